@@ -1,0 +1,280 @@
+"""Which commands are there, and what does each hand to whom?
+
+Every command is a parse, one call into the library and a print. Heavy imports happen inside the commands, so that
+``prunus --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from prunus.core.errors import OutputError, PrunusError
+
+if TYPE_CHECKING:
+    from prunus.cli.progress import Display
+    from prunus.core.recipe import Recipe
+
+__all__ = ["app", "invoke"]
+
+app = typer.Typer(
+    name="prunus",
+    help="Prune a trained PyTorch model and the data it learns from, and prove that what is left still works.",
+    epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 recipe, 4 data, 5 model, 6 plan or bundle, 7 output, 8 run failed, "
+    "9 missing package, 130 stopped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", help="set any key, e.g. strategy.keep_fraction=0.3"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON for machines")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the output folder")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="throw away the run in the output folder")]
+Trust = Annotated[
+    bool, typer.Option("--trust-code", help="let the bundle import the module:function that builds its model")
+]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle, or a run that has one")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="show the traceback of an error")] = False,
+    version: Annotated[bool, typer.Option("--version", help="print the version and leave")] = False,
+) -> None:
+    if version:
+        from prunus import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    override: Overrides = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do the whole job: train or load, clean the data, prune, recover, evaluate, report, ship."""
+    config = _load(recipe, override)
+    from prunus.pipeline import run as run_recipe
+
+    with _display(quiet or as_json) as display:
+        record = run_recipe(config, resume=resume, overwrite=overwrite, listener=display)
+    _print_record(record, Path(config.output), as_json)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    override: Overrides = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Decide what would go, write the plan for review, and change nothing."""
+    config = _load(recipe, override)
+    from prunus.core.plan_file import plan_summary
+    from prunus.pipeline import make_plan
+    from prunus.report import print_plan
+
+    with _display(quiet or as_json) as display:
+        made = make_plan(config, resume=resume, overwrite=overwrite, listener=display)
+    if as_json:
+        typer.echo(json.dumps({"plan": str(Path(config.output) / "plan"), "steps": plan_summary(made)}, indent=2))
+    else:
+        print_plan(plan_summary(made), Console())
+        typer.echo(
+            f"plan written to {Path(config.output) / 'plan'}: review it, then `prunus apply {Path(config.output) / 'plan'}`"
+        )
+
+
+@app.command()
+def apply(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="a plan folder, or a run that has one")],
+    override: Overrides = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry out a plan: cut exactly what it says, recover, evaluate, report, ship."""
+    from prunus.core.plan_file import load_plan
+    from prunus.core.recipe_file import make_recipe
+    from prunus.core.recipe_file import override as override_tree
+    from prunus.pipeline import apply_plan
+
+    loaded = load_plan(plan)
+    tree = {**loaded.recipe, "output": f"{loaded.recipe['output']}-applied"}
+    config = make_recipe(override_tree(tree, override or ()), f"{plan}: recipe")
+    with _display(quiet or as_json) as display:
+        record = apply_plan(loaded, config, resume=resume, overwrite=overwrite, listener=display)
+    _print_record(record, Path(config.output), as_json)
+
+
+@app.command()
+def evaluate(
+    bundle: BundlePath,
+    source: Annotated[
+        str | None, typer.Option("--source", help="evaluate on all examples of this data instead")
+    ] = None,
+    target: Annotated[str | None, typer.Option("--target", help="the label's column in --source")] = None,
+    trust_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a bundle: quality with intervals, size and cost."""
+    from prunus.pipeline import evaluate_bundle
+    from prunus.report import print_qualities
+
+    result = evaluate_bundle(bundle, source=source, target=target, trust_code=trust_code)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, default=_plain))
+    else:
+        print_qualities(result, Console())
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")],
+    as_json: AsJson = False,
+) -> None:
+    """Print a finished run's result and write its report.html anew."""
+    from prunus.pipeline import write_report
+
+    record = write_report(run)
+    _print_record(record, run, as_json)
+
+
+@app.command()
+def predict(
+    bundle: BundlePath,
+    inputs: Annotated[
+        str, typer.Argument(metavar="INPUT", help="a .csv, .parquet or .npz file, an image, or a folder of images")
+    ],
+    output: Annotated[Path | None, typer.Option("--output", help="write a CSV file instead of printing")] = None,
+    trust_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict with a bundle: one label (or value) per example, with its probability."""
+    from prunus.pipeline import predict_file
+    from prunus.report import predictions_csv, print_predictions
+
+    rows = predict_file(bundle, inputs, trust_code=trust_code)
+    if output is not None:
+        from prunus.core.files import write_text
+
+        write_text(output, predictions_csv(rows))
+        typer.echo(f"{len(rows)} predictions written to {output}", err=True)
+    elif as_json:
+        typer.echo(json.dumps(rows, indent=2, default=_plain))
+    elif sys.stdout.isatty():
+        print_predictions(rows, Console())
+    else:
+        typer.echo(predictions_csv(rows), nl=False)
+
+
+@app.command()
+def criteria(as_json: AsJson = False) -> None:
+    """List the criteria that a recipe may name."""
+    from prunus.report import print_criteria
+    from prunus.score import criteria_table
+
+    rows = criteria_table()
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_criteria(rows, Console())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors and checks."""
+    from prunus.core.recipe import Recipe
+
+    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; every expected error is one line on standard error."""
+    debug = "--debug" in arguments
+    # --debug may stand anywhere: people add it at the end of the line that failed.
+    arguments = (["--debug"] if debug else []) + [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = app(arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        typer.echo("stopped: what is done is kept; add --resume to go on", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; point stdout elsewhere so that the exit stays quiet.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, PrunusError):
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        typer.echo(f"error: no space left on the disk ({error}): free some space, then add --resume", err=True)
+        return OutputError.exit_code
+    first = (str(error).splitlines() or [""])[0]
+    typer.echo(
+        f"internal error: {type(error).__name__}: {first}; this is a fault of prunus, --debug shows the traceback",
+        err=True,
+    )
+    return PrunusError.exit_code
+
+
+def _load(recipe: Path, overrides: list[str] | None) -> Recipe:
+    from prunus.core.recipe_file import load_recipe
+
+    return load_recipe(recipe, overrides or ())
+
+
+@contextmanager
+def _display(quiet: bool) -> Iterator[Display]:
+    from prunus.cli.progress import Display
+
+    with Display(Console(stderr=True), quiet=quiet) as display:
+        yield display
+
+
+def _print_record(record: Any, folder: Path, as_json: bool) -> None:
+    from prunus.report import print_summary, record_json
+
+    if as_json:
+        typer.echo(record_json(record), nl=False)
+    else:
+        print_summary(record, Console())
+        typer.echo(f"report {folder / 'report.html'}  ·  bundle {folder / 'bundle'}  ·  plan {folder / 'plan'}")
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if hasattr(value, "to_dict") else str(value)

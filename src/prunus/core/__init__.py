@@ -1,0 +1,1 @@
+"""What everything stands on: types, errors, recipes, files, randomness. It knows no model and no data set."""

@@ -1,0 +1,188 @@
+"""How is a plan kept on disk so that people, spreadsheets and prunus can all read it?
+
+A plan is a folder: ``plan.json`` says what was decided in numbers and for which model and data, ``units.parquet`` has one row per
+unit (operation, criterion, stratum, unit, name, saliency, keep, reason, round, before, after). Same plan, same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prunus.core.errors import PlanError
+from prunus.core.files import atomic_folder, sha256_file, write_json
+from prunus.core.types import Decision, Plan, Step
+
+__all__ = ["load_plan", "plan_summary", "save_plan"]
+
+FORMAT = 1
+_SCHEMA = pa.schema(
+    [
+        ("step", pa.int16()),
+        ("operation", pa.dictionary(pa.int8(), pa.string())),
+        ("granularity", pa.dictionary(pa.int8(), pa.string())),
+        ("criterion", pa.dictionary(pa.int8(), pa.string())),
+        ("stratum", pa.dictionary(pa.int32(), pa.string())),
+        ("unit", pa.int64()),
+        ("label", pa.string()),
+        ("saliency", pa.float64()),
+        ("keep", pa.bool_()),
+        ("reason", pa.dictionary(pa.int32(), pa.string())),
+        ("round", pa.int16()),
+        ("before", pa.float64()),
+        ("after", pa.float64()),
+    ]
+)
+
+
+def plan_summary(plan: Plan) -> list[dict[str, Any]]:
+    """Return, per step and stratum, how many units there were and how many stay."""
+    return [
+        {
+            "operation": step.operation,
+            "granularity": step.granularity,
+            "criterion": step.criterion,
+            "units": step.n_units,
+            "kept": step.n_kept,
+            "settings": step.settings,
+            "strata": [{"name": d.stratum, "units": len(d.unit), "kept": d.n_kept} for d in step.decisions],
+        }
+        for step in plan.steps
+    ]
+
+
+def save_plan(plan: Plan, folder: Path) -> None:
+    """Write ``plan`` to ``folder`` in one step.
+
+    Raises:
+        OutputError: the disk is full or the folder can't be written.
+    """
+    with atomic_folder(folder) as temporary:
+        units = temporary / "units.parquet"
+        with pq.ParquetWriter(units, _SCHEMA, compression="zstd") as writer:
+            for number, step in enumerate(plan.steps):
+                for decision in step.decisions:
+                    writer.write_table(_rows(number, step, decision))
+        header = {
+            "format": FORMAT,
+            "seed": plan.seed,
+            "recipe": plan.recipe,
+            "fingerprints": plan.fingerprints,
+            "steps": plan_summary(plan),
+            "units_sha256": sha256_file(units),
+        }
+        write_json(temporary / "plan.json", header)
+
+
+def load_plan(folder: Path) -> Plan:
+    """Return the plan that ``folder`` holds.
+
+    Raises:
+        PlanError: no plan there, another format, or a damaged file.
+    """
+    if folder.name == "plan.json":
+        folder = folder.parent
+    elif (folder / "plan" / "plan.json").exists():  # a run folder
+        folder = folder / "plan"
+    try:
+        header = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        if header["format"] != FORMAT:
+            raise PlanError(
+                f"{folder / 'plan.json'}: expected format {FORMAT}, got {header['format']}; use the prunus that wrote it"
+            )
+        units = folder / "units.parquet"
+        if sha256_file(units) != header["units_sha256"]:
+            raise PlanError(
+                f"{units} was changed after it was written (its SHA-256 differs from plan.json): make the plan anew"
+            )
+        table = pq.read_table(units)
+        if table.schema.names != _SCHEMA.names:
+            raise PlanError(
+                f"{units}: expected the columns {', '.join(_SCHEMA.names)}, got {', '.join(table.schema.names)}"
+            )
+        steps = _read_steps(header["steps"], table)
+        return Plan(steps, header["seed"], header["recipe"], header["fingerprints"])
+    except FileNotFoundError as error:
+        raise PlanError(
+            f"no plan at {folder}: expected plan.json and units.parquet there, {error.filename} is missing"
+        ) from error
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise PlanError(f"{folder}: this plan is damaged ({type(error).__name__}: {error}): make it anew") from error
+
+
+def _rows(number: int, step: Step, decision: Decision) -> pa.Table:
+    n = len(decision.unit)
+
+    def constant(value: str, index: Any) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, index)), pa.array([value]))
+
+    def optional(column: Any, kind: Any) -> pa.Array:
+        return pa.nulls(n, kind) if column is None else pa.array(column, kind, from_pandas=True)
+
+    reasons, codes = np.unique(decision.reason.astype(str), return_inverse=True) if n else (np.array([""]), np.zeros(0))
+    columns = [
+        pa.array(np.full(n, number, np.int16)),
+        constant(step.operation, np.int8),
+        constant(step.granularity, np.int8),
+        constant(step.criterion, np.int8),
+        constant(decision.stratum, np.int32),
+        pa.array(decision.unit, pa.int64()),
+        optional(decision.label, pa.string()),
+        pa.array(decision.saliency, pa.float64()),
+        pa.array(decision.keep, pa.bool_()),
+        pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(reasons.tolist(), pa.string())),
+        optional(decision.round, pa.int16()),
+        optional(decision.before, pa.float64()),
+        optional(decision.after, pa.float64()),
+    ]
+    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+
+
+def _read_steps(summaries: list[dict[str, Any]], table: pa.Table) -> tuple[Step, ...]:
+    """Cut the rows back into decisions: they were written in the order of the summary."""
+    expected = sum(summary["units"] for summary in summaries)
+    if table.num_rows != expected:
+        raise PlanError(f"units.parquet: expected {expected} rows, got {table.num_rows}; make the plan anew")
+    steps, offset = [], 0
+    for summary in summaries:
+        decisions = []
+        for stratum in summary["strata"]:
+            rows = table.slice(offset, stratum["units"])
+            offset += stratum["units"]
+            decisions.append(_decision(stratum["name"], rows))
+        steps.append(
+            Step(
+                summary["operation"],
+                summary["granularity"],
+                summary["criterion"],
+                tuple(decisions),
+                summary["settings"],
+            )
+        )
+    return tuple(steps)
+
+
+def _decision(stratum: str, rows: pa.Table) -> Decision:
+    def column(name: str) -> Any:
+        return rows[name].combine_chunks()
+
+    def optional(name: str, kind: Any) -> Any:
+        values = column(name)
+        return None if values.null_count == len(values) else values.to_numpy(zero_copy_only=False).astype(kind)
+
+    return Decision(
+        stratum=stratum,
+        unit=column("unit").to_numpy(),
+        saliency=column("saliency").to_numpy(zero_copy_only=False),
+        keep=column("keep").to_numpy(zero_copy_only=False),
+        reason=np.array(column("reason").to_pylist(), dtype=object),
+        round=optional("round", np.int64),
+        label=optional("label", object),
+        before=optional("before", np.float64),
+        after=optional("after", np.float64),
+    )

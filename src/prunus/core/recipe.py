@@ -1,0 +1,279 @@
+"""What may a recipe say?
+
+One typed tree describes a run. A key that isn't here is refused, a number must be finite, and the one amount is
+``keep_fraction`` in (0, 1]: there is no sparsity to mix it up with. Reading YAML lives in ``core.yaml_file``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+__all__ = [
+    "Average",
+    "Data",
+    "Distil",
+    "Evaluation",
+    "Examples",
+    "Features",
+    "Latency",
+    "Model",
+    "Recipe",
+    "Recovery",
+    "Relabel",
+    "Remove",
+    "Runtime",
+    "Schedule",
+    "Split",
+    "Strategy",
+    "Train",
+]
+
+Fraction = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, values don't change after they were read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Split(Section):
+    """How the examples are shared out. What is left of 1 after validation, calibration and test is for training."""
+
+    validation: Fraction = Field(0.15, description="for decisions: feature importance, the choice among candidates")
+    calibration: Fraction = Field(0.1, description="for evidence: gradients and activations, without training on them")
+    test: Fraction = Field(0.2, description="for the final numbers only; no decision sees it")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Split:
+        held_out = self.validation + self.calibration + self.test
+        if held_out >= 1:
+            raise ValueError(
+                f"validation + calibration + test must leave some for training: got {held_out:g}, must be < 1"
+            )
+        return self
+
+
+class Data(Section):
+    """Where the examples come from."""
+
+    source: str = Field(
+        description="a .npz, .csv or .parquet file, a folder of class folders of images, sklearn:NAME, or module:function"
+    )
+    target: str | None = Field(
+        None, description="the label's column (CSV, Parquet) or array (npz); default: label, target or y"
+    )
+    task: Literal["auto", "classification", "regression"] = "auto"
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
+    standardize: bool = Field(True, description="subtract the training mean and divide by the training deviation")
+    split: Split = Field(default_factory=Split)
+    label_noise: Share = Field(
+        0.0, description="flip this share of the training labels: a test of the cleaning, not a use"
+    )
+
+
+class Model(Section):
+    """Which network, and with which weights it starts."""
+
+    builder: str = Field("cnn", description="mlp, cnn, resnet, or module:function that returns an nn.Module")
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the builder")
+    weights: str | None = Field(None, description="a .safetensors file, or a .pt that holds a plain state dict")
+
+
+class Average(Section):
+    """Weight averaging, which lowers the variance of the result."""
+
+    kind: Literal["none", "swa", "ema"] = "none"
+    last: Count = Field(5, description="swa: how many of the last epochs are averaged")
+    decay: Share = Field(0.99, description="ema: how much of the average stays at each step")
+
+
+class Train(Section):
+    """How parameters are trained from where they stand."""
+
+    epochs: int = Field(30, ge=0)
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: NonNegative = 1e-4
+    momentum: Share = Field(0.9, description="sgd only")
+    decay: Literal["cosine", "constant"] = Field(
+        "cosine", description="how the learning rate falls, after a short warm-up"
+    )
+    clip_norm: Positive | None = Field(1.0, description="largest gradient norm; null: no clipping")
+    label_smoothing: Share = 0.0
+    average: Average = Field(default_factory=Average)
+
+
+class Remove(Section):
+    """Remove training examples that hardly affect the predictions, or that mislead them."""
+
+    criterion: str = Field(
+        "el2n", description="el2n keeps the hard ones, aum drops suspected wrong labels, random is the baseline"
+    )
+    keep_fraction: Fraction | None = None
+    cutoff: float | None = Field(
+        None, allow_inf_nan=False, description="instead of keep_fraction: remove what scores below"
+    )
+    class_floor: Share = Field(0.5, description="every class keeps at least this share of its fair part")
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Remove:
+        if (self.keep_fraction is None) == (self.cutoff is None):
+            raise ValueError("give exactly one of keep_fraction and cutoff")
+        return self
+
+
+class Relabel(Section):
+    """Replace a label that the model and the neighbours contradict with high confidence."""
+
+    confidence: Fraction = Field(0.9, description="least mean probability that the model gives to the new label")
+    neighbours: Count = Field(10, description="how many nearest neighbours vote")
+    agreement: Fraction = Field(0.7, description="least share of the neighbours that have the new label")
+
+
+class Examples(Section):
+    """What to do with the training examples: relabel first, then remove, in the order given."""
+
+    epochs: Count = Field(10, description="length of the short training that records the evidence")
+    folds: Count = Field(
+        1, description="1: watch the training; more: also score every example by models that didn't train on it"
+    )
+    relabel: Relabel | None = None
+    remove: tuple[Remove, ...] = ()
+
+
+class Features(Section):
+    """Replace input features whose importance is within noise of zero by their training mean, and cut them out."""
+
+    repeats: Annotated[int, Field(ge=3)] = Field(10, description="permutations per feature")
+    confidence: Fraction = Field(0.95, description="of the upper bound that must not exceed the tolerance")
+    tolerance: NonNegative = Field(0.002, description="loss of accuracy (or of R²) that counts as zero")
+    min_features: Count = 1
+
+
+class Schedule(Section):
+    """In how many rounds the cut is made; recovery follows each round."""
+
+    kind: Literal["one_shot", "linear", "cubic"] = "one_shot"
+    rounds: Count = Field(1, description="one_shot has 1")
+
+    @model_validator(mode="after")
+    def _one_shot_has_one_round(self) -> Schedule:
+        if self.kind == "one_shot" and self.rounds != 1:
+            raise ValueError(f"a one_shot schedule has one round: got rounds {self.rounds}; use linear or cubic")
+        return self
+
+
+class Strategy(Section):
+    """What is pruned, by which criterion, how much, and how fast."""
+
+    criterion: str = Field("magnitude_l2", description="see `prunus criteria`")
+    granularity: Literal["weight", "channel"] = Field(
+        "channel", description="weight: zeros; channel: the model really shrinks"
+    )
+    keep_fraction: Fraction | None = Field(
+        None, description="share of the units that stay (default 0.5 if no cutoff is given)"
+    )
+    cutoff: float | None = Field(
+        None, allow_inf_nan=False, description="instead of keep_fraction: remove what scores below"
+    )
+    allocation: Literal["uniform", "global"] = Field(
+        "uniform", description="uniform: the same share in every layer; global: one ranking"
+    )
+    normalize: Literal["none", "mean", "max"] = Field(
+        "mean", description="how saliencies of layers are made comparable"
+    )
+    reduce: Literal["sum", "mean", "max"] = Field(
+        "sum", description="how the members of a group add up to one saliency"
+    )
+    schedule: Schedule = Field(default_factory=Schedule)
+    min_units: Count = Field(1, description="every layer keeps at least this many units")
+    round_to: Count = Field(1, description="channel counts are kept to multiples of this where they can be")
+    exclude: tuple[str, ...] = Field(
+        (), description="name patterns (fnmatch) of parameters or layers that stay as they are"
+    )
+    l1_strength: NonNegative = Field(1e-3, description="l1 criteria: weight of the penalty")
+    l1_epochs: Count = Field(10, description="l1 criteria: epochs of sparsity-inducing training before the first cut")
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Strategy:
+        if self.keep_fraction is not None and self.cutoff is not None:
+            raise ValueError("give one of keep_fraction and cutoff, not both")
+        return self
+
+    @property
+    def amount(self) -> float | None:
+        """The keep fraction that holds: None means that the cutoff decides."""
+        return None if self.cutoff is not None else (0.5 if self.keep_fraction is None else self.keep_fraction)
+
+
+class Distil(Section):
+    """Learn from the dense model's outputs, too."""
+
+    temperature: Positive = 3.0
+    weight: Fraction = Field(0.5, description="share of the loss that comes from the teacher")
+
+
+class Recovery(Train):
+    """How the pruned model gets its quality back."""
+
+    method: Literal["none", "fine_tune", "distil"] = "fine_tune"
+    distil: Distil = Field(default_factory=Distil)
+
+
+class Latency(Section):
+    """How time is measured: dense and pruned take turns in one run."""
+
+    batch_size: Count = 64
+    repeats: Annotated[int, Field(ge=5)] = 30
+    warm_up: Count = 5
+
+
+class Evaluation(Section):
+    """What is measured on train and test."""
+
+    metrics: tuple[str, ...] = Field((), description="default: all that fit the task; the first one leads the report")
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind the intervals")
+    latency: Latency = Field(default_factory=Latency)
+
+
+class Runtime(Section):
+    """On what it runs."""
+
+    device: str = Field("cpu", description="cpu, cuda, or auto")
+    threads: Count | None = Field(1, description="1 makes runs reproducible bit for bit; null: all cores")
+
+
+class Recipe(Section):
+    """One run of prunus, from data to bundle."""
+
+    name: str = Field("prunus", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    data: Data
+    model: Model = Field(default_factory=Model)
+    train: Train = Field(default_factory=Train, description="how the dense model is trained when it has no weights")
+    examples: Examples | None = Field(None, description="operations on the training examples")
+    features: Features | None = Field(None, description="operations on the input features")
+    strategy: Strategy | None = Field(None, description="what to prune in the model; null: only the data")
+    recovery: Recovery = Field(default_factory=Recovery)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0, 1, 2), min_length=1, description="one dense/pruned pair each"
+    )
+    output: str = "runs/prunus"
+    runtime: Runtime = Field(default_factory=Runtime)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"every seed may be given once: got {list(seeds)}")
+        return seeds
