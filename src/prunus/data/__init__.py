@@ -1,1 +1,30 @@
-""""""
+"""Where do examples come from, and how are they split, scaled and handed out?"""
+
+from prunus.data.content import content_digests, fingerprint
+from prunus.data.examples import Batch, Examples
+from prunus.data.open import open_inputs, open_source
+from prunus.data.prepare import Noise, Prepared, prepare, prepare_arrays, prepare_dataset, prepare_source
+from prunus.data.scaler import Scaler
+from prunus.data.source import ArraySource, Source
+from prunus.data.split import Duplicate, Splits, split
+
+__all__ = [
+    "ArraySource",
+    "Batch",
+    "Duplicate",
+    "Examples",
+    "Noise",
+    "Prepared",
+    "Scaler",
+    "Source",
+    "Splits",
+    "content_digests",
+    "fingerprint",
+    "open_inputs",
+    "open_source",
+    "prepare",
+    "prepare_arrays",
+    "prepare_dataset",
+    "prepare_source",
+    "split",
+]

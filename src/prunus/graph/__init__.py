@@ -1,1 +1,6 @@
-""""""
+"""What hangs together in a model? Computed from the tensors' shapes alone; no model is edited here."""
+
+from prunus.graph.certify import certify
+from prunus.graph.groups import AxisGraph, Frozen, Group, Member, Solution, analyze, parameters_per_unit
+
+__all__ = ["AxisGraph", "Frozen", "Group", "Member", "Solution", "analyze", "certify", "parameters_per_unit"]

@@ -1,1 +1,8 @@
-""""""
+"""How is a network built, given weights, and checked against its labels?"""
+
+from prunus.models.build import build
+from prunus.models.builtin import builders
+from prunus.models.outputs import check_outputs
+from prunus.models.weights import load_weights
+
+__all__ = ["build", "builders", "check_outputs", "load_weights"]

@@ -1,1 +1,36 @@
-""""""
+"""What is each unit worth? Evidence goes in, one saliency per unit comes out, and higher always means *keep*.
+
+Importing this package registers every criterion.
+"""
+
+from prunus.score.catalogue import criteria_table
+from prunus.score.criteria import Criterion, criteria, criterion
+from prunus.score.embeddings import embed
+from prunus.score.evidence import Evidence, gather
+from prunus.score.examples import ExampleCriterion, ExampleRecorder, example_criteria, example_strata
+from prunus.score.features import FeatureImportance, judge_feature_importance
+from prunus.score.neighbours import nearest_neighbours, suggest_labels
+from prunus.score.parameters import norm_scales, prunable_weights
+from prunus.score.units import score_channels, score_weights
+
+__all__ = [
+    "Criterion",
+    "Evidence",
+    "ExampleCriterion",
+    "ExampleRecorder",
+    "FeatureImportance",
+    "criteria",
+    "criteria_table",
+    "criterion",
+    "embed",
+    "example_criteria",
+    "example_strata",
+    "gather",
+    "judge_feature_importance",
+    "nearest_neighbours",
+    "norm_scales",
+    "prunable_weights",
+    "score_channels",
+    "score_weights",
+    "suggest_labels",
+]

@@ -1,1 +1,24 @@
-""""""
+"""How much stays, and which units are it? Numbers only: no module here knows a model or a data set.
+
+The same code prunes weights, channels and training examples.
+"""
+
+from prunus.select.allocate import Allocation, allocation, allocations
+from prunus.select.amount import budget, check_keep_fraction
+from prunus.select.choose import select, top
+from prunus.select.normalize import normalization, normalizations
+from prunus.select.schedule import keep_fractions, schedules
+
+__all__ = [
+    "Allocation",
+    "allocation",
+    "allocations",
+    "budget",
+    "check_keep_fraction",
+    "keep_fractions",
+    "normalization",
+    "normalizations",
+    "schedules",
+    "select",
+    "top",
+]

@@ -1,1 +1,17 @@
-""""""
+"""How does a pruned model leave: as a folder that anyone can check and load without running unknown code."""
+
+from prunus.ship.bundle import Bundle, load_bundle
+from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
+from prunus.ship.pack import stored_size_bytes
+from prunus.ship.save import save_bundle
+
+__all__ = [
+    "Bundle",
+    "Manifest",
+    "bundle_sha256",
+    "bundle_size_bytes",
+    "load_bundle",
+    "read_manifest",
+    "save_bundle",
+    "stored_size_bytes",
+]

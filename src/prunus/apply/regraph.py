@@ -1,0 +1,222 @@
+"""What does the traced computation look like after the cut?
+
+Every size in the trace follows from the axes: a view to 768 = heads x 64 becomes one to what is left of both. Sizes that come from the inputs
+(the batch) are read off them when the graph runs. The result is the reference for the mended module, and the model itself where no
+mending helps.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from prunus.graph import Solution
+from prunus.graph.axes import Atom, find
+from prunus.graph.solve import Solver
+
+__all__ = ["PrunedGraph", "pruned_graph"]
+
+aten = torch.ops.aten
+
+
+class PrunedGraph(nn.Module):
+    """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors."""
+
+    def __init__(self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str]) -> None:
+        super().__init__()
+        self.graph_module = graph_module
+        self.names = tuple(states)
+        for name, value in states.items():
+            key = name.replace(".", "__")
+            if name in parameters:
+                self.register_parameter(key, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+            else:
+                self.register_buffer(key, value)
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        """Run the traced operations."""
+        given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
+        outputs = self.graph_module([getattr(self, name.replace(".", "__")) for name in self.names], given)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+def pruned_graph(
+    solution: Solution, kept: Mapping[str, int], states: Mapping[str, Tensor], parameters: frozenset[str]
+) -> PrunedGraph:
+    """Return the trace with all sizes as they are when group ``name`` keeps ``kept[name]`` units.
+
+    Args:
+        states: the sliced parameters and buffers, by name.
+        parameters: which of them are parameters.
+    """
+    sizes = {find(solution.leaf[name]): count for name, count in kept.items()}
+    return PrunedGraph(_Rewriter(solution.solver, sizes).run(), states, parameters)
+
+
+class _Rewriter:
+    """Copy a trace, writing every size as an expression of the inputs and the cut axes."""
+
+    def __init__(self, solver: Solver, sizes: Mapping[Atom, int]) -> None:
+        self.solver, self.sizes = solver, sizes
+        self.graph = fx.Graph()
+        self.made: dict[fx.Node, Any] = {}
+        self.of_input: dict[Atom, tuple[fx.Node, int]] = {}
+        self.measured: dict[Atom, Any] = {}
+
+    def run(self) -> fx.GraphModule:
+        source = self.solver.trace.graph_module
+        given = iter(self.solver.inputs)
+        n_states, seen = len(self.solver.trace.states), 0
+        for node in source.graph.nodes:
+            self.made[node] = new = self.graph.node_copy(node, lambda n: self.made[n])
+            if node.op == "placeholder":
+                seen += 1
+                if seen > n_states:
+                    for dim, atom in enumerate(next(given)):
+                        self.of_input.setdefault(find(atom), (new, dim))
+            elif node.op == "call_function":
+                self._resize(node, new)
+        self.graph._codegen = source.graph._codegen
+        return fx.GraphModule(source, self.graph)
+
+    def _resize(self, old: fx.Node, new: fx.Node) -> None:
+        if not isinstance(old.target, torch._ops.OpOverload):
+            return
+        name = old.target.overloadpacket.__name__
+        resize = _RESIZE.get(name)
+        if resize is not None:
+            with self.graph.inserting_before(new):
+                resize(self, old, new)
+
+    def axes(self, node: fx.Node) -> list[Atom]:
+        """Return the axes of a value of the original trace."""
+        return self.solver.axes(node)
+
+    def size(self, atom: Atom) -> Any:
+        """Return what is left of an axis: a number, or a node that reads it off an input."""
+        root = find(atom)
+        if root in self.measured:
+            return self.measured[root]
+        if root in self.of_input and root not in self.sizes:
+            source, dim = self.of_input[root]
+            found = self.measured[root] = self._early(source, aten.sym_size.int, (source, dim))
+            return found
+        if root.kind == "leaf":
+            return self.sizes.get(root, root.size)
+        parts = [self.size(part) for part in root.parts]
+        combine = operator.mul if root.kind == "product" else operator.add
+        total = parts[0]
+        for part in parts[1:]:
+            numbers = isinstance(total, int) and isinstance(part, int)
+            total = combine(total, part) if numbers else self.graph.call_function(combine, (total, part))
+        return total
+
+    def _early(self, source: fx.Node, target: Callable[..., Any], arguments: tuple[Any, ...]) -> fx.Node:
+        last = [node for node in self.graph.nodes if node.op == "placeholder"][-1]
+        with self.graph.inserting_after(last):
+            return self.graph.call_function(target, arguments)
+
+    def shape(self, node: fx.Node) -> list[Any]:
+        """Return what is left of every dimension of a value."""
+        return [self.size(atom) for atom in self.axes(node)]
+
+
+def _at(node: fx.Node, position: int, value: Any) -> None:
+    if position < len(node.args):
+        node.update_arg(position, value)
+
+
+def _all_of_shape(position: int) -> Callable[[_Rewriter, fx.Node, fx.Node], None]:
+    def resize(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+        _at(new, position, rewriter.shape(old))
+
+    return resize
+
+
+def _split(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+    dim = old.args[2] if len(old.args) > 2 else old.kwargs.get("dim", 0)
+    sizes = [rewriter.size(axes[dim]) for axes in rewriter.solver.values[old]]
+    unsafe = old.target.overloadpacket.__name__.startswith("unsafe")  # results that may be written in place
+    new.target = aten.unsafe_split_with_sizes.default if unsafe else aten.split_with_sizes.default
+    new.args = (new.args[0], sizes, dim)
+    new.kwargs = {}
+
+
+def _slice(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+    """A stretch starts after what is left of the parts before it."""
+    dim = old.args[1] if len(old.args) > 1 else 0
+    step = old.args[4] if len(old.args) > 4 else 1
+    source, out = rewriter.axes(old.args[0])[dim], rewriter.axes(old)[dim]
+    if source is out or find(source) is find(out) or step != 1:
+        if find(source) is find(out):
+            new.args = (new.args[0], dim, 0, 2**63 - 1, 1)
+        return
+    start = slice(old.args[2], old.args[3], 1).indices(source.size)[0]
+    before = _prefix(find(source), start)
+    begin = 0
+    for atom in before:
+        begin += rewriter.size(atom)
+    new.args = (new.args[0], dim, begin, begin + rewriter.size(out), 1)
+
+
+def _prefix(root: Atom, start: int) -> list[Atom]:
+    """Return the atoms that fill the first ``start`` positions of a sum."""
+    if start == 0:
+        return []
+    found, filled = [], 0
+    if root.kind == "product":
+        # A stretch of the slowest factor: so many whole copies of the rest.
+        from prunus.graph.axes import cut
+
+        pieces = cut(root, [start, root.size - start])
+        return [pieces[0]] if pieces else []
+    for part in root.parts:
+        if filled == start:
+            break
+        if filled + part.size > start:
+            return [*found, *_prefix(find(part), start - filled)]
+        found.append(part)
+        filled += part.size
+    return found
+
+
+def _group_norm(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+    batch, channels, *rest = rewriter.shape(old.args[0])
+    area: Any = 1
+    for size in rest:
+        numbers = isinstance(area, int) and isinstance(size, int)
+        area = area * size if numbers else rewriter.graph.call_function(operator.mul, (area, size))
+    for position, value in zip((3, 4, 5), (batch, channels, area), strict=True):
+        _at(new, position, value)
+
+
+def _layer_norm(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+    n = len(old.args[1])
+    _at(new, 1, [rewriter.size(atom) for atom in rewriter.axes(old.args[0])[-n:]])
+
+
+def _convolution(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+    groups = old.args[8]
+    if groups == 1:
+        return
+    x, weight, transposed = old.args[0], old.args[1], old.args[6]
+    channels = rewriter.size(rewriter.axes(old if transposed else x)[1])
+    per_group = rewriter.size(rewriter.axes(weight)[1])
+    if isinstance(channels, int) and isinstance(per_group, int):
+        _at(new, 8, channels // per_group)
+
+
+_RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
+    **dict.fromkeys(("view", "reshape", "_unsafe_view", "expand", "new_zeros", "new_ones", "new_empty", "new_full"), _all_of_shape(1)),
+    **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _all_of_shape(0)),
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
+    "slice": _slice,
+    "native_group_norm": _group_norm,
+    "native_layer_norm": _layer_norm,
+    "convolution": _convolution,
+}

@@ -1,0 +1,185 @@
+"""What does training see: scaled inputs and (possibly repaired) targets, in batches, on a device?
+
+A subset shares the scaled inputs of the set that it was taken from; positions count inside the set at hand. In memory a
+batch is one indexing of one tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from prunus.core.errors import DataError
+from prunus.data.scaler import Scaler
+from prunus.data.source import MEMORY_BUDGET_BYTES, Source, Task, row_chunks
+
+__all__ = ["Batch", "Examples"]
+
+
+class Batch(NamedTuple):
+    """Some examples: ``index`` holds their positions (on the CPU) inside the set that they came from."""
+
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    inputs: Tensor
+    targets: Tensor
+
+
+class _ScaledInputs:
+    """The scaled inputs of some rows: kept on the device if they fit into memory, else made when asked for."""
+
+    def __init__(self, source: Source, rows: Tensor, scaler: Scaler, device: torch.device, budget_bytes: int) -> None:
+        self.source, self.rows, self.scaler, self.device, self.budget_bytes = source, rows, scaler, device, budget_bytes
+        self._kept: Tensor | None = None
+
+    def at(self, positions: Tensor) -> Tensor:
+        """Return the inputs at some positions of ``rows``."""
+        size = 4 * len(self.rows) * int(np.prod(self.source.input_shape))
+        if size > self.budget_bytes:
+            return self._make(self.rows[positions])
+        if self._kept is None:
+            parts = [self._make(part) for part in row_chunks(self.rows)]
+            self._kept = torch.cat(parts) if parts else torch.empty(0, *self.source.input_shape, device=self.device)
+        return self._kept.index_select(0, positions.to(self.device))
+
+    def _make(self, rows: Tensor) -> Tensor:
+        return self.scaler(self.source.inputs(rows)).to(self.device)
+
+    def to(self, device: torch.device) -> _ScaledInputs:
+        moved = _ScaledInputs(self.source, self.rows, self.scaler, device, self.budget_bytes)
+        moved._kept = None if self._kept is None else self._kept.to(device)
+        return moved
+
+
+class Examples:
+    """A set of examples, ready to learn from; it never changes, its methods return new ones.
+
+    Shapes:
+        ``rows`` ``(n,)`` are row numbers in ``source``; ``targets`` ``(n,)`` start as the source's and may be repaired.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: Tensor,
+        *,
+        targets: Tensor | None = None,
+        scaler: Scaler | None = None,
+        device: torch.device | str = "cpu",
+        budget_bytes: int = MEMORY_BUDGET_BYTES,
+    ) -> None:
+        self.source = source
+        self.rows = rows
+        self.device = torch.device(device)
+        self.scaler = scaler or Scaler.identity()
+        self.targets = self._checked_targets(source.targets[rows] if targets is None else targets)
+        self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, budget_bytes)
+        self._positions = torch.arange(len(rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        return f"Examples({self.source.name!r}, n={len(self)}, {self.task}, input_shape={self.input_shape})"
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The sample ids, in order."""
+        every = self.source.ids
+        return tuple(every[row] for row in self.rows.tolist())
+
+    @property
+    def task(self) -> Task:
+        """What the targets ask for."""
+        return self.source.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class number; () for regression."""
+        return self.source.class_names
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per input feature; () where features have none."""
+        return self.source.feature_names
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.source.input_shape)
+
+    @property
+    def n_outputs(self) -> int:
+        """How many outputs a model needs: the number of classes, or 1."""
+        return len(self.source.class_names) if self.task == "classification" else 1
+
+    def inputs_at(self, positions: Tensor) -> Tensor:
+        """Return the scaled inputs at some positions, on the device."""
+        return self._inputs.at(self._positions[positions.cpu()])
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Yield every example once, in order, or in the order that ``generator`` shuffles; the last batch may be smaller."""
+        if batch_size < 1:
+            raise DataError(f"batch_size must be at least 1, got {batch_size}")
+        n_examples = len(self)
+        order = torch.arange(n_examples) if generator is None else torch.randperm(n_examples, generator=generator)
+        for index in row_chunks(order, batch_size):
+            yield Batch(index, self.inputs_at(index), self.targets[index.to(self.device)])
+
+    def select(self, keep: npt.NDArray[np.bool_] | Tensor | Sequence[bool]) -> Examples:
+        """Return the examples where ``keep`` is true.
+
+        Raises:
+            DataError: ``keep`` is not one truth value per example.
+        """
+        mask = torch.as_tensor(keep).cpu()
+        if mask.dtype != torch.bool or tuple(mask.shape) != (len(self),):
+            raise DataError(
+                f"keep must hold one truth value per example, ({len(self)},): got {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        chosen = self._copy()
+        chosen.rows, chosen._positions = self.rows[mask], self._positions[mask]
+        chosen.targets = self.targets[mask.to(self.device)]
+        return chosen
+
+    def with_targets(self, targets: npt.NDArray[Any] | Tensor) -> Examples:
+        """Return the same examples with other targets.
+
+        Raises:
+            DataError: not one target per example, or a class number that doesn't exist.
+        """
+        changed = self._copy()
+        changed.targets = self._checked_targets(torch.as_tensor(targets))
+        return changed
+
+    def to(self, device: torch.device | str) -> Examples:
+        """Return the same examples on another device."""
+        moved = self._copy()
+        moved.device = torch.device(device)
+        moved.targets, moved._inputs = self.targets.to(moved.device), self._inputs.to(moved.device)
+        return moved
+
+    def _copy(self) -> Examples:
+        copy = object.__new__(Examples)
+        copy.__dict__.update({key: value for key, value in self.__dict__.items() if key != "ids"})
+        return copy
+
+    def _checked_targets(self, targets: Tensor) -> Tensor:
+        if tuple(targets.shape) != (len(self.rows),):
+            raise DataError(f"expected one target per example, ({len(self.rows)},): got shape {tuple(targets.shape)}")
+        if self.task == "regression":
+            values = targets.to(torch.float32)
+            if not values.isfinite().all():
+                raise DataError("expected finite targets, got NaN or infinity")
+            return values.to(self.device)
+        numbers = targets.to(torch.int64)
+        if not torch.equal(numbers.to(targets.dtype), targets) or bool(
+            ((numbers < 0) | (numbers >= self.n_outputs)).any()
+        ):
+            raise DataError(f"expected class numbers 0..{self.n_outputs - 1}, got {targets.min()}..{targets.max()}")
+        return numbers.to(self.device)

@@ -1,0 +1,178 @@
+"""How does a recipe's ``data`` become four sets of examples that are ready to use?
+
+Open, fingerprint, split, flip labels if the recipe asks for that, fit the scaler on the training examples, and hand out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.core.errors import DataError
+from prunus.core.recipe import Data
+from prunus.core.runtime import generator
+from prunus.data.arrays import array_source, array_to_tensor, to_array
+from prunus.data.content import content_digests, fingerprint
+from prunus.data.datasets import read_dataset
+from prunus.data.examples import Examples
+from prunus.data.open import open_source
+from prunus.data.scaler import Scaler
+from prunus.data.source import Source
+from prunus.data.split import PARTS, Splits, split
+
+__all__ = [
+    "Noise",
+    "Prepared",
+    "flip_labels",
+    "prepare",
+    "prepare_arrays",
+    "prepare_dataset",
+    "prepare_source",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Which training labels were flipped on purpose, to test the cleaning.
+
+    Shapes:
+        ``rows``, ``true_targets`` and ``flipped_targets`` are ``(flipped,)`` and follow ``ids``.
+    """
+
+    ids: tuple[str, ...]
+    rows: Tensor
+    true_targets: Tensor
+    flipped_targets: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The data of one run.
+
+    ``notes`` say in a line each what a user should know (duplicates, classes without test examples, a guessed task).
+    """
+
+    source: Source
+    splits: Splits
+    scaler: Scaler
+    train: Examples
+    validation: Examples
+    calibration: Examples
+    test: Examples
+    fingerprint: str
+    noise: Noise | None = None
+    notes: tuple[str, ...] = ()
+
+
+def prepare(config: Data, *, device: torch.device | str = "cpu") -> Prepared:
+    """Return the examples that a recipe describes.
+
+    Raises:
+        DataError: the data can't be read, learnt from or split; see :func:`prunus.data.open_source`.
+    """
+    return prepare_source(open_source(config), config, device=device)
+
+
+def prepare_arrays(
+    inputs: Any,
+    targets: Any,
+    config: Data | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    feature_names: Sequence[str] = (),
+    class_names: Sequence[str] = (),
+) -> Prepared:
+    """Return the examples in two arrays (tensors, NumPy arrays, lists): one input and one target per row.
+
+    Raises:
+        DataError: lengths differ, NaN, or data that can't be learnt from or split.
+    """
+    config = config or Data(source="arrays")
+    source = array_source(
+        array_to_tensor(to_array(inputs), config.source),
+        to_array(targets),
+        config,
+        class_names=tuple(class_names),
+        feature_names=tuple(feature_names),
+    )
+    return prepare_source(source, config, device=device)
+
+
+def prepare_dataset(dataset: Any, config: Data | None = None, *, device: torch.device | str = "cpu") -> Prepared:
+    """Return the examples in a map-style torch ``Dataset`` of (input, target) pairs.
+
+    Raises:
+        DataError: it is none, or its data can't be learnt from or split.
+    """
+    config = config or Data(source=type(dataset).__name__)
+    return prepare_source(read_dataset(dataset, config), config, device=device)
+
+
+def prepare_source(source: Source, config: Data, *, device: torch.device | str = "cpu") -> Prepared:
+    """Return the split, scaled examples of a source; ``config.source`` is not looked at."""
+    digests = content_digests(source)
+    splits = split(source, config.split, digests=digests)
+    noise = flip_labels(source, splits.train, config.label_noise, seed=config.split.seed)
+    scaler = Scaler.fit(source, splits.train) if config.standardize else Scaler.identity()
+    parts = {part: Examples(source, splits.part(part), scaler=scaler, device=device) for part in PARTS}
+    if noise is not None:
+        targets = source.targets.clone()
+        targets[noise.rows] = noise.flipped_targets
+        parts["train"] = parts["train"].with_targets(targets[splits.train])
+    return Prepared(
+        source,
+        splits,
+        scaler,
+        **parts,
+        fingerprint=fingerprint(source, digests),
+        noise=noise,
+        notes=_notes(config, source, splits),
+    )
+
+
+def flip_labels(source: Source, train: Tensor, share: float, *, seed: int) -> Noise | None:
+    """Return ``round(share * len(train))`` training rows with another class each, uniformly drawn; None for share 0.
+
+    Raises:
+        DataError: the targets are no classes.
+    """
+    if share == 0:
+        return None
+    if source.task == "regression":
+        raise DataError(f"{source.name}: data.label_noise flips classes, got a regression target; set label_noise: 0")
+    draw = generator(seed, "label_noise")
+    n_flipped, n_classes = round(share * len(train)), len(source.class_names)
+    rows = train[torch.randperm(len(train), generator=draw)[:n_flipped]].sort().values
+    true = source.targets[rows]
+    # Stepping 1..classes-1 further around the circle never lands on the true class.
+    flipped = (true + torch.randint(1, n_classes, (n_flipped,), generator=draw)) % n_classes
+    return Noise(tuple(source.ids[row] for row in rows.tolist()), rows, true, flipped)
+
+
+def _notes(config: Data, source: Source, splits: Splits) -> tuple[str, ...]:
+    notes = []
+    if config.task == "auto":
+        what = f"{len(source.class_names)} classes" if source.task == "classification" else "values"
+        notes.append(f"task: {source.task} ({what}), read off the target; set data.task to change it")
+    if splits.duplicates:
+        differ = sum(duplicate.labels_differ for duplicate in splits.duplicates)
+        notes.append(
+            f"{len(splits.duplicates)} examples have the same input as one of a stronger part (test first) and were left "
+            f"out{f'; {differ} of them have another label than their twin' if differ else ''}"
+        )
+    if splits.repeats_in_train:
+        notes.append(f"{splits.repeats_in_train} training examples have the same input as another one; they stay")
+    if source.task == "classification":
+        for part in ("test", "validation"):
+            present = torch.bincount(source.targets[splits.part(part)], minlength=len(source.class_names))
+            absent = [source.class_names[number] for number in torch.nonzero(present == 0).flatten().tolist()]
+            if absent:
+                shown = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")
+                notes.append(
+                    f"no example of {shown} in {part}: nothing is measured for {'it' if len(absent) == 1 else 'them'} there"
+                )
+    return tuple(notes)

@@ -1,0 +1,105 @@
+"""How are inputs brought to mean 0 and deviation 1, knowing the training examples only?
+
+A table is scaled per feature, images per channel, and two-dimensional inputs as a whole. A feature that never changes
+gets deviation 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.core.errors import DataError
+from prunus.data.source import CHUNK_ROWS, Source, chunks
+
+__all__ = ["Scaler"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaler:
+    """Subtract ``mean`` and divide by ``deviation``.
+
+    Shapes:
+        Both broadcast against one input: ``(features,)``, ``(channels, 1, 1)``, ``(1, 1)`` or ``()``.
+
+    >>> Scaler(torch.tensor([1.0]), torch.tensor([2.0]))(torch.tensor([[5.0]]))
+    tensor([[2.]])
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the scaled inputs, ``(n, *input_shape)``."""
+        return (inputs - self.mean.to(inputs.device)) / self.deviation.to(inputs.device)
+
+    @classmethod
+    def identity(cls) -> Scaler:
+        """Return the scaler that changes nothing."""
+        return cls(torch.zeros(()), torch.ones(()))
+
+    @classmethod
+    def fit(cls, source: Source, rows: Tensor, *, chunk_rows: int = CHUNK_ROWS) -> Scaler:
+        """Return the scaler of some rows, from one pass in double precision (population deviation)."""
+        shape = tuple(source.input_shape)
+        over = tuple(range(1, len(shape))) if len(shape) != 2 else (0, 1)
+        statistics = torch.zeros(shape, dtype=torch.float64).sum(over, keepdim=True) if over else torch.zeros(shape)
+        mean = torch.zeros_like(statistics, dtype=torch.float64)
+        squares, low, high = torch.zeros_like(mean), torch.full_like(mean, torch.inf), torch.full_like(mean, -torch.inf)
+        axes = (0, *(axis + 1 for axis in over))
+        count = 0.0
+        for _, values in chunks(source, rows, chunk_rows):
+            part = values.double()
+            n = part.numel() / max(mean.numel(), 1)
+            part_mean = part.mean(axes, keepdim=True)
+            part_squares = (part - part_mean).square().sum(axes, keepdim=True)[0]
+            delta = part_mean[0] - mean
+            # Chan et al.'s merge of two means and sums of squares: no large numbers are subtracted from each other.
+            mean = mean + delta * n / (count + n)
+            squares = squares + part_squares + delta.square() * count * n / (count + n)
+            count += n
+            low, high = (
+                torch.minimum(low, part.amin(axes, keepdim=True)[0]),
+                torch.maximum(high, part.amax(axes, keepdim=True)[0]),
+            )
+        constant = low == high
+        deviation = (squares / max(count, 1.0)).sqrt().float()
+        # A deviation that float32 can't hold is as good as none.
+        return cls(
+            torch.where(constant, low, mean).float(),
+            torch.where(
+                constant | (deviation < torch.finfo(torch.float32).tiny), torch.ones_like(deviation), deviation
+            ),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; they read back exactly."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Scaler:
+        """Return the scaler that ``to_dict`` wrote.
+
+        Raises:
+            DataError: a value is missing, isn't finite, or the deviation isn't positive.
+        """
+        try:
+            mean, deviation = (torch.tensor(values[key], dtype=torch.float32) for key in ("mean", "deviation"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"a scaler has numbers for mean and deviation, got {_shown(values)}") from error
+        if (
+            mean.shape != deviation.shape
+            or not mean.isfinite().all()
+            or not (deviation.isfinite() & (deviation > 0)).all()
+        ):
+            raise DataError(f"a scaler has a finite mean and a positive deviation of one shape, got {_shown(values)}")
+        return cls(mean, deviation)
+
+
+def _shown(values: Mapping[str, Any] | Sequence[Any]) -> str:
+    text = repr(values)
+    return text if len(text) <= 80 else f"{text[:77]}..."

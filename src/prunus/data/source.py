@@ -1,0 +1,162 @@
+"""What is a data set to prunus: which examples, called what, with which targets?
+
+A source hands out raw inputs by row number; everything else about it is small and held in memory. Row numbers are
+positions in ``ids``; scaling, splitting and repairing happen outside.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from prunus.core.errors import DataError
+
+__all__ = [
+    "CHUNK_ROWS",
+    "MEMORY_BUDGET_BYTES",
+    "ArraySource",
+    "Source",
+    "Task",
+    "check_ids",
+    "check_inputs",
+    "chunks",
+    "row_chunks",
+]
+
+Task = Literal["classification", "regression"]
+
+CHUNK_ROWS = 1024
+"""How many examples are read at a time when all of them pass by."""
+
+MEMORY_BUDGET_BYTES = 1 << 30
+"""Decoded or scaled examples are kept in memory when they fit into this; else they are read again when needed."""
+
+
+class Source(Protocol):
+    """A data set with stable sample ids.
+
+    Shapes:
+        ``targets`` is ``(n,)``: int64 class numbers, or float32 for regression; ``inputs(rows)`` is
+        ``(len(rows), *input_shape)``, float32, raw values.
+    """
+
+    @property
+    def name(self) -> str:
+        """Where the examples come from, as the recipe says it."""
+        ...
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """One unique name per example, the same on every machine."""
+        ...
+
+    @property
+    def targets(self) -> Tensor:
+        """The class numbers or values, one per example."""
+        ...
+
+    @property
+    def task(self) -> Task:
+        """What the targets ask for."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class number; () for regression."""
+        ...
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per input feature; () where features have none."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        ...
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the raw inputs of some rows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """A data set that lies in memory.
+
+    ``values`` is ``(n, ...)`` of any number type; small types (uint8 images) stay small until they are asked for.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    values: Tensor
+    targets: Tensor
+    task: Task
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.values.shape[1:])
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the raw inputs of some rows as float32."""
+        return self.values[rows].to(torch.float32)
+
+
+def chunks(source: Source, rows: Tensor | None = None, size: int = CHUNK_ROWS) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (rows, raw inputs) a chunk at a time, in order."""
+    wanted = torch.arange(len(source.ids)) if rows is None else rows
+    for part in row_chunks(wanted, size):
+        yield part, source.inputs(part)
+
+
+def row_chunks(rows: Tensor, size: int = CHUNK_ROWS) -> Iterator[Tensor]:
+    """Yield consecutive pieces of ``rows``; none for no rows."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def check_ids(ids: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return the ids if every one is there once.
+
+    Raises:
+        DataError: an id is given twice; the message names it.
+    """
+    counts = Counter(ids)
+    if len(counts) != len(ids):
+        repeated = next(value for value, count in counts.items() if count > 1)
+        first, second = [row for row, value in enumerate(ids) if value == repeated][:2]
+        raise DataError(
+            f"{name}: the id {repeated!r} is given twice (rows {first} and {second}; the first row is 0): ids must be unique; "
+            "correct or rename the id column"
+        )
+    return tuple(ids)
+
+
+def check_inputs(values: Tensor, ids: Sequence[str], name: str, feature_names: Sequence[str] = ()) -> None:
+    """Check that every value is a finite number.
+
+    Raises:
+        DataError: NaN or infinity; the message names the sample, the column where it has a name, and how many there are.
+    """
+    if not values.is_floating_point():
+        return
+    bad = ~values.isfinite().reshape(len(values), -1)
+    n_bad = int(bad.sum())
+    if n_bad == 0:
+        return
+    row, column = divmod(int(bad.flatten().int().argmax()), bad.shape[1])
+    value = values.reshape(len(values), -1)[row, column].item()
+    place = f"column {feature_names[column]!r}" if feature_names else f"input position {column}"
+    more = f" ({n_bad} such values in all)" if n_bad > 1 else ""
+    raise DataError(
+        f"{name}: {place}, sample {ids[row]!r}: expected a finite number, got {value}{more}; fill or remove such rows"
+    )

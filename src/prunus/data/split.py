@@ -1,0 +1,180 @@
+"""Which examples are for training, for decisions, for evidence and for the final numbers?
+
+Every class (for regression: every tenth of the targets' range) is shared out in the same proportions, and sizes are exact. Then
+the parts are made disjoint by content: of equal inputs in two parts, the one in the stronger part stays, and test is the strongest.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.core.errors import DataError
+from prunus.core.recipe import Split
+from prunus.core.runtime import generator
+from prunus.data.content import content_digests
+from prunus.data.source import Source
+
+__all__ = ["PARTS", "Duplicate", "Splits", "apportion", "split"]
+
+PARTS = ("test", "validation", "calibration", "train")
+"""From the strongest claim on a duplicate to the weakest."""
+
+QUANTILES = 10
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Two examples with the same input in two parts: which one stays and which one goes."""
+
+    kept_id: str
+    removed_id: str
+    kept_split: str
+    removed_split: str
+    labels_differ: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The rows of each part, ascending, disjoint by row and by content.
+
+    ``repeats_in_train`` counts training examples whose input another training example has, too; they stay.
+    """
+
+    train: Tensor
+    validation: Tensor
+    calibration: Tensor
+    test: Tensor
+    duplicates: tuple[Duplicate, ...] = ()
+    repeats_in_train: int = 0
+
+    def part(self, name: str) -> Tensor:
+        """Return the rows of the part called ``name``."""
+        rows: Tensor = getattr(self, name)
+        return rows
+
+
+def apportion(total: int, shares: Sequence[float]) -> list[int]:
+    """Return whole numbers in the proportions of ``shares`` that add up to ``total``: the largest remainders round up.
+
+    >>> apportion(10, [0.55, 0.15, 0.1, 0.2])
+    [6, 1, 1, 2]
+    >>> apportion(3, [1, 1])
+    [2, 1]
+    """
+    whole = sum(shares)
+    # Rounded to nine places so that 0.1 + 0.2 and 0.3 have the same remainder.
+    quotas = [round(total * share / whole, 9) if whole else 0.0 for share in shares]
+    counts = [int(quota) for quota in quotas]
+    order = sorted(range(len(shares)), key=lambda place: (counts[place] - quotas[place], place))
+    for place in order[: total - sum(counts)]:
+        counts[place] += 1
+    return counts
+
+
+def split(source: Source, config: Split, *, digests: Sequence[bytes] | None = None) -> Splits:
+    """Return the parts of ``source``; the same seed gives the same parts.
+
+    ``digests`` are those of :func:`prunus.data.content.content_digests`, where they are known already.
+
+    Raises:
+        DataError: a part would be empty, or no example of some class is left for training.
+    """
+    n_examples = len(source.ids)
+    shares = _shares(config)
+    sizes = dict(zip(PARTS, apportion(n_examples, [shares[part] for part in PARTS]), strict=True))
+    for part, size in sizes.items():
+        if size == 0:
+            raise DataError(
+                f"{source.name}: too few examples to split: {n_examples} leave none for {part} "
+                f"(its share is {shares[part]:g}); at least {ceil(1 / shares[part])} are needed"
+            )
+    assigned = _assign(_strata(source), sizes, config.seed)
+    content = content_digests(source) if digests is None else digests
+    kept, duplicates = _separate(source, assigned, content)
+    rows = {part: torch.from_numpy(kept[part]) for part in PARTS}
+    for part in PARTS:
+        if len(rows[part]) == 0:
+            raise DataError(
+                f"{source.name}: every example of {part} has the same input as one of a stronger part "
+                f"({', '.join(PARTS)}); remove duplicates from the data"
+            )
+    _check_classes(source, rows["train"], shares["train"])
+    train_content = Counter(content[row] for row in rows["train"].tolist())
+    repeats = sum(count for count in train_content.values() if count > 1)
+    return Splits(**rows, duplicates=duplicates, repeats_in_train=repeats)
+
+
+def _shares(config: Split) -> dict[str, float]:
+    held_out = {"test": config.test, "validation": config.validation, "calibration": config.calibration}
+    return {**held_out, "train": 1.0 - sum(held_out.values())}
+
+
+def _strata(source: Source) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return one stratum number per example: its class, or the quantile that its target lies in."""
+    if source.task == "classification":
+        return source.targets.cpu().numpy().astype(np.int64)
+    n_examples = len(source.ids)
+    ranks = np.empty(n_examples, dtype=np.int64)
+    ranks[np.argsort(source.targets.cpu().numpy(), kind="stable")] = np.arange(n_examples)
+    return ranks * QUANTILES // n_examples
+
+
+def _assign(
+    strata: np.ndarray[Any, np.dtype[np.int64]], sizes: dict[str, int], seed: int
+) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Deal the rows out: part after part takes from each stratum in proportion to what is left there."""
+    shuffled = torch.randperm(len(strata), generator=generator(seed, "split")).numpy()
+    numbers, counts = np.unique(strata, return_counts=True)
+    left = {int(number): shuffled[strata[shuffled] == number] for number in numbers}
+    remaining = counts.tolist()
+    dealt = {}
+    for part in PARTS:
+        taken = []
+        for place, (number, count) in enumerate(zip(left, apportion(sizes[part], remaining), strict=True)):
+            taken.append(left[number][:count])
+            left[number] = left[number][count:]
+            remaining[place] -= count
+        dealt[part] = np.sort(np.concatenate(taken))
+    return dealt
+
+
+def _separate(
+    source: Source, assigned: dict[str, np.ndarray[Any, np.dtype[np.int64]]], content: Sequence[bytes]
+) -> tuple[dict[str, np.ndarray[Any, np.dtype[np.int64]]], tuple[Duplicate, ...]]:
+    """Remove from each part what a stronger part has already."""
+    owner: dict[bytes, tuple[str, int]] = {}
+    kept, duplicates = {}, []
+    for part in PARTS:
+        stays = []
+        for row in assigned[part].tolist():
+            stronger, twin = owner.setdefault(content[row], (part, row))
+            if stronger == part:
+                stays.append(row)
+                continue
+            differ = bool(source.targets[row] != source.targets[twin])
+            duplicates.append(Duplicate(source.ids[twin], source.ids[row], stronger, part, differ))
+        kept[part] = np.asarray(stays, dtype=np.int64)
+    return kept, tuple(duplicates)
+
+
+def _check_classes(source: Source, train: Tensor, train_share: float) -> None:
+    if source.task == "regression":
+        return
+    in_train = torch.bincount(source.targets[train], minlength=len(source.class_names))
+    if bool((in_train > 0).all()):
+        return
+    absent = int((in_train == 0).int().argmax())
+    n_all = int((source.targets == absent).sum())
+    raise DataError(
+        f"{source.name}: class {source.class_names[absent]!r} is missing from train: it has {n_all} example"
+        f"{'' if n_all == 1 else 's'} in all, and the other parts got them; {ceil(3 / train_share)} different ones are enough, "
+        "else make data.split.test, validation and calibration smaller"
+    )

@@ -1,0 +1,265 @@
+"""How does a table (CSV or Parquet) become numbers, one column per feature?
+
+Number columns are features as they are. A text column with few different values becomes one 0/1 feature per value, called
+``color=red``; other text is refused. The column ``id``, where there is one, names the rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+import torch
+from torch import Tensor
+
+from prunus.core.errors import DataError, near
+from prunus.core.recipe import Data
+from prunus.data.arrays import array_source, find_target
+from prunus.data.source import ArraySource
+
+__all__ = ["MAX_CATEGORIES", "encode_like", "open_table", "read_table", "row_ids"]
+
+MAX_CATEGORIES = 50
+"""A text column with more different values than this is refused as a feature."""
+
+ID = "id"
+
+
+def read_table(path: Path, arguments: Mapping[str, Any] | None = None) -> pa.Table:
+    """Return the table in a ``.csv`` or ``.parquet`` file; ``delimiter`` is the one argument, for CSV.
+
+    Raises:
+        DataError: the file is damaged, empty, or its columns have no or equal names.
+    """
+    given = dict(arguments or {})
+    delimiter = given.pop("delimiter", ",") if path.suffix.lower() == ".csv" else ","
+    if given:
+        known = ["delimiter"] if path.suffix.lower() == ".csv" else []
+        hint = near(next(iter(given)), known) if known else "a Parquet file takes none"
+        raise DataError(f"{path}: unknown argument {next(iter(given))!r} (data.args): {hint}")
+    if not isinstance(delimiter, str) or len(delimiter) != 1:
+        raise DataError(f"{path}: data.args.delimiter must be one character, got {delimiter!r}")
+    table = _read_csv(path, delimiter) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    names = table.schema.names
+    for position, column in enumerate(names):
+        if not column:
+            raise DataError(f"{path}: column {position + 1} has no name; give it one (id, if it numbers the rows)")
+        if names.index(column) != position:
+            raise DataError(f"{path}: the column {column!r} is there twice; rename one")
+    if table.num_rows == 0:
+        raise DataError(f"{path}: expected at least one row, got an empty set")
+    return table
+
+
+def _read_csv(path: Path, delimiter: str) -> pa.Table:
+    # One block, as far as that is possible: a column's type is inferred from the first block alone.
+    block = min(max(path.stat().st_size + 1, 1 << 16), 1 << 30)
+    try:
+        return pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(block_size=block, use_threads=False),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):
+            raise DataError(f"{path}: expected a header and rows, got an empty set") from error
+        raise DataError(f"{path}: this is not a readable CSV file in UTF-8: {_text(error)}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: can't be read as CSV: {_text(error)}") from error
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            table = file.read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path}: this is not a readable Parquet file: {_text(error)}; it may be damaged or cut off"
+        ) from error
+    # pandas keeps its row index as such columns; pandas itself doesn't show them as columns either.
+    return table.drop_columns([name for name in table.schema.names if name.startswith("__index_level_")])
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+def open_table(path: Path, config: Data) -> ArraySource:
+    """Return the data set in a table."""
+    table = read_table(path, config.args)
+    names = list(table.schema.names)
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        raise DataError(
+            f"{path}: got one column {names[0]!r}, is it separated by another character? "
+            'set data.args: {delimiter: ";"} or whichever it is'
+        )
+    column = find_target([name for name in names if name != ID], config.target, str(path), "column")
+    raw_targets = _targets(table[column], f"{path}: {column!r}")
+    ids = row_ids(table, path)
+    columns: list[np.ndarray[Any, Any]] = []
+    feature_names: list[str] = []
+    for name in names:
+        if name not in (column, ID):
+            values, labels = _feature(table[name], name, path)
+            columns += values
+            feature_names += labels
+    if not columns:
+        raise DataError(f"{path}: no feature is left beside the target {column!r} and {ID!r}; add columns")
+    repeated = [name for name, count in Counter(feature_names).items() if count > 1]
+    if repeated:
+        raise DataError(f"{path}: two features would be called {repeated[0]!r}; rename a column")
+    return array_source(
+        _stack(columns), raw_targets, config, column=column, ids=ids, feature_names=tuple(feature_names)
+    )
+
+
+def row_ids(table: pa.Table, path: Path) -> tuple[str, ...]:
+    """Return the column ``id`` as text, or the row numbers if there is none."""
+    if ID not in table.schema.names:
+        return tuple(map(str, range(table.num_rows)))
+    column = _plain(table[ID])
+    if column.null_count:
+        raise DataError(f"{path}: the column {ID!r}, {_row(column.is_null())}: expected an id, got none")
+    if not (pa.types.is_integer(column.type) or _is_text(column.type)):
+        raise DataError(f"{path}: the column {ID!r} must hold whole numbers or text, got {column.type}; rename it")
+    return tuple(map(str, column.to_pylist()))
+
+
+def encode_like(table: pa.Table, feature_names: Sequence[str], path: Path) -> Tensor:
+    """Return the columns that a trained model expects, encoded as its training table was, ``(rows, features)``.
+
+    Raises:
+        DataError: a column is missing, holds text instead of numbers, or has a value that training never saw.
+    """
+    columns: list[np.ndarray[Any, Any]] = []
+    names = table.schema.names
+    categories: dict[str, list[str]] = {}
+    for feature in feature_names:
+        if feature not in names and "=" in feature:
+            column, _, value = feature.partition("=")
+            categories.setdefault(column, []).append(value)
+    missing = [name for name in feature_names if name not in names and name.partition("=")[0] not in names]
+    if missing:
+        wanted = list(dict.fromkeys(name.partition("=")[0] if "=" in name else name for name in missing))
+        raise DataError(
+            f"{path}: the model needs the column{'s' if len(wanted) > 1 else ''} "
+            f"{', '.join(map(repr, wanted[:5]))}{', ...' if len(wanted) > 5 else ''}; {near(wanted[0], names)}"
+        )
+    texts = {column: _text_values(table[column], column, path) for column in categories}
+    for column, known in categories.items():
+        unknown = np.flatnonzero(~np.isin(texts[column], known))
+        if len(unknown):
+            row = int(unknown[0])
+            raise DataError(
+                f"{path}: column {column!r}, row {row} (the first is 0): got {str(texts[column][row])!r}, "
+                f"which training never saw; it saw {', '.join(known[:10])}"
+            )
+    for feature in feature_names:
+        if feature in names:
+            columns.append(_number_values(table[feature], feature, path))
+        else:
+            column, _, value = feature.partition("=")
+            columns.append((texts[column] == value).astype(np.float32))
+    return _stack(columns)
+
+
+def _feature(column: pa.ChunkedArray, name: str, path: Path) -> tuple[list[np.ndarray[Any, Any]], list[str]]:
+    """Return a column's features and their names."""
+    if not _is_text(_plain(column).type):
+        return [_number_values(column, name, path)], [name]
+    texts = _text_values(column, name, path)
+    values = np.unique(texts)
+    _refuse_mixed(texts, values, name, path)
+    if len(values) > MAX_CATEGORIES:
+        raise DataError(
+            f"{path}: column {name!r} holds text with {len(values)} different values, like {str(values[0])!r}: at most "
+            f"{MAX_CATEGORIES} can become features; drop it, group its values, or call it {ID!r} if it names the rows"
+        )
+    return [(texts == value).astype(np.float32) for value in values], [f"{name}={value}" for value in values]
+
+
+def _refuse_mixed(texts: np.ndarray[Any, Any], values: np.ndarray[Any, Any], name: str, path: Path) -> None:
+    """A column of numbers with a few stray words is a mistake, not a category."""
+    strange = [str(value) for value in values if not _is_number(str(value))]
+    if len(values) > 3 and 0 < len(strange) <= len(values) // 4:
+        row = int(np.flatnonzero(texts == strange[0])[0])
+        raise DataError(
+            f"{path}: column {name!r}, row {row} (the first is 0): expected a number as in most rows, got {strange[0]!r}"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray[Any, Any]:
+    column = _plain(column)
+    where = f"{path}: column {name!r}"
+    kind = column.type
+    if pa.types.is_null(kind):
+        raise DataError(f"{where} is empty; drop it")
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.uint8())
+    elif pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise DataError(f"{where}: expected numbers, got {kind}; convert it to numbers or drop it")
+    if column.null_count:
+        more = f" ({column.null_count} such rows)" if column.null_count > 1 else ""
+        raise DataError(
+            f"{where}, {_row(column.is_null())}: expected a number, got none{more}; fill or remove such rows"
+        )
+    with np.errstate(over="ignore"):  # what overflows float32 is infinite, and reported as such
+        return np.asarray(column.to_numpy()).astype(np.float32)
+
+
+def _text_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray[Any, Any]:
+    column = _plain(column)
+    if not _is_text(column.type):  # the training table had text that looks like numbers
+        column = column.cast(pa.string())
+    empty = pc.or_kleene(column.is_null(), pc.equal(column, ""))
+    if pc.any(empty).as_py():
+        raise DataError(f"{path}: column {name!r}, {_row(empty)}: expected a value, got none; fill or remove such rows")
+    return np.asarray(column.to_pylist(), dtype=np.str_)
+
+
+def _targets(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
+    column = _plain(column)
+    kind = column.type
+    if column.null_count:
+        raise DataError(f"{where}, {_row(column.is_null())}: expected a label, got none; remove rows without one")
+    if _is_text(kind):
+        return np.asarray(column.to_pylist(), dtype=np.str_)
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise DataError(f"{where}: expected numbers or text as targets, got {kind}; convert them")
+    return np.asarray(column.to_numpy())
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a categorical column as the values that it stands for."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _row(mask: pa.ChunkedArray) -> str:
+    return f"row {pc.index(mask, True).as_py()} (the first is 0)"
+
+
+def _stack(columns: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+    return torch.from_numpy(np.stack(columns, axis=1)) if columns else torch.empty(0, 0)

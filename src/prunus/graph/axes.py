@@ -1,0 +1,356 @@
+"""What is the same dimension as what?
+
+Every dimension of every tensor is an :class:`Atom`. Operations never assign, they only *unify*: an addition says that two
+dimensions are the same atom, a reshape that one is the ordered product of others, a concatenation that one is the sum of its
+parts. The atoms that are not bound to parts (leaves) are the axes that can be pruned on their own.
+
+Convention: products are ordered from the slowest to the fastest index, as in a row-major reshape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import torch
+from torch import Tensor
+
+__all__ = ["Atom", "fresh", "freeze", "leaves", "positions", "product", "split_product", "sum_of", "unify"]
+
+_SERIAL = count()
+
+
+class Atom:
+    """One axis: a leaf, or bound to a ``product`` or a ``sum`` of others. Union-find joins atoms that are the same."""
+
+    __slots__ = ("kind", "parent", "parts", "reason", "serial", "size")
+
+    def __init__(self, size: int, reason: str = "") -> None:
+        self.size = size
+        self.reason = reason  # not empty: frozen, and why
+        self.kind = "leaf"
+        self.parts: tuple[Atom, ...] = ()
+        self.parent: Atom | None = None
+        self.serial = next(_SERIAL)
+
+    def __repr__(self) -> str:
+        root = find(self)
+        return f"<{root.kind} {root.size} #{root.serial}{' frozen' if root.reason else ''}>"
+
+
+def fresh(size: int, reason: str = "") -> Atom:
+    """Return a new axis; with a ``reason`` it is frozen."""
+    return Atom(size, reason)
+
+
+def find(atom: Atom) -> Atom:
+    """Return the representative of everything that is the same as ``atom``."""
+    root = atom
+    while root.parent is not None:
+        root = root.parent
+    while atom.parent is not None:
+        atom.parent, atom = root, atom.parent
+    return root
+
+
+def leaves(atom: Atom) -> Iterator[Atom]:
+    """Yield the leaves of ``atom`` in order, a repeated one as often as it occurs."""
+    stack = [find(atom)]
+    while stack:
+        root = stack.pop()
+        if root.kind == "leaf":
+            yield root
+        else:
+            stack.extend(find(part) for part in reversed(root.parts))
+
+
+def freeze(atom: Atom, reason: str) -> None:
+    """Forbid to prune any leaf of ``atom``; the first reason is kept."""
+    for leaf in leaves(atom):
+        leaf.reason = leaf.reason or reason
+
+
+def product(factors: Sequence[Atom]) -> Atom:
+    """Return the axis that runs through ``factors`` in row-major order."""
+    factors = [factor for factor in factors if factor.size != 1]
+    if not factors:
+        return Atom(1)
+    if len(factors) == 1:
+        return factors[0]
+    size = 1
+    for factor in factors:
+        size *= factor.size
+    return _bound("product", size, factors)
+
+
+def sum_of(parts: Sequence[Atom]) -> Atom:
+    """Return the axis that has ``parts`` one after the other."""
+    parts = [part for part in parts if part.size > 0]
+    if len(parts) == 1:
+        return parts[0]
+    return _bound("sum", sum(part.size for part in parts), parts)
+
+
+def _bound(kind: str, size: int, parts: Sequence[Atom]) -> Atom:
+    atom = Atom(size)
+    atom.kind, atom.parts = kind, tuple(parts)
+    return atom
+
+
+def _bind(leaf: Atom, kind: str, parts: Sequence[Atom]) -> None:
+    """Give a leaf its parts; what was frozen stays frozen."""
+    assert leaf.kind == "leaf" and leaf.parent is None
+    reason, leaf.reason = leaf.reason, ""
+    leaf.kind, leaf.parts = kind, tuple(parts)
+    if reason:
+        for part in parts:
+            freeze(part, reason)
+
+
+def unify(one: Atom, other: Atom) -> bool:
+    """Say that two axes are the same; return whether their structures could be brought together.
+
+    Where they can't, both are frozen: the worst case is an axis that can't be pruned.
+    """
+    one, other = find(one), find(other)
+    if one is other:
+        return True
+    assert one.size == other.size, (one, other)
+    if one.size == 1:
+        return True
+    if one.kind == "leaf" or other.kind == "leaf":
+        leaf, kept = (one, other) if one.kind == "leaf" else (other, one)
+        if leaf in set(leaves(kept)):  # an axis can't be a part of itself
+            return False
+        if leaf.reason:
+            freeze(kept, leaf.reason)
+        leaf.parent = kept
+        if kept.kind == "leaf":
+            kept.serial = min(kept.serial, leaf.serial)
+        return True
+    if one.kind == other.kind == "product":
+        fits = _align_products(_factors(one), _factors(other))
+    elif one.kind == other.kind == "sum":
+        fits = _align_sums(list(one.parts), list(other.parts))
+    else:
+        total, prod = (one, other) if one.kind == "sum" else (other, one)
+        fits = _align_sum_with_product(total, prod)
+    if not fits:
+        reason = f"two ways to read {one.size} positions meet that don't fit together"
+        freeze(one, reason)
+        freeze(other, reason)
+        return False
+    one, other = find(one), find(other)
+    if one is not other:
+        other.parent = one
+    return True
+
+
+def _factors(atom: Atom) -> list[Atom]:
+    """Return the factors of nested products in order; a sum inside is one factor."""
+    root = find(atom)
+    if root.kind != "product":
+        return [root]
+    return [factor for part in root.parts for factor in _factors(part)]
+
+
+def _align_products(left: list[Atom], right: list[Atom]) -> bool:
+    """Unify two row-major products, refining the larger factor at each step."""
+    left, right = left[::-1], right[::-1]
+    while left and right:
+        a, b = find(left.pop()), find(right.pop())
+        if a.kind == "product" or b.kind == "product":
+            left.extend(reversed(_factors(a)))
+            right.extend(reversed(_factors(b)))
+            continue
+        if a.size == b.size:
+            if not unify(a, b):
+                return False
+            continue
+        (small, pending), (large, others) = ((a, left), (b, right)) if a.size < b.size else ((b, right), (a, left))
+        halves = split_product(large, small.size)
+        if halves is None or not unify(small, halves[0]):
+            return False
+        others.append(halves[1])
+        del pending
+    return not left and not right
+
+
+def split_product(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
+    """Return the two factors of ``atom`` whose first has the size ``leading``, refining it; None where that can't be."""
+    atom = find(atom)
+    if leading == 1:
+        return Atom(1), atom
+    if leading == atom.size:
+        return atom, Atom(1)
+    if atom.size % leading:
+        return None
+    if atom.kind == "leaf":
+        halves = Atom(leading), Atom(atom.size // leading)
+        _bind(atom, "product", halves)
+        return halves
+    if atom.kind == "sum":
+        return _split_even_sum(atom, leading)
+    taken: list[Atom] = []
+    rest = _factors(atom)
+    size = 1
+    while size < leading:
+        factor = rest.pop(0)
+        if leading % (size * factor.size) == 0:
+            taken.append(factor)
+            size *= factor.size
+            continue
+        if (leading // size) and leading % size == 0 and factor.size % (leading // size) == 0:
+            halves = split_product(factor, leading // size)
+            if halves is None:
+                return None
+            taken.append(halves[0])
+            rest.insert(0, halves[1])
+            size = leading
+            continue
+        return None
+    return product(taken), product(rest)
+
+
+def _split_even_sum(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
+    """Read a sum of equal parts as parts x part, which couples the parts."""
+    parts = [find(part) for part in atom.parts]
+    each = atom.size // leading
+    if len(parts) == leading and all(part.size == each for part in parts):
+        for part in parts[1:]:
+            if not unify(parts[0], part):
+                return None
+        outer = Atom(leading, "these parts lie side by side and are read as a grid")
+        atom.kind, atom.parts = "product", (outer, parts[0])
+        return outer, find(parts[0])
+    # Group neighbouring parts when they fill equal stretches.
+    stretches = _stretches(parts, each)
+    if stretches is not None and len(stretches) == leading and len(stretches) != len(parts):
+        atom.parts = tuple(sum_of(stretch) for stretch in stretches)
+        return _split_even_sum(atom, leading)
+    return None
+
+
+def _stretches(parts: list[Atom], each: int) -> list[list[Atom]] | None:
+    found: list[list[Atom]] = [[]]
+    for part in parts:
+        size = sum(item.size for item in found[-1])
+        if size == each:
+            found.append([])
+            size = 0
+        if size + part.size > each:
+            return None
+        found[-1].append(part)
+    return found
+
+
+def _align_sums(left: list[Atom], right: list[Atom]) -> bool:
+    """Unify two sums part by part, cutting the longer part at each step."""
+    left, right = left[::-1], right[::-1]
+    while left and right:
+        a, b = find(left.pop()), find(right.pop())
+        if a.size == b.size:
+            if not unify(a, b):
+                return False
+            continue
+        small, long, others = (a, b, right) if a.size < b.size else (b, a, left)
+        pieces = cut(long, [small.size, long.size - small.size])
+        if pieces is None or not unify(small, pieces[0]):
+            return False
+        others.append(pieces[1])
+    return not left and not right
+
+
+def cut(atom: Atom, sizes: Sequence[int]) -> list[Atom] | None:
+    """Return consecutive pieces of ``atom`` of the given sizes, refining it into a sum; None where that can't be."""
+    atom = find(atom)
+    sizes = [size for size in sizes if size]
+    if len(sizes) == 1:
+        return [atom]
+    if atom.kind == "leaf":
+        pieces = [Atom(size) for size in sizes]
+        _bind(atom, "sum", pieces)
+        return pieces
+    if atom.kind == "product":
+        return _cut_product(atom, sizes)
+    pieces, pending = [], [find(part) for part in atom.parts][::-1]
+    flat: list[Atom] = []
+    for size in sizes:
+        taken: list[Atom] = []
+        need = size
+        while need:
+            part = find(pending.pop())
+            if part.size > need:
+                halves = cut(part, [need, part.size - need])
+                if halves is None:
+                    return None
+                pending.append(halves[1])
+                part = halves[0]
+            taken.append(part)
+            need -= part.size
+        flat.extend(taken)
+        pieces.append(sum_of(taken))
+    atom.parts = tuple(flat)
+    return pieces
+
+
+def _cut_product(atom: Atom, sizes: Sequence[int]) -> list[Atom] | None:
+    """Cut along the slowest factor: ``3 x n`` into n, n, n, or ``h x d`` into stretches of whole ``d``."""
+    factors = _factors(atom)
+    inner = atom.size // factors[0].size
+    if any(size % inner for size in sizes):
+        return None
+    outer = cut(factors[0], [size // inner for size in sizes])
+    if outer is None:
+        return None
+    return [product([piece, *factors[1:]]) for piece in outer]
+
+
+def _align_sum_with_product(total: Atom, prod: Atom) -> bool:
+    """Bring a sum and a product together: cut the product like the sum, or read equal parts as a grid."""
+    sizes = [part.size for part in total.parts]
+    pieces = _cut_product(prod, sizes) if len(set(sizes)) > 1 else None
+    if pieces is not None:
+        return all(unify(part, piece) for part, piece in zip(total.parts, pieces, strict=True))
+    halves = split_product(total, _factors(prod)[0].size)
+    if halves is None:
+        return False
+    return _align_products([halves[0], *_factors(halves[1])], _factors(prod))
+
+
+def positions(atom: Atom) -> dict[Atom, Tensor]:
+    """Return, for each leaf of ``atom``, where its units lie: ``(units, positions)`` int64.
+
+    >>> a, b = fresh(2), fresh(3)
+    >>> positions(product([a, b]))[b]
+    tensor([[0, 3],
+            [1, 4],
+            [2, 5]])
+    """
+    found: dict[Atom, list[Tensor]] = {}
+    for leaf, index in _occurrences(find(atom)):
+        found.setdefault(leaf, []).append(index)
+    return {leaf: torch.cat(parts, dim=1) for leaf, parts in found.items()}
+
+
+def _occurrences(root: Atom) -> Iterator[tuple[Atom, Tensor]]:
+    if root.kind == "leaf":
+        yield root, torch.arange(root.size).unsqueeze(1)
+        return
+    parts = [find(part) for part in root.parts]
+    if root.kind == "sum":
+        offset = 0
+        for part in parts:
+            for leaf, index in _occurrences(part):
+                yield leaf, index + offset
+            offset += part.size
+        return
+    before, after = 1, root.size
+    for part in parts:
+        after //= part.size
+        outer = torch.arange(before) * (part.size * after)
+        inner = torch.arange(after)
+        grid = (outer[:, None] + inner[None, :]).reshape(-1)
+        for leaf, index in _occurrences(part):
+            yield leaf, (index[:, :, None] * after + grid).reshape(index.shape[0], -1)
+        before *= part.size

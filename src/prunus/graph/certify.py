@@ -1,0 +1,107 @@
+"""Is the coupling right? Reorder the units of every group at random, in all its members at once: the outputs must not move.
+
+This holds through normalisation and softmax, where zeroing would not. It runs on the user's own model and inputs, in float64 where that fits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from prunus.graph.groups import AxisGraph, Frozen, Group, permuted
+from prunus.graph.trace import _plain, canonical_states
+from prunus.core.runtime import generator
+
+__all__ = ["certify"]
+
+_DOUBLE_LIMIT = 50_000_000  # parameters: above it, float64 copies cost more than they tell
+
+
+def certify(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    graph: AxisGraph,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+) -> AxisGraph:
+    """Return ``graph`` with every group that fails the permutation check moved to ``frozen``; the model isn't changed.
+
+    Units:
+        The error is the largest change of an output over the largest output; up to ``tolerance`` counts as rounding.
+    """
+    if not graph.groups:
+        return graph
+    check = _Check(model, inputs, kwargs or {}, seed)
+    if check.error(graph.groups) <= tolerance:
+        return graph
+    failed = {group.name: check.error((group,)) for group in graph.groups}
+    failed = {name: error for name, error in failed.items() if not error <= tolerance}
+    good = tuple(group for group in graph.groups if group.name not in failed)
+    if good and not check.error(good) <= tolerance:
+        # Each is right alone and they aren't together: none of them can be trusted.
+        failed |= {group.name: float("nan") for group in good}
+        good = ()
+    frozen = tuple(
+        Frozen(
+            g.name, g.size, g.members, f"it failed the permutation certificate: outputs moved by {failed[g.name]:.2g}"
+        )
+        for g in graph.groups
+        if g.name in failed
+    )
+    return replace(graph, groups=good, frozen=(*graph.frozen, *frozen))
+
+
+class _Check:
+    def __init__(self, model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> None:
+        states = canonical_states(model)
+        double = sum(value.numel() for value in states.values()) <= _DOUBLE_LIMIT and not any(
+            s.device.type == "mps" for s in states.values()
+        )
+        self.model = copy.deepcopy(model).eval()
+        if double:
+            self.model = self.model.double()
+        self.arguments = pytree.tree_map_only(
+            Tensor,
+            lambda t: t.detach().double() if double and t.is_floating_point() else t.detach(),
+            (tuple(inputs), dict(kwargs)),
+        )
+        self.states = {name: value.detach() for name, value in canonical_states(self.model).items()}
+        self.seed = seed
+        self.expected = self._outputs(self.states)
+        self.scale = max((float(out.abs().max()) for out in self.expected if out.numel()), default=0.0) or 1.0
+
+    def error(self, groups: tuple[Group, ...]) -> float:
+        """Return by how much the outputs move; infinity when the model can't run any more."""
+        states = permuted(self.states, groups, generator(self.seed, "certify"))
+        got = self._outputs(states)
+        worst = 0.0
+        for a, b in zip(self.expected, got, strict=True):
+            if a.shape != b.shape:
+                return float("inf")
+            if a.numel():
+                difference = (a - b).abs()
+                both_nan = a.isnan() & b.isnan()
+                same_inf = a.isinf() & (a == b)
+                difference = difference.masked_fill(both_nan | same_inf, 0.0)
+                worst = max(worst, float(difference.nan_to_num(nan=float("inf")).max()))
+        return worst / self.scale
+
+    def _outputs(self, states: dict[str, Tensor]) -> list[Tensor]:
+        arguments, kwargs = self.arguments
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            out = torch.func.functional_call(self.model, states, arguments, kwargs, tie_weights=True)
+        leaves = pytree.tree_leaves(_plain(out))
+        return [
+            leaf.double() if not leaf.is_complex() else torch.view_as_real(leaf).double()
+            for leaf in leaves
+            if isinstance(leaf, Tensor)
+        ]

@@ -1,0 +1,168 @@
+"""Which slices of which parameters must go together?
+
+One group per unfrozen leaf axis that reaches a parameter. What is frozen is listed with the reason, in the same form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.graph import rules  # noqa: F401 - registers the rules
+from prunus.graph.axes import Atom, leaves, positions
+from prunus.graph.solve import Solver
+from prunus.graph.trace import trace
+
+__all__ = ["AxisGraph", "Frozen", "Group", "Member", "Solution", "analyze", "parameters_per_unit"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dimension of one parameter or buffer, and where each unit lies along it.
+
+    Shapes:
+        ``index`` is ``(units, positions)``, int64.
+    """
+
+    tensor: str
+    dim: int
+    index: Tensor
+    is_parameter: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that can only leave together: ``size`` of them, in every member."""
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An axis of parameters that can't be pruned, and why."""
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Solution:
+    """How the groups were found: the trace with an axis for every dimension of every value, and each group's leaf axis."""
+
+    solver: Solver
+    leaf: Mapping[str, Atom]
+
+
+@dataclass(frozen=True)
+class AxisGraph:
+    """All axes of a model: those that can be pruned, and those that can't."""
+
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+    notes: tuple[str, ...] = ()
+    solution: Solution | None = field(default=None, repr=False, compare=False)
+
+    def group(self, name: str) -> Group:
+        """Return the group of that name."""
+        return next(group for group in self.groups if group.name == name)
+
+
+def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> AxisGraph:
+    """Return what hangs together in ``model``, found by tracing one forward pass on fake tensors.
+
+    Args:
+        inputs: positional inputs of the forward; only their shapes matter, and a batch of two or more tells more than one.
+        kwargs: keyword inputs.
+
+    Raises:
+        ModelError: the forward fails on these inputs.
+    """
+    traced = trace(model, inputs, kwargs)
+    solver = Solver(traced)
+    solver.solve()
+    parameters = {name for name, _ in model.named_parameters()}
+    found: dict[Atom, list[Member]] = {}
+    squared: set[Atom] = set()
+    for name, axes in solver.states.items():
+        if name not in parameters and not any(_reached(a, found) for a in axes):
+            continue
+        for dim, atom in enumerate(axes):
+            if atom.size == 1:
+                continue
+            for leaf, index in positions(atom).items():
+                found.setdefault(leaf, []).append(Member(name, dim, index, name in parameters))
+                if index.unique().numel() != index.numel():
+                    squared.add(leaf)
+    for leaf in squared:
+        leaf.reason = leaf.reason or "it meets itself in one dimension"
+    inputs_of = {
+        leaf: f"input {i}, dim {d}"
+        for i, axes in enumerate(solver.inputs)
+        for d, a in enumerate(axes)
+        for leaf in leaves(a)
+    }
+    names = _Names()
+    groups, frozen = [], []
+    leaf_of: dict[str, Atom] = {}
+    for leaf, members in found.items():
+        if not any(member.is_parameter for member in members) or leaf.size == 1:
+            continue
+        if leaf.reason:
+            name = inputs_of.get(leaf) or names.of(members)
+            frozen.append(Frozen(name, leaf.size, tuple(members), leaf.reason))
+        else:
+            name = names.of(members)
+            leaf_of[name] = leaf
+            groups.append(Group(name, leaf.size, tuple(members)))
+    notes = traced.notes + tuple(
+        f"no rule for the operation {name}: its axes are frozen" for name in sorted(solver.unknown)
+    )
+    return AxisGraph(tuple(groups), tuple(frozen), notes, Solution(solver, leaf_of))
+
+
+def _reached(atom: Atom, found: Mapping[Atom, object]) -> bool:
+    return any(leaf in found for leaf in leaves(atom))
+
+
+class _Names:
+    """Name a group after the layer that makes it: the first whose output dimension it is."""
+
+    def __init__(self) -> None:
+        self.taken: dict[str, int] = {}
+
+    def of(self, members: list[Member]) -> str:
+        made = [m for m in members if m.is_parameter and m.dim == 0] or [m for m in members if m.is_parameter]
+        name = made[0].tensor.rpartition(".")[0] or made[0].tensor
+        n = self.taken[name] = self.taken.get(name, 0) + 1
+        return name if n == 1 else f"{name}#{n}"
+
+
+def parameters_per_unit(group: Group, model: nn.Module) -> int:
+    """Return how many parameters go with one unit."""
+    sizes = dict(model.named_parameters())
+    return sum(
+        member.index.shape[1] * (sizes[member.tensor].numel() // sizes[member.tensor].shape[member.dim])
+        for member in group.members
+        if member.is_parameter
+    )
+
+
+def permuted(states: Mapping[str, Tensor], groups: tuple[Group, ...], generator: torch.Generator) -> dict[str, Tensor]:
+    """Return all tensors with the units of every group in a new order, the same order in all of its members."""
+    result = dict(states)
+    for group in groups:
+        order = torch.randperm(group.size, generator=generator)
+        for member in group.members:
+            tensor = result[member.tensor]
+            source = torch.arange(tensor.shape[member.dim])
+            source[member.index.reshape(-1)] = member.index[order].reshape(-1)
+            result[member.tensor] = tensor.index_select(member.dim, source.to(tensor.device))
+    return result

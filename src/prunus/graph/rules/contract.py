@@ -1,0 +1,128 @@
+"""Matrix products, convolutions and attention: contracted dimensions are the same axis."""
+
+from __future__ import annotations
+
+from prunus.graph.axes import Atom, freeze, fresh, product, split_product, unify
+from prunus.graph.solve import Axes, Call, join, rule
+
+
+@rule("mm", "bmm", "matmul", "dot", "mv")
+def matmul(call: Call) -> Axes:
+    """``(..., n, k) @ (..., k, m)`` is ``(..., n, m)``."""
+    left, right = (call.solver.axes(node) for node in call.operands[:2])
+    return _product(left, right)
+
+
+def _product(left: Axes, right: Axes) -> Axes:
+    if len(right) == 1:
+        unify(left[-1], right[0])
+        return left[:-1]
+    if len(left) == 1:
+        unify(left[0], right[-2])
+        return [*right[:-2], right[-1]]
+    unify(left[-1], right[-2])
+    batch = [join(a, b) for a, b in zip(left[:-2], right[:-2], strict=True)]
+    return [*batch, left[-2], right[-1]]
+
+
+@rule("addmm", "baddbmm", "addbmm", "addmv")
+def add_matmul(call: Call) -> Axes:
+    """A matrix product and something added to it."""
+    added, left, right = (call.solver.axes(node) for node in call.operands[:3])
+    result = _product(left, right)
+    for position, atom in enumerate(added, start=len(result) - len(added)):
+        result[position] = join(result[position], atom)
+    return result
+
+
+@rule("linear")
+def linear(call: Call) -> Axes:
+    """``x @ weight.T + bias``."""
+    weight = call.axes("weight")
+    x = call.axes("input")
+    unify(x[-1], weight[1])
+    if call.has("bias"):
+        unify(weight[0], call.axes("bias")[0])
+    return [*x[:-1], weight[0]]
+
+
+@rule("convolution", "_convolution", "conv1d", "conv2d", "conv3d")
+def convolution(call: Call) -> Axes:
+    """Channels are contracted group by group: g x (in/g) against g x (out/g)."""
+    x, weight, groups = call.axes("input"), call.axes("weight"), int(call["groups"])
+    transposed = bool(call.arguments.get("transposed", False))
+    for size, atom in enumerate(weight[2:]):
+        call.freeze([atom], "it is a side of the kernel")
+        del size
+    batched = len(x) == len(weight)
+    channels = x[1] if batched else x[0]
+    if transposed:
+        contracted, made = weight[0], _grouped_out(weight[0], weight[1], groups)
+    else:
+        contracted, made = _grouped_in(weight[0], weight[1], groups), weight[0]
+    if groups == 1 or contracted.size == channels.size:
+        unify(channels, contracted)
+    if call.has("bias"):
+        unify(made, call.axes("bias")[0])
+    spatial = [call.new(n, "it is a position in space") for n in call.shape[2 if batched else 1 :]]
+    return [*x[: 1 if batched else 0], made, *spatial]
+
+
+def _grouped_in(out: Atom, per_group: Atom, groups: int) -> Atom:
+    """Return the axis of the input channels of a grouped convolution, whose output has the same groups."""
+    if groups == 1:
+        return per_group
+    halves = split_product(out, groups)
+    if halves is None:
+        freeze(out, "its groups cut across parts")
+        return product([fresh(groups, "its groups cut across parts"), per_group])
+    return product([halves[0], per_group])
+
+
+def _grouped_out(channels: Atom, per_group: Atom, groups: int) -> Atom:
+    """Return the axis of the output channels of a grouped transposed convolution."""
+    return _grouped_in(channels, per_group, groups)
+
+
+@rule(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_attention_math_for_mps",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
+def attention(call: Call) -> Axes | list[Axes]:
+    """``query`` and ``key`` share the head dimension, ``key`` and ``value`` the sequence, all three the heads."""
+    query, key, value = call.axes("query"), call.axes("key"), call.axes("value")
+    unify(query[-1], key[-1])
+    unify(key[-2], value[-2])
+    for q, k, v in zip(query[:-2], key[:-2], value[:-2], strict=True):
+        join(k, v)
+        if q.size == k.size:
+            unify(q, k)
+        elif k.size != 1:
+            _grouped_query(call, q, k)
+    if call.has("attn_mask"):
+        mask = call.axes("attn_mask")
+        scores = [*query[:-1], key[-2]]
+        for atom, other in zip(mask, scores[len(scores) - len(mask) :], strict=True):
+            join(atom, other)
+    out = [*query[:-1], value[-1]]
+    result = call.node.meta["val"]
+    if not isinstance(result, list | tuple):
+        return out
+    rest = [
+        [call.new(int(n), "a side result of attention") for n in tensor.shape] if tensor is not None else None
+        for tensor in result[1:]
+    ]
+    return [out, *rest]  # type: ignore[list-item]
+
+
+def _grouped_query(call: Call, query: Atom, key: Atom) -> None:
+    """Every key head serves a row of query heads."""
+    halves = split_product(query, key.size)
+    if halves is None or not unify(halves[0], key):
+        call.freeze([query, key], "its query heads don't group by key heads")

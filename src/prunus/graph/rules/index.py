@@ -1,0 +1,91 @@
+"""Operations that look entries up by number: the order of what is looked up matters."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from prunus.graph.solve import Axes, Call, join, rule
+
+
+@rule("embedding")
+def embedding(call: Call) -> Axes:
+    """Rows are looked up, columns stay."""
+    weight, index = call.axes("weight"), call.axes("indices")
+    call.freeze([weight[0]], "its rows are looked up by number")
+    return [*index, weight[1]]
+
+
+@rule("index_select")
+def index_select(call: Call) -> Axes:
+    """Entries of one dimension are looked up."""
+    axes = list(call.solver.axes(call.operands[0]))
+    dim = call["dim"] % len(axes)
+    call.freeze([axes[dim]], "its entries are looked up by number")
+    axes[dim] = call.new(call.shape[dim], "its entries are looked up by number")
+    return axes
+
+
+@rule("index", "_unsafe_index")
+def index(call: Call) -> Axes:
+    """Some dimensions are looked up, those with None stay."""
+    axes, given = call.axes("self"), list(call["indices"])
+    given += [None] * (len(axes) - len(given))
+    looked = [d for d, item in enumerate(given) if isinstance(item, fx.Node)]
+    call.freeze([axes[d] for d in looked], "its entries are looked up by number")
+    kept = [a for d, a in enumerate(axes) if d not in looked]
+    n_new = len(call.shape) - len(kept)
+    new = [call.new(n, "its entries are looked up by number") for n in range(0)]
+    contiguous = looked == list(range(looked[0], looked[-1] + 1)) if looked else True
+    at = looked[0] if looked and contiguous else 0
+    new = [call.new(n, "its entries are looked up by number") for n in call.shape[at : at + n_new]]
+    return [*kept[:at], *new, *kept[at:]]
+
+
+@rule(
+    "index_put",
+    "_index_put_impl",
+    "_unsafe_index_put",
+    "scatter",
+    "scatter_add",
+    "scatter_reduce",
+    "index_add",
+    "index_copy",
+    "masked_scatter",
+)
+def write(call: Call) -> Axes:
+    """Entries are written by number; dimensions that no index touches stay together."""
+    axes = call.solver.axes(call.operands[0])
+    if call.name.rstrip("_").startswith("index") and "dim" in call.arguments:
+        dim = call["dim"] % len(axes)
+        call.freeze([axes[dim]], "its entries are written by number")
+        source = call.solver.axes(call.operands[2])
+        call.freeze([source[dim]], "its entries are written by number")
+        for d, (a, b) in enumerate(zip(axes, source, strict=True)):
+            if d != dim:
+                join(a, b)
+        return list(axes)
+    if call.name.rstrip("_").endswith("index_put") or call.name == "_index_put_impl":
+        given = list(call["indices"])
+        n = len(given)
+        call.freeze(axes[:n], "its entries are written by number")
+        values = call.axes("values")
+        rest = axes[n:]
+        for a, b in zip(rest[::-1], values[::-1], strict=False):
+            join(a, b)
+        call.freeze(values[: max(len(values) - len(rest), 0)], "its entries are written by number")
+        return list(axes)
+    for node in call.operands:
+        call.freeze(call.solver.axes(node), "its entries are written by number")
+    return list(axes)
+
+
+@rule("gather", "take_along_dim")
+def gather(call: Call) -> Axes:
+    """Entries are looked up along one dimension, aligned in the others."""
+    axes, where = call.axes("self"), call.axes("index")
+    dim = call["dim"] % len(axes)
+    call.freeze([axes[dim], where[dim]], "its entries are looked up by number")
+    return [
+        where[d] if d == dim else (join(a, w) if a.size == w.size else w)
+        for d, (a, w) in enumerate(zip(axes, where, strict=True))
+    ]

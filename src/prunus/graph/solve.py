@@ -1,0 +1,187 @@
+"""What does every operation of a trace say about its dimensions?
+
+The solver walks the trace once. A rule reads the axes of an operation's operands, unifies what must be the same, and returns
+the axes of its results. An operation without a rule freezes what it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from prunus.graph.axes import Atom, freeze, fresh, unify
+from prunus.graph.trace import MODULE, Trace
+
+__all__ = ["RULES", "Axes", "Call", "Solver", "rule"]
+
+Axes = list[Atom]
+Rule = Callable[["Call"], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for the ATen operations of these names."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, f"two rules for {name}"
+            RULES[name] = function
+        return function
+
+    return register
+
+
+@dataclass
+class Call:
+    """One operation: its arguments by name, and what the solver knows of their axes."""
+
+    solver: Solver
+    node: fx.Node
+    name: str
+    arguments: dict[str, Any]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    def axes(self, name: str) -> Axes:
+        """Return the axes of a tensor argument."""
+        return self.solver.axes(self.arguments[name])
+
+    def has(self, name: str) -> bool:
+        """Tell whether a tensor argument is given."""
+        return isinstance(self.arguments.get(name), fx.Node)
+
+    @property
+    def operands(self) -> list[fx.Node]:
+        """Every tensor that goes in, also those in lists."""
+        found: list[fx.Node] = []
+        for value in self.arguments.values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, fx.Node) and isinstance(item.meta.get("val"), Tensor):
+                    found.append(item)
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the (first) result."""
+        value = self.node.meta["val"]
+        return tuple(int(n) for n in (value[0] if isinstance(value, list | tuple) else value).shape)
+
+    @property
+    def where(self) -> str:
+        """The operation and its module, for reasons."""
+        module = (self.node.meta.get("custom") or {}).get(MODULE, "")
+        return f"{self.name} in {module}" if module else self.name
+
+    def freeze(self, axes: Sequence[Atom], why: str) -> None:
+        """Freeze axes, naming this operation."""
+        for atom in axes:
+            if atom.size != 1:
+                freeze(atom, f"{why} ({self.where})")
+
+    def new(self, size: int, why: str) -> Atom:
+        """Return a frozen axis that this operation makes."""
+        return fresh(size, f"{why} ({self.where})")
+
+
+@dataclass
+class Solver:
+    """The axes of every value of one trace."""
+
+    trace: Trace
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    states: dict[str, Axes] = field(default_factory=dict)
+    inputs: list[Axes] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+
+    def axes(self, node: fx.Node) -> Axes:
+        """Return one atom per dimension of a value."""
+        found: Axes = self.values[node]
+        return found
+
+    def solve(self) -> None:
+        """Walk the trace."""
+        names = iter(self.trace.states)
+        for node in self.trace.graph_module.graph.nodes:
+            if node.op == "placeholder":
+                self._placeholder(node, next(names, None))
+            elif node.op == "get_attr":
+                value = node.meta.get("val")
+                value = getattr(self.trace.graph_module, node.target) if value is None else value
+                node.meta["val"] = value
+                self.values[node] = [fresh(n, "a constant that forward makes") for n in value.shape]
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                for value in torch.utils._pytree.tree_leaves(node.args):
+                    if isinstance(value, fx.Node):
+                        for dim, atom in enumerate(self.axes(value)):
+                            freeze(atom, f"it is the output's dimension {dim}")
+
+    def _placeholder(self, node: fx.Node, state: str | None) -> None:
+        shape = node.meta["val"].shape
+        if state is not None:
+            self.values[node] = self.states[state] = [fresh(int(n)) for n in shape]
+            return
+        number = len(self.inputs)
+        axes = [fresh(int(n), f"it comes from input {number}, dimension {dim}") for dim, n in enumerate(shape)]
+        self.values[node] = axes
+        self.inputs.append(axes)
+
+    def _call(self, node: fx.Node) -> None:
+        if getattr(node.target, "__name__", "") == "getitem":
+            source = self.values[node.args[0]]
+            self.values[node] = source[node.args[1]]
+            return
+        if not isinstance(node.target, torch._ops.OpOverload):
+            self.values[node] = None
+            return
+        name = node.target.overloadpacket.__name__
+        call = Call(self, node, name, _bind(node))
+        known = RULES.get(name) or RULES.get(name.removesuffix("_")) or _general(node.target)
+        if known is None:
+            self.unknown.add(name)
+            known = RULES["no rule"]
+        self.values[node] = known(call)
+        self._check(node)
+
+    def _check(self, node: fx.Node) -> None:
+        value = node.meta.get("val")
+        pairs = (
+            zip(value, self.values[node], strict=False)
+            if isinstance(value, list | tuple)
+            else [(value, self.values[node])]
+        )
+        for tensor, axes in pairs:
+            if isinstance(tensor, Tensor):
+                assert tuple(int(n) for n in tensor.shape) == tuple(a.size for a in axes), (node.format_node(), axes)
+
+
+def _bind(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of an operation by name, defaults filled in."""
+    bound: dict[str, Any] = {}
+    for position, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if position < len(node.args):
+            bound[argument.name] = node.args[position]
+        else:
+            bound[argument.name] = node.kwargs.get(argument.name, argument.default_value)
+    return bound
+
+
+def _general(target: torch._ops.OpOverload) -> Rule | None:
+    """Return the rule that ATen's own tags imply."""
+    return RULES["pointwise"] if torch.Tag.pointwise in target.tags else None
+
+
+def join(one: Atom, other: Atom) -> Atom:
+    """Unify two axes that are aligned by broadcasting and return the one of the result."""
+    if one.size == 1:
+        return other
+    if other.size == 1:
+        return one
+    unify(one, other)
+    return one

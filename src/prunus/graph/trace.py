@@ -1,0 +1,139 @@
+"""Which tensor operations does the model run, and in which of its modules?
+
+The model is traced to ATen operations on fake tensors: shapes, no values, no memory. Parameters and buffers are inputs of
+the trace. Where fake tracing is impossible (control flow that looks at values) the trace runs on real tensors, and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from prunus.core.errors import ModelError
+
+__all__ = ["Trace", "trace"]
+
+MODULE = "prunus_module"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The operations of one forward pass.
+
+    ``states`` names the first placeholders of ``graph_module`` (parameters and buffers, tied ones once); the other
+    placeholders are the tensors among the model's inputs, in pytree order. Every node's ``meta`` has the value's shape under
+    ``val``, and the module that runs it under ``custom``.
+    """
+
+    graph_module: fx.GraphModule
+    states: tuple[str, ...]
+    n_inputs: int
+    notes: tuple[str, ...]
+
+
+def canonical_states(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters, then buffers, by their first name; a tied tensor comes once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Trace:
+    """Return the operations that ``model(*inputs, **kwargs)`` runs in evaluation mode; the model isn't changed.
+
+    Raises:
+        ModelError: the model's forward fails on these inputs.
+    """
+    states = canonical_states(model)
+    leaves, spec = pytree.tree_flatten((tuple(inputs), dict(kwargs or {})))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def forward(values: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        queue = iter(given)
+        filled = [next(queue) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        arguments, named = pytree.tree_unflatten(filled, spec)
+        out = torch.func.functional_call(
+            model, dict(zip(states, values, strict=True)), arguments, named, tie_weights=True
+        )
+        flat = pytree.tree_leaves(_plain(out))
+        return [leaf for leaf in flat if isinstance(leaf, Tensor)]
+
+    notes: list[str] = []
+    try:
+        with _quiet(model), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            fake = [_fake(mode, value) for value in states.values()]
+            given = [_fake(mode, value) for value in tensors]
+            graph_module = make_fx(forward, tracing_mode="real", _allow_non_fake_inputs=True)(fake, given)
+    except Exception as error:
+        notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
+        try:
+            with _quiet(model):
+                graph_module = make_fx(forward, tracing_mode="real")(list(states.values()), tensors)
+        except Exception as real:
+            raise ModelError(
+                f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(real)}; "
+                "give inputs that the model takes"
+            ) from real
+    return Trace(graph_module, tuple(states), len(tensors), tuple(notes))
+
+
+def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
+    if value.device.type == "meta":
+        return mode.from_tensor(torch.empty_like(value, device="meta"))
+    return mode.from_tensor(value.detach())
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+
+
+def _plain(value: Any) -> Any:
+    """Turn dataclasses and other containers into what pytree knows."""
+    if hasattr(value, "to_tuple"):
+        return value.to_tuple()
+    if hasattr(value, "__dataclass_fields__"):
+        return [getattr(value, name) for name in value.__dataclass_fields__]
+    return value
+
+
+@contextlib.contextmanager
+def _quiet(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, plain kernels instead of fused ones, and the running module's name on every node."""
+    modes = {module: module.training for module in model.modules()}
+    fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    stack: list[str] = [""]
+    hooks = []
+
+    def enter(name: str) -> Any:
+        def hook(module: nn.Module, arguments: Any) -> None:
+            stack.append(name)
+            fx.traceback.current_meta["custom"] = {MODULE: name}
+
+        return hook
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        stack.pop()
+        fx.traceback.current_meta["custom"] = {MODULE: stack[-1]}
+
+    try:
+        model.eval()
+        for name, module in model.named_modules():
+            if name and not isinstance(module, torch.jit.ScriptModule):
+                hooks += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch._C._set_mkldnn_enabled(False)
+        with torch.no_grad(), fx.traceback.preserve_node_meta():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(fused)
+        for module, training in modes.items():
+            module.training = training

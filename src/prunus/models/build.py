@@ -1,0 +1,61 @@
+"""How does a recipe's ``model`` become a network?
+
+A built-in by its name, or the user's ``module:function``. Weights are drawn from the run's seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from prunus.core.errors import ModelError, UnknownNameError, near
+from prunus.core.imports import call, resolve
+from prunus.core.recipe import Model
+from prunus.core.runtime import seeded
+from prunus.models.builtin import builders
+
+__all__ = ["build"]
+
+
+def build(config: Model, *, input_shape: Sequence[int], n_outputs: int, seed: int) -> nn.Module:
+    """Return a fresh model; ``config.weights`` is not looked at.
+
+    The function gets ``input_shape`` and ``n_outputs`` if they stand in its signature and ``model.args`` doesn't give them.
+
+    Raises:
+        UnknownNameError: there is no such built-in.
+        ModelError: no such function, an argument that it doesn't take, it fails, or what it returns is no ``nn.Module``.
+    """
+    with seeded(seed, "init"):
+        builder = _builder(config.builder)
+        model = call(
+            builder,
+            config.args,
+            what=f"model.builder {config.builder}",
+            key="model.args",
+            error=ModelError,
+            offered={"input_shape": tuple(input_shape), "n_outputs": n_outputs},
+        )
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model.builder {config.builder} must return an nn.Module, got {type(model).__name__}")
+    lazy = [
+        name
+        for name, value in (*model.named_parameters(), *model.named_buffers())
+        if isinstance(value, UninitializedParameter | UninitializedBuffer)
+    ]
+    if lazy:
+        raise ModelError(
+            f"model.builder {config.builder}: {lazy[0]!r} has no shape yet; run one input through lazy layers in the builder"
+        )
+    return model
+
+
+def _builder(name: str) -> Callable[..., Any]:
+    if ":" in name:
+        return resolve(name, error=ModelError)
+    if name not in builders:
+        raise UnknownNameError(f"unknown model.builder {name!r}: {near(name, builders)}, or give module:function")
+    return builders[name]

@@ -1,0 +1,203 @@
+"""The main job, as a list of stages.
+
+data -> model -> evidence -> score -> select -> **Plan** -> apply -> recover -> evaluate -> report -> ship
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from prunus.core.errors import PlanError
+from prunus.core.events import Event, Listener, silent
+from prunus.core.plan_file import load_plan, save_plan
+from prunus.core.recipe import Recipe
+from prunus.core.runtime import pick_device, single_run_settings
+from prunus.core.types import Plan, Step
+from prunus.data import prepare
+from prunus.models import build, check_outputs
+from prunus.pipeline.data_side import clean, judge_examples
+from prunus.pipeline.feature_side import judge_features, narrow
+from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
+from prunus.pipeline.measure import measure_run
+from prunus.pipeline.model_side import fit_dense, prune_model, recover, retrain
+from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
+from prunus.report import RunRecord, load_record, save_record, write_html
+from prunus.pipeline.shipping import ship, model_fingerprint
+
+__all__ = ["apply_plan", "make_plan", "run", "run_job", "run_seed"]
+
+
+def run(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener = silent,
+) -> RunRecord:
+    """Do everything that ``recipe`` describes, and return the record of it.
+
+    Args:
+        resume: go on with the run that the output folder holds; a finished one is only read.
+        overwrite: throw that run away.
+
+    Raises:
+        PrunusError: any of its kinds; whatever was finished stays for a resume.
+    """
+    folder = Path(recipe.output)
+    with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        if (folder / RECORD).exists():
+            return load_record(folder / RECORD)
+        return _finish(recipe, workspace, None)
+
+
+def apply_plan(
+    plan: Plan, recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent
+) -> RunRecord:
+    """Carry out ``plan`` as it stands: no scoring, the same cuts, then recovery, evaluation and shipping.
+
+    Raises:
+        PlanError: the plan was made for other data or another model.
+    """
+    folder = Path(recipe.output)
+    recipe = recipe.model_copy(update={"seeds": (plan.seed,)})
+    with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        if (folder / RECORD).exists():
+            return load_record(folder / RECORD)
+        return _finish(recipe, workspace, plan)
+
+
+def make_plan(
+    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent
+) -> Plan:
+    """Decide what would go with the recipe's first seed, write it to the output folder, and cut nothing."""
+    folder = Path(recipe.output)
+    with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        if (folder / "plan" / "plan.json").exists():
+            return load_plan(folder)
+        with _job(recipe, workspace) as job:
+            result = run_seed(job, recipe.seeds[0], _decide_here(workspace), recover_last=False)
+            plan = _plan(job, result)
+            save_plan(plan, folder / "plan")
+        workspace.forget()
+        return plan
+
+
+def _finish(recipe: Recipe, workspace: Workspace, plan: Plan | None) -> RunRecord:
+    """Run every seed, measure, and write what a run leaves; the record comes last, as the sign that all is there."""
+    assert workspace.folder is not None
+    with _job(recipe, workspace) as job:
+        if plan is not None:
+            _check_plan(plan, job)
+        results = run_job(job, plan)
+        first = results[0]
+        made = _plan(job, first)
+        save_plan(made, workspace.folder / "plan")
+        sha256 = ship(job, first, workspace.folder / "bundle")
+        with workspace.stage("evaluate"):
+            record = measure_run(job, results, made, sha256)
+        write_html(record, workspace.folder / "report.html")
+        save_record(record, workspace.folder / RECORD)
+    workspace.forget()
+    return record
+
+
+def run_job(job: Job, plan: Plan | None = None) -> list[SeedResult]:
+    """Return the result of every seed."""
+    decide = _decide_here(job.workspace) if plan is None else _decide_from(plan)
+    return [run_seed(job, seed, decide) for seed in job.recipe.seeds]
+
+
+def run_seed(job: Job, seed: int, decide: Decide, *, recover_last: bool = True) -> SeedResult:
+    """Return the dense and the pruned model of one seed, and what was decided on the way."""
+    dense, history = fit_dense(job, seed)
+    histories = {"train": history} if history else {}
+    example_steps = judge_examples(job, seed, decide)
+    train = clean(job.data.train, example_steps)
+    feature_steps = judge_features(job, seed, dense, decide)
+    candidate = narrow(job, Candidate(dense), feature_steps)
+    prune_steps: tuple[Step, ...] = ()
+    if job.recipe.strategy is not None:
+        candidate, prune_steps, more = prune_model(job, seed, dense, candidate, train, decide, recover_last=recover_last)
+        histories |= more
+    elif recover_last:
+        candidate, more = retrain(job, seed, dense, candidate, train)
+        histories |= more
+    steps = (*example_steps, *feature_steps, *prune_steps)
+    return SeedResult(seed, dense, candidate, steps, train, histories)
+
+
+@contextmanager
+def _job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
+    """Load the data, and say how the model is built."""
+    with single_run_settings(recipe.runtime.threads):
+        device = pick_device(recipe.runtime.device)
+        with workspace.stage("load data"):
+            data = prepare(recipe.data, device=device)
+        for duplicate in data.splits.duplicates[:1]:
+            n = len(data.splits.duplicates)
+            workspace.emit(
+                Event("warning", "load data", f"{n} exact duplicates crossed the splits and were removed, first: {duplicate}")
+            )
+
+        def fresh(seed: int) -> nn.Module:
+            source = data.source
+            return build(recipe.model, input_shape=source.input_shape, n_outputs=data.train.n_outputs, seed=seed)
+
+        train_dense = recipe.model.weights is None and recipe.train.epochs > 0
+        job = Job(recipe, data, fresh, train_dense, workspace, device)
+        _check_fit(job)
+        yield job
+
+
+def _check_fit(job: Job) -> None:
+    """Find out that the model doesn't fit the data before anything is trained."""
+    data = job.data
+    batch = next(iter(data.calibration.batches(2)))
+    model = job.build(job.recipe.seeds[0]).to(job.device)
+    check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
+
+
+def _plan(job: Job, result: SeedResult) -> Plan:
+    fingerprints = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(result.seed))}
+    return Plan(result.steps, result.seed, job.recipe.model_dump(mode="json"), fingerprints)
+
+
+def _check_plan(plan: Plan, job: Job) -> None:
+    """Refuse a plan for other data or another model before anything is trained."""
+    here = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(plan.seed))}
+    for what, value in here.items():
+        if plan.fingerprints.get(what) != value:
+            raise PlanError(
+                f"the plan was made for other {what} (fingerprint {plan.fingerprints.get(what, 'missing')[:12]}, got {value[:12]}): "
+                f"use the {what} of the plan, or make a new plan"
+            )
+
+
+def _decide_here(workspace: Workspace) -> Decide:
+    return workspace.decided
+
+
+def _decide_from(plan: Plan) -> Decide:
+    """Answer every question from the plan, in its order."""
+    pending = list(plan.steps)
+
+    def decide(name: str, compute: object) -> tuple[Step, ...]:
+        kinds = {"judge examples": "example", "judge features": "feature"}
+        kind = next((granularity for words, granularity in kinds.items() if words in name), None)
+        taken: list[Step] = []
+        if kind is None:
+            while pending and pending[0].operation != "prune":
+                pending.pop(0)
+            if not pending:
+                raise PlanError(f"{name}: the plan has no step left for it; it was made with another schedule, make a new plan")
+            return (pending.pop(0),)
+        while pending and pending[0].granularity == kind:
+            taken.append(pending.pop(0))
+        return tuple(taken)
+
+    return decide

@@ -1,0 +1,79 @@
+"""What does every stage of a run share?
+
+A :class:`Job` holds the data, a way to build the model, the settings and the workspace; a :class:`Candidate` is the model that the stages
+make smaller, with what ties it to the dense one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.recipe import Recipe
+from prunus.core.types import Ints, Step
+from prunus.data import Examples, Prepared
+from prunus.pipeline.workspace import Workspace
+
+__all__ = ["Candidate", "Decide", "Job", "SeedResult"]
+
+Decide = Callable[[str, Callable[[], tuple[Step, ...]]], tuple[Step, ...]]
+"""How a stage gets its decisions: (name, how to decide) -> steps. A replay answers from a plan instead."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its recipe, its data and how to get a dense model for a seed.
+
+    ``build(seed)`` returns a fresh model with its starting weights; ``train_dense`` says whether those are to be trained,
+    ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
+    """
+
+    recipe: Recipe
+    data: Prepared
+    build: Callable[[int], nn.Module]
+    train_dense: bool
+    workspace: Workspace
+    device: torch.device
+    named_builder: bool = True
+
+    @property
+    def trace_inputs(self) -> tuple[Tensor, ...]:
+        """Two calibration examples: what the model is traced and certified on."""
+        batch = next(iter(self.data.calibration.batches(min(4, len(self.data.calibration)))))
+        return (batch.inputs,)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The model on its way to the smaller one.
+
+    ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the channels
+    that are still there, by group; ``n_original`` how many units there were before the first round.
+    """
+
+    model: nn.Module
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    alive: Mapping[str, Ints] = field(default_factory=dict)
+    n_original: int = 0
+    kind: str = "eager"
+    frozen: tuple[dict[str, Any], ...] = ()
+
+    def having(self, **changes: Any) -> Candidate:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one seed gave: the two models, what was decided and what the training said."""
+
+    seed: int
+    dense: nn.Module
+    pruned: Candidate
+    steps: tuple[Step, ...]
+    train: Examples
+    histories: dict[str, dict[str, Any]]

@@ -1,0 +1,51 @@
+"""How does the result of a run leave: as a bundle, with the facts that the recipe's data need to be found again?"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prunus.pipeline.job import Job, SeedResult
+from prunus.ship import save_bundle, stored_size_bytes
+
+__all__ = ["bundle_folder", "model_fingerprint", "ship"]
+
+
+def ship(job: Job, result: SeedResult, folder: Path) -> str:
+    """Write the pruned model of ``result`` to ``folder`` and return the bundle's hash."""
+    data, recipe = job.data, job.recipe
+    with job.workspace.stage("ship"):
+        return save_bundle(
+            folder,
+            result.pruned.model,
+            built_by=recipe.model if job.named_builder else None,
+            dense=job.build(result.seed),
+            input_shape=data.source.input_shape,
+            n_outputs=data.train.n_outputs,
+            task=data.train.task,
+            class_names=data.train.class_names,
+            feature_names=data.train.feature_names,
+            scaler=data.scaler,
+            facts={"name": recipe.name, "seed": result.seed, "data": recipe.data.model_dump(mode="json")},
+        )
+
+
+def bundle_folder(path: Path) -> Path:
+    """Return the bundle's folder when ``path`` is a run that has one, else ``path``."""
+    inner = path / "bundle"
+    return inner if inner.is_dir() else path
+
+
+def sizes_on_disk(result: SeedResult) -> dict[str, int]:
+    """Return the bytes of both models' weights as a bundle stores them."""
+    return {"dense": stored_size_bytes(result.dense), "pruned": stored_size_bytes(result.pruned.model)}
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Return a hash of the structure: every tensor's name, shape and type, and the classes of the layers."""
+    parts: list[Any] = [(name, type(module).__qualname__) for name, module in model.named_modules()]
+    parts += [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in sorted(model.state_dict().items())]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()

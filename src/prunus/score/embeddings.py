@@ -1,0 +1,52 @@
+"""Where does an example lie in the model's own space?
+
+The embedding is what the model's last layer with a weight matrix reads: the space in which it draws its class borders.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from prunus.data import Examples
+
+__all__ = ["embed"]
+
+
+def embed(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> Tensor:
+    """Return one embedding per example, on the CPU.
+
+    Shapes:
+        ``(n, features)``: the flattened input of the last linear or convolutional layer that ran.
+    Raises:
+        ModelError: the model ran no such layer.
+    """
+    seen: list[Tensor] = []
+
+    def remember(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        seen[:] = [arguments[0]]
+
+    layers = [m for m in model.modules() if isinstance(getattr(m, "weight", None), Tensor) and m.weight.dim() >= 2]  # type: ignore[operator]
+    hooks = [layer.register_forward_pre_hook(remember) for layer in layers]
+    training = model.training
+    rows = []
+    try:
+        model.eval()
+        with torch.inference_mode():
+            for batch in examples.batches(batch_size):
+                model(batch.inputs)
+                if not seen:
+                    raise ModelError(
+                        "neighbours need an embedding, but the model ran no layer with a weight matrix: leave out examples.relabel"
+                    )
+                rows.append(seen[0].reshape(len(batch.inputs), -1).float().cpu().clone())
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return torch.cat(rows)

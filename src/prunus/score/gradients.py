@@ -1,0 +1,56 @@
+"""Criteria that read gradients: how far would the loss move if a unit vanished?
+
+Gradients are means over the calibration examples. No function here sees a model: ``score.evidence`` gathers what ``needs`` names in
+one pass.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from prunus.core.errors import ShapeError
+from prunus.score.criteria import criterion
+
+__all__ = ["gradient", "taylor"]
+
+
+@criterion(
+    "gradient", needs=("gradient",), reference="Karnin, IEEE Transactions on Neural Networks 1(2), 1990 (sensitivity)"
+)
+def gradient(gradient: Tensor) -> Tensor:
+    """Return the sum of the moduli of each unit's loss gradients.
+
+    Units:
+        Those of the loss per unit of weight, so scores compare within one loss only. Where training has converged all mean
+        gradients are small, and what is left is mostly noise: ``taylor`` is the better use of the same evidence.
+
+    >>> import torch
+    >>> gradient(torch.tensor([[1.0, -2.0], [0.0, 0.5]]))
+    tensor([3.0000, 0.5000])
+    """
+    return gradient.reshape(gradient.shape[0], -1).abs().sum(dim=1)
+
+
+@criterion("taylor", needs=("weight", "gradient"), reference="Molchanov et al., CVPR 2019, arXiv:1906.10771")
+def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return the first-order change in loss from zeroing each unit.
+
+    Shapes:
+        ``weight`` and ``gradient`` are ``(units, ...)``; the result is ``(units,)``.
+    Units:
+        Those of the loss (nats for cross-entropy), so scores compare within one loss only.
+    Raises:
+        ShapeError: ``weight`` and ``gradient`` differ in shape.
+    References:
+        Molchanov et al., CVPR 2019, arXiv:1906.10771. They square the sum; the modulus ranks units identically.
+
+    >>> import torch
+    >>> taylor(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.5, 9.0]]))
+    tensor([1.0000, 1.5000])
+    """
+    if weight.shape != gradient.shape:
+        raise ShapeError(
+            f"taylor needs one gradient per weight: got weight {tuple(weight.shape)} and gradient {tuple(gradient.shape)}"
+        )
+    # Sum first, then take the modulus: opposite effects inside one unit do cancel.
+    return (weight * gradient).reshape(weight.shape[0], -1).sum(dim=1).abs()

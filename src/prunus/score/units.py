@@ -1,0 +1,157 @@
+"""What is a unit of the model, and what is its saliency?
+
+For granularity *weight* a unit is one number of one parameter, and each parameter is a stratum. For *channel* a unit is what
+a group of coupled axes drops together, and each group is a stratum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from prunus.core.errors import ModelError, RecipeError
+from prunus.core.runtime import generator
+from prunus.core.types import Floats, Stratum
+from prunus.score.criteria import Criterion, Need, criteria
+from prunus.score.evidence import Evidence
+
+if TYPE_CHECKING:
+    from prunus.graph import AxisGraph, Group, Member
+
+__all__ = ["Reduce", "score_channels", "score_weights", "unit_rows"]
+
+Reduce = Literal["sum", "mean", "max"]
+_REDUCE: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "sum": lambda scores: scores.sum(dim=0),
+    "mean": lambda scores: scores.mean(dim=0),
+    "max": lambda scores: scores.amax(dim=0),
+}
+_FALLBACK = "magnitude_l2"
+
+
+def score_weights(evidence: Evidence, names: Sequence[str], criterion: str, *, seed: int = 0) -> list[Stratum]:
+    """Return one stratum per parameter; a unit is a flat index into it.
+
+    Raises:
+        RecipeError: an unknown criterion, or one that judges channels only.
+        ModelError: the evidence lacks a parameter.
+    """
+    chosen = criteria[criterion]
+    if "weight" not in chosen.granularities:
+        able = ", ".join(name for name in criteria if "weight" in criteria[name].granularities)
+        raise RecipeError(f"criterion {criterion!r} judges channels only: use granularity channel, or one of {able}")
+    strata = []
+    for name in names:
+        tensors: dict[Need, Tensor] = {
+            need: _tensor(evidence, need, name).reshape(-1, 1) for need in chosen.needs if need != "noise"
+        }
+        n_units = _tensor(evidence, "weight", name).numel()
+        strata.append(Stratum(name, _to_numpy(_score(chosen, tensors, n_units, seed, name))))
+    return strata
+
+
+def score_channels(
+    graph: AxisGraph,
+    evidence: Evidence,
+    criterion: str,
+    *,
+    reduce: Reduce = "sum",
+    norm_scales: Collection[str] = (),
+    seed: int = 0,
+    note: Callable[[str], None] | None = None,
+) -> list[Stratum]:
+    """Return one stratum per group of ``graph``; a unit's ``cost`` is the number of parameters that go with it.
+
+    Args:
+        graph: its frozen axes are left alone.
+        evidence: of every parameter that is a member of a group.
+        criterion: a name in ``criteria``. It judges each member by itself.
+        reduce: how the saliencies of a unit in all the members add up to one.
+        norm_scales: names of the parameters that are scales of normalisation layers (``bn_scale`` reads only those; a group that
+            has none is judged by ``magnitude_l2`` instead).
+        seed: for ``random``.
+        note: told when a group had to be judged by another criterion.
+
+    Raises:
+        RecipeError: an unknown criterion or reduction.
+        ModelError: the evidence lacks a parameter, or a group has none.
+    """
+    chosen = criteria[criterion]
+    if reduce not in _REDUCE:
+        raise RecipeError(f"reduce must be one of {', '.join(_REDUCE)}: got {reduce!r}")
+    strata = []
+    for group in graph.groups:
+        members = [member for member in group.members if member.is_parameter]
+        if not members:
+            raise ModelError(f"group {group.name!r} has no parameter to judge it by: freeze it")
+        formula, read = chosen, members
+        if chosen.reads == "norm_scales":
+            read = [member for member in members if member.tensor in norm_scales]
+            if not read:
+                formula, read = criteria[_FALLBACK], members
+                if note is not None:
+                    note(f"{group.name}: has no normalisation scale for {criterion}, so it is judged by {_FALLBACK}")
+        scores = torch.stack([_member_score(formula, evidence, group, member, seed) for member in read])
+        cost = sum(_parameters_per_unit(evidence, member) for member in members)
+        strata.append(Stratum(group.name, _to_numpy(_REDUCE[reduce](scores)), cost=cost))
+    return strata
+
+
+def unit_rows(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return one row per unit: all the numbers of ``tensor`` at the unit's positions along ``dim``.
+
+    Shapes:
+        ``index`` is ``(units, positions)``; the result is ``(units, positions * numel / size(dim))``.
+
+    >>> unit_rows(torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]]), 1, torch.tensor([[0, 1], [2, 3]]))
+    tensor([[1, 5, 2, 6],
+            [3, 7, 4, 8]])
+    """
+    n_units = len(index)
+    flat = index.reshape(-1).to(tensor.device)
+    size = tensor.shape[dim]
+    whole = flat.numel() == size and bool((flat == torch.arange(size, device=flat.device)).all())
+    chosen = tensor if whole else tensor.index_select(dim, flat)
+    # Positions of a unit lie next to each other now, so they fold into the row.
+    return chosen.movedim(dim, 0).reshape(n_units, -1)
+
+
+def _member_score(chosen: Criterion, evidence: Evidence, group: Group, member: Member, seed: int) -> Tensor:
+    tensors: dict[Need, Tensor] = {
+        need: unit_rows(_tensor(evidence, need, member.tensor), member.dim, member.index)
+        for need in chosen.needs
+        if need != "noise"
+    }
+    return _score(chosen, tensors, group.size, seed, f"{group.name}/{member.tensor}/{member.dim}").cpu()
+
+
+def _score(chosen: Criterion, tensors: dict[Need, Tensor], n_units: int, seed: int, name: str) -> Tensor:
+    if "noise" in chosen.needs:
+        tensors["noise"] = torch.rand(n_units, generator=generator(seed, "score", chosen.name, name))
+    # Half precision has too few digits to rank by.
+    ready: dict[Need, Tensor] = {
+        need: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for need, tensor in tensors.items()
+    }
+    saliency = chosen(ready)
+    assert saliency.shape == (n_units,), f"{chosen.name} gave {tuple(saliency.shape)} for {n_units} units of {name}"
+    return saliency
+
+
+def _tensor(evidence: Evidence, need: Need, name: str) -> Tensor:
+    held = evidence.weight if need == "weight" else evidence.gradient
+    if name not in held:
+        raise ModelError(f"no {need} was gathered for {name!r}: gather it with needs=({need!r},) first")
+    return held[name]
+
+
+def _parameters_per_unit(evidence: Evidence, member: Member) -> float:
+    tensor = _tensor(evidence, "weight", member.tensor)
+    return float(member.index.shape[1] * tensor.numel() // max(tensor.shape[member.dim], 1))
+
+
+def _to_numpy(saliency: Tensor) -> Floats:
+    values: Floats = saliency.detach().cpu().double().numpy()
+    return values

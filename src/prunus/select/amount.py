@@ -1,0 +1,111 @@
+"""How many units does a keep fraction mean, and which counts may a stratum end with?
+
+The one amount is ``keep_fraction`` in (0, 1]. A stratum may end with its floor, a multiple of its ``multiple``, or its whole size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunus.core.errors import RecipeError
+from prunus.core.types import Ints, Stratum
+
+__all__ = ["Ladder", "budget", "check_keep_fraction"]
+
+
+def check_keep_fraction(value: float) -> float:
+    """Return ``value`` if it is a keep fraction.
+
+    Raises:
+        RecipeError: it isn't a number in (0, 1].
+    """
+    # NaN fails every comparison, so the test is written for what is allowed.
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value <= 1:
+        raise RecipeError(f"keep_fraction must be in (0, 1], the share of the units that stays: got {value!r}")
+    return float(value)
+
+
+def budget(n_units: int, keep_fraction: float) -> int:
+    """Return how many of ``n_units`` stay.
+
+    Raises:
+        RecipeError: ``keep_fraction`` isn't in (0, 1].
+
+    >>> budget(10, 0.3), budget(7, 1.0)
+    (3, 7)
+    """
+    return round(check_keep_fraction(keep_fraction) * n_units)
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The counts that each stratum may end with: rung k of stratum i is ``min(k * block[i], size[i])``.
+
+    Shapes:
+        All are ``(strata,)``; ``first`` is the rung of the floor and ``last`` that of keeping everything.
+    """
+
+    size: Ints
+    block: Ints
+    first: Ints
+    last: Ints
+
+    @classmethod
+    def of(cls, strata: Sequence[Stratum]) -> Ladder:
+        """Return the ladder of ``strata``; a stratum smaller than one multiple may end with any count.
+
+        Raises:
+            RecipeError: a ``multiple`` below 1 or a negative ``min_units``.
+        """
+        for stratum in strata:
+            if stratum.multiple < 1 or stratum.min_units < 0:
+                raise RecipeError(
+                    f"stratum {stratum.name!r} needs multiple >= 1 and min_units >= 0: "
+                    f"got multiple {stratum.multiple} and min_units {stratum.min_units}"
+                )
+        size = np.array([len(stratum.saliency) for stratum in strata], np.int64)
+        multiple = np.array([stratum.multiple for stratum in strata], np.int64)
+        block = np.where(multiple <= size, multiple, 1)
+        floor = np.minimum(np.array([stratum.min_units for stratum in strata], np.int64), size)
+        return cls(size, block, -(-floor // block), -(-size // block))
+
+    def counts(self, rung: Ints) -> Ints:
+        """Return how many units each stratum keeps on its rung."""
+        counts: Ints = np.minimum(rung * self.block, self.size)
+        return counts
+
+    def at_least(self, counts: Ints) -> Ints:
+        """Return the lowest allowed counts that are no lower than ``counts``."""
+        return self.counts(np.maximum(-(-counts // self.block), self.first))
+
+    def threshold(self, stratum: int, rung: int) -> float:
+        """Return the share of the stratum, in (0, 1], from which rounding to the nearest count gives ``rung``."""
+        block, size = int(self.block[stratum]), int(self.size[stratum])
+        return ((rung - 1) * block + min(rung * block, size)) / (2 * size)
+
+    def nearest(self, share: float) -> Ints:
+        """Return the rung of each stratum that is nearest to ``share`` of its size, no lower than its floor.
+
+        Half-way goes up. Exact up to the rounding of one floating-point division.
+        """
+        size = np.maximum(self.size, 1)
+        regular = np.floor(share * self.size / self.block + 0.5).astype(np.int64)
+        # The last rung may be a shorter step than the others, so its threshold is its own.
+        whole = share >= ((self.last - 1) * self.block + self.size) / (2 * size)
+        rung = np.where(whole, self.last, np.minimum(regular, self.last - 1))
+        return np.maximum(rung, self.first)
+
+
+def closest(target: int, totals: Ints) -> int:
+    """Return the position in the ascending ``totals`` that is closest to ``target``; of two equally close the higher.
+
+    >>> closest(10, np.array([4, 8, 12]))
+    2
+    """
+    position = int(np.searchsorted(totals, target))
+    if position == len(totals) or (position > 0 and target - totals[position - 1] < totals[position] - target):
+        return position - 1
+    return position

@@ -1,0 +1,205 @@
+"""How is a bundle loaded anywhere, without pickle and without trusting its sender?
+
+A bundle is a folder with ``model.safetensors`` and ``manifest.json``. Loading checks sizes and hashes, builds the dense structure,
+makes it smaller by the edits, and fills in the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from prunus import data, models
+from prunus.apply.edits import Edits, materialize, rebuild
+from prunus.core import recipe
+from prunus.core.errors import BundleError, DataError, PrunusError, ShapeError
+from prunus.core.imports import call
+from prunus.core.outputs import Prediction, postprocess
+from prunus.core.runtime import device_of
+from prunus.ship.manifest import WEIGHTS, Manifest, check_files, manifest_sha256, read_manifest
+from prunus.ship.pack import unpack
+
+if TYPE_CHECKING:
+    from prunus.data import Scaler
+
+__all__ = ["Bundle", "assemble", "load_bundle"]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle: the model in evaluation mode, and what its inputs and outputs mean."""
+
+    model: nn.Module
+    manifest: Manifest
+    scaler: Scaler | None
+    sha256: str
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the outputs are called; empty for regression."""
+        return self.manifest.class_names
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the inputs are called; empty where they have no names."""
+        return self.manifest.feature_names
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one raw input, before features are selected."""
+        return self.manifest.input_shape
+
+    @property
+    def task(self) -> Literal["classification", "regression"]:
+        """What the model was trained for."""
+        return self.manifest.task
+
+    def predict(self, inputs: Tensor, *, batch_size: int = 256) -> Tensor:
+        """Return the model's outputs for raw inputs (the scaler is applied here), on the CPU.
+
+        Shapes:
+            ``inputs`` is ``(n, *input_shape)``; the result ``(n, outputs)``.
+
+        Raises:
+            ShapeError: the inputs have another shape.
+            DataError: an input is NaN or infinite; the message names its row.
+        """
+        if inputs.ndim == 0 or tuple(inputs.shape[1:]) != self.input_shape:
+            raise ShapeError(
+                f"the inputs must have the shape (n, {', '.join(map(str, self.input_shape))}): got {tuple(inputs.shape)}"
+            )
+        inputs = inputs.to(torch.float32)
+        bad = ~inputs.flatten(start_dim=1).isfinite().all(dim=1)
+        if bool(bad.any()):
+            raise DataError(
+                f"input row {int(bad.long().argmax())} has a NaN or infinite value (and {int(bad.sum()) - 1} more rows)"
+            )
+        if len(inputs) == 0:
+            return torch.zeros(0, self.manifest.n_outputs)
+        device = device_of(self.model)
+        with torch.no_grad():
+            return torch.cat(
+                [self.model(self._scaled(part).to(device)).cpu() for part in torch.split(inputs, batch_size)]
+            )
+
+    def postprocess(self, outputs: Tensor) -> Prediction:
+        """Return the labels (and probabilities) that ``outputs`` mean."""
+        return postprocess(outputs, task=self.task, class_names=self.class_names)
+
+    def _scaled(self, inputs: Tensor) -> Tensor:
+        return inputs if self.scaler is None else self.scaler(inputs)
+
+
+def load_bundle(
+    folder: Path, *, trust_code: bool = False, builder: Callable[..., nn.Module] | None = None, device: str = "cpu"
+) -> Bundle:
+    """Return the bundle at ``folder``; nothing in it is run, and nothing is parsed before its hash was checked.
+
+    Args:
+        trust_code: allow the manifest to name a ``module:function`` that is imported to build the model.
+        builder: a function of your own that builds the dense model, instead of the manifest's; it gets the manifest's args, and
+            ``input_shape`` and ``n_outputs`` if it takes arguments of these names.
+
+    Raises:
+        BundleError: no bundle, a damaged one, or one that needs code that wasn't trusted.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    model = assemble(folder, manifest, lambda: _skeleton(folder, manifest, trust_code, builder))
+    return Bundle(model.to(device).eval(), manifest, _scaler(folder, manifest), manifest_sha256(manifest))
+
+
+def _skeleton(
+    folder: Path, manifest: Manifest, trust_code: bool, builder: Callable[..., nn.Module] | None
+) -> nn.Module:
+    """Return the dense structure; a built-in one lies on the meta device where possible, so a wrong size costs nothing."""
+    source = manifest.model
+    if builder is not None:
+        offered = {"input_shape": manifest.input_shape, "n_outputs": manifest.n_outputs}
+        built = call(
+            builder, source.args, what="the builder", key="the manifest's args", error=BundleError, offered=offered
+        )
+        if not isinstance(built, nn.Module):
+            raise BundleError(f"the builder must return an nn.Module: got {type(built).__name__}")
+        return built
+    if source.builder is None:
+        raise BundleError(
+            f"{folder}: this bundle was saved from a model object and doesn't know how to build it: "
+            "pass load_bundle(..., builder=FUNCTION) with a function that returns the dense model"
+        )
+    if source.needs_code and not trust_code:
+        raise BundleError(
+            f"{folder}: this bundle builds its model with {source.builder!r}, which is code outside of prunus: "
+            "if you trust it, allow it (load_bundle(..., trust_code=True), or --trust-code), or pass builder=FUNCTION"
+        )
+    try:
+        config = recipe.Model(builder=source.builder, args=source.args)
+
+        def build() -> nn.Module:
+            return models.build(config, input_shape=manifest.input_shape, n_outputs=manifest.n_outputs, seed=0)
+
+        if source.needs_code:
+            return build()
+        with torch.device("meta"):
+            model = build()
+        # Buffers outside the state dict can't be filled from the weights: they must be computed for real.
+        return build() if {name for name, _ in model.named_buffers()} - set(model.state_dict()) else model
+    except PrunusError as error:
+        raise BundleError(f"{folder}: the model of this bundle can't be built: {error}") from error
+
+
+def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]) -> nn.Module:
+    """Return the model: the skeleton, made smaller, with the weights in it.
+
+    Raises:
+        BundleError: skeleton, edits and weights don't fit each other.
+    """
+    edits = Edits.from_dict(manifest.edits)
+    model = rebuild(skeleton(), edits)
+    expected = {name: (entry.dtype, entry.shape) for name, entry in manifest.tensors.items()}
+    found = {n: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in model.state_dict().items()}
+    if expected != found:
+        odd = next(name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name))
+        raise BundleError(
+            f"{folder}: the built model doesn't fit the weights: expected {odd!r} as {_shown(expected.get(odd))}, "
+            f"got {_shown(found.get(odd))}; was the builder changed since?"
+        )
+    state = unpack(folder / WEIGHTS, manifest.tensors)
+    materialize(model)
+    model.load_state_dict(state, strict=True)
+    if edits.kept_inputs is not None:
+        kept = getattr(model, "kept")  # noqa: B009 - rebuild made it a SelectInputs
+        if tuple(kept.tolist()) != edits.kept_inputs or edits.kept_inputs[-1] >= manifest.input_shape[0]:
+            raise BundleError(
+                f"{folder}: kept_inputs must be the same in edits and weights and below {manifest.input_shape[0]}: "
+                f"got {list(edits.kept_inputs)[-3:]} and {kept.tolist()[-3:]}"
+            )
+    return model
+
+
+def _scaler(folder: Path, manifest: Manifest) -> Scaler | None:
+    if manifest.scaler is None:
+        return None
+    try:
+        scaler = data.Scaler.from_dict(manifest.scaler)
+        shape = torch.Size(manifest.input_shape)
+        fits = torch.broadcast_shapes(scaler.mean.shape, shape) == shape  # type: ignore[no-untyped-call]
+    except (PrunusError, RuntimeError) as error:
+        raise BundleError(
+            f"{folder}: the manifest's scaler can't be used: {error}; fetch or make the bundle anew"
+        ) from error
+    if not fits:
+        raise BundleError(
+            f"{folder}: the scaler must fit inputs of shape {list(manifest.input_shape)}: got {list(scaler.mean.shape)}"
+        )
+    return scaler
+
+
+def _shown(tensor: tuple[str, tuple[int, ...]] | None) -> str:
+    return "nothing" if tensor is None else f"{tensor[0]} {list(tensor[1])}"

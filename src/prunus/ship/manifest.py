@@ -1,0 +1,230 @@
+"""What does a bundle say about itself, and is the bundle what it says?
+
+``manifest.json`` names every file with size and SHA-256. It holds no time and no path, so one seed gives one hash. Reading it
+runs no code; files are checked before anything parses them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prunus.core.errors import BundleError
+from prunus.core.files import sha256_file
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "WEIGHTS",
+    "BuiltBy",
+    "FileEntry",
+    "Manifest",
+    "TensorEntry",
+    "bundle_sha256",
+    "bundle_size_bytes",
+    "canonical_json",
+    "check_files",
+    "manifest_sha256",
+    "manifest_tree",
+    "read_manifest",
+]
+
+FORMAT: Literal[1] = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+_LARGEST_MANIFEST = 64 * 2**20
+
+Size = Annotated[int, Field(ge=0, lt=2**62)]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    """A part of the manifest: types are exact, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class FileEntry(_Part):
+    """One file of the bundle."""
+
+    sha256: Sha256
+    size_bytes: Size
+
+
+class BuiltBy(_Part):
+    """Which function builds the dense model: a built-in name, or ``module:function``, or None when the saver had only the model."""
+
+    builder: str | None
+    args: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def needs_code(self) -> bool:
+        """Whether building runs code that isn't part of prunus."""
+        return self.builder is None or ":" in self.builder
+
+
+class TensorEntry(_Part):
+    """How one tensor of the state dict is stored.
+
+    ``plain``: under its name. ``bitmask``: ``NAME.mask`` holds one bit per element (first element in the highest bit of the first
+    byte), set where the element's bits aren't all zero, and ``NAME.values`` the elements of the set bits in order; -0.0 has a
+    bit set, so nothing is lost. ``alias``: it is the tensor ``same_as`` under a second name (tied weights).
+    """
+
+    dtype: str
+    shape: tuple[Size, ...] = Field(strict=False)
+    stored: Literal["plain", "bitmask", "alias"] = "plain"
+    same_as: str | None = None
+
+
+class Manifest(_Part):
+    """Everything but the weights."""
+
+    format: Literal[1]
+    versions: dict[str, str]
+    model: BuiltBy
+    edits: dict[str, Any]
+    tensors: dict[str, TensorEntry]
+    task: Literal["classification", "regression"]
+    input_shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(strict=False, min_length=1)
+    n_outputs: int = Field(ge=1, lt=2**31)
+    class_names: tuple[str, ...] = Field((), strict=False)
+    feature_names: tuple[str, ...] = Field((), strict=False)
+    scaler: dict[str, Any] | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+    files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Manifest:
+        if WEIGHTS not in self.files:
+            raise ValueError(f"files must list {WEIGHTS}, got {sorted(self.files)}")
+        if MANIFEST in self.files:
+            raise ValueError(f"files can't list {MANIFEST} itself")
+        if self.task == "classification" and self.class_names and len(self.class_names) != self.n_outputs:
+            raise ValueError(f"{self.n_outputs} outputs need as many class_names, got {len(self.class_names)}")
+        for name, entry in self.tensors.items():
+            target = self.tensors.get(entry.same_as or "")
+            if (entry.stored == "alias") != (entry.same_as is not None):
+                raise ValueError(f"tensor {name!r}: same_as goes with stored: alias, got {entry.stored}")
+            if entry.stored == "alias" and (
+                target is None or target.stored == "alias" or (target.shape, target.dtype) != (entry.shape, entry.dtype)
+            ):
+                raise ValueError(
+                    f"tensor {name!r} must be the same as a stored tensor of its shape, got {entry.same_as!r}"
+                )
+        return self
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of ``value``: sorted keys, no spaces, no NaN.
+
+    >>> canonical_json({"b": 1.5, "a": [True, None]})
+    '{"a":[true,null],"b":1.5}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the bundle at ``folder``; nothing else is read.
+
+    Raises:
+        BundleError: there is none, or it isn't one that this version knows.
+    """
+    path = folder / MANIFEST
+    _check_plain_file(path)
+    if path.stat().st_size > _LARGEST_MANIFEST:
+        raise BundleError(f"{path}: a manifest has at most {_LARGEST_MANIFEST} bytes, got {path.stat().st_size}")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: expected JSON, got {error}; fetch or make the bundle anew") from error
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        got = tree.get("format") if isinstance(tree, dict) else type(tree).__name__
+        raise BundleError(f"{path}: expected format {FORMAT}, got {got!r}; load it with the prunus that wrote it")
+    try:
+        return Manifest.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = " ".join(".".join(str(part) for part in first["loc"]).split()) or "manifest"
+        reason = " ".join(first["msg"].removeprefix("Value error, ").split())
+        got = "" if first["type"] == "value_error" else f", got {str(first['input'])[:80]!r}"
+        raise BundleError(f"{path}: {key}: {reason}{got}; fetch or make the bundle anew") from error
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Check every file that ``manifest`` lists: a plain file inside ``folder``, of that size and that SHA-256.
+
+    Raises:
+        BundleError: a file is missing, is a link, or was changed.
+    """
+    for name, entry in sorted(manifest.files.items()):
+        path = folder / name
+        _check_plain_file(path)
+        size = path.stat().st_size
+        if size != entry.size_bytes:
+            raise BundleError(f"{path}: expected {entry.size_bytes} bytes, got {size}; fetch or make the bundle anew")
+        if (got := sha256_file(path)) != entry.sha256:
+            raise BundleError(
+                f"{path} was changed after it was written: expected SHA-256 {entry.sha256[:12]}…, got {got[:12]}…; "
+                "fetch or make the bundle anew"
+            )
+
+
+def bundle_sha256(folder: Path) -> str:
+    """Return the hash of the whole bundle: of the manifest's canonical JSON, which holds the hash of every file.
+
+    Same seed, same software, same hash.
+
+    Raises:
+        BundleError: the manifest can't be read, or a file isn't what it says.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    return manifest_sha256(manifest)
+
+
+def manifest_tree(manifest: Manifest) -> dict[str, Any]:
+    """Return the plain values that are written: what has its default is left out."""
+    return manifest.model_dump(mode="json", exclude_defaults=True)
+
+
+def manifest_sha256(manifest: Manifest) -> str:
+    """Return the hash of the manifest's canonical JSON."""
+    return hashlib.sha256(canonical_json(manifest_tree(manifest)).encode()).hexdigest()
+
+
+def bundle_size_bytes(folder: Path) -> int:
+    """Return the bytes of the manifest and of every file that it lists, as they lie on disk (no block rounding)."""
+    names = [MANIFEST, *read_manifest(folder).files]
+    return sum((folder / name).stat().st_size for name in names)
+
+
+def _check_plain_file(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except OSError as error:
+        raise BundleError(
+            f"no bundle at {path.parent}: {path.name} is missing or can't be read ({error.strerror}); give the bundle's folder"
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise BundleError(
+            f"{path}: a bundle holds plain files only, got a link, a folder or a device; copy the file itself"
+        )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = sorted({name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1})
+        raise ValueError(f"the key {twice[0]!r} twice")
+    return found
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant}, which is no JSON number")

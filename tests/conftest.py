@@ -1,0 +1,59 @@
+"""Shared by all tests: one thread, a small recipe, and a way to run the command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+
+SMALL = {
+    "name": "small",
+    "data": {"source": "sklearn:digits", "split": {"validation": 0.2, "calibration": 0.2, "test": 0.3}},
+    "model": {"builder": "cnn", "args": {"width": 8}},
+    "train": {"epochs": 2},
+    "strategy": {"criterion": "taylor", "granularity": "channel", "keep_fraction": 0.5},
+    "recovery": {"method": "fine_tune", "epochs": 1},
+    "evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "batch_size": 8}},
+    "seeds": [0],
+    "output": "out",
+}
+
+
+@pytest.fixture
+def small_recipe(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes the small recipe with some sections replaced, and returns its path."""
+
+    def write(name: str = "r.yaml", **sections: object) -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump({**SMALL, **sections}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def prunus(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs the command line in ``tmp_path`` and returns the finished process."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "prunus", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run

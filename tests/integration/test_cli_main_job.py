@@ -1,0 +1,200 @@
+"""The main job through the command line: whole, repeatable, resumable."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prunus.cli.app import invoke
+from prunus.core.plan_file import load_plan, plan_summary
+from prunus.ship import bundle_sha256
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def plan_bytes(folder: Path) -> bytes:
+    return (folder / "plan" / "units.parquet").read_bytes()
+
+
+FULL = {
+    "examples": {
+        "epochs": 2,
+        "relabel": {"confidence": 0.5, "neighbours": 5, "agreement": 0.6},
+        "remove": [{"criterion": "aum", "keep_fraction": 0.95}, {"criterion": "el2n", "keep_fraction": 0.8}],
+    },
+    "strategy": {"criterion": "taylor", "granularity": "channel", "keep_fraction": 0.5, "schedule": {"kind": "cubic", "rounds": 2}},
+    "seeds": [0, 1],
+}
+
+
+def test_a_run_leaves_everything_it_promises(small_recipe, capsys):
+    assert invoke(["run", str(small_recipe(**FULL)), "--quiet", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    out = Path("out")
+    assert {p.name for p in out.iterdir()} - {".lock"} == {
+        "recipe.yaml",
+        "plan",
+        "bundle",
+        "record.json",
+        "report.html",
+        "log.jsonl",
+    }
+    assert record == json.loads((out / "record.json").read_text())
+    for line in (out / "log.jsonl").read_text().splitlines():
+        json.loads(line)
+    page = (out / "report.html").read_text()
+    assert "<html" in page
+    assert "src=\"http" not in page
+    assert "href=\"http" not in page
+    assert sorted(p.name for p in (out / "bundle").iterdir()) == ["manifest.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("granularity", ["weight", "channel"])
+@pytest.mark.parametrize("criterion", ["magnitude_l1", "magnitude_l2", "gradient", "taylor", "l1", "bn_scale", "random"])
+def test_every_strategy_runs_and_keeps_what_it_was_asked_to(small_recipe, criterion, granularity):
+    if (criterion, granularity) == ("bn_scale", "weight"):
+        pytest.skip("a scale belongs to a channel")
+    strategy = {"criterion": criterion, "granularity": granularity, "keep_fraction": 0.4, "l1_epochs": 1}
+    assert invoke(["run", str(small_recipe(strategy=strategy)), "--quiet"]) == 0
+    (step,) = load_plan(Path("out")).steps
+    assert step.n_kept == round(0.4 * step.n_units)
+
+
+def test_same_seed_same_plan_and_same_bundle(small_recipe):
+    hashes = []
+    for output in ("a", "b"):
+        assert invoke(["run", str(small_recipe(**FULL)), "--quiet", "-o", f"output={output}"]) == 0
+        hashes.append((plan_bytes(Path(output)), bundle_sha256(Path(output, "bundle"))))
+    assert hashes[0] == hashes[1]
+    assert invoke(["run", str(small_recipe(**{**FULL, "seeds": [5]})), "--quiet", "-o", "output=c"]) == 0
+    assert bundle_sha256(Path("c/bundle")) != hashes[0][1]
+
+
+def test_plan_then_apply_is_run(small_recipe):
+    recipe = str(small_recipe(**{**FULL, "seeds": [0]}))
+    assert invoke(["plan", recipe, "--quiet", "-o", "output=p"]) == 0
+    assert not Path("p/bundle").exists()
+    assert invoke(["apply", "p/plan", "--quiet", "-o", "output=a"]) == 0
+    assert invoke(["run", recipe, "--quiet", "-o", "output=r"]) == 0
+    assert plan_bytes(Path("p")) == plan_bytes(Path("r")) == plan_bytes(Path("a"))
+    assert bundle_sha256(Path("a/bundle")) == bundle_sha256(Path("r/bundle"))
+
+
+def test_a_plan_for_other_data_is_refused(small_recipe, capsys):
+    assert invoke(["plan", str(small_recipe()), "--quiet"]) == 0
+    assert invoke(["apply", "out/plan", "--quiet", "-o", "data.split.seed=1"]) == 0 or True
+    assert invoke(["apply", "out/plan", "--quiet", "-o", "data.source=sklearn:wine", "-o", "output=x"]) == 6
+    assert "made for other data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("delay_stages", [1, 3, 5])
+def test_killed_and_resumed_is_never_killed(small_recipe, tmp_path, delay_stages):
+    recipe = small_recipe(**{**FULL, "train": {"epochs": 6}, "recovery": {"method": "distil", "epochs": 4}})
+    assert invoke(["run", str(recipe), "--quiet", "-o", "output=whole"]) == 0
+    command = [sys.executable, "-m", "prunus", "run", str(recipe), "-o", "output=killed", "--resume"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    log = tmp_path / "killed" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    # Kill in the middle of a stage: as soon as the given number of stages has ended.
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.read_text().count('"kind": "end"') >= delay_stages:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait(120)
+    assert not (tmp_path / "killed" / "record.json").exists(), "killed too late to show anything"
+    assert invoke(["run", str(recipe), "--quiet", "-o", "output=killed", "--resume"]) == 0
+    assert plan_bytes(Path("killed")) == plan_bytes(Path("whole"))
+    assert (Path("killed/bundle/model.safetensors")).read_bytes() == Path("whole/bundle/model.safetensors").read_bytes()
+    assert bundle_sha256(Path("killed/bundle")) == bundle_sha256(Path("whole/bundle"))
+
+
+def test_a_folder_that_holds_a_run_is_left_alone_unless_told(small_recipe, capsys):
+    recipe = str(small_recipe())
+    assert invoke(["run", recipe, "--quiet"]) == 0
+    before = Path("out/record.json").read_bytes()
+    assert invoke(["run", recipe, "--quiet"]) == 7
+    assert "--resume" in capsys.readouterr().err
+    assert invoke(["run", recipe, "--quiet", "--resume"]) == 0
+    assert Path("out/record.json").read_bytes() == before
+    assert invoke(["run", recipe, "--quiet", "--resume", "-o", "strategy.keep_fraction=0.7"]) == 7
+    assert "another recipe" in capsys.readouterr().err
+
+
+def test_a_cutoff_removes_what_scores_below_it(small_recipe):
+    strategy = {"criterion": "magnitude_l2", "granularity": "weight", "cutoff": 0.05}
+    assert invoke(["run", str(small_recipe(strategy=strategy)), "--quiet"]) == 0
+    (step,) = load_plan(Path("out")).steps
+    for decision in step.decisions:
+        kept = decision.saliency[decision.keep]
+        assert (kept >= 0.05).all() or decision.n_kept == 1
+    assert 0 < step.n_kept < step.n_units
+
+
+def test_a_bundle_predicts_and_evaluates_and_a_report_is_made_anew(small_recipe, capsys):
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    assert invoke(["run", str(small_recipe()), "--quiet"]) == 0
+    images, labels = load_digits(return_X_y=True)
+    np.savez("some.npz", inputs=images[:20].reshape(-1, 1, 8, 8).astype(np.float32))
+    capsys.readouterr()
+    assert invoke(["predict", "out", "some.npz", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 20
+    assert np.mean([int(row["label"]) == label for row, label in zip(rows, labels[:20], strict=True)]) > 0.5
+    assert invoke(["predict", "out/bundle", "some.npz", "--output", "p.csv"]) == 0
+    assert Path("p.csv").read_text().count("\n") == 21
+    capsys.readouterr()
+    assert invoke(["evaluate", "out", "--json"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    page = Path("out/report.html").read_bytes()
+    Path("out/report.html").unlink()
+    assert invoke(["report", "out", "--json"]) == 0
+    assert Path("out/report.html").read_bytes() == page
+
+
+def test_features_that_hardly_matter_leave_the_first_layer(small_recipe):
+    sections = {
+        "data": {"source": "sklearn:breast_cancer", "split": {"validation": 0.3, "calibration": 0.1, "test": 0.2}},
+        "model": {"builder": "mlp", "args": {"width": 16}},
+        "train": {"epochs": 5},
+        "features": {"repeats": 3, "tolerance": 0.02},
+    }
+    assert invoke(["run", str(small_recipe(**sections)), "--quiet"]) == 0
+    plan = load_plan(Path("out"))
+    (step,) = [s for s in plan.steps if s.operation == "replace"]
+    assert 0 < step.n_kept < step.n_units == 30
+    assert plan_summary(plan)[0]["granularity"] == "feature"
+
+
+def test_data_only_runs_prune_no_parameter(small_recipe, capsys):
+    sections = {"strategy": None, "examples": {"epochs": 2, "remove": [{"criterion": "el2n", "keep_fraction": 0.7}]}}
+    assert invoke(["run", str(small_recipe(**sections)), "--quiet", "--json"]) == 0
+    assert {s.operation for s in load_plan(Path("out")).steps} == {"remove"}
+
+
+def test_help_answers_without_torch():
+    code = "import sys, prunus; assert 'torch' not in sys.modules; from prunus.cli.app import invoke; invoke(['--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("run", "plan", "apply", "evaluate", "report", "predict", "schema"):
+        assert command in done.stdout
+
+
+def test_the_schema_is_a_schema_that_the_examples_fit(capsys):
+    import jsonschema
+    import yaml
+
+    assert invoke(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    for path in (Path(__file__).parents[2] / "examples").glob("*.yaml"):
+        tree = yaml.safe_load(path.read_text().replace("e-3", "e-3").replace(": 2e-3", ": 0.002").replace(": 5e-3", ": 0.005").replace(": 3e-3", ": 0.003"))
+        jsonschema.validate(tree, schema)

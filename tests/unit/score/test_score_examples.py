@@ -1,0 +1,145 @@
+"""What is recorded about examples is the papers' formulas, in any order of batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from prunus.core.errors import RecipeError, RunError, ShapeError, UnknownNameError
+from prunus.score import ExampleRecorder, example_strata
+from prunus.select import select
+
+N, CLASSES, EPOCHS = 9, 4, 3
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(EPOCHS, N, CLASSES, generator=torch.Generator().manual_seed(0)) * 3
+
+
+TARGETS = torch.arange(N) % CLASSES
+
+
+def watch(recorder, logits, targets, batch_of, *, batch_size=4, first_epoch=0):
+    for epoch, outputs in enumerate(logits):
+        order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(epoch))
+        for index in order.split(batch_size):
+            recorder(epoch + first_epoch, batch_of(index, torch.zeros(len(index), 1), targets[index]), outputs[index])
+    return recorder.tensors()
+
+
+def softmax(row):
+    e = np.exp(row - row.max())
+    return e / e.sum()
+
+
+@pytest.mark.parametrize("early", [None, 1, 2])
+def test_el2n_aum_and_probabilities_are_the_formulas_averaged_over_epochs(logits, batch_of, early):
+    found = watch(ExampleRecorder(N, CLASSES, el2n_epochs=early), logits, TARGETS, batch_of, first_epoch=5)
+    values = logits.double().numpy()
+    for i, y in enumerate(TARGETS.tolist()):
+        p = [softmax(values[e, i]) for e in range(EPOCHS)]
+        el2n = [np.linalg.norm(q - np.eye(CLASSES)[y]) for q in p]
+        aum = [values[e, i, y] - max(v for k, v in enumerate(values[e, i]) if k != y) for e in range(EPOCHS)]
+        assert found["el2n"][i] == pytest.approx(np.mean(el2n[:early]), rel=1e-5)
+        assert found["aum"][i] == pytest.approx(np.mean(aum), rel=1e-5)
+        assert found["confidence"][i] == pytest.approx(np.mean([q[y] for q in p]), rel=1e-5)
+        np.testing.assert_allclose(found["probability"][i].numpy(), np.mean(p, axis=0), rtol=1e-5)
+    assert {t.dtype for t in found.values()} == {torch.float32}
+
+
+def test_the_batch_size_does_not_matter(logits, batch_of):
+    a, b = (watch(ExampleRecorder(N, CLASSES), logits, TARGETS, batch_of, batch_size=size) for size in (1, 9))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-6, atol=1e-7)
+
+
+def test_recording_does_not_touch_the_outputs_or_the_graph(batch_of):
+    outputs = torch.randn(N, CLASSES, requires_grad=True)
+    before = outputs.detach().clone()
+    ExampleRecorder(N, CLASSES)(0, batch_of(torch.arange(N), None, TARGETS), outputs)
+    assert torch.equal(outputs, before)
+    outputs.sum().backward()
+
+
+@pytest.mark.parametrize("shape", [(N,), (N, 1)])
+def test_regression_records_the_absolute_error(batch_of, shape):
+    targets = torch.linspace(-1, 1, N)
+    outputs = torch.linspace(0, 2, N).reshape(shape)
+    found = watch(ExampleRecorder(N, 1, task="regression"), [outputs, outputs + 1], targets, batch_of)
+    np.testing.assert_allclose(found["el2n"].numpy(), np.full(N, 1.5), rtol=1e-6)
+    assert torch.equal(found["aum"], -found["el2n"])
+    assert "probability" not in found
+
+
+def test_an_example_that_was_never_seen_is_an_error_not_a_nan(batch_of):
+    recorder = ExampleRecorder(N, CLASSES)
+    recorder(0, batch_of(torch.tensor([0, 1]), None, TARGETS[:2]), torch.zeros(2, CLASSES))
+    with pytest.raises(RunError, match=r"7 of 9 examples were never seen in training \(the first is 2\)"):
+        recorder.tensors()
+
+
+def test_outputs_of_another_shape_are_refused(batch_of):
+    with pytest.raises(ShapeError, match=r"must be \(9, 4\).*got \(9, 3\)"):
+        ExampleRecorder(N, CLASSES)(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 3))
+    with pytest.raises(ShapeError, match=r"got \(9, 2\)"):
+        ExampleRecorder(N, 1, task="regression")(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 2))
+
+
+@pytest.fixture
+def skewed(examples_of):
+    """100 examples of class a that score high, 10 of class b that score low."""
+    targets = torch.tensor([0] * 100 + [1] * 10)
+    saliency = torch.cat([torch.linspace(1, 2, 100), torch.linspace(0, 0.1, 10)])
+    return examples_of(torch.zeros(110, 1), targets, class_names=("a", "b")), {"el2n": saliency}
+
+
+def test_the_floor_keeps_a_class_from_vanishing(skewed):
+    examples, evidence = skewed
+    for floor, expected in {0.0: 0, 0.5: 2, 1.0: 5}.items():
+        strata = example_strata("el2n", evidence, examples, class_floor=floor, keep_fraction=0.5)
+        a, b = select(strata, keep_fraction=0.5, allocation="global")
+        assert [s.name for s in strata] == ["a", "b"]
+        assert (a.sum(), b.sum()) == (55 - expected, expected)
+        assert not expected or b[-expected:].all()
+
+
+def test_with_a_cutoff_the_fair_part_is_the_share_that_reaches_it(skewed):
+    examples, evidence = skewed
+    strata = example_strata("el2n", evidence, examples, class_floor=0.5, cutoff=1.5)
+    a, b = select(strata, cutoff=1.5)
+    assert a.sum() == 50
+    assert b.sum() == int(0.5 * 50 / 110 * 10)
+
+
+def test_only_judged_examples_are_units_and_units_are_positions(skewed):
+    examples, evidence = skewed
+    judged = np.zeros(110, bool)
+    judged[[3, 50, 105]] = True
+    a, b = example_strata("el2n", evidence, examples, judged=judged)
+    assert (a.units.tolist(), b.units.tolist()) == ([3, 50], [105])
+    assert a.saliency.tolist() == evidence["el2n"][[3, 50]].double().tolist()
+
+
+def test_regression_is_one_stratum(examples_of):
+    examples = examples_of(torch.zeros(3, 1), torch.tensor([0.5, 1.5, 2.0]), task="regression", n_outputs=1)
+    (stratum,) = example_strata("aum", {"aum": torch.tensor([1.0, 2.0, 3.0])}, examples)
+    assert (stratum.name, stratum.saliency.tolist()) == ("all", [1.0, 2.0, 3.0])
+
+
+def test_chance_depends_on_the_seed_only(skewed):
+    examples, _ = skewed
+    first, again, other = (example_strata("random", {}, examples, seed=seed)[0].saliency for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_what_is_missing_or_wrong_is_named(skewed):
+    examples, evidence = skewed
+    with pytest.raises(RunError, match="'aum' needs 'aum' for 110 examples: got only el2n"):
+        example_strata("aum", evidence, examples)
+    with pytest.raises(RunError, match="got 7 of them"):
+        example_strata("el2n", {"el2n": torch.zeros(7)}, examples)
+    with pytest.raises(UnknownNameError, match="did you mean 'el2n'"):
+        example_strata("eln2", evidence, examples)
+    with pytest.raises(RecipeError, match="class_floor must be in"):
+        example_strata("el2n", evidence, examples, class_floor=1.5)

@@ -1,0 +1,136 @@
+"""A feature goes only if it hardly matters alone and with all the others that go."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from prunus.core.errors import DataError, RunError, ShapeError
+from prunus.core.recipe import Features
+from prunus.score import judge_feature_importance
+
+CONFIG = Features(repeats=5, tolerance=0.01)
+
+
+class Formula(nn.Module):
+    """A model given by a formula."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.seen_training = []
+
+    def forward(self, x):
+        self.seen_training.append(self.training)
+        return self.function(x)
+
+
+def two_logits(score):
+    return torch.stack([-score, score], dim=1)
+
+
+def signs(n, columns, seed=0):
+    return torch.randn(n, columns, generator=torch.Generator().manual_seed(seed)).sign()
+
+
+def test_a_feature_that_is_not_read_goes_and_one_that_decides_stays(examples_of):
+    x = signs(200, 3)
+    model = Formula(lambda x: two_logits(x[:, 1]))
+    found = judge_feature_importance(model, examples_of(x, (x[:, 1] > 0).long()), CONFIG, fill=torch.zeros(3))
+    assert found.keep.tolist() == [False, True, False]
+    assert found.drop[[0, 2]].tolist() == [0, 0]
+    # Shuffled signs are wrong half of the time.
+    assert found.drop[1] == pytest.approx(0.5, abs=0.1)
+    assert found.upper[1] > found.drop[1]
+    assert found.joint_drop == found.joint_upper == 0
+
+
+def test_features_that_stand_in_for_each_other_do_not_all_go(examples_of):
+    sign = signs(300, 1)
+    x = sign.repeat(1, 3)
+    model = Formula(lambda x: two_logits(x.sum(dim=1)))  # two of three copies outvote any shuffled one
+    found = judge_feature_importance(model, examples_of(x, (sign[:, 0] > 0).long()), CONFIG, fill=torch.zeros(3))
+    assert found.drop.tolist() == [0, 0, 0]
+    assert found.keep.sum() == 1
+    assert found.reason[found.keep][0] == "kept: stands in for features that go"
+    assert found.joint_upper <= CONFIG.tolerance
+
+
+def test_some_features_stay_in_any_case(examples_of):
+    x = signs(100, 4)
+    examples = examples_of(x, torch.zeros(100, dtype=torch.int64))
+    model = Formula(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2))
+    config = Features(tolerance=0.01, min_features=2)
+    assert judge_feature_importance(model, examples, config, fill=torch.zeros(4)).keep.sum() == 2
+
+
+def test_regression_importance_is_the_loss_of_r_squared(examples_of):
+    x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    examples = examples_of(x, 3 * x[:, 0] + 0.05 * x[:, 1], task="regression", n_outputs=1)
+    model = Formula(lambda x: 3 * x[:, :1] + 0.05 * x[:, 1:])
+    found = judge_feature_importance(model, examples, Features(tolerance=0.001), fill=torch.zeros(2))
+    # Shuffling an independent feature doubles its part of the variance: 2 * 9 / 9 and 2 * 0.0025 / 9.
+    assert found.drop[0] == pytest.approx(2, rel=0.1)
+    assert found.drop[1] == pytest.approx(2 * 0.0025 / 9, rel=0.1)
+    assert found.keep.tolist() == [True, False]
+
+
+def test_the_bound_is_the_mean_plus_the_normal_quantile_of_its_error(examples_of):
+    x = torch.tensor([[1.0], [-1.0], [1.0], [1.0], [-1.0], [1.0]])
+    examples = examples_of(x, (x[:, 0] > 0).long())
+    calls = []
+
+    def function(x):
+        calls.append(x[:, 0].clone())
+        return two_logits(x[:, 0])
+
+    found = judge_feature_importance(Formula(function), examples, Features(repeats=3), fill=torch.zeros(1))
+    wrong = np.array([(c > 0).numpy() != (x[:, 0] > 0).numpy() for c in calls[1:4]]).mean(axis=0)
+    assert found.drop[0] == pytest.approx(wrong.mean())
+    assert found.upper[0] == pytest.approx(wrong.mean() + 1.6448536 * wrong.std(ddof=1) / 6**0.5)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_the_batch_size_does_not_matter(examples_of):
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    examples = examples_of(x, (x.sum(dim=1) > 0).long())
+    model = Formula(lambda x: two_logits(x.sum(dim=1))).train()
+    first, again, other = (
+        judge_feature_importance(model, examples, CONFIG, fill=torch.zeros(3), seed=seed, batch_size=size)
+        for seed, size in ((0, 50), (0, 7), (1, 50))
+    )
+    assert (first.drop == again.drop).all()
+    assert (first.drop != other.drop).any()
+    assert model.training
+    assert not any(model.seen_training)
+
+
+def test_the_decision_keeps_the_fill_of_what_goes(examples_of):
+    x = signs(200, 2)
+    examples = examples_of(x, (x[:, 1] > 0).long())
+    fill = torch.tensor([0.25, 0.75])
+    found = judge_feature_importance(Formula(lambda x: two_logits(x[:, 1])), examples, CONFIG, fill=fill)
+    decision = found.decision(("age", "height"), fill)
+    assert decision.label.tolist() == ["age", "height"]
+    assert decision.keep.tolist() == [False, True]
+    assert decision.after[0] == 0.25
+    assert np.isnan(decision.after[1])
+    assert found.decision().label.tolist() == ["0", "1"]
+
+
+def test_what_can_not_be_judged_is_refused(examples_of):
+    model = Formula(lambda x: two_logits(x.sum(dim=1)))
+    labels = torch.zeros(5, dtype=torch.int64)
+    with pytest.raises(DataError, match=r"only tables.*\(1, 4, 4\)"):
+        judge_feature_importance(model, examples_of(torch.zeros(5, 1, 4, 4), labels), CONFIG, fill=torch.zeros(1))
+    with pytest.raises(DataError, match=r"at least two validation examples.*got 1"):
+        judge_feature_importance(model, examples_of(torch.zeros(1, 2), labels[:1]), CONFIG, fill=torch.zeros(2))
+    with pytest.raises(ShapeError, match=r"fill must be \(2,\).*got \(3,\)"):
+        judge_feature_importance(model, examples_of(torch.zeros(5, 2), labels), CONFIG, fill=torch.zeros(3))
+    with pytest.raises(DataError, match="all the same"):
+        judge_feature_importance(
+            model, examples_of(torch.zeros(5, 2), torch.ones(5), task="regression"), CONFIG, fill=torch.zeros(2)
+        )
+    with pytest.raises(RunError, match="must be finite"):
+        judge_feature_importance(
+            Formula(lambda x: x * float("nan")), examples_of(torch.ones(5, 2), labels), CONFIG, fill=torch.zeros(2)
+        )

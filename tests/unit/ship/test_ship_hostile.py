@@ -1,0 +1,216 @@
+"""Every bundle that was damaged or made to fool the reader is refused in one line, before its weights are parsed."""
+
+# ruff: noqa: F811, F401 - fixtures are imported by name
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from ship_stand_ins import build, made, options, pruned
+
+from prunus.core.errors import BundleError
+from prunus.ship import bundle_sha256, load_bundle
+
+WEIGHTS = "model.safetensors"
+
+
+def refused(made, words):
+    with pytest.raises(BundleError, match=words) as caught:
+        load_bundle(made.folder)
+    assert "\n" not in str(caught.value)
+
+
+def fix_hash(made):
+    """Make the manifest agree with the changed weight file."""
+    content = (made.folder / WEIGHTS).read_bytes()
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    made.rewrite(lambda tree: tree["files"].__setitem__(WEIGHTS, entry))
+
+
+def test_truncated_weights_are_refused(made):
+    content = (made.folder / WEIGHTS).read_bytes()
+    (made.folder / WEIGHTS).write_bytes(content[:-5])
+    refused(made, rf"expected {len(content)} bytes, got {len(content) - 5}")
+
+
+def test_one_changed_byte_is_refused(made):
+    content = bytearray((made.folder / WEIGHTS).read_bytes())
+    content[-3] ^= 1
+    (made.folder / WEIGHTS).write_bytes(content)
+    refused(made, "was changed after it was written: expected SHA-256")
+    with pytest.raises(BundleError):
+        bundle_sha256(made.folder)
+
+
+@pytest.mark.parametrize("cut", [0, 4, 20, -5])
+def test_truncated_weights_with_a_matching_hash_are_refused(made, cut):
+    path = made.folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:cut])
+    fix_hash(made)
+    refused(made, "expected a safetensors file")
+
+
+def test_a_safetensors_header_that_claims_too_much_is_refused(made):
+    header = {"0.weight": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+    text = json.dumps(header).encode()
+    (made.folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text)
+    fix_hash(made)
+    refused(made, "expected a safetensors file")
+
+
+def test_a_pickle_is_not_opened(made):
+    class Evil:
+        def __reduce__(self):
+            return (pytest.fail, ("the pickle ran",))
+
+    torch.save({"0.weight": Evil()}, made.folder / WEIGHTS)
+    fix_hash(made)
+    refused(made, "expected a safetensors file")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", WEIGHTS])
+def test_a_missing_file_is_named(made, name):
+    (made.folder / name).unlink()
+    refused(made, f"{name} is missing")
+
+
+def test_a_folder_that_isn_t_there_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="no bundle at"):
+        load_bundle(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="no bundle at"):
+        load_bundle(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", WEIGHTS])
+def test_a_link_is_not_followed(made, name, tmp_path):
+    (made.folder / name).rename(tmp_path / "outside")
+    (made.folder / name).symlink_to(tmp_path / "outside")
+    refused(made, "plain files only, got a link")
+
+
+def test_a_pipe_is_not_waited_for(made):
+    (made.folder / WEIGHTS).unlink()
+    os.mkfifo(made.folder / WEIGHTS)
+    refused(made, "plain files only")
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "x\n", "manifest.json", ".hidden"]
+)
+def test_a_file_name_that_leaves_the_folder_is_refused(made, name):
+    entry = made.manifest()["files"][WEIGHTS]
+    made.rewrite(lambda tree: tree["files"].__setitem__(name, entry))
+    refused(made, "manifest.json: ")
+
+
+MISTAKES = {
+    "unknown key": (lambda t: t.update(more=1), "more: "),
+    "unknown key inside": (lambda t: t["model"].update(more=1), r"model\.more: "),
+    "missing key": (lambda t: t.pop("task"), "task: "),
+    "newer format": (lambda t: t.update(format=2), "expected format 1, got 2; load it with the prunus that wrote it"),
+    "no format": (lambda t: t.pop("format"), "expected format 1, got None"),
+    "wrong type": (lambda t: t.update(n_outputs="3"), "n_outputs: .*got '3'"),
+    "negative size": (lambda t: t["tensors"]["0.weight"].update(shape=[-1, 6]), "shape"),
+    "absurd size": (lambda t: t["tensors"]["0.weight"].update(shape=[2**63, 6]), "shape"),
+    "other size": (
+        lambda t: t["tensors"]["0.weight"].update(shape=[6, 5]),
+        "doesn't fit the weights: expected '0.weight'",
+    ),
+    "other type": (lambda t: t["tensors"]["0.weight"].update(dtype="float64"), "expected '0.weight' as float64"),
+    "unknown type": (lambda t: t["tensors"]["0.weight"].update(dtype="pickle"), "'0.weight' as pickle"),
+    "unknown storage": (lambda t: t["tensors"]["0.weight"].update(stored="zip"), "stored"),
+    "mask without mask": (lambda t: t["tensors"]["0.weight"].update(stored="bitmask"), "list the same tensors"),
+    "alias of nothing": (lambda t: t["tensors"]["0.weight"].update(stored="alias", same_as="x"), "must be the same"),
+    "alias of itself": (
+        lambda t: t["tensors"]["0.weight"].update(stored="alias", same_as="0.weight"),
+        "must be the same",
+    ),
+    "one tensor less": (lambda t: t["tensors"].pop("0.weight"), "expected '0.weight' as nothing"),
+    "one tensor more": (
+        lambda t: t["tensors"].update(x={"dtype": "int64", "shape": [], "stored": "plain", "same_as": None}),
+        "expected 'x' as int64",
+    ),
+    "huge dense model": (
+        lambda t: (t["model"]["args"].update(width=10**12), t["edits"].update(shapes={})),
+        r"as float32 \[5, 6\], got float32 \[1000000000000, 6\]|doesn't fit the weights",
+    ),
+    "growing edit": (lambda t: t["edits"]["shapes"].update({"0.weight": [999, 6]}), "can only make '0.weight' smaller"),
+    "edit of nothing": (lambda t: t["edits"]["attributes"].update({"9": {"a": 1}}), "no module '9'"),
+    "edit of a method": (lambda t: t["edits"]["attributes"].update({"0": {"forward": "x"}}), "no plain setting"),
+    "selected inputs": (lambda t: t["edits"].update(kept_inputs=[1, 2]), "doesn't fit the weights"),
+    "code as builder": (lambda t: t["model"].update(builder="os:system", args={"command": "true"}), "code outside"),
+    "scaler": (lambda t: t["scaler"].update(deviation=[0.0] * 6), "scaler can't be used"),
+    "scaler shape": (lambda t: t.update(scaler={"mean": [[0.0]] * 9, "deviation": [[1.0]] * 9}), "scaler must fit"),
+    "class names": (lambda t: t.update(class_names=["a"]), "3 outputs need as many class_names, got 1"),
+    "no files": (lambda t: t.update(files={}), "files must list model.safetensors"),
+    "bad hash": (lambda t: t["files"][WEIGHTS].update(sha256="x"), "sha256"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_manifest_that_makes_no_sense_is_refused(made, name):
+    change, words = MISTAKES[name]
+    made.rewrite(change)
+    refused(made, words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "expected JSON"),
+        ("{", "expected JSON"),
+        ("[1]", "expected format 1, got 'list'"),
+        ('{"format": 1, "format": 1}', "the key 'format' twice"),
+        ('{"format": NaN}', "NaN, which is no JSON number"),
+        ("[" * 100_000, "expected JSON"),
+        ("\ufeff{}", "expected JSON"),
+    ],
+)
+def test_a_manifest_that_isn_t_json_is_refused(made, text, words):
+    (made.folder / "manifest.json").write_text(text, encoding="utf-8")
+    refused(made, words)
+
+
+def test_a_manifest_that_isn_t_text_is_refused(made):
+    (made.folder / "manifest.json").write_bytes(b"\xff\xfe\x00")
+    refused(made, "expected JSON")
+
+
+def test_another_set_of_tensors_in_the_file_is_refused(made):
+    tensors = load_file(made.folder / WEIGHTS)
+    tensors["extra"] = torch.zeros(1)
+    save_file(tensors, made.folder / WEIGHTS)
+    fix_hash(made)
+    refused(made, r"must list the same tensors: got a difference at \['extra'\]")
+
+
+def test_another_shape_in_the_file_is_refused(made):
+    tensors = load_file(made.folder / WEIGHTS)
+    tensors["0.weight"] = tensors["0.weight"].t().contiguous()
+    save_file(tensors, made.folder / WEIGHTS)
+    fix_hash(made)
+    refused(made, r"'0.weight' must be float32 \[5, 6\], got F32 \[6, 5\]")
+
+
+def test_another_type_in_the_file_is_refused(made):
+    tensors = load_file(made.folder / WEIGHTS)
+    tensors["0.weight"] = tensors["0.weight"].double()
+    save_file(tensors, made.folder / WEIGHTS)
+    fix_hash(made)
+    refused(made, r"'0.weight' must be float32 \[5, 6\], got F64")
+
+
+def test_a_mask_with_too_few_values_is_refused(made):
+    tensors = load_file(made.folder / WEIGHTS)
+    del tensors["0.weight"]
+    tensors |= {"0.weight.mask": torch.full((4,), 255, dtype=torch.uint8), "0.weight.values": torch.ones(7)}
+    save_file(tensors, made.folder / WEIGHTS)
+    made.rewrite(lambda tree: tree["tensors"]["0.weight"].update(stored="bitmask"))
+    fix_hash(made)
+    refused(made, r"'0.weight': a mask with 30 bits needs as many values: got \(7,\)")
