@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from prunus.core.errors import PlanError
-from prunus.core.events import Event, Listener, silent
+from prunus.core.events import Listener, silent
 from prunus.core.plan_file import load_plan, save_plan
 from prunus.core.recipe import Recipe
 from prunus.core.runtime import pick_device, single_run_settings
@@ -26,8 +25,8 @@ from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
 from prunus.pipeline.model_side import fit_dense, prune_model, recover, retrain
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
+from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.report import RunRecord, load_record, save_record, write_html
-from prunus.pipeline.shipping import ship, model_fingerprint
 
 __all__ = ["apply_plan", "make_plan", "run", "run_job", "run_seed"]
 
@@ -138,11 +137,8 @@ def _job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         device = pick_device(recipe.runtime.device)
         with workspace.stage("load data"):
             data = prepare(recipe.data, device=device)
-        for duplicate in data.splits.duplicates[:1]:
-            n = len(data.splits.duplicates)
-            workspace.emit(
-                Event("warning", "load data", f"{n} exact duplicates crossed the splits and were removed, first: {duplicate}")
-            )
+        for note in data.notes:
+            workspace.note("load data", note)
 
         def fresh(seed: int) -> nn.Module:
             source = data.source

@@ -26,7 +26,7 @@ from prunus.recover import History, Loss, default_loss, distillation_loss, spars
 from prunus.score import criteria, gather, norm_scales, prunable_weights, score_channels, score_weights
 from prunus.select import keep_fractions, select
 
-__all__ = ["fit_dense", "narrow", "prunable_graph", "prune_model", "recover"]
+__all__ = ["fit_dense", "prunable_graph", "prune_model", "recover", "retrain"]
 
 
 def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -118,6 +118,22 @@ def recover(
     )
     masks.enforce()
     return facts
+
+
+def retrain(
+    job: Job, seed: int, dense: nn.Module, candidate: Candidate, examples: Examples
+) -> tuple[Candidate, dict[str, dict[str, Any]]]:
+    """Return what the data alone changed: the narrowed model recovered, or the dense structure trained anew on ``examples``."""
+    stage = f"seed {seed} / retrain"
+    if candidate.model is not dense:
+        candidate = candidate.having(model=copy.deepcopy(candidate.model))
+        return candidate, {"recover": recover(job, seed, dense, candidate, examples, stage=stage)}
+    fresh = job.build(seed).to(job.device)
+    if not job.train_dense:
+        candidate = candidate.having(model=fresh)
+        return candidate, {"recover": recover(job, seed, dense, candidate, examples, stage=stage)}
+    history = fit(job, fresh, examples, job.recipe.train, seed=seed, stage=stage)
+    return candidate.having(model=fresh), {"retrain": history}
 
 
 def _recovery_loss(config: Recovery, dense: nn.Module, examples: Examples) -> Loss:

@@ -1,0 +1,237 @@
+"""What did a run achieve? Everything that the record says, measured on the models that it leaves.
+
+The test set is read here and nowhere before: no decision depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.core.recipe import Recipe
+from prunus.core.runtime import versions
+from prunus.core.types import Plan, Step
+from prunus.data import Examples, Prepared
+from prunus.evaluate import (
+    class_changes,
+    compare,
+    default_metrics,
+    gap,
+    measure_cost,
+    measure_latency,
+    measure_quality,
+    predict_outputs,
+)
+from prunus.pipeline.data_side import clean
+from prunus.pipeline.job import Job, SeedResult
+from prunus.pipeline.shipping import sizes_on_disk
+from prunus.report import RunRecord, png_data_uri
+
+__all__ = ["measure_run", "quality_of"]
+
+N_SUSPECTS = 48
+_SPLITS = ("train", "test")
+
+
+def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha256: str) -> RunRecord:
+    """Return the record of a run whose models are ``results`` and whose first seed decided ``plan``."""
+    data, recipe = job.data, job.recipe
+    outputs = {
+        (result.seed, name, split): predict_outputs(model, getattr(data, split))
+        for result in results
+        for name, model in (("dense", result.dense), ("pruned", result.pruned.model))
+        for split in _SPLITS
+    }
+    quality = {key: quality_of(value, getattr(data, key[2]), recipe) for key, value in outputs.items()}
+    rows = [{"seed": s, "model": m, "split": part, **q.to_dict()} for (s, m, part), q in quality.items()]
+    first = results[0]
+    batch = next(iter(data.test.batches(recipe.evaluation.latency.batch_size)))
+    models = {"dense": first.dense, "pruned": first.pruned.model}
+    sizes = sizes_on_disk(first)
+    cost = {
+        name: {**measure_cost(model, (batch.inputs,)).to_dict(), "size_bytes": sizes[name]} for name, model in models.items()
+    }
+    for facts in cost.values():
+        facts.pop("memory_bytes", None)
+    latency = measure_latency(models, batch.inputs, recipe.evaluation.latency)
+    given = ("test", data.test)
+    compared = compare(*_by_model(outputs, results, given[0]), given[1].targets, **_settings(recipe, given[1]))
+    return RunRecord.model_validate(
+        {
+            "name": recipe.name,
+            "recipe": recipe.model_dump(mode="json"),
+            "versions": versions(),
+            "seeds": [result.seed for result in results],
+            "fingerprints": {**plan.fingerprints, "bundle": bundle_sha256},
+            "data": _data_facts(data, first, recipe),
+            "quality": rows,
+            "gaps": _gaps(quality),
+            "comparison": [item.to_dict() for item in compared],
+            "class_changes": _class_changes(outputs, results, data.test, recipe),
+            "cost": cost,
+            "layers": _layers(plan),
+            "classes": _classes(plan, data.train),
+            "features": _features(plan),
+            "suspects": _suspects(plan, data),
+            "frozen": [dict(item) for item in first.pruned.frozen],
+            "kind": first.pruned.kind,
+            "notes": list(data.notes),
+            "curves": first.histories,
+            "timing": {"latency": latency.to_dict(), "seconds": job.workspace.seconds},
+        }
+    )
+
+
+def quality_of(outputs: Tensor, examples: Examples, recipe: Recipe) -> Any:
+    """Return every metric of the recipe with its interval."""
+    return measure_quality(outputs, examples.targets.cpu(), **_settings(recipe, examples))
+
+
+def _settings(recipe: Recipe, examples: Examples) -> dict[str, Any]:
+    evaluation = recipe.evaluation
+    return {
+        "task": examples.task,
+        "class_names": examples.class_names,
+        "metrics": evaluation.metrics or default_metrics(examples.task),
+        "confidence": evaluation.confidence,
+        "bootstrap": evaluation.bootstrap,
+    }
+
+
+def _by_model(
+    outputs: dict[tuple[int, str, str], Tensor], results: Sequence[SeedResult], split: str
+) -> tuple[list[Tensor], list[Tensor]]:
+    dense, pruned = ([outputs[result.seed, name, split] for result in results] for name in ("dense", "pruned"))
+    return dense, pruned
+
+
+def _gaps(quality: dict[tuple[int, str, str], Any]) -> list[dict[str, Any]]:
+    found = []
+    for (seed, model, split), train in quality.items():
+        if split == "train":
+            for item in gap(train, quality[seed, model, "test"]):
+                facts = item.to_dict()
+                found.append({"seed": seed, "model": model, "metric": facts["name"]} | {k: facts[k] for k in ("value", "low", "high")})
+    return found
+
+
+def _class_changes(
+    outputs: dict[tuple[int, str, str], Tensor], results: Sequence[SeedResult], test: Examples, recipe: Recipe
+) -> list[dict[str, Any]]:
+    if test.task == "regression":
+        return []
+    dense, pruned = _by_model(outputs, results, "test")
+    settings = _settings(recipe, test)
+    settings = {key: settings[key] for key in ("class_names", "confidence", "bootstrap")}
+    return [item.to_dict() for item in class_changes(dense, pruned, test.targets.cpu(), **settings)]
+
+
+def _data_facts(data: Prepared, first: SeedResult, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "source": recipe.data.source,
+        "task": data.train.task,
+        "class_names": list(data.train.class_names),
+        "input_shape": list(data.source.input_shape),
+        "n": {part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
+        "n_duplicates": len(data.splits.duplicates),
+        "duplicates": [str(duplicate) for duplicate in data.splits.duplicates[:5]],
+        "noise": _noise_facts(data, first),
+    }
+
+
+def _noise_facts(data: Prepared, first: SeedResult) -> dict[str, int] | None:
+    """Say how many of the labels that were flipped on purpose were found, and how many got their own label back."""
+    if data.noise is None:
+        return None
+    true = dict(zip(data.noise.ids, data.noise.true_targets.tolist(), strict=True))
+    cleaned = clean(data.train, first.steps)
+    left = dict(zip(cleaned.ids, cleaned.targets.tolist(), strict=True))
+    given = dict(zip(data.train.ids, data.train.targets.tolist(), strict=True))
+    touched = [name for name in true if name not in left or left[name] != given[name]]
+    return {
+        "n_flipped": len(true),
+        "n_found": len(touched),
+        "n_repaired": sum(left.get(name) == label for name, label in true.items()),
+    }
+
+
+def _layers(plan: Plan) -> list[dict[str, Any]]:
+    """Count units per layer before the first round and after the last."""
+    layers: dict[str, dict[str, Any]] = {}
+    for step in plan.of("prune"):
+        for decision in step.decisions:
+            entry = layers.setdefault(
+                decision.stratum,
+                {"name": decision.stratum, "granularity": step.granularity, "before": len(decision.unit)},
+            )
+            entry["after"] = decision.n_kept
+    return list(layers.values())
+
+
+def _classes(plan: Plan, train: Examples) -> list[dict[str, Any]]:
+    if train.task == "regression":
+        return []
+    given = dict(zip(train.ids, train.targets.tolist(), strict=True))
+    counts = {name: {"name": name, "before": 0, "removed": 0, "relabelled": 0} for name in train.class_names}
+    for target in given.values():
+        counts[train.class_names[target]]["before"] += 1  # type: ignore[operator]
+    for step in (*plan.of("remove"), *plan.of("relabel")):
+        for name in _touched(step):
+            counts[train.class_names[given[name]]]["removed" if step.operation == "remove" else "relabelled"] += 1  # type: ignore[operator]
+    return list(counts.values())
+
+
+def _touched(step: Step) -> list[str]:
+    return [name for d in step.decisions if d.label is not None for name in d.label[~d.keep].tolist()]
+
+
+def _features(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"name": str(name), "importance": float(value), "kept": bool(kept)}
+        for step in plan.of("replace")
+        for d in step.decisions
+        for name, value, kept in zip(d.label if d.label is not None else d.unit, d.saliency, d.keep, strict=True)
+    ]
+
+
+def _suspects(plan: Plan, data: Prepared) -> list[dict[str, Any]]:
+    """Return the examples whose labels are the most doubtful, the worst first, with a picture where they are images."""
+    train = data.train
+    row = {name: number for number, name in enumerate(train.ids)}
+    found = []
+    for step in plan.steps:
+        if step.operation != "relabel" and not (step.operation == "remove" and step.criterion == "aum"):
+            continue
+        for d in step.decisions:
+            for at in np.flatnonzero(~d.keep):
+                assert d.label is not None
+                number = row[d.label[at]]
+                given = int(train.targets[number])
+                after = None if d.after is None or np.isnan(d.after[at]) else train.class_names[int(d.after[at])]
+                found.append(
+                    {
+                        "id": str(d.label[at]),
+                        "given": train.class_names[given],
+                        "suggested": after,
+                        "score": float(d.saliency[at]),
+                        "action": "relabelled" if step.operation == "relabel" else "removed",
+                        "row": number,
+                    }
+                )
+    found.sort(key=lambda suspect: (suspect["action"], suspect["score"]))
+    relabelled = [s for s in found if s["action"] == "relabelled"][:N_SUSPECTS]
+    shown = relabelled + [s for s in found if s["action"] == "removed"][: N_SUSPECTS - len(relabelled)]
+    for suspect in shown:
+        suspect["image"] = _picture(data, int(train.rows[suspect.pop("row")]))
+    return shown
+
+
+def _picture(data: Prepared, row: int) -> str | None:
+    shape = data.source.input_shape
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        return None
+    return png_data_uri(data.source.inputs(torch.tensor([row]))[0].numpy())

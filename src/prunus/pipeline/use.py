@@ -1,0 +1,90 @@
+"""What is done with a bundle or a run that is already there: evaluate, predict, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prunus.core.errors import DataError, PlanError
+from prunus.core.recipe import Data, Recipe
+from prunus.data import Examples, open_inputs, open_source, prepare
+from prunus.evaluate import measure_cost, predict_outputs
+from prunus.pipeline.measure import quality_of
+from prunus.pipeline.shipping import bundle_folder
+from prunus.pipeline.workspace import RECORD
+from prunus.report import RunRecord, load_record, write_html
+from prunus.ship import Bundle, bundle_size_bytes, load_bundle
+
+__all__ = ["evaluate_bundle", "predict_file", "write_report"]
+
+
+def evaluate_bundle(
+    path: Path, *, source: str | None = None, target: str | None = None, trust_code: bool = False
+) -> dict[str, Any]:
+    """Return the quality of a bundle on the data of its recipe (train and test), or on all examples of ``source``.
+
+    Raises:
+        DataError: the data don't fit the bundle.
+        BundleError: the bundle is damaged or needs code that isn't trusted.
+    """
+    folder = bundle_folder(path)
+    bundle = load_bundle(folder, trust_code=trust_code)
+    facts = bundle.manifest.facts
+    if source is None:
+        if "data" not in facts:
+            raise PlanError(f"{folder}: this bundle doesn't say on which data it was made: give --source")
+        config = Data.model_validate(facts["data"])
+        prepared = prepare(config)
+        splits = {"train": prepared.train, "test": prepared.test}
+    else:
+        config = Data(source=source, target=target, task=bundle.task)
+        splits = {"all": _all_examples(config, bundle)}
+    recipe = Recipe(data=config)
+    rows = {
+        name: quality_of(predict_outputs(bundle.model, examples), examples, recipe).to_dict()
+        for name, examples in splits.items()
+    }
+    batch = next(iter(next(iter(splits.values())).batches(1)))
+    cost = measure_cost(bundle.model, (batch.inputs,)).to_dict() | {"size_bytes": bundle_size_bytes(folder)}
+    return {"bundle": str(folder), "sha256": bundle.sha256, "splits": rows, "cost": cost}
+
+
+def predict_file(path: Path, inputs: str, *, trust_code: bool = False) -> list[dict[str, Any]]:
+    """Return one row per example of a file without labels: its id, and its label with a probability, or its value."""
+    bundle = load_bundle(bundle_folder(path), trust_code=trust_code)
+    ids, values = open_inputs(inputs, input_shape=bundle.input_shape, feature_names=bundle.feature_names)
+    found = bundle.postprocess(bundle.predict(values))
+    if found.probabilities is None:
+        return [{"id": name, "value": value} for name, value in zip(ids, found.labels, strict=True)]
+    best = found.probabilities.max(dim=1).values.tolist()
+    return [
+        {"id": name, "label": label, "probability": round(probability, 6)}
+        for name, label, probability in zip(ids, found.labels, best, strict=True)
+    ]
+
+
+def write_report(folder: Path) -> RunRecord:
+    """Return the record of a finished run, and write its ``report.html`` anew."""
+    record = load_record(folder / RECORD)
+    write_html(record, folder / "report.html")
+    return record
+
+
+def _all_examples(config: Data, bundle: Bundle) -> Examples:
+    """Return every example of a source, its labels numbered as the bundle numbers them."""
+    import torch
+
+    from prunus.data import Scaler
+
+    found = open_source(config)
+    if tuple(found.input_shape) != bundle.input_shape:
+        raise DataError(f"{config.source}: the bundle needs inputs of shape {bundle.input_shape}, got {found.input_shape}")
+    unknown = [name for name in found.class_names if name not in bundle.class_names]
+    if unknown:
+        raise DataError(f"{config.source}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}")
+    rows = torch.arange(len(found.ids))
+    examples = Examples(found, rows, scaler=bundle.scaler or Scaler.identity())
+    if bundle.task == "classification":
+        number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])
+        examples = examples.with_targets(number[found.targets])
+    return examples
