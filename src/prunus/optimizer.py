@@ -17,12 +17,26 @@ from torch import Tensor, nn
 
 from prunus.core.errors import RecipeError
 from prunus.core.events import Listener, silent
-from prunus.core.outputs import postprocess
-from prunus.core.recipe import Average, Recipe, Strategy
+from prunus.core.outputs import Prediction, postprocess
+from prunus.core.recipe import Average, Data, Strategy
 from prunus.core.recipe_file import make_recipe
+from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
-from prunus.data import Prepared, prepare_arrays
-from prunus.pipeline import stages
+from prunus.data import Prepared, prepare, prepare_arrays, prepare_dataset
+from prunus.evaluate import Quality, default_metrics, predict_outputs
+from prunus.pipeline import (
+    Candidate,
+    Job,
+    Variance,
+    Workspace,
+    finish,
+    plan_of,
+    prune_seed,
+    quality_of,
+    reduce_variance,
+)
+from prunus.pipeline.model_side import fit_dense
+from prunus.report import RunRecord
 
 __all__ = ["ModelOptimizer"]
 
@@ -32,16 +46,158 @@ class ModelOptimizer:
 
     Args:
         model: the network to make smaller; it is copied, never changed.
-        data: ``(inputs, targets)`` as arrays or tensors, a map-style torch ``Dataset``, or a source name as in a recipe.
-        strategy: a criterion's name, a mapping of ``strategy`` keys, or None to leave the model's structure alone.
-        metrics: which metrics to report (default: all that fit the task).
-        seeds: one dense/pruned pair each in ``run``; the first is used by all other methods.
-        settings: any other section of a recipe: ``train``, ``recovery``, ``examples``, ``features``, ``evaluation``...
+        data: ``(inputs, targets)``, a map-style torch ``Dataset`` of such pairs, or a source as a recipe names it.
+        strategy: a criterion's name, or the keys of a recipe's ``strategy``; None leaves the structure alone.
+        metrics: which ones to report; default: all that fit the task.
+        train, recovery, examples, features, evaluation, data_options, runtime: keys of those sections of a recipe.
+        trained: the model's weights are final, ``fit`` has nothing to do.
+        seeds: one dense/pruned pair each in ``run``; everything else uses the first.
+        listener: is told about the progress.
 
-    >>> import torch
-    >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
-    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
-    >>> optimizer = ModelOptimizer(model, (x, (x[:, 0] > 0).long()), strategy="magnitude_l2", train={"epochs": 5})
+    Raises:
+        RecipeError: a setting that a recipe couldn't say.
+        DataError: data that can't be used.
+
+    >>> x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    >>> network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> optimizer = ModelOptimizer(network, (x, (x[:, 0] > 0).long()), strategy="magnitude_l2", train={"epochs": 2})
     >>> optimizer.fit().prune(keep_fraction=0.5).model_[0].out_features
     8
     """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: tuple[Any, Any] | Any,
+        *,
+        strategy: str | Mapping[str, Any] | None = None,
+        metrics: Sequence[str] = (),
+        train: Mapping[str, Any] | None = None,
+        recovery: Mapping[str, Any] | None = None,
+        examples: Mapping[str, Any] | None = None,
+        features: Mapping[str, Any] | None = None,
+        evaluation: Mapping[str, Any] | None = None,
+        data_options: Mapping[str, Any] | None = None,
+        runtime: Mapping[str, Any] | None = None,
+        trained: bool = False,
+        seeds: Sequence[int] = (0, 1, 2),
+        listener: Listener = silent,
+    ) -> None:
+        named = data if isinstance(data, str) else "memory"
+        sections = {
+            "train": train,
+            "recovery": recovery,
+            "examples": examples,
+            "features": features,
+            "runtime": runtime,
+        }
+        tree: dict[str, Any] = {key: dict(value) for key, value in sections.items() if value is not None}
+        tree["data"] = {"source": named, **(data_options or {})}
+        tree["strategy"] = {"criterion": strategy} if isinstance(strategy, str) else strategy and dict(strategy)
+        tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
+        recipe = make_recipe({**tree, "seeds": list(seeds)}, "ModelOptimizer")
+        device = pick_device(recipe.runtime.device)
+        prepared = _prepared(data, recipe.data, device)
+        start = copy.deepcopy(model)
+        self._job = Job(
+            recipe, prepared, lambda seed: copy.deepcopy(start), not trained, Workspace(None, listener), device, False
+        )
+        self.dense_: nn.Module | None = None
+        self.candidate_ = Candidate(start.to(device))
+        self.plan_: Plan | None = None
+
+    @property
+    def model_(self) -> nn.Module:
+        """The model as it is now: given, fitted, or pruned."""
+        return self.candidate_.model
+
+    def fit(self) -> ModelOptimizer:
+        """Train the dense model on the training examples (nothing to do when it was given as ``trained``)."""
+        self.dense_, _ = fit_dense(self._job, self._seed)
+        self.candidate_ = Candidate(self.dense_)
+        return self
+
+    def prune(self, *, keep_fraction: float | None = None, cutoff: float | None = None) -> ModelOptimizer:
+        """Judge examples and features as configured, prune, and recover.
+
+        Args:
+            keep_fraction: the share of units that stays, in (0, 1].
+            cutoff: instead: remove every unit that scores below it.
+        """
+        job = self._with_amount(keep_fraction, cutoff)
+        if self.dense_ is None:
+            self.fit()
+        assert self.dense_ is not None
+        result = prune_seed(job, self._seed, self.dense_, job.workspace.decided)
+        self.candidate_, self.plan_ = result.pruned, plan_of(job, result)
+        return self
+
+    def reduce_variance(self, *, kind: Literal["swa", "ema"] = "swa", last: int = 5, decay: float = 0.99) -> Variance:
+        """Train on with averaged weights, and return the spread over the seeds without and with it."""
+        job, average = self._job, Average(kind=kind, last=last, decay=decay)
+        model, variance = reduce_variance(job, self.candidate_, average, job.recipe.seeds, self._metrics[0])
+        self.candidate_ = replace(self.candidate_, model=model)
+        return variance
+
+    def predict(self, inputs: Any) -> tuple[str, ...] | tuple[float, ...]:
+        """Return the label (or value) of each raw input."""
+        return self.postprocess(self.predict_outputs(inputs)).labels
+
+    def predict_outputs(self, inputs: Any) -> Tensor:
+        """Return the model's outputs for raw inputs, ``(n, outputs)``; they are scaled as in training."""
+        values = self._job.data.scaler(torch.as_tensor(inputs, dtype=torch.float32)).to(self._job.device)
+        with torch.inference_mode():
+            return self.model_.eval()(values).cpu().clone()
+
+    def postprocess(self, outputs: Tensor) -> Prediction:
+        """Return labels and probabilities for a model's outputs."""
+        train = self._job.data.train
+        return postprocess(outputs, task=train.task, class_names=train.class_names)
+
+    def evaluate(self) -> dict[str, Quality]:
+        """Return every metric with its interval, on ``train`` and on ``test``."""
+        data, recipe = self._job.data, self._job.recipe
+        splits = {"train": data.train, "test": data.test}
+        return {name: quality_of(predict_outputs(self.model_, part), part, recipe) for name, part in splits.items()}
+
+    def run(self) -> RunRecord:
+        """Do it all for every seed and return the record: fit, judge, prune, recover, evaluate, compare."""
+        record, results = finish(self._job)
+        self.dense_, self.candidate_ = results[0].dense, results[0].pruned
+        self.plan_ = plan_of(self._job, results[0])
+        return record
+
+    def save(self, folder: str | Path) -> str:
+        """Write the model as a bundle and return its hash; ``load_bundle(folder, builder=...)`` reads it back."""
+        from prunus.pipeline.shipping import ship_candidate
+
+        return ship_candidate(self._job, self._seed, self.candidate_, Path(folder))
+
+    @property
+    def _seed(self) -> int:
+        return self._job.recipe.seeds[0]
+
+    @property
+    def _metrics(self) -> tuple[str, ...]:
+        return self._job.recipe.evaluation.metrics or default_metrics(self._job.data.train.task)
+
+    def _with_amount(self, keep_fraction: float | None, cutoff: float | None) -> Job:
+        """Return the job with another amount in its strategy."""
+        if keep_fraction is None and cutoff is None:
+            return self._job
+        strategy = self._job.recipe.strategy
+        if strategy is None:
+            raise RecipeError(
+                "prune(keep_fraction=..., cutoff=...) needs a strategy: got None; give one to ModelOptimizer"
+            )
+        changed = strategy.model_dump() | {"keep_fraction": keep_fraction, "cutoff": cutoff}
+        tree = self._job.recipe.model_dump() | {"strategy": Strategy.model_validate(changed).model_dump()}
+        return replace(self._job, recipe=make_recipe(tree, "ModelOptimizer.prune"))
+
+
+def _prepared(data: Any, config: Data, device: torch.device) -> Prepared:
+    if isinstance(data, str):
+        return prepare(config, device=device)
+    if isinstance(data, tuple) and len(data) == 2:
+        return prepare_arrays(*data, config, device=device)
+    return prepare_dataset(data, config, device=device)

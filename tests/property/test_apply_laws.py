@@ -1,6 +1,7 @@
 """The laws of masks and of cut-out features, over random networks."""
 
 import copy
+import itertools
 from types import SimpleNamespace
 
 import torch
@@ -15,7 +16,7 @@ COMMON = settings(deadline=None, derandomize=True, max_examples=40)
 
 def mlp(widths, *, bias, norm):
     layers = [nn.BatchNorm1d(widths[0])] if norm else []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b, bias=bias), nn.ReLU()]
     model = nn.Sequential(*layers)
     for tensor in (*model.parameters(), *model.buffers()):

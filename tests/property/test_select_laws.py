@@ -141,7 +141,7 @@ def _rungs(stratum):
     return [count for count in allowed if count >= min(stratum.min_units, size)]
 
 
-@COMMON
+@settings(COMMON, max_examples=400)
 @given(parts=strata(multiples=True), keep=KEEP)
 def test_uniform_is_webster_s_method_one_seat_after_the_other(parts, keep):
     target = round(keep * sum(len(s.saliency) for s in parts))

@@ -68,7 +68,9 @@ def _mend_convolution(module: nn.modules.conv._ConvNd, kept: Tensor | None) -> N
 
 def _mend_recurrent(module: nn.RNNBase) -> None:
     module.input_size = module.weight_ih_l0.shape[1]
-    module.hidden_size = module.weight_hh_l0.shape[0] // (4 if isinstance(module, nn.LSTM) else 3 if isinstance(module, nn.GRU) else 1)
+    module.hidden_size = module.weight_hh_l0.shape[0] // (
+        4 if isinstance(module, nn.LSTM) else 3 if isinstance(module, nn.GRU) else 1
+    )
     if module.proj_size:
         module.proj_size = module.weight_hr_l0.shape[0]
     module.flatten_parameters()

@@ -212,7 +212,10 @@ def _convolution(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
 
 
 _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "expand", "new_zeros", "new_ones", "new_empty", "new_full"), _all_of_shape(1)),
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "expand", "new_zeros", "new_ones", "new_empty", "new_full"),
+        _all_of_shape(1),
+    ),
     **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _all_of_shape(0)),
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
     "slice": _slice,

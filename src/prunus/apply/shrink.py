@@ -81,9 +81,13 @@ def _check(graph: AxisGraph, keep: Mapping[str, Tensor]) -> None:
     sizes = {group.name: group.size for group in graph.groups}
     for name, mask in keep.items():
         if name not in sizes:
-            raise ModelError(f"no group {name!r} can be pruned in this model: got it in keep; see the groups of analyze()")
+            raise ModelError(
+                f"no group {name!r} can be pruned in this model: got it in keep; see the groups of analyze()"
+            )
         if mask.shape != (sizes[name],) or mask.dtype != torch.bool:
-            raise ShapeError(f"keep[{name!r}] must be a bool mask of {sizes[name]} units: got {mask.dtype} {tuple(mask.shape)}")
+            raise ShapeError(
+                f"keep[{name!r}] must be a bool mask of {sizes[name]} units: got {mask.dtype} {tuple(mask.shape)}"
+            )
         if not bool(mask.any()):
             raise ModelError(f"group {name!r} would lose all of its {sizes[name]} units: keep at least one")
 
@@ -155,7 +159,9 @@ def _difference(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, .
             if one.shape != other.shape:
                 return f"its output has the shape {tuple(other.shape)} instead of {tuple(one.shape)}"
             scale = float(one.abs().max()) if one.numel() else 0.0
-            if one.is_floating_point() and not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * max(scale, 1e-6), equal_nan=True):
+            if one.is_floating_point() and not torch.allclose(
+                one, other, rtol=1e-3, atol=1e-4 * max(scale, 1e-6), equal_nan=True
+            ):
                 return "its output differs from the traced computation on the same parameters"
         return ""
     finally:

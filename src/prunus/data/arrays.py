@@ -38,21 +38,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path}: expected an .npz with several arrays, got a single one; save with numpy.savez"
-                )
+                raise DataError(f"{path}: expected an .npz with several arrays, got one alone; save with numpy.savez")
             for name in archive.files:
-                try:
-                    arrays[name] = archive[name]
-                except ValueError as error:
-                    if "bject array" not in str(error):
-                        raise
-                    raise DataError(
-                        f"{path}: the array {name!r} holds Python objects, which could run code when read; save it as "
-                        "numbers or text (array.astype(...))"
-                    ) from error
+                arrays[name] = _read_array(archive, name, path)
     except DataError:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
@@ -60,6 +51,19 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
             f"{path}: this is not a readable .npz file ({type(error).__name__}); it may be damaged or cut off, save it again"
         ) from error
     return arrays
+
+
+def _read_array(archive: Any, name: str, path: Path) -> np.ndarray[Any, Any]:
+    try:
+        array: np.ndarray[Any, Any] = archive[name]
+    except ValueError as error:
+        if "bject array" not in str(error):
+            raise
+        raise DataError(
+            f"{path}: the array {name!r} holds Python objects, which could run code when read; save it as numbers or text "
+            "(array.astype(...))"
+        ) from error
+    return array
 
 
 def find_target(names: list[str], wanted: str | None, where: str, kind: str) -> str:

@@ -155,7 +155,9 @@ def _example(dataset: Any, row: int, name: str) -> tuple[Tensor, Any]:
 def _labels(labels: list[Any], name: str) -> np.ndarray[Any, Any]:
     plain: list[bool | int | float | str] = []
     for row, label in enumerate(labels):
-        value = label.item() if isinstance(label, Tensor | np.ndarray | np.generic) and np.size(label) == 1 else label
+        value = label
+        if isinstance(label, Tensor | np.ndarray | np.generic) and int(np.prod(label.shape)) == 1:
+            value = label.item()
         if not isinstance(value, bool | int | float | str):
             shape = f" of shape {tuple(label.shape)}" if hasattr(label, "shape") else ""
             raise DataError(

@@ -218,7 +218,7 @@ def _number_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray
     if column.null_count:
         more = f" ({column.null_count} such rows)" if column.null_count > 1 else ""
         raise DataError(
-            f"{where}, {_row(column.is_null())}: expected a number, got none{more}; fill or remove such rows"
+            f"{where}, {_row(column.is_null())}: expected a number, got an empty cell{more}; fill or remove such rows"
         )
     with np.errstate(over="ignore"):  # what overflows float32 is infinite, and reported as such
         return np.asarray(column.to_numpy()).astype(np.float32)

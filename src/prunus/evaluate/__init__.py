@@ -1,1 +1,26 @@
-""""""
+"""How good, how large and how fast is a model, and what changed between two? Every number comes with its interval."""
+
+from prunus.evaluate.compare import Comparison, class_changes, compare
+from prunus.evaluate.cost import Cost, measure_cost
+from prunus.evaluate.latency import Latency, measure_latency
+from prunus.evaluate.metrics import check_metrics, default_metrics, metrics
+from prunus.evaluate.predict import predict_outputs
+from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
+
+__all__ = [
+    "ClassQuality",
+    "Comparison",
+    "Cost",
+    "Latency",
+    "Quality",
+    "check_metrics",
+    "class_changes",
+    "compare",
+    "default_metrics",
+    "gap",
+    "measure_cost",
+    "measure_latency",
+    "measure_quality",
+    "metrics",
+    "predict_outputs",
+]

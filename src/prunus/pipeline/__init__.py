@@ -1,19 +1,27 @@
 """The main job as a readable list of stages, and what is done with its results."""
 
-from prunus.pipeline.flow import apply_plan, make_plan, run, run_job, run_seed
+from prunus.pipeline.flow import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.job import Candidate, Job, SeedResult
+from prunus.pipeline.measure import quality_of
 from prunus.pipeline.use import evaluate_bundle, predict_file, write_report
+from prunus.pipeline.variance import Variance, reduce_variance
 from prunus.pipeline.workspace import Workspace
 
 __all__ = [
     "Candidate",
     "Job",
     "SeedResult",
+    "Variance",
     "Workspace",
     "apply_plan",
     "evaluate_bundle",
+    "finish",
     "make_plan",
+    "plan_of",
     "predict_file",
+    "prune_seed",
+    "quality_of",
+    "reduce_variance",
     "run",
     "run_job",
     "run_seed",

@@ -99,11 +99,27 @@ def _decide(examples: Examples, config: ExamplesConfig, evidence: dict[str, Tens
 def _remove(
     examples: Examples, config: Remove, evidence: dict[str, Tensor], judged: Bools, seed: int, number: int
 ) -> Step:
-    strata = example_strata(config.criterion, evidence, examples, class_floor=config.class_floor, keep_fraction=config.keep_fraction, cutoff=config.cutoff, judged=judged, seed=seed)
+    strata = example_strata(
+        config.criterion,
+        evidence,
+        examples,
+        class_floor=config.class_floor,
+        keep_fraction=config.keep_fraction,
+        cutoff=config.cutoff,
+        judged=judged,
+        seed=seed,
+    )
     keep = select(strata, keep_fraction=config.keep_fraction, cutoff=config.cutoff, allocation="global")
     ids = np.array(examples.ids, dtype=object)
     decisions = tuple(
-        Decision(s.name, s.units, s.saliency, k, np.where(k, "kept", f"{config.criterion}: lowest").astype(object), label=ids[s.units])
+        Decision(
+            s.name,
+            s.units,
+            s.saliency,
+            k,
+            np.where(k, "kept", f"{config.criterion}: lowest").astype(object),
+            label=ids[s.units],
+        )
         for s, k in zip(strata, keep, strict=True)
     )
     return Step("remove", "example", config.criterion, decisions, {"order": number})

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -28,7 +30,7 @@ from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.report import RunRecord, load_record, save_record, write_html
 
-__all__ = ["apply_plan", "make_plan", "run", "run_job", "run_seed"]
+__all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
 
 
 def run(
@@ -70,68 +72,81 @@ def apply_plan(
         return _finish(recipe, workspace, plan)
 
 
-def make_plan(
-    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent
-) -> Plan:
+def make_plan(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent) -> Plan:
     """Decide what would go with the recipe's first seed, write it to the output folder, and cut nothing."""
     folder = Path(recipe.output)
     with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
         if (folder / "plan" / "plan.json").exists():
             return load_plan(folder)
-        with _job(recipe, workspace) as job:
-            result = run_seed(job, recipe.seeds[0], _decide_here(workspace), recover_last=False)
-            plan = _plan(job, result)
+        with open_job(recipe, workspace) as job:
+            result = run_seed(job, recipe.seeds[0], workspace.decided, recover_last=False)
+            plan = plan_of(job, result)
             save_plan(plan, folder / "plan")
         workspace.forget()
         return plan
 
 
 def _finish(recipe: Recipe, workspace: Workspace, plan: Plan | None) -> RunRecord:
-    """Run every seed, measure, and write what a run leaves; the record comes last, as the sign that all is there."""
-    assert workspace.folder is not None
-    with _job(recipe, workspace) as job:
+    with open_job(recipe, workspace) as job:
         if plan is not None:
             _check_plan(plan, job)
-        results = run_job(job, plan)
-        first = results[0]
-        made = _plan(job, first)
-        save_plan(made, workspace.folder / "plan")
-        sha256 = ship(job, first, workspace.folder / "bundle")
-        with workspace.stage("evaluate"):
-            record = measure_run(job, results, made, sha256)
-        write_html(record, workspace.folder / "report.html")
-        save_record(record, workspace.folder / RECORD)
+        record, _ = finish(job, plan)
     workspace.forget()
     return record
 
 
+def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResult]]:
+    """Run every seed, measure, and write what a run leaves; the record comes last, as the sign that all is there.
+
+    Without a folder nothing is written.
+    """
+    folder = job.workspace.folder
+    results = run_job(job, plan)
+    made = plan_of(job, results[0])
+    sha256 = ""
+    if folder is not None:
+        save_plan(made, folder / "plan")
+        sha256 = ship(job, results[0], folder / "bundle")
+    with job.workspace.stage("evaluate"):
+        record = measure_run(job, results, made, sha256)
+    if folder is not None:
+        write_html(record, folder / "report.html")
+        save_record(record, folder / RECORD)
+    return record, results
+
+
 def run_job(job: Job, plan: Plan | None = None) -> list[SeedResult]:
     """Return the result of every seed."""
-    decide = _decide_here(job.workspace) if plan is None else _decide_from(plan)
+    decide = job.workspace.decided if plan is None else _decide_from(plan)
     return [run_seed(job, seed, decide) for seed in job.recipe.seeds]
 
 
 def run_seed(job: Job, seed: int, decide: Decide, *, recover_last: bool = True) -> SeedResult:
     """Return the dense and the pruned model of one seed, and what was decided on the way."""
     dense, history = fit_dense(job, seed)
-    histories = {"train": history} if history else {}
+    result = prune_seed(job, seed, dense, decide, recover_last=recover_last)
+    return replace(result, histories={"train": history, **result.histories} if history else result.histories)
+
+
+def prune_seed(job: Job, seed: int, dense: nn.Module, decide: Decide, *, recover_last: bool = True) -> SeedResult:
+    """Return what becomes of a trained model and its data: clean, narrow, prune, recover."""
     example_steps = judge_examples(job, seed, decide)
     train = clean(job.data.train, example_steps)
     feature_steps = judge_features(job, seed, dense, decide)
     candidate = narrow(job, Candidate(dense), feature_steps)
     prune_steps: tuple[Step, ...] = ()
+    histories: dict[str, dict[str, Any]] = {}
     if job.recipe.strategy is not None:
-        candidate, prune_steps, more = prune_model(job, seed, dense, candidate, train, decide, recover_last=recover_last)
-        histories |= more
+        candidate, prune_steps, histories = prune_model(
+            job, seed, dense, candidate, train, decide, recover_last=recover_last
+        )
     elif recover_last:
-        candidate, more = retrain(job, seed, dense, candidate, train)
-        histories |= more
-    steps = (*example_steps, *feature_steps, *prune_steps)
-    return SeedResult(seed, dense, candidate, steps, train, histories)
+        candidate, histories = retrain(job, seed, dense, candidate, train)
+    return SeedResult(seed, dense, candidate, (*example_steps, *feature_steps, *prune_steps), train, histories)
 
 
 @contextmanager
-def _job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
+def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     """Load the data, and say how the model is built."""
     with single_run_settings(recipe.runtime.threads):
         device = pick_device(recipe.runtime.device)
@@ -158,7 +173,8 @@ def _check_fit(job: Job) -> None:
     check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
 
 
-def _plan(job: Job, result: SeedResult) -> Plan:
+def plan_of(job: Job, result: SeedResult) -> Plan:
+    """Return the plan that a seed's decisions make."""
     fingerprints = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(result.seed))}
     return Plan(result.steps, result.seed, job.recipe.model_dump(mode="json"), fingerprints)
 
@@ -174,10 +190,6 @@ def _check_plan(plan: Plan, job: Job) -> None:
             )
 
 
-def _decide_here(workspace: Workspace) -> Decide:
-    return workspace.decided
-
-
 def _decide_from(plan: Plan) -> Decide:
     """Answer every question from the plan, in its order."""
     pending = list(plan.steps)
@@ -190,7 +202,9 @@ def _decide_from(plan: Plan) -> Decide:
             while pending and pending[0].operation != "prune":
                 pending.pop(0)
             if not pending:
-                raise PlanError(f"{name}: the plan has no step left for it; it was made with another schedule, make a new plan")
+                raise PlanError(
+                    f"{name}: the plan has no step left for it; it was made with another schedule, make a new plan"
+                )
             return (pending.pop(0),)
         while pending and pending[0].granularity == kind:
             taken.append(pending.pop(0))

@@ -53,7 +53,8 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     models = {"dense": first.dense, "pruned": first.pruned.model}
     sizes = sizes_on_disk(first)
     cost = {
-        name: {**measure_cost(model, (batch.inputs,)).to_dict(), "size_bytes": sizes[name]} for name, model in models.items()
+        name: {**measure_cost(model, (batch.inputs,)).to_dict(), "size_bytes": sizes[name]}
+        for name, model in models.items()
     }
     for facts in cost.values():
         facts.pop("memory_bytes", None)
@@ -115,7 +116,10 @@ def _gaps(quality: dict[tuple[int, str, str], Any]) -> list[dict[str, Any]]:
         if split == "train":
             for item in gap(train, quality[seed, model, "test"]):
                 facts = item.to_dict()
-                found.append({"seed": seed, "model": model, "metric": facts["name"]} | {k: facts[k] for k in ("value", "low", "high")})
+                found.append(
+                    {"seed": seed, "model": model, "metric": facts["name"]}
+                    | {k: facts[k] for k in ("value", "low", "high")}
+                )
     return found
 
 

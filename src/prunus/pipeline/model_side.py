@@ -182,7 +182,8 @@ def _step(strata: Sequence[Stratum], keep: Sequence[Bools], strategy: Strategy, 
     if strategy.cutoff is not None:
         reason = f"{strategy.criterion}: below the cutoff {strategy.cutoff:g}"
     decisions = tuple(
-        Decision(s.name, s.units, s.saliency, k, np.where(k, "kept", reason).astype(object)) for s, k in zip(strata, keep, strict=True)
+        Decision(s.name, s.units, s.saliency, k, np.where(k, "kept", reason).astype(object))
+        for s, k in zip(strata, keep, strict=True)
     )
     return Step("prune", strategy.granularity, strategy.criterion, decisions, {"round": number})
 
@@ -201,22 +202,29 @@ def _prune_weights(
     names = prunable_weights(model, strategy.exclude)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     if not names:
-        raise RunError(f"{stage}: the model has no weight that may be pruned (excluded: {list(strategy.exclude)}); allow some")
+        raise RunError(
+            f"{stage}: the model has no weight that may be pruned (excluded: {list(strategy.exclude)}); allow some"
+        )
     masks = dict(candidate.masks) or {name: torch.ones(sizes[name], dtype=torch.bool) for name in names}
 
     def compute() -> tuple[Step, ...]:
         strata = score_weights(_evidence(job, model, names, strategy), names, strategy.criterion, seed=seed)
         strata = [
-            replace(_only(stratum, masks[stratum.name].flatten().numpy()), min_units=strategy.min_units) for stratum in strata
+            replace(_only(stratum, masks[stratum.name].flatten().numpy()), min_units=strategy.min_units)
+            for stratum in strata
         ]
-        return (_step(strata, _choose(strata, strategy, fraction, sum(sizes[name] for name in names)), strategy, number),)
+        return (
+            _step(strata, _choose(strata, strategy, fraction, sum(sizes[name] for name in names)), strategy, number),
+        )
 
     (step,) = decide(stage, compute)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     new = {}
     for decision in step.decisions:
         if decision.stratum not in shapes or decision.unit.max(initial=-1) >= sizes[decision.stratum]:
-            raise PlanError(f"the plan prunes {decision.stratum!r}, which this model doesn't have in that size: use the model of the plan")
+            raise PlanError(
+                f"the plan prunes {decision.stratum!r}, which this model doesn't have in that size: use the model of the plan"
+            )
         mask = torch.zeros(sizes[decision.stratum], dtype=torch.bool)
         mask[torch.from_numpy(decision.unit[decision.keep])] = True
         new[decision.stratum] = mask.view(shapes[decision.stratum])
@@ -242,7 +250,9 @@ def _prune_channels(
     graph = prunable_graph(model, inputs, strategy.exclude, seed=seed)
     if not graph.groups:
         reasons = "; ".join(sorted({f"{item.name}: {item.reason}" for item in graph.frozen})[:3])
-        raise RunError(f"{stage}: no group of channels can be pruned ({reasons}); use granularity weight or exclude less")
+        raise RunError(
+            f"{stage}: no group of channels can be pruned ({reasons}); use granularity weight or exclude less"
+        )
     alive = dict(candidate.alive) or {group.name: np.arange(group.size, dtype=np.int64) for group in graph.groups}
     n_original = candidate.n_original or sum(group.size for group in graph.groups)
 

@@ -8,29 +8,39 @@ from typing import Any
 
 from torch import nn
 
-from prunus.pipeline.job import Job, SeedResult
+from prunus.pipeline.job import Candidate, Job, SeedResult
 from prunus.ship import save_bundle, stored_size_bytes
 
-__all__ = ["bundle_folder", "model_fingerprint", "ship"]
+__all__ = ["bundle_folder", "model_fingerprint", "ship", "ship_candidate", "sizes_on_disk"]
 
 
 def ship(job: Job, result: SeedResult, folder: Path) -> str:
     """Write the pruned model of ``result`` to ``folder`` and return the bundle's hash."""
-    data, recipe = job.data, job.recipe
     with job.workspace.stage("ship"):
-        return save_bundle(
-            folder,
-            result.pruned.model,
-            built_by=recipe.model if job.named_builder else None,
-            dense=job.build(result.seed),
-            input_shape=data.source.input_shape,
-            n_outputs=data.train.n_outputs,
-            task=data.train.task,
-            class_names=data.train.class_names,
-            feature_names=data.train.feature_names,
-            scaler=data.scaler,
-            facts={"name": recipe.name, "seed": result.seed, "data": recipe.data.model_dump(mode="json")},
-        )
+        return ship_candidate(job, result.seed, result.pruned, folder)
+
+
+def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> str:
+    """Write a model to ``folder`` and return the bundle's hash.
+
+    Raises:
+        BundleError: the model can't be brought into a bundle.
+        OutputError: the disk is full or the folder can't be written.
+    """
+    data, recipe = job.data, job.recipe
+    return save_bundle(
+        folder,
+        candidate.model,
+        built_by=recipe.model if job.named_builder else None,
+        dense=job.build(seed),
+        input_shape=data.source.input_shape,
+        n_outputs=data.train.n_outputs,
+        task=data.train.task,
+        class_names=data.train.class_names,
+        feature_names=data.train.feature_names,
+        scaler=data.scaler,
+        facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},
+    )
 
 
 def bundle_folder(path: Path) -> Path:

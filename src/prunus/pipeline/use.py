@@ -78,10 +78,14 @@ def _all_examples(config: Data, bundle: Bundle) -> Examples:
 
     found = open_source(config)
     if tuple(found.input_shape) != bundle.input_shape:
-        raise DataError(f"{config.source}: the bundle needs inputs of shape {bundle.input_shape}, got {found.input_shape}")
+        raise DataError(
+            f"{config.source}: the bundle needs inputs of shape {bundle.input_shape}, got {found.input_shape}"
+        )
     unknown = [name for name in found.class_names if name not in bundle.class_names]
     if unknown:
-        raise DataError(f"{config.source}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}")
+        raise DataError(
+            f"{config.source}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}"
+        )
     rows = torch.arange(len(found.ids))
     examples = Examples(found, rows, scaler=bundle.scaler or Scaler.identity())
     if bundle.task == "classification":

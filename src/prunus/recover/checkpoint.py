@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prunus.core.files import atomic_path
 from prunus.core.recipe import Train
+from prunus.core.tensors import save_state
 
 if TYPE_CHECKING:
     from prunus.data import Examples
@@ -70,7 +71,7 @@ class Checkpoint:
         if self.path is None or time.monotonic() - self._saved_at < self.every_s:
             return
         with atomic_path(self.path) as temporary:
-            torch.save({**state, "identity": self.identity}, temporary)
+            save_state({**state, "identity": self.identity}, temporary)
         self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:

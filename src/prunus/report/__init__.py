@@ -1,1 +1,29 @@
-""""""
+"""How is the result of a run told: as a record for machines, as text, as a page?"""
+
+from prunus.report.html import render_html, write_html
+from prunus.report.images import png_data_uri
+from prunus.report.record import RunRecord, load_record, record_json, save_record
+from prunus.report.text import (
+    predictions_csv,
+    print_criteria,
+    print_plan,
+    print_predictions,
+    print_qualities,
+    print_summary,
+)
+
+__all__ = [
+    "RunRecord",
+    "load_record",
+    "png_data_uri",
+    "predictions_csv",
+    "print_criteria",
+    "print_plan",
+    "print_predictions",
+    "print_qualities",
+    "print_summary",
+    "record_json",
+    "render_html",
+    "save_record",
+    "write_html",
+]

@@ -29,6 +29,7 @@ __all__ = [
     "bundle_size_bytes",
     "canonical_json",
     "check_files",
+    "explain",
     "manifest_sha256",
     "manifest_tree",
     "read_manifest",
@@ -150,11 +151,15 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = " ".join(".".join(str(part) for part in first["loc"]).split()) or "manifest"
-        reason = " ".join(first["msg"].removeprefix("Value error, ").split())
-        got = "" if first["type"] == "value_error" else f", got {str(first['input'])[:80]!r}"
-        raise BundleError(f"{path}: {key}: {reason}{got}; fetch or make the bundle anew") from error
+        raise BundleError(f"{path}: {explain(error)}; fetch or make the bundle anew") from error
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first mistake in a manifest in one line: the key, what was expected, what came."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"]) or "manifest"
+    got = "" if first["type"] == "value_error" else f", got {str(first['input'])[:80]!r}"
+    return " ".join(f"{key}: {first['msg'].removeprefix('Value error, ')}{got}".split())
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

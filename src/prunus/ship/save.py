@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from prunus import models
@@ -20,6 +20,7 @@ from prunus.core import recipe
 from prunus.core.errors import BundleError
 from prunus.core.files import atomic_folder, sha256_file, write_json
 from prunus.core.runtime import generator, seeded, versions
+from prunus.core.tensors import save_tensors
 from prunus.ship.bundle import assemble
 from prunus.ship.manifest import (
     FORMAT,
@@ -30,6 +31,7 @@ from prunus.ship.manifest import (
     Manifest,
     canonical_json,
     check_files,
+    explain,
     manifest_sha256,
     manifest_tree,
     read_manifest,
@@ -81,23 +83,26 @@ def save_bundle(
     _check_json(dict(facts or {}), "facts")
     known = versions()
     with atomic_folder(folder) as temporary:
-        save_file(stored, temporary / WEIGHTS)
+        save_tensors(stored, temporary / WEIGHTS)
         size = (temporary / WEIGHTS).stat().st_size
-        manifest = Manifest(
-            format=FORMAT,
-            versions={name: known[name] for name in ("prunus", "torch", "safetensors")},
-            model=BuiltBy(builder=None if built_by is None else built_by.builder, args=args),
-            edits=edits.to_dict(),
-            tensors=tensors,
-            task=task,
-            input_shape=tuple(input_shape),
-            n_outputs=n_outputs,
-            class_names=tuple(class_names),
-            feature_names=tuple(feature_names),
-            scaler=None if scaler is None else scaler.to_dict(),
-            facts=dict(facts or {}),
-            files={WEIGHTS: FileEntry(sha256=sha256_file(temporary / WEIGHTS), size_bytes=size)},
-        )
+        try:
+            manifest = Manifest(
+                format=FORMAT,
+                versions={name: known[name] for name in ("prunus", "torch", "safetensors")},
+                model=BuiltBy(builder=None if built_by is None else built_by.builder, args=args),
+                edits=edits.to_dict(),
+                tensors=tensors,
+                task=task,
+                input_shape=tuple(input_shape),
+                n_outputs=n_outputs,
+                class_names=tuple(class_names),
+                feature_names=tuple(feature_names),
+                scaler=None if scaler is None else scaler.to_dict(),
+                facts=dict(facts or {}),
+                files={WEIGHTS: FileEntry(sha256=sha256_file(temporary / WEIGHTS), size_bytes=size)},
+            )
+        except ValidationError as error:
+            raise BundleError(f"the model can't be bundled with these facts: {explain(error)}") from error
         write_json(temporary / MANIFEST, manifest_tree(manifest))
         _check_comes_back(temporary, model, dense)
         return manifest_sha256(manifest)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import resource
 
 import pytest
 import torch
@@ -141,6 +142,20 @@ def test_a_checkpoint_that_can_t_be_written_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose an output folder"):
         train(make_model(), make_examples(), CONFIGS["adamw"], seed=0, stage="fit", checkpoint=tmp_path / "file" / "c")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_is_an_output_error(tmp_path):
+    """No stand-in: the kernel itself refuses to write more than 300 bytes to a file."""
+    file, before = tmp_path / "c", resource.getrlimit(resource.RLIMIT_FSIZE)
+    Checkpoint(file, "x", every_s=0).save({"epoch": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        with pytest.raises(OutputError, match="no space left to write"):
+            Checkpoint(file, "x", every_s=0).save({"epoch": 2, "model": {"weight": torch.zeros(10_000)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Checkpoint(file, "x", every_s=0).load() == {"epoch": 1, "identity": "x"}
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_watcher_that_forgets_makes_a_resume_start_anew(tmp_path):

@@ -56,6 +56,16 @@ def test_features_that_stand_in_for_each_other_do_not_all_go(examples_of):
     assert found.joint_upper <= CONFIG.tolerance
 
 
+def test_as_many_go_together_as_the_tolerance_allows(examples_of):
+    sign = signs(300, 1)
+    x = sign.repeat(1, 5)
+    # With k of five copies replaced by 0.9 the sum is (5 - k) * sign + 0.9 k: two may go, a third turns the negative ones.
+    model = Formula(lambda x: two_logits(x.sum(dim=1)))
+    found = judge_feature_importance(model, examples_of(x, (sign[:, 0] > 0).long()), CONFIG, fill=torch.full((5,), 0.9))
+    assert found.keep.sum() == 3
+    assert found.joint_drop == 0
+
+
 def test_some_features_stay_in_any_case(examples_of):
     x = signs(100, 4)
     examples = examples_of(x, torch.zeros(100, dtype=torch.int64))

@@ -30,7 +30,7 @@ def test_there_are_never_more_neighbours_than_other_examples():
 
 
 def test_far_from_the_origin_distances_keep_their_digits():
-    rows = torch.tensor([[0.0], [1.0], [2.5], [6.0]]) + 10_000
+    rows = torch.tensor([[0.0], [1.0], [2.5], [6.0]]) + 1_000_000
     assert nearest_neighbours(rows, 1, metric="euclidean").flatten().tolist() == [1, 0, 1, 2]
 
 
@@ -72,6 +72,15 @@ def test_one_of_the_two_is_not_enough(clusters, config):
     examples, probability, embedding = clusters
     (decision,) = suggest_labels(probability, embedding, examples, config).decisions
     assert decision.keep.all()
+
+
+def test_neighbours_vote_by_their_given_labels_and_not_by_what_the_model_says_of_them(clusters):
+    examples, _, embedding = clusters
+    sure = torch.tensor([[0.02, 0.98]]).expand(22, 2)  # the model calls everything 1
+    (decision,) = suggest_labels(
+        sure, embedding, examples, Relabel(confidence=0.9, neighbours=5, agreement=0.6)
+    ).decisions
+    assert np.flatnonzero(~decision.keep).tolist() == [0, 1]
 
 
 def test_exactly_the_asked_share_of_neighbours_is_enough(examples_of):

@@ -175,6 +175,9 @@ def test_chance_is_the_same_for_the_same_seed_and_another_for_another_layer(conv
         np.testing.assert_array_equal(a.saliency, b.saliency)
         assert (a.saliency != c.saliency).any()
     assert first[0].saliency[:10].tolist() != first[1].saliency[:10].tolist()
+    twins = Graph((graph.groups[0], Group("twin", 4, graph.groups[0].members)))
+    one, two = score_channels(twins, evidence, "random")
+    assert (one.saliency != two.saliency).any()
 
 
 def test_what_can_not_be_judged_is_refused(conv):

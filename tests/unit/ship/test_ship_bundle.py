@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import resource
 import shutil
 import sys
 import types
@@ -201,18 +202,53 @@ def test_facts_that_json_can_t_hold_are_refused(build, pruned, options, tmp_path
         save_bundle(tmp_path / "b", pruned, **options | {"facts": facts})
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"class_names": ("a",)}, "3 outputs need as many class_names, got 1"),
+        ({"input_shape": (6, 0)}, "input_shape.1: .*greater than or equal to 1, got '0'"),
+        ({"facts": {1: 2}}, "facts"),
+    ],
+)
+def test_facts_that_don_t_fit_the_model_are_refused_when_saving(build, pruned, options, tmp_path, change, words):
+    dense = build(options["built_by"], input_shape=(6,), n_outputs=3, seed=0)
+    with pytest.raises(BundleError, match=words):
+        save_bundle(tmp_path / "b", pruned, dense=dense, **options | change)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_full_disk_leaves_the_bundle_that_was_there(made, options, monkeypatch):
     def full(tensors, path):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("prunus.ship.save.save_file", full)
+    monkeypatch.setattr("prunus.ship.save.save_tensors", full)
     with torch.no_grad():
         made.model[0].weight.zero_()
     with pytest.raises(OutputError, match="no space left to write"):
         save_bundle(made.folder, made.model, **options)
     assert bundle_sha256(made.folder) == made.sha256
     assert [entry.name for entry in made.folder.parent.iterdir()] == ["bundle"]
+
+
+def test_a_file_that_may_not_grow_leaves_the_bundle_that_was_there(made, options):
+    """No stand-in: the kernel itself refuses to write more than 300 bytes to a file."""
+    with torch.no_grad():
+        made.model[0].weight.add_(1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        with pytest.raises(OutputError, match="no space left to write"):
+            save_bundle(made.folder, made.model, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert bundle_sha256(made.folder) == made.sha256
+    assert [entry.name for entry in made.folder.parent.iterdir()] == ["bundle"]
+
+
+def test_others_may_read_a_bundle(made):
+    assert {oct(path.stat().st_mode & 0o777) for path in made.folder.iterdir()} == {"0o644"}
+    assert oct(made.folder.stat().st_mode & 0o777) == "0o755"
 
 
 def test_a_new_bundle_takes_the_place_of_the_old_one(made, options):

@@ -1,0 +1,252 @@
+"""What does a run say about itself, in numbers?
+
+The record is the one source of the terminal summary and the HTML page. Everything but ``timing`` is the same for the same seed on
+one thread.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prunus.core.errors import PlanError
+from prunus.core.files import write_text
+
+__all__ = [
+    "ClassCount",
+    "ClassScore",
+    "ComparisonRow",
+    "CostRow",
+    "Curve",
+    "DataFacts",
+    "FeatureRow",
+    "FrozenAxis",
+    "GapRow",
+    "LayerCount",
+    "NoiseFacts",
+    "Number",
+    "QualityRow",
+    "RunRecord",
+    "Suspect",
+    "load_record",
+    "record_json",
+    "save_record",
+]
+
+ModelName = Literal["dense", "pruned"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class Number(_Part):
+    """A measurement with its interval; None where there is nothing to measure."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    unit: str = ""
+    higher_is_better: bool | None = None
+
+
+class NoiseFacts(_Part):
+    """How well labels that were flipped on purpose were found: ``n_found`` were relabelled or removed, ``n_repaired`` got their own back."""
+
+    n_flipped: int
+    n_found: int
+    n_repaired: int
+
+
+class DataFacts(_Part):
+    """The data set and its split."""
+
+    source: str
+    task: Literal["classification", "regression"]
+    class_names: list[str]
+    input_shape: list[int]
+    n: dict[str, int]
+    n_duplicates: int
+    duplicates: list[str]
+    noise: NoiseFacts | None
+
+
+class ClassScore(_Part):
+    """One class on one split."""
+
+    name: str
+    support: int
+    precision: Number
+    recall: Number
+    f1: Number
+
+
+class QualityRow(_Part):
+    """One model of one seed on one split."""
+
+    seed: int
+    model: ModelName
+    split: Literal["train", "test"]
+    metrics: list[Number]
+    per_class: list[ClassScore]
+    confusion: list[list[int]] | None
+
+
+class GapRow(_Part):
+    """Train minus test."""
+
+    seed: int
+    model: ModelName
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class ComparisonRow(_Part):
+    """Dense against pruned on the test examples, over all seeds."""
+
+    metric: str
+    dense: float
+    pruned: float
+    difference: Number
+    dense_deviation: float | None
+    pruned_deviation: float | None
+    n_seeds: int
+    verdict: Literal["better", "worse", "no measurable difference"]
+    method: str
+
+
+class CostRow(_Part):
+    """What one model costs; ``size_bytes`` are its weights on disk."""
+
+    parameters: int
+    nonzero_parameters: int
+    macs: int
+    size_bytes: int
+
+
+class LayerCount(_Part):
+    """Units of one layer (or group of coupled layers)."""
+
+    name: str
+    granularity: str
+    before: int
+    after: int
+
+
+class ClassCount(_Part):
+    """Training examples of one class."""
+
+    name: str
+    before: int
+    removed: int
+    relabelled: int
+
+
+class FeatureRow(_Part):
+    """One input feature."""
+
+    name: str
+    importance: float
+    kept: bool
+
+
+class Suspect(_Part):
+    """A training example whose label is doubtful."""
+
+    id: str
+    given: str
+    suggested: str | None
+    score: float
+    action: Literal["relabelled", "removed"]
+    image: str | None
+
+
+class FrozenAxis(_Part):
+    """What couldn't be pruned, and why."""
+
+    name: str
+    size: int
+    reason: str
+
+
+class Curve(_Part):
+    """One training, epoch by epoch."""
+
+    loss: list[float]
+    accuracy: list[float]
+
+
+class RunRecord(_Part):
+    """Everything that a run found out."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    seeds: list[int]
+    fingerprints: dict[str, str]
+    data: DataFacts
+    quality: list[QualityRow]
+    gaps: list[GapRow]
+    comparison: list[ComparisonRow]
+    class_changes: list[Number]
+    cost: dict[ModelName, CostRow]
+    layers: list[LayerCount]
+    classes: list[ClassCount]
+    features: list[FeatureRow]
+    suspects: list[Suspect]
+    frozen: list[FrozenAxis]
+    kind: Literal["eager", "graph"]
+    notes: list[str]
+    curves: dict[str, Curve]
+    timing: dict[str, Any] = Field(description="the only part that differs between two equal runs")
+
+    def ratio(self, what: str) -> float:
+        """Return how many times less of ``what`` (a field of the cost) the pruned model has."""
+        return float(getattr(self.cost["dense"], what)) / max(float(getattr(self.cost["pruned"], what)), 1.0)
+
+    def mean(self, model: ModelName, split: str, metric: str) -> float:
+        """Return a metric's mean over the seeds."""
+        found = [
+            number.value
+            for row in self.quality
+            if (row.model, row.split) == (model, split)
+            for number in row.metrics
+            if number.name == metric and number.value is not None
+        ]
+        return sum(found) / len(found)
+
+
+def record_json(record: RunRecord) -> str:
+    """Return the text of ``record.json``."""
+    return record.model_dump_json(indent=2) + "\n"
+
+
+def save_record(record: RunRecord, path: Path) -> None:
+    """Write the record in one step."""
+    write_text(path, record_json(record))
+
+
+def load_record(path: Path) -> RunRecord:
+    """Return the record of a finished run.
+
+    Raises:
+        PlanError: there is none, or it isn't one that this version knows.
+    """
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise PlanError(
+            f"no record at {path}: a run has one when it is finished; go on with `prunus run RECIPE --resume`"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise PlanError(
+            f"{path}: {key}: {first['msg']}; it was damaged or written by another version of prunus"
+        ) from error

@@ -1,0 +1,171 @@
+"""How does a result read on a terminal, and when it is piped?"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prunus.report.record import Number, RunRecord
+from prunus.report.words import amount, difference, headline, size, times, value, with_interval
+
+__all__ = ["predictions_csv", "print_criteria", "print_plan", "print_predictions", "print_qualities", "print_summary"]
+
+_COLOURS = {"better": "green", "worse": "red", "no measurable difference": "cyan"}
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(Text(column, style="dim"), justify="left" if number < left else "right")
+    return table
+
+
+def print_summary(record: RunRecord, console: Console) -> None:
+    """Print what a run achieved."""
+    console.print()
+    console.print(Text(headline(record), style=f"bold {_COLOURS[record.comparison[0].verdict]}"))
+    console.print()
+    console.print(_quality_table(record))
+    console.print()
+    console.print(_cost_table(record))
+    for line in _removals(record):
+        console.print(Text(line))
+    for note in record.notes:
+        console.print(Text(f"note: {note}", style="dim"))
+    console.print()
+
+
+def _quality_table(record: RunRecord) -> Table:
+    n = len(record.seeds)
+    title = f"Quality (mean over {n} seeds)" if n > 1 else "Quality (one seed: says nothing about other seeds)"
+    table = _table(
+        title, "", "dense train", "dense test", "pruned train", "pruned test", "pruned - dense (95 %)", "", left=1
+    )
+    for row in record.comparison:
+        cells = [
+            value(row.metric, record.mean(model, split, row.metric))
+            for model in ("dense", "pruned")
+            for split in ("train", "test")
+        ]
+        mark = Text(row.verdict, style=_COLOURS[row.verdict])
+        table.add_row(row.metric, *cells, difference(row.metric, row.difference), mark)
+    return table
+
+
+def _cost_table(record: RunRecord) -> Table:
+    dense, pruned = record.cost["dense"], record.cost["pruned"]
+    table = _table("Cost", "", "dense", "pruned", "ratio")
+    table.add_row("parameters", amount(dense.parameters), amount(pruned.parameters), times(record.ratio("parameters")))
+    if pruned.nonzero_parameters < 0.99 * pruned.parameters:
+        row = (amount(dense.nonzero_parameters), amount(pruned.nonzero_parameters))
+        table.add_row("  not zero", *row, times(record.ratio("nonzero_parameters")))
+    table.add_row("MACs per example", amount(dense.macs), amount(pruned.macs), times(record.ratio("macs")))
+    table.add_row("weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes")))
+    latency = record.timing.get("latency")
+    if latency and latency.get("speedup"):
+        times_ms = {name: item["value"] for name, item in latency["milliseconds"].items()}
+        speedup = latency["speedup"]
+        said = f"{times(speedup['value'])} ({times(speedup['low'])} to {times(speedup['high'])})"
+        name = f"latency, batch of {latency['batch_size']}, {latency['runtime']}"
+        table.add_row(name, f"{times_ms['dense']:.2f} ms", f"{times_ms['pruned']:.2f} ms", said)
+    return table
+
+
+def _removals(record: RunRecord) -> list[str]:
+    lines = []
+    units: dict[str, list[int]] = {}
+    for layer in record.layers:
+        before_after = units.setdefault(layer.granularity, [0, 0])
+        before_after[0] += layer.before
+        before_after[1] += layer.after
+    for granularity, (before, after) in units.items():
+        lines.append(f"{granularity}s: {amount(after)} of {amount(before)} kept in {len(record.layers)} groups")
+    removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
+    if removed or relabelled:
+        total = sum(c.before for c in record.classes)
+        lines.append(
+            f"training examples: {amount(removed)} of {amount(total)} removed, {amount(relabelled)} relabelled"
+        )
+    if record.data.noise is not None:
+        noise = record.data.noise
+        lines.append(
+            f"labels flipped on purpose: {noise.n_found} of {noise.n_flipped} found, {noise.n_repaired} repaired"
+        )
+    if record.features:
+        kept = sum(f.kept for f in record.features)
+        lines.append(f"input features: {kept} of {len(record.features)} kept")
+    if record.kind == "graph":
+        lines.append("the pruned model is the traced computation, not the original class (see the notes)")
+    if any(layer.granularity == "weight" for layer in record.layers):
+        lines.append("single weights that are zero save bytes, not time: dense kernels multiply by them all the same")
+    return lines
+
+
+def print_plan(summary: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print what a plan would do, per step and stratum."""
+    for number, step in enumerate(summary, start=1):
+        what = f"{number}. {step['operation']} {step['granularity']}s by {step['criterion']}"
+        table = _table(f"{what}: {amount(step['kept'])} of {amount(step['units'])} stay", "", "units", "stay", "go")
+        for stratum in step["strata"]:
+            gone = stratum["units"] - stratum["kept"]
+            table.add_row(stratum["name"], amount(stratum["units"]), amount(stratum["kept"]), amount(gone))
+        console.print(table)
+        console.print()
+
+
+def print_qualities(result: Mapping[str, Any], console: Console) -> None:
+    """Print the quality and the cost of one bundle."""
+    splits = result["splits"]
+    table = _table(str(result["bundle"]), "", *(f"{name} (95 %)" for name in splits))
+    rows = {name: [Number.model_validate(m) for m in quality["metrics"]] for name, quality in splits.items()}
+    for position, metric in enumerate(next(iter(rows.values()))):
+        table.add_row(metric.name, *(with_interval(metric.name, numbers[position]) for numbers in rows.values()))
+    console.print(table)
+    for name, quality in splits.items():
+        if quality["per_class"]:
+            console.print()
+            table = _table(f"per class, {name}", "", "examples", "precision", "recall", "F1")
+            for item in quality["per_class"]:
+                cells = (value("f1", item[part]["value"]) for part in ("precision", "recall", "f1"))
+                table.add_row(item["name"], amount(item["support"]), *cells)
+            console.print(table)
+    cost = result["cost"]
+    console.print()
+    console.print(
+        f"{amount(cost['parameters'])} parameters, {amount(cost['macs'])} MACs per example, {size(cost['size_bytes'])} on disk",
+        highlight=False,
+    )
+
+
+def print_predictions(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print predictions as a table."""
+    if not rows:
+        console.print("no examples")
+        return
+    table = _table("", *rows[0], left=2)
+    for row in rows:
+        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+    console.print(table)
+
+
+def predictions_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return predictions as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def print_criteria(rows: Sequence[Mapping[str, str]], console: Console) -> None:
+    """Print the criteria that a recipe may name."""
+    table = _table("", "name", "where", "judges", "what it keeps", "source", left=5)
+    for row in rows:
+        table.add_row(row["name"], row["section"], row["judges"], row["summary"], row["reference"])
+    console.print(table)

@@ -1,0 +1,99 @@
+"""How is a number said: with its unit, few digits, and what it means?"""
+
+from __future__ import annotations
+
+from prunus.report.record import ComparisonRow, Number, RunRecord
+
+__all__ = ["SHARES", "amount", "difference", "headline", "size", "times", "value", "verdict"]
+
+SHARES = ("accuracy", "precision", "recall", "f1", "balanced")
+"""Metrics that start so are shares, and are said in percent."""
+
+
+def is_share(name: str) -> bool:
+    """Tell whether a metric is a share of 1."""
+    return name.startswith(SHARES)
+
+
+def value(name: str, number: float | None) -> str:
+    """Return a metric's value in words.
+
+    >>> value("accuracy", 0.97834), value("rmse", 12.3456), value("r2", None)
+    ('97.8 %', '12.35', '–')
+    """
+    if number is None:
+        return "–"
+    return f"{100 * number:.1f} %" if is_share(name) else f"{number:.4g}"
+
+
+def with_interval(name: str, number: Number) -> str:
+    """Return a value with its interval."""
+    return f"{value(name, number.value)} ({value(name, number.low)} to {value(name, number.high)})"
+
+
+def difference(name: str, number: Number) -> str:
+    """Return a signed difference with its interval; of shares in points."""
+    if number.value is None or number.low is None or number.high is None:
+        return "–"
+    scale, unit, digits = (100, " points", 1) if is_share(name) else (1, "", 3)
+    said = [f"{scale * x:+.{digits}f}" for x in (number.value, number.low, number.high)]
+    return f"{said[0]}{unit} ({said[1]} to {said[2]})"
+
+
+def times(ratio: float) -> str:
+    """Return a ratio.
+
+    >>> times(5.8381), times(0.97), times(123.4)
+    ('5.8x', '0.97x', '123x')
+    """
+    return f"{ratio:.0f}x" if ratio >= 100 else f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2f}x"
+
+
+def amount(number: float) -> str:
+    """Return a count with thousands separated by thin spaces, or in millions.
+
+    >>> amount(94186), amount(1_234_567_890)
+    ('94\u2009186', '1.23 G')
+    """
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e7, "M")):
+        if number >= limit:
+            return f"{number / (1e6 if unit == 'M' else limit):.3g} {unit}"
+    return f"{number:,.0f}".replace(",", "\u2009")
+
+
+def size(n_bytes: float) -> str:
+    """Return a size in bytes.
+
+    >>> size(512), size(380_000), size(2_500_000_000)
+    ('512 B', '380 kB', '2.5 GB')
+    """
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n_bytes >= limit:
+            return f"{n_bytes / limit:.3g} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def verdict(row: ComparisonRow) -> str:
+    """Return what the comparison of one metric says."""
+    seeds = f"{row.n_seeds} seed{'s' if row.n_seeds > 1 else ''}"
+    return (
+        f"test {row.metric} {value(row.metric, row.pruned)} against {value(row.metric, row.dense)} dense: {row.verdict}, "
+        f"{difference(row.metric, row.difference)}, {seeds}"
+    )
+
+
+def headline(record: RunRecord) -> str:
+    """Return the result of a run in one sentence."""
+    parts = []
+    for what, words in (("macs", "fewer MACs"), ("size_bytes", "smaller on disk")):
+        if abs(record.ratio(what) - 1) > 0.005:
+            parts.append(f"{times(record.ratio(what))} {words}")
+    speedup = (record.timing.get("latency") or {}).get("speedup")
+    if speedup and speedup["value"] and parts:
+        word = "faster" if speedup["value"] >= 1 else "the speed"
+        parts.append(f"{times(speedup['value'])} {word}")
+    gone = sum(item.removed for item in record.classes)
+    if gone and not parts:
+        parts.append(f"{amount(gone)} training examples fewer")
+    start = ", ".join(parts) if parts else "the same size"
+    return f"{start}; {verdict(record.comparison[0])}"
