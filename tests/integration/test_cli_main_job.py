@@ -12,6 +12,7 @@ import pytest
 
 from prunus.cli.app import invoke
 from prunus.core.plan_file import load_plan, plan_summary
+from prunus.core.recipe_file import parse_yaml
 from prunus.ship import bundle_sha256
 
 
@@ -30,7 +31,12 @@ FULL = {
         "relabel": {"confidence": 0.5, "neighbours": 5, "agreement": 0.6},
         "remove": [{"criterion": "aum", "keep_fraction": 0.95}, {"criterion": "el2n", "keep_fraction": 0.8}],
     },
-    "strategy": {"criterion": "taylor", "granularity": "channel", "keep_fraction": 0.5, "schedule": {"kind": "cubic", "rounds": 2}},
+    "strategy": {
+        "criterion": "taylor",
+        "granularity": "channel",
+        "keep_fraction": 0.5,
+        "schedule": {"kind": "cubic", "rounds": 2},
+    },
     "seeds": [0, 1],
 }
 
@@ -52,13 +58,15 @@ def test_a_run_leaves_everything_it_promises(small_recipe, capsys):
         json.loads(line)
     page = (out / "report.html").read_text()
     assert "<html" in page
-    assert "src=\"http" not in page
-    assert "href=\"http" not in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
     assert sorted(p.name for p in (out / "bundle").iterdir()) == ["manifest.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("granularity", ["weight", "channel"])
-@pytest.mark.parametrize("criterion", ["magnitude_l1", "magnitude_l2", "gradient", "taylor", "l1", "bn_scale", "random"])
+@pytest.mark.parametrize(
+    "criterion", ["magnitude_l1", "magnitude_l2", "gradient", "taylor", "l1", "bn_scale", "random"]
+)
 def test_every_strategy_runs_and_keeps_what_it_was_asked_to(small_recipe, criterion, granularity):
     if (criterion, granularity) == ("bn_scale", "weight"):
         pytest.skip("a scale belongs to a channel")
@@ -90,9 +98,11 @@ def test_plan_then_apply_is_run(small_recipe):
 
 def test_a_plan_for_other_data_is_refused(small_recipe, capsys):
     assert invoke(["plan", str(small_recipe()), "--quiet"]) == 0
-    assert invoke(["apply", "out/plan", "--quiet", "-o", "data.split.seed=1"]) == 0 or True
-    assert invoke(["apply", "out/plan", "--quiet", "-o", "data.source=sklearn:wine", "-o", "output=x"]) == 6
+    other = ["-o", "data.source=sklearn:wine", "-o", "model={builder: mlp}", "-o", "output=x"]
+    assert invoke(["apply", "out/plan", "--quiet", *other]) == 6
     assert "made for other data" in capsys.readouterr().err
+    assert invoke(["apply", "out/plan", "--quiet", "-o", "model.args.width=9", "-o", "output=y"]) == 6
+    assert "made for other model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("delay_stages", [1, 3, 5])
@@ -100,7 +110,9 @@ def test_killed_and_resumed_is_never_killed(small_recipe, tmp_path, delay_stages
     recipe = small_recipe(**{**FULL, "train": {"epochs": 6}, "recovery": {"method": "distil", "epochs": 4}})
     assert invoke(["run", str(recipe), "--quiet", "-o", "output=whole"]) == 0
     command = [sys.executable, "-m", "prunus", "run", str(recipe), "-o", "output=killed", "--resume"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     log = tmp_path / "killed" / "log.jsonl"
     deadline = time.monotonic() + 120
     # Kill in the middle of a stage: as soon as the given number of stages has ended.
@@ -142,7 +154,7 @@ def test_a_bundle_predicts_and_evaluates_and_a_report_is_made_anew(small_recipe,
     import numpy as np
     from sklearn.datasets import load_digits
 
-    assert invoke(["run", str(small_recipe()), "--quiet"]) == 0
+    assert invoke(["run", str(small_recipe(train={"epochs": 6}, recovery={"epochs": 3})), "--quiet"]) == 0
     images, labels = load_digits(return_X_y=True)
     np.savez("some.npz", inputs=images[:20].reshape(-1, 1, 8, 8).astype(np.float32))
     capsys.readouterr()
@@ -166,7 +178,7 @@ def test_features_that_hardly_matter_leave_the_first_layer(small_recipe):
         "data": {"source": "sklearn:breast_cancer", "split": {"validation": 0.3, "calibration": 0.1, "test": 0.2}},
         "model": {"builder": "mlp", "args": {"width": 16}},
         "train": {"epochs": 5},
-        "features": {"repeats": 3, "tolerance": 0.02},
+        "features": {"repeats": 3, "tolerance": 0.05},
     }
     assert invoke(["run", str(small_recipe(**sections)), "--quiet"]) == 0
     plan = load_plan(Path("out"))
@@ -191,10 +203,8 @@ def test_help_answers_without_torch():
 
 def test_the_schema_is_a_schema_that_the_examples_fit(capsys):
     import jsonschema
-    import yaml
 
     assert invoke(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     for path in (Path(__file__).parents[2] / "examples").glob("*.yaml"):
-        tree = yaml.safe_load(path.read_text().replace("e-3", "e-3").replace(": 2e-3", ": 0.002").replace(": 5e-3", ": 0.005").replace(": 3e-3", ": 0.003"))
-        jsonschema.validate(tree, schema)
+        jsonschema.validate(parse_yaml(path.read_text(), str(path)), schema)

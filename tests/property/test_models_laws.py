@@ -23,7 +23,9 @@ ARGUMENTS = {
     "cnn": st.fixed_dictionaries(
         {"depth": st.integers(1, 4), "width": st.integers(1, 5), "pool": st.sampled_from(["average", "flatten"])}
     ),
-    "resnet": st.fixed_dictionaries({"stages": st.integers(1, 3), "width": st.integers(1, 5), "blocks": st.integers(1, 2)}),
+    "resnet": st.fixed_dictionaries(
+        {"stages": st.integers(1, 3), "width": st.integers(1, 5), "blocks": st.integers(1, 2)}
+    ),
 }
 
 
@@ -65,7 +67,9 @@ def test_a_damaged_weight_file_is_loaded_whole_or_not_at_all(data):
         content = bytearray(path.read_bytes())
         for _ in range(data.draw(st.integers(1, 3))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-        path.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content))
+        path.write_bytes(
+            bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
+        )
         try:
             load_weights(model, path)
         except WeightsError as error:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from prunus.core.recipe import Recipe
 
 __all__ = ["app", "invoke"]
+
+# Newer versions of typer carry their own click: take the root of usage errors from what typer itself raises.
+_UsageError = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="prunus",
@@ -102,7 +104,7 @@ def plan(
     if as_json:
         typer.echo(json.dumps({"plan": str(Path(config.output) / "plan"), "steps": plan_summary(made)}, indent=2))
     else:
-        print_plan(plan_summary(made), Console())
+        print_plan(plan_summary(made), _stdout())
         typer.echo(
             f"plan written to {Path(config.output) / 'plan'}: review it, then `prunus apply {Path(config.output) / 'plan'}`"
         )
@@ -149,7 +151,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(result, indent=2, default=_plain))
     else:
-        print_qualities(result, Console())
+        print_qualities(result, _stdout())
 
 
 @app.command()
@@ -187,7 +189,7 @@ def predict(
     elif as_json:
         typer.echo(json.dumps(rows, indent=2, default=_plain))
     elif sys.stdout.isatty():
-        print_predictions(rows, Console())
+        print_predictions(rows, _stdout())
     else:
         typer.echo(predictions_csv(rows), nl=False)
 
@@ -202,7 +204,7 @@ def criteria(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        print_criteria(rows, Console())
+        print_criteria(rows, _stdout())
 
 
 @app.command()
@@ -221,10 +223,10 @@ def invoke(arguments: list[str]) -> int:
     try:
         code = app(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except _UsageError as error:
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("stopped: what is done is kept; add --resume to go on", err=True)
         return 130
     except BrokenPipeError:
@@ -262,7 +264,7 @@ def _load(recipe: Path, overrides: list[str] | None) -> Recipe:
 def _display(quiet: bool) -> Iterator[Display]:
     from prunus.cli.progress import Display
 
-    with Display(Console(stderr=True), quiet=quiet) as display:
+    with Display(Console(stderr=True, soft_wrap=True), quiet=quiet) as display:
         yield display
 
 
@@ -272,9 +274,14 @@ def _print_record(record: Any, folder: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(record_json(record), nl=False)
     else:
-        print_summary(record, Console())
+        print_summary(record, _stdout())
         typer.echo(f"report {folder / 'report.html'}  ·  bundle {folder / 'bundle'}  ·  plan {folder / 'plan'}")
 
 
 def _plain(value: Any) -> Any:
     return value.to_dict() if hasattr(value, "to_dict") else str(value)
+
+
+def _stdout() -> Console:
+    """Return where results go; a pipe has no width of its own, so it gets one that holds the tables."""
+    return Console() if sys.stdout.isatty() else Console(width=132)

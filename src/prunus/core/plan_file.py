@@ -154,7 +154,7 @@ def _read_steps(summaries: list[dict[str, Any]], table: pa.Table) -> tuple[Step,
         for stratum in summary["strata"]:
             rows = table.slice(offset, stratum["units"])
             offset += stratum["units"]
-            decisions.append(_decision(stratum["name"], rows))
+            decisions.append(_decision(stratum["name"], rows, repairs=summary["operation"] in ("relabel", "replace")))
         steps.append(
             Step(
                 summary["operation"],
@@ -167,13 +167,19 @@ def _read_steps(summaries: list[dict[str, Any]], table: pa.Table) -> tuple[Step,
     return tuple(steps)
 
 
-def _decision(stratum: str, rows: pa.Table) -> Decision:
+def _decision(stratum: str, rows: pa.Table, *, repairs: bool) -> Decision:
+    """Return one stratum; a step that repairs values has them even where nothing was repaired."""
+
     def column(name: str) -> Any:
         return rows[name].combine_chunks()
 
-    def optional(name: str, kind: Any) -> Any:
+    def optional(name: str, kind: Any, *, always: bool = False) -> Any:
         values = column(name)
-        return None if values.null_count == len(values) else values.to_numpy(zero_copy_only=False).astype(kind)
+        return (
+            None
+            if values.null_count == len(values) and not always
+            else values.to_numpy(zero_copy_only=False).astype(kind)
+        )
 
     return Decision(
         stratum=stratum,
@@ -183,6 +189,6 @@ def _decision(stratum: str, rows: pa.Table) -> Decision:
         reason=np.array(column("reason").to_pylist(), dtype=object),
         round=optional("round", np.int64),
         label=optional("label", object),
-        before=optional("before", np.float64),
-        after=optional("after", np.float64),
+        before=optional("before", np.float64, always=repairs),
+        after=optional("after", np.float64, always=repairs),
     )

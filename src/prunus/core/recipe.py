@@ -155,7 +155,10 @@ class Features(Section):
 
     repeats: Annotated[int, Field(ge=3)] = Field(10, description="permutations per feature")
     confidence: Fraction = Field(0.95, description="of the upper bound that must not exceed the tolerance")
-    tolerance: NonNegative = Field(0.002, description="loss of accuracy (or of R²) that counts as zero")
+    tolerance: NonNegative = Field(
+        0.01,
+        description="loss of accuracy (or of R²) that counts as zero; n validation examples can show no less than about 1.6 / n",
+    )
     min_features: Count = 1
 
 

@@ -70,7 +70,7 @@ class Scaler:
         deviation = (squares / max(count, 1.0)).sqrt().float()
         # A deviation that float32 can't hold is as good as none.
         return cls(
-            torch.where(constant, low, mean).float(),
+            mean.float(),
             torch.where(
                 constant | (deviation < torch.finfo(torch.float32).tiny), torch.ones_like(deviation), deviation
             ),

@@ -30,6 +30,7 @@ MAX_CATEGORIES = 50
 """A text column with more different values than this is refused as a feature."""
 
 ID = "id"
+_CSV_BLOCK_BYTES = 16 << 20  # one row may be as long as this
 
 
 def read_table(path: Path, arguments: Mapping[str, Any] | None = None) -> pa.Table:
@@ -59,12 +60,10 @@ def read_table(path: Path, arguments: Mapping[str, Any] | None = None) -> pa.Tab
 
 
 def _read_csv(path: Path, delimiter: str) -> pa.Table:
-    # One block, as far as that is possible: a column's type is inferred from the first block alone.
-    block = min(max(path.stat().st_size + 1, 1 << 16), 1 << 30)
     try:
         return pa.csv.read_csv(
             path,
-            read_options=pa.csv.ReadOptions(block_size=block, use_threads=False),
+            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         )
     except pa.ArrowInvalid as error:

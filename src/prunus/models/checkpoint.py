@@ -27,6 +27,15 @@ _GETS = ("BINGET", "LONG_BINGET", "GET")
 _INTEGERS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "INT", "LONG")
 _TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE")
 _MAX_PICKLE_BYTES = 256 << 20
+_BYTES = {
+    1: ("Byte", "Char", "Bool"),
+    2: ("Half", "BFloat16", "Short"),
+    4: ("Float", "Int"),
+    8: ("Double", "Long", "ComplexFloat"),
+    16: ("ComplexDouble",),
+}
+_ELEMENT_BYTES = {f"torch {name}Storage": size for size, names in _BYTES.items() for name in names}
+_ELEMENT_BYTES["torch.storage UntypedStorage"] = 1
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -136,7 +145,9 @@ def declared_storages(program: bytes, path: Path) -> Iterator[tuple[str, str, in
                 window = [("", None)]
             else:
                 window.append((name, argument))
-    except (ValueError, EOFError, IndexError, KeyError, UnicodeDecodeError) as error:
+    except WeightsError:
+        raise
+    except (ValueError, EOFError, IndexError, KeyError) as error:
         raise WeightsError(f"{path}: this .pt file is damaged: its pickle can't be followed") from error
 
 
@@ -160,11 +171,6 @@ def _storage(window: list[tuple[str, Any]], path: Path) -> tuple[str, str, int]:
 
 def _element_size(kind: str, path: Path) -> int:
     """Return the bytes per element of a storage type as pickled, ``torch FloatStorage``."""
-    module, _, name = kind.partition(" ")
-    if module == "torch.storage" and name == "UntypedStorage":
-        return 1
-    storage = getattr(torch, name, None) if module == "torch" and name.endswith("Storage") else None
-    dtype = getattr(storage, "dtype", None)
-    if not isinstance(dtype, torch.dtype):
+    if kind not in _ELEMENT_BYTES:
         raise WeightsError(f"{path}: refused, unknown storage type {kind!r}")
-    return dtype.itemsize
+    return _ELEMENT_BYTES[kind]

@@ -43,6 +43,10 @@ def judge_features(job: Job, seed: int, dense: nn.Module, decide: Decide) -> tup
         fill = _fill(job.data)
         found = judge_feature_importance(dense, job.data.validation, config, fill=fill, seed=seed)
         decision = found.decision(job.data.train.feature_names, fill)
+        if found.keep.all():
+            n = len(job.data.validation)
+            text = f"no feature is shown to matter less than {config.tolerance:g} with {n} validation examples; raise features.tolerance"
+            job.workspace.note(stage, text)
         settings = {"joint_drop": found.joint_drop, "joint_upper": found.joint_upper}
         return (Step("replace", "feature", "permutation_importance", (decision,), settings),)
 

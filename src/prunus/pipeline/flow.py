@@ -20,15 +20,17 @@ from prunus.core.recipe import Recipe
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
 from prunus.data import prepare
-from prunus.models import build, check_outputs
+from prunus.evaluate import check_metrics
+from prunus.models import build, check_outputs, load_weights
 from prunus.pipeline.data_side import clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
-from prunus.pipeline.model_side import fit_dense, prune_model, recover, retrain
+from prunus.pipeline.model_side import check_exclude, fit_dense, prune_model, retrain
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.report import RunRecord, load_record, save_record, write_html
+from prunus.score import check_criterion, example_criteria
 
 __all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
 
@@ -156,8 +158,11 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
             workspace.note("load data", note)
 
         def fresh(seed: int) -> nn.Module:
-            source = data.source
-            return build(recipe.model, input_shape=source.input_shape, n_outputs=data.train.n_outputs, seed=seed)
+            shape = data.source.input_shape
+            model = build(recipe.model, input_shape=shape, n_outputs=data.train.n_outputs, seed=seed)
+            if recipe.model.weights is not None:
+                load_weights(model, recipe.model.weights)
+            return model
 
         train_dense = recipe.model.weights is None and recipe.train.epochs > 0
         job = Job(recipe, data, fresh, train_dense, workspace, device)
@@ -166,10 +171,16 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
 
 
 def _check_fit(job: Job) -> None:
-    """Find out that the model doesn't fit the data before anything is trained."""
-    data = job.data
+    """Find out that the recipe doesn't fit the data or the model before anything is trained."""
+    data, recipe = job.data, job.recipe
+    check_metrics(recipe.evaluation.metrics, data.train.task)
+    if recipe.strategy is not None:
+        check_criterion(recipe.strategy.criterion, recipe.strategy.granularity)
+    for remove in recipe.examples.remove if recipe.examples is not None else ():
+        example_criteria[remove.criterion]
     batch = next(iter(data.calibration.batches(2)))
-    model = job.build(job.recipe.seeds[0]).to(job.device)
+    model = job.build(recipe.seeds[0]).to(job.device)
+    check_exclude(model, recipe.strategy.exclude if recipe.strategy is not None else ())
     check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.apply import Masks, shrink
-from prunus.core.errors import PlanError, RunError
+from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import Recovery, Strategy, Train
 from prunus.core.types import Bools, Decision, Ints, Step, Stratum
 from prunus.data import Examples
@@ -26,7 +26,7 @@ from prunus.recover import History, Loss, default_loss, distillation_loss, spars
 from prunus.score import criteria, gather, norm_scales, prunable_weights, score_channels, score_weights
 from prunus.select import keep_fractions, select
 
-__all__ = ["fit_dense", "prunable_graph", "prune_model", "recover", "retrain"]
+__all__ = ["check_exclude", "fit_dense", "prunable_graph", "prune_model", "recover", "retrain"]
 
 
 def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -61,8 +61,25 @@ def history_facts(history: History) -> dict[str, Any]:
 def prunable_graph(model: nn.Module, inputs: tuple[Tensor, ...], exclude: Sequence[str], *, seed: int) -> AxisGraph:
     """Return the certified groups of ``model`` without those that a name pattern excludes."""
     graph = certify(model, inputs, analyze(model, inputs), seed=seed)
-    groups = tuple(group for group in graph.groups if not _excluded(group, exclude))
+    groups = tuple(group for group in graph.groups if not _excluded(group, wide(exclude)))
     return replace(graph, groups=groups)
+
+
+def wide(exclude: Sequence[str]) -> tuple[str, ...]:
+    """Return name patterns that also fit a model whose input features were cut (it lies in ``inner``)."""
+    return (*exclude, *(f"inner.{pattern}" for pattern in exclude))
+
+
+def check_exclude(model: nn.Module, exclude: Sequence[str]) -> None:
+    """Refuse a pattern that fits no name: it would protect nothing.
+
+    Raises:
+        RecipeError: it names the pattern and some names.
+    """
+    names = [name for name, _ in (*model.named_modules(), *model.named_parameters()) if name]
+    for pattern in exclude:
+        if not fnmatch.filter(names, pattern):
+            raise RecipeError(f"strategy.exclude: {pattern!r} fits no layer or parameter; {near(pattern, names[:60])}")
 
 
 def _excluded(group: Group, patterns: Sequence[str]) -> bool:
@@ -138,7 +155,7 @@ def retrain(
 
 def _recovery_loss(config: Recovery, dense: nn.Module, examples: Examples) -> Loss:
     base = default_loss(examples.task, config.label_smoothing)
-    return base if config.method == "fine_tune" else distillation_loss(dense, config.distil, base)
+    return base if config.method == "fine_tune" else distillation_loss(dense, config.distil, base, examples=examples)
 
 
 def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, examples: Examples) -> dict[str, Any]:
@@ -146,7 +163,7 @@ def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, example
     groups: tuple[Group, ...] = ()
     if strategy.granularity == "channel":
         groups = prunable_graph(model, job.trace_inputs, strategy.exclude, seed=seed).groups
-    names = prunable_weights(model, strategy.exclude)
+    names = prunable_weights(model, wide(strategy.exclude))
     penalty = sparsity_step(
         model, kind=criteria[strategy.criterion].regularizer, names=names, groups=groups, strength=strategy.l1_strength
     )
@@ -199,7 +216,7 @@ def _prune_weights(
     number: int,
 ) -> tuple[Candidate, Step]:
     model = candidate.model
-    names = prunable_weights(model, strategy.exclude)
+    names = prunable_weights(model, wide(strategy.exclude))
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     if not names:
         raise RunError(
@@ -265,6 +282,7 @@ def _prune_channels(
             reduce=strategy.reduce,
             norm_scales=norm_scales(model),
             seed=seed,
+            note=lambda text: job.workspace.note(stage, text),
         )
         strata = [
             replace(s, unit=alive[s.name], min_units=strategy.min_units, multiple=strategy.round_to) for s in strata

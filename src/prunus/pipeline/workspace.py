@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from prunus.core.errors import OutputError
@@ -24,6 +24,7 @@ from prunus.core.events import Event, Listener, silent
 from prunus.core.files import atomic_folder, atomic_path, explain_os_error, folder_lock, write_json, write_text
 from prunus.core.plan_file import load_plan, save_plan
 from prunus.core.recipe import Recipe
+from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
 
 __all__ = ["Workspace", "open_workspace"]
@@ -88,7 +89,7 @@ class Workspace:
         if done is not None:
             with atomic_folder(done) as temporary:
                 state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-                save_file(state, temporary / "model.safetensors")
+                save_tensors(state, temporary / "model.safetensors")
                 write_json(temporary / "facts.json", facts)
             assert checkpoint is not None
             checkpoint.unlink(missing_ok=True)
@@ -112,7 +113,7 @@ class Workspace:
         tensors = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
         if done is not None:
             with atomic_path(done) as temporary:
-                save_file(tensors, temporary)
+                save_tensors(tensors, temporary)
         return tensors
 
     def forget(self) -> None:

@@ -68,7 +68,7 @@ def _quality_against_size(altair: Any, record: RunRecord) -> Any:
         if number.name == metric and number.value is not None
     ]
     return (
-        altair.Chart(altair.Data(values=rows), width=300, height=200)
+        altair.Chart(altair.Data(values=rows), width=380, height=200)
         .mark_point(size=90, filled=True, opacity=0.75)
         .encode(
             x=altair.X("kB:Q", title="weights on disk, kB", scale=altair.Scale(zero=True)),
@@ -78,7 +78,7 @@ def _quality_against_size(altair: Any, record: RunRecord) -> Any:
                 scale=altair.Scale(zero=False, padding=14),
             ),
             color=_models(altair),
-            shape=altair.Shape("model:N"),
+            shape=altair.Shape("model:N", scale=altair.Scale(domain=["dense", "pruned"]), legend=None),
         )
     )
 
@@ -95,7 +95,7 @@ def _class_changes(altair: Any, record: RunRecord) -> Any:
         for n in record.class_changes
         if n.value is not None and n.low is not None and n.high is not None
     ]
-    base = altair.Chart(altair.Data(values=rows), width=300).encode(y=altair.Y("class:N", title=None, sort=None))
+    base = altair.Chart(altair.Data(values=rows), width=380).encode(y=altair.Y("class:N", title=None, sort=None))
     bars = base.mark_rule(strokeWidth=3, color=BLUE, opacity=0.5).encode(
         x=altair.X("low:Q", title="change of recall, points"), x2="high:Q"
     )
@@ -127,7 +127,7 @@ def _classes(altair: Any, record: RunRecord) -> Any:
 
 def _stacked(altair: Any, rows: list[dict[str, Any]], by: str, names: list[str], colours: list[str], title: str) -> Any:
     return (
-        altair.Chart(altair.Data(values=rows), width=300)
+        altair.Chart(altair.Data(values=rows), width=380)
         .mark_bar()
         .encode(
             y=altair.Y(f"{by}:N", title=None, sort=None),
@@ -146,7 +146,7 @@ def _features(altair: Any, record: RunRecord) -> Any:
         for f in record.features
     ]
     return (
-        altair.Chart(altair.Data(values=rows), width=300)
+        altair.Chart(altair.Data(values=rows), width=380)
         .mark_bar()
         .encode(
             y=altair.Y("feature:N", title=None, sort="-x"),
@@ -165,7 +165,7 @@ def _curves(altair: Any, record: RunRecord) -> Any:
     if not rows:
         return None
     return (
-        altair.Chart(altair.Data(values=rows), width=300, height=200)
+        altair.Chart(altair.Data(values=rows), width=380, height=200)
         .mark_line(strokeWidth=2)
         .encode(
             x=altair.X("epoch:Q", title="epoch", axis=altair.Axis(tickMinStep=1)),

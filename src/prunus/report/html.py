@@ -120,7 +120,7 @@ def _quality(record: RunRecord) -> str:
         if row.dense_deviation is not None and row.pruned_deviation is not None:
             deviation = f"{value(row.metric, row.dense_deviation)} → {value(row.metric, row.pruned_deviation)}"
         tone = row.verdict.split()[0]
-        mark = f'<span class="mark {_escape(tone)}">{_escape(row.verdict)}</span>'
+        mark = f'<span class="mark {_escape(tone)}">{_escape(row.verdict.removeprefix("no measurable ").replace("difference", "no difference seen"))}</span>'
         rows.append(
             [
                 _escape(row.metric.replace("_", " ")),

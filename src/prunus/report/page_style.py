@@ -19,6 +19,7 @@ section{margin-top:2.6rem}
 .cards b{display:block;font-size:1.9rem;line-height:1.1;letter-spacing:-.02em;color:var(--green);font-variant-numeric:tabular-nums}
 .cards span{display:block;margin-top:.35rem;color:var(--dim);font-size:.85rem;line-height:1.35}
 .scroll{overflow-x:auto}
+.scroll td:last-child{white-space:normal}
 table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
 th{text-align:right;font-weight:500;color:var(--dim);font-size:.8rem;line-height:1.25;vertical-align:bottom;padding:.35rem .7rem;border-bottom:1px solid var(--line)}
 td{text-align:right;padding:.42rem .7rem;border-bottom:1px solid var(--line);white-space:nowrap}
@@ -30,7 +31,7 @@ small{color:var(--dim)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:1rem}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1rem}
 figcaption{font-size:.95rem;font-weight:600;margin-bottom:.5rem}
-figure svg{max-width:100%;height:auto}
+figure svg{width:100%;height:auto;max-height:420px}
 .suspects{list-style:none;margin:1rem 0 0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:.7rem}
 .suspects li{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.6rem;text-align:center;font-size:.95rem}
 .suspects img{display:block;margin:0 auto .35rem;width:64px;height:64px;object-fit:contain;image-rendering:pixelated;border-radius:4px;background:#000}

@@ -4,7 +4,7 @@ Importing this package registers every criterion.
 """
 
 from prunus.score.catalogue import criteria_table
-from prunus.score.criteria import Criterion, criteria, criterion
+from prunus.score.criteria import Criterion, check_criterion, criteria, criterion
 from prunus.score.embeddings import embed
 from prunus.score.evidence import Evidence, gather
 from prunus.score.examples import ExampleCriterion, ExampleRecorder, example_criteria, example_strata
@@ -19,6 +19,7 @@ __all__ = [
     "ExampleCriterion",
     "ExampleRecorder",
     "FeatureImportance",
+    "check_criterion",
     "criteria",
     "criteria_table",
     "criterion",

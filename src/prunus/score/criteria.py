@@ -12,10 +12,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from prunus.core.errors import ShapeError
+from prunus.core.errors import RecipeError, ShapeError
 from prunus.core.registry import Registry
 
-__all__ = ["Criterion", "Formula", "Need", "Regularizer", "criteria", "criterion"]
+__all__ = ["Criterion", "Formula", "Need", "Regularizer", "check_criterion", "criteria", "criterion"]
 
 Need = Literal["weight", "gradient", "noise"]
 """``noise`` is one uniform random number per unit, drawn from the run's seed and the name of the tensor."""
@@ -81,3 +81,19 @@ def criterion(
         return function
 
     return register
+
+
+def check_criterion(name: str, granularity: str) -> Criterion:
+    """Return the criterion called ``name`` if it can judge units of this granularity.
+
+    Raises:
+        RecipeError: it is unknown, or it judges something else; the message lists what fits.
+    """
+    chosen = criteria[name]
+    if granularity not in chosen.granularities:
+        able = ", ".join(other for other in criteria if granularity in criteria[other].granularities)
+        raise RecipeError(
+            f"strategy.criterion: {name!r} judges {', '.join(chosen.granularities)}s, got granularity {granularity!r}: "
+            f"choose among {able}"
+        )
+    return chosen

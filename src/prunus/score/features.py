@@ -68,7 +68,8 @@ def judge_feature_importance(
 
     Args:
         model: left as it was.
-        examples: the validation set, never the test set. With few examples little can be shown to be within a small tolerance.
+        examples: the validation set, never the test set. For a classifier the bound is never below about 1.6 / n (at 95 %): with
+            fewer examples than ``1.6 / config.tolerance`` no feature goes.
         config: repeats, confidence, tolerance, min_features.
         fill: what replaces a feature, as the model sees it (its training mean), ``(features,)``.
         seed: of the permutations.
@@ -80,8 +81,9 @@ def judge_feature_importance(
         RunError: the model's outputs aren't finite.
 
     References:
-        Breiman, Machine Learning 45, 2001; Fisher et al., JMLR 20(177), 2019 (model reliance). The interval is for the paired
-        difference per example, averaged over the repeats, by the normal approximation.
+        Breiman, Machine Learning 45, 2001; Fisher et al., JMLR 20(177), 2019 (model reliance). The bound is for the paired
+        difference per example, averaged over the repeats: for a classifier by Agresti & Min, Statistics in Medicine 24, 2005
+        (matched proportions), for regression by the normal approximation.
     """
     n = len(examples)
     if len(examples.input_shape) != 1:
@@ -111,7 +113,7 @@ def judge_feature_importance(
         elif upper[i] > config.tolerance:
             reason[i] = f"kept: importance up to {upper[i]:.4g}"
         else:
-            reason[i] = "kept: stands in for features that go"
+            reason[i] = f"kept: {n} examples don't show that it may go with all the others"
     return FeatureImportance(drop, upper, keep, reason, *joint)
 
 
@@ -135,8 +137,13 @@ class _Judge:
 
     def bound(self, worse: Tensor) -> tuple[float, float]:
         """Return the mean of ``worse`` and its one-sided upper bound."""
-        mean = float(worse.mean())
-        return mean, mean + self.quantile * float(worse.std()) / len(worse) ** 0.5
+        mean, n = float(worse.mean()), len(worse)
+        if self.task == "regression":
+            return mean, mean + self.quantile * float(worse.std()) / n**0.5
+        # Half a prediction more that gets worse and half a one that gets better: no change among n examples proves no zero.
+        centre = float(worse.sum()) / (n + 2)
+        variance = (float(worse.square().sum()) + 1) / (n + 2) - centre**2
+        return mean, max(mean, centre + self.quantile * (variance / (n + 2)) ** 0.5)
 
     @torch.no_grad()
     def _badness(self, inputs: Tensor) -> Tensor:

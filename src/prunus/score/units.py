@@ -15,7 +15,7 @@ from torch import Tensor
 from prunus.core.errors import ModelError, RecipeError
 from prunus.core.runtime import generator
 from prunus.core.types import Floats, Stratum
-from prunus.score.criteria import Criterion, Need, criteria
+from prunus.score.criteria import Criterion, Need, check_criterion, criteria
 from prunus.score.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ def score_weights(evidence: Evidence, names: Sequence[str], criterion: str, *, s
         RecipeError: an unknown criterion, or one that judges channels only.
         ModelError: the evidence lacks a parameter.
     """
-    chosen = criteria[criterion]
-    if "weight" not in chosen.granularities:
-        able = ", ".join(name for name in criteria if "weight" in criteria[name].granularities)
-        raise RecipeError(f"criterion {criterion!r} judges channels only: use granularity channel, or one of {able}")
+    chosen = check_criterion(criterion, "weight")
     strata = []
     for name in names:
         tensors: dict[Need, Tensor] = {

@@ -12,7 +12,13 @@ from prunus.data import ArraySource, Examples, Scaler
 N = 20
 VALUES = torch.arange(N * 3, dtype=torch.float32).reshape(N, 3)
 SOURCE = ArraySource(
-    "set", tuple(f"s{row}" for row in range(N)), VALUES, torch.arange(N) % 4, "classification", tuple("abcd"), ("u", "v", "w")
+    "set",
+    tuple(f"s{row}" for row in range(N)),
+    VALUES,
+    torch.arange(N) % 4,
+    "classification",
+    tuple("abcd"),
+    ("u", "v", "w"),
 )
 ROWS = torch.tensor([3, 19, 0, 7, 8, 11, 2])
 SCALER = Scaler(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 8.0]))
@@ -127,7 +133,9 @@ def test_a_batch_must_hold_something(examples):
 
 def test_in_memory_an_epoch_needs_no_work_per_example():
     n = 100_000
-    source = ArraySource("big", tuple(map(str, range(n))), torch.zeros(n, 4), torch.zeros(n, dtype=torch.int64), "classification", ("a",))
+    source = ArraySource(
+        "big", tuple(map(str, range(n))), torch.zeros(n, 4), torch.zeros(n, dtype=torch.int64), "classification", ("a",)
+    )
     examples = Examples(source, torch.arange(n))
     next(iter(examples.batches(512)))
     start = time.perf_counter()

@@ -43,9 +43,7 @@ def refused(folder, message, **options):
 
 def test_ids_are_paths_and_classes_are_folders(folder):
     source = opened(folder)
-    assert source.ids == tuple(
-        f"{where}/{number}.png" for where in ("cats/indoor", "dogs") for number in range(3)
-    )
+    assert source.ids == tuple(f"{where}/{number}.png" for where in ("cats/indoor", "dogs") for number in range(3))
     assert source.class_names == ("cats", "dogs")
     assert source.targets.tolist() == [0, 0, 0, 1, 1, 1]
     assert source.input_shape == (1, 4, 6)

@@ -22,7 +22,9 @@ def refused(name, message):
 def test_a_missing_file_is_named_with_a_near_one(tmp_path):
     (tmp_path / "train.csv").write_text("a,label\n1,0\n")
     refused(str(tmp_path / "trian.csv"), r"trian\.csv: there is no such file or folder; did you mean 'train\.csv'")
-    refused(str(tmp_path / "zzz" / "q.npz"), r"q\.npz: there is no such file or folder; give an \.npz, \.csv or \.parquet")
+    refused(
+        str(tmp_path / "zzz" / "q.npz"), r"q\.npz: there is no such file or folder; give an \.npz, \.csv or \.parquet"
+    )
 
 
 def test_an_unknown_ending_is_named(tmp_path):
@@ -124,9 +126,15 @@ def test_categories_that_look_like_numbers_are_matched_as_text(path):
     [
         ({"siez": [1.0], "color": ["red"]}, "the model needs the column 'size'; did you mean 'siez'"),
         ({"size": [1.0]}, "the model needs the column 'color'; "),
-        ({"size": [1.0], "color": ["violet"]}, "column 'color', row 0 .*got 'violet', which training never saw; it saw blue, red"),
+        (
+            {"size": [1.0], "color": ["violet"]},
+            "column 'color', row 0 .*got 'violet', which training never saw; it saw blue, red",
+        ),
         ({"size": ["big"], "color": ["red"]}, "column 'size': expected numbers, got string"),
-        ({"size": [1.0, float("inf")], "color": ["red", "red"]}, "column 'size', sample '1': expected a finite number, got inf"),
+        (
+            {"size": [1.0, float("inf")], "color": ["red", "red"]},
+            "column 'size', sample '1': expected a finite number, got inf",
+        ),
         ({"size": [1.0, 2.0], "color": ["red", "red"], "id": ["a", "a"]}, "the id 'a' is given twice"),
         ({"size": [], "color": []}, "empty set"),
     ],

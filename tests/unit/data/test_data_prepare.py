@@ -69,7 +69,10 @@ def test_labels_of_a_regression_can_not_be_flipped():
 
 
 def test_arrays_lists_and_tensors_are_the_same_data():
-    prints = {prepare_arrays(x, y).fingerprint for x, y in [(X, Y), (X.tolist(), Y.tolist()), (torch.tensor(X), torch.tensor(Y))]}
+    prints = {
+        prepare_arrays(x, y).fingerprint
+        for x, y in [(X, Y), (X.tolist(), Y.tolist()), (torch.tensor(X), torch.tensor(Y))]
+    }
     assert len(prints) == 1
     named = prepare_arrays(X, np.array(["p", "q", "r"], dtype=object)[Y], feature_names=["a", "b", "c", "d"])
     assert named.train.class_names == ("p", "q", "r")
@@ -108,7 +111,9 @@ def test_a_class_that_is_not_tested_is_noted():
     assert "no example of '2' in test: nothing is measured for it there" in notes
 
 
-BASE = ArraySource("set", ("a", "b"), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), "classification", ("x", "y"), ("f",))
+BASE = ArraySource(
+    "set", ("a", "b"), torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), "classification", ("x", "y"), ("f",)
+)
 CHANGES = {
     "an id": {"ids": ("a", "c")},
     "the ids' order": {"ids": ("b", "a")},
@@ -129,7 +134,15 @@ def test_the_fingerprint_notices_a_change_of(what):
 
 
 def test_the_fingerprint_ignores_where_the_data_lie_and_how_they_are_stored():
-    stored = ArraySource("elsewhere", BASE.ids, BASE.values.to(torch.uint8), BASE.targets, BASE.task, BASE.class_names, BASE.feature_names)
+    stored = ArraySource(
+        "elsewhere",
+        BASE.ids,
+        BASE.values.to(torch.uint8),
+        BASE.targets,
+        BASE.task,
+        BASE.class_names,
+        BASE.feature_names,
+    )
     assert fingerprint(stored, content_digests(stored)) == fingerprint(BASE, content_digests(BASE))
 
 
@@ -137,5 +150,7 @@ def test_the_fingerprint_is_this_and_stays_this():
     """Saved plans and bundles hold it, so its definition is spelt out here a second time."""
     total = hashlib.sha256(b"('classification', ('x', 'y'), ('f',), (1,))")
     for name, value, target in ((b"a", 1.0, 0), (b"b", 2.0, 1)):
-        total.update(struct.pack("<Q", 1) + name + hashlib.sha256(struct.pack("<f", value)).digest() + struct.pack("<q", target))
+        total.update(
+            struct.pack("<Q", 1) + name + hashlib.sha256(struct.pack("<f", value)).digest() + struct.pack("<q", target)
+        )
     assert fingerprint(BASE, content_digests(BASE)) == total.hexdigest()

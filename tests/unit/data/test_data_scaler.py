@@ -21,7 +21,12 @@ def randn(*shape):
 
 @pytest.mark.parametrize(
     ("shape", "axes", "kept"),
-    [((5,), (0,), (5,)), ((3, 4, 6), (0, 2, 3), (3, 1, 1)), ((4, 6), (0, 1, 2), (1, 1)), ((2, 3, 4, 5), (0, 2, 3, 4), (2, 1, 1, 1))],
+    [
+        ((5,), (0,), (5,)),
+        ((3, 4, 6), (0, 2, 3), (3, 1, 1)),
+        ((4, 6), (0, 1, 2), (1, 1)),
+        ((2, 3, 4, 5), (0, 2, 3, 4), (2, 1, 1, 1)),
+    ],
 )
 def test_mean_and_deviation_are_per_feature_or_channel(shape, axes, kept):
     values = randn(70, *shape) * 3 + 7

@@ -120,10 +120,14 @@ def test_a_class_whose_training_examples_all_repeat_test_examples_is_missing():
 
 
 def test_too_few_examples_to_split_are_refused():
-    with pytest.raises(DataError, match=r"too few examples to split: 4 leave none for calibration .its share is 0\.1.; at least 10"):
+    with pytest.raises(
+        DataError, match=r"too few examples to split: 4 leave none for calibration .its share is 0\.1.; at least 10"
+    ):
         split(balanced(4), Split())
 
 
 def test_a_part_that_only_repeats_a_stronger_one_is_refused():
-    with pytest.raises(DataError, match="every example of (validation|calibration|train) has the same input as one of a stronger"):
+    with pytest.raises(
+        DataError, match="every example of (validation|calibration|train) has the same input as one of a stronger"
+    ):
         split(source_of([5.0] * 40, torch.arange(40) % 2), Split())

@@ -93,8 +93,14 @@ def test_a_missing_target_is_named_with_the_near_one(path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"size": [1.5, None, 3.5, None]}, r"column 'size', row 1 .*expected a number, got an empty cell \(2 such rows\)"),
-        ({"size": [1.5, 2.5, float("nan"), 4.5]}, "column 'size', (sample '2'|row 2.*): expected a (finite number, got nan|number, got an empty cell)"),
+        (
+            {"size": [1.5, None, 3.5, None]},
+            r"column 'size', row 1 .*expected a number, got an empty cell \(2 such rows\)",
+        ),
+        (
+            {"size": [1.5, 2.5, float("nan"), 4.5]},
+            "column 'size', (sample '2'|row 2.*): expected a (finite number, got nan|number, got an empty cell)",
+        ),
         ({"size": [1.5, float("inf"), 3.5, 4.5]}, "column 'size', sample '1': expected a finite number, got inf"),
         ({"size": [1.5, 1e300, 3.5, 4.5]}, "column 'size', sample '1': expected a finite number, got inf"),
         ({"color": ["red", "blue", "", "red"]}, "column 'color', row 2 .*expected a value, got none"),
@@ -102,9 +108,18 @@ def test_a_missing_target_is_named_with_the_near_one(path):
         ({"label": [1, 2, 1, None]}, "'label', row 3 .*expected a label, got none"),
         ({"label": [0.5, float("nan"), 1.0, 1.0]}, "'label', row 1 .*expected a label, got (nan|none)"),
         ({"label": ["a", "a", "a", "a"]}, "two classes or more, got only 'a'"),
-        ({"size": [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]}, "column 'size': expected numbers, got date32"),
-        ({"label": [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]}, "'label': expected numbers or text as targets"),
-        ({"size": ["1", "2", "3", "4"], "count": ["1", "2", "oops", "4"]}, "row 2 .*expected a number as in most rows, got 'oops'"),
+        (
+            {"size": [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]},
+            "column 'size': expected numbers, got date32",
+        ),
+        (
+            {"label": [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]},
+            "'label': expected numbers or text as targets",
+        ),
+        (
+            {"size": ["1", "2", "3", "4"], "count": ["1", "2", "oops", "4"]},
+            "row 2 .*expected a number as in most rows, got 'oops'",
+        ),
     ],
 )
 def test_a_bad_value_is_named_with_its_column_and_row(path, changed, message):

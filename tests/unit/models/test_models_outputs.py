@@ -36,7 +36,11 @@ def test_outputs_that_fit_pass():
 @pytest.mark.parametrize(
     ("function", "task", "message"),
     [
-        (nn.Linear(4, 2), "classification", r"expected \(5, 3\), got \(5, 2\); the model has 2 outputs for 3 classes; .*n_outputs"),
+        (
+            nn.Linear(4, 2),
+            "classification",
+            r"expected \(5, 3\), got \(5, 2\); the model has 2 outputs for 3 classes; .*n_outputs",
+        ),
         (nn.Linear(4, 9), "classification", "the model has 9 outputs for 3 classes"),
         (nn.Linear(4, 1), "classification", r"got \(5, 1\); give one score per class, 3 of them"),
         (lambda x: x[:, 0], "classification", r"got \(5,\); give one score per class"),

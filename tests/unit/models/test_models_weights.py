@@ -87,7 +87,11 @@ def test_whole_numbers_widen_without_loss(path):
     [
         ("first.weight", torch.zeros(3, 4), r"'first.weight' has the wrong shape: expected \(3, 3\), got \(3, 4\)"),
         ("first.bias", torch.zeros(1), r"expected \(3,\), got \(1,\)"),
-        ("first.bias", torch.zeros(3, dtype=torch.float64), "'first.bias' has the wrong number type: expected float32, got float64"),
+        (
+            "first.bias",
+            torch.zeros(3, dtype=torch.float64),
+            "'first.bias' has the wrong number type: expected float32, got float64",
+        ),
         ("first.bias", torch.zeros(3, dtype=torch.int64), "expected float32, got int64"),
         ("first.bias", torch.zeros(3, dtype=torch.int8), "expected float32, got int8"),
         ("first.bias", torch.zeros(3, dtype=torch.bool), "expected float32, got bool"),
@@ -96,6 +100,7 @@ def test_whole_numbers_widen_without_loss(path):
         ("norm.num_batches_tracked", torch.tensor(1.0), "expected int64, got float32"),
         ("norm.num_batches_tracked", torch.tensor(True), "expected int64, got bool"),
         ("first.bias", torch.tensor([1.0, torch.nan, torch.inf]), "'first.bias' has 1 NaN and 1 infinite values of 3"),
+        ("first.bias", torch.tensor([0.0, -torch.inf, torch.inf]), "'first.bias' has 0 NaN and 2 infinite values of 3"),
         ("norm.running_var", torch.full((3,), torch.nan), "'norm.running_var' has 3 NaN and 0 infinite values of 3"),
         ("extra", torch.zeros(1), r"1 too many \('extra'\)"),
     ],
@@ -108,13 +113,19 @@ def test_missing_names_are_listed_and_a_near_one_is_suggested(path):
     tensors = state()
     refused(save(path, {}), r"7 missing|8 missing|9 missing")
     tensors["head.wieght"] = tensors.pop("head.weight")
-    refused(save(path, tensors), r"1 missing \('head\.weight'\), 1 too many \('head\.wieght'\); 'head\.wieght': did you mean 'head\.weight'")
+    refused(
+        save(path, tensors),
+        r"1 missing \('head\.weight'\), 1 too many \('head\.wieght'\); 'head\.wieght': did you mean 'head\.weight'",
+    )
     refused(save(path, {f"layer{n}": torch.zeros(1) for n in range(9)}), r"9 too many \('layer0', .*'layer4', \.\.\.\)")
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model."])
 def test_a_wrappers_prefix_is_recognised(path, prefix):
-    refused(save(path, {prefix + name: value for name, value in state().items()}), f"every name in the file starts with '{prefix}'")
+    refused(
+        save(path, {prefix + name: value for name, value in state().items()}),
+        f"every name in the file starts with '{prefix}'",
+    )
     wrapper = nn.Module()
     setattr(wrapper, prefix.rstrip("."), Net())
     refused(save(path, state()), f"every name in the model starts with '{prefix}'", wrapper)
