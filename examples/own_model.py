@@ -33,7 +33,9 @@ class Net(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(1, width, 3, padding=1)
         self.fine = Block(width)
-        self.coarse = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2))
+        self.coarse = nn.Sequential(
+            nn.MaxPool2d(2), nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=2)
+        )
         self.mix = nn.Conv2d(3 * width, width, 1)
         self.head = nn.Linear(width * 4 * 4, n_outputs)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prunus.core.errors import RecipeError
 from prunus.core.events import Listener, silent
 from prunus.core.outputs import Prediction, postprocess
-from prunus.core.recipe import Average, Data, Strategy
+from prunus.core.recipe import Average, Data
 from prunus.core.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
@@ -147,7 +147,8 @@ class ModelOptimizer:
         """Return the model's outputs for raw inputs, ``(n, outputs)``; they are scaled as in training."""
         values = self._job.data.scaler(torch.as_tensor(inputs, dtype=torch.float32)).to(self._job.device)
         with torch.inference_mode():
-            return self.model_.eval()(values).cpu().clone()
+            outputs: Tensor = self.model_.eval()(values)
+            return outputs.cpu().clone()
 
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return labels and probabilities for a model's outputs."""
@@ -191,7 +192,7 @@ class ModelOptimizer:
                 "prune(keep_fraction=..., cutoff=...) needs a strategy: got None; give one to ModelOptimizer"
             )
         changed = strategy.model_dump() | {"keep_fraction": keep_fraction, "cutoff": cutoff}
-        tree = self._job.recipe.model_dump() | {"strategy": Strategy.model_validate(changed).model_dump()}
+        tree = self._job.recipe.model_dump(mode="json") | {"strategy": changed}
         return replace(self._job, recipe=make_recipe(tree, "ModelOptimizer.prune"))
 
 

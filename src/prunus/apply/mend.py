@@ -6,6 +6,7 @@ Sizes are read off the sliced parameters, so this table only says which attribut
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def _mend_convolution(module: nn.modules.conv._ConvNd, kept: Tensor | None) -> N
         module.in_channels, module.out_channels = module.weight.shape[1] * groups, module.weight.shape[0]
 
 
-def _mend_recurrent(module: nn.RNNBase) -> None:
+def _mend_recurrent(module: Any) -> None:
     module.input_size = module.weight_ih_l0.shape[1]
     module.hidden_size = module.weight_hh_l0.shape[0] // (
         4 if isinstance(module, nn.LSTM) else 3 if isinstance(module, nn.GRU) else 1

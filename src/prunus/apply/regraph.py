@@ -1,8 +1,8 @@
 """What does the traced computation look like after the cut?
 
-Every size in the trace follows from the axes: a view to 768 = heads x 64 becomes one to what is left of both. Sizes that come from the inputs
-(the batch) are read off them when the graph runs. The result is the reference for the mended module, and the model itself where no
-mending helps.
+Every size in the trace follows from the axes: a view to 768 = heads x 64 becomes one to what is left of both. Sizes that come
+from the inputs (the batch) are read off them when the graph runs. The result is the reference for the mended module, and the
+model itself where no mending helps.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Rewriter:
         self.graph._codegen = source.graph._codegen
         return fx.GraphModule(source, self.graph)
 
-    def _resize(self, old: fx.Node, new: fx.Node) -> None:
+    def _resize(self, old: Any, new: Any) -> None:
         if not isinstance(old.target, torch._ops.OpOverload):
             return
         name = old.target.overloadpacket.__name__
@@ -126,19 +126,19 @@ class _Rewriter:
         return [self.size(atom) for atom in self.axes(node)]
 
 
-def _at(node: fx.Node, position: int, value: Any) -> None:
+def _at(node: Any, position: int, value: Any) -> None:
     if position < len(node.args):
         node.update_arg(position, value)
 
 
 def _all_of_shape(position: int) -> Callable[[_Rewriter, fx.Node, fx.Node], None]:
-    def resize(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+    def resize(rewriter: _Rewriter, old: Any, new: Any) -> None:
         _at(new, position, rewriter.shape(old))
 
     return resize
 
 
-def _split(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+def _split(rewriter: _Rewriter, old: Any, new: Any) -> None:
     dim = old.args[2] if len(old.args) > 2 else old.kwargs.get("dim", 0)
     sizes = [rewriter.size(axes[dim]) for axes in rewriter.solver.values[old]]
     unsafe = old.target.overloadpacket.__name__.startswith("unsafe")  # results that may be written in place
@@ -147,7 +147,7 @@ def _split(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
     new.kwargs = {}
 
 
-def _slice(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+def _slice(rewriter: _Rewriter, old: Any, new: Any) -> None:
     """A stretch starts after what is left of the parts before it."""
     dim = old.args[1] if len(old.args) > 1 else 0
     step = old.args[4] if len(old.args) > 4 else 1
@@ -168,7 +168,8 @@ def _prefix(root: Atom, start: int) -> list[Atom]:
     """Return the atoms that fill the first ``start`` positions of a sum."""
     if start == 0:
         return []
-    found, filled = [], 0
+    found: list[Atom] = []
+    filled = 0
     if root.kind == "product":
         # A stretch of the slowest factor: so many whole copies of the rest.
         from prunus.graph.axes import cut
@@ -185,7 +186,7 @@ def _prefix(root: Atom, start: int) -> list[Atom]:
     return found
 
 
-def _group_norm(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+def _group_norm(rewriter: _Rewriter, old: Any, new: Any) -> None:
     batch, channels, *rest = rewriter.shape(old.args[0])
     area: Any = 1
     for size in rest:
@@ -195,12 +196,12 @@ def _group_norm(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
         _at(new, position, value)
 
 
-def _layer_norm(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+def _layer_norm(rewriter: _Rewriter, old: Any, new: Any) -> None:
     n = len(old.args[1])
     _at(new, 1, [rewriter.size(atom) for atom in rewriter.axes(old.args[0])[-n:]])
 
 
-def _convolution(rewriter: _Rewriter, old: fx.Node, new: fx.Node) -> None:
+def _convolution(rewriter: _Rewriter, old: Any, new: Any) -> None:
     groups = old.args[8]
     if groups == 1:
         return

@@ -1,7 +1,7 @@
 """How do pruned units leave for real?
 
-Parameters and buffers are sliced, layers' size attributes follow, and the result is compared with the traced computation on the same sliced
-tensors. If they differ (a size written into ``forward``), the traced computation itself is the pruned model.
+Parameters and buffers are sliced, layers' size attributes follow, and the result is compared with the traced computation on
+the same sliced tensors. If they differ (a size written into ``forward``), the traced computation itself is the pruned model.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ["Shrunk", "shrink"]
 class Shrunk:
     """The smaller model.
 
-    ``kind`` says what it is: ``eager``, the same Python class, or ``graph``, the traced computation, because ``forward`` holds a size that
-    nothing can change. ``notes`` say why.
+    ``kind`` says what it is: ``eager``, the same Python class, or ``graph``, the traced computation, because ``forward`` holds
+    a size that nothing can change. ``notes`` say why.
     """
 
     model: nn.Module

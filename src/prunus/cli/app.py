@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "invoke"]
 
 # Newer versions of typer carry their own click: take the root of usage errors from what typer itself raises.
-_UsageError = typer.BadParameter.__mro__[2]
+_UsageError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="prunus",
@@ -224,7 +224,7 @@ def invoke(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except _UsageError as error:
-        error.show()  # type: ignore[attr-defined]
+        error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("stopped: what is done is kept; add --resume to go on", err=True)

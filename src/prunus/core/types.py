@@ -127,6 +127,9 @@ class Measurement:
     unit: str = ""
     higher_is_better: bool | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.4g} ({self.low:.4g} to {self.high:.4g}){' ' * bool(self.unit)}{self.unit}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a number that isn't finite becomes None."""
 

@@ -94,7 +94,7 @@ def split(source: Source, config: Split, *, digests: Sequence[bytes] | None = No
         if size == 0:
             raise DataError(
                 f"{source.name}: too few examples to split: {n_examples} leave none for {part} "
-                f"(its share is {shares[part]:g}); at least {ceil(1 / shares[part])} are needed"
+                f"(its share is {shares[part]:g}); at least {ceil(round(1 / shares[part], 6))} are needed"
             )
     assigned = _assign(_strata(source), sizes, config.seed)
     content = content_digests(source) if digests is None else digests
@@ -173,8 +173,9 @@ def _check_classes(source: Source, train: Tensor, train_share: float) -> None:
         return
     absent = int((in_train == 0).int().argmax())
     n_all = int((source.targets == absent).sum())
+    enough = ceil(round(3 / train_share, 6))  # rounding takes less than one example per other part
     raise DataError(
         f"{source.name}: class {source.class_names[absent]!r} is missing from train: it has {n_all} example"
-        f"{'' if n_all == 1 else 's'} in all, and the other parts got them; {ceil(3 / train_share)} different ones are enough, "
+        f"{'' if n_all == 1 else 's'} in all, and the other parts got them; {enough} different ones are enough, "
         "else make data.split.test, validation and calibration smaller"
     )

@@ -1,7 +1,7 @@
 """Is the pruned model worse than the dense one, better, or can't one tell?
 
-Both answer the same examples, and each seed gives a pair, so the comparison is paired twice: a resample draws seeds and examples, and
-takes both models' answers to the same ones. What the two have in common cancels.
+Both answer the same examples, and each seed gives a pair, so the comparison is paired twice: a resample draws seeds and
+examples, and takes both models' answers to the same ones. What the two have in common cancels.
 """
 
 from __future__ import annotations

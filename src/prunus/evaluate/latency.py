@@ -1,7 +1,7 @@
 """How fast is each of some models on this machine?
 
-They take turns in one run, in a fresh random order each round, so that whatever else the machine does hits all of them alike; the claim is the
-median of the paired ratios.
+They take turns in one run, in a fresh random order each round, so that whatever else the machine does hits all of them
+alike; the claim is the median of the paired ratios.
 """
 
 from __future__ import annotations

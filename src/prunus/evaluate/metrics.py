@@ -25,8 +25,8 @@ Task = Literal["classification", "regression"]
 class Metric:
     """A measure of quality.
 
-    ``function`` takes, for classification, confusion counts ``(resamples, true, predicted)``; for regression, targets and predictions, both
-    ``(resamples, n)``. It returns ``(resamples,)``.
+    ``function`` takes, for classification, confusion counts ``(resamples, true, predicted)``; for regression, targets and
+    predictions, both ``(resamples, n)``. It returns ``(resamples,)``.
     """
 
     name: str

@@ -46,6 +46,9 @@ class Quality:
     confusion: tuple[tuple[int, ...], ...] | None
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.n} examples: " + ", ".join(map(str, self.metrics))
+
     def value(self, name: str) -> float:
         """Return a metric's value."""
         return next(item.value for item in self.metrics if item.name == name)

@@ -19,7 +19,7 @@ def draws(n: int, resamples: int, seed: int, *names: object) -> Ints:
     return rng.multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
-def predicted_of(outputs: Tensor, task: str) -> np.ndarray:  # type: ignore[type-arg]
+def predicted_of(outputs: Tensor, task: str) -> np.ndarray:
     """Return the predicted class numbers, or the predicted values."""
     return outputs.argmax(dim=1).numpy() if task == "classification" else outputs.reshape(-1).double().numpy()
 

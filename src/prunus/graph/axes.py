@@ -15,7 +15,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-__all__ = ["Atom", "fresh", "freeze", "leaves", "positions", "product", "split_product", "sum_of", "unify"]
+__all__ = ["Atom", "freeze", "fresh", "leaves", "positions", "product", "split_product", "sum_of", "unify"]
 
 _SERIAL = count()
 
@@ -99,7 +99,8 @@ def _bound(kind: str, size: int, parts: Sequence[Atom]) -> Atom:
 
 def _bind(leaf: Atom, kind: str, parts: Sequence[Atom]) -> None:
     """Give a leaf its parts; what was frozen stays frozen."""
-    assert leaf.kind == "leaf" and leaf.parent is None
+    assert leaf.kind == "leaf", leaf
+    assert leaf.parent is None, leaf
     reason, leaf.reason = leaf.reason, ""
     leaf.kind, leaf.parts = kind, tuple(parts)
     if reason:
@@ -179,6 +180,7 @@ def _align_products(left: list[Atom], right: list[Atom]) -> bool:
 def split_product(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
     """Return the two factors of ``atom`` whose first has the size ``leading``, refining it; None where that can't be."""
     atom = find(atom)
+    halves: tuple[Atom, Atom] | None
     if leading == 1:
         return Atom(1), atom
     if leading == atom.size:

@@ -1,6 +1,7 @@
 """Is the coupling right? Reorder the units of every group at random, in all its members at once: the outputs must not move.
 
-This holds through normalisation and softmax, where zeroing would not. It runs on the user's own model and inputs, in float64 where that fits.
+This holds through normalisation and softmax, where zeroing would not. It runs on the user's own model and inputs, in float64
+where that fits.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from prunus.core.runtime import generator
 from prunus.graph.groups import AxisGraph, Frozen, Group, permuted
 from prunus.graph.trace import _plain, canonical_states
-from prunus.core.runtime import generator
 
 __all__ = ["certify"]
 

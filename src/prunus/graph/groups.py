@@ -99,7 +99,7 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
                 continue
             for leaf, index in positions(atom).items():
                 found.setdefault(leaf, []).append(Member(name, dim, index, name in parameters))
-                if index.unique().numel() != index.numel():
+                if len(torch.unique(index)) != index.numel():
                     squared.add(leaf)
     for leaf in squared:
         leaf.reason = leaf.reason or "it meets itself in one dimension"

@@ -62,7 +62,7 @@ class Call:
         for value in self.arguments.values():
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, fx.Node) and isinstance(item.meta.get("val"), Tensor):
-                    found.append(item)
+                    found.append(item)  # noqa: PERF401 - two loops read better here
         return found
 
     @property
@@ -134,7 +134,7 @@ class Solver:
 
     def _call(self, node: fx.Node) -> None:
         if getattr(node.target, "__name__", "") == "getitem":
-            source = self.values[node.args[0]]
+            source = self.values[node.args[0]]  # type: ignore[index]
             self.values[node] = source[node.args[1]]
             return
         if not isinstance(node.target, torch._ops.OpOverload):

@@ -1,7 +1,7 @@
 """Which training examples and which input features may go, and what takes their place?
 
-The evidence about the examples comes from one short training of a fresh model (and, with folds, from models that never saw the example
-that they judge); it is gathered once and kept, so that a resumed run decides on the same numbers.
+The evidence about the examples comes from one short training of a fresh model (and, with folds, from models that never
+saw the example that they judge); it is gathered once and kept, so that a resumed run decides on the same numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prunus.core.runtime import generator
 from prunus.core.types import Bools, Decision, Step
 from prunus.data import Examples
 from prunus.evaluate import predict_outputs
-from prunus.pipeline.job import Candidate, Decide, Job
+from prunus.pipeline.job import Decide, Job
 from prunus.recover import train
 from prunus.score import ExampleRecorder, embed, example_strata, suggest_labels
 from prunus.select import select

@@ -1,7 +1,8 @@
 """Which input features hardly matter, and how are they cut out of the model for real?
 
-A feature whose permutation hurts no more than the tolerance is replaced by its training mean. A constant input is a bias: it is folded into the
-first layer, whose columns then go. The smaller model still takes the whole input and picks its columns itself.
+A feature whose permutation hurts no more than the tolerance is replaced by its training mean. A constant input is a
+bias: it is folded into the first layer, whose columns then go. The smaller model still takes the whole input and picks
+its columns itself.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def judge_features(job: Job, seed: int, dense: nn.Module, decide: Decide) -> tup
         decision = found.decision(job.data.train.feature_names, fill)
         if found.keep.all():
             n = len(job.data.validation)
-            text = f"no feature is shown to matter less than {config.tolerance:g} with {n} validation examples; raise features.tolerance"
+            text = f"no feature is shown to matter less than {config.tolerance:g} with {n} validation examples"
             job.workspace.note(stage, text)
         settings = {"joint_drop": found.joint_drop, "joint_upper": found.joint_upper}
         return (Step("replace", "feature", "permutation_importance", (decision,), settings),)

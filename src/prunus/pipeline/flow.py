@@ -27,8 +27,8 @@ from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
 from prunus.pipeline.model_side import check_exclude, fit_dense, prune_model, retrain
-from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.pipeline.shipping import model_fingerprint, ship
+from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_criterion, example_criteria
 

@@ -1,7 +1,7 @@
 """What does every stage of a run share?
 
-A :class:`Job` holds the data, a way to build the model, the settings and the workspace; a :class:`Candidate` is the model that the stages
-make smaller, with what ties it to the dense one.
+A :class:`Job` holds the data, a way to build the model, the settings and the workspace; a :class:`Candidate` is the
+model that the stages make smaller, with what ties it to the dense one.
 """
 
 from __future__ import annotations

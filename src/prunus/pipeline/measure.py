@@ -206,7 +206,7 @@ def _suspects(plan: Plan, data: Prepared) -> list[dict[str, Any]]:
     """Return the examples whose labels are the most doubtful, the worst first, with a picture where they are images."""
     train = data.train
     row = {name: number for number, name in enumerate(train.ids)}
-    found = []
+    found: list[dict[str, Any]] = []
     for step in plan.steps:
         if step.operation != "relabel" and not (step.operation == "remove" and step.criterion == "aum"):
             continue

@@ -164,9 +164,9 @@ def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, example
     if strategy.granularity == "channel":
         groups = prunable_graph(model, job.trace_inputs, strategy.exclude, seed=seed).groups
     names = prunable_weights(model, wide(strategy.exclude))
-    penalty = sparsity_step(
-        model, kind=criteria[strategy.criterion].regularizer, names=names, groups=groups, strength=strategy.l1_strength
-    )
+    kind = criteria[strategy.criterion].regularizer
+    assert kind is not None
+    penalty = sparsity_step(model, kind=kind, names=names, groups=groups, strength=strategy.l1_strength)
     config = job.recipe.train.model_copy(update={"epochs": strategy.l1_epochs})
     return fit(
         job,

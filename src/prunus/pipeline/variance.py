@@ -1,7 +1,8 @@
 """How much does the result depend on the seed, and how much less when weights are averaged?
 
-Each seed trains the same model twice from the same start with the same draws: once taking the last weights, once the average over the last
-epochs (or an exponential one) with batch-norm statistics measured anew. Only the averaging differs.
+Each seed trains the same model twice from the same start with the same draws: once taking the last weights, once the
+average over the last epochs (or an exponential one) with batch-norm statistics measured anew. Only the averaging
+differs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How does a run that was killed go on as if it never stopped?
 
-Every stage is a function of its inputs and of seeds derived from its name. What is slow (training) or must not be decided
-twice is kept under ``.work/`` as soon as it is done; all else is computed again. Two kinds of thing are kept: the weights
-of a model whose structure the flow rebuilds, and the steps of a plan.
+Every stage is a function of its inputs and of seeds derived from its name. What is slow (training) or must not be
+decided twice is kept under ``.work/`` as soon as it is done; all else is computed again. Two kinds of thing are kept:
+the weights of a model whose structure the flow rebuilds, and the steps of a plan.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Workspace:
         """Return the tensors that ``compute()`` gives, or those that an earlier process computed."""
         done = self.path(f"{name}.safetensors")
         if done is not None and done.exists():
-            return load_file(done)
+            loaded: dict[str, torch.Tensor] = load_file(done)
+            return loaded
         tensors = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
         if done is not None:
             with atomic_path(done) as temporary:

@@ -27,7 +27,7 @@ def png_data_uri(pixels: Any, *, side: int = 64) -> str:
     return "data:image/png;base64," + base64.b64encode(_png(grid)).decode()
 
 
-def _png(grid: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _png(grid: np.ndarray) -> bytes:
     """Encode ``(height, width, 1 or 3)`` bytes as PNG (ISO/IEC 15948), without filters."""
     height, width, channels = grid.shape
     rows = b"".join(b"\0" + row.tobytes() for row in grid)

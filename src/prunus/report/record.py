@@ -54,7 +54,10 @@ class Number(_Part):
 
 
 class NoiseFacts(_Part):
-    """How well labels that were flipped on purpose were found: ``n_found`` were relabelled or removed, ``n_repaired`` got their own back."""
+    """How well labels that were flipped on purpose were found.
+
+    ``n_found`` were relabelled or removed, ``n_repaired`` got their own label back.
+    """
 
     n_flipped: int
     n_found: int

@@ -137,7 +137,7 @@ def test_an_array_that_claims_more_than_it_holds_is_refused(tmp_path):
 def test_a_single_array_and_a_text_are_no_npz(tmp_path):
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, X)
-    with pytest.raises(DataError, match="expected an .npz with several arrays"):
+    with pytest.raises(DataError, match=r"expected an \.npz with several arrays"):
         open_source(Data(source=str(tmp_path / "a.npz")))
     (tmp_path / "a.npz").write_text("x,y\n1,2\n")
     with pytest.raises(DataError, match="not a readable"):

@@ -141,7 +141,7 @@ def test_categories_that_look_like_numbers_are_matched_as_text(path):
 )
 def test_a_table_that_does_not_fit_is_refused(path, columns, message):
     kinds = {"size": pa.float64(), "color": pa.string()}
-    arrays = {name: pa.array(values, kinds[name]) if not values else values for name, values in columns.items()}
+    arrays = {name: values or pa.array(values, kinds[name]) for name, values in columns.items()}
     with pytest.raises(DataError, match=message) as caught:
         inputs(table(path, **arrays))
     assert "\n" not in str(caught.value)

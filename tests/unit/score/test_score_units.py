@@ -183,7 +183,7 @@ def test_chance_is_the_same_for_the_same_seed_and_another_for_another_layer(conv
 def test_what_can_not_be_judged_is_refused(conv):
     model, graph = conv
     evidence = evidence_of(model)
-    with pytest.raises(RecipeError, match="'bn_scale' judges channels only"):
+    with pytest.raises(RecipeError, match="'bn_scale' judges channels, got granularity 'weight'"):
         score_weights(evidence, ["0.weight"], "bn_scale")
     with pytest.raises(UnknownNameError, match="did you mean 'taylor'"):
         score_weights(evidence, ["0.weight"], "tailor")

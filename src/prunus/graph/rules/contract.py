@@ -94,7 +94,7 @@ def _grouped_out(channels: Atom, per_group: Atom, groups: int) -> Atom:
     "_scaled_dot_product_attention_math_for_mps",
     "_scaled_dot_product_fused_attention_overrideable",
 )
-def attention(call: Call) -> Axes | list[Axes]:
+def attention(call: Call) -> Axes | list[Axes | None]:
     """``query`` and ``key`` share the head dimension, ``key`` and ``value`` the sequence, all three the heads."""
     query, key, value = call.axes("query"), call.axes("key"), call.axes("value")
     unify(query[-1], key[-1])
@@ -118,7 +118,7 @@ def attention(call: Call) -> Axes | list[Axes]:
         [call.new(int(n), "a side result of attention") for n in tensor.shape] if tensor is not None else None
         for tensor in result[1:]
     ]
-    return [out, *rest]  # type: ignore[list-item]
+    return [out, *rest]
 
 
 def _grouped_query(call: Call, query: Atom, key: Atom) -> None:

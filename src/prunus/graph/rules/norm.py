@@ -65,7 +65,7 @@ def group_norm(call: Call) -> Axes | list[Axes | None]:
         if call.has(name):
             unify(x[1], call.axes(name)[0])
     groups = int(call.arguments.get("group", call.arguments.get("num_groups", 1)))
-    if 1 < groups:
+    if groups > 1:
         halves = split_product(x[1], groups)
         if halves is None:
             call.freeze([x[1]], "its normalisation groups cut across parts")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from prunus.graph.axes import fresh
+from prunus.graph.rules.pointwise import pointwise
 from prunus.graph.solve import Axes, Call, rule
 
 
@@ -54,9 +55,8 @@ def positional(call: Call) -> Axes | list[Axes]:
     """The result may say *where* something was, so the order matters."""
     axes = call.solver.axes(call.operands[0])
     if call.arguments.get("other") is not None and len(call.operands) == 2:
-        from prunus.graph.rules.pointwise import pointwise
-
-        return pointwise(call)
+        aligned: Axes | list[Axes] = pointwise(call)
+        return aligned
     value = call.node.meta["val"]
     if isinstance(value, Tensor) and call.name in ("max", "min", "median"):
         return []

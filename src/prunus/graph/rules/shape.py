@@ -175,10 +175,10 @@ def slice_(call: Call) -> Axes:
     dim = call.arguments.get("dim", 0) % len(axes)
     atom = axes[dim]
     if call.name == "narrow":
-        start, stop, step = call["start"], call["start"] + call["length"], 1
+        start, step = call["start"], 1
     else:
         step = call["step"]
-        start, stop, _ = slice(call["start"], call["end"], step).indices(atom.size)
+        start, _, _ = slice(call["start"], call["end"], step).indices(atom.size)
     size = call.shape[dim]
     if size == atom.size:
         return list(axes)
