@@ -19,7 +19,8 @@ from prunus.apply.mend import mend_module, rebuild_flat
 from prunus.apply.regraph import PrunedGraph, pruned_graph
 from prunus.core.errors import ModelError, ShapeError
 from prunus.graph import AxisGraph, analyze
-from prunus.graph.trace import canonical_states
+from prunus.graph.states import canonical_states
+from prunus.graph.trace import plain
 
 __all__ = ["Shrunk", "shrink"]
 
@@ -152,9 +153,7 @@ def _difference(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, .
             got = smaller(*inputs, **kwargs)
         except Exception as error:
             return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
-        from prunus.graph.trace import _plain
-
-        flat = [leaf for leaf in pytree.tree_leaves(_plain(got)) if isinstance(leaf, Tensor)]
+        flat = [leaf for leaf in pytree.tree_leaves(plain(got)) if isinstance(leaf, Tensor)]
         for one, other in zip(expected, flat, strict=True):
             if one.shape != other.shape:
                 return f"its output has the shape {tuple(other.shape)} instead of {tuple(one.shape)}"

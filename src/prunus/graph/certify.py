@@ -7,7 +7,7 @@ where that fits.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 
 from prunus.core.runtime import generator
 from prunus.graph.groups import AxisGraph, Frozen, Group, permuted
-from prunus.graph.trace import _plain, canonical_states
+from prunus.graph.states import canonical_states, running_on
+from prunus.graph.trace import plain
 
 __all__ = ["certify"]
 
@@ -60,6 +61,22 @@ def certify(
     return replace(graph, groups=good, frozen=(*graph.frozen, *frozen))
 
 
+def _cycle(size: int, draw: torch.Generator) -> Tensor:
+    """Return an order that leaves no unit in its place."""
+    ring = torch.randperm(size, generator=draw)
+    order = torch.empty_like(ring)
+    order[ring] = ring.roll(1)
+    return order
+
+
+def _swap(size: int, draw: torch.Generator) -> Tensor:
+    """Return an order that swaps two units: a coupling that is off by some places commutes with a cycle, but not with this."""
+    order = torch.arange(size)
+    one, other = torch.randperm(size, generator=draw)[:2].tolist() if size > 1 else (0, 0)
+    order[one], order[other] = other, one
+    return order
+
+
 class _Check:
     def __init__(self, model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int) -> None:
         states = canonical_states(model)
@@ -81,8 +98,12 @@ class _Check:
 
     def error(self, groups: tuple[Group, ...]) -> float:
         """Return by how much the outputs move; infinity when the model can't run any more."""
-        states = permuted(self.states, groups, generator(self.seed, "certify"))
-        got = self._outputs(states)
+        return max(self._moved(groups, reorder) for reorder in (_cycle, _swap))
+
+    def _moved(self, groups: tuple[Group, ...], reorder: Callable[[int, torch.Generator], Tensor]) -> float:
+        draw = generator(self.seed, "certify", reorder.__name__)
+        orders = {group.name: reorder(group.size, draw) for group in groups}
+        got = self._outputs(permuted(self.states, groups, orders))
         worst = 0.0
         for a, b in zip(self.expected, got, strict=True):
             if a.shape != b.shape:
@@ -99,8 +120,9 @@ class _Check:
         arguments, kwargs = self.arguments
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
-            out = torch.func.functional_call(self.model, states, arguments, kwargs, tie_weights=True)
-        leaves = pytree.tree_leaves(_plain(out))
+            with running_on(self.model, states):
+                out = self.model(*arguments, **kwargs)
+        leaves = pytree.tree_leaves(plain(out))
         return [
             leaf.double() if not leaf.is_complex() else torch.view_as_real(leaf).double()
             for leaf in leaves

@@ -155,11 +155,13 @@ def parameters_per_unit(group: Group, model: nn.Module) -> int:
     )
 
 
-def permuted(states: Mapping[str, Tensor], groups: tuple[Group, ...], generator: torch.Generator) -> dict[str, Tensor]:
+def permuted(
+    states: Mapping[str, Tensor], groups: tuple[Group, ...], orders: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return all tensors with the units of every group in a new order, the same order in all of its members."""
     result = dict(states)
     for group in groups:
-        order = torch.randperm(group.size, generator=generator)
+        order = orders[group.name]
         for member in group.members:
             tensor = result[member.tensor]
             source = torch.arange(tensor.shape[member.dim])

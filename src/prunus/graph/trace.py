@@ -18,8 +18,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from prunus.core.errors import ModelError
+from prunus.graph.record import record
+from prunus.graph.states import canonical_states, running_on
 
-__all__ = ["Trace", "trace"]
+__all__ = ["Trace", "plain", "trace"]
 
 MODULE = "prunus_module"
 
@@ -39,11 +41,6 @@ class Trace:
     notes: tuple[str, ...]
 
 
-def canonical_states(model: nn.Module) -> dict[str, Tensor]:
-    """Return parameters, then buffers, by their first name; a tied tensor comes once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
 def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Trace:
     """Return the operations that ``model(*inputs, **kwargs)`` runs in evaluation mode; the model isn't changed.
 
@@ -58,10 +55,9 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
         queue = iter(given)
         filled = [next(queue) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         arguments, named = pytree.tree_unflatten(filled, spec)
-        out = torch.func.functional_call(
-            model, dict(zip(states, values, strict=True)), arguments, named, tie_weights=True
-        )
-        flat = pytree.tree_leaves(_plain(out))
+        with running_on(model, dict(zip(states, values, strict=True))):
+            out = model(*arguments, **named)
+        flat = pytree.tree_leaves(plain(out))
         return [leaf for leaf in flat if isinstance(leaf, Tensor)]
 
     notes: list[str] = []
@@ -74,7 +70,7 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
         try:
             with _quiet(model):
-                graph_module = make_fx(forward, tracing_mode="real")(list(states.values()), tensors)
+                graph_module = record(forward, [value.detach() for value in states.values()], tensors)
         except Exception as real:
             raise ModelError(
                 f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(real)}; "
@@ -93,8 +89,8 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
 
 
-def _plain(value: Any) -> Any:
-    """Turn dataclasses and other containers into what pytree knows."""
+def plain(value: Any) -> Any:
+    """Return dataclasses and other containers of outputs as what pytree knows."""
     if hasattr(value, "to_tuple"):
         return value.to_tuple()
     if hasattr(value, "__dataclass_fields__"):

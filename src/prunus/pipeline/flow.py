@@ -196,8 +196,8 @@ def _check_plan(plan: Plan, job: Job) -> None:
     for what, value in here.items():
         if plan.fingerprints.get(what) != value:
             raise PlanError(
-                f"the plan was made for other {what} (fingerprint {plan.fingerprints.get(what, 'missing')[:12]}, got {value[:12]}): "
-                f"use the {what} of the plan, or make a new plan"
+                f"the plan was made for other {what} (fingerprint {plan.fingerprints.get(what, 'missing')[:12]}, got "
+                f"{value[:12]}): use the {what} of the plan, or make a new plan"
             )
 
 
