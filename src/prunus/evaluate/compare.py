@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import stdev
+from math import sqrt
+from statistics import stdev, variance
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
-from prunus.core.runtime import derive_seed
+from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.metrics import check_metrics, class_parts, metrics
-from prunus.evaluate.resample import confusion, draws, interval, predicted_of
+from prunus.evaluate.metrics import Metric, Moments, Tally, check_metrics, class_parts
+from prunus.evaluate.metrics import metrics as registry
+from prunus.evaluate.resample import interval, predicted_of, resample
+from prunus.evaluate.student import student_quantile
 
 __all__ = ["Comparison", "class_changes", "compare"]
 
@@ -64,60 +67,87 @@ def compare(
 
     Raises:
         RecipeError: an unknown metric, or one of another task.
+        DataError: no seeds, or not one pruned model for each dense one.
     """
     check_metrics(metrics, task)
-    n_seeds = len(dense)
-    pair = {"dense": dense, "pruned": pruned}
-    weights = np.concatenate([np.ones((1, len(targets)), np.int64), draws(len(targets), bootstrap, seed)])
-    # (metric, model) -> (seeds, 1 + resamples): the first column is the plain value.
-    values = {
-        (name, model): np.stack([row[name] for row in rows])
-        for model, outputs in pair.items()
-        for rows in [[_values(o, targets, task, len(class_names), metrics, weights) for o in outputs]]
-        for name in metrics
-    }
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap", "seeds"))
-    chosen = rng.integers(0, n_seeds, (bootstrap, n_seeds))
+    chosen = [registry[name] for name in metrics]
+
+    def all_metrics(parts: Tally | Moments) -> Floats:
+        return np.stack([metric.function(parts) for metric in chosen], axis=1)
+
+    n_classes = None if task == "regression" else max(len(class_names), dense[0].shape[1])
+    true = (targets.double() if task == "regression" else targets).cpu().numpy()
+    share = np.zeros(0) if n_classes is None else np.bincount(true, minlength=n_classes) / len(true)
+    values = _paired(dense, pruned, true, all_metrics, n_classes, share, bootstrap, seed)
     method = "paired bootstrap over examples" + (
-        " and seeds" if n_seeds > 1 else "; one seed says nothing about other seeds"
+        ", Student's t over seeds" if len(dense) > 1 else "; one seed says nothing about other seeds"
     )
     return tuple(
-        _comparison(name, values[name, "dense"], values[name, "pruned"], chosen, confidence, method) for name in metrics
+        _comparison(metric, values[0, :, :, column], values[1, :, :, column], confidence, method)
+        for column, metric in enumerate(chosen)
     )
 
 
-def _values(
-    outputs: Tensor, targets: Tensor, task: str, n_classes: int, names: Sequence[str], weights: Any
-) -> dict[str, Floats]:
-    predicted = predicted_of(outputs, task)
-    if task == "classification":
-        counts = confusion(targets.cpu().numpy(), predicted, max(n_classes, outputs.shape[1]), weights)
-        return {name: metrics[name].function(counts) for name in names}
-    true = targets.cpu().double().numpy()
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for row in weights:
-        index = np.repeat(np.arange(len(true)), row)
-        for name in names:
-            found[name].append(float(metrics[name].function(true[None, index], predicted[None, index])[0]))
-    return {name: np.array(value) for name, value in found.items()}
+def _paired(
+    dense: Sequence[Tensor],
+    pruned: Sequence[Tensor],
+    targets: Any,
+    statistic: Any,
+    n_classes: int | None,
+    imagined_per_class: Floats,
+    bootstrap: int,
+    seed: int,
+) -> Floats:
+    """Return the statistic of both models, ``(dense or pruned, seeds, 1 + resamples, values)``; the first of the third is plain."""
+    if not dense or len(dense) != len(pruned):
+        raise DataError(
+            f"a paired comparison needs the outputs of one dense and one pruned model per seed: got {len(dense)} and {len(pruned)}"
+        )
+    n_seeds = len(dense)
+    task: Literal["classification", "regression"] = "regression" if n_classes is None else "classification"
+    values = resample(
+        [predicted_of(outputs, task) for outputs in (*dense, *pruned)],
+        targets,
+        statistic,
+        n_classes=n_classes,
+        imagined=([[True] * n_seeds + [False] * n_seeds, [False] * n_seeds + [True] * n_seeds], imagined_per_class),
+        resamples=bootstrap,
+        seed=seed,
+    )
+    return values.reshape(2, n_seeds, *values.shape[1:])
 
 
-def _comparison(name: str, dense: Floats, pruned: Floats, chosen: Any, confidence: float, method: str) -> Comparison:
-    metric = metrics[name]
-    difference = pruned - dense
-    resampled = difference[:, 1:]
-    spread = resampled[chosen, np.arange(len(chosen))[:, None]].mean(axis=1)
-    value = float(difference[:, 0].mean())
-    low, high = interval(spread, confidence)
-    sense = 1 if metric.higher_is_better else -1
+def _interval(difference: Floats, confidence: float) -> tuple[float, float, float]:
+    """Return the mean difference over seeds and its interval; ``difference`` is ``(seeds, 1 + resamples)``."""
+    plain, resampled = difference[:, 0], difference[:, 1:]
+    # A resample that holds no example of a class says nothing about it.
+    resampled = resampled[:, np.isfinite(resampled).all(axis=0)]
+    value, mean = float(plain.mean()), resampled.mean(axis=0)
+    low, high = interval(mean, confidence)
+    of_seeds = 0.0
+    if len(plain) > 1:
+        # What one seed's difference would scatter by the choice of examples alone, beside what all seeds share.
+        own = (resampled - mean).var(axis=1).mean() * len(plain) / (len(plain) - 1)
+        spread = max(0.0, variance(plain.tolist()) - float(own))
+        of_seeds = student_quantile(confidence, len(plain) - 1) * sqrt(spread / len(plain))
+    # Independent chances: the distances from the value add up as the sides of a right angle do.
+    return (
+        value,
+        value - float(np.hypot(max(0.0, value - low), of_seeds)),
+        value + float(np.hypot(max(0.0, high - value), of_seeds)),
+    )
+
+
+def _comparison(metric: Metric, dense: Floats, pruned: Floats, confidence: float, method: str) -> Comparison:
+    value, low, high = _interval(pruned - dense, confidence)
     verdict: Verdict = "no measurable difference"
     if low > 0 or high < 0:
-        verdict = "better" if sense * value > 0 else "worse"
+        verdict = "better" if (value > 0) == metric.higher_is_better else "worse"
     return Comparison(
-        name,
+        metric.name,
         float(dense[:, 0].mean()),
         float(pruned[:, 0].mean()),
-        Measurement(name, value, low, high, metric.unit, metric.higher_is_better),
+        Measurement(metric.name, value, low, high, metric.unit, metric.higher_is_better),
         stdev(dense[:, 0].tolist()) if len(dense) > 1 else None,
         stdev(pruned[:, 0].tolist()) if len(pruned) > 1 else None,
         len(dense),
@@ -140,23 +170,19 @@ def class_changes(
 
     A class without examples is left out.
     """
-    weights = np.concatenate([np.ones((1, len(targets)), np.int64), draws(len(targets), bootstrap, seed)])
     true = targets.cpu().numpy()
+    n_classes = max(len(class_names), dense[0].shape[1])
+    present = np.bincount(true, minlength=n_classes) > 0
 
-    def recall(outputs: Sequence[Tensor]) -> Floats:
-        n_classes = max(len(class_names), outputs[0].shape[1])
-        parts = [
-            class_parts(confusion(true, predicted_of(o, "classification"), n_classes, weights))[1] for o in outputs
-        ]
-        return np.stack(parts)
+    def recalls(parts: Tally) -> Floats:
+        recall = class_parts(parts)[1]
+        return np.where(parts.support > 0, recall, np.nan)
 
-    difference = recall(pruned) - recall(dense)
-    rng = np.random.default_rng(derive_seed(seed, "bootstrap", "seeds"))
-    chosen = rng.integers(0, len(dense), (bootstrap, len(dense)))
-    spread = difference[:, 1:][chosen, np.arange(bootstrap)[:, None]].mean(axis=1)
-    present = np.bincount(true, minlength=len(class_names)) > 0
+    # Every class has its own two imagined examples: it is judged by itself.
+    values = _paired(dense, pruned, true, recalls, n_classes, present.astype(np.float64), bootstrap, seed)
+    difference = values[1] - values[0]
     return tuple(
-        Measurement(name, float(difference[:, 0, i].mean()), *interval(spread[:, i], confidence), "", True)
+        Measurement(name, *_interval(difference[:, :, i], confidence), "", True)
         for i, name in enumerate(class_names)
         if present[i]
     )

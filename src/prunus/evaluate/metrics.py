@@ -1,14 +1,15 @@
 """Which measures of quality may a recipe name, and what are they of many resamples at once?
 
-A classification metric is a function of confusion counts, a regression metric of errors: so one formula serves the value and a
-thousand bootstrap resamples of it. The tests hold every formula against torchmetrics.
+A classification metric is a function of a few counts per class, a regression metric of a few means, and both are sums
+over the examples: so one formula serves the value and a thousand bootstrap resamples of it. The tests hold every
+formula against torchmetrics. A class that no target has doesn't count in a macro average.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,18 +17,31 @@ from prunus.core.errors import RecipeError
 from prunus.core.registry import Registry
 from prunus.core.types import Floats
 
-__all__ = ["Metric", "check_metrics", "default_metrics", "metrics"]
+__all__ = ["Metric", "Moments", "Tally", "check_metrics", "class_parts", "default_metrics", "metrics"]
 
 Task = Literal["classification", "regression"]
 
 
+class Tally(NamedTuple):
+    """Counts per class, each ``(resamples, classes)``: found rightly, in the targets, in the predictions."""
+
+    right: Floats
+    support: Floats
+    predicted: Floats
+
+
+class Moments(NamedTuple):
+    """Means over the examples, each ``(resamples,)``; the targets are counted from any fixed point."""
+
+    absolute_error: Floats
+    square_error: Floats
+    target: Floats
+    square_target: Floats
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A measure of quality.
-
-    ``function`` takes, for classification, confusion counts ``(resamples, true, predicted)``; for regression, targets and
-    predictions, both ``(resamples, n)``. It returns ``(resamples,)``.
-    """
+    """A measure of quality: ``function`` takes a :class:`Tally` or :class:`Moments` and returns ``(resamples,)``."""
 
     name: str
     task: Task
@@ -69,15 +83,13 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def class_parts(counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return precision, recall, F1 and support per class, each ``(resamples, classes)``."""
-    right = np.diagonal(counts, axis1=1, axis2=2).astype(np.float64)
-    support, predicted = counts.sum(axis=2).astype(np.float64), counts.sum(axis=1).astype(np.float64)
-    return _ratio(right, predicted), _ratio(right, support), _ratio(2 * right, support + predicted), support
+def class_parts(tally: Tally) -> tuple[Floats, Floats, Floats]:
+    """Return precision, recall and F1 per class, each ``(resamples, classes)``; F1 is 2 TP / (2 TP + FP + FN)."""
+    right, support, predicted = tally
+    return _ratio(right, predicted), _ratio(right, support), _ratio(2 * right, support + predicted)
 
 
 def _macro(values: Floats, support: Floats) -> Floats:
-    """Average over the classes that occur."""
     present = support > 0
     return _ratio((values * present).sum(axis=1), present.sum(axis=1).astype(np.float64))
 
@@ -86,32 +98,33 @@ def _weighted(values: Floats, support: Floats) -> Floats:
     return _ratio((values * support).sum(axis=1), support.sum(axis=1))
 
 
-def _of_parts(part: int, average: Callable[[Floats, Floats], Floats]) -> Callable[[Floats], Floats]:
-    def function(counts: Floats) -> Floats:
-        parts = class_parts(counts)
-        return average(parts[part], parts[3])
+def _of_parts(part: int, average: Callable[[Floats, Floats], Floats]) -> Callable[[Tally], Floats]:
+    def function(tally: Tally) -> Floats:
+        return average(class_parts(tally)[part], tally.support)
 
     return function
 
 
-def _accuracy(counts: Floats) -> Floats:
-    return _ratio(np.trace(counts, axis1=1, axis2=2).astype(np.float64), counts.sum(axis=(1, 2)).astype(np.float64))
+def _accuracy(tally: Tally) -> Floats:
+    return _ratio(tally.right.sum(axis=1), tally.support.sum(axis=1))
 
 
-def _mae(targets: Floats, predictions: Floats) -> Floats:
-    value: Floats = np.abs(targets - predictions).mean(axis=1)
+def _mae(moments: Moments) -> Floats:
+    return moments.absolute_error
+
+
+def _rmse(moments: Moments) -> Floats:
+    value: Floats = np.sqrt(moments.square_error)
     return value
 
 
-def _rmse(targets: Floats, predictions: Floats) -> Floats:
-    value: Floats = np.sqrt(np.square(targets - predictions).mean(axis=1))
-    return value
-
-
-def _r2(targets: Floats, predictions: Floats) -> Floats:
-    left = np.square(targets - predictions).sum(axis=1)
-    spread = np.square(targets - targets.mean(axis=1, keepdims=True)).sum(axis=1)
-    return np.where(spread > 0, 1 - _ratio(left, spread), 0.0)
+def _r2(moments: Moments) -> Floats:
+    """Return the share of the targets' variance that is explained; of constant targets 1 when all are met, else 0."""
+    spread = moments.square_target - np.square(moments.target)
+    # What rounding leaves of a variance of zero is no variance.
+    varied = spread > 1e-12 * moments.square_target
+    exact = np.where(moments.square_error == 0, 1.0, 0.0)
+    return np.where(varied, 1 - _ratio(moments.square_error, np.where(varied, spread, 0.0)), exact)
 
 
 metrics.add("accuracy", Metric("accuracy", "classification", _accuracy, True))

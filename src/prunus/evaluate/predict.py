@@ -31,7 +31,7 @@ def predict_outputs(model: nn.Module, examples: Examples, *, batch_size: int = 5
     finally:
         for module, training in modes.items():
             module.training = training
-    bad = ~outputs.flatten(start_dim=1).isfinite().all(dim=1)
+    bad = ~outputs.reshape(len(outputs), -1).isfinite().all(dim=1)
     if bool(bad.any()):
         raise RunError(
             f"the model's output for example {examples.ids[int(bad.long().argmax())]!r} is NaN or infinite "

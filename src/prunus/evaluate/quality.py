@@ -1,12 +1,14 @@
 """How good is a model on a set of examples, in all and per class, and how sure is that?
 
-Shares of counted examples (accuracy, a class's recall and precision) have Wilson intervals; everything else percentile bootstrap.
+Shares of counted examples (accuracy; a class's recall, precision and F1) have Wilson intervals. Averages over classes
+and errors have bootstrap percentiles; in a bootstrap of classes four imagined examples take part, two found and two
+missed, for the same reason that Wilson's interval of 100 % has a width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -15,8 +17,9 @@ from torch import Tensor
 
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.metrics import Metric, check_metrics, class_parts, default_metrics, metrics
-from prunus.evaluate.resample import confusion, draws, interval, predicted_of
+from prunus.evaluate.metrics import Metric, Moments, Tally, check_metrics, class_parts, default_metrics
+from prunus.evaluate.metrics import metrics as registry
+from prunus.evaluate.resample import confusion, interval, predicted_of, resample, tally
 
 __all__ = ["ClassQuality", "Quality", "gap", "measure_quality", "wilson"]
 
@@ -86,72 +89,58 @@ def measure_quality(
     n = len(targets)
     if n == 0:
         raise DataError("quality needs at least one example: got an empty set")
-    predicted, weights = predicted_of(outputs, task), draws(n, bootstrap, seed)
+    predicted, chosen = predicted_of(outputs, task), [registry[name] for name in names]
+
+    def all_metrics(parts: Tally | Moments) -> Floats:
+        return np.stack([metric.function(parts) for metric in chosen], axis=1)
+
     if task == "regression":
-        return Quality(_regression(names, targets.double().numpy(), predicted, weights, confidence), (), None, n)
-    true, n_classes = targets.numpy(), max(len(class_names), outputs.shape[1])
-    counts = confusion(true, predicted, n_classes, np.ones((1, n)))
-    resampled = confusion(true, predicted, n_classes, weights)
-    found = []
-    for name in names:
-        metric = _metric(name)
-        value = float(metric.function(counts)[0])
-        share = name == "accuracy"
-        low, high = wilson(value * n, n, confidence) if share else interval(metric.function(resampled), confidence)
-        found.append(Measurement(name, value, low, high, metric.unit, metric.higher_is_better))
-    labels = list(class_names) or [str(number) for number in range(n_classes)]
-    return Quality(
-        tuple(found),
-        _per_class(labels, counts, resampled, confidence),
-        tuple(tuple(int(c) for c in row) for row in counts[0]),
-        n,
+        values = resample(
+            [predicted], targets.double().cpu().numpy(), all_metrics, n_classes=None, resamples=bootstrap, seed=seed
+        )
+        return Quality(_measurements(chosen, values[0], confidence), (), None, n)
+    true, n_classes = targets.cpu().numpy(), max(len(class_names), outputs.shape[1])
+    counts = confusion(true, predicted, n_classes)
+    imagined = ([(True,), (False,)], 2 * counts.sum(axis=1) / n)
+    values = resample(
+        [predicted], true, all_metrics, n_classes=n_classes, imagined=imagined, resamples=bootstrap, seed=seed
     )
+    low, high = wilson(np.trace(counts), n, confidence)
+    found = [
+        replace(item, low=low, high=high) if item.name == "accuracy" else item
+        for item in _measurements(chosen, values[0], confidence)
+    ]
+    labels = [*class_names, *(str(number) for number in range(len(class_names), n_classes))]
+    of_classes = _per_class(labels, tally(true, predicted, n_classes, np.ones((1, n))), confidence)
+    return Quality(tuple(found), of_classes, tuple(tuple(row) for row in counts.tolist()), n)
 
 
-def _metric(name: str) -> Metric:
-    return metrics[name]
-
-
-def _regression(
-    names: Sequence[str], targets: Floats, predicted: Floats, weights: Any, confidence: float
-) -> tuple[Measurement, ...]:
-    # Resampled rows, in blocks: a thousand resamples of a million examples don't fit into memory at once.
-    values: dict[str, list[Floats]] = {name: [] for name in names}
-    for start in range(0, len(weights), 50):
-        rows = np.stack([np.repeat(np.arange(len(targets)), w) for w in weights[start : start + 50]])
-        for name in names:
-            values[name].append(_metric(name).function(targets[rows], predicted[rows]))
+def _measurements(chosen: Sequence[Metric], values: Floats, confidence: float) -> tuple[Measurement, ...]:
+    """Make measurements of plain values (the first row) and resampled ones; an interval holds its value."""
     found = []
-    for name in names:
-        metric = _metric(name)
-        low, high = interval(np.concatenate(values[name]), confidence)
-        value = float(metric.function(targets[None], predicted[None])[0])
-        found.append(Measurement(name, value, low, high, metric.unit, metric.higher_is_better))
+    for metric, column in zip(chosen, values.T, strict=True):
+        low, high = interval(column[1:], confidence)
+        value = float(column[0])
+        found.append(
+            Measurement(metric.name, value, min(low, value), max(high, value), metric.unit, metric.higher_is_better)
+        )
     return tuple(found)
 
 
-def _per_class(names: Sequence[str], counts: Floats, resampled: Floats, confidence: float) -> tuple[ClassQuality, ...]:
-    precision, recall, f1, support = (part[0] for part in class_parts(counts))
-    resampled_f1 = class_parts(resampled)[2]
-    right, predicted = np.diagonal(counts[0]), counts[0].sum(axis=0)
-    nothing = float("nan")
+def _per_class(names: Sequence[str], counts: Tally, confidence: float) -> tuple[ClassQuality, ...]:
+    parts = {part: value[0] for part, value in zip(("precision", "recall", "f1"), class_parts(counts), strict=True)}
+    right, support, predicted = (part[0] for part in counts)
+    trials = {"precision": predicted, "recall": support, "f1": support + predicted - right}
     found = []
     for i, name in enumerate(names):
-        if support[i] == 0:
-            empty = {
-                part: Measurement(part, nothing, nothing, nothing, "", True) for part in ("precision", "recall", "f1")
-            }
-            found.append(ClassQuality(name, 0, **empty))
-            continue
-        found.append(
-            ClassQuality(
-                name,
-                int(support[i]),
-                Measurement("precision", float(precision[i]), *wilson(right[i], predicted[i], confidence), "", True),
-                Measurement("recall", float(recall[i]), *wilson(right[i], support[i], confidence), "", True),
-                Measurement("f1", float(f1[i]), *interval(resampled_f1[:, i], confidence), "", True),
-            )
-        )
+        of_class = {}
+        for part, value in parts.items():
+            low, high = wilson(right[i], trials[part][i], confidence)
+            if part == "f1":  # TP / (TP + FP + FN) is a share of counted examples, and F1 rises with it
+                low, high = 2 * low / (1 + low), 2 * high / (1 + high)
+            numbers = (float(value[i]), low, high) if support[i] else (float("nan"),) * 3
+            of_class[part] = Measurement(part, *numbers, "", True)
+        found.append(ClassQuality(name, int(support[i]), **of_class))
     return tuple(found)
 
 
@@ -172,7 +161,8 @@ def wilson(successes: float, n: float, confidence: float) -> tuple[float, float]
     centre = share + z * z / (2 * n)
     half = z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))
+    # Rounding must not push the share itself, 0 or 1 above all, out of its interval.
+    return max(0.0, min(share, float((centre - half) / scale))), min(1.0, max(share, float((centre + half) / scale)))
 
 
 def gap(train: Quality, test: Quality) -> tuple[Measurement, ...]:

@@ -1,0 +1,94 @@
+"""Every formula against torchmetrics and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional import classification, regression
+
+from prunus.core.errors import RecipeError, UnknownNameError
+from prunus.evaluate import check_metrics, default_metrics, measure_quality
+from prunus.evaluate.metrics import Moments, metrics
+
+CLASSES = 4
+
+
+def logits_and_targets(seed=0, n=200, classes=CLASSES):
+    draw = torch.Generator().manual_seed(seed)
+    targets = torch.randint(classes, (n,), generator=draw)
+    logits = torch.randn(n, classes, generator=draw) + 2 * torch.nn.functional.one_hot(targets, classes)
+    return logits, targets
+
+
+def oracle(name, logits, targets):
+    what, _, average = name.partition("_")
+    function = {
+        "accuracy": classification.multiclass_accuracy,
+        "precision": classification.multiclass_precision,
+        "recall": classification.multiclass_recall,
+        "f1": classification.multiclass_f1_score,
+    }[what]
+    return float(function(logits, targets, num_classes=CLASSES, average=average or "micro"))
+
+
+@pytest.mark.parametrize("name", default_metrics("classification"))
+@pytest.mark.parametrize("seed", range(3))
+def test_a_classification_metric_is_what_torchmetrics_says(name, seed):
+    logits, targets = logits_and_targets(seed)
+    found = measure_quality(logits, targets, task="classification", metrics=[name], bootstrap=100)
+    assert found.value(name) == pytest.approx(oracle(name, logits, targets), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_regression_metric_is_what_torchmetrics_says(seed):
+    draw = torch.Generator().manual_seed(seed)
+    targets = 50 + 3 * torch.randn(80, generator=draw)
+    outputs = (targets + torch.randn(80, generator=draw)).unsqueeze(1)
+    found = measure_quality(outputs, targets, task="regression", bootstrap=100)
+    assert found.value("mae") == pytest.approx(float(regression.mean_absolute_error(outputs[:, 0], targets)), rel=1e-5)
+    squared = float(regression.mean_squared_error(outputs[:, 0], targets))
+    assert found.value("rmse") == pytest.approx(squared**0.5, rel=1e-5)
+    assert found.value("r2") == pytest.approx(float(regression.r2_score(outputs[:, 0], targets)), rel=1e-4)
+
+
+@pytest.mark.parametrize(("predicted", "expected"), [([7.0, 7.0, 7.0], 1.0), ([7.0, 7.0, 8.0], 0.0)])
+def test_r2_of_constant_targets_is_one_when_all_are_met_and_else_zero(predicted, expected):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    targets = [7.0, 7.0, 7.0]
+    found = measure_quality(
+        torch.tensor(predicted), torch.tensor(targets), task="regression", metrics=["r2"], bootstrap=100
+    )
+    assert found.value("r2") == expected == sklearn.r2_score(targets, predicted)
+
+
+def test_a_far_offset_of_the_targets_does_not_cost_r2_its_digits():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=100)
+    outputs = targets + rng.normal(size=100) / 2
+    near, far = (
+        measure_quality(
+            torch.tensor(outputs + shift), torch.tensor(targets + shift), task="regression", bootstrap=100
+        ).value("r2")
+        for shift in (0.0, 1e6)
+    )
+    assert far == pytest.approx(near, rel=1e-6)
+
+
+def test_r2_does_not_depend_on_where_the_targets_are_counted_from():
+    one = Moments(*(np.array([x]) for x in (0.0, 0.5, 0.0, 2.0)))
+    other = one._replace(target=np.array([3.0]), square_target=np.array([11.0]))
+    assert metrics["r2"].function(one) == metrics["r2"].function(other) == 0.75
+
+
+@pytest.mark.parametrize("name", list(metrics))
+def test_every_metric_is_found_among_the_defaults_of_its_task(name):
+    assert name in default_metrics(metrics[name].task)
+
+
+def test_an_unknown_metric_names_the_near_one():
+    with pytest.raises(UnknownNameError, match=r"got 'f1_makro'; did you mean 'f1_macro'\?"):
+        check_metrics(["f1_makro"], "classification")
+
+
+def test_a_metric_of_another_task_names_those_that_fit():
+    with pytest.raises(RecipeError, match=r"'accuracy' measures classification, the data ask for regression.*mae"):
+        check_metrics(["accuracy"], "regression")
