@@ -148,7 +148,7 @@ class ModelOptimizer:
         values = self._job.data.scaler(torch.as_tensor(inputs, dtype=torch.float32)).to(self._job.device)
         with torch.inference_mode():
             outputs: Tensor = self.model_.eval()(values)
-            return outputs.cpu().clone()
+            return self._job.data.train.in_units(outputs.cpu().clone())
 
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return labels and probabilities for a model's outputs."""
@@ -159,7 +159,10 @@ class ModelOptimizer:
         """Return every metric with its interval, on ``train`` and on ``test``."""
         data, recipe = self._job.data, self._job.recipe
         splits = {"train": data.train, "test": data.test}
-        return {name: quality_of(predict_outputs(self.model_, part), part, recipe) for name, part in splits.items()}
+        return {
+            name: quality_of(part.in_units(predict_outputs(self.model_, part)), part, recipe)
+            for name, part in splits.items()
+        }
 
     def run(self) -> RunRecord:
         """Do it all for every seed and return the record: fit, judge, prune, recover, evaluate, compare."""

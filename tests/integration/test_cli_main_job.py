@@ -187,6 +187,50 @@ def test_features_that_hardly_matter_leave_the_first_layer(small_recipe):
     assert plan_summary(plan)[0]["granularity"] == "feature"
 
 
+def test_a_size_written_into_forward_still_ships_and_loads(small_recipe, tmp_path, monkeypatch, capsys):
+    (tmp_path / "stubborn.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, n_outputs):\n"
+        "        super().__init__()\n"
+        "        self.conv = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU())\n"
+        "        self.fc = torch.nn.Linear(512, n_outputs)\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.conv(x).view(-1, 512))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    strategy = {**FULL["strategy"], "keep_fraction": 0.4}
+    assert (
+        invoke(["run", str(small_recipe(model={"builder": "stubborn:Net"}, strategy=strategy)), "--quiet", "--json"])
+        == 0
+    )
+    record = json.loads(capsys.readouterr().out)
+    assert record["kind"] == "graph"
+    assert record["cost"]["pruned"]["parameters"] < 0.5 * record["cost"]["dense"]["parameters"]
+    assert invoke(["evaluate", "out"]) == 6
+    assert "--trust-code" in capsys.readouterr().err
+    assert invoke(["evaluate", "out", "--trust-code", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)["splits"]["test"]["metrics"]
+    (row,) = [q for q in record["quality"] if (q["model"], q["split"]) == ("pruned", "test")]
+    assert [m["value"] for m in again] == [m["value"] for m in row["metrics"]]
+
+
+def test_regression_is_measured_in_the_targets_own_units(small_recipe, capsys):
+    sections = {
+        "data": {"source": "sklearn:diabetes"},
+        "model": {"builder": "mlp", "args": {"width": 16}},
+        "train": {"epochs": 15},
+        "strategy": {"criterion": "magnitude_l2", "keep_fraction": 0.5, "schedule": {"kind": "linear", "rounds": 2}},
+    }
+    assert invoke(["run", str(small_recipe(**sections)), "--quiet", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    (rmse,) = [row for row in record["comparison"] if row["metric"] == "rmse"]
+    assert 40 < rmse["dense"] < 70
+    assert invoke(["evaluate", "out", "--json"]) == 0
+    (again,) = [m for m in json.loads(capsys.readouterr().out)["splits"]["test"]["metrics"] if m["name"] == "rmse"]
+    assert again["value"] == pytest.approx(rmse["pruned"], rel=1e-5)
+
+
 def test_data_only_runs_prune_no_parameter(small_recipe, capsys):
     sections = {"strategy": None, "examples": {"epochs": 2, "remove": [{"criterion": "el2n", "keep_fraction": 0.7}]}}
     assert invoke(["run", str(small_recipe(**sections)), "--quiet", "--json"]) == 0

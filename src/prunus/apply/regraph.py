@@ -25,24 +25,37 @@ aten = torch.ops.aten
 
 
 class PrunedGraph(nn.Module):
-    """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors."""
+    """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors.
+
+    Its tensors are called as in the model that was traced.
+    """
 
     def __init__(self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str]) -> None:
         super().__init__()
         self.graph_module = graph_module
         self.names = tuple(states)
         for name, value in states.items():
-            key = name.replace(".", "__")
+            path, _, own = name.rpartition(".")
+            holder = _holder(self, path)
             if name in parameters:
-                self.register_parameter(key, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
+                holder.register_parameter(own, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
             else:
-                self.register_buffer(key, value)
+                holder.register_buffer(own, value)
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the traced operations."""
         given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
-        outputs = self.graph_module([getattr(self, name.replace(".", "__")) for name in self.names], given)
+        outputs = self.graph_module([operator.attrgetter(name)(self) for name in self.names], given)
         return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _holder(root: nn.Module, path: str) -> nn.Module:
+    """Return the submodule at ``path``, made of empty modules where it isn't there."""
+    for part in path.split(".") if path else ():
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root._modules[part]  # type: ignore[assignment]
+    return root
 
 
 def pruned_graph(

@@ -45,12 +45,14 @@ def shrink(
     keep: Mapping[str, Tensor],
     *,
     kwargs: Mapping[str, Any] | None = None,
+    prefer: Literal["eager", "graph"] = "eager",
 ) -> Shrunk:
     """Return a copy of ``model`` without the units that ``keep`` drops; ``model`` isn't changed.
 
     Args:
         inputs: what the model is compared on, as for ``analyze``.
         keep: for each group by name, which units stay, ``(units,)`` bool; groups that aren't named stay whole.
+        prefer: ``graph`` takes the traced computation without trying the class first.
 
     Raises:
         ModelError: an unknown group, or one that would lose all of its units.
@@ -59,7 +61,7 @@ def shrink(
     _check(graph, keep)
     dropped = {name: mask for name, mask in keep.items() if not bool(mask.all())}
     smaller = copy.deepcopy(model)
-    if not dropped:
+    if not dropped and prefer == "eager":
         return Shrunk(smaller, "eager")
     along = _kept_positions(graph, dropped, canonical_states(model))
     _slice(smaller, along)
@@ -70,10 +72,12 @@ def shrink(
     parameters = frozenset(name for name, _ in smaller.named_parameters())
     counts = {name: int(mask.sum()) for name, mask in dropped.items()}
     reference = pruned_graph(graph.solution, counts, states, parameters)
-    problem = _difference(smaller, reference, inputs, kwargs or {})
-    if not problem:
+    problem = "" if prefer == "graph" else _difference(smaller, reference, inputs, kwargs or {})
+    if not problem and prefer == "eager":
         return Shrunk(smaller, "eager")
     reference.train(model.training)
+    if prefer == "graph":
+        return Shrunk(reference, "graph")
     note = f"the module itself can't run at the new sizes ({problem}), so the traced computation takes its place"
     return Shrunk(reference, "graph", (note,))
 

@@ -73,6 +73,10 @@ class Data(Section):
     task: Literal["auto", "classification", "regression"] = "auto"
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
     standardize: bool = Field(True, description="subtract the training mean and divide by the training deviation")
+    standardize_target: bool = Field(
+        True,
+        description="regression: train on targets of mean 0 and deviation 1; results are in the target's own units all the same",
+    )
     split: Split = Field(default_factory=Split)
     label_noise: Share = Field(
         0.0, description="flip this share of the training labels: a test of the cleaning, not a use"

@@ -59,6 +59,8 @@ class _ScaledInputs:
 class Examples:
     """A set of examples, ready to learn from; it never changes, its methods return new ones.
 
+    A regression's targets are scaled by ``target_scaler``; ``in_units`` says them as the data set does.
+
     Shapes:
         ``rows`` ``(n,)`` are row numbers in ``source``; ``targets`` ``(n,)`` start as the source's and may be repaired.
     """
@@ -70,6 +72,7 @@ class Examples:
         *,
         targets: Tensor | None = None,
         scaler: Scaler | None = None,
+        target_scaler: Scaler | None = None,
         device: torch.device | str = "cpu",
         budget_bytes: int = MEMORY_BUDGET_BYTES,
     ) -> None:
@@ -77,7 +80,10 @@ class Examples:
         self.rows = rows
         self.device = torch.device(device)
         self.scaler = scaler or Scaler.identity()
-        self.targets = self._checked_targets(source.targets[rows] if targets is None else targets)
+        self.target_scaler = target_scaler or Scaler.identity()
+        own = source.targets[rows]
+        scaled = own if source.task == "classification" else self.target_scaler(own)
+        self.targets = self._checked_targets(scaled if targets is None else targets)
         self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, budget_bytes)
         self._positions = torch.arange(len(rows))
 
@@ -117,6 +123,10 @@ class Examples:
     def n_outputs(self) -> int:
         """How many outputs a model needs: the number of classes, or 1."""
         return len(self.source.class_names) if self.task == "classification" else 1
+
+    def in_units(self, values: Tensor) -> Tensor:
+        """Return targets or outputs as the data set says them: a regression's undo the scaling, classes stay."""
+        return values if self.task == "classification" else self.target_scaler.undo(values)
 
     def inputs_at(self, positions: Tensor) -> Tensor:
         """Return the scaled inputs at some positions, on the device."""

@@ -118,7 +118,12 @@ def prepare_source(source: Source, config: Data, *, device: torch.device | str =
     splits = split(source, config.split, digests=digests)
     noise = flip_labels(source, splits.train, config.label_noise, seed=config.split.seed)
     scaler = Scaler.fit(source, splits.train) if config.standardize else Scaler.identity()
-    parts = {part: Examples(source, splits.part(part), scaler=scaler, device=device) for part in PARTS}
+    scaled = config.standardize_target and source.task == "regression"
+    target_scaler = Scaler.fit_values(source.targets[splits.train]) if scaled else Scaler.identity()
+    parts = {
+        part: Examples(source, splits.part(part), scaler=scaler, target_scaler=target_scaler, device=device)
+        for part in PARTS
+    }
     if noise is not None:
         targets = source.targets.clone()
         targets[noise.rows] = noise.flipped_targets

@@ -37,6 +37,16 @@ class Scaler:
         """Return the scaled inputs, ``(n, *input_shape)``."""
         return (inputs - self.mean.to(inputs.device)) / self.deviation.to(inputs.device)
 
+    def undo(self, values: Tensor) -> Tensor:
+        """Return scaled values as they were before."""
+        return values * self.deviation.to(values.device) + self.mean.to(values.device)
+
+    @classmethod
+    def fit_values(cls, values: Tensor) -> Scaler:
+        """Return the scaler of single numbers, ``(n,)``; numbers that are all the same get deviation 1."""
+        deviation = values.double().std(correction=0)
+        return cls(values.double().mean().float(), deviation.float() if float(deviation) > 0 else torch.ones(()))
+
     @classmethod
     def identity(cls) -> Scaler:
         """Return the scaler that changes nothing."""

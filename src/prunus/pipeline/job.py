@@ -52,7 +52,8 @@ class Candidate:
     """The model on its way to the smaller one.
 
     ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the channels
-    that are still there, by group; ``n_original`` how many units there were before the first round.
+    that are still there, by group; ``n_original`` how many units there were before the first round; ``cuts`` what each
+    round kept of every group, as positions in what was there, and ``uncut`` the model before them.
     """
 
     model: nn.Module
@@ -60,6 +61,8 @@ class Candidate:
     alive: Mapping[str, Ints] = field(default_factory=dict)
     n_original: int = 0
     kind: str = "eager"
+    uncut: nn.Module | None = None
+    cuts: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     frozen: tuple[dict[str, Any], ...] = ()
 
     def having(self, **changes: Any) -> Candidate:

@@ -41,7 +41,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     """Return the record of a run whose models are ``results`` and whose first seed decided ``plan``."""
     data, recipe = job.data, job.recipe
     outputs = {
-        (result.seed, name, split): predict_outputs(model, getattr(data, split))
+        (result.seed, name, split): getattr(data, split).in_units(predict_outputs(model, getattr(data, split)))
         for result in results
         for name, model in (("dense", result.dense), ("pruned", result.pruned.model))
         for split in _SPLITS
@@ -59,8 +59,8 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     for facts in cost.values():
         facts.pop("memory_bytes", None)
     latency = measure_latency(models, batch.inputs, recipe.evaluation.latency)
-    given = ("test", data.test)
-    compared = compare(*_by_model(outputs, results, given[0]), given[1].targets, **_settings(recipe, given[1]))
+    answers = data.test.in_units(data.test.targets).cpu()
+    compared = compare(*_by_model(outputs, results, "test"), answers, **_settings(recipe, data.test))
     return RunRecord.model_validate(
         {
             "name": recipe.name,
@@ -88,8 +88,8 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
 
 
 def quality_of(outputs: Tensor, examples: Examples, recipe: Recipe) -> Any:
-    """Return every metric of the recipe with its interval."""
-    return measure_quality(outputs, examples.targets.cpu(), **_settings(recipe, examples))
+    """Return every metric of the recipe with its interval; a regression's outputs are in the target's own units."""
+    return measure_quality(outputs, examples.in_units(examples.targets).cpu(), **_settings(recipe, examples))
 
 
 def _settings(recipe: Recipe, examples: Examples) -> dict[str, Any]:

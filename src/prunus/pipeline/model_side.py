@@ -98,7 +98,7 @@ def prune_model(
     """
     strategy = job.recipe.strategy
     assert strategy is not None
-    candidate, histories = start.having(model=copy.deepcopy(start.model)), {}
+    candidate, histories = start.having(model=copy.deepcopy(start.model), uncut=start.model), {}
     if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
         histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
     steps: list[Step] = []
@@ -299,7 +299,8 @@ def _prune_channels(
     return (
         candidate.having(
             model=shrunk.model,
-            kind=shrunk.kind,
+            kind="graph" if "graph" in (candidate.kind, shrunk.kind) else "eager",
+            cuts=(*candidate.cuts, {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in keep.items()}),
             alive=left,
             n_original=n_original,
             frozen=candidate.frozen or frozen,

@@ -39,6 +39,9 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         class_names=data.train.class_names,
         feature_names=data.train.feature_names,
         scaler=data.scaler,
+        target_scaler=data.train.target_scaler if data.train.task == "regression" else None,
+        cuts=candidate.cuts if candidate.kind == "graph" else None,
+        uncut=candidate.uncut,
         facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},
     )
 

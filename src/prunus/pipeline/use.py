@@ -41,7 +41,7 @@ def evaluate_bundle(
         splits = {"all": _all_examples(config, bundle)}
     recipe = Recipe(data=config)
     rows = {
-        name: quality_of(predict_outputs(bundle.model, examples), examples, recipe).to_dict()
+        name: quality_of(examples.in_units(predict_outputs(bundle.model, examples)), examples, recipe).to_dict()
         for name, examples in splits.items()
     }
     batch = next(iter(next(iter(splits.values())).batches(1)))
@@ -74,8 +74,6 @@ def _all_examples(config: Data, bundle: Bundle) -> Examples:
     """Return every example of a source, its labels numbered as the bundle numbers them."""
     import torch
 
-    from prunus.data import Scaler
-
     found = open_source(config)
     if tuple(found.input_shape) != bundle.input_shape:
         raise DataError(
@@ -87,7 +85,7 @@ def _all_examples(config: Data, bundle: Bundle) -> Examples:
             f"{config.source}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}"
         )
     rows = torch.arange(len(found.ids))
-    examples = Examples(found, rows, scaler=bundle.scaler or Scaler.identity())
+    examples = Examples(found, rows, scaler=bundle.scaler, target_scaler=bundle.target_scaler)
     if bundle.task == "classification":
         number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])
         examples = examples.with_targets(number[found.targets])

@@ -80,8 +80,8 @@ def reduce_variance(
 
 def _score(job: Job, model: nn.Module, metric: str) -> float:
     test = job.data.test
-    outputs = predict_outputs(model, test)
+    outputs, answers = test.in_units(predict_outputs(model, test)), test.in_units(test.targets).cpu()
     quality = measure_quality(
-        outputs, test.targets.cpu(), task=test.task, class_names=test.class_names, metrics=(metric,), bootstrap=100
+        outputs, answers, task=test.task, class_names=test.class_names, metrics=(metric,), bootstrap=100
     )
     return float(quality.value(metric))

@@ -1,162 +1,207 @@
-"""Which pictures does a report draw? Each is an SVG text, drawn by altair (the extra ``report``)."""
+"""Which pictures does a report draw? Each is an SVG text, drawn by altair (the extra ``report``).
+
+Colours come from the page's palette, which the page's style sheet swaps for darker or lighter ones.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prunus.core.extras import require
+from prunus.report.page_style import PALETTE
 from prunus.report.record import RunRecord
-from prunus.report.words import is_share
+from prunus.report.words import amount, called, is_share
 
-__all__ = ["all_charts"]
+__all__ = ["Chart", "all_charts"]
 
-GREEN, GREY, RED, BLUE = "#2f7d4f", "#9aa0a6", "#b3402e", "#33658a"
+_WIDTH = 430
+_MOST_ROWS = 24
+"""A chart shows at most so many rows; the tables have them all."""
 
 
-def all_charts(record: RunRecord) -> dict[str, str]:
-    """Return the charts that this record has something to show in, by title.
+@dataclass(frozen=True)
+class Chart:
+    """A drawing, what it is about, and how to read it."""
+
+    title: str
+    note: str
+    svg: str
+
+
+def all_charts(record: RunRecord) -> tuple[Chart, ...]:
+    """Return the charts that this record has something to show in.
 
     Raises:
         MissingExtraError: altair or vl-convert isn't installed.
     """
     altair = require("altair", extra="report")
-    require("vl_convert", extra="report")
-    drawn = {
-        "Quality against size": _quality_against_size(altair, record),
-        "Change per class": _class_changes(altair, record),
-        "Kept per layer": _layers(altair, record),
-        "Training examples per class": _classes(altair, record),
-        "Input features": _features(altair, record),
-        "Learning curves": _curves(altair, record),
-    }
-    return {title: _svg(chart) for title, chart in drawn.items() if chart is not None}
+    convert = require("vl_convert", extra="report").vegalite_to_svg
+    drawn = []
+    for number, draw in enumerate((_against_size, _class_changes, _layers, _classes, _features, _curves)):
+        found = draw(altair, record)
+        if found is not None:
+            title, note, chart = found
+            drawn.append(Chart(title, note, _svg(chart, convert, f"c{number}")))
+    return tuple(drawn)
 
 
-def _svg(chart: Any) -> str:
-    import vl_convert
+_Drawn = tuple[str, str, Any] | None
 
+
+def _svg(chart: Any, convert: Callable[[dict[str, Any]], str], prefix: str) -> str:
+    text = {"labelColor": PALETTE["dim"], "titleColor": PALETTE["dim"], "labelFontSize": 12, "titleFontSize": 12}
     styled = (
-        chart.configure(font="system-ui, sans-serif", background="transparent")
+        chart.properties(width=_WIDTH)
+        .configure(font="sans-serif", background="transparent", autosize={"type": "fit-x", "contains": "padding"})
         .configure_view(stroke=None)
         .configure_axis(
-            gridColor="#8884",
-            domainColor="#8888",
-            tickColor="#8888",
-            labelColor="#888",
-            titleColor="#888",
+            gridColor=PALETTE["line"],
+            domain=False,
+            ticks=False,
+            labelPadding=7,
+            titlePadding=9,
             titleFontWeight="normal",
+            labelLimit=150,
+            **text,
         )
-        .configure_legend(labelColor="#888", title=None, orient="top")
+        .configure_legend(title=None, orient="top", symbolStrokeWidth=0, offset=10, padding=0, **text)
     )
-    text: str = vl_convert.vegalite_to_svg(styled.to_dict())
-    return text
+    svg = convert(styled.to_dict())
+    # Several drawings share one page: their identifiers must differ.
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
 
 
-def _quality_against_size(altair: Any, record: RunRecord) -> Any:
+def _data(altair: Any, rows: Sequence[dict[str, Any]]) -> Any:
+    return altair.Chart(altair.Data(values=list(rows)))
+
+
+def _colours(altair: Any, field: str, names: Sequence[str], colours: Sequence[str], **settings: Any) -> Any:
+    scale = altair.Scale(domain=list(names), range=[PALETTE[colour] for colour in colours])
+    return altair.Color(f"{field}:N", scale=scale, **settings)
+
+
+def _against_size(altair: Any, record: RunRecord) -> _Drawn:
     metric = record.comparison[0].metric
     scale = 100 if is_share(metric) else 1
     rows = [
         {
             "model": row.model,
-            "kB": record.cost[row.model].size_bytes / 1000,
-            "value": scale * number.value,
             "seed": row.seed,
+            "kB": record.cost[row.model].size_bytes / 1000,
+            **{part: scale * getattr(number, part) for part in ("value", "low", "high")},
         }
         for row in record.quality
         if row.split == "test"
         for number in row.metrics
-        if number.name == metric and number.value is not None
+        if number.name == metric and None not in (number.value, number.low, number.high)
     ]
-    return (
-        altair.Chart(altair.Data(values=rows), width=380, height=200)
-        .mark_point(size=90, filled=True, opacity=0.75)
-        .encode(
-            x=altair.X("kB:Q", title="weights on disk, kB", scale=altair.Scale(zero=True)),
-            y=altair.Y(
-                "value:Q",
-                title=f"test {metric}{', %' if scale == 100 else ''}",
-                scale=altair.Scale(zero=False, padding=14),
-            ),
-            color=_models(altair),
-            shape=altair.Shape("model:N", scale=altair.Scale(domain=["dense", "pruned"]), legend=None),
-        )
-    )
-
-
-def _models(altair: Any) -> Any:
-    return altair.Color("model:N", scale=altair.Scale(domain=["dense", "pruned"], range=[GREY, GREEN]))
-
-
-def _class_changes(altair: Any, record: RunRecord) -> Any:
-    if not record.class_changes:
+    if not rows:
         return None
+    x = altair.X("kB:Q", title="weights on disk, kB", axis=altair.Axis(grid=False, tickCount=5))
+    base = _data(altair, rows).encode(x=x)
+    title = f"test {called(metric)}{', %' if scale == 100 else ''}"
+    y = altair.Y("value:Q", title=title, scale=altair.Scale(zero=False, padding=12), axis=altair.Axis(tickCount=5))
+    colour = _colours(altair, "model", ["dense", "pruned"], ["grey", "plum"])
+    lines = base.mark_line(strokeWidth=1.2, color=PALETTE["line"]).encode(y=y, detail="seed:N")
+    spans = base.mark_rule(strokeWidth=5, opacity=0.16).encode(
+        y=altair.Y("low:Q", title=title), y2="high:Q", color=colour
+    )
+    points = base.mark_point(size=70, filled=True, opacity=1).encode(y=y, color=colour)
+    note = "One pair of points per seed; bars are each model’s interval by the choice of test examples."
+    return f"Test {called(metric)} against size", note, (lines + spans + points).properties(height=230)
+
+
+def _class_changes(altair: Any, record: RunRecord) -> _Drawn:
     rows = [
         {"class": n.name, "value": 100 * n.value, "low": 100 * n.low, "high": 100 * n.high}
         for n in record.class_changes
         if n.value is not None and n.low is not None and n.high is not None
     ]
-    base = altair.Chart(altair.Data(values=rows), width=380).encode(y=altair.Y("class:N", title=None, sort=None))
-    bars = base.mark_rule(strokeWidth=3, color=BLUE, opacity=0.5).encode(
+    if not rows:
+        return None
+    shown, more = _largest(rows, lambda row: abs(row["value"]))
+    base = _data(altair, shown).encode(
+        y=altair.Y("class:N", title=None, sort=None, axis=altair.Axis(grid=False)),
+    )
+    zero = _data(altair, [{"zero": 0}]).mark_rule(color=PALETTE["grey"], strokeDash=[3, 3]).encode(x="zero:Q")
+    spans = base.mark_rule(strokeWidth=5, opacity=0.3, color=PALETTE["plum"]).encode(
         x=altair.X("low:Q", title="change of recall, points"), x2="high:Q"
     )
-    return bars + base.mark_point(filled=True, size=60, color=BLUE).encode(x="value:Q")
+    points = base.mark_point(filled=True, size=60, opacity=1, color=PALETTE["plum"]).encode(x="value:Q")
+    chart = (zero + spans + points).properties(height={"step": 21})
+    return "Change per class", f"Pruned minus dense on the test examples, with intervals.{more}", chart
 
 
-def _layers(altair: Any, record: RunRecord) -> Any:
+def _layers(altair: Any, record: RunRecord) -> _Drawn:
     if not record.layers:
         return None
+    shown, more = _largest(record.layers, lambda layer: layer.before - layer.after)
     rows = [
-        {"layer": layer.name, "what": what, "n": n, "order": order}
-        for layer in record.layers
+        {"name": layer.name, "what": what, "n": n, "order": order}
+        for layer in shown
         for order, (what, n) in enumerate((("kept", layer.after), ("removed", layer.before - layer.after)))
     ]
-    return _stacked(altair, rows, "layer", ["kept", "removed"], [GREEN, "#d9c9a5"], f"{record.layers[0].granularity}s")
+    units = " and ".join(dict.fromkeys(f"{layer.granularity}s" for layer in record.layers))
+    kept, total = sum(layer.after for layer in record.layers), sum(layer.before for layer in record.layers)
+    chart = _stacked(altair, rows, ["kept", "removed"], ["leaf", "sand"], units)
+    return "Kept per layer", f"{amount(kept)} of {amount(total)} {units} stay.{more}", chart
 
 
-def _classes(altair: Any, record: RunRecord) -> Any:
+def _classes(altair: Any, record: RunRecord) -> _Drawn:
     if not any(c.removed or c.relabelled for c in record.classes):
         return None
+    shown, more = _largest(record.classes, lambda c: c.removed + c.relabelled)
     rows = []
-    for c in record.classes:
+    for c in shown:
         parts = (("kept", c.before - c.removed - c.relabelled), ("relabelled", c.relabelled), ("removed", c.removed))
-        rows += [{"class": c.name, "what": what, "n": n, "order": order} for order, (what, n) in enumerate(parts)]
-    return _stacked(
-        altair, rows, "class", ["kept", "relabelled", "removed"], [GREEN, BLUE, "#d9c9a5"], "training examples"
-    )
+        rows += [{"name": c.name, "what": what, "n": n, "order": order} for order, (what, n) in enumerate(parts)]
+    removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
+    names, colours = ["kept", "relabelled", "removed"], ["leaf", "blue", "sand"]
+    if not relabelled:
+        del names[1], colours[1]
+    note = f"{amount(removed)} removed, {amount(relabelled)} relabelled; by the label as given.{more}"
+    chart = _stacked(altair, rows, names, colours, "training examples")
+    return "Training examples per class", note, chart
 
 
-def _stacked(altair: Any, rows: list[dict[str, Any]], by: str, names: list[str], colours: list[str], title: str) -> Any:
+def _stacked(altair: Any, rows: Sequence[dict[str, Any]], names: list[str], colours: list[str], title: str) -> Any:
     return (
-        altair.Chart(altair.Data(values=rows), width=380)
-        .mark_bar()
+        _data(altair, rows)
+        .mark_bar(height=13)
         .encode(
-            y=altair.Y(f"{by}:N", title=None, sort=None),
-            x=altair.X("n:Q", title=title, stack="zero"),
-            color=altair.Color("what:N", scale=altair.Scale(domain=names, range=colours)),
+            y=altair.Y("name:N", title=None, sort=None, axis=altair.Axis(grid=False)),
+            x=altair.X("n:Q", title=title, stack="zero", axis=altair.Axis(tickCount=6)),
+            color=_colours(altair, "what", names, colours),
             order=altair.Order("order:Q"),
         )
+        .properties(height={"step": 21})
     )
 
 
-def _features(altair: Any, record: RunRecord) -> Any:
+def _features(altair: Any, record: RunRecord) -> _Drawn:
     if not record.features:
         return None
-    rows = [
-        {"feature": f.name, "importance": f.importance, "what": "kept" if f.kept else "removed"}
-        for f in record.features
-    ]
-    return (
-        altair.Chart(altair.Data(values=rows), width=380)
-        .mark_bar()
+    ranked = sorted(record.features, key=lambda feature: -feature.importance)
+    shown, more = _largest(ranked, lambda feature: abs(feature.importance))
+    rows = [{"name": f.name, "importance": f.importance, "what": "kept" if f.kept else "cut out"} for f in shown]
+    chart = (
+        _data(altair, rows)
+        .mark_bar(height=13)
         .encode(
-            y=altair.Y("feature:N", title=None, sort="-x"),
-            x=altair.X("importance:Q", title="loss when shuffled"),
-            color=altair.Color("what:N", scale=altair.Scale(domain=["kept", "removed"], range=[GREEN, "#d9c9a5"])),
+            y=altair.Y("name:N", title=None, sort=None, axis=altair.Axis(grid=False)),
+            x=altair.X("importance:Q", title="permutation importance", axis=altair.Axis(tickCount=6)),
+            color=_colours(altair, "what", ["kept", "cut out"], ["leaf", "sand"]),
         )
+        .properties(height={"step": 21})
     )
+    kept = sum(feature.kept for feature in record.features)
+    return "Input features", f"{kept} of {len(record.features)} stay; the others hardly matter.{more}", chart
 
 
-def _curves(altair: Any, record: RunRecord) -> Any:
+def _curves(altair: Any, record: RunRecord) -> _Drawn:
     rows = [
         {"stage": stage, "epoch": epoch, "loss": loss}
         for stage, curve in record.curves.items()
@@ -164,12 +209,24 @@ def _curves(altair: Any, record: RunRecord) -> Any:
     ]
     if not rows:
         return None
-    return (
-        altair.Chart(altair.Data(values=rows), width=380, height=200)
-        .mark_line(strokeWidth=2)
+    names = list(record.curves)
+    cycle = ["grey", "plum", "blue", "amber", "leaf"]
+    chart = (
+        _data(altair, rows)
+        .mark_line(strokeWidth=2, interpolate="monotone")
         .encode(
-            x=altair.X("epoch:Q", title="epoch", axis=altair.Axis(tickMinStep=1)),
-            y=altair.Y("loss:Q", title="training loss"),
-            color=altair.Color("stage:N", sort=list(record.curves)),
+            x=altair.X("epoch:Q", title="epoch", axis=altair.Axis(tickMinStep=1, grid=False)),
+            y=altair.Y("loss:Q", title="training loss", axis=altair.Axis(tickCount=5)),
+            color=_colours(altair, "stage", names, [cycle[i % len(cycle)] for i in range(len(names))], sort=names),
         )
+        .properties(height=230)
     )
+    return "Learning curves", f"Seed {record.seeds[0]}. A distilled loss has another scale.", chart
+
+
+def _largest(items: Sequence[Any], weight: Callable[[Any], float]) -> tuple[list[Any], str]:
+    """Return the items that weigh most, in their own order, and words for what is left out."""
+    if len(items) <= _MOST_ROWS:
+        return list(items), ""
+    order = sorted(range(len(items)), key=lambda i: (-weight(items[i]), i))[:_MOST_ROWS]
+    return [items[i] for i in sorted(order)], f" The {_MOST_ROWS} that changed most, of {len(items)}."

@@ -1,24 +1,26 @@
 """How does a run's record become one page that loads nothing and can be passed on?
 
-Everything that comes from a record is escaped; the page has no script.
+Everything that comes from a record is escaped; the page has no script, and forbids itself to load anything.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
 from prunus.core.errors import MissingExtraError
 from prunus.core.files import write_text
+from prunus.report import page_tables as tables
 from prunus.report.charts import all_charts
+from prunus.report.page_marks import definitions, details, escape, joined, section, table
 from prunus.report.page_style import STYLE
 from prunus.report.record import RunRecord, Suspect
-from prunus.report.words import amount, difference, size, times, value, verdict
+from prunus.report.words import amount, called, difference, finding, size, times, value
 
 __all__ = ["render_html", "write_html"]
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_html(record: RunRecord, path: Path) -> None:
@@ -31,152 +33,102 @@ def render_html(record: RunRecord) -> str:
     charts, missing = _charts(record)
     parts = [
         _head(record),
-        _cards(record),
-        _quality(record),
-        _cost(record),
-        charts,
-        _suspects(record.suspects),
-        _frozen(record),
+        _numbers(record),
+        section("Quality", _quality_note(record), tables.quality(record), tables.spreads(record)),
+        section("Cost", tables.cost(record)),
+        section(
+            "Where it changed",
+            charts,
+            tables.layers(record),
+            tables.classes(record),
+            tables.features(record),
+            tables.frozen(record),
+        ),
+        _suspects(record),
         _provenance(record, missing),
     ]
-    title = _escape(record.name)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title} · prunus</title><style>{STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(parts)
+        f"<title>{escape(record.name)} · prunus</title><style>{STYLE}</style></head>\n<body><main>\n"
+        + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
     )
 
 
-def _escape(text: object) -> str:
-    return html.escape(str(text), quote=True)
-
-
-def _rows(rows: Iterable[Sequence[str]], *, head: Sequence[str]) -> str:
-    """Return a table; cells are HTML already."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+def _sign(text: str) -> str:
+    """Escape a ratio, with a sign of multiplication."""
+    return escape(text).replace("x ", "× ").removesuffix("x") + ("×" if text.endswith("x") else "")
 
 
 def _head(record: RunRecord) -> str:
     row = record.comparison[0]
-    tone = row.verdict.split()[0]
+    confidence = _confidence(record)
+    seeds = f"{row.n_seeds} seeds" if row.n_seeds > 1 else "one seed"
     return (
-        f'<header><p class="eyebrow">prunus report</p><h1>{_escape(record.name)}</h1>'
-        f'<p class="lead {_escape(tone)}">{_escape(verdict(row))[0].upper()}{_escape(verdict(row))[1:]}.</p></header>'
+        f'<header><p class="eyebrow">prunus · {escape(record.name)}</p><h1>{_sign(finding(record))}</h1>'
+        f'<p class="lead">Test {escape(called(row.metric))} is <strong>{escape(value(row.metric, row.pruned))}</strong> pruned against '
+        f"<strong>{escape(value(row.metric, row.dense))}</strong> dense: {escape(difference(row.metric, row.difference))}, "
+        f"{escape(seeds)}, paired, {confidence} % interval.</p></header>"
     )
 
 
-def _cards(record: RunRecord) -> str:
-    cards = [
-        (times(record.ratio("macs")), "fewer MACs"),
-        (times(record.ratio("size_bytes")), "smaller on disk"),
-        (times(record.ratio("parameters")), "fewer parameters"),
+def _confidence(record: RunRecord) -> str:
+    share = (record.recipe.get("evaluation") or {}).get("confidence", 0.95)
+    return f"{100 * float(share):g}"
+
+
+def _numbers(record: RunRecord) -> str:
+    """Return the few numbers that matter most, large."""
+    dense, pruned = record.cost["dense"], record.cost["pruned"]
+    found = [
+        (times(record.ratio("macs")), "fewer MACs", f"{amount(dense.macs)} → {amount(pruned.macs)}"),
+        (
+            times(record.ratio("size_bytes")),
+            "smaller on disk",
+            f"{size(dense.size_bytes)} → {size(pruned.size_bytes)}",
+        ),
     ]
-    latency = record.timing.get("latency") or {}
-    speedup = latency.get("speedup")
-    if speedup and speedup["value"] is not None:
-        spread = f"{times(speedup['low'])} to {times(speedup['high'])}"
-        cards.insert(
-            2, (times(speedup["value"]), f"as fast ({spread}), {latency['runtime']}, batch of {latency['batch_size']}")
-        )
+    latency = record.latency
+    if latency and latency.speedup and latency.speedup.value and latency.speedup.low and latency.speedup.high:
+        speedup = latency.speedup
+        word = "faster" if speedup.low > 1 else "slower" if speedup.high < 1 else "the same speed within the interval"
+        ratio = 1 / speedup.value if word == "slower" else speedup.value
+        between = f"{times(speedup.low)} to {times(speedup.high)} the speed, {latency.runtime}"
+        found.append((times(ratio), word, between))
     removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
     if removed or relabelled:
-        cards.append(
-            (
-                amount(removed + relabelled),
-                f"of {amount(record.data.n['train'])} training examples removed or relabelled",
-            )
-        )
+        words = " or ".join(w for w, n in (("removed", removed), ("relabelled", relabelled)) if n)
+        total = amount(sum(c.before for c in record.classes))
+        each = f"{amount(removed)} removed, {amount(relabelled)} relabelled, " if removed and relabelled else ""
+        found.append((amount(removed + relabelled), f"training examples {words}", f"{each}of {total}"))
     if record.data.noise is not None:
         noise = record.data.noise
-        cards.append(
-            (f"{noise.n_found}/{noise.n_flipped}", f"labels flipped on purpose were found, {noise.n_repaired} repaired")
+        found.append(
+            (
+                f"{noise.n_found}/{noise.n_flipped}",
+                "labels flipped on purpose were found",
+                f"{amount(noise.n_repaired)} got their own label back",
+            )
         )
     if record.features:
-        gone = sum(not f.kept for f in record.features)
-        cards.append((f"{gone}/{len(record.features)}", "input features cut out"))
-    return (
-        '<section class="cards">'
-        + "".join(f"<div><b>{_escape(a)}</b><span>{_escape(b)}</span></div>" for a, b in cards)
-        + "</section>"
+        gone = sum(not item.kept for item in record.features)
+        found.append((f"{gone}/{len(record.features)}", "input features cut out", "replaced by their training mean"))
+    cells = "".join(
+        f"<div><b>{_sign(a)}</b><span>{escape(b)}</span><small>{_sign(c)}</small></div>" for a, b, c in found
     )
+    return f'<div class="numbers">{cells}</div>'
 
 
-def _quality(record: RunRecord) -> str:
+def _quality_note(record: RunRecord) -> str:
     n = len(record.seeds)
-    rows = []
-    for row in record.comparison:
-        cells = [
-            value(row.metric, record.mean(model, split, row.metric))
-            for model in ("dense", "pruned")
-            for split in ("train", "test")
-        ]
-        gaps = [g.value for g in record.gaps if g.metric == row.metric and g.model == "pruned" and g.value is not None]
-        gap = value(row.metric, sum(gaps) / len(gaps)) if gaps else "–"
-        deviation = "–"
-        if row.dense_deviation is not None and row.pruned_deviation is not None:
-            deviation = f"{value(row.metric, row.dense_deviation)} → {value(row.metric, row.pruned_deviation)}"
-        tone = row.verdict.split()[0]
-        mark = f'<span class="mark {_escape(tone)}">{_escape(row.verdict.removeprefix("no measurable ").replace("difference", "no difference seen"))}</span>'
-        rows.append(
-            [
-                _escape(row.metric.replace("_", " ")),
-                *cells,
-                gap,
-                deviation,
-                _escape(difference(row.metric, row.difference)),
-                mark,
-            ]
-        )
-    head = [
-        "",
-        "dense<br>train",
-        "dense<br>test",
-        "pruned<br>train",
-        "pruned<br>test",
-        "pruned gap",
-        "deviation<br>over seeds",
-        "pruned − dense, test (95 %)",
-        "",
-    ]
-    seeds = f"mean over {n} seeds" if n > 1 else "one seed, which says nothing about other seeds"
-    counts = ", ".join(f"{amount(k)} {part}" for part, k in record.data.n.items())
-    method = _escape(record.comparison[0].method)
-    return f'<section><h2>Quality</h2><p class="dim">{seeds}; {counts} examples; intervals by {method}.</p>{_rows(rows, head=head)}</section>'
-
-
-def _cost(record: RunRecord) -> str:
-    dense, pruned = record.cost["dense"], record.cost["pruned"]
-    rows = [
-        ["parameters", amount(dense.parameters), amount(pruned.parameters), times(record.ratio("parameters"))],
-        [
-            "of which not zero",
-            amount(dense.nonzero_parameters),
-            amount(pruned.nonzero_parameters),
-            times(record.ratio("nonzero_parameters")),
-        ],
-        ["MACs per example", amount(dense.macs), amount(pruned.macs), times(record.ratio("macs"))],
-        ["weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes"))],
-    ]
-    latency = record.timing.get("latency") or {}
-    note = ""
-    if latency.get("speedup"):
-        cells = []
-        for name in ("dense", "pruned"):
-            item = latency["milliseconds"][name]
-            cells.append(f"{item['value']:.2f} ms <small>({item['low']:.2f} to {item['high']:.2f})</small>")
-        rows.append(["latency", *cells, times(latency["speedup"]["value"])])
-        note = (
-            f'<p class="dim">Latency in {_escape(latency["runtime"])}: median and quartiles of {latency["repeats"]} rounds in which '
-            f"both took turns, after {latency['warm_up']} to warm up; batch of {latency['batch_size']}, "
-            f"{latency['threads']} thread{'s' if latency['threads'] > 1 else ''}.</p>"
-        )
-    if any(layer.granularity == "weight" for layer in record.layers):
-        note += '<p class="dim">Single zeros save bytes, not time: dense kernels multiply by them all the same.</p>'
-    return f"<section><h2>Cost</h2>{_rows(rows, head=['', 'dense', 'pruned', 'ratio'])}{note}</section>"
+    over = f"Mean over {n} seeds" if n > 1 else "One seed, which says nothing about other seeds"
+    row = record.comparison[0]
+    return (
+        f'<p class="dim">{over}, on {amount(record.data.n["test"])} test examples that no decision saw. Under each value, what one '
+        f"model’s {_confidence(record)} % interval is by the choice of examples; the difference is a {escape(row.method)}.</p>"
+    )
 
 
 def _charts(record: RunRecord) -> tuple[str, str]:
@@ -184,53 +136,66 @@ def _charts(record: RunRecord) -> tuple[str, str]:
     try:
         charts = all_charts(record)
     except MissingExtraError as error:
-        return "", str(error)
+        return "", f"The charts are missing: {error}"
     figures = "".join(
-        f"<figure><figcaption>{_escape(title)}</figcaption>{svg}</figure>" for title, svg in charts.items()
+        f"<figure><figcaption>{escape(chart.title)}<small>{escape(chart.note)}</small></figcaption>{chart.svg}</figure>"
+        for chart in charts
     )
-    return f'<section><h2>Where</h2><div class="charts">{figures}</div></section>', ""
+    return f'<div class="charts">{figures}</div>' if figures else "", ""
 
 
-def _suspects(suspects: Sequence[Suspect]) -> str:
-    if not suspects:
+def _suspects(record: RunRecord) -> str:
+    if not record.suspects:
         return ""
-    items = []
-    for suspect in suspects:
-        picture = f'<img src="{_escape(suspect.image)}" alt="">' if suspect.image else ""
-        arrow = f" → <b>{_escape(suspect.suggested)}</b>" if suspect.suggested is not None else ""
-        items.append(
-            f"<li>{picture}<span>{_escape(suspect.given)}{arrow}</span><small>#{_escape(suspect.id)} {_escape(suspect.action)}, "
-            f"{suspect.score:.2f}</small></li>"
-        )
-    return (
-        '<section><h2>Suspected wrong labels</h2><p class="dim">Given label, and what the model and the neighbours say instead. '
-        f'The lower the score, the more the model contradicts the label.</p><ul class="suspects">{"".join(items)}</ul></section>'
+    shown = len(record.suspects)
+    lead = (
+        '<p class="dim">The given label, and what the model and its neighbours say instead. The lower the score, the more they '
+        f"contradict the label. {shown} with the strongest contradiction are shown.</p>"
     )
+    if not any(suspect.image for suspect in record.suspects):
+        rows = [
+            [escape(s.id), escape(s.given), escape(s.suggested or "–"), escape(s.action), escape(f"{s.score:.2f}")]
+            for s in record.suspects
+        ]
+        return section("Suspected wrong labels", lead, table(["example", "given", "says", "", "score"], rows))
+    pictures = "".join(_picture(suspect) for suspect in record.suspects)
+    return section("Suspected wrong labels", lead, f'<ul class="suspects">{pictures}</ul>')
 
 
-def _frozen(record: RunRecord) -> str:
-    if not record.frozen:
-        return ""
-    reasons: dict[str, list[str]] = {}
-    for axis in record.frozen:
-        reasons.setdefault(axis.reason, []).append(f"{axis.name} ({axis.size})")
-    rows = [[_escape(reason), _escape(", ".join(names))] for reason, names in reasons.items()]
-    return f"<section><details><summary>What couldn’t be pruned, and why</summary>{_rows(rows, head=['why', 'axes'])}</details></section>"
+def _picture(suspect: Suspect) -> str:
+    image = f'<img src="{escape(suspect.image)}" alt="" loading="lazy">' if suspect.image else ""
+    label = f"<del>{escape(suspect.given)}</del>"
+    label += f" → <ins>{escape(suspect.suggested)}</ins>" if suspect.suggested is not None else ""
+    small = f"<small>#{escape(suspect.id)} · {escape(suspect.action)} · {escape(f'{suspect.score:.2f}')}</small>"
+    return f"<li>{image}{label}{small}</li>"
 
 
 def _provenance(record: RunRecord, missing: str) -> str:
-    recipe = _escape(yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True))
-    versions = ", ".join(f"{_escape(k)} {_escape(v)}" for k, v in record.versions.items())
-    prints = "".join(
-        f"<li>{_escape(k)} <code>{_escape(v[:16])}</code></li>" for k, v in record.fingerprints.items() if v
-    )
-    notes = "".join(
-        f"<li>{_escape(note)}</li>"
-        for note in [*record.notes, *record.data.duplicates, *([missing] if missing else [])]
-    )
-    return (
-        "<section><h2>How it was made</h2>"
-        + (f"<ul>{notes}</ul>" if notes else "")
-        + f'<p class="dim">Seeds {_escape(", ".join(map(str, record.seeds)))}. {versions}.</p><ul class="dim">{prints}</ul>'
-        f"<details><summary>Recipe</summary><pre>{recipe}</pre></details></section>"
+    data = record.data
+    counts = ", ".join(f"{amount(n)} {part}" for part, n in data.n.items())
+    kind = f"{data.task}, {len(data.class_names)} classes" if data.class_names else data.task
+    seconds = sum(float(value) for value in (record.timing.get("seconds") or {}).values())
+    rows = [
+        ("data", f"{escape(data.source)} ({escape(kind)}; inputs {escape(' × '.join(map(str, data.input_shape)))})"),
+        ("split", escape(counts)),
+        ("seeds", joined(map(str, record.seeds))),
+        *(
+            (f"{name} SHA-256", f"<code>{escape(digest)}</code>")
+            for name, digest in record.fingerprints.items()
+            if digest
+        ),
+        ("software", joined(f"{name} {version}" for name, version in record.versions.items())),
+    ]
+    if seconds:
+        rows.append(("time", f"{seconds:.0f} s"))
+    lines = [*record.notes, *data.duplicates, *([missing] if missing else [])]
+    if data.n_duplicates > len(data.duplicates):
+        lines.append(f"and {amount(data.n_duplicates - len(data.duplicates))} more duplicates")
+    notes = f'<ul class="notes dim">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
+    recipe = escape(yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True))
+    return section(
+        "How it was made",
+        definitions(rows),
+        notes,
+        details("The recipe, with every default", "", f"<pre>{recipe}</pre>"),
     )

@@ -1,42 +1,124 @@
-"""What does the page look like?"""
+"""What does the page look like? On paper and in the dark, on a wide screen and on a telephone.
 
-__all__ = ["STYLE"]
+The charts are drawn in the colours of :data:`PALETTE`; the style sheet finds them by these values and gives them the page's own.
+"""
 
-STYLE = """
-:root{--ink:#1d2321;--dim:#65706b;--line:#e3e6e1;--paper:#fbfbf8;--card:#fff;--green:#2f7d4f;--red:#b3402e;--blue:#33658a}
-@media(prefers-color-scheme:dark){:root{--ink:#e6eae7;--dim:#98a39d;--line:#2c3431;--paper:#141816;--card:#1b211e;--green:#6fc493;--red:#ea8a76;--blue:#8dbbdc}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-main{max-width:1080px;margin:0 auto;padding:3rem 1.25rem 5rem}
-.eyebrow{margin:0;color:var(--green);font-size:.8rem;letter-spacing:.12em;text-transform:uppercase}
-h1{margin:.1rem 0 .4rem;font-size:2.4rem;line-height:1.15;letter-spacing:-.02em}
-h2{margin:0 0 .6rem;font-size:1.25rem;letter-spacing:-.01em}
-section{margin-top:2.6rem}
-.lead{max-width:46rem;margin:0;font-size:1.15rem;color:var(--dim)}
-.dim{color:var(--dim);font-size:.9rem;margin:.3rem 0}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:.9rem;margin-top:2rem}
-.cards div{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1rem 1.1rem}
-.cards b{display:block;font-size:1.9rem;line-height:1.1;letter-spacing:-.02em;color:var(--green);font-variant-numeric:tabular-nums}
-.cards span{display:block;margin-top:.35rem;color:var(--dim);font-size:.85rem;line-height:1.35}
-.scroll{overflow-x:auto}
-.scroll td:last-child{white-space:normal}
-table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}
-th{text-align:right;font-weight:500;color:var(--dim);font-size:.8rem;line-height:1.25;vertical-align:bottom;padding:.35rem .7rem;border-bottom:1px solid var(--line)}
-td{text-align:right;padding:.42rem .7rem;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}
-details td{white-space:normal;text-align:left}
-small{color:var(--dim)}
-.mark{display:inline-block;padding:.05rem .5rem;border-radius:99px;font-size:.78rem;border:1px solid currentColor;color:var(--blue)}
-.mark.better{color:var(--green)}.mark.worse{color:var(--red)}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:1rem}
-figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1rem}
-figcaption{font-size:.95rem;font-weight:600;margin-bottom:.5rem}
-figure svg{width:100%;height:auto;max-height:420px}
-.suspects{list-style:none;margin:1rem 0 0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:.7rem}
-.suspects li{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.6rem;text-align:center;font-size:.95rem}
-.suspects img{display:block;margin:0 auto .35rem;width:64px;height:64px;object-fit:contain;image-rendering:pixelated;border-radius:4px;background:#000}
-.suspects small{display:block;font-size:.7rem;line-height:1.3}
-summary{cursor:pointer;font-weight:600;margin:.6rem 0}
-pre{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:1rem;overflow-x:auto;font-size:.82rem;line-height:1.5}
-code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.85em}
+__all__ = ["PALETTE", "STYLE"]
+
+PALETTE = {
+    "plum": "#7b2d5b",
+    "leaf": "#3f7d52",
+    "sand": "#d9caa3",
+    "blue": "#3a6a92",
+    "grey": "#9d9a92",
+    "amber": "#b7791f",
+    "dim": "#6d6a64",
+    "line": "#e4e1d9",
+}
+"""Pruned, kept, removed, relabelled, dense, one more, and what labels and grid lines have."""
+
+_DARK = {
+    "plum": "#dd97c2",
+    "leaf": "#84c79a",
+    "sand": "#5f5642",
+    "blue": "#8fbde0",
+    "grey": "#8d8a83",
+    "amber": "#e0b060",
+    "dim": "#a5a097",
+    "line": "#35332e",
+}
+
+
+def _variables(colours: dict[str, str]) -> str:
+    return ";".join(f"--{name}:{colour}" for name, colour in colours.items())
+
+
+_CHART_COLOURS = "".join(
+    f'svg [{attribute}="{colour}"]{{{attribute}:var(--{name})}}'
+    for name, colour in PALETTE.items()
+    for attribute in ("fill", "stroke")
+)
+
+STYLE = f"""
+:root{{color-scheme:light dark;--paper:#faf9f5;--card:#fff;--ink:#1f1d1a;--wash:#f2efe7;--red:#b3402e;{_variables(PALETTE)}}}
+@media(prefers-color-scheme:dark){{:root{{--paper:#171614;--card:#1f1e1b;--ink:#ece9e2;--wash:#24221e;--red:#ee8d79;{_variables(_DARK)}}}}}
+{_CHART_COLOURS}
+*{{box-sizing:border-box}}
+html{{-webkit-text-size-adjust:100%}}
+body{{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Liberation Sans",sans-serif}}
+main{{max-width:1140px;margin:0 auto;padding:3.5rem 1.5rem 6rem}}
+h1,.numbers b{{font-family:"Iowan Old Style","Palatino Linotype",Palatino,"Book Antiqua",Georgia,"Liberation Serif",serif;font-weight:500}}
+h1{{max-width:24em;margin:.35rem 0 1rem;font-size:clamp(1.8rem,4.6vw,2.9rem);line-height:1.14;letter-spacing:-.015em;text-wrap:balance}}
+h2{{margin:0;font-size:1rem;font-weight:650;letter-spacing:-.005em}}
+h3{{margin:0;font-size:.9rem;font-weight:600}}
+p{{margin:0 0 .8rem}}
+.eyebrow{{margin:0;color:var(--plum);font-size:.82rem;font-weight:600;letter-spacing:.02em}}
+.lead{{max-width:44rem;margin:0;font-size:1.12rem;line-height:1.5;color:var(--dim)}}
+.lead strong{{color:var(--ink);font-weight:600}}
+.dim{{color:var(--dim);font-size:.88rem;line-height:1.5}}
+.numbers{{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));margin:2.6rem 0 0;border-top:2px solid var(--ink)}}
+.numbers div{{padding:1rem 1.2rem 1.1rem 0}}
+.numbers b{{display:block;font-size:2.35rem;line-height:1.05;letter-spacing:-.02em;font-variant-numeric:lining-nums tabular-nums}}
+.numbers span{{display:block;margin-top:.3rem;font-size:.9rem;line-height:1.35}}
+.numbers small{{display:block;margin-top:.1rem;font-size:.8rem;line-height:1.35}}
+section{{display:grid;grid-template-columns:10.5rem minmax(0,1fr);gap:0 2rem;margin-top:2.6rem;padding-top:1.3rem;border-top:1px solid var(--line)}}
+section>h2{{grid-column:1}}
+section>div{{grid-column:2;min-width:0}}
+section>div>*+*{{margin-top:1.1rem}}
+.scroll{{overflow-x:auto;overscroll-behavior-x:contain}}
+table{{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}}
+th{{text-align:right;font-weight:500;color:var(--dim);font-size:.8rem;line-height:1.25;vertical-align:bottom;padding:0 .75rem .45rem;border-bottom:1px solid var(--line)}}
+td{{text-align:right;padding:.5rem .75rem;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:middle}}
+tr:last-child td{{border-bottom:0}}
+th:first-child,td:first-child{{text-align:left;padding-left:0}}
+th:last-child,td:last-child{{padding-right:0}}
+td.first-metric,tr.leads td:first-child{{font-weight:600}}
+td small,li small{{color:var(--dim);font-size:.8rem;font-weight:400}}
+td small{{display:block;line-height:1.3}}
+small{{color:var(--dim)}}
+table.words td{{text-align:left;white-space:normal;vertical-align:top}}
+table.words th{{text-align:left}}
+table.words td:first-child{{width:45%}}
+.mark{{display:inline-block;padding:.08rem .55rem;border-radius:99px;font-size:.78rem;line-height:1.5;white-space:nowrap;background:var(--wash);color:var(--dim)}}
+.mark.better{{background:color-mix(in srgb,var(--leaf) 16%,transparent);color:var(--leaf)}}
+.mark.worse{{background:color-mix(in srgb,var(--red) 16%,transparent);color:var(--red)}}
+.forest{{display:block;width:150px;height:20px;color:var(--dim)}}
+.forest.better{{color:var(--leaf)}}.forest.worse{{color:var(--red)}}
+.forest .zero{{stroke:var(--grey);stroke-width:1;stroke-dasharray:2 2}}
+.bar{{display:inline-block;vertical-align:middle;width:110px;height:9px;border-radius:2px;background:var(--sand);overflow:hidden}}
+.bar i{{display:block;height:100%;background:var(--leaf)}}
+.charts{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:1.8rem 2.2rem;align-items:start}}
+figure{{margin:0;min-width:0}}
+figcaption{{margin-bottom:.6rem;font-size:.9rem;font-weight:600;line-height:1.35}}
+figcaption small{{display:block;font-weight:400;font-size:.82rem}}
+figure svg{{display:block;width:100%;height:auto;overflow:visible}}
+figure svg text{{font-family:inherit}}
+.suspects{{list-style:none;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(92px,1fr));gap:1.1rem .9rem}}
+.suspects li{{font-size:.9rem;line-height:1.3}}
+.suspects img{{display:block;width:100%;aspect-ratio:1;margin-bottom:.4rem;object-fit:contain;image-rendering:pixelated;border-radius:6px;background:#000}}
+.suspects del{{color:var(--red);text-decoration-thickness:1.5px}}
+.suspects ins{{color:var(--leaf);text-decoration:none;font-weight:650}}
+.suspects small{{display:block;font-size:.72rem;overflow-wrap:anywhere}}
+details{{border-top:1px solid var(--line);padding-top:.7rem}}
+summary{{cursor:pointer;font-size:.9rem;font-weight:600}}
+summary:hover{{color:var(--plum)}}
+summary small{{font-weight:400}}
+details[open]>summary{{margin-bottom:.9rem}}
+ul.notes{{margin:0;padding-left:1.1rem}}
+ul.notes li{{margin:.2rem 0}}
+dl{{display:grid;grid-template-columns:8rem minmax(0,1fr);gap:.35rem 1rem;margin:0;font-size:.88rem}}
+dt{{color:var(--dim)}}
+dd{{margin:0;overflow-wrap:anywhere}}
+pre{{margin:0;background:var(--wash);border-radius:8px;padding:1rem 1.1rem;overflow-x:auto;font-size:.8rem;line-height:1.5}}
+code,pre{{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace}}
+code{{font-size:.92em}}
+@media(max-width:860px){{
+main{{padding:2rem 1.1rem 4rem}}
+section{{display:block;margin-top:2rem;padding-top:1rem}}
+section>h2{{margin-bottom:.9rem;font-size:1.1rem}}
+.numbers{{grid-template-columns:repeat(2,1fr);margin-top:1.8rem}}
+.numbers b{{font-size:1.9rem}}
+dl{{grid-template-columns:6.5rem minmax(0,1fr)}}
+}}
+@media print{{main{{max-width:none;padding:0}}section,figure,li{{break-inside:avoid}}.scroll{{overflow:visible}}}}
 """

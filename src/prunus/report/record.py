@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from prunus.core.errors import PlanError
 from prunus.core.files import write_text
@@ -24,6 +24,7 @@ __all__ = [
     "FeatureRow",
     "FrozenAxis",
     "GapRow",
+    "LatencyFacts",
     "LayerCount",
     "NoiseFacts",
     "Number",
@@ -166,7 +167,7 @@ class Suspect(_Part):
     suggested: str | None
     score: float
     action: Literal["relabelled", "removed"]
-    image: str | None
+    image: str | None = Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+=*$", description="a picture, inline")
 
 
 class FrozenAxis(_Part):
@@ -182,6 +183,18 @@ class Curve(_Part):
 
     loss: list[float]
     accuracy: list[float]
+
+
+class LatencyFacts(_Part):
+    """How long both models take, in turns; ``milliseconds`` are medians with quartiles."""
+
+    runtime: str
+    batch_size: int
+    repeats: int
+    warm_up: int
+    threads: int
+    milliseconds: dict[str, Number]
+    speedup: Number | None
 
 
 class RunRecord(_Part):
@@ -209,20 +222,44 @@ class RunRecord(_Part):
     curves: dict[str, Curve]
     timing: dict[str, Any] = Field(description="the only part that differs between two equal runs")
 
+    @field_validator("comparison")
+    @classmethod
+    def _leads(cls, rows: list[ComparisonRow]) -> list[ComparisonRow]:
+        if not rows:
+            raise ValueError("at least one metric is compared: the first one leads the report")
+        return rows
+
+    @field_validator("timing")
+    @classmethod
+    def _timed(cls, timing: dict[str, Any]) -> dict[str, Any]:
+        if timing.get("latency"):
+            LatencyFacts.model_validate(timing["latency"])
+        return timing
+
+    @property
+    def latency(self) -> LatencyFacts | None:
+        """How long both models take, where it was measured."""
+        facts = self.timing.get("latency")
+        return LatencyFacts.model_validate(facts) if facts else None
+
     def ratio(self, what: str) -> float:
         """Return how many times less of ``what`` (a field of the cost) the pruned model has."""
         return float(getattr(self.cost["dense"], what)) / max(float(getattr(self.cost["pruned"], what)), 1.0)
 
-    def mean(self, model: ModelName, split: str, metric: str) -> float:
-        """Return a metric's mean over the seeds."""
-        found = [
-            number.value
+    def mean(self, model: ModelName, split: str, metric: str) -> float | None:
+        """Return a metric's mean over the seeds; None where no seed has it."""
+        found = self.values(model, split, metric)
+        return sum(number.value for number in found if number.value is not None) / len(found) if found else None
+
+    def values(self, model: ModelName, split: str, metric: str) -> list[Number]:
+        """Return a metric of every seed, in the order of the seeds; seeds without a value are left out."""
+        return [
+            number
             for row in self.quality
             if (row.model, row.split) == (model, split)
             for number in row.metrics
             if number.name == metric and number.value is not None
         ]
-        return sum(found) / len(found)
 
 
 def record_json(record: RunRecord) -> str:

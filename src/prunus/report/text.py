@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunus.report.record import Number, RunRecord
-from prunus.report.words import amount, difference, headline, size, times, value, with_interval
+from prunus.report.words import amount, difference, headline, ratio_with_interval, size, times, value, with_interval
 
 __all__ = ["predictions_csv", "print_criteria", "print_plan", "print_predictions", "print_qualities", "print_summary"]
 
@@ -67,13 +67,11 @@ def _cost_table(record: RunRecord) -> Table:
         table.add_row("  not zero", *row, times(record.ratio("nonzero_parameters")))
     table.add_row("MACs per example", amount(dense.macs), amount(pruned.macs), times(record.ratio("macs")))
     table.add_row("weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes")))
-    latency = record.timing.get("latency")
-    if latency and latency.get("speedup"):
-        times_ms = {name: item["value"] for name, item in latency["milliseconds"].items()}
-        speedup = latency["speedup"]
-        said = f"{times(speedup['value'])} ({times(speedup['low'])} to {times(speedup['high'])})"
-        name = f"latency, batch of {latency['batch_size']}, {latency['runtime']}"
-        table.add_row(name, f"{times_ms['dense']:.2f} ms", f"{times_ms['pruned']:.2f} ms", said)
+    latency = record.latency
+    if latency is not None and latency.speedup is not None:
+        cells = (f"{latency.milliseconds[name].value or 0:.2f} ms" for name in ("dense", "pruned"))
+        name = f"latency, batch of {latency.batch_size}, {latency.runtime}"
+        table.add_row(name, *cells, ratio_with_interval(latency.speedup))
     return table
 
 

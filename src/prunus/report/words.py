@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from prunus.report.record import ComparisonRow, Number, RunRecord
 
-__all__ = ["SHARES", "amount", "difference", "headline", "size", "times", "value", "verdict"]
+__all__ = [
+    "SHARES",
+    "amount",
+    "called",
+    "difference",
+    "finding",
+    "headline",
+    "is_share",
+    "ratio_with_interval",
+    "size",
+    "times",
+    "value",
+    "verdict",
+    "with_interval",
+]
 
 SHARES = ("accuracy", "precision", "recall", "f1", "balanced")
 """Metrics that start so are shares, and are said in percent."""
@@ -13,6 +27,17 @@ SHARES = ("accuracy", "precision", "recall", "f1", "balanced")
 def is_share(name: str) -> bool:
     """Tell whether a metric is a share of 1."""
     return name.startswith(SHARES)
+
+
+def called(name: str) -> str:
+    """Return a metric's name as one says it.
+
+    >>> called("f1_macro"), called("accuracy"), called("r2"), called("mae")
+    ('macro F1', 'accuracy', 'R²', 'MAE')
+    """
+    what, _, average = name.partition("_")
+    said = {"f1": "F1", "r2": "R²", "mae": "MAE", "rmse": "RMSE"}.get(what, what)
+    return f"{average} {said}".strip()
 
 
 def value(name: str, number: float | None) -> str:
@@ -36,8 +61,14 @@ def difference(name: str, number: Number) -> str:
     if number.value is None or number.low is None or number.high is None:
         return "–"
     scale, unit, digits = (100, " points", 1) if is_share(name) else (1, "", 3)
-    said = [f"{scale * x:+.{digits}f}" for x in (number.value, number.low, number.high)]
+    said = [_signed(scale * x, digits) for x in (number.value, number.low, number.high)]
     return f"{said[0]}{unit} ({said[1]} to {said[2]})"
+
+
+def _signed(number: float, digits: int) -> str:
+    """Return a number with its sign; nothing is neither more nor less."""
+    said = f"{number:+.{digits}f}"
+    return said[1:] if float(said) == 0 else said
 
 
 def times(ratio: float) -> str:
@@ -47,6 +78,13 @@ def times(ratio: float) -> str:
     ('5.8x', '0.97x', '123x')
     """
     return f"{ratio:.0f}x" if ratio >= 100 else f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2f}x"
+
+
+def ratio_with_interval(number: Number) -> str:
+    """Return a ratio with its interval."""
+    if number.value is None or number.low is None or number.high is None:
+        return "–"
+    return f"{times(number.value)} ({times(number.low)} to {times(number.high)})"
 
 
 def amount(number: float) -> str:
@@ -88,12 +126,31 @@ def headline(record: RunRecord) -> str:
     for what, words in (("macs", "fewer MACs"), ("size_bytes", "smaller on disk")):
         if abs(record.ratio(what) - 1) > 0.005:
             parts.append(f"{times(record.ratio(what))} {words}")
-    speedup = (record.timing.get("latency") or {}).get("speedup")
-    if speedup and speedup["value"] and parts:
-        word = "faster" if speedup["value"] >= 1 else "the speed"
-        parts.append(f"{times(speedup['value'])} {word}")
+    latency = record.latency
+    if latency and latency.speedup and latency.speedup.value and parts:
+        word = "faster" if latency.speedup.value >= 1 else "the speed"
+        parts.append(f"{times(latency.speedup.value)} {word}")
     gone = sum(item.removed for item in record.classes)
     if gone and not parts:
         parts.append(f"{amount(gone)} training examples fewer")
     start = ", ".join(parts) if parts else "the same size"
     return f"{start}; {verdict(record.comparison[0])}"
+
+
+def finding(record: RunRecord) -> str:
+    """Return what a run achieved as a title: what was saved, and at what price."""
+    parts = []
+    for what, words in (("macs", "fewer MACs"), ("size_bytes", "smaller on disk")):
+        if record.ratio(what) >= 1.05:
+            parts.append(f"{times(record.ratio(what))} {words}")
+    gone = sum(item.removed for item in record.classes)
+    if gone and not parts:
+        parts.append(f"{amount(gone)} training examples fewer")
+    row = record.comparison[0]
+    price = {
+        "better": f"and better {called(row.metric)}",
+        "worse": f"but worse {called(row.metric)}",
+        "no measurable difference": f"no measurable difference in {called(row.metric)}",
+    }[row.verdict]
+    text = ", ".join([*(parts or ["The same size"]), price])
+    return text[0].upper() + text[1:]

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from prunus import data, models
+from prunus.apply import shrink
 from prunus.apply.edits import Edits, materialize, rebuild
 from prunus.core import recipe
 from prunus.core.errors import BundleError, DataError, PrunusError, ShapeError
 from prunus.core.imports import call
 from prunus.core.outputs import Prediction, postprocess
 from prunus.core.runtime import device_of
+from prunus.graph import analyze
 from prunus.ship.manifest import WEIGHTS, Manifest, check_files, manifest_sha256, read_manifest
 from prunus.ship.pack import unpack
 
@@ -37,6 +39,7 @@ class Bundle:
     model: nn.Module
     manifest: Manifest
     scaler: Scaler | None
+    target_scaler: Scaler | None
     sha256: str
 
     @property
@@ -83,9 +86,9 @@ class Bundle:
             return torch.zeros(0, self.manifest.n_outputs)
         device = device_of(self.model)
         with torch.no_grad():
-            return torch.cat(
-                [self.model(self._scaled(part).to(device)).cpu() for part in torch.split(inputs, batch_size)]
-            )
+            parts = [self.model(self._scaled(part).to(device)).cpu() for part in torch.split(inputs, batch_size)]
+        outputs = torch.cat(parts)
+        return outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
 
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return the labels (and probabilities) that ``outputs`` mean."""
@@ -112,7 +115,8 @@ def load_bundle(
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     model = assemble(folder, manifest, lambda: _skeleton(folder, manifest, trust_code, builder))
-    return Bundle(model.to(device).eval(), manifest, _scaler(folder, manifest), manifest_sha256(manifest))
+    scalers = _scaler(folder, manifest, "scaler"), _scaler(folder, manifest, "target_scaler")
+    return Bundle(model.to(device).eval(), manifest, *scalers, manifest_sha256(manifest))
 
 
 def _skeleton(
@@ -162,6 +166,8 @@ def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]
     """
     edits = Edits.from_dict(manifest.edits)
     model = rebuild(skeleton(), edits)
+    if manifest.cuts is not None:
+        model = _cut_again(folder, model, manifest)
     expected = {name: (entry.dtype, entry.shape) for name, entry in manifest.tensors.items()}
     found = {n: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in model.state_dict().items()}
     if expected != found:
@@ -183,20 +189,41 @@ def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]
     return model
 
 
-def _scaler(folder: Path, manifest: Manifest) -> Scaler | None:
-    if manifest.scaler is None:
+def _cut_again(folder: Path, dense: nn.Module, manifest: Manifest) -> nn.Module:
+    """Return the traced computation of ``dense`` after the cuts of the manifest; only its structure counts."""
+    materialize(dense)
+    model = dense.eval()
+    inputs = (torch.zeros(2, *manifest.input_shape),)
+    for cut in manifest.cuts or ():
+        graph = analyze(model, inputs)
+        sizes = {group.name: group.size for group in graph.groups}
+        keep = {}
+        for name, kept in cut.items():
+            if name not in sizes or not kept or max(kept) >= sizes[name]:
+                raise BundleError(
+                    f"{folder}: the built model has no group {name!r} to cut as recorded; was the builder changed since?"
+                )
+            keep[name] = torch.zeros(sizes[name], dtype=torch.bool)
+            keep[name][list(kept)] = True
+        model = shrink(model, inputs, graph, keep, prefer="graph").model
+    return model
+
+
+def _scaler(folder: Path, manifest: Manifest, which: Literal["scaler", "target_scaler"]) -> Scaler | None:
+    values = getattr(manifest, which)
+    if values is None:
         return None
     try:
-        scaler = data.Scaler.from_dict(manifest.scaler)
-        shape = torch.Size(manifest.input_shape)
+        scaler = data.Scaler.from_dict(values)
+        shape = torch.Size(manifest.input_shape if which == "scaler" else ())
         fits = torch.broadcast_shapes(scaler.mean.shape, shape) == shape  # type: ignore[no-untyped-call]
     except (PrunusError, RuntimeError) as error:
         raise BundleError(
-            f"{folder}: the manifest's scaler can't be used: {error}; fetch or make the bundle anew"
+            f"{folder}: the manifest's {which} can't be used: {error}; fetch or make the bundle anew"
         ) from error
     if not fits:
         raise BundleError(
-            f"{folder}: the scaler must fit inputs of shape {list(manifest.input_shape)}: got {list(scaler.mean.shape)}"
+            f"{folder}: the {which} must fit values of shape {list(shape)}: got {list(scaler.mean.shape)}"
         )
     return scaler
 

@@ -85,7 +85,11 @@ class TensorEntry(_Part):
 
 
 class Manifest(_Part):
-    """Everything but the weights."""
+    """Everything but the weights.
+
+    ``cuts`` is there when the model is the traced computation of the dense one, which no edits can express: for each round the
+    positions that every group kept. Loading traces the dense model and cuts it the same way.
+    """
 
     format: Literal[1]
     versions: dict[str, str]
@@ -98,6 +102,8 @@ class Manifest(_Part):
     class_names: tuple[str, ...] = Field((), strict=False)
     feature_names: tuple[str, ...] = Field((), strict=False)
     scaler: dict[str, Any] | None = None
+    target_scaler: dict[str, Any] | None = None
+    cuts: tuple[dict[str, tuple[Size, ...]], ...] | None = Field(None, strict=False)
     facts: dict[str, Any] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
 

@@ -56,6 +56,9 @@ def save_bundle(
     class_names: Sequence[str] = (),
     feature_names: Sequence[str] = (),
     scaler: Scaler | None = None,
+    target_scaler: Scaler | None = None,
+    cuts: Sequence[Mapping[str, Sequence[int]]] | None = None,
+    uncut: nn.Module | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Write ``model`` to ``folder`` in one step (a bundle that is there stays until then) and return the bundle's hash.
@@ -64,6 +67,9 @@ def save_bundle(
         built_by: how the dense model is built. None when only a model object is known: whoever loads the bundle then has to
             pass a ``builder``, and ``dense`` is needed here.
         dense: a model with the dense structure; default: what ``built_by`` builds.
+        target_scaler: what a regression's outputs are undone with.
+        cuts: for a model that is the traced computation: what each round kept of every group, in order.
+        uncut: with ``cuts``: the model before the first cut, if that isn't ``dense`` (it lost input features).
         facts: plain values to keep in the manifest. Times don't belong here: the same seed must give the same hash.
 
     Raises:
@@ -76,7 +82,7 @@ def save_bundle(
                 "a bundle needs built_by (how the dense model is built) or dense (a model of that structure): got neither"
             )
         dense = models.build(built_by, input_shape=tuple(input_shape), n_outputs=n_outputs, seed=0)
-    edits = diff(dense, model)
+    edits = diff(dense, model if cuts is None else uncut or dense)
     stored, tensors = pack(model)
     args = {} if built_by is None else dict(built_by.args)
     _check_json(args, "the model's args")
@@ -98,6 +104,8 @@ def save_bundle(
                 class_names=tuple(class_names),
                 feature_names=tuple(feature_names),
                 scaler=None if scaler is None else scaler.to_dict(),
+                target_scaler=None if target_scaler is None else target_scaler.to_dict(),
+                cuts=None if cuts is None else tuple({k: tuple(v) for k, v in cut.items()} for cut in cuts),
                 facts=dict(facts or {}),
                 files={WEIGHTS: FileEntry(sha256=sha256_file(temporary / WEIGHTS), size_bytes=size)},
             )
