@@ -45,7 +45,7 @@ class PrunedGraph(nn.Module):
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the traced operations."""
         given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
-        outputs = self.graph_module([operator.attrgetter(name)(self) for name in self.names], given)
+        outputs = self.graph_module(*(operator.attrgetter(name)(self) for name in self.names), *given)
         return outputs[0] if len(outputs) == 1 else outputs
 
 
@@ -94,7 +94,6 @@ class _Rewriter:
                         self.of_input.setdefault(find(atom), (new, dim))
             elif node.op == "call_function":
                 self._resize(node, new)
-        self.graph._codegen = source.graph._codegen
         return fx.GraphModule(source, self.graph)
 
     def _resize(self, old: Any, new: Any) -> None:

@@ -67,7 +67,7 @@ def _svg(chart: Any, convert: Callable[[dict[str, Any]], str], prefix: str) -> s
             labelLimit=150,
             **text,
         )
-        .configure_legend(title=None, orient="top", symbolStrokeWidth=0, offset=10, padding=0, **text)
+        .configure_legend(title=None, orient="top", offset=10, padding=0, **text)
     )
     svg = convert(styled.to_dict())
     # Several drawings share one page: their identifiers must differ.
@@ -100,12 +100,15 @@ def _against_size(altair: Any, record: RunRecord) -> _Drawn:
     ]
     if not rows:
         return None
-    x = altair.X("kB:Q", title="weights on disk, kB", axis=altair.Axis(grid=False, tickCount=5))
+    x = altair.X(
+        "kB:Q", title="weights on disk, kB", axis=altair.Axis(grid=False, tickCount=5), scale=altair.Scale(zero=True)
+    )
     base = _data(altair, rows).encode(x=x)
     title = f"test {called(metric)}{', %' if scale == 100 else ''}"
     y = altair.Y("value:Q", title=title, scale=altair.Scale(zero=False, padding=12), axis=altair.Axis(tickCount=5))
-    colour = _colours(altair, "model", ["dense", "pruned"], ["grey", "plum"])
-    lines = base.mark_line(strokeWidth=1.2, color=PALETTE["line"]).encode(y=y, detail="seed:N")
+    legend = altair.Legend(symbolOpacity=1, symbolType="circle", symbolStrokeWidth=0)
+    colour = _colours(altair, "model", ["dense", "pruned"], ["grey", "plum"], legend=legend)
+    lines = base.mark_line(strokeWidth=1, strokeDash=[2, 3], color=PALETTE["grey"]).encode(y=y, detail="seed:N")
     spans = base.mark_rule(strokeWidth=5, opacity=0.16).encode(
         y=altair.Y("low:Q", title=title), y2="high:Q", color=colour
     )
@@ -128,7 +131,7 @@ def _class_changes(altair: Any, record: RunRecord) -> _Drawn:
     )
     zero = _data(altair, [{"zero": 0}]).mark_rule(color=PALETTE["grey"], strokeDash=[3, 3]).encode(x="zero:Q")
     spans = base.mark_rule(strokeWidth=5, opacity=0.3, color=PALETTE["plum"]).encode(
-        x=altair.X("low:Q", title="change of recall, points"), x2="high:Q"
+        x=altair.X("low:Q", title="change of recall, points", axis=altair.Axis(tickCount=6)), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=60, opacity=1, color=PALETTE["plum"]).encode(x="value:Q")
     chart = (zero + spans + points).properties(height={"step": 21})
@@ -162,7 +165,8 @@ def _classes(altair: Any, record: RunRecord) -> _Drawn:
     names, colours = ["kept", "relabelled", "removed"], ["leaf", "blue", "sand"]
     if not relabelled:
         del names[1], colours[1]
-    note = f"{amount(removed)} removed, {amount(relabelled)} relabelled; by the label as given.{more}"
+    said = [f"{amount(n)} {what}" for what, n in (("removed", removed), ("relabelled", relabelled)) if n]
+    note = f"{', '.join(said)}; by the label as given.{more}"
     chart = _stacked(altair, rows, names, colours, "training examples")
     return "Training examples per class", note, chart
 
@@ -217,7 +221,14 @@ def _curves(altair: Any, record: RunRecord) -> _Drawn:
         .encode(
             x=altair.X("epoch:Q", title="epoch", axis=altair.Axis(tickMinStep=1, grid=False)),
             y=altair.Y("loss:Q", title="training loss", axis=altair.Axis(tickCount=5)),
-            color=_colours(altair, "stage", names, [cycle[i % len(cycle)] for i in range(len(names))], sort=names),
+            color=_colours(
+                altair,
+                "stage",
+                names,
+                [cycle[i % len(cycle)] for i in range(len(names))],
+                sort=names,
+                legend=altair.Legend(symbolStrokeWidth=2.5),
+            ),
         )
         .properties(height=230)
     )

@@ -90,13 +90,7 @@ def _numbers(record: RunRecord) -> str:
             f"{size(dense.size_bytes)} → {size(pruned.size_bytes)}",
         ),
     ]
-    latency = record.latency
-    if latency and latency.speedup and latency.speedup.value and latency.speedup.low and latency.speedup.high:
-        speedup = latency.speedup
-        word = "faster" if speedup.low > 1 else "slower" if speedup.high < 1 else "the same speed within the interval"
-        ratio = 1 / speedup.value if word == "slower" else speedup.value
-        between = f"{times(speedup.low)} to {times(speedup.high)} the speed, {latency.runtime}"
-        found.append((times(ratio), word, between))
+    found += _speed(record)
     removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
     if removed or relabelled:
         words = " or ".join(w for w, n in (("removed", removed), ("relabelled", relabelled)) if n)
@@ -121,13 +115,25 @@ def _numbers(record: RunRecord) -> str:
     return f'<div class="numbers">{cells}</div>'
 
 
+def _speed(record: RunRecord) -> list[tuple[str, str, str]]:
+    latency = record.latency
+    if latency is None or latency.speedup is None:
+        return []
+    value, low, high = latency.speedup.value, latency.speedup.low, latency.speedup.high
+    if not value or not low or not high:
+        return []
+    word = "faster" if low > 1 else "slower" if high < 1 else "the speed, no measurable difference"
+    between = f"{times(low)} to {times(high)} the speed, {latency.runtime}"
+    return [(times(1 / value if word == "slower" else value), word, between)]
+
+
 def _quality_note(record: RunRecord) -> str:
     n = len(record.seeds)
     over = f"Mean over {n} seeds" if n > 1 else "One seed, which says nothing about other seeds"
     row = record.comparison[0]
     return (
         f'<p class="dim">{over}, on {amount(record.data.n["test"])} test examples that no decision saw. Under each value, what one '
-        f"model’s {_confidence(record)} % interval is by the choice of examples; the difference is a {escape(row.method)}.</p>"
+        f"model’s {_confidence(record)} % interval is by the choice of examples. The difference: {escape(row.method)}.</p>"
     )
 
 
@@ -150,7 +156,7 @@ def _suspects(record: RunRecord) -> str:
     shown = len(record.suspects)
     lead = (
         '<p class="dim">The given label, and what the model and its neighbours say instead. The lower the score, the more they '
-        f"contradict the label. {shown} with the strongest contradiction are shown.</p>"
+        f"contradict the label. {shown} are shown; those with an arrow were relabelled.</p>"
     )
     if not any(suspect.image for suspect in record.suspects):
         rows = [
@@ -166,7 +172,10 @@ def _picture(suspect: Suspect) -> str:
     image = f'<img src="{escape(suspect.image)}" alt="" loading="lazy">' if suspect.image else ""
     label = f"<del>{escape(suspect.given)}</del>"
     label += f" → <ins>{escape(suspect.suggested)}</ins>" if suspect.suggested is not None else ""
-    small = f"<small>#{escape(suspect.id)} · {escape(suspect.action)} · {escape(f'{suspect.score:.2f}')}</small>"
+    parts = [f"#{suspect.id}", f"{suspect.score:.2f}"]
+    if suspect.suggested is None:
+        parts.insert(1, suspect.action)
+    small = f"<small>{' · '.join(escape(part) for part in parts)}</small>"
     return f"<li>{image}{label}{small}</li>"
 
 

@@ -1,4 +1,4 @@
-"""Which small pieces is the page put together from? Every function takes text and returns HTML; text is escaped here and only here."""
+"""Which small pieces is the page put together from? Every function returns HTML; text goes through :func:`escape`."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ h2{{margin:0;font-size:1rem;font-weight:650;letter-spacing:-.005em}}
 h3{{margin:0;font-size:.9rem;font-weight:600}}
 p{{margin:0 0 .8rem}}
 .eyebrow{{margin:0;color:var(--plum);font-size:.82rem;font-weight:600;letter-spacing:.02em}}
-.lead{{max-width:44rem;margin:0;font-size:1.12rem;line-height:1.5;color:var(--dim)}}
+.lead{{max-width:52rem;text-wrap:pretty;margin:0;font-size:1.12rem;line-height:1.5;color:var(--dim)}}
 .lead strong{{color:var(--ink);font-weight:600}}
 .dim{{color:var(--dim);font-size:.88rem;line-height:1.5}}
 .numbers{{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));margin:2.6rem 0 0;border-top:2px solid var(--ink)}}
@@ -72,7 +72,6 @@ td{{text-align:right;padding:.5rem .75rem;border-bottom:1px solid var(--line);wh
 tr:last-child td{{border-bottom:0}}
 th:first-child,td:first-child{{text-align:left;padding-left:0}}
 th:last-child,td:last-child{{padding-right:0}}
-td.first-metric,tr.leads td:first-child{{font-weight:600}}
 td small,li small{{color:var(--dim);font-size:.8rem;font-weight:400}}
 td small{{display:block;line-height:1.3}}
 small{{color:var(--dim)}}
@@ -87,8 +86,8 @@ table.words td:first-child{{width:45%}}
 .forest .zero{{stroke:var(--grey);stroke-width:1;stroke-dasharray:2 2}}
 .bar{{display:inline-block;vertical-align:middle;width:110px;height:9px;border-radius:2px;background:var(--sand);overflow:hidden}}
 .bar i{{display:block;height:100%;background:var(--leaf)}}
-.charts{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,380px),1fr));gap:1.8rem 2.2rem;align-items:start}}
-figure{{margin:0;min-width:0}}
+.charts{{columns:2 360px;column-gap:2.2rem}}
+figure{{margin:0 0 2.2rem;break-inside:avoid}}
 figcaption{{margin-bottom:.6rem;font-size:.9rem;font-weight:600;line-height:1.35}}
 figcaption small{{display:block;font-weight:400;font-size:.82rem}}
 figure svg{{display:block;width:100%;height:auto;overflow:visible}}
@@ -119,6 +118,14 @@ section>h2{{margin-bottom:.9rem;font-size:1.1rem}}
 .numbers{{grid-template-columns:repeat(2,1fr);margin-top:1.8rem}}
 .numbers b{{font-size:1.9rem}}
 dl{{grid-template-columns:6.5rem minmax(0,1fr)}}
+}}
+@media(max-width:600px){{
+.quality th:nth-child(5),.quality td:nth-child(5),.quality td:nth-child(2) small,.quality td:nth-child(3) small{{display:none}}
+.mark{{white-space:normal;max-width:5.8rem;border-radius:9px;text-align:center;line-height:1.25;font-size:.72rem}}
+.quality td:first-child{{white-space:normal}}
+th,td{{padding-left:.4rem;padding-right:.4rem}}
+table{{font-size:.86rem}}
+td small{{font-size:.72rem}}
 }}
 @media print{{main{{max-width:none;padding:0}}section,figure,li{{break-inside:avoid}}.scroll{{overflow:visible}}}}
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prunus.report.page_marks import chip, details, escape, forest, joined, share_bar, spread, table
 from prunus.report.record import ClassScore, ComparisonRow, ModelName, Number, RunRecord
@@ -78,7 +78,10 @@ def _gap(record: RunRecord, model: str, metric: str) -> str:
 def cost(record: RunRecord) -> str:
     """Return sizes and times, dense against pruned."""
     dense, pruned = record.cost["dense"], record.cost["pruned"]
-    lines = [("parameters", amount, "parameters"), ("of which not zero", amount, "nonzero_parameters")]
+    lines: list[tuple[str, Callable[[float], str], str]] = [
+        ("parameters", amount, "parameters"),
+        ("of which not zero", amount, "nonzero_parameters"),
+    ]
     lines += [("MACs per example", amount, "macs"), ("weights on disk", size, "size_bytes")]
     rows = [
         [name, *(escape(say(getattr(model, what))) for model in (dense, pruned)), _times(record.ratio(what))]
@@ -97,8 +100,8 @@ def cost(record: RunRecord) -> str:
         rows.append([f"latency, batch of {latency.batch_size}", *cells, said])
         threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
         notes.append(
-            f"Latency in {latency.runtime} on {threads}: median and quartiles of {latency.repeats} rounds in which both models took "
-            f"turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ratios with its 95 % interval."
+            f"Latency in {latency.runtime} on {threads}: median and quartiles of {latency.repeats} rounds in which both models "
+            f"took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ratios with its 95 % interval."
         )
     if any(layer.granularity == "weight" for layer in record.layers):
         notes.append("Single zeros save bytes, not time: dense kernels multiply by them all the same.")

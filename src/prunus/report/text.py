@@ -20,10 +20,30 @@ _COLOURS = {"better": "green", "worse": "red", "no measurable difference": "cyan
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=_plain(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for number, column in enumerate(columns):
         table.add_column(Text(column, style="dim"), justify="left" if number < left else "right")
     return table
+
+
+def _plain(value: object) -> Text:
+    """Return a cell that is shown as it is: no markup is read in it, and control characters don't reach the terminal."""
+    if isinstance(value, Text):
+        return value
+    return Text(
+        "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(value))
+    )
+
+
+def _add(table: Table, *cells: object) -> None:
+    table.add_row(*map(_plain, cells))
+
+
+def _cells(table: Table, *cells: str | Text) -> None:
+    """Add a row; what comes from a data set is text, never rich's [markup]."""
+    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
 
 
 def print_summary(record: RunRecord, console: Console) -> None:
@@ -54,24 +74,24 @@ def _quality_table(record: RunRecord) -> Table:
             for split in ("train", "test")
         ]
         mark = Text(row.verdict, style=_COLOURS[row.verdict])
-        table.add_row(row.metric, *cells, difference(row.metric, row.difference), mark)
+        _add(table, row.metric, *cells, difference(row.metric, row.difference), mark)
     return table
 
 
 def _cost_table(record: RunRecord) -> Table:
     dense, pruned = record.cost["dense"], record.cost["pruned"]
     table = _table("Cost", "", "dense", "pruned", "ratio")
-    table.add_row("parameters", amount(dense.parameters), amount(pruned.parameters), times(record.ratio("parameters")))
+    _add(table, "parameters", amount(dense.parameters), amount(pruned.parameters), times(record.ratio("parameters")))
     if pruned.nonzero_parameters < 0.99 * pruned.parameters:
         row = (amount(dense.nonzero_parameters), amount(pruned.nonzero_parameters))
-        table.add_row("  not zero", *row, times(record.ratio("nonzero_parameters")))
-    table.add_row("MACs per example", amount(dense.macs), amount(pruned.macs), times(record.ratio("macs")))
-    table.add_row("weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes")))
+        _add(table, "  not zero", *row, times(record.ratio("nonzero_parameters")))
+    _add(table, "MACs per example", amount(dense.macs), amount(pruned.macs), times(record.ratio("macs")))
+    _add(table, "weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes")))
     latency = record.latency
     if latency is not None and latency.speedup is not None:
         cells = (f"{latency.milliseconds[name].value or 0:.2f} ms" for name in ("dense", "pruned"))
         name = f"latency, batch of {latency.batch_size}, {latency.runtime}"
-        table.add_row(name, *cells, ratio_with_interval(latency.speedup))
+        _add(table, name, *cells, ratio_with_interval(latency.speedup))
     return table
 
 
@@ -79,11 +99,11 @@ def _removals(record: RunRecord) -> list[str]:
     lines = []
     units: dict[str, list[int]] = {}
     for layer in record.layers:
-        before_after = units.setdefault(layer.granularity, [0, 0])
-        before_after[0] += layer.before
-        before_after[1] += layer.after
-    for granularity, (before, after) in units.items():
-        lines.append(f"{granularity}s: {amount(after)} of {amount(before)} kept in {len(record.layers)} groups")
+        totals = units.setdefault(layer.granularity, [0, 0, 0])
+        for position, number in enumerate((layer.before, layer.after, 1)):
+            totals[position] += number
+    for granularity, (before, after, groups) in units.items():
+        lines.append(f"{granularity}s: {amount(after)} of {amount(before)} kept in {groups} groups")
     removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
     if removed or relabelled:
         total = sum(c.before for c in record.classes)
@@ -112,7 +132,7 @@ def print_plan(summary: Sequence[Mapping[str, Any]], console: Console) -> None:
         table = _table(f"{what}: {amount(step['kept'])} of {amount(step['units'])} stay", "", "units", "stay", "go")
         for stratum in step["strata"]:
             gone = stratum["units"] - stratum["kept"]
-            table.add_row(stratum["name"], amount(stratum["units"]), amount(stratum["kept"]), amount(gone))
+            _add(table, stratum["name"], amount(stratum["units"]), amount(stratum["kept"]), amount(gone))
         console.print(table)
         console.print()
 
@@ -123,7 +143,7 @@ def print_qualities(result: Mapping[str, Any], console: Console) -> None:
     table = _table(str(result["bundle"]), "", *(f"{name} (95 %)" for name in splits))
     rows = {name: [Number.model_validate(m) for m in quality["metrics"]] for name, quality in splits.items()}
     for position, metric in enumerate(next(iter(rows.values()))):
-        table.add_row(metric.name, *(with_interval(metric.name, numbers[position]) for numbers in rows.values()))
+        _add(table, metric.name, *(with_interval(metric.name, numbers[position]) for numbers in rows.values()))
     console.print(table)
     for name, quality in splits.items():
         if quality["per_class"]:
@@ -131,7 +151,7 @@ def print_qualities(result: Mapping[str, Any], console: Console) -> None:
             table = _table(f"per class, {name}", "", "examples", "precision", "recall", "F1")
             for item in quality["per_class"]:
                 cells = (value("f1", item[part]["value"]) for part in ("precision", "recall", "f1"))
-                table.add_row(item["name"], amount(item["support"]), *cells)
+                _add(table, item["name"], amount(item["support"]), *cells)
             console.print(table)
     cost = result["cost"]
     console.print()
@@ -148,7 +168,7 @@ def print_predictions(rows: Sequence[Mapping[str, Any]], console: Console) -> No
         return
     table = _table("", *rows[0], left=2)
     for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+        _add(table, *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
     console.print(table)
 
 
@@ -165,5 +185,5 @@ def print_criteria(rows: Sequence[Mapping[str, str]], console: Console) -> None:
     """Print the criteria that a recipe may name."""
     table = _table("", "name", "where", "judges", "what it keeps", "source", left=5)
     for row in rows:
-        table.add_row(row["name"], row["section"], row["judges"], row["summary"], row["reference"])
+        _add(table, row["name"], row["section"], row["judges"], row["summary"], row["reference"])
     console.print(table)

@@ -74,10 +74,10 @@ def _signed(number: float, digits: int) -> str:
 def times(ratio: float) -> str:
     """Return a ratio.
 
-    >>> times(5.8381), times(0.97), times(123.4)
-    ('5.8x', '0.97x', '123x')
+    >>> times(5.8381), times(0.97), times(1.009), times(123.4)
+    ('5.8x', '0.97x', '1.01x', '123x')
     """
-    return f"{ratio:.0f}x" if ratio >= 100 else f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2f}x"
+    return f"{ratio:.0f}x" if ratio >= 100 else f"{ratio:.1f}x" if ratio >= 1.095 else f"{ratio:.2f}x"
 
 
 def ratio_with_interval(number: Number) -> str:

@@ -103,7 +103,7 @@ class Manifest(_Part):
     feature_names: tuple[str, ...] = Field((), strict=False)
     scaler: dict[str, Any] | None = None
     target_scaler: dict[str, Any] | None = None
-    cuts: tuple[dict[str, tuple[Size, ...]], ...] | None = Field(None, strict=False)
+    cuts: tuple[dict[str, list[Size]], ...] | None = Field(None, strict=False)
     facts: dict[str, Any] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
 

@@ -105,7 +105,7 @@ def save_bundle(
                 feature_names=tuple(feature_names),
                 scaler=None if scaler is None else scaler.to_dict(),
                 target_scaler=None if target_scaler is None else target_scaler.to_dict(),
-                cuts=None if cuts is None else tuple({k: tuple(v) for k, v in cut.items()} for cut in cuts),
+                cuts=None if cuts is None else tuple({k: list(v) for k, v in cut.items()} for cut in cuts),
                 facts=dict(facts or {}),
                 files={WEIGHTS: FileEntry(sha256=sha256_file(temporary / WEIGHTS), size_bytes=size)},
             )
