@@ -124,9 +124,14 @@ class _Rewriter:
         combine = operator.mul if root.kind == "product" else operator.add
         total = parts[0]
         for part in parts[1:]:
-            numbers = isinstance(total, int) and isinstance(part, int)
-            total = combine(total, part) if numbers else self.graph.call_function(combine, (total, part))
+            total = self.combine(combine, total, part)
         return total
+
+    def combine(self, operation: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
+        """Return the sum or product of two sizes, of which each is a number or a node."""
+        if isinstance(one, int) and isinstance(other, int):
+            return operation(one, other)
+        return self.graph.call_function(operation, (one, other))
 
     def _early(self, source: fx.Node, target: Callable[..., Any], arguments: tuple[Any, ...]) -> fx.Node:
         last = [node for node in self.graph.nodes if node.op == "placeholder"][-1]
@@ -170,10 +175,10 @@ def _slice(rewriter: _Rewriter, old: Any, new: Any) -> None:
         return
     start = slice(old.args[2], old.args[3], 1).indices(source.size)[0]
     before = _prefix(find(source), start)
-    begin = 0
+    begin: Any = 0
     for atom in before:
-        begin += rewriter.size(atom)
-    new.args = (new.args[0], dim, begin, begin + rewriter.size(out), 1)
+        begin = rewriter.combine(operator.add, begin, rewriter.size(atom))
+    new.args = (new.args[0], dim, begin, rewriter.combine(operator.add, begin, rewriter.size(out)), 1)
 
 
 def _prefix(root: Atom, start: int) -> list[Atom]:
@@ -202,8 +207,7 @@ def _group_norm(rewriter: _Rewriter, old: Any, new: Any) -> None:
     batch, channels, *rest = rewriter.shape(old.args[0])
     area: Any = 1
     for size in rest:
-        numbers = isinstance(area, int) and isinstance(size, int)
-        area = area * size if numbers else rewriter.graph.call_function(operator.mul, (area, size))
+        area = rewriter.combine(operator.mul, area, size)
     for position, value in zip((3, 4, 5), (batch, channels, area), strict=True):
         _at(new, position, value)
 

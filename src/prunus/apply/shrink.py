@@ -7,7 +7,7 @@ the same sliced tensors. If they differ (a size written into ``forward``), the t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.apply.mend import mend_module, rebuild_flat
+from prunus.apply.mend_sizes import mend_sizes
 from prunus.apply.regraph import PrunedGraph, pruned_graph
 from prunus.core.errors import ModelError, ShapeError
 from prunus.graph import AxisGraph, analyze
+from prunus.graph.axes import find, leaves, leaves_of_product
 from prunus.graph.states import canonical_states
 from prunus.graph.trace import plain
 
@@ -30,7 +32,7 @@ class Shrunk:
     """The smaller model.
 
     ``kind`` says what it is: ``eager``, the same Python class, or ``graph``, the traced computation, because ``forward`` holds
-    a size that nothing can change. ``notes`` say why.
+    a size that nothing can change. ``notes`` say why, and which groups were left whole so that the class can stay.
     """
 
     model: nn.Module
@@ -60,26 +62,71 @@ def shrink(
     """
     _check(graph, keep)
     dropped = {name: mask for name, mask in keep.items() if not bool(mask.all())}
-    smaller = copy.deepcopy(model)
     if not dropped and prefer == "eager":
-        return Shrunk(smaller, "eager")
-    along = _kept_positions(graph, dropped, canonical_states(model))
-    _slice(smaller, along)
+        return Shrunk(copy.deepcopy(model), "eager")
     if graph.solution is None:
         graph = analyze(model, inputs, kwargs)
-    assert graph.solution is not None
-    states = canonical_states(smaller)
-    parameters = frozenset(name for name, _ in smaller.named_parameters())
-    counts = {name: int(mask.sum()) for name, mask in dropped.items()}
-    reference = pruned_graph(graph.solution, counts, states, parameters)
-    problem = "" if prefer == "graph" else _difference(smaller, reference, inputs, kwargs or {})
-    if not problem and prefer == "eager":
-        return Shrunk(smaller, "eager")
-    reference.train(model.training)
     if prefer == "graph":
-        return Shrunk(reference, "graph")
-    note = f"the module itself can't run at the new sizes ({problem}), so the traced computation takes its place"
+        return Shrunk(_cut_down(model, graph, dropped)[1], "graph")
+    problems = []
+    for attempt in _attempts(graph, dropped):
+        smaller, reference = _cut_down(model, graph, attempt)
+        problem = _difference(smaller, reference, inputs, kwargs or {})
+        if not problem:
+            return Shrunk(smaller, "eager", _spared(dropped, attempt, problems))
+        problems.append(problem)
+    reference = _cut_down(model, graph, dropped)[1]
+    reference.train(model.training)
+    note = f"the module itself can't run at the new sizes ({problems[0]}), so the traced computation takes its place"
     return Shrunk(reference, "graph", (note,))
+
+
+def _cut_down(model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor]) -> tuple[nn.Module, PrunedGraph]:
+    """Return a sliced and mended copy of the model, and the traced computation on the same tensors."""
+    assert graph.solution is not None
+    smaller = copy.deepcopy(model)
+    _slice(smaller, _kept_positions(graph, dropped, canonical_states(model)))
+    counts = {name: int(mask.sum()) for name, mask in dropped.items()}
+    mend_sizes(model, smaller, graph.solution, counts)
+    parameters = frozenset(name for name, _ in smaller.named_parameters())
+    return smaller, pruned_graph(graph.solution, counts, canonical_states(smaller), parameters)
+
+
+def _attempts(graph: AxisGraph, dropped: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    """Yield what to cut: everything; then less, where two cut axes share a dimension (heads x head dimension).
+
+    A class often computes one of the two from the other sizes (``width // heads``), so it can only follow when one stays.
+    """
+    yield dropped
+    assert graph.solution is not None
+    name_of = {find(leaf): name for name, leaf in graph.solution.leaf.items() if name in dropped}
+    outer, inner = set(), set()
+    for axes in graph.solution.solver.states.values():
+        for atom in axes:
+            names = [name_of[leaf] for leaf in leaves_of_product(atom) if leaf in name_of]
+            if len(names) > 1:
+                outer.update(names[:-1])
+                inner.add(names[-1])
+    # A width that heads are computed from lies in the other dimensions of their parameters.
+    widths = {
+        name_of[leaf]
+        for axes in graph.solution.solver.states.values()
+        if any(name_of.get(leaf) in outer | inner for atom in axes for leaf in leaves(atom))
+        for atom in axes
+        for leaf in leaves(atom)
+        if leaf in name_of
+    }
+    for spared in (inner, outer, inner | outer, inner | outer | widths):
+        if spared:
+            yield {name: mask for name, mask in dropped.items() if name not in spared}
+
+
+def _spared(dropped: Mapping[str, Tensor], attempt: Mapping[str, Tensor], problems: Sequence[str]) -> tuple[str, ...]:
+    names = [name for name in dropped if name not in attempt]
+    if not names:
+        return ()
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return (f"left whole so that the class still runs ({problems[0]}): {shown}",)
 
 
 def _check(graph: AxisGraph, keep: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,18 @@ from itertools import count
 import torch
 from torch import Tensor
 
-__all__ = ["Atom", "freeze", "fresh", "leaves", "positions", "product", "split_product", "sum_of", "unify"]
+__all__ = [
+    "Atom",
+    "freeze",
+    "fresh",
+    "leaves",
+    "leaves_of_product",
+    "positions",
+    "product",
+    "split_product",
+    "sum_of",
+    "unify",
+]
 
 _SERIAL = count()
 
@@ -62,6 +73,21 @@ def leaves(atom: Atom) -> Iterator[Atom]:
             yield root
         else:
             stack.extend(find(part) for part in reversed(root.parts))
+
+
+def leaves_of_product(atom: Atom) -> list[Atom]:
+    """Return the factors of ``atom``, outermost first, where it is a product of leaves at some depth; else nothing.
+
+    >>> heads, width = fresh(4), fresh(8)
+    >>> leaves_of_product(sum_of([product([heads, width])] * 3)) == [heads, width]
+    True
+    """
+    root = find(atom)
+    if root.kind == "sum":
+        return next((found for part in root.parts if (found := leaves_of_product(part))), [])
+    if root.kind == "leaf":
+        return []
+    return [leaf for part in root.parts for leaf in leaves(part)]
 
 
 def freeze(atom: Atom, reason: str) -> None:

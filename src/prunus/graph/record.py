@@ -15,19 +15,26 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunus.graph.observe import SizeUse, observing
+
 __all__ = ["record"]
 
 
-def record(function: Callable[..., list[Tensor]], *arguments: Sequence[Tensor]) -> fx.GraphModule:
-    """Return the operations of ``function(*arguments)`` as a graph with one placeholder per tensor in ``arguments``."""
+def record(
+    model: torch.nn.Module, function: Callable[..., list[Tensor]], *arguments: Sequence[Tensor]
+) -> tuple[fx.GraphModule, list[SizeUse]]:
+    """Return the operations of ``function(*arguments)`` as a graph with one placeholder per tensor in ``arguments``.
+
+    With it come the uses of the attributes of ``model`` as sizes.
+    """
     recorder = _Recorder()
     for position, value in enumerate(tensor for part in arguments for tensor in part):
         node = recorder.graph.placeholder(f"given_{position}")
         recorder.name(node, value)
-    with recorder:
+    with observing(model, lambda value: recorder.nodes.get(id(value))) as uses, recorder:
         outputs = function(*arguments)
     recorder.graph.output([recorder.node_of(value) for value in outputs])
-    return _FlatCall(recorder.root, recorder.graph)
+    return _FlatCall(recorder.root, recorder.graph), uses
 
 
 class _FlatCall(fx.GraphModule):

@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from prunus.core.errors import ModelError
+from prunus.graph.observe import SizeUse, observing
 from prunus.graph.record import record
 from prunus.graph.states import canonical_states, running_on
 
@@ -32,13 +33,14 @@ class Trace:
 
     ``states`` names the first placeholders of ``graph_module`` (parameters and buffers, tied ones once); the other
     placeholders are the tensors among the model's inputs, in pytree order. Every node's ``meta`` has the value's shape under
-    ``val``, and the module that runs it under ``custom``.
+    ``val``, and the module that runs it under ``custom``. ``uses`` says which attributes forward took sizes from.
     """
 
     graph_module: fx.GraphModule
     states: tuple[str, ...]
     n_inputs: int
     notes: tuple[str, ...]
+    uses: tuple[SizeUse, ...] = ()
 
 
 def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Trace:
@@ -65,18 +67,19 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
         with _quiet(model), FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fake = [_fake(mode, value) for value in states.values()]
             given = [_fake(mode, value) for value in tensors]
-            graph_module = make_fx(forward, tracing_mode="real", _allow_non_fake_inputs=True)(fake, given)
+            with observing(model) as uses:
+                graph_module = make_fx(forward, tracing_mode="real", _allow_non_fake_inputs=True)(fake, given)
     except Exception as error:
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
         try:
             with _quiet(model):
-                graph_module = record(forward, [value.detach() for value in states.values()], tensors)
+                graph_module, uses = record(model, forward, [value.detach() for value in states.values()], tensors)
         except Exception as real:
             raise ModelError(
                 f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(real)}; "
                 "give inputs that the model takes"
             ) from real
-    return Trace(graph_module, tuple(states), len(tensors), tuple(notes))
+    return Trace(graph_module, tuple(states), len(tensors), tuple(notes), tuple(uses))
 
 
 def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:

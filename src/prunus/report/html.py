@@ -16,7 +16,7 @@ from prunus.report.charts import all_charts
 from prunus.report.page_marks import definitions, details, escape, joined, section, table
 from prunus.report.page_style import STYLE
 from prunus.report.record import RunRecord, Suspect
-from prunus.report.words import amount, called, difference, finding, size, times, value
+from prunus.report.words import amount, called, difference, finding, size, speed_change, times, value
 
 __all__ = ["render_html", "write_html"]
 
@@ -116,15 +116,12 @@ def _numbers(record: RunRecord) -> str:
 
 
 def _speed(record: RunRecord) -> list[tuple[str, str, str]]:
-    latency = record.latency
-    if latency is None or latency.speedup is None:
+    speedup = record.latency and record.latency.speedup
+    if not record.latency or not speedup or not speedup.value or not speedup.low or not speedup.high:
         return []
-    value, low, high = latency.speedup.value, latency.speedup.low, latency.speedup.high
-    if not value or not low or not high:
-        return []
-    word = "faster" if low > 1 else "slower" if high < 1 else "the speed, no measurable difference"
-    between = f"{times(low)} to {times(high)} the speed, {latency.runtime}"
-    return [(times(1 / value if word == "slower" else value), word, between)]
+    ratio, word = speed_change(record) or (speedup.value, "the speed, no measurable difference")
+    between = f"{times(speedup.low)} to {times(speedup.high)} the speed, {record.latency.runtime}"
+    return [(times(ratio), word, between)]
 
 
 def _quality_note(record: RunRecord) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,7 @@ _COLOURS = {"better": "green", "worse": "red", "no measurable difference": "cyan
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(
-        title=_plain(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(title=_plain(title), box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, column in enumerate(columns):
         table.add_column(Text(column, style="dim"), justify="left" if number < left else "right")
     return table
@@ -32,18 +31,24 @@ def _plain(value: object) -> Text:
     """Return a cell that is shown as it is: no markup is read in it, and control characters don't reach the terminal."""
     if isinstance(value, Text):
         return value
-    return Text(
-        "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(value))
-    )
+    return Text("".join("\N{REPLACEMENT CHARACTER}" if _controls(character) else character for character in str(value)))
+
+
+def _controls(character: str) -> bool:
+    """Tell whether a character acts on the terminal or turns the text round; a thin space does neither."""
+    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def _add(table: Table, *cells: object) -> None:
     table.add_row(*map(_plain, cells))
 
 
-def _cells(table: Table, *cells: str | Text) -> None:
-    """Add a row; what comes from a data set is text, never rich's [markup]."""
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+def _show(table: Table, console: Console) -> None:
+    """Print a table under its title, which may be wider than the table."""
+    title, table.title = table.title, None
+    if title:
+        console.print(title, style="bold")
+    console.print(table)
 
 
 def print_summary(record: RunRecord, console: Console) -> None:
@@ -51,13 +56,13 @@ def print_summary(record: RunRecord, console: Console) -> None:
     console.print()
     console.print(Text(headline(record), style=f"bold {_COLOURS[record.comparison[0].verdict]}"))
     console.print()
-    console.print(_quality_table(record))
+    _show(_quality_table(record), console)
     console.print()
-    console.print(_cost_table(record))
+    _show(_cost_table(record), console)
     for line in _removals(record):
-        console.print(Text(line))
+        console.print(_plain(line))
     for note in record.notes:
-        console.print(Text(f"note: {note}", style="dim"))
+        console.print(_plain(f"note: {note}"), style="dim")
     console.print()
 
 
@@ -89,7 +94,7 @@ def _cost_table(record: RunRecord) -> Table:
     _add(table, "weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes")))
     latency = record.latency
     if latency is not None and latency.speedup is not None:
-        cells = (f"{latency.milliseconds[name].value or 0:.2f} ms" for name in ("dense", "pruned"))
+        cells = (f"{latency.milliseconds[name].value or 0:.3g} ms" for name in ("dense", "pruned"))
         name = f"latency, batch of {latency.batch_size}, {latency.runtime}"
         _add(table, name, *cells, ratio_with_interval(latency.speedup))
     return table
@@ -103,7 +108,9 @@ def _removals(record: RunRecord) -> list[str]:
         for position, number in enumerate((layer.before, layer.after, 1)):
             totals[position] += number
     for granularity, (before, after, groups) in units.items():
-        lines.append(f"{granularity}s: {amount(after)} of {amount(before)} kept in {groups} groups")
+        lines.append(
+            f"{granularity}s: {amount(after)} of {amount(before)} kept in {groups} group{'s' if groups > 1 else ''}"
+        )
     removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
     if removed or relabelled:
         total = sum(c.before for c in record.classes)
@@ -133,7 +140,7 @@ def print_plan(summary: Sequence[Mapping[str, Any]], console: Console) -> None:
         for stratum in step["strata"]:
             gone = stratum["units"] - stratum["kept"]
             _add(table, stratum["name"], amount(stratum["units"]), amount(stratum["kept"]), amount(gone))
-        console.print(table)
+        _show(table, console)
         console.print()
 
 
@@ -144,7 +151,7 @@ def print_qualities(result: Mapping[str, Any], console: Console) -> None:
     rows = {name: [Number.model_validate(m) for m in quality["metrics"]] for name, quality in splits.items()}
     for position, metric in enumerate(next(iter(rows.values()))):
         _add(table, metric.name, *(with_interval(metric.name, numbers[position]) for numbers in rows.values()))
-    console.print(table)
+    _show(table, console)
     for name, quality in splits.items():
         if quality["per_class"]:
             console.print()
@@ -152,7 +159,7 @@ def print_qualities(result: Mapping[str, Any], console: Console) -> None:
             for item in quality["per_class"]:
                 cells = (value("f1", item[part]["value"]) for part in ("precision", "recall", "f1"))
                 _add(table, item["name"], amount(item["support"]), *cells)
-            console.print(table)
+            _show(table, console)
     cost = result["cost"]
     console.print()
     console.print(
@@ -169,7 +176,7 @@ def print_predictions(rows: Sequence[Mapping[str, Any]], console: Console) -> No
     table = _table("", *rows[0], left=2)
     for row in rows:
         _add(table, *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    console.print(table)
+    _show(table, console)
 
 
 def predictions_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -186,4 +193,4 @@ def print_criteria(rows: Sequence[Mapping[str, str]], console: Console) -> None:
     table = _table("", "name", "where", "judges", "what it keeps", "source", left=5)
     for row in rows:
         _add(table, row["name"], row["section"], row["judges"], row["summary"], row["reference"])
-    console.print(table)
+    _show(table, console)

@@ -14,6 +14,7 @@ __all__ = [
     "is_share",
     "ratio_with_interval",
     "size",
+    "speed_change",
     "times",
     "value",
     "verdict",
@@ -126,15 +127,21 @@ def headline(record: RunRecord) -> str:
     for what, words in (("macs", "fewer MACs"), ("size_bytes", "smaller on disk")):
         if abs(record.ratio(what) - 1) > 0.005:
             parts.append(f"{times(record.ratio(what))} {words}")
-    latency = record.latency
-    if latency and latency.speedup and latency.speedup.value and parts:
-        word = "faster" if latency.speedup.value >= 1 else "the speed"
-        parts.append(f"{times(latency.speedup.value)} {word}")
+    if parts and (speed := speed_change(record)) is not None:
+        parts.append(f"{times(speed[0])} {speed[1]}")
     gone = sum(item.removed for item in record.classes)
     if gone and not parts:
         parts.append(f"{amount(gone)} training examples fewer")
     start = ", ".join(parts) if parts else "the same size"
     return f"{start}; {verdict(record.comparison[0])}"
+
+
+def speed_change(record: RunRecord) -> tuple[float, str] | None:
+    """Return how many times faster or slower the pruned model is; None where the interval doesn't tell."""
+    speedup = record.latency and record.latency.speedup
+    if not speedup or not speedup.value or not speedup.low or not speedup.high or speedup.low <= 1 <= speedup.high:
+        return None
+    return (speedup.value, "faster") if speedup.low > 1 else (1 / speedup.value, "slower")
 
 
 def finding(record: RunRecord) -> str:

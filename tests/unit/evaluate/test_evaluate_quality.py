@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from prunus.core.errors import DataError
+from prunus.core.types import Measurement
 from prunus.evaluate import gap, measure_quality
-from prunus.evaluate.quality import wilson
+from prunus.evaluate.quality import Quality, wilson
 
 TASK = {"task": "classification", "bootstrap": 400}
 
@@ -57,6 +58,14 @@ def test_accuracy_has_wilsons_interval_and_a_flawless_model_an_interval_with_a_w
     accuracy = next(item for item in quality.metrics if item.name == "accuracy")
     assert (accuracy.low, accuracy.high) == wilson(60, 60, 0.95)
     assert all(c.f1.low < 0.95 and c.f1.high == 1.0 for c in quality.per_class)
+
+
+def test_the_f1_of_a_class_has_the_interval_of_the_share_that_it_rises_with():
+    """8 found, 1 missed, 2 wrongly named: F1 = 2 J / (1 + J) of the share J = 8 / 11."""
+    true, predicted = [0] * 9 + [1] * 5, [0] * 8 + [1] + [0] * 2 + [1] * 3
+    f1 = measure_quality(answers(*predicted), torch.tensor(true), **TASK).per_class[0].f1
+    low, high = wilson(8, 11, 0.95)
+    assert (f1.value, f1.low, f1.high) == pytest.approx((16 / 19, 2 * low / (1 + low), 2 * high / (1 + high)))
 
 
 def test_more_confidence_makes_every_interval_wider():
@@ -112,6 +121,14 @@ def test_the_gap_is_train_minus_test_and_is_surer_with_more_examples():
         assert item.name == "accuracy"
         assert item.low < 0.2 < item.high
     assert large[0].high - large[0].low < small[0].high - small[0].low
+
+
+def test_the_gap_is_least_where_train_is_low_and_test_is_high():
+    def of(low, high):
+        return Quality((Measurement("accuracy", 0.8, low, high),), (), None, 10)
+
+    (item,) = gap(of(0.8 - 0.03, 0.8 + 0.12), of(0.8 - 0.05, 0.8 + 0.04))
+    assert (item.value, item.low, item.high) == pytest.approx((0.0, -0.05, 0.13))
 
 
 def test_a_thousand_classes_and_many_examples_need_little_memory():

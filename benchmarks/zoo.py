@@ -1,0 +1,225 @@
+"""Prune every model of the zoo to half of every group, without a line of configuration, and print what came out.
+
+Usage:
+    python benchmarks/zoo.py run --suite torchvision --out build/zoo.jsonl [--match resnet] [--seconds 120] [--workers 1]
+    python benchmarks/zoo.py table build/zoo.jsonl
+    python benchmarks/zoo.py one SUITE NAME
+
+Resumable: a model that has a line in --out isn't run again. Every model has a process and a time limit of its own. For each model:
+analysis (seconds), permutation certificate, keep 50 % of every group, forward, train mode with backward and one optimiser step, another
+batch size, and the cut rebuilt from the original builder. Models above the size limit are analysed and cut on the meta device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+META_ABOVE = 150_000_000
+
+
+def main() -> None:
+    """Parse and dispatch."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("--suite", choices=["torchvision", "timm", "transformers", "torch"], required=True)
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--match", default="")
+    run.add_argument("--seconds", type=float, default=180)
+    run.add_argument("--workers", type=int, default=1)
+    one = commands.add_parser("one")
+    one.add_argument("suite")
+    one.add_argument("name")
+    one.add_argument("--debug", action="store_true")
+    table = commands.add_parser("table")
+    table.add_argument("files", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    if arguments.command == "one":
+        print("RESULT " + json.dumps(one_model(arguments.suite, arguments.name, arguments.debug)), flush=True)
+    elif arguments.command == "table":
+        print_table([json.loads(line) for path in arguments.files for line in path.read_text().splitlines()])
+    else:
+        run_suite(arguments)
+
+
+def run_suite(arguments: argparse.Namespace) -> None:
+    """Run every model that has no line yet, each in its own process."""
+    from zoo_models import names
+
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    done = set()
+    if arguments.out.exists():
+        done = {(row["suite"], row["name"]) for row in map(json.loads, arguments.out.read_text().splitlines())}
+    pending = [n for n in names(arguments.suite) if arguments.match in n and (arguments.suite, n) not in done]
+
+    def work(name: str) -> None:
+        row = in_process(arguments.suite, name, arguments.seconds)
+        with arguments.out.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        print(f"{name:45s} {row['status']:8s} {row.get('kind', ''):6s} {row.get('lost', 0):5.0%} {row.get('error', '')[:120]}", flush=True)
+
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        list(pool.map(work, pending))
+
+
+def in_process(suite: str, name: str, seconds: float) -> dict[str, Any]:
+    """Return one model's row, also when its process dies."""
+    command = [sys.executable, "-W", "ignore", __file__, "one", suite, name]
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return {"suite": suite, "name": name, "status": "timeout", "error": f"more than {seconds:.0f} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return {"suite": suite, "name": name, "status": "died", "error": f"exit {done.returncode}: {last[:200]}"}
+    return {**json.loads(lines[-1][7:]), "process_seconds": round(time.perf_counter() - start, 1)}
+
+
+def one_model(suite: str, name: str, debug: bool) -> dict[str, Any]:
+    """Return what became of one model; the stage that failed is named."""
+    row: dict[str, Any] = {"suite": suite, "name": name, "status": "ok", "stage": "build"}
+    try:
+        _steps(row)
+        row.pop("stage")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        row["status"] = "failed"
+        row["error"] = f"{row['stage']}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return row
+
+
+def _steps(row: dict[str, Any]) -> None:
+    import torch
+    from torch import nn
+    from zoo_models import load
+
+    from prunus.apply import shrink
+    from prunus.graph import analyze, certify
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    case = load(row["suite"], row["name"])
+    model: nn.Module = case.model.eval()
+    meta = any(p.device.type == "meta" for p in model.parameters())
+    row["parameters"] = sum(p.numel() for p in model.parameters())
+    row["meta"] = meta
+    inputs, kwargs = case.inputs(2)
+
+    row["stage"] = "analyze"
+    analyze(model, inputs, kwargs) if row["parameters"] < 1e6 else None  # small ones: leave torch's own first-call costs out
+    start = time.perf_counter()
+    graph = analyze(model, inputs, kwargs)
+    row["analyze_seconds"] = round(time.perf_counter() - start, 2)
+    row["notes"] = list(graph.notes)
+    row["groups"], row["frozen"] = len(graph.groups), len(graph.frozen)
+    row["without_reason"] = sum(not f.reason for f in graph.frozen)
+
+    row["stage"] = "certify"
+    if not meta:
+        certified = certify(model, inputs, graph, kwargs=kwargs)
+        row["failed_certificate"] = len(graph.groups) - len(certified.groups)
+        row["certificate_reasons"] = [f"{f.name}: {f.reason}" for f in certified.frozen[len(graph.frozen) :]][:5]
+        graph = certified
+
+    row["stage"] = "shrink"
+    keep = {}
+    for group in graph.groups:
+        mask = torch.zeros(group.size, dtype=torch.bool)
+        mask[torch.randperm(group.size)[: max(1, group.size // 2)]] = True
+        keep[group.name] = mask
+    start = time.perf_counter()
+    shrunk = shrink(model, inputs, graph, keep, kwargs=kwargs)
+    row["shrink_seconds"] = round(time.perf_counter() - start, 2)
+    small = shrunk.model
+    row["kind"], row["why"] = shrunk.kind, list(shrunk.notes)
+    row["lost"] = round(1 - sum(p.numel() for p in small.parameters()) / row["parameters"], 4)
+    if meta:
+        return
+
+    row["stage"] = "forward"
+    first = case.loss(small, 2)
+    row["stage"] = "train step"
+    small.train()
+    optimizer = torch.optim.SGD(small.parameters(), lr=1e-4)
+    loss = case.loss(small, 2)
+    loss.backward()
+    optimizer.step()
+    small.eval()
+    row["stage"] = "another batch size"
+    case.loss(small, 3)
+    row["stage"] = "rebuild"
+    _rebuild(case, small, shrunk.kind, inputs, kwargs, keep)
+    del first
+
+
+def _rebuild(case: Any, small: Any, kind: str, inputs: Any, kwargs: Any, keep: dict[str, Any]) -> None:
+    """Build the model anew, cut it the same way, fill in the weights: the outputs must be the same."""
+    import torch
+
+    from prunus.apply import shrink
+    from prunus.apply.edits import diff, materialize, rebuild
+    from prunus.graph import analyze
+
+    original = case.build().eval()
+    if kind == "eager":
+        again = rebuild(case.build(), diff(original, small))
+        materialize(again)
+    else:
+        again = shrink(original, inputs, analyze(original, inputs, kwargs), keep, kwargs=kwargs, prefer="graph").model
+    again.load_state_dict(small.state_dict(), strict=True)
+    torch.manual_seed(0)
+    one = case.loss(small.eval(), 2)
+    torch.manual_seed(0)
+    other = case.loss(again.eval(), 2)
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True), f"outputs differ after a rebuild: {one} and {other}"
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print failures first, then the sums that the bars are about."""
+    latest = {(row["suite"], row["name"]): row for row in rows}
+    rows = sorted(latest.values(), key=lambda row: (row["status"] == "ok", row.get("kind") == "eager", row.get("lost", 0) >= 0.3, row["name"]))
+    print("| suite | model | parameters | status | kind | lost | groups | analyse | failed certificate | what |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for row in rows:
+        what = row.get("error") or "; ".join(row.get("why", []) + row.get("certificate_reasons", []))
+        print(
+            f"| {row['suite']} | {row['name']} | {row.get('parameters', 0) / 1e6:.1f} M | {row['status']} | {row.get('kind', '')} | "
+            f"{row.get('lost', 0):.0%} | {row.get('groups', '')} | {row.get('analyze_seconds', '')} s | {row.get('failed_certificate', '')} | {what[:160]} |"
+        )
+    for suite in sorted({row["suite"] for row in rows}):
+        _sums(suite, [row for row in rows if row["suite"] == suite])
+
+
+def _sums(suite: str, rows: list[dict[str, Any]]) -> None:
+    n = len(rows)
+
+    def share(test: Callable[[dict[str, Any]], bool]) -> str:
+        count = sum(map(test, rows))
+        return f"{count} of {n} ({count / n:.1%})"
+
+    seconds = sorted(row["analyze_seconds"] for row in rows if "analyze_seconds" in row)
+    print(f"\n{suite}: end without an error {share(lambda r: r['status'] == 'ok')}")
+    print(f"{suite}: lose 30 % of their parameters or more {share(lambda r: r.get('lost', 0) >= 0.3)}")
+    print(f"{suite}: come back as the eager class {share(lambda r: r.get('kind') == 'eager')}")
+    print(f"{suite}: every group certified {share(lambda r: r.get('failed_certificate', 0) == 0 and r['status'] == 'ok')}")
+    if seconds:
+        print(f"{suite}: analysis median {seconds[len(seconds) // 2]:.2f} s, slowest {seconds[-1]:.2f} s")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

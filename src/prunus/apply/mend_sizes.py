@@ -1,0 +1,120 @@
+"""What must the numbers be that ``forward`` takes its sizes from, after the cut?
+
+The trace says which attribute is the size of which dimension, and the axes say what is left of that dimension. An attribute that would
+have to be two numbers at once stays as it is; the comparison with the traced computation then shows that the class can't follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from prunus.graph import Solution
+from prunus.graph.axes import Atom, find
+from prunus.graph.observe import Attribute, Expression, SizeUse
+
+__all__ = ["left_of", "mend_sizes"]
+
+
+def left_of(atom: Atom, sizes: Mapping[Atom, int]) -> int:
+    """Return how many positions of an axis are left when leaf ``a`` keeps ``sizes[a]``."""
+    root = find(atom)
+    if root.kind == "leaf":
+        return sizes.get(root, root.size)
+    parts = [left_of(part, sizes) for part in root.parts]
+    if root.kind == "sum":
+        return sum(parts)
+    total = 1
+    for part in parts:
+        total *= part
+    return total
+
+
+def mend_sizes(model: nn.Module, smaller: nn.Module, solution: Solution, kept: Mapping[str, int]) -> None:
+    """Set the attributes of ``smaller`` (a copy of ``model``) that its forward takes changed sizes from."""
+    sizes = {find(solution.leaf[name]): count for name, count in kept.items()}
+    wanted: dict[Attribute, set[int]] = {}
+    compound: list[tuple[Expression, int]] = []
+    for use in solution.solver.trace.uses:
+        want = _want(solution, use, sizes)
+        if want is None:
+            continue
+        if isinstance(use.expression, Attribute):
+            wanted.setdefault(use.expression, set()).add(want)
+        else:
+            compound.append((use.expression, want))
+    values = {attribute: found.pop() for attribute, found in wanted.items() if len(found) == 1}
+    # Products first: in a division one side may be a number that the trace read off a tensor of the old size.
+    for expression, want in sorted(compound, key=lambda pair: "//" in repr(_signs(pair[0]))):
+        unknown = {
+            attribute for attribute in _attributes(expression) if attribute not in wanted and attribute not in values
+        }
+        if len(unknown) == 1:
+            (attribute,) = unknown
+            value = _solve(expression, want, attribute, values)
+            if value is not None:
+                values[attribute] = value
+    twins = _twins(model, smaller)
+    for attribute, value in values.items():
+        if value != attribute.get() and id(attribute.owner) in twins:
+            Attribute(twins[id(attribute.owner)], attribute.name).set(value)
+
+
+def _want(solution: Solution, use: SizeUse, sizes: Mapping[Atom, int]) -> int | None:
+    axes = solution.solver.values.get(use.node)
+    if not axes or isinstance(axes[0], list) or use.dim >= len(axes):
+        return None
+    size = left_of(axes[use.dim], sizes)
+    if use.kind == "size":
+        return size
+    source = solution.solver.values.get(use.source) if use.source is not None else None
+    if not source or use.dim >= len(source):
+        return None
+    whole = left_of(source[use.dim], sizes)
+    return whole - size if use.kind == "start" else size // max(whole, 1)
+
+
+def _attributes(expression: Expression) -> Iterator[Attribute]:
+    if isinstance(expression, Attribute):
+        yield expression
+    elif isinstance(expression, tuple):
+        yield from _attributes(expression[1])
+        yield from _attributes(expression[2])
+
+
+def _signs(expression: Expression) -> list[str]:
+    return [expression[0], *_signs(expression[1]), *_signs(expression[2])] if isinstance(expression, tuple) else []
+
+
+def _value(expression: Expression, values: Mapping[Attribute, int]) -> int:
+    if isinstance(expression, Attribute):
+        return values[expression] if expression in values else expression.get()
+    if isinstance(expression, int):
+        return expression
+    sign, left, right = expression
+    one, other = _value(left, values), _value(right, values)
+    if sign == "//":
+        return one // other if other else 0
+    return one * other if sign == "*" else one + other if sign == "+" else one - other
+
+
+def _solve(expression: Expression, want: int, attribute: Attribute, values: Mapping[Attribute, int]) -> int | None:
+    """Return the number up to the old one that makes the expression ``want``; sizes only shrink, so trying them is enough."""
+    for candidate in range(attribute.get(), 0, -1):
+        if _value(expression, {**values, attribute: candidate}) == want:
+            return candidate
+    return None
+
+
+def _twins(model: nn.Module, smaller: nn.Module) -> dict[int, object]:
+    """Return, for every module and config of ``model``, what stands in its place in ``smaller``."""
+    found: dict[int, object] = {}
+    copies = dict(smaller.named_modules())
+    for path, module in model.named_modules():
+        twin = copies[path]
+        found[id(module)] = twin
+        for name, value in vars(module).items():
+            if hasattr(value, "__dict__") and not isinstance(value, nn.Module):
+                found.setdefault(id(value), vars(twin).get(name, value))
+    return found

@@ -1,0 +1,247 @@
+"""Which attributes does ``forward`` take its sizes from, and for which dimensions?
+
+While the model is traced, every whole number that its modules (and their configs) hold is a :class:`Tagged` integer that remembers where it
+came from, through arithmetic. Where one ends up as a size in a reshape, a split or a slice, that use is written down. So a size is
+found by what it does, whatever it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["Attribute", "SizeUse", "Tagged", "observing", "tagged_attributes"]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A number that an object holds: ``vars(owner)[name]``. Two modules may share an owner (a config)."""
+
+    owner: Any
+    name: str
+
+    def __hash__(self) -> int:
+        return hash((id(self.owner), self.name))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Attribute) and other.owner is self.owner and other.name == self.name
+
+    def get(self) -> int:
+        """Return the number."""
+        return int(vars(self.owner)[self.name])
+
+    def set(self, value: int) -> None:
+        """Change the number."""
+        vars(self.owner)[self.name] = value
+
+
+Expression = Attribute | int | tuple[str, Any, Any]
+
+
+class Tagged(int):
+    """An integer that knows the expression it came from."""
+
+    expression: Expression
+
+    def __new__(cls, value: int, expression: Expression) -> Tagged:
+        made = super().__new__(cls, value)
+        made.expression = expression
+        return made
+
+    def __deepcopy__(self, memo: Any) -> int:
+        return int(self)
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+
+def _arithmetic(name: str, sign: str) -> None:
+    def forward(self: Tagged, other: Any) -> Any:
+        value = getattr(int, f"__{name}__")(self, other)
+        if type(value) is not int or not isinstance(other, int):
+            return value
+        return Tagged(value, (sign, self.expression, getattr(other, "expression", int(other))))
+
+    def backward(self: Tagged, other: Any) -> Any:
+        value = getattr(int, f"__r{name}__")(self, other)
+        if type(value) is not int or not isinstance(other, int):
+            return value
+        return Tagged(value, (sign, getattr(other, "expression", int(other)), self.expression))
+
+    setattr(Tagged, f"__{name}__", forward)
+    setattr(Tagged, f"__r{name}__", backward)
+
+
+for _name, _sign in (("mul", "*"), ("floordiv", "//"), ("add", "+"), ("sub", "-")):
+    _arithmetic(_name, _sign)
+
+
+@dataclass(frozen=True)
+class SizeUse:
+    """An expression of attributes that is the size of dimension ``dim`` of a traced value.
+
+    ``kind``: ``size``; ``start`` (what comes before the value along that dimension of ``source``); or ``times`` (how often the
+    dimension of ``source`` is repeated in it).
+    """
+
+    expression: Expression
+    node: fx.Node
+    dim: int
+    kind: str = "size"
+    source: fx.Node | None = None
+
+
+@contextmanager
+def tagged_attributes(model: nn.Module) -> Iterator[None]:
+    """Let every whole number above one in the modules and their configs be tagged for a block."""
+    changed: list[tuple[Attribute, int]] = []
+    seen: set[int] = set()
+    owners: list[Any] = []
+    for module in model.modules():
+        owners.append(module)
+        owners.extend(value for value in vars(module).values() if _is_config(value))
+    try:
+        for owner in owners:
+            if id(owner) in seen:
+                continue
+            seen.add(id(owner))
+            for name, value in vars(owner).items():
+                if type(value) is int and value > 1 and not name.startswith("__"):
+                    changed.append((Attribute(owner, name), value))
+        for attribute, value in changed:
+            attribute.set(Tagged(value, attribute))
+        yield
+    finally:
+        for attribute, value in changed:
+            if isinstance(vars(attribute.owner).get(attribute.name), Tagged):
+                attribute.set(value)
+
+
+def _is_config(value: Any) -> bool:
+    return type(value).__name__.endswith(("Config", "config")) and hasattr(value, "__dict__")
+
+
+@contextmanager
+def observing(model: nn.Module, node_of: Callable[[Tensor], fx.Node | None] | None = None) -> Iterator[list[SizeUse]]:
+    """Collect the uses of attributes as sizes while the model is traced inside the block.
+
+    Args:
+        node_of: which node of the trace made a value; default: ask torch's own tracer.
+    """
+    uses: list[SizeUse] = []
+    with tagged_attributes(model), _Observer(uses, node_of or _traced_node):
+        yield uses
+
+
+class _Observer(TorchFunctionMode):
+    def __init__(self, uses: list[SizeUse], node_of: Callable[[Tensor], fx.Node | None]) -> None:
+        super().__init__()
+        self.uses, self.node_of = uses, node_of
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        look = _READ.get(getattr(func, "__name__", ""))
+        if look is not None and _any_tagged((args, tuple(kwargs.values()))):
+            for expression, value, dim, kind, source in look(out, args, kwargs):
+                node = self.node_of(value)
+                if node is not None:
+                    origin = None if source is None else self.node_of(source)
+                    self.uses.append(SizeUse(expression, node, dim, kind, origin))
+        return out
+
+
+def _traced_node(value: Tensor) -> fx.Node | None:
+    mode = get_proxy_mode()
+    if mode is None:
+        return None
+    slot = get_proxy_slot(value, mode.tracer, None)
+    return None if slot is None else slot.proxy.node
+
+
+def _any_tagged(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_any_tagged, value))
+    if isinstance(value, slice):
+        return any(isinstance(part, Tagged) for part in (value.start, value.stop))
+    return isinstance(value, Tagged)
+
+
+Found = Iterator[tuple[Expression, Tensor, int, str, Tensor | None]]
+
+
+def _sizes(given: Any) -> list[Any]:
+    flat: list[Any] = []
+    for item in given:
+        if isinstance(item, tuple | list):
+            flat.extend(item)
+        else:
+            flat.append(item)
+    return flat
+
+
+def _shape(first: int) -> Callable[..., Found]:
+    def look(out: Tensor, args: Any, kwargs: Any) -> Found:
+        sizes = _sizes([*args[first:], *(kwargs[name] for name in ("size", "shape", "sizes") if name in kwargs)])
+        for dim, size in enumerate(sizes[: out.dim()]):
+            if isinstance(size, Tagged) and int(size) == out.shape[dim]:
+                yield size.expression, out, dim, "size", None
+
+    return look
+
+
+def _unflatten(out: Tensor, args: Any, kwargs: Any) -> Found:
+    start = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].dim()
+    sizes = args[2] if len(args) > 2 else kwargs.get("sizes", kwargs.get("unflattened_size"))
+    for offset, size in enumerate(sizes):
+        if isinstance(size, Tagged):
+            yield size.expression, out, start + offset, "size", None
+
+
+def _split(out: Any, args: Any, kwargs: Any) -> Found:
+    sizes = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
+    dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
+    for position, value in enumerate(out):
+        size = sizes if isinstance(sizes, int) else sizes[position]
+        if isinstance(size, Tagged) and value.shape[dim] == int(size):
+            yield size.expression, value, dim, "size", None
+
+
+def _getitem(out: Any, args: Any, kwargs: Any) -> Found:
+    source, index = args[0], args[1]
+    if not isinstance(out, Tensor) or not isinstance(source, Tensor):
+        return
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in [p for p in parts if not isinstance(p, Tensor)]:
+        at = next(i for i, p in enumerate(parts) if p is Ellipsis)
+        parts[at : at + 1] = [slice(None)] * (source.dim() - (len(parts) - 1))
+    if len(parts) > source.dim() or not all(isinstance(part, slice) for part in parts):
+        return
+    for dim, part in enumerate(parts):
+        if isinstance(part.stop, Tagged) and not part.start and out.shape[dim] == int(part.stop):
+            yield part.stop.expression, out, dim, "size", None
+        if isinstance(part.start, Tagged) and source.shape[dim] - out.shape[dim] == int(part.start):
+            yield part.start.expression, out, dim, "start", source
+
+
+def _repeat_interleave(out: Tensor, args: Any, kwargs: Any) -> Found:
+    repeats = args[1] if len(args) > 1 else kwargs.get("repeats")
+    dim = args[2] if len(args) > 2 else kwargs.get("dim")
+    if isinstance(repeats, Tagged) and dim is not None:
+        yield repeats.expression, out, dim % out.dim(), "times", args[0]
+
+
+_READ: dict[str, Callable[..., Found]] = {
+    **dict.fromkeys(("view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"), _shape(1)),
+    **dict.fromkeys(("zeros", "ones", "empty", "full", "randn", "rand"), _shape(0)),
+    "unflatten": _unflatten,
+    **dict.fromkeys(("split", "split_with_sizes"), _split),
+    "__getitem__": _getitem,
+    "repeat_interleave": _repeat_interleave,
+}

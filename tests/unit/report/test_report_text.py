@@ -1,0 +1,118 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from prunus.report import (
+    predictions_csv,
+    print_criteria,
+    print_plan,
+    print_predictions,
+    print_qualities,
+    print_summary,
+)
+from report_samples import number, plainest, regression, sample
+
+HOSTILE = "[red]x[/b] \x1b[31m\u202e"
+
+
+def printed(function, *args, width=140):
+    console = Console(file=io.StringIO(), width=width)
+    function(*args, console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("make", [sample, regression, plainest])
+@pytest.mark.parametrize("width", [140, 60])
+def test_a_summary_is_plain_lines_when_piped(make, width):
+    assert "\x1b" not in printed(print_summary, make(), width=width)
+
+
+def test_a_summary_says_what_was_measured_and_what_went():
+    text = " ".join(word for word in printed(print_summary, sample()).replace("\n", " ").split(" ") if word)
+    for part in (
+        "no measurable difference",
+        "-1.0 points (-2.2 to +0.3)",
+        "MACs per example 50\u2009000 10\u2009000 5.0x",
+        "torch eager 4 ms 2 ms 2.0x (1.9x to 2.1x)",
+        "channels: 12 of 24 kept in 2 groups",
+        "8 of 100 removed, 2 relabelled",
+        "9 of 10 found, 8 repaired",
+        "note: a note",
+    ):
+        assert part in text
+
+
+def test_one_seed_says_that_it_is_one():
+    assert "one seed: says nothing about other seeds" in printed(print_summary, plainest())
+
+
+def test_kinds_of_units_are_counted_apart():
+    layers = [
+        {"name": name, "granularity": kind, "before": 10, "after": 5}
+        for name, kind in (("a", "channel"), ("b", "channel"), ("c", "weight"))
+    ]
+    text = printed(print_summary, sample(layers=layers, kind="graph"))
+    assert "channels: 10 of 20 kept in 2 groups" in text
+    assert "weights: 5 of 10 kept in 1 group" in text
+    assert "save bytes, not time" in text
+    assert "traced computation" in text
+
+
+def assert_shown(text):
+    """Markup is shown as it is, and nothing reaches the terminal but text."""
+    assert "[red]x[/b]" in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_names_from_data_are_no_markup_and_no_commands_to_the_terminal():
+    score = {part: number(0.9, name=part) for part in ("precision", "recall", "f1")}
+    quality = {"metrics": [number(0.9, name="accuracy")], "per_class": [{"name": HOSTILE, "support": 3, **score}]}
+    cost = {"parameters": 1, "macs": 1, "size_bytes": 1}
+    plan = [
+        {"operation": "remove", "granularity": "example", "criterion": "aum", "kept": 1, "units": 2}
+        | {"strata": [{"name": HOSTILE, "kept": 1, "units": 2}]}
+    ]
+    assert_shown(printed(print_qualities, {"bundle": HOSTILE, "splits": {"test": quality}, "cost": cost}))
+    assert_shown(printed(print_plan, plan))
+    assert_shown(printed(print_predictions, [{"id": HOSTILE, "label": "a", "probability": 0.123456}]))
+    assert_shown(printed(print_summary, sample(notes=[HOSTILE])))
+
+
+def test_a_title_may_hold_markup_that_does_not_close():
+    plan = [{"operation": "[/]", "granularity": "[b", "criterion": "c", "kept": 0, "units": 0, "strata": []}]
+    assert "[/]" in printed(print_plan, plan)
+
+
+def test_a_plan_is_told_with_the_numbers_that_stay_and_go():
+    plan = [
+        {"operation": "prune", "granularity": "channel", "criterion": "taylor", "kept": 6, "units": 24}
+        | {"strata": [{"name": "conv1", "units": 24, "kept": 6}]}
+    ]
+    text = printed(print_plan, plan)
+    assert "1. prune channels by taylor: 6 of 24 stay" in text
+    assert text.splitlines()[2].split() == ["conv1", "24", "6", "18"]
+
+
+def test_predictions_go_through_csv_whatever_their_names_hold():
+    rows = [{"id": 'a,"b"\n', "label": "[x]"}, {"id": "2", "label": "y"}]
+    assert list(csv.DictReader(io.StringIO(predictions_csv(rows)))) == rows
+    assert predictions_csv([]) == "id\n"
+
+
+def test_no_predictions_are_said():
+    assert printed(print_predictions, []) == "no examples\n"
+
+
+def test_criteria_are_listed():
+    row = {"name": "taylor", "section": "strategy", "judges": "channel", "summary": "loss", "reference": "2019"}
+    assert "taylor" in printed(print_criteria, [row])
+
+
+def test_a_class_without_a_number_has_a_dash():
+    score = {part: number(None, name=part) for part in ("precision", "recall", "f1")}
+    quality = {"metrics": [number(0.9, name="accuracy")], "per_class": [{"name": "none", "support": 0, **score}]}
+    facts = {"bundle": "b", "splits": {"test": quality}, "cost": {"parameters": 1, "macs": 1, "size_bytes": 1}}
+    assert "–" in printed(print_qualities, facts)
