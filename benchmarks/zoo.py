@@ -66,7 +66,10 @@ def run_suite(arguments: argparse.Namespace) -> None:
         row = in_process(arguments.suite, name, arguments.seconds)
         with arguments.out.open("a") as out:
             out.write(json.dumps(row) + "\n")
-        print(f"{name:45s} {row['status']:8s} {row.get('kind', ''):6s} {row.get('lost', 0):5.0%} {row.get('error', '')[:120]}", flush=True)
+        print(
+            f"{name:45s} {row['status']:8s} {row.get('kind', ''):6s} {row.get('lost', 0):5.0%} {row.get('error', '')[:120]}",
+            flush=True,
+        )
 
     with ThreadPoolExecutor(arguments.workers) as pool:
         list(pool.map(work, pending))
@@ -107,7 +110,7 @@ def _steps(row: dict[str, Any]) -> None:
     from torch import nn
     from zoo_models import load
 
-    from prunus.apply import shrink
+    from prunus.apply import follow_class, shrink
     from prunus.graph import analyze, certify
 
     torch.set_num_threads(1)
@@ -120,7 +123,9 @@ def _steps(row: dict[str, Any]) -> None:
     inputs, kwargs = case.inputs(2)
 
     row["stage"] = "analyze"
-    analyze(model, inputs, kwargs) if row["parameters"] < 1e6 else None  # small ones: leave torch's own first-call costs out
+    analyze(model, inputs, kwargs) if row[
+        "parameters"
+    ] < 1e6 else None  # small ones: leave torch's own first-call costs out
     start = time.perf_counter()
     graph = analyze(model, inputs, kwargs)
     row["analyze_seconds"] = round(time.perf_counter() - start, 2)
@@ -134,6 +139,12 @@ def _steps(row: dict[str, Any]) -> None:
         row["failed_certificate"] = len(graph.groups) - len(certified.groups)
         row["certificate_reasons"] = [f"{f.name}: {f.reason}" for f in certified.frozen[len(graph.frozen) :]][:5]
         graph = certified
+
+    row["stage"] = "follow"
+    followed = follow_class(model, inputs, graph, kwargs)
+    row["left_whole"] = len(graph.groups) - len(followed.groups)
+    row["left_whole_why"] = sorted({f.reason for f in followed.frozen[len(graph.frozen) :]})[:1]
+    graph = followed
 
     row["stage"] = "shrink"
     keep = {}
@@ -185,17 +196,24 @@ def _rebuild(case: Any, small: Any, kind: str, inputs: Any, kwargs: Any, keep: d
     one = case.loss(small.eval(), 2)
     torch.manual_seed(0)
     other = case.loss(again.eval(), 2)
-    assert torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True), f"outputs differ after a rebuild: {one} and {other}"
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True), (
+        f"outputs differ after a rebuild: {one} and {other}"
+    )
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print failures first, then the sums that the bars are about."""
     latest = {(row["suite"], row["name"]): row for row in rows}
-    rows = sorted(latest.values(), key=lambda row: (row["status"] == "ok", row.get("kind") == "eager", row.get("lost", 0) >= 0.3, row["name"]))
+    rows = sorted(
+        latest.values(),
+        key=lambda row: (row["status"] == "ok", row.get("kind") == "eager", row.get("lost", 0) >= 0.3, row["name"]),
+    )
     print("| suite | model | parameters | status | kind | lost | groups | analyse | failed certificate | what |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
-        what = row.get("error") or "; ".join(row.get("why", []) + row.get("certificate_reasons", []))
+        what = row.get("error") or "; ".join(
+            row.get("why", []) + row.get("certificate_reasons", []) + row.get("left_whole_why", [])
+        )
         print(
             f"| {row['suite']} | {row['name']} | {row.get('parameters', 0) / 1e6:.1f} M | {row['status']} | {row.get('kind', '')} | "
             f"{row.get('lost', 0):.0%} | {row.get('groups', '')} | {row.get('analyze_seconds', '')} s | {row.get('failed_certificate', '')} | {what[:160]} |"
@@ -215,7 +233,9 @@ def _sums(suite: str, rows: list[dict[str, Any]]) -> None:
     print(f"\n{suite}: end without an error {share(lambda r: r['status'] == 'ok')}")
     print(f"{suite}: lose 30 % of their parameters or more {share(lambda r: r.get('lost', 0) >= 0.3)}")
     print(f"{suite}: come back as the eager class {share(lambda r: r.get('kind') == 'eager')}")
-    print(f"{suite}: every group certified {share(lambda r: r.get('failed_certificate', 0) == 0 and r['status'] == 'ok')}")
+    print(
+        f"{suite}: every group certified {share(lambda r: r.get('failed_certificate', 0) == 0 and r['status'] == 'ok')}"
+    )
     if seconds:
         print(f"{suite}: analysis median {seconds[len(seconds) // 2]:.2f} s, slowest {seconds[-1]:.2f} s")
 

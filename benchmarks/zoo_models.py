@@ -33,12 +33,19 @@ class Case:
         if hasattr(out, "to_tuple"):
             out = out.to_tuple()
         leaves = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-        return torch.stack([leaf.float().nan_to_num(posinf=0.0, neginf=0.0).square().mean() for leaf in leaves if leaf.numel()]).sum()
+        return torch.stack(
+            [leaf.float().nan_to_num(posinf=0.0, neginf=0.0).square().mean() for leaf in leaves if leaf.numel()]
+        ).sum()
 
 
 def names(suite: str) -> list[str]:
     """Return the names of a suite."""
-    return {"torchvision": _torchvision_names, "timm": _timm_names, "transformers": lambda: sorted(TRANSFORMERS), "torch": lambda: sorted(TORCH)}[suite]()
+    return {
+        "torchvision": _torchvision_names,
+        "timm": _timm_names,
+        "transformers": lambda: sorted(TRANSFORMERS),
+        "torch": lambda: sorted(TORCH),
+    }[suite]()
 
 
 def load(suite: str, name: str) -> Case:
@@ -81,9 +88,19 @@ def import_torchvision() -> Any:
     pooled = "(Tensor input, Tensor rois, float scale, int height, int width) -> (Tensor, Tensor)"
     aligned = "(Tensor input, Tensor rois, float scale, int height, int width, int ratio, bool aligned) -> Tensor"
     anything = "(Tensor a) -> Tensor"
-    schemas = {"nms": boxes, "qnms": boxes, "roi_align": aligned, "qroi_align": aligned, "roi_pool": pooled, "ps_roi_pool": pooled}
+    schemas = {
+        "nms": boxes,
+        "qnms": boxes,
+        "roi_align": aligned,
+        "qroi_align": aligned,
+        "roi_pool": pooled,
+        "ps_roi_pool": pooled,
+    }
     schemas |= dict.fromkeys(("ps_roi_align", "deform_conv", "_deform_conv", "box_iou_rotated"), anything)
-    schemas |= {f"_{name}_backward": anything for name in ("ps_roi_align", "ps_roi_pool", "roi_align", "roi_pool", "deform_conv")}
+    schemas |= {
+        f"_{name}_backward": anything
+        for name in ("ps_roi_align", "ps_roi_pool", "roi_align", "roi_pool", "deform_conv")
+    }
     for name, schema in schemas.items():
         with contextlib.suppress(RuntimeError):  # there already
             library.define(name + schema)
@@ -117,7 +134,7 @@ def _torchvision(name: str) -> Case:
         if name == "vit_h_14":
             size = 224
     elif name.startswith("inception"):
-        size = 96
+        size = 299
     return _case(lambda: builder(**options), _images(size, frames))
 
 
@@ -155,7 +172,23 @@ def _timm_names() -> list[str]:
 
 def _smallest(found: list[str]) -> str:
     """Return a small member of a family without building them all: by the words that families use for size."""
-    order = ("atto", "femto", "pico", "nano", "xxs", "xx_small", "xs", "tiny", "_t", "_s", "small", "b0", "_18", "18", "26")
+    order = (
+        "atto",
+        "femto",
+        "pico",
+        "nano",
+        "xxs",
+        "xx_small",
+        "xs",
+        "tiny",
+        "_t",
+        "_s",
+        "small",
+        "b0",
+        "_18",
+        "18",
+        "26",
+    )
     for word in order:
         for name in found:
             if word in name:
@@ -185,7 +218,10 @@ def _tokens(**extra: Any) -> Callable[[int], tuple[tuple[Any, ...], dict[str, An
 
 
 def _pairs(n: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return (), {"input_ids": torch.randint(3, VOCABULARY, (n, 12)), "decoder_input_ids": torch.randint(3, VOCABULARY, (n, 7))}
+    return (), {
+        "input_ids": torch.randint(3, VOCABULARY, (n, 12)),
+        "decoder_input_ids": torch.randint(3, VOCABULARY, (n, 7)),
+    }
 
 
 def _pixels(size: int = 32) -> Callable[[int], tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -200,13 +236,27 @@ def _speech(n: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (), {"input_features": torch.randn(n, 16, 64), "decoder_input_ids": torch.randint(3, VOCABULARY, (n, 7))}
 
 
-_BASE = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 64}
+_BASE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "max_position_embeddings": 64,
+}
 _GQA = {**_BASE, "num_key_value_heads": 2, "use_cache": False, "pad_token_id": 0}
 _SEQ2SEQ = {
     "vocab_size": VOCABULARY, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
     "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "max_position_embeddings": 64, "use_cache": False, "pad_token_id": 0, "decoder_start_token_id": 2,
 }  # fmt: skip
-_VISION = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 32, "patch_size": 8}
+_VISION = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "image_size": 32,
+    "patch_size": 8,
+}
 _MOE = {**_GQA, "moe_intermediate_size": 32, "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2}
 
 TRANSFORMERS: dict[str, tuple[str, dict[str, Any], Any]] = {
@@ -238,7 +288,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any], Any]] = {
     "gpt_neox": ("GPTNeoXForCausalLM", {**_BASE, "use_cache": False}, _tokens()),
     "gptj": ("GPTJForCausalLM", {"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "use_cache": False}, _tokens()),
     "granite": ("GraniteForCausalLM", _GQA, _tokens()),
-    "hubert": ("HubertModel", {**_BASE, "conv_dim": [32, 32], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}, _wave),
+    "hubert": ("HubertModel", {**_BASE, "mask_time_prob": 0.0, "conv_dim": [32, 32], "conv_kernel": [10, 3], "conv_stride": [5, 2], "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}, _wave),
     "ibert": ("IBertModel", _BASE, _tokens()),
     "levit": ("LevitModel", {"image_size": 64, "hidden_sizes": [16, 32, 48], "num_attention_heads": [1, 2, 3], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}, _pixels(64)),
     "llama": ("LlamaForCausalLM", _GQA, _tokens()),
@@ -292,7 +342,11 @@ def _transformers(name: str) -> Case:
     transformers.logging.set_verbosity_error()
     class_name, options, inputs = TRANSFORMERS[name]
     cls = getattr(transformers, class_name)
-    accepted = {k: v for k, v in options.items() if k not in ("num_experts", "num_local_experts") or k in inspect.signature(cls.config_class.__init__).parameters}
+    accepted = {
+        k: v
+        for k, v in options.items()
+        if k not in ("num_experts", "num_local_experts") or k in inspect.signature(cls.config_class.__init__).parameters
+    }
     return _case(lambda: cls(cls.config_class(**accepted)), inputs)
 
 
@@ -326,7 +380,9 @@ class _Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(16, 32)
-        self.body = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2, enable_nested_tensor=False)
+        self.body = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2, enable_nested_tensor=False
+        )
         self.head = nn.Linear(32, 5)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,9 +1,19 @@
 """How does a plan become a smaller thing? Masks and shrinking for models, subsets and repairs for data."""
 
 from prunus.apply.features import SelectInputs, replace_features
+from prunus.apply.follow import follow_class
 from prunus.apply.masks import Masks
 from prunus.apply.repair import relabel_examples
 from prunus.apply.shrink import Shrunk, shrink
 from prunus.apply.subset import remove_examples
 
-__all__ = ["Masks", "SelectInputs", "Shrunk", "relabel_examples", "remove_examples", "replace_features", "shrink"]
+__all__ = [
+    "Masks",
+    "SelectInputs",
+    "Shrunk",
+    "follow_class",
+    "relabel_examples",
+    "remove_examples",
+    "replace_features",
+    "shrink",
+]

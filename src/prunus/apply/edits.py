@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError
+from prunus.graph.observe import is_config
 
 __all__ = ["Edits", "Plain", "diff", "is_plain", "materialize", "rebuild"]
 
@@ -110,7 +111,11 @@ def diff(dense: nn.Module, pruned: nn.Module) -> Edits:
         raise BundleError(f"the pruned model must have the modules of the dense one: got a difference at {odd}")
     attributes = {}
     for path, module in before.items():
-        if type(module) is not type(after[path]):
+        # Parametrized modules have a class of their own each, made on the spot.
+        if (type(module).__module__, type(module).__qualname__) != (
+            type(after[path]).__module__,
+            type(after[path]).__qualname__,
+        ):
             raise BundleError(
                 f"the pruned model's module {path!r} must be a {type(module).__name__}: got {type(after[path]).__name__}"
             )
@@ -175,7 +180,7 @@ def _modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def _changed(path: str, before: nn.Module, after: nn.Module) -> dict[str, Plain]:
     """Return the settings that differ between two modules of one type."""
-    old, new = ({k: v for k, v in vars(m).items() if k not in _OWN} for m in (before, after))
+    old, new = ({k: v for k, v in vars(m).items() if k not in _OWN} | _config_values(m) for m in (before, after))
     changed: dict[str, Plain] = {}
     for name in sorted(old.keys() | new.keys()):
         if name in old and name in new and _same(old[name], new[name]):
@@ -189,6 +194,17 @@ def _changed(path: str, before: nn.Module, after: nn.Module) -> dict[str, Plain]
     return changed
 
 
+def _config_values(module: nn.Module) -> dict[str, Any]:
+    """Return the plain values of the configs that a module holds, as ``attribute.name``."""
+    return {
+        f"{attribute}.{name}": value
+        for attribute, held in vars(module).items()
+        if is_config(held)
+        for name, value in vars(held).items()
+        if is_plain(value)
+    }
+
+
 def _same(old: object, new: object) -> bool:
     """Return whether two settings agree; of objects that aren't plain, tensors outside buffers are compared and no others."""
     if isinstance(old, Tensor) and isinstance(new, Tensor):
@@ -199,6 +215,13 @@ def _same(old: object, new: object) -> bool:
 
 
 def _set(path: str, module: nn.Module, name: str, value: Plain) -> None:
+    holder, dot, own = name.partition(".")
+    if dot and is_config(vars(module).get(holder)):
+        config = vars(module)[holder]
+        if not is_plain(vars(config).get(own, object())):
+            raise BundleError(f"edits: {path}.{holder} has no plain setting {own!r}; was the builder changed since?")
+        vars(config)[own] = _as_kind_of(vars(config)[own], value, f"{path}.{name}")
+        return
     known = vars(module)
     if name in _OWN or name not in known or not is_plain(known[name]):
         raise BundleError(

@@ -33,7 +33,10 @@ def mend_module(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         _follow(module, "num_features")
     elif isinstance(module, nn.GroupNorm):
+        each = module.num_groups == module.num_channels
         _follow(module, "num_channels")
+        if each:  # a group for each channel goes with its channel
+            module.num_groups = module.num_channels
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
         if module.weight is not None:
             module.normalized_shape = tuple(module.weight.shape)

@@ -1,7 +1,8 @@
 """What must the numbers be that ``forward`` takes its sizes from, after the cut?
 
-The trace says which attribute is the size of which dimension, and the axes say what is left of that dimension. An attribute that would
-have to be two numbers at once stays as it is; the comparison with the traced computation then shows that the class can't follow.
+The trace says which attribute is the size of which dimension, and the axes say what is left of that dimension. An attribute
+that would have to be two numbers at once stays as it is; the comparison with the traced computation then shows that the class
+can't follow.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from prunus.graph import Solution
-from prunus.graph.axes import Atom, find
+from prunus.graph.axes import Atom, factors, find
 from prunus.graph.observe import Attribute, Expression, SizeUse
 
 __all__ = ["left_of", "mend_sizes"]
@@ -58,13 +59,15 @@ def mend_sizes(model: nn.Module, smaller: nn.Module, solution: Solution, kept: M
     twins = _twins(model, smaller)
     for attribute, value in values.items():
         if value != attribute.get() and id(attribute.owner) in twins:
-            Attribute(twins[id(attribute.owner)], attribute.name).set(value)
+            Attribute(twins[id(attribute.owner)], attribute.name, attribute.at).set(value)
 
 
 def _want(solution: Solution, use: SizeUse, sizes: Mapping[Atom, int]) -> int | None:
     axes = solution.solver.values.get(use.node)
     if not axes or isinstance(axes[0], list) or use.dim >= len(axes):
         return None
+    if use.kind == "outer":
+        return _rows_left(axes[use.dim], _value(use.expression, {}), sizes)
     size = left_of(axes[use.dim], sizes)
     if use.kind == "size":
         return size
@@ -73,6 +76,16 @@ def _want(solution: Solution, use: SizeUse, sizes: Mapping[Atom, int]) -> int | 
         return None
     whole = left_of(source[use.dim], sizes)
     return whole - size if use.kind == "start" else size // max(whole, 1)
+
+
+def _rows_left(atom: Atom, rows: int, sizes: Mapping[Atom, int]) -> int | None:
+    """Return how many of the outermost ``rows`` of an axis are left; None where it isn't read as so many."""
+    before, after = 1, 1
+    for factor in factors(atom):
+        if before == rows:
+            break
+        before, after = before * factor.size, after * left_of(factor, sizes)
+    return after if before == rows else None
 
 
 def _attributes(expression: Expression) -> Iterator[Attribute]:

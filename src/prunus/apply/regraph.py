@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from prunus.graph import Solution
-from prunus.graph.axes import Atom, find
+from prunus.graph.axes import Atom, find, leaves
 from prunus.graph.solve import Solver
 
 __all__ = ["PrunedGraph", "pruned_graph"]
@@ -127,6 +127,10 @@ class _Rewriter:
             total = self.combine(combine, total, part)
         return total
 
+    def untouched(self, atom: Atom) -> bool:
+        """Tell whether nothing of an axis was cut, so that numbers in the trace still hold for it."""
+        return not any(leaf in self.sizes for leaf in leaves(atom))
+
     def combine(self, operation: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
         """Return the sum or product of two sizes, of which each is a number or a node."""
         if isinstance(one, int) and isinstance(other, int):
@@ -141,6 +145,10 @@ class _Rewriter:
     def shape(self, node: fx.Node) -> list[Any]:
         """Return what is left of every dimension of a value."""
         return [self.size(atom) for atom in self.axes(node)]
+
+
+def _restride(rewriter: _Rewriter, old: Any, new: Any) -> None:
+    new.target, new.args, new.kwargs = aten.alias.default, new.args[:1], {}
 
 
 def _at(node: Any, position: int, value: Any) -> None:
@@ -169,9 +177,11 @@ def _slice(rewriter: _Rewriter, old: Any, new: Any) -> None:
     dim = old.args[1] if len(old.args) > 1 else 0
     step = old.args[4] if len(old.args) > 4 else 1
     source, out = rewriter.axes(old.args[0])[dim], rewriter.axes(old)[dim]
-    if source is out or find(source) is find(out) or step != 1:
+    if find(source) is find(out) or step != 1:
         if find(source) is find(out):
             new.args = (new.args[0], dim, 0, 2**63 - 1, 1)
+        return
+    if rewriter.untouched(source):
         return
     start = slice(old.args[2], old.args[3], 1).indices(source.size)[0]
     before = _prefix(find(source), start)
@@ -210,6 +220,8 @@ def _group_norm(rewriter: _Rewriter, old: Any, new: Any) -> None:
         area = rewriter.combine(operator.mul, area, size)
     for position, value in zip((3, 4, 5), (batch, channels, area), strict=True):
         _at(new, position, value)
+    if old.args[6] == rewriter.axes(old.args[0])[1].size:  # a group for each channel goes with its channel
+        _at(new, 6, channels)
 
 
 def _layer_norm(rewriter: _Rewriter, old: Any, new: Any) -> None:
@@ -228,6 +240,35 @@ def _convolution(rewriter: _Rewriter, old: Any, new: Any) -> None:
         _at(new, 8, channels // per_group)
 
 
+def _attention(rewriter: _Rewriter, old: Any, new: Any) -> None:
+    """The scale defines the function: where it follows from the head dimension, it stays what it was.
+
+    Fused kernels want one head dimension for all three operands; the plain one doesn't.
+    """
+    query, value = (rewriter.axes(node)[-1] for node in old.args[:3:2])
+    named = {argument.name: argument.default_value for argument in old.target._schema.arguments}
+    named |= dict(zip(named, new.args, strict=False)) | dict(new.kwargs)
+    if named["scale"] is None:
+        named["scale"] = query.size**-0.5
+        new.kwargs = {**new.kwargs, "scale": named["scale"]}
+    if rewriter.size(query) != rewriter.size(value) and old.target.overloadpacket is not _PLAIN:
+        new.target = _PLAIN.default
+        new.args = (named["query"], named["key"], named["value"])
+        mask = named.get("attn_mask", named.get("attn_bias"))
+        new.kwargs = {
+            "attn_mask": mask,
+            "dropout_p": named["dropout_p"],
+            "is_causal": named["is_causal"],
+            "scale": named["scale"],
+        }
+
+
+def _embedding_bag(rewriter: _Rewriter, old: Any, new: Any) -> None:
+    """The traced variant has no gradient."""
+    new.target = aten._embedding_bag.default
+
+
+_PLAIN = aten._scaled_dot_product_attention_math
 _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
     **dict.fromkeys(
         ("view", "reshape", "_unsafe_view", "expand", "new_zeros", "new_ones", "new_empty", "new_full"),
@@ -236,7 +277,21 @@ _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
     **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _all_of_shape(0)),
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
     "slice": _slice,
+    "as_strided_": _restride,
+    "as_strided": _restride,
     "native_group_norm": _group_norm,
     "native_layer_norm": _layer_norm,
     "convolution": _convolution,
+    "_embedding_bag_forward_only": _embedding_bag,
+    **dict.fromkeys(
+        (
+            "_scaled_dot_product_flash_attention_for_cpu",
+            "_scaled_dot_product_attention_math",
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_cudnn_attention",
+            "_scaled_dot_product_fused_attention_overrideable",
+        ),
+        _attention,
+    ),
 }

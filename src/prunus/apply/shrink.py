@@ -6,8 +6,7 @@ the same sliced tensors. If they differ (a size written into ``forward``), the t
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,12 +18,12 @@ from prunus.apply.mend import mend_module, rebuild_flat
 from prunus.apply.mend_sizes import mend_sizes
 from prunus.apply.regraph import PrunedGraph, pruned_graph
 from prunus.core.errors import ModelError, ShapeError
+from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, analyze
-from prunus.graph.axes import find, leaves, leaves_of_product
-from prunus.graph.states import canonical_states
+from prunus.graph.states import canonical_states, duplicate, enlivened, running_on
 from prunus.graph.trace import plain
 
-__all__ = ["Shrunk", "shrink"]
+__all__ = ["Shrunk", "cut_down", "difference", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Shrunk:
     """The smaller model.
 
     ``kind`` says what it is: ``eager``, the same Python class, or ``graph``, the traced computation, because ``forward`` holds
-    a size that nothing can change. ``notes`` say why, and which groups were left whole so that the class can stay.
+    a size that nothing can change. ``notes`` say why.
     """
 
     model: nn.Module
@@ -63,70 +62,29 @@ def shrink(
     _check(graph, keep)
     dropped = {name: mask for name, mask in keep.items() if not bool(mask.all())}
     if not dropped and prefer == "eager":
-        return Shrunk(copy.deepcopy(model), "eager")
+        return Shrunk(duplicate(model), "eager")
     if graph.solution is None:
         graph = analyze(model, inputs, kwargs)
     if prefer == "graph":
-        return Shrunk(_cut_down(model, graph, dropped)[1], "graph")
-    problems = []
-    for attempt in _attempts(graph, dropped):
-        smaller, reference = _cut_down(model, graph, attempt)
-        problem = _difference(smaller, reference, inputs, kwargs or {})
-        if not problem:
-            return Shrunk(smaller, "eager", _spared(dropped, attempt, problems))
-        problems.append(problem)
-    reference = _cut_down(model, graph, dropped)[1]
+        return Shrunk(cut_down(model, graph, dropped)[1], "graph")
+    smaller, reference = cut_down(model, graph, dropped)
+    problem = difference(smaller, reference, inputs, kwargs or {})
+    if not problem:
+        return Shrunk(smaller, "eager")
     reference.train(model.training)
-    note = f"the module itself can't run at the new sizes ({problems[0]}), so the traced computation takes its place"
+    note = f"the module itself can't run at the new sizes ({problem}), so the traced computation takes its place"
     return Shrunk(reference, "graph", (note,))
 
 
-def _cut_down(model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor]) -> tuple[nn.Module, PrunedGraph]:
+def cut_down(model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor]) -> tuple[nn.Module, PrunedGraph]:
     """Return a sliced and mended copy of the model, and the traced computation on the same tensors."""
     assert graph.solution is not None
-    smaller = copy.deepcopy(model)
+    smaller = duplicate(model)
     _slice(smaller, _kept_positions(graph, dropped, canonical_states(model)))
     counts = {name: int(mask.sum()) for name, mask in dropped.items()}
     mend_sizes(model, smaller, graph.solution, counts)
     parameters = frozenset(name for name, _ in smaller.named_parameters())
     return smaller, pruned_graph(graph.solution, counts, canonical_states(smaller), parameters)
-
-
-def _attempts(graph: AxisGraph, dropped: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
-    """Yield what to cut: everything; then less, where two cut axes share a dimension (heads x head dimension).
-
-    A class often computes one of the two from the other sizes (``width // heads``), so it can only follow when one stays.
-    """
-    yield dropped
-    assert graph.solution is not None
-    name_of = {find(leaf): name for name, leaf in graph.solution.leaf.items() if name in dropped}
-    outer, inner = set(), set()
-    for axes in graph.solution.solver.states.values():
-        for atom in axes:
-            names = [name_of[leaf] for leaf in leaves_of_product(atom) if leaf in name_of]
-            if len(names) > 1:
-                outer.update(names[:-1])
-                inner.add(names[-1])
-    # A width that heads are computed from lies in the other dimensions of their parameters.
-    widths = {
-        name_of[leaf]
-        for axes in graph.solution.solver.states.values()
-        if any(name_of.get(leaf) in outer | inner for atom in axes for leaf in leaves(atom))
-        for atom in axes
-        for leaf in leaves(atom)
-        if leaf in name_of
-    }
-    for spared in (inner, outer, inner | outer, inner | outer | widths):
-        if spared:
-            yield {name: mask for name, mask in dropped.items() if name not in spared}
-
-
-def _spared(dropped: Mapping[str, Tensor], attempt: Mapping[str, Tensor], problems: Sequence[str]) -> tuple[str, ...]:
-    names = [name for name in dropped if name not in attempt]
-    if not names:
-        return ()
-    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    return (f"left whole so that the class still runs ({problems[0]}): {shown}",)
 
 
 def _check(graph: AxisGraph, keep: Mapping[str, Tensor]) -> None:
@@ -192,18 +150,25 @@ def _cut(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _difference(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+def difference(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """Return why the two don't compute the same; empty when they do."""
     modes = {module: module.training for module in smaller.modules()}
     try:
         smaller.eval()
         if any(value.device.type == "meta" for value in smaller.state_dict().values()):
             return ""
-        expected = pytree.tree_leaves(reference(*inputs, **kwargs))
-        try:
-            got = smaller(*inputs, **kwargs)
-        except Exception as error:
-            return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+        values = enlivened(smaller)
+        with seeded(0, "shrink"), running_on(smaller, values):
+            try:
+                got = smaller(*inputs, **kwargs)
+            except Exception as error:
+                return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+        with seeded(0, "shrink"), running_on(reference, values):
+            try:
+                expected = pytree.tree_leaves(reference(*inputs, **kwargs))
+            except Exception:
+                # The recorded path held for the old values only (experts that they chose): there is nothing to compare with.
+                return ""
         flat = [leaf for leaf in pytree.tree_leaves(plain(got)) if isinstance(leaf, Tensor)]
         for one, other in zip(expected, flat, strict=True):
             if one.shape != other.shape:

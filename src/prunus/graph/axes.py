@@ -17,6 +17,7 @@ from torch import Tensor
 
 __all__ = [
     "Atom",
+    "factors",
     "freeze",
     "fresh",
     "leaves",
@@ -96,17 +97,17 @@ def freeze(atom: Atom, reason: str) -> None:
         leaf.reason = leaf.reason or reason
 
 
-def product(factors: Sequence[Atom]) -> Atom:
-    """Return the axis that runs through ``factors`` in row-major order."""
-    factors = [factor for factor in factors if factor.size != 1]
-    if not factors:
+def product(parts: Sequence[Atom]) -> Atom:
+    """Return the axis that runs through ``parts`` in row-major order."""
+    parts = [part for part in parts if part.size != 1]
+    if not parts:
         return Atom(1)
-    if len(factors) == 1:
-        return factors[0]
+    if len(parts) == 1:
+        return parts[0]
     size = 1
-    for factor in factors:
-        size *= factor.size
-    return _bound("product", size, factors)
+    for part in parts:
+        size *= part.size
+    return _bound("product", size, parts)
 
 
 def sum_of(parts: Sequence[Atom]) -> Atom:
@@ -156,7 +157,7 @@ def unify(one: Atom, other: Atom) -> bool:
             kept.serial = min(kept.serial, leaf.serial)
         return True
     if one.kind == other.kind == "product":
-        fits = _align_products(_factors(one), _factors(other))
+        fits = _align_products(factors(one), factors(other))
     elif one.kind == other.kind == "sum":
         fits = _align_sums(list(one.parts), list(other.parts))
     else:
@@ -173,12 +174,12 @@ def unify(one: Atom, other: Atom) -> bool:
     return True
 
 
-def _factors(atom: Atom) -> list[Atom]:
+def factors(atom: Atom) -> list[Atom]:
     """Return the factors of nested products in order; a sum inside is one factor."""
     root = find(atom)
     if root.kind != "product":
         return [root]
-    return [factor for part in root.parts for factor in _factors(part)]
+    return [factor for part in root.parts for factor in factors(part)]
 
 
 def _align_products(left: list[Atom], right: list[Atom]) -> bool:
@@ -187,8 +188,8 @@ def _align_products(left: list[Atom], right: list[Atom]) -> bool:
     while left and right:
         a, b = find(left.pop()), find(right.pop())
         if a.kind == "product" or b.kind == "product":
-            left.extend(reversed(_factors(a)))
-            right.extend(reversed(_factors(b)))
+            left.extend(reversed(factors(a)))
+            right.extend(reversed(factors(b)))
             continue
         if a.size == b.size:
             if not unify(a, b):
@@ -220,7 +221,7 @@ def split_product(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
     if atom.kind == "sum":
         return _split_even_sum(atom, leading)
     taken: list[Atom] = []
-    rest = _factors(atom)
+    rest = factors(atom)
     size = 1
     while size < leading:
         factor = rest.pop(0)
@@ -241,35 +242,31 @@ def split_product(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
 
 
 def _split_even_sum(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
-    """Read a sum of equal parts as parts x part, which couples the parts."""
-    parts = [find(part) for part in atom.parts]
+    """Read a sum as ``leading`` x each, which couples its parts: every part is rows of the same columns."""
     each = atom.size // leading
-    if len(parts) == leading and all(part.size == each for part in parts):
-        for part in parts[1:]:
-            if not unify(parts[0], part):
-                return None
-        outer = Atom(leading, "these parts lie side by side and are read as a grid")
-        atom.kind, atom.parts = "product", (outer, parts[0])
-        return outer, find(parts[0])
-    # Group neighbouring parts when they fill equal stretches.
-    stretches = _stretches(parts, each)
-    if stretches is not None and len(stretches) == leading and len(stretches) != len(parts):
-        atom.parts = tuple(sum_of(stretch) for stretch in stretches)
-        return _split_even_sum(atom, leading)
-    return None
-
-
-def _stretches(parts: list[Atom], each: int) -> list[list[Atom]] | None:
-    found: list[list[Atom]] = [[]]
-    for part in parts:
-        size = sum(item.size for item in found[-1])
-        if size == each:
-            found.append([])
-            size = 0
-        if size + part.size > each:
+    parts = [find(part) for part in atom.parts]
+    if any(part.size % each for part in parts):
+        # A row lies across parts: cut them where rows end.
+        pieces = cut(atom, [each] * leading)
+        if pieces is None:
             return None
-        found[-1].append(part)
-    return found
+        parts = [find(piece) for piece in pieces]
+    rows: list[Atom] = []
+    columns: list[Atom] = []
+    for part in parts:
+        halves = split_product(part, part.size // each)
+        if halves is None:
+            return None
+        rows.append(halves[0])
+        columns.append(halves[1])
+    for other in columns[1:]:
+        if not unify(columns[0], other):
+            return None
+    single = all(row.size == 1 for row in rows)
+    outer = Atom(leading, "these parts lie side by side and are read as a grid") if single else sum_of(rows)
+    if find(atom) is atom:
+        atom.kind, atom.parts = "product", (outer, find(columns[0]))
+    return outer, find(columns[0])
 
 
 def _align_sums(left: list[Atom], right: list[Atom]) -> bool:
@@ -324,26 +321,27 @@ def cut(atom: Atom, sizes: Sequence[int]) -> list[Atom] | None:
 
 def _cut_product(atom: Atom, sizes: Sequence[int]) -> list[Atom] | None:
     """Cut along the slowest factor: ``3 x n`` into n, n, n, or ``h x d`` into stretches of whole ``d``."""
-    factors = _factors(atom)
-    inner = atom.size // factors[0].size
+    parts = factors(atom)
+    inner = atom.size // parts[0].size
     if any(size % inner for size in sizes):
         return None
-    outer = cut(factors[0], [size // inner for size in sizes])
+    outer = cut(parts[0], [size // inner for size in sizes])
     if outer is None:
         return None
-    return [product([piece, *factors[1:]]) for piece in outer]
+    return [product([piece, *parts[1:]]) for piece in outer]
 
 
 def _align_sum_with_product(total: Atom, prod: Atom) -> bool:
     """Bring a sum and a product together: cut the product like the sum, or read equal parts as a grid."""
     sizes = [part.size for part in total.parts]
-    pieces = _cut_product(prod, sizes) if len(set(sizes)) > 1 else None
+    grid = len(set(sizes)) == 1 and len(sizes) == factors(prod)[0].size
+    pieces = None if grid else _cut_product(prod, sizes)
     if pieces is not None:
         return all(unify(part, piece) for part, piece in zip(total.parts, pieces, strict=True))
-    halves = split_product(total, _factors(prod)[0].size)
+    halves = split_product(total, factors(prod)[0].size)
     if halves is None:
         return False
-    return _align_products([halves[0], *_factors(halves[1])], _factors(prod))
+    return _align_products([halves[0], *factors(halves[1])], factors(prod))
 
 
 def positions(atom: Atom) -> dict[Atom, Tensor]:

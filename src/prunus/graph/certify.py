@@ -1,12 +1,11 @@
 """Is the coupling right? Reorder the units of every group at random, in all its members at once: the outputs must not move.
 
 This holds through normalisation and softmax, where zeroing would not. It runs on the user's own model and inputs, in float64
-where that fits.
+where that fits, with noise in what holds one value only, so that nothing hides behind a head that starts at zero.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from prunus.core.runtime import generator
 from prunus.graph.groups import AxisGraph, Frozen, Group, permuted
-from prunus.graph.states import canonical_states, running_on
+from prunus.graph.states import canonical_states, duplicate, enlivened, running_on
 from prunus.graph.trace import plain
 
 __all__ = ["certify"]
@@ -36,18 +35,19 @@ def certify(
 ) -> AxisGraph:
     """Return ``graph`` with every group that fails the permutation check moved to ``frozen``; the model isn't changed.
 
+    A model without values (on the meta device) can't be checked, and a note says so.
+
     Units:
         The error is the largest change of an output over the largest output; up to ``tolerance`` counts as rounding.
     """
     if not graph.groups:
         return graph
+    if any(value.is_meta for value in canonical_states(model).values()):
+        return replace(graph, notes=(*graph.notes, "not certified: the model has no values (it is on the meta device)"))
     check = _Check(model, inputs, kwargs or {}, seed)
-    if check.error(graph.groups) <= tolerance:
-        return graph
-    failed = {group.name: check.error((group,)) for group in graph.groups}
-    failed = {name: error for name, error in failed.items() if not error <= tolerance}
+    failed = _failing(check, graph.groups, tolerance)
     good = tuple(group for group in graph.groups if group.name not in failed)
-    if good and not check.error(good) <= tolerance:
+    if failed and good and not check.error(good) <= tolerance:
         # Each is right alone and they aren't together: none of them can be trusted.
         failed |= {group.name: float("nan") for group in good}
         good = ()
@@ -58,7 +58,20 @@ def certify(
         for g in graph.groups
         if g.name in failed
     )
-    return replace(graph, groups=good, frozen=(*graph.frozen, *frozen))
+    return replace(graph, groups=good, frozen=(*graph.frozen, *frozen)) if failed else graph
+
+
+def _failing(check: _Check, groups: tuple[Group, ...], tolerance: float) -> dict[str, float]:
+    """Return the groups that fail and by how much: all at once first, then by halves where something failed."""
+    error = check.error(groups)
+    if error <= tolerance:
+        return {}
+    if len(groups) == 1:
+        return {groups[0].name: error}
+    middle = len(groups) // 2
+    failed = _failing(check, groups[:middle], tolerance) | _failing(check, groups[middle:], tolerance)
+    # Both halves are right, and they aren't together.
+    return failed or {group.name: error for group in groups}
 
 
 def _cycle(size: int, draw: torch.Generator) -> Tensor:
@@ -83,7 +96,16 @@ class _Check:
         double = sum(value.numel() for value in states.values()) <= _DOUBLE_LIMIT and not any(
             s.device.type == "mps" for s in states.values()
         )
-        self.model = copy.deepcopy(model).eval()
+        self.seed = seed
+        try:
+            self._prepare(model, inputs, kwargs, double=double)
+        except (RuntimeError, TypeError, ValueError):
+            # A model that makes its own single-precision tensors can't run in double precision.
+            self._prepare(model, inputs, kwargs, double=False)
+        self.scale = max((float(out.abs().max()) for out in self.expected if out.numel()), default=0.0) or 1.0
+
+    def _prepare(self, model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], *, double: bool) -> None:
+        self.model = duplicate(model).eval()
         if double:
             self.model = self.model.double()
         self.arguments = pytree.tree_map_only(
@@ -91,10 +113,8 @@ class _Check:
             lambda t: t.detach().double() if double and t.is_floating_point() else t.detach(),
             (tuple(inputs), dict(kwargs)),
         )
-        self.states = {name: value.detach() for name, value in canonical_states(self.model).items()}
-        self.seed = seed
+        self.states = {name: value.detach() for name, value in enlivened(self.model, self.seed).items()}
         self.expected = self._outputs(self.states)
-        self.scale = max((float(out.abs().max()) for out in self.expected if out.numel()), default=0.0) or 1.0
 
     def error(self, groups: tuple[Group, ...]) -> float:
         """Return by how much the outputs move; infinity when the model can't run any more."""
@@ -103,7 +123,10 @@ class _Check:
     def _moved(self, groups: tuple[Group, ...], reorder: Callable[[int, torch.Generator], Tensor]) -> float:
         draw = generator(self.seed, "certify", reorder.__name__)
         orders = {group.name: reorder(group.size, draw) for group in groups}
-        got = self._outputs(permuted(self.states, groups, orders))
+        try:
+            got = self._outputs(permuted(self.states, groups, orders))
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError):
+            return float("inf")  # it ran before its units were reordered
         worst = 0.0
         for a, b in zip(self.expected, got, strict=True):
             if a.shape != b.shape:

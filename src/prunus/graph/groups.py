@@ -5,6 +5,7 @@ One group per unfrozen leaf axis that reaches a parameter. What is frozen is lis
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.core.errors import ModelError
 from prunus.graph import rules  # noqa: F401 - registers the rules
 from prunus.graph.axes import Atom, leaves, positions
 from prunus.graph.solve import Solver
@@ -88,6 +90,7 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
     traced = trace(model, inputs, kwargs)
     solver = Solver(traced)
     solver.solve()
+    _learn_from_training(model, inputs, kwargs, solver)
     parameters = {name for name, _ in model.named_parameters()}
     found: dict[Atom, list[Member]] = {}
     squared: set[Atom] = set()
@@ -122,10 +125,25 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
             name = names.of(members)
             leaf_of[name] = leaf
             groups.append(Group(name, leaf.size, tuple(members)))
-    notes = traced.notes + tuple(
-        f"no rule for the operation {name}: its axes are frozen" for name in sorted(solver.unknown)
+    notes = (
+        *traced.notes,
+        *(f"no rule for the operation {name}: its axes are frozen" for name in sorted(solver.unknown)),
+        *(f"the rule for {name} can't read one of its calls: its axes are frozen" for name in sorted(solver.unread)),
     )
     return AxisGraph(tuple(groups), tuple(frozen), notes, Solution(solver, leaf_of))
+
+
+def _learn_from_training(
+    model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None, solver: Solver
+) -> None:
+    """Add what only training runs (auxiliary heads): it hangs together with the rest all the same."""
+    placeholders = [node for node in solver.trace.graph_module.graph.nodes if node.op == "placeholder"]
+    used = {name for name, node in zip(solver.trace.states, placeholders, strict=False) if node.users}
+    if all(name in used for name, _ in model.named_parameters()):
+        return
+    with contextlib.suppress(ModelError):
+        # A model that can't train on these inputs is pruned for evaluation, as far as that tells.
+        Solver(trace(model, inputs, kwargs, training=True), states=solver.states).solve()
 
 
 def _reached(atom: Atom, found: Mapping[Atom, object]) -> bool:

@@ -1,8 +1,8 @@
 """Which attributes does ``forward`` take its sizes from, and for which dimensions?
 
-While the model is traced, every whole number that its modules (and their configs) hold is a :class:`Tagged` integer that remembers where it
-came from, through arithmetic. Where one ends up as a size in a reshape, a split or a slice, that use is written down. So a size is
-found by what it does, whatever it is called.
+While the model is traced, every whole number that its modules (and their configs) hold is a :class:`Tagged` integer that
+remembers where it came from, through arithmetic. Where one ends up as a size in a reshape, a split or a slice, that use is
+written down. So a size is found by what it does, whatever it is called.
 """
 
 from __future__ import annotations
@@ -16,28 +16,38 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Attribute", "SizeUse", "Tagged", "observing", "tagged_attributes"]
+__all__ = ["Attribute", "SizeUse", "Tagged", "is_config", "observing", "tagged_attributes"]
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """A number that an object holds: ``vars(owner)[name]``. Two modules may share an owner (a config)."""
+    """A number that an object holds: ``vars(owner)[name]``, or the entry ``at`` of a tuple there.
+
+    Two modules may share an owner (a config).
+    """
 
     owner: Any
     name: str
+    at: int | None = None
 
     def __hash__(self) -> int:
-        return hash((id(self.owner), self.name))
+        return hash((id(self.owner), self.name, self.at))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Attribute) and other.owner is self.owner and other.name == self.name
+        if not isinstance(other, Attribute):
+            return False
+        return other.owner is self.owner and (other.name, other.at) == (self.name, self.at)
 
     def get(self) -> int:
         """Return the number."""
-        return int(vars(self.owner)[self.name])
+        held = vars(self.owner)[self.name]
+        return int(held if self.at is None else held[self.at])
 
     def set(self, value: int) -> None:
         """Change the number."""
+        held = vars(self.owner)[self.name]
+        if self.at is not None:
+            value = type(held)(value if i == self.at else old for i, old in enumerate(held))
         vars(self.owner)[self.name] = value
 
 
@@ -50,6 +60,7 @@ class Tagged(int):
     expression: Expression
 
     def __new__(cls, value: int, expression: Expression) -> Tagged:
+        """Return ``value``, remembering ``expression``."""
         made = super().__new__(cls, value)
         made.expression = expression
         return made
@@ -86,8 +97,8 @@ for _name, _sign in (("mul", "*"), ("floordiv", "//"), ("add", "+"), ("sub", "-"
 class SizeUse:
     """An expression of attributes that is the size of dimension ``dim`` of a traced value.
 
-    ``kind``: ``size``; ``start`` (what comes before the value along that dimension of ``source``); or ``times`` (how often the
-    dimension of ``source`` is repeated in it).
+    ``kind``: ``size``; ``start`` (what comes before the value along that dimension of ``source``); ``times`` (how often the
+    dimension of ``source`` is repeated in it); or ``outer`` (the number of rows that the dimension is read as).
     """
 
     expression: Expression
@@ -105,7 +116,7 @@ def tagged_attributes(model: nn.Module) -> Iterator[None]:
     owners: list[Any] = []
     for module in model.modules():
         owners.append(module)
-        owners.extend(value for value in vars(module).values() if _is_config(value))
+        owners.extend(value for value in vars(module).values() if is_config(value))
     try:
         for owner in owners:
             if id(owner) in seen:
@@ -114,16 +125,21 @@ def tagged_attributes(model: nn.Module) -> Iterator[None]:
             for name, value in vars(owner).items():
                 if type(value) is int and value > 1 and not name.startswith("__"):
                     changed.append((Attribute(owner, name), value))
+                elif type(value) in (tuple, list) and value and all(type(part) is int for part in value):
+                    changed += [(Attribute(owner, name, at), part) for at, part in enumerate(value) if part > 1]
         for attribute, value in changed:
             attribute.set(Tagged(value, attribute))
         yield
     finally:
         for attribute, value in changed:
-            if isinstance(vars(attribute.owner).get(attribute.name), Tagged):
+            held = vars(attribute.owner).get(attribute.name)
+            held = held[attribute.at] if attribute.at is not None and isinstance(held, tuple | list) else held
+            if isinstance(held, Tagged):
                 attribute.set(value)
 
 
-def _is_config(value: Any) -> bool:
+def is_config(value: Any) -> bool:
+    """Tell whether an object is a bag of settings, as transformers' configs are: its class is called so and has attributes."""
     return type(value).__name__.endswith(("Config", "config")) and hasattr(value, "__dict__")
 
 
@@ -204,6 +220,13 @@ def _unflatten(out: Tensor, args: Any, kwargs: Any) -> Found:
             yield size.expression, out, start + offset, "size", None
 
 
+def _layer_norm(out: Tensor, args: Any, kwargs: Any) -> Found:
+    sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    for offset, size in enumerate(sizes):
+        if isinstance(size, Tagged):
+            yield size.expression, out, out.dim() - len(sizes) + offset, "size", None
+
+
 def _split(out: Any, args: Any, kwargs: Any) -> Found:
     sizes = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_size"))
     dim = (args[2] if len(args) > 2 else kwargs.get("dim", 0)) % args[0].dim()
@@ -237,11 +260,21 @@ def _repeat_interleave(out: Tensor, args: Any, kwargs: Any) -> Found:
         yield repeats.expression, out, dim % out.dim(), "times", args[0]
 
 
+def _attention(out: Any, args: Any, kwargs: Any) -> Found:
+    """The heads are the rows of what the last projection takes; torch runs the whole function as one."""
+    heads = kwargs.get("num_heads", args[4] if len(args) > 4 else None)
+    weight = kwargs.get("out_proj_weight", args[11] if len(args) > 11 else None)
+    if isinstance(heads, Tagged) and isinstance(weight, Tensor):
+        yield heads.expression, weight, 1, "outer", None
+
+
 _READ: dict[str, Callable[..., Found]] = {
     **dict.fromkeys(("view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"), _shape(1)),
     **dict.fromkeys(("zeros", "ones", "empty", "full", "randn", "rand"), _shape(0)),
     "unflatten": _unflatten,
+    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     "__getitem__": _getitem,
     "repeat_interleave": _repeat_interleave,
+    "multi_head_attention_forward": _attention,
 }

@@ -97,6 +97,7 @@ class Solver:
     states: dict[str, Axes] = field(default_factory=dict)
     inputs: list[Axes] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
 
     def axes(self, node: fx.Node) -> Axes:
         """Return one atom per dimension of a value."""
@@ -113,7 +114,8 @@ class Solver:
                 value = node.meta.get("val")
                 value = getattr(self.trace.graph_module, node.target) if value is None else value
                 node.meta["val"] = value
-                self.values[node] = [fresh(n, "a constant that forward makes") for n in value.shape]
+                shape = value.shape if isinstance(value, Tensor) else ()
+                self.values[node] = [fresh(int(n), "a constant that forward makes") for n in shape]
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
@@ -125,7 +127,8 @@ class Solver:
     def _placeholder(self, node: fx.Node, state: str | None) -> None:
         shape = node.meta["val"].shape
         if state is not None:
-            self.values[node] = self.states[state] = [fresh(int(n)) for n in shape]
+            axes = self.states.get(state) or [fresh(int(n)) for n in shape]
+            self.values[node] = self.states[state] = axes
             return
         number = len(self.inputs)
         axes = [fresh(int(n), f"it comes from input {number}, dimension {dim}") for dim, n in enumerate(shape)]
@@ -146,8 +149,13 @@ class Solver:
         if known is None:
             self.unknown.add(name)
             known = RULES["no rule"]
-        self.values[node] = known(call)
-        self._check(node)
+        try:
+            self.values[node] = known(call)
+            self._check(node)
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            # A call that its rule can't read costs axes, never the analysis.
+            self.unread.add(name)
+            self.values[node] = RULES["no rule"](call)
 
     def _check(self, node: fx.Node) -> None:
         value = node.meta.get("val")

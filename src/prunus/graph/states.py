@@ -6,17 +6,64 @@ swaps its tensors twice and restores the wrong ones, so this is done here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["canonical_states", "running_on"]
+from prunus.core.runtime import generator
+
+__all__ = ["canonical_states", "duplicate", "enlivened", "running_on"]
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def duplicate(model: M) -> M:
+    """Return a deep copy of ``model``, also where it holds tensors that torch refuses to copy: those with a gradient history."""
+    memo = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, memo)
 
 
 def canonical_states(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters, then buffers, by their first name; a tied tensor comes once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def enlivened(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    """Return the states of ``model`` with noise in those that hold one value only, by canonical name.
+
+    A head that starts at zero hides everything before it, and a scale of ones looks the same in any order: on such values a
+    wrong coupling couldn't be seen. A buffer is one of these only beside a parameter of its shape (batch statistics).
+    """
+    draw = generator(seed, "enlivened")
+    states = canonical_states(model)
+    parameters = dict(model.named_parameters())
+    beside = {(name.rpartition(".")[0], value.shape) for name, value in parameters.items()}
+    for name, value in states.items():
+        statistic = value.dim() == 1 and (name.rpartition(".")[0], value.shape) in beside
+        if not (name in parameters or statistic) or not _is_constant(value):
+            continue
+        if value.dim() > 1:
+            noise = torch.randn(value.shape, generator=draw) * (value[0].numel() ** -0.5)
+        else:
+            noise = torch.rand(value.shape, generator=draw) * 0.2 + 0.05  # a variance must stay positive
+        states[name] = value.detach() + noise.to(value)
+    return states
+
+
+def _is_constant(value: Tensor) -> bool:
+    if not value.is_floating_point() or value.is_meta or value.numel() == 0:
+        return False
+    first = value.flatten()[0]
+    return bool(torch.isfinite(first)) and bool((value == first).all()) and (value.numel() > 1 or not first)
 
 
 @contextmanager

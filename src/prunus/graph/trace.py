@@ -7,6 +7,7 @@ the trace. Where fake tracing is impossible (control flow that looks at values) 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,10 @@ class Trace:
     uses: tuple[SizeUse, ...] = ()
 
 
-def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Trace:
-    """Return the operations that ``model(*inputs, **kwargs)`` runs in evaluation mode; the model isn't changed.
+def trace(
+    model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, training: bool = False
+) -> Trace:
+    """Return the operations that ``model(*inputs, **kwargs)`` runs in evaluation (or training) mode; the model isn't changed.
 
     Raises:
         ModelError: the model's forward fails on these inputs.
@@ -64,7 +67,7 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
 
     notes: list[str] = []
     try:
-        with _quiet(model), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with _quiet(model, training), FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fake = [_fake(mode, value) for value in states.values()]
             given = [_fake(mode, value) for value in tensors]
             with observing(model) as uses:
@@ -72,7 +75,7 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
     except Exception as error:
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
         try:
-            with _quiet(model):
+            with _quiet(model, training):
                 graph_module, uses = record(model, forward, [value.detach() for value in states.values()], tensors)
         except Exception as real:
             raise ModelError(
@@ -102,9 +105,10 @@ def plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, plain kernels instead of fused ones, and the running module's name on every node."""
+def _quiet(model: nn.Module, training: bool) -> Iterator[None]:
+    """The asked mode, plain kernels instead of fused ones, and the running module's name on every node."""
     modes = {module: module.training for module in model.modules()}
+    held = [(module, _shallow(vars(module))) for module in model.modules()]
     fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     stack: list[str] = [""]
     hooks = []
@@ -121,7 +125,7 @@ def _quiet(model: nn.Module) -> Iterator[None]:
         fx.traceback.current_meta["custom"] = {MODULE: stack[-1]}
 
     try:
-        model.eval()
+        model.train(training)
         for name, module in model.named_modules():
             if name and not isinstance(module, torch.jit.ScriptModule):
                 hooks += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
@@ -134,5 +138,30 @@ def _quiet(model: nn.Module) -> Iterator[None]:
             hook.remove()
         torch.backends.mha.set_fastpath_enabled(fast)
         torch._C._set_mkldnn_enabled(fused)
+        for module, attributes in held:
+            _give_back(module, attributes)
         for module, training in modes.items():
             module.training = training
+
+
+def _shallow(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what a module holds besides tensors, modules and hooks, with copies of its lists and mappings (caches)."""
+    own = {name: value for name, value in attributes.items() if not _is_torch(name)}
+    return {name: (value, copy.copy(value) if type(value) in (dict, list) else None) for name, value in own.items()}
+
+
+def _is_torch(name: str) -> bool:
+    return name in ("_parameters", "_buffers", "_modules", "training") or "hook" in name
+
+
+def _give_back(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
+    """Undo what the forward pass wrote into a module: a cache would hold tensors of the trace."""
+    for name in [name for name in vars(module) if name not in attributes and not _is_torch(name)]:
+        del vars(module)[name]
+    for name, (value, copied) in attributes.items():
+        if isinstance(value, dict) and copied is not None:
+            value.clear()
+            value.update(copied)
+        elif isinstance(value, list) and copied is not None:
+            value[:] = copied
+        vars(module)[name] = value

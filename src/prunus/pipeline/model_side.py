@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunus.apply import Masks, shrink
+from prunus.apply import Masks, follow_class, shrink
 from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import Recovery, Strategy, Train
 from prunus.core.types import Bools, Decision, Ints, Step, Stratum
@@ -60,7 +60,7 @@ def history_facts(history: History) -> dict[str, Any]:
 
 def prunable_graph(model: nn.Module, inputs: tuple[Tensor, ...], exclude: Sequence[str], *, seed: int) -> AxisGraph:
     """Return the certified groups of ``model`` without those that a name pattern excludes."""
-    graph = certify(model, inputs, analyze(model, inputs), seed=seed)
+    graph = follow_class(model, inputs, certify(model, inputs, analyze(model, inputs), seed=seed))
     groups = tuple(group for group in graph.groups if not _excluded(group, wide(exclude)))
     return replace(graph, groups=groups)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from prunus.graph.axes import Atom, freeze, fresh, product, split_product, unify
 from prunus.graph.solve import Axes, Call, join, rule
 
 
-@rule("mm", "bmm", "matmul", "dot", "mv")
+@rule("mm", "bmm", "matmul", "dot", "vdot", "mv")
 def matmul(call: Call) -> Axes:
     """``(..., n, k) @ (..., k, m)`` is ``(..., n, m)``."""
     left, right = (call.solver.axes(node) for node in call.operands[:2])
@@ -51,9 +53,7 @@ def convolution(call: Call) -> Axes:
     """Channels are contracted group by group: g x (in/g) against g x (out/g)."""
     x, weight, groups = call.axes("input"), call.axes("weight"), int(call["groups"])
     transposed = bool(call.arguments.get("transposed", False))
-    for size, atom in enumerate(weight[2:]):
-        call.freeze([atom], "it is a side of the kernel")
-        del size
+    call.freeze(weight[2:], "it is a side of the kernel")
     batched = len(x) == len(weight)
     channels = x[1] if batched else x[0]
     if transposed:
@@ -110,6 +110,8 @@ def attention(call: Call) -> Axes | list[Axes | None]:
         scores = [*query[:-1], key[-2]]
         for atom, other in zip(mask, scores[len(scores) - len(mask) :], strict=True):
             join(atom, other)
+    if call.arguments.get("is_causal"):
+        call.freeze([query[-2], key[-2]], "its order matters to the causal mask")
     out = [*query[:-1], value[-1]]
     result = call.node.meta["val"]
     if not isinstance(result, list | tuple):
@@ -119,6 +121,66 @@ def attention(call: Call) -> Axes | list[Axes | None]:
         for tensor in result[1:]
     ]
     return [out, *rest]
+
+
+@rule("_trilinear")
+def trilinear(call: Call) -> Axes:
+    """The sum over some dimensions of a product of three operands, each with dimensions of one put in."""
+    aligned: Axes = []
+    for name, places in (("i1", "expand1"), ("i2", "expand2"), ("i3", "expand3")):
+        axes = list(call.axes(name))
+        for place in sorted(call[places]):
+            axes.insert(place, fresh(1))
+        aligned = [join(a, b) for a, b in zip(aligned, axes, strict=True)] if aligned else axes
+    return [atom for dim, atom in enumerate(aligned) if dim not in set(call["sumdim"])]
+
+
+@rule("_euclidean_dist", "_cdist_forward")
+def distances(call: Call) -> Axes:
+    """Rows against rows; the columns are compared one by one."""
+    left, right = (call.solver.axes(node) for node in call.operands[:2])
+    unify(left[-1], right[-1])
+    batch = [join(a, b) for a, b in zip(left[:-2], right[:-2], strict=True)]
+    return [*batch, left[-2], right[-2]]
+
+
+@rule("outer", "ger", "addr")
+def outer(call: Call) -> Axes:
+    """One dimension of each operand."""
+    left, right = (call.solver.axes(node)[0] for node in call.operands[-2:])
+    if call.name == "addr":
+        added = call.axes("self")
+        left, right = join(left, added[-2]) if len(added) > 1 else left, join(right, added[-1]) if added else right
+    return [left, right]
+
+
+@rule("_weight_norm_interface")
+def weight_norm(call: Call) -> list[Axes]:
+    """A weight divided by its norm over all dimensions but one, times a gain for each of that one."""
+    weight, gain = list(call.axes("v")), call.axes("g")
+    weight = [join(a, b) for a, b in zip(weight, gain, strict=True)] if len(gain) == len(weight) else weight
+    norms = call.node.meta["val"][1]
+    return [weight, [a if a.size == n else fresh(int(n)) for a, n in zip(weight, norms.shape, strict=True)]]
+
+
+@rule("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell")
+def fused_cell(call: Call) -> list[Axes]:
+    """Gates are gates x hidden, all on the same hidden units."""
+    state = call.axes("cx" if call.has("cx") else "hx")
+    for name in ("input_gates", "hidden_gates", "input_bias", "hidden_bias"):
+        if call.has(name):
+            gates = call.axes(name)
+            halves = split_product(gates[-1], gates[-1].size // state[-1].size)
+            if halves is None or not unify(halves[1], state[-1]):
+                call.freeze([gates[-1], state[-1]], "its gates don't have the size of the state")
+            else:
+                call.freeze([halves[0]], "it is a gate of the cell")
+            if len(gates) > 1:
+                join(gates[0], state[0])
+    rest = [value for value in call.node.meta["val"] if isinstance(value, Tensor)][-1]
+    states = len(call.node.meta["val"]) - 1
+    workspace = product([call.new(rest.shape[-1] // state[-1].size, "it is a gate of the cell"), state[-1]])
+    return [*(list(state) for _ in range(states)), [state[0], workspace]]
 
 
 def _grouped_query(call: Call, query: Atom, key: Atom) -> None:

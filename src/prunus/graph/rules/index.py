@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from prunus.graph.solve import Axes, Call, join, rule
 
@@ -13,6 +14,34 @@ def embedding(call: Call) -> Axes:
     weight, index = call.axes("weight"), call.axes("indices")
     call.freeze([weight[0]], "its rows are looked up by number")
     return [*index, weight[1]]
+
+
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(call: Call) -> list[Axes]:
+    """Rows are looked up and summed, columns stay."""
+    weight = call.axes("weight")
+    call.freeze([weight[0]], "its rows are looked up by number")
+    why = "it is a bag of rows that are looked up"
+    out, *rest = call.node.meta["val"]
+    return [[call.new(int(out.shape[0]), why), weight[1]], *([call.new(int(n), why) for n in v.shape] for v in rest)]
+
+
+@rule("linalg_cross", "cross")
+def cross(call: Call) -> Axes:
+    """Three coordinates, each with a place of its own."""
+    left, right = (call.solver.axes(node) for node in call.operands[:2])
+    result = [join(a, b) for a, b in zip(left, right, strict=True)]
+    call.freeze([result[call["dim"] % len(result)]], "its entries are coordinates")
+    return result
+
+
+@rule("_fft_r2c", "_fft_c2r", "_fft_c2c")
+def fourier(call: Call) -> Axes:
+    """Positions become frequencies; other dimensions stay."""
+    axes = list(call.axes("self"))
+    for dim in call["dim"]:
+        call.freeze([axes[dim % len(axes)]], "a Fourier transform runs along it")
+    return [a if a.size == n else call.new(n, "it is a frequency") for a, n in zip(axes, call.shape, strict=True)]
 
 
 @rule("index_select")
@@ -28,13 +57,17 @@ def index_select(call: Call) -> Axes:
 @rule("index", "_unsafe_index")
 def index(call: Call) -> Axes:
     """Some dimensions are looked up, those with None stay."""
-    axes, given = call.axes("self"), list(call["indices"])
+    axes, given = call.axes("self"), []
+    for item in call["indices"]:
+        value = item.meta.get("val") if isinstance(item, fx.Node) else None
+        # A mask of k dimensions stands for k of them.
+        mask = isinstance(value, Tensor) and value.dtype in (torch.bool, torch.uint8)
+        given += [item] * (value.dim() if mask and value is not None else 1)
     given += [None] * (len(axes) - len(given))
     looked = [d for d, item in enumerate(given) if isinstance(item, fx.Node)]
     call.freeze([axes[d] for d in looked], "its entries are looked up by number")
     kept = [a for d, a in enumerate(axes) if d not in looked]
     n_new = len(call.shape) - len(kept)
-    new = [call.new(n, "its entries are looked up by number") for n in range(0)]
     contiguous = looked == list(range(looked[0], looked[-1] + 1)) if looked else True
     at = looked[0] if looked and contiguous else 0
     new = [call.new(n, "its entries are looked up by number") for n in call.shape[at : at + n_new]]

@@ -65,10 +65,10 @@ def group_norm(call: Call) -> Axes | list[Axes | None]:
         if call.has(name):
             unify(x[1], call.axes(name)[0])
     groups = int(call.arguments.get("group", call.arguments.get("num_groups", 1)))
-    if groups > 1:
+    if 1 < groups < x[1].size:  # with a group per channel, the number of groups follows the channels
         halves = split_product(x[1], groups)
         if halves is None:
             call.freeze([x[1]], "its normalisation groups cut across parts")
-        else:
+        elif halves[1].size > 1:  # a group for each channel goes with its channel
             call.freeze([halves[0]], "the number of normalisation groups is a setting")
     return _side_results(call, list(x)) if isinstance(call.node.meta["val"], list | tuple) else list(x)

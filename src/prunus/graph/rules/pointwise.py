@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from prunus.graph.axes import Atom, fresh
 from prunus.graph.solve import Axes, Call, join, rule
 
 
-@rule("pointwise", "copy", "masked_fill", "native_dropout", "bernoulli", "clamp", "where", "lerp", "addcmul", "addcdiv")
+@rule(
+    "pointwise",
+    "copy",
+    "masked_fill",
+    "native_dropout",
+    "bernoulli",
+    "clamp",
+    "where",
+    "lerp",
+    "addcmul",
+    "addcdiv",
+    "_prelu_kernel",
+    "polar",
+    "complex",
+)
 def pointwise(call: Call) -> Axes | list[Axes]:
     """Align the operands from the right, as broadcasting does."""
     rank = max((len(call.solver.axes(node)) for node in call.operands), default=0)
@@ -51,18 +67,36 @@ def pointwise(call: Call) -> Axes | list[Axes]:
     "log_softmax",
     "_safe_softmax",
     "positive",
+    "hardswish",
+    "log_sigmoid_forward",
+    "fake_quantize_per_tensor_affine_cachemask",
+    "renorm",
+    "bucketize",
     "triu",
     "tril",
     "_assert_tensor_metadata",
 )
-def same(call: Call) -> Axes:
+def same(call: Call) -> Axes | list[Axes]:
     """Keep every axis. Softmax is here, too: reordering its entries reorders its results."""
-    if not isinstance(call.node.meta.get("val"), Tensor):
-        return []
+    value = call.node.meta.get("val")
     axes = list(call.solver.axes(call.operands[0]))
+    if isinstance(value, list | tuple):
+        return [axes if part.dim() == len(axes) else [fresh(n) for n in part.shape] for part in value]
+    if not isinstance(value, Tensor):
+        return []
     if call.name.rstrip("_") in ("triu", "tril"):
         call.freeze(axes[-2:], "its order matters to a triangle")
     return axes
+
+
+@rule("as_strided")
+def as_strided(call: Call) -> Axes | list[Axes]:
+    """Another memory layout of the same shape is the same; anything else is not understood."""
+    axes = call.solver.axes(call.operands[0])
+    if call.shape == tuple(atom.size for atom in axes):
+        return list(axes)
+    unknown: Axes | list[Axes] = no_rule(call)
+    return unknown
 
 
 @rule(
@@ -92,7 +126,7 @@ def numbered(call: Call) -> Axes:
 
 
 @rule("no rule")
-def no_rule(call: Call) -> object:
+def no_rule(call: Call) -> Any:
     """Freeze everything that goes in; nothing is known of what comes out."""
     why = "prunus has no rule for this operation"
     for node in call.operands:

@@ -24,6 +24,17 @@ def _reduced(call: Call) -> Axes:
     return [a for d, a in enumerate(axes) if d not in dims]
 
 
+@rule("histc", "bincount", "unique_consecutive", "_unique2")
+def counted(call: Call) -> Axes | list[Axes]:
+    """What is counted may come in any order; the counts have an order of their own."""
+    for node in call.operands[1:]:
+        call.freeze(call.solver.axes(node), "its order matters")
+    value = call.node.meta["val"]
+    if isinstance(value, list | tuple):
+        return [[call.new(int(n), "its order matters") for n in part.shape] for part in value]
+    return [call.new(int(n), "its order matters") for n in value.shape]
+
+
 @rule(
     "sum",
     "mean",
@@ -50,19 +61,27 @@ def symmetric(call: Call) -> Axes | list[Axes]:
     return [list(out) for _ in value] if isinstance(value, list | tuple) else out
 
 
-@rule("argmax", "argmin", "max", "min", "median", "mode", "kthvalue")
+@rule("argmax", "argmin", "max", "min", "median", "nanmedian", "mode", "kthvalue")
 def positional(call: Call) -> Axes | list[Axes]:
-    """The result may say *where* something was, so the order matters."""
+    """The result may say *where* something was, so the order matters; where only the value is used, it doesn't."""
     axes = call.solver.axes(call.operands[0])
     if call.arguments.get("other") is not None and len(call.operands) == 2:
         aligned: Axes | list[Axes] = pointwise(call)
         return aligned
     value = call.node.meta["val"]
-    if isinstance(value, Tensor) and call.name in ("max", "min", "median"):
+    if isinstance(value, Tensor) and call.name in ("max", "min", "median", "nanmedian"):
         return []
+    if isinstance(value, list | tuple) and call.name != "kthvalue" and not _is_used(call, 1):
+        reduced: Axes | list[Axes] = symmetric(call)
+        return reduced
     call.freeze([axes[d] for d in _dims(call, len(axes))], "a position in it is looked up")
     out = _reduced(call)
     return [list(out) for _ in value] if isinstance(value, list | tuple) else out
+
+
+def _is_used(call: Call, position: int) -> bool:
+    """Tell whether anything reads the result at ``position`` of an operation with several results."""
+    return any(user.args[1] == position and bool(user.users) for user in call.node.users)
 
 
 @rule(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prunus.graph.axes import Atom, cut, fresh, product, split_product, sum_of, unify
+from prunus.graph.axes import Atom, cut, fresh, product, split_product, sum_of
 from prunus.graph.solve import Axes, Call, join, rule
 
 
@@ -231,11 +231,48 @@ def pad(call: Call) -> Axes:
     return axes
 
 
-@rule("_euclidean_dist", "outer", "ger")
-def outer(call: Call) -> Axes:
-    """One dimension of each operand."""
-    left, right = (call.solver.axes(node) for node in call.operands[:2])
-    if call.name == "_euclidean_dist":
-        unify(left[-1], right[-1])
-        return [*left[:-1], right[-2]]
-    return [left[0], right[0]]
+@rule("glu")
+def glu(call: Call) -> Axes:
+    """The first half times the sigmoid of the second: they are the same axis twice."""
+    axes = call.axes("self")
+    dim = call["dim"] % len(axes)
+    half = axes[dim].size // 2
+    one, other = _pieces(call, axes[dim], [half, half])
+    return _with(axes, dim, join(one, other))
+
+
+@rule("diagonal", "diagonal_copy")
+def diagonal(call: Call) -> Axes:
+    """The entries at which two dimensions meet: both are one axis, which comes last."""
+    axes = call.axes("self")
+    one, other = (call[name] % len(axes) for name in ("dim1", "dim2"))
+    rest = [atom for dim, atom in enumerate(axes) if dim not in (one, other)]
+    if call["offset"] == 0 and axes[one].size == axes[other].size:
+        return [*rest, join(axes[one], axes[other])]
+    call.freeze([axes[one], axes[other]], "its order matters to a diagonal")
+    return [*rest, call.new(call.shape[-1], "it is a diagonal")]
+
+
+@rule("diag_embed")
+def diag_embed(call: Call) -> Axes:
+    """One axis becomes two dimensions."""
+    axes = list(call.axes("self"))
+    last = axes.pop()
+    if call["offset"]:
+        call.freeze([last], "its order matters to a diagonal")
+    rank = len(axes) + 2
+    for dim in sorted(call[name] % rank for name in ("dim1", "dim2")):
+        size = call.shape[dim]
+        axes.insert(dim, last if size == last.size else call.new(size, "it is a diagonal"))
+    return axes
+
+
+@rule("view_as_real", "view_as_complex")
+def complex_view(call: Call) -> Axes:
+    """A complex number is a last dimension of two."""
+    axes = call.axes("self")
+    part = "it is the real and the imaginary part"
+    if call.name == "view_as_real":
+        return [*axes, call.new(2, part)]
+    call.freeze(axes[-1:], part)
+    return axes[:-1]

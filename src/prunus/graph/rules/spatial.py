@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunus.graph.axes import fresh, product, split_product
-from prunus.graph.solve import Axes, Call, rule
+from prunus.graph.solve import Axes, Call, join, rule
 
 _POOLS = [
     f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "fractional_max") for n in (1, 2, 3)
@@ -40,6 +40,16 @@ def sample(call: Call) -> Axes:
     x, grid = (call.solver.axes(node) for node in call.operands[:2])
     call.freeze([*x[2:], *grid], "it is a position in space")
     return [x[0], x[1], *(call.new(n, "it is a position in space") for n in call.shape[2:])]
+
+
+@rule("max_unpool2d", "max_unpool3d")
+def unpool(call: Call) -> Axes:
+    """Positions go back to where they were; what stands before them stays."""
+    axes, where = call.axes("self"), call.axes("indices")
+    n = int(call.name[-2])
+    call.freeze([*axes[-n:], *where[-n:]], "it is a position in space")
+    before = [join(a, b) for a, b in zip(axes[:-n], where[:-n], strict=True)]
+    return [*before, *(call.new(size, "it is a position in space") for size in call.shape[-n:])]
 
 
 @rule("pixel_shuffle", "pixel_unshuffle")

@@ -1,0 +1,73 @@
+"""Which groups can the class itself follow, and which would only the traced computation?
+
+A class often computes one size from others (``width // heads``), and then it can't follow when all of them are cut. A trial cut
+of half of everything shows that, and leaving one of the entangled groups whole mostly mends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.apply.shrink import cut_down, difference
+from prunus.graph import AxisGraph, Frozen
+from prunus.graph.axes import find, leaves, leaves_of_product
+
+__all__ = ["follow_class"]
+
+
+def follow_class(
+    model: nn.Module, inputs: tuple[Any, ...], graph: AxisGraph, kwargs: Mapping[str, Any] | None = None
+) -> AxisGraph:
+    """Return ``graph`` with those groups frozen that keep the model's class from running after a cut.
+
+    Where nothing helps the graph comes back as it is: cuts then give the traced computation.
+
+    Args:
+        inputs: what the trial is run on, as for ``analyze``; ``graph`` comes from there.
+    """
+    if graph.solution is None or not graph.groups:
+        return graph
+    trial = {group.name: torch.arange(group.size) < max(1, group.size // 2) for group in graph.groups}
+    trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
+    first = ""
+    for attempt in _attempts(graph, trial):
+        problem = difference(*cut_down(model, graph, attempt), inputs, kwargs or {})
+        if not problem:
+            return _freeze(graph, {name for name in trial if name not in attempt}, first)
+        first = first or problem
+    return graph
+
+
+def _freeze(graph: AxisGraph, names: set[str], problem: str) -> AxisGraph:
+    reason = f"forward computes this size from other ones, so the class couldn't follow ({problem})"
+    spared = tuple(Frozen(g.name, g.size, g.members, reason) for g in graph.groups if g.name in names)
+    groups = tuple(group for group in graph.groups if group.name not in names)
+    return replace(graph, groups=groups, frozen=(*graph.frozen, *spared))
+
+
+def _attempts(graph: AxisGraph, trial: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    """Yield what to cut: everything; then less, where two groups share a dimension (heads x head dimension)."""
+    yield trial
+    assert graph.solution is not None
+    name_of = {find(leaf): name for name, leaf in graph.solution.leaf.items() if name in trial}
+    states = graph.solution.solver.states.values()
+    outer: set[str] = set()
+    inner: set[str] = set()
+    for axes in states:
+        for atom in axes:
+            names = [name_of[leaf] for leaf in leaves_of_product(atom) if leaf in name_of]
+            outer.update(names[:-1] if len(names) > 1 else ())
+            inner.update(names[-1:] if len(names) > 1 else ())
+    # A width that the heads are computed from lies in the other dimensions of their parameters.
+    widths: set[str] = set()
+    for axes in states:
+        here = {name_of[leaf] for atom in axes for leaf in leaves(atom) if leaf in name_of}
+        widths |= here if here & (outer | inner) else set()
+    for spared in (inner, outer, inner | outer, widths):
+        if spared:
+            yield {name: mask for name, mask in trial.items() if name not in spared}

@@ -1,0 +1,178 @@
+"""The class follows a cut: sizes that forward takes from attributes are found by what they do."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graph_zoo import randomize
+from prunus.apply import follow_class, shrink
+from prunus.graph import AxisGraph, analyze
+
+
+def half(graph: AxisGraph) -> dict[str, Tensor]:
+    return {
+        g.name: torch.arange(g.size) % 2 == 0 if g.size > 1 else torch.ones(1, dtype=torch.bool) for g in graph.groups
+    }
+
+
+class Config:
+    """A bag of settings, as transformers has."""
+
+    def __init__(self) -> None:
+        self.pairs_of_things = 2
+
+
+class GroupedQuery(nn.Module):
+    """Grouped-query attention with rotary halves, a fused projection, and sizes under names that say nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.apples, self.pears = 4, 8  # heads and head dimension
+        self.config = Config()
+        self.q, self.kv, self.o = nn.Linear(16, 32), nn.Linear(16, 32), nn.Linear(32, 16)
+        self.scale = self.pears**-0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        few = self.apples // self.config.pairs_of_things
+        q = self.q(x).view(n, t, self.apples, self.pears).transpose(1, 2)
+        k, v = self.kv(x).split(few * self.pears, dim=2)
+        k, v = (y.view(n, t, few, self.pears).transpose(1, 2) for y in (k, v))
+        q, k = (torch.cat([-y[..., self.pears // 2 :], y[..., : self.pears // 2]], dim=-1) for y in (q, k))
+        k, v = (y.repeat_interleave(self.config.pairs_of_things, dim=1) for y in (k, v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.o(y.transpose(1, 2).reshape(n, t, self.apples * self.pears))
+
+
+def test_attention_keeps_its_class_and_its_scale_whatever_its_sizes_are_called():
+    model, x = randomize(GroupedQuery()), torch.randn(2, 5, 16)
+    graph = follow_class(model, (x,), analyze(model, (x,)))
+    shrunk = shrink(model, (x,), graph, half(graph))
+    assert shrunk.kind == "eager"
+    small = shrunk.model
+    assert isinstance(small, GroupedQuery)
+    assert small.apples * small.pears == small.q.out_features < 32
+    assert small.scale == model.scale
+    assert (model.apples, model.pears, model.config.pairs_of_things) == (4, 8, 2), "the given model was changed"
+    small(torch.randn(7, 3, 16)).square().mean().backward()
+    again = copy.deepcopy(small)
+    again.load_state_dict(small.state_dict())
+    assert torch.equal(again.eval()(x), small.eval()(x))
+
+
+class WidthOverHeads(nn.Module):
+    """The head dimension isn't held anywhere: it is what the heads leave of the width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3, 16)
+        self.heads = 4
+        self.qkv, self.o, self.out = nn.Linear(16, 48), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        n, t, c = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(x + self.o(y.transpose(1, 2).reshape(n, t, c)))
+
+
+def test_what_the_class_computes_from_other_sizes_is_left_whole_and_named():
+    model, x = randomize(WidthOverHeads()), torch.randn(2, 5, 3)
+    whole = analyze(model, (x,))
+    graph = follow_class(model, (x,), whole)
+    spared = graph.frozen[len(whole.frozen) :]
+    assert spared
+    assert all("forward computes this size from other ones" in f.reason for f in spared)
+    shrunk = shrink(model, (x,), graph, half(graph))
+    assert shrunk.kind == "eager"
+    assert shrunk.model.embed.out_features == 8
+    assert shrunk.model.heads == 2
+
+
+def test_without_that_step_the_traced_computation_takes_everything():
+    model, x = randomize(WidthOverHeads()), torch.randn(2, 5, 3)
+    graph = analyze(model, (x,))
+    assert shrink(model, (x,), graph, half(graph)).kind == "graph"
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_stay_themselves(layer):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r = layer(3, 8, num_layers=2, bidirectional=True, batch_first=True)
+            self.o = nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.o(self.r(x)[0])
+
+    model, x = randomize(Net()), torch.randn(2, 4, 3)
+    graph = analyze(model, (x,))
+    shrunk = shrink(model, (x,), graph, half(graph))
+    assert shrunk.kind == "eager"
+    assert shrunk.model.r.hidden_size == 4
+    assert shrunk.model.train()(torch.randn(5, 6, 3)).shape == (5, 6, 2)
+
+
+def test_transformer_layers_lose_heads_and_width_and_stay_themselves():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Linear(3, 16)
+            layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+            self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            self.out = nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.out(self.body(self.embed(x)))
+
+    model, x = randomize(Net()), torch.randn(2, 5, 3)
+    graph = follow_class(model, (x,), analyze(model, (x,)))
+    shrunk = shrink(model, (x,), graph, half(graph))
+    assert shrunk.kind == "eager"
+    attention = shrunk.model.body.layers[0].self_attn
+    assert (attention.embed_dim, attention.num_heads) == (8, 2)
+    assert shrunk.model.body.layers[1].linear1.out_features == 16
+
+
+def test_what_only_training_runs_shrinks_along():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.aux = nn.Linear(3, 8), nn.Linear(8, 2), nn.Linear(8, 2)
+
+        def forward(self, x):
+            y = torch.tanh(self.a(x))
+            return (self.b(y), self.aux(y)) if self.training else self.b(y)
+
+    model, x = Net().eval(), torch.randn(2, 3)
+    graph = analyze(model, (x,))
+    assert {m.tensor for m in graph.group("a").members} == {"a.weight", "a.bias", "b.weight", "aux.weight"}
+    main, aux = shrink(model, (x,), graph, half(graph)).model.train()(x)
+    assert main.shape == aux.shape == (2, 2)
+
+
+def test_tracing_leaves_nothing_in_the_model():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.cache, self.last = nn.Linear(3, 8), {}, None
+            self.b = nn.Linear(8, 2)
+
+        def forward(self, x):
+            self.last = self.a(x)
+            self.cache["x"] = self.last
+            self.fresh = self.last
+            return self.b(self.last)
+
+    model = Net()
+    analyze(model, (torch.randn(2, 3),))
+    assert model.cache == {}
+    assert model.last is None
+    assert not hasattr(model, "fresh")
+    copy.deepcopy(model)
