@@ -174,7 +174,47 @@ def _steps(row: dict[str, Any]) -> None:
     case.loss(small, 3)
     row["stage"] = "rebuild"
     _rebuild(case, small, shrunk.kind, inputs, kwargs, keep)
+    row["stage"] = "config"
+    row["config"] = _config_round_trip(case, small) if shrunk.kind == "eager" else ""
+    row["stage"] = "blocks and experts"
+    row["blocks"], row["experts"] = _whole_modules(case, model, inputs, kwargs, graph)
     del first
+
+
+def _config_round_trip(case: Any, small: Any) -> str:
+    """Return ``ok`` where the pruned model comes back from its own config, why it doesn't, or nothing where there is none."""
+    import tempfile
+
+    import torch
+
+    if not hasattr(type(small), "from_pretrained") or not hasattr(small, "save_pretrained"):
+        return ""
+    torch.manual_seed(0)
+    one = case.loss(small, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            small.save_pretrained(folder)
+            again = type(small).from_pretrained(folder).eval()
+            torch.manual_seed(0)
+            other = case.loss(again, 2)
+        except Exception as error:
+            return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+    return "ok" if torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True) else "outputs differ"
+
+
+def _whole_modules(case: Any, model: Any, inputs: Any, kwargs: Any, graph: Any) -> tuple[int, int]:
+    """Drop half of every stack of blocks and of every mixture of experts; return how many of each can leave."""
+    import torch
+
+    from prunus.apply import shrink
+
+    for stack in graph.stacks:
+        mask = torch.ones(stack.size, dtype=torch.bool)
+        mask[: (stack.size - stack.min_units + 1) // 2] = False
+        small = shrink(model, inputs, graph, {stack.name: mask}, kwargs=kwargs).model
+        case.loss(small.train(), 3).backward()
+    count = {kind: sum(s.size - s.min_units for s in graph.stacks if s.kind == kind) for kind in ("block", "expert")}
+    return count["block"], count["expert"]
 
 
 def _rebuild(case: Any, small: Any, kind: str, inputs: Any, kwargs: Any, keep: dict[str, Any]) -> None:

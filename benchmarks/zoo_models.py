@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def _images(size: int, frames: int | None = None) -> Callable[[int], tuple[tuple
 # --- torchvision -----------------------------------------------------------------------------
 
 
+@functools.cache
 def import_torchvision() -> Any:
     """Import torchvision where its compiled operators don't load: their schemas are enough for tracing and for these models."""
     library = torch.library.Library("torchvision", "DEF")

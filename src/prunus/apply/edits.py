@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, Union
 import torch
 from torch import Tensor, fx, nn
 
+from prunus.apply.entries import keep_entries
 from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError
 from prunus.graph.observe import is_config
@@ -35,18 +36,21 @@ class Edits:
     ``shapes`` maps the name of a parameter or buffer to its new shape; ``added`` the name of a parameter that the dense model
     could have but hasn't (a layer's bias that is None) to its shape; ``attributes`` maps a module's path ("" is the model itself)
     to the plain values that changed; ``kept_inputs`` are the input features that stay (None: all, nothing is selected).
+    ``entries`` maps the path of a container that lost modules to those that stay, outermost containers first: the paths of inner
+    ones are as they are after that.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     added: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     attributes: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
     kept_inputs: tuple[int, ...] | None = None
+    entries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a tuple is written as a list and gets its kind back from the module.
 
         >>> Edits({"0.weight": (2, 3)}, attributes={"0": {"out_features": 2}}).to_dict()
-        {'shapes': {'0.weight': [2, 3]}, 'added': {}, 'attributes': {'0': {'out_features': 2}}, 'kept_inputs': None}
+        {'shapes': {'0.weight': [2, 3]}, 'added': {}, 'attributes': {'0': {'out_features': 2}}, 'kept_inputs': None, 'entries': {}}
         """
         return {
             "shapes": {name: list(shape) for name, shape in sorted(self.shapes.items())},
@@ -56,6 +60,7 @@ class Edits:
                 for path, values in sorted(self.attributes.items())
             },
             "kept_inputs": None if self.kept_inputs is None else list(self.kept_inputs),
+            "entries": {path: list(kept) for path, kept in sorted(self.entries.items(), key=_depth)},
         }
 
     @classmethod
@@ -65,9 +70,11 @@ class Edits:
         Raises:
             BundleError: the value is anything else; sizes and features must be non-negative integers.
         """
-        if not isinstance(value, Mapping) or set(value) != {"shapes", "added", "attributes", "kept_inputs"}:
+        if not isinstance(value, Mapping) or set(value) != {"shapes", "added", "attributes", "kept_inputs", "entries"}:
             got = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
-            raise BundleError(f"edits must be a mapping with shapes, added, attributes and kept_inputs: got {got}")
+            raise BundleError(
+                f"edits must be a mapping with shapes, added, attributes, kept_inputs and entries: got {got}"
+            )
         shapes, added = (
             {name: _sizes(shape, f"the shape of {name!r}") for name, shape in _items(value[key], key)}
             for key in ("shapes", "added")
@@ -82,12 +89,13 @@ class Edits:
                     )
         kept = value["kept_inputs"]
         if kept is not None:
-            kept = _sizes(kept, "kept_inputs")
-            if list(kept) != sorted(set(kept)) or not kept:
-                raise BundleError(
-                    f"edits: kept_inputs must be rising feature numbers, at least one: got {list(kept)[:9]}"
-                )
-        return cls(shapes, added, attributes, kept)
+            kept = _rising(kept, "kept_inputs")
+            if not kept:
+                raise BundleError("edits: kept_inputs must name at least one feature: got none")
+        entries = {
+            path: _rising(numbers, f"entries of {path!r}") for path, numbers in _items(value["entries"], "entries")
+        }
+        return cls(shapes, added, attributes, kept, entries)
 
 
 def diff(dense: nn.Module, pruned: nn.Module) -> Edits:
@@ -105,6 +113,8 @@ def diff(dense: nn.Module, pruned: nn.Module) -> Edits:
             "a model that was pruned as a graph can't be bundled yet (its forward has sizes written into it): "
             "read sizes from the tensors in forward, so that the model itself can be made smaller"
         )
+    entries = {path: module.kept_entries for path, module in pruned.named_modules() if "kept_entries" in vars(module)}
+    dense = _with_entries(dense, entries)
     before, after = _modules(dense), _modules(pruned)
     if list(before) != list(after):
         odd = sorted(set(before) ^ set(after))[:3] or "another order"
@@ -122,7 +132,23 @@ def diff(dense: nn.Module, pruned: nn.Module) -> Edits:
         if changed := _changed(path, module, after[path]):
             attributes[path] = changed
     added = _added(dense, pruned)
-    return Edits(_changed_shapes(dense, pruned, added), added, attributes, kept)
+    return Edits(_changed_shapes(dense, pruned, added), added, attributes, kept, entries)
+
+
+def _with_entries(dense: nn.Module, entries: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    """Return a copy of ``dense`` with those entries alone in its containers; ``dense`` itself where nothing leaves."""
+    if not entries:
+        return dense
+    model = copy.deepcopy(dense)
+    for path, kept in sorted(entries.items(), key=_depth):
+        try:
+            length = len(model.get_submodule(path)._modules)
+        except AttributeError as error:
+            raise BundleError(f"edits: the model has no container {path!r}; was the builder changed since?") from error
+        if any(number >= length for number in kept):
+            raise BundleError(f"edits: {path!r} has {length} entries: got {max(kept)}; was the builder changed since?")
+        keep_entries(model, path, kept)
+    return model
 
 
 def rebuild(dense: nn.Module, edits: Edits) -> nn.Module:
@@ -133,7 +159,7 @@ def rebuild(dense: nn.Module, edits: Edits) -> nn.Module:
     Raises:
         BundleError: the edits don't fit: an unknown module, tensor or setting, a size that grows, a value of another type.
     """
-    model: nn.Module = copy.deepcopy(dense)
+    model = _with_entries(dense, edits.entries) if edits.entries else copy.deepcopy(dense)
     slots = {name: slot for slot, _ in _slots(model).values() for name in slot}
     tensors = dict(_named(model))
     for name, shape in edits.shapes.items():
@@ -195,14 +221,17 @@ def _changed(path: str, before: nn.Module, after: nn.Module) -> dict[str, Plain]
 
 
 def _config_values(module: nn.Module) -> dict[str, Any]:
-    """Return the plain values of the configs that a module holds, as ``attribute.name``."""
-    return {
-        f"{attribute}.{name}": value
-        for attribute, held in vars(module).items()
-        if is_config(held)
-        for name, value in vars(held).items()
-        if is_plain(value)
-    }
+    """Return the plain values of the configs that a module holds, and of the configs in those, as ``attribute.name``."""
+    found: dict[str, Any] = {}
+    pending = [(attribute, held) for attribute, held in vars(module).items() if is_config(held)]
+    while pending:
+        attribute, held = pending.pop()
+        for name, value in vars(held).items():
+            if is_config(value):
+                pending.append((f"{attribute}.{name}", value))
+            elif is_plain(value):
+                found[f"{attribute}.{name}"] = value
+    return found
 
 
 def _same(old: object, new: object) -> bool:
@@ -215,11 +244,15 @@ def _same(old: object, new: object) -> bool:
 
 
 def _set(path: str, module: nn.Module, name: str, value: Plain) -> None:
-    holder, dot, own = name.partition(".")
-    if dot and is_config(vars(module).get(holder)):
-        config = vars(module)[holder]
+    *holders, own = name.split(".")
+    if holders:
+        config: Any = module
+        for holder in holders:
+            config = vars(config).get(holder)
+            if not is_config(config):
+                raise BundleError(f"edits: {path}.{name} is in no config of the model; was the builder changed since?")
         if not is_plain(vars(config).get(own, object())):
-            raise BundleError(f"edits: {path}.{holder} has no plain setting {own!r}; was the builder changed since?")
+            raise BundleError(f"edits: {path} has no plain setting {name!r}; was the builder changed since?")
         vars(config)[own] = _as_kind_of(vars(config)[own], value, f"{path}.{name}")
         return
     known = vars(module)
@@ -323,6 +356,17 @@ def _changed_shapes(dense: nn.Module, pruned: nn.Module, added: Container[str]) 
 
 def _listed(value: Plain) -> Plain:
     return [_listed(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _depth(item: tuple[str, Any]) -> tuple[int, str]:
+    return item[0].count("."), item[0]
+
+
+def _rising(value: Any, what: str) -> tuple[int, ...]:
+    numbers = _sizes(value, what)
+    if list(numbers) != sorted(set(numbers)):
+        raise BundleError(f"edits: {what} must be rising numbers: got {list(numbers)[:9]}")
+    return numbers
 
 
 def _items(value: Any, what: str) -> list[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.apply.entries import stacks_that_follow
 from prunus.apply.shrink import cut_down, difference
 from prunus.graph import AxisGraph, Frozen
 from prunus.graph.axes import find, leaves, leaves_of_product
@@ -25,11 +26,13 @@ def follow_class(
 ) -> AxisGraph:
     """Return ``graph`` with those groups frozen that keep the model's class from running after a cut.
 
-    Where nothing helps the graph comes back as it is: cuts then give the traced computation.
+    Where nothing helps the groups come back as they are: cuts then give the traced computation. Of the stacks those units stay
+    in the graph that the class can lose.
 
     Args:
         inputs: what the trial is run on, as for ``analyze``; ``graph`` comes from there.
     """
+    graph = replace(graph, stacks=stacks_that_follow(model, inputs, graph.stacks, kwargs))
     if graph.solution is None or not graph.groups:
         return graph
     trial = {group.name: torch.arange(group.size) < max(1, group.size // 2) for group in graph.groups}

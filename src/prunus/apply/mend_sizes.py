@@ -48,14 +48,10 @@ def mend_sizes(model: nn.Module, smaller: nn.Module, solution: Solution, kept: M
     values = {attribute: found.pop() for attribute, found in wanted.items() if len(found) == 1}
     # Products first: in a division one side may be a number that the trace read off a tensor of the old size.
     for expression, want in sorted(compound, key=lambda pair: "//" in repr(_signs(pair[0]))):
-        unknown = {
-            attribute for attribute in _attributes(expression) if attribute not in wanted and attribute not in values
-        }
-        if len(unknown) == 1:
-            (attribute,) = unknown
-            value = _solve(expression, want, attribute, values)
-            if value is not None:
-                values[attribute] = value
+        unknown = {a for a in _attributes(expression) if a not in wanted and a not in values}
+        solved = {a: value for a in unknown if (value := _solve(expression, want, a, values)) is not None}
+        if len(solved) == 1:  # sizes only shrink: often just one of the unknown numbers can explain the change
+            values.update(solved)
     twins = _twins(model, smaller)
     for attribute, value in values.items():
         if value != attribute.get() and id(attribute.owner) in twins:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "Average",
@@ -18,7 +18,9 @@ __all__ = [
     "Examples",
     "Features",
     "Latency",
+    "LayerRule",
     "Model",
+    "ModelUnit",
     "Recipe",
     "Recovery",
     "Relabel",
@@ -35,6 +37,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+ModelUnit = Literal["weight", "channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block"]
 
 
 class Section(BaseModel):
@@ -179,12 +182,30 @@ class Schedule(Section):
         return self
 
 
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class LayerRule(Section):
+    """What holds for some layers only; the first rule that fits a layer counts."""
+
+    match: str = Field(description="name pattern (fnmatch) of a parameter, a layer or a group of `prunus graph`")
+    keep_fraction: Fraction | None = None
+    min_units: Count | None = None
+    round_to: Count | None = None
+
+
 class Strategy(Section):
     """What is pruned, by which criterion, how much, and how fast."""
 
     criterion: str = Field("magnitude_l2", description="see `prunus criteria`")
-    granularity: Literal["weight", "channel"] = Field(
-        "channel", description="weight: zeros; channel: the model really shrinks"
+    granularity: Annotated[
+        tuple[ModelUnit, ...],
+        BeforeValidator(_one_or_more, json_schema_input_type=ModelUnit | tuple[ModelUnit, ...]),
+    ] = Field(
+        ("channel",),
+        description="weight: zeros; all others really shrink the model. channel: all widths, or only some: head, head_dim, mlp, "
+        "width (residual stream), hidden (recurrent state); whole modules: expert, block. A list: one after the other",
     )
     keep_fraction: Fraction | None = Field(
         None, description="share of the units that stay (default 0.5 if no cutoff is given)"
@@ -207,6 +228,7 @@ class Strategy(Section):
     exclude: tuple[str, ...] = Field(
         (), description="name patterns (fnmatch) of parameters or layers that stay as they are"
     )
+    layers: tuple[LayerRule, ...] = Field((), description="other amounts and widths for some layers")
     l1_strength: NonNegative = Field(1e-3, description="l1 criteria: weight of the penalty")
     l1_epochs: Count = Field(10, description="l1 criteria: epochs of sparsity-inducing training before the first cut")
 
@@ -214,6 +236,18 @@ class Strategy(Section):
     def _one_amount(self) -> Strategy:
         if self.keep_fraction is not None and self.cutoff is not None:
             raise ValueError("give one of keep_fraction and cutoff, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_come_last(self) -> Strategy:
+        if not self.granularity or "weight" in self.granularity[:-1]:
+            raise ValueError(
+                f"granularity must name a unit, and weight last: got {list(self.granularity)}; nothing can be cut out after it"
+            )
+        if self.cutoff is not None and any(rule.keep_fraction is not None for rule in self.layers):
+            raise ValueError(
+                "layers: a keep_fraction of their own doesn't go with a cutoff; give keep_fraction instead"
+            )
         return self
 
     @property

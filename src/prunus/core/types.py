@@ -19,7 +19,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-Granularity = Literal["weight", "channel", "feature", "example"]
+Granularity = Literal[
+    "weight", "channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block", "feature", "example"
+]
 Operation = Literal["prune", "remove", "relabel", "replace"]
 
 

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from prunus.core.runtime import generator
 from prunus.graph.groups import AxisGraph, Frozen, Group, permuted
-from prunus.graph.states import canonical_states, duplicate, enlivened, running_on
+from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, running_on
 from prunus.graph.trace import plain
 
 __all__ = ["certify"]
@@ -40,25 +40,31 @@ def certify(
     Units:
         The error is the largest change of an output over the largest output; up to ``tolerance`` counts as rounding.
     """
-    if not graph.groups:
+    experts = tuple(stack for stack in graph.stacks if stack.kind == "expert")
+    groups = (*graph.groups, *experts)  # experts change places last: their own units are reordered by then
+    if not groups:
         return graph
     if any(value.is_meta for value in canonical_states(model).values()):
         return replace(graph, notes=(*graph.notes, "not certified: the model has no values (it is on the meta device)"))
     check = _Check(model, inputs, kwargs or {}, seed)
-    failed = _failing(check, graph.groups, tolerance)
-    good = tuple(group for group in graph.groups if group.name not in failed)
+    failed = _failing(check, groups, tolerance)
+    good = tuple(group for group in groups if group.name not in failed)
     if failed and good and not check.error(good) <= tolerance:
         # Each is right alone and they aren't together: none of them can be trusted.
         failed |= {group.name: float("nan") for group in good}
-        good = ()
     frozen = tuple(
         Frozen(
             g.name, g.size, g.members, f"it failed the permutation certificate: outputs moved by {failed[g.name]:.2g}"
         )
-        for g in graph.groups
+        for g in groups
         if g.name in failed
     )
-    return replace(graph, groups=good, frozen=(*graph.frozen, *frozen)) if failed else graph
+    return replace(
+        graph,
+        groups=tuple(group for group in graph.groups if group.name not in failed),
+        stacks=tuple(stack for stack in graph.stacks if stack.name not in failed),
+        frozen=(*graph.frozen, *frozen),
+    )
 
 
 def _failing(check: _Check, groups: tuple[Group, ...], tolerance: float) -> dict[str, float]:
@@ -143,7 +149,7 @@ class _Check:
         arguments, kwargs = self.arguments
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(0)
-            with running_on(self.model, states):
+            with as_it_was(self.model), running_on(self.model, states):
                 out = self.model(*arguments, **kwargs)
         leaves = pytree.tree_leaves(plain(out))
         return [

@@ -6,7 +6,7 @@ One group per unfrozen leaf axis that reaches a parameter. What is frozen is lis
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from prunus.core.errors import ModelError
 from prunus.graph import rules  # noqa: F401 - registers the rules
 from prunus.graph.axes import Atom, leaves, positions
+from prunus.graph.kinds import Kind, kinds_of
 from prunus.graph.solve import Solver
+from prunus.graph.stacks import find_blocks, find_experts
 from prunus.graph.trace import trace
 
 __all__ = ["AxisGraph", "Frozen", "Group", "Member", "Solution", "analyze", "parameters_per_unit"]
@@ -38,11 +40,30 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that can only leave together: ``size`` of them, in every member."""
+    """Units that can only leave together: ``size`` of them, in every member.
+
+    ``kind`` says what a unit is. A block or an expert is (also) an entry of each of ``containers``: unit ``u`` is entry
+    ``entries[u]``. At least ``min_units`` must stay (an input takes so many experts).
+    """
 
     name: str
     size: int
     members: tuple[Member, ...]
+    kind: Kind = "channel"
+    containers: tuple[str, ...] = ()
+    entries: tuple[int, ...] = ()
+    min_units: int = 1
+
+    def parameters(self, model: nn.Module) -> Iterator[str]:
+        """Yield the names of all parameters that a unit has a part in."""
+        yield from (member.tensor for member in self.members if member.is_parameter)
+        for name, _ in model.named_parameters():
+            if any(
+                name.startswith(f"{path}.{entry}.".removeprefix("."))
+                for path in self.containers
+                for entry in self.entries
+            ):
+                yield name
 
 
 @dataclass(frozen=True)
@@ -65,16 +86,17 @@ class Solution:
 
 @dataclass(frozen=True)
 class AxisGraph:
-    """All axes of a model: those that can be pruned, and those that can't."""
+    """All axes of a model: those that can be pruned, and those that can't. ``stacks`` are whole modules: blocks and experts."""
 
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     notes: tuple[str, ...] = ()
+    stacks: tuple[Group, ...] = ()
     solution: Solution | None = field(default=None, repr=False, compare=False)
 
     def group(self, name: str) -> Group:
         """Return the group of that name."""
-        return next(group for group in self.groups if group.name == name)
+        return next(group for group in (*self.groups, *self.stacks) if group.name == name)
 
 
 def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> AxisGraph:
@@ -113,6 +135,7 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
         for leaf in leaves(a)
     }
     names = _Names()
+    kinds = kinds_of(solver, {leaf: members for leaf, members in found.items() if not leaf.reason})
     groups, frozen = [], []
     leaf_of: dict[str, Atom] = {}
     for leaf, members in found.items():
@@ -124,13 +147,29 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
         else:
             name = names.of(members)
             leaf_of[name] = leaf
-            groups.append(Group(name, leaf.size, tuple(members)))
+            groups.append(Group(name, leaf.size, tuple(members), kinds[leaf]))
     notes = (
         *traced.notes,
         *(f"no rule for the operation {name}: its axes are frozen" for name in sorted(solver.unknown)),
         *(f"the rule for {name} can't read one of its calls: its axes are frozen" for name in sorted(solver.unread)),
     )
-    return AxisGraph(tuple(groups), tuple(frozen), notes, Solution(solver, leaf_of))
+    stacks = (*_block_groups(model, solver), *_expert_groups(model, solver, found))
+    return AxisGraph(tuple(groups), tuple(frozen), notes, stacks, Solution(solver, leaf_of))
+
+
+def _block_groups(model: nn.Module, solver: Solver) -> Iterator[Group]:
+    for path, entries in find_blocks(model, solver):
+        whole = len(entries) == len(model.get_submodule(path))  # type: ignore[arg-type]
+        if not whole or len(entries) > 1:
+            yield Group(f"{path or 'model'} (blocks)", len(entries), (), "block", (path,), entries, int(whole))
+
+
+def _expert_groups(model: nn.Module, solver: Solver, found: Mapping[Atom, list[Member]]) -> Iterator[Group]:
+    parameters = {name for name, _ in model.named_parameters()}
+    for path, size, lists, tensors, many in find_experts(model, solver, found):
+        each = torch.arange(size).unsqueeze(1)
+        members = tuple(Member(name, 0, each, name in parameters) for name in tensors)
+        yield Group(f"{path or 'model'} (experts)", size, members, "expert", lists, tuple(range(size)), many)
 
 
 def _learn_from_training(
@@ -180,6 +219,13 @@ def permuted(
     result = dict(states)
     for group in groups:
         order = orders[group.name]
+        before = dict(result)
+        for container in group.containers:
+            for place, other in zip(group.entries, (group.entries[unit] for unit in order.tolist()), strict=True):
+                here, there = f"{container}.{place}.", f"{container}.{other}."
+                for name in before:
+                    if name.startswith(here):
+                        result[name] = before[there + name.removeprefix(here)]
         for member in group.members:
             tensor = result[member.tensor]
             source = torch.arange(tensor.shape[member.dim])

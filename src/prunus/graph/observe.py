@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Attribute", "SizeUse", "Tagged", "is_config", "observing", "tagged_attributes"]
+__all__ = ["Attribute", "SizeUse", "Tagged", "is_config", "observing", "tagged_attributes", "traced_node"]
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def observing(model: nn.Module, node_of: Callable[[Tensor], fx.Node | None] | No
         node_of: which node of the trace made a value; default: ask torch's own tracer.
     """
     uses: list[SizeUse] = []
-    with tagged_attributes(model), _Observer(uses, node_of or _traced_node):
+    with tagged_attributes(model), _Observer(uses, node_of or traced_node):
         yield uses
 
 
@@ -173,7 +173,8 @@ class _Observer(TorchFunctionMode):
         return out
 
 
-def _traced_node(value: Tensor) -> fx.Node | None:
+def traced_node(value: Tensor) -> fx.Node | None:
+    """Return the node of the running torch trace that made ``value``; None where there is none."""
     mode = get_proxy_mode()
     if mode is None:
         return None
@@ -268,6 +269,20 @@ def _attention(out: Any, args: Any, kwargs: Any) -> Found:
         yield heads.expression, weight, 1, "outer", None
 
 
+def _convolution(out: Any, args: Any, kwargs: Any) -> Found:
+    """Channels are groups x rest."""
+    groups = kwargs.get("groups", args[6] if len(args) > 6 else None)
+    source = args[0] if args else kwargs.get("input")
+    if isinstance(groups, Tagged) and isinstance(source, Tensor):
+        yield (
+            groups.expression,
+            source,
+            source.dim() - (args[1] if len(args) > 1 else kwargs["weight"]).dim() + 1,
+            "outer",
+            None,
+        )
+
+
 _READ: dict[str, Callable[..., Found]] = {
     **dict.fromkeys(("view", "reshape", "expand", "new_zeros", "new_ones", "new_empty", "new_full"), _shape(1)),
     **dict.fromkeys(("zeros", "ones", "empty", "full", "randn", "rand"), _shape(0)),
@@ -276,5 +291,6 @@ _READ: dict[str, Callable[..., Found]] = {
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     "__getitem__": _getitem,
     "repeat_interleave": _repeat_interleave,
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     "multi_head_attention_forward": _attention,
 }

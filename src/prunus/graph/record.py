@@ -17,24 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.graph.observe import SizeUse, observing
 
-__all__ = ["record"]
-
-
-def record(
-    model: torch.nn.Module, function: Callable[..., list[Tensor]], *arguments: Sequence[Tensor]
-) -> tuple[fx.GraphModule, list[SizeUse]]:
-    """Return the operations of ``function(*arguments)`` as a graph with one placeholder per tensor in ``arguments``.
-
-    With it come the uses of the attributes of ``model`` as sizes.
-    """
-    recorder = _Recorder()
-    for position, value in enumerate(tensor for part in arguments for tensor in part):
-        node = recorder.graph.placeholder(f"given_{position}")
-        recorder.name(node, value)
-    with observing(model, lambda value: recorder.nodes.get(id(value))) as uses, recorder:
-        outputs = function(*arguments)
-    recorder.graph.output([recorder.node_of(value) for value in outputs])
-    return _FlatCall(recorder.root, recorder.graph), uses
+__all__ = ["Recorder"]
 
 
 class _FlatCall(fx.GraphModule):
@@ -44,20 +27,42 @@ class _FlatCall(fx.GraphModule):
         return super().__call__(*pytree.tree_leaves(arguments))
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down what runs on tensors."""
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph, self.root = fx.Graph(), torch.nn.Module()
         self.nodes: dict[int, fx.Node] = {}
         self.alive: list[Tensor] = []  # an id is only unique while its tensor lives
 
+    def record(
+        self, model: torch.nn.Module, function: Callable[..., list[Tensor]], *arguments: Sequence[Tensor]
+    ) -> tuple[fx.GraphModule, list[SizeUse]]:
+        """Return the operations of ``function(*arguments)`` as a graph with one placeholder per tensor in ``arguments``.
+
+        With it come the uses of the attributes of ``model`` as sizes.
+        """
+        for position, value in enumerate(tensor for part in arguments for tensor in part):
+            self.name(self.graph.placeholder(f"given_{position}"), value)
+        with observing(model, self.known) as uses, self:
+            outputs = function(*arguments)
+        self.graph.output([self.node_of(value) for value in outputs])
+        return _FlatCall(self.root, self.graph), uses
+
+    def known(self, value: Tensor) -> fx.Node | None:
+        """Return the node that made ``value``, if one did."""
+        return self.nodes.get(id(value))
+
     def name(self, node: fx.Node, value: Tensor) -> None:
+        """Say that ``node`` makes ``value``."""
         node.meta["val"] = value
         node.meta["custom"] = dict(fx.traceback.current_meta.get("custom") or {})
         self.nodes[id(value)] = node
         self.alive.append(value)
 
     def node_of(self, value: Tensor) -> fx.Node:
+        """Return the node that made ``value``; what came from elsewhere is a constant."""
         if id(value) not in self.nodes:
             name = f"constant_{len(self.alive)}"
             self.root.register_buffer(name, value)

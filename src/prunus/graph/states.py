@@ -9,27 +9,73 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from prunus.core.runtime import generator
 
-__all__ = ["canonical_states", "duplicate", "enlivened", "running_on"]
+__all__ = ["as_it_was", "canonical_states", "duplicate", "enlivened", "running_on"]
 
 M = TypeVar("M", bound=nn.Module)
 
 
 def duplicate(model: M) -> M:
-    """Return a deep copy of ``model``, also where it holds tensors that torch refuses to copy: those with a gradient history."""
+    """Return a deep copy of ``model``, also where it holds tensors that torch refuses to copy: those with a gradient history.
+
+    What the model cached for evaluation is forgotten in the copy, if training makes it forget: it was made of other weights.
+    """
     memo = {
         id(value): value.detach().clone()
         for module in model.modules()
-        for value in vars(module).values()
+        for held in vars(module).values()
+        for value in (held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else [held])
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    return copy.deepcopy(model, memo)
+    twin = copy.deepcopy(model, memo)
+    modes = {module: module.training for module in twin.modules()}
+    twin.train()
+    twin.eval()
+    for module, training in modes.items():
+        module.training = training
+    return twin
+
+
+@contextmanager
+def as_it_was(model: nn.Module) -> Iterator[None]:
+    """Undo afterwards what a block does to the modes of the modules and to what they hold: a cache would keep its tensors."""
+    modes = {module: module.training for module in model.modules()}
+    held = [(module, _shallow(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in held:
+            _give_back(module, attributes)
+        for module, training in modes.items():
+            module.training = training
+
+
+def _shallow(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return what a module holds besides tensors, modules and hooks, with copies of its lists and mappings (caches)."""
+    own = {name: value for name, value in attributes.items() if not _is_torch(name)}
+    return {name: (value, copy.copy(value) if type(value) in (dict, list) else None) for name, value in own.items()}
+
+
+def _is_torch(name: str) -> bool:
+    return name in ("_parameters", "_buffers", "_modules", "training") or "hook" in name
+
+
+def _give_back(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
+    for name in [name for name in vars(module) if name not in attributes and not _is_torch(name)]:
+        del vars(module)[name]
+    for name, (value, copied) in attributes.items():
+        if isinstance(value, dict) and copied is not None:
+            value.clear()
+            value.update(copied)
+        elif isinstance(value, list) and copied is not None:
+            value[:] = copied
+        vars(module)[name] = value
 
 
 def canonical_states(model: nn.Module) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ the trace. Where fake tracing is impossible (control flow that looks at values) 
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from prunus.core.errors import ModelError
-from prunus.graph.observe import SizeUse, observing
-from prunus.graph.record import record
-from prunus.graph.states import canonical_states, running_on
+from prunus.graph.observe import SizeUse, observing, traced_node
+from prunus.graph.record import Recorder
+from prunus.graph.states import as_it_was, canonical_states, running_on
 
-__all__ = ["Trace", "plain", "trace"]
+__all__ = ["ModuleCall", "Trace", "plain", "trace"]
 
 MODULE = "prunus_module"
 
@@ -34,7 +33,8 @@ class Trace:
 
     ``states`` names the first placeholders of ``graph_module`` (parameters and buffers, tied ones once); the other
     placeholders are the tensors among the model's inputs, in pytree order. Every node's ``meta`` has the value's shape under
-    ``val``, and the module that runs it under ``custom``. ``uses`` says which attributes forward took sizes from.
+    ``val``, and the module that runs it under ``custom``. ``uses`` says which attributes forward took sizes from; ``calls`` which
+    value each module took first and which it gave back first.
     """
 
     graph_module: fx.GraphModule
@@ -42,6 +42,31 @@ class Trace:
     n_inputs: int
     notes: tuple[str, ...]
     uses: tuple[SizeUse, ...] = ()
+    calls: tuple[ModuleCall, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """One run of a module: the nodes of its first tensor and of the first that it returns."""
+
+    name: str
+    given: fx.Node
+    made: fx.Node
+
+
+class _Calls(list[ModuleCall]):
+    """The runs of modules so far; ``node_of`` says which node of the trace made a tensor."""
+
+    node_of: Callable[[Tensor], fx.Node | None] = staticmethod(traced_node)
+
+    def add(self, name: str, given: fx.Node | None, output: Any) -> None:
+        made = self.first(plain(output))
+        if given is not None and made is not None:
+            self.append(ModuleCall(name, given, made))
+
+    def first(self, values: Any) -> fx.Node | None:
+        tensor = next((leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)), None)
+        return None if tensor is None else self.node_of(tensor)
 
 
 def trace(
@@ -66,8 +91,9 @@ def trace(
         return [leaf for leaf in flat if isinstance(leaf, Tensor)]
 
     notes: list[str] = []
+    calls = _Calls()
     try:
-        with _quiet(model, training), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with as_it_was(model), _quiet(model, training, calls), FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fake = [_fake(mode, value) for value in states.values()]
             given = [_fake(mode, value) for value in tensors]
             with observing(model) as uses:
@@ -75,14 +101,18 @@ def trace(
     except Exception as error:
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
         try:
-            with _quiet(model, training):
-                graph_module, uses = record(model, forward, [value.detach() for value in states.values()], tensors)
+            calls.clear()
+            with as_it_was(model), _quiet(model, training, calls):
+                recorder = Recorder()
+                calls.node_of = recorder.known
+                given = [value.detach() for value in states.values()]
+                graph_module, uses = recorder.record(model, forward, given, tensors)
         except Exception as real:
             raise ModelError(
                 f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(real)}; "
                 "give inputs that the model takes"
             ) from real
-    return Trace(graph_module, tuple(states), len(tensors), tuple(notes), tuple(uses))
+    return Trace(graph_module, tuple(states), len(tensors), tuple(notes), tuple(uses), tuple(calls))
 
 
 def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
@@ -105,30 +135,32 @@ def plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet(model: nn.Module, training: bool) -> Iterator[None]:
+def _quiet(model: nn.Module, training: bool, calls: _Calls) -> Iterator[None]:
     """The asked mode, plain kernels instead of fused ones, and the running module's name on every node."""
-    modes = {module: module.training for module in model.modules()}
-    held = [(module, _shallow(vars(module))) for module in model.modules()]
     fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
-    stack: list[str] = [""]
+    stack: list[tuple[str, fx.Node | None]] = [("", None)]
     hooks = []
 
     def enter(name: str) -> Any:
-        def hook(module: nn.Module, arguments: Any) -> None:
-            stack.append(name)
+        def hook(module: nn.Module, arguments: Any, named: Any) -> None:
+            stack.append((name, calls.first((arguments, named))))
             fx.traceback.current_meta["custom"] = {MODULE: name}
 
         return hook
 
     def leave(module: nn.Module, arguments: Any, output: Any) -> None:
-        stack.pop()
-        fx.traceback.current_meta["custom"] = {MODULE: stack[-1]}
+        calls.add(*stack.pop(), output)
+        fx.traceback.current_meta["custom"] = {MODULE: stack[-1][0]}
 
     try:
+        model.train()  # what is cached for evaluation is forgotten
         model.train(training)
         for name, module in model.named_modules():
             if name and not isinstance(module, torch.jit.ScriptModule):
-                hooks += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave)]
+                hooks += [
+                    module.register_forward_pre_hook(enter(name), with_kwargs=True),
+                    module.register_forward_hook(leave),
+                ]
         torch.backends.mha.set_fastpath_enabled(False)
         torch._C._set_mkldnn_enabled(False)
         with torch.no_grad(), fx.traceback.preserve_node_meta():
@@ -138,30 +170,3 @@ def _quiet(model: nn.Module, training: bool) -> Iterator[None]:
             hook.remove()
         torch.backends.mha.set_fastpath_enabled(fast)
         torch._C._set_mkldnn_enabled(fused)
-        for module, attributes in held:
-            _give_back(module, attributes)
-        for module, training in modes.items():
-            module.training = training
-
-
-def _shallow(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return what a module holds besides tensors, modules and hooks, with copies of its lists and mappings (caches)."""
-    own = {name: value for name, value in attributes.items() if not _is_torch(name)}
-    return {name: (value, copy.copy(value) if type(value) in (dict, list) else None) for name, value in own.items()}
-
-
-def _is_torch(name: str) -> bool:
-    return name in ("_parameters", "_buffers", "_modules", "training") or "hook" in name
-
-
-def _give_back(module: nn.Module, attributes: dict[str, tuple[Any, Any]]) -> None:
-    """Undo what the forward pass wrote into a module: a cache would hold tensors of the trace."""
-    for name in [name for name in vars(module) if name not in attributes and not _is_torch(name)]:
-        del vars(module)[name]
-    for name, (value, copied) in attributes.items():
-        if isinstance(value, dict) and copied is not None:
-            value.clear()
-            value.update(copied)
-        elif isinstance(value, list) and copied is not None:
-            value[:] = copied
-        vars(module)[name] = value

@@ -22,11 +22,12 @@ from prunus.core.types import Plan, Step
 from prunus.data import prepare
 from prunus.evaluate import check_metrics
 from prunus.models import build, check_outputs, load_weights
+from prunus.pipeline.cut import check_patterns
 from prunus.pipeline.data_side import clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
-from prunus.pipeline.model_side import check_exclude, fit_dense, prune_model, retrain
+from prunus.pipeline.model_side import fit_dense, prune_model, retrain
 from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.report import RunRecord, load_record, save_record, write_html
@@ -175,12 +176,14 @@ def _check_fit(job: Job) -> None:
     data, recipe = job.data, job.recipe
     check_metrics(recipe.evaluation.metrics, data.train.task)
     if recipe.strategy is not None:
-        check_criterion(recipe.strategy.criterion, recipe.strategy.granularity)
+        for granularity in recipe.strategy.granularity:
+            check_criterion(recipe.strategy.criterion, granularity)
     for remove in recipe.examples.remove if recipe.examples is not None else ():
         example_criteria[remove.criterion]
     batch = next(iter(data.calibration.batches(2)))
     model = job.build(recipe.seeds[0]).to(job.device)
-    check_exclude(model, recipe.strategy.exclude if recipe.strategy is not None else ())
+    if recipe.strategy is not None:
+        check_patterns(model, recipe.strategy)
     check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
 
 

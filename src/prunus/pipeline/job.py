@@ -51,15 +51,15 @@ class Job:
 class Candidate:
     """The model on its way to the smaller one.
 
-    ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the channels
-    that are still there, by group; ``n_original`` how many units there were before the first round; ``cuts`` what each
+    ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the units
+    that are still there, by group; ``original`` how many there were before the first round; ``cuts`` what each
     round kept of every group, as positions in what was there, and ``uncut`` the model before them.
     """
 
     model: nn.Module
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     alive: Mapping[str, Ints] = field(default_factory=dict)
-    n_original: int = 0
+    original: Mapping[str, int] = field(default_factory=dict)
     kind: str = "eager"
     uncut: nn.Module | None = None
     cuts: tuple[Mapping[str, tuple[int, ...]], ...] = ()

@@ -11,7 +11,7 @@ from prunus.score.examples import ExampleCriterion, ExampleRecorder, example_cri
 from prunus.score.features import FeatureImportance, judge_feature_importance
 from prunus.score.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.parameters import norm_scales, prunable_weights
-from prunus.score.units import score_channels, score_weights
+from prunus.score.units import score_groups, score_weights
 
 __all__ = [
     "Criterion",
@@ -31,7 +31,7 @@ __all__ = [
     "nearest_neighbours",
     "norm_scales",
     "prunable_weights",
-    "score_channels",
+    "score_groups",
     "score_weights",
     "suggest_labels",
 ]

@@ -21,7 +21,7 @@ def criteria_table() -> list[dict[str, str]]:
         {
             "section": "strategy",
             "name": name,
-            "judges": ", ".join(criteria[name].granularities),
+            "judges": "every unit" if "weight" in criteria[name].granularities else "widths",
             "needs": ", ".join(need for need in criteria[name].needs if need != "noise"),
             "training": criteria[name].regularizer or "",
             "summary": criteria[name].summary,

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from prunus.core.errors import RecipeError, ShapeError
+from prunus.core.recipe import ModelUnit
 from prunus.core.registry import Registry
 
 __all__ = ["Criterion", "Formula", "Need", "Regularizer", "check_criterion", "criteria", "criterion"]
@@ -43,9 +44,12 @@ class Criterion:
     reads: Literal["parameters", "norm_scales"] = "parameters"
 
     @property
-    def granularities(self) -> tuple[Literal["weight", "channel"], ...]:
-        """What it can judge."""
-        return ("weight", "channel") if self.reads == "parameters" else ("channel",)
+    def granularities(self) -> tuple[str, ...]:
+        """What it can judge: scales of normalisation layers say nothing of single weights and of whole modules."""
+        units = get_args(ModelUnit)
+        return (
+            units if self.reads == "parameters" else tuple(u for u in units if u not in ("weight", "block", "expert"))
+        )
 
     def __call__(self, evidence: Mapping[Need, Tensor]) -> Tensor:
         """Return one saliency per unit.
@@ -93,7 +97,6 @@ def check_criterion(name: str, granularity: str) -> Criterion:
     if granularity not in chosen.granularities:
         able = ", ".join(other for other in criteria if granularity in criteria[other].granularities)
         raise RecipeError(
-            f"strategy.criterion: {name!r} judges {', '.join(chosen.granularities)}s, got granularity {granularity!r}: "
-            f"choose among {able}"
+            f"strategy.criterion: {name!r} doesn't judge {granularity}s: choose among {able}, or another granularity"
         )
     return chosen

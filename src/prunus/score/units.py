@@ -1,7 +1,7 @@
 """What is a unit of the model, and what is its saliency?
 
-For granularity *weight* a unit is one number of one parameter, and each parameter is a stratum. For *channel* a unit is what
-a group of coupled axes drops together, and each group is a stratum.
+For granularity *weight* a unit is one number of one parameter, and each parameter is a stratum. For all others a unit is what
+a group drops together (slices of coupled axes, whole blocks or experts), and each group is a stratum.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from prunus.score.criteria import Criterion, Need, check_criterion, criteria
 from prunus.score.evidence import Evidence
 
 if TYPE_CHECKING:
-    from prunus.graph import AxisGraph, Group, Member
+    from prunus.graph import Group, Member
 
-__all__ = ["Reduce", "score_channels", "score_weights", "unit_rows"]
+__all__ = ["Reduce", "score_groups", "score_weights", "unit_rows"]
 
 Reduce = Literal["sum", "mean", "max"]
 _REDUCE: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -50,8 +50,8 @@ def score_weights(evidence: Evidence, names: Sequence[str], criterion: str, *, s
     return strata
 
 
-def score_channels(
-    graph: AxisGraph,
+def score_groups(
+    groups: Sequence[Group],
     evidence: Evidence,
     criterion: str,
     *,
@@ -60,12 +60,12 @@ def score_channels(
     seed: int = 0,
     note: Callable[[str], None] | None = None,
 ) -> list[Stratum]:
-    """Return one stratum per group of ``graph``; a unit's ``cost`` is the number of parameters that go with it.
+    """Return one stratum per group; a unit's ``cost`` is the number of parameters that go with it.
 
     Args:
-        graph: its frozen axes are left alone.
-        evidence: of every parameter that is a member of a group.
-        criterion: a name in ``criteria``. It judges each member by itself.
+        groups: of axes, or of whole modules.
+        evidence: of every parameter that is a member of a group, or lies in one of its modules.
+        criterion: a name in ``criteria``. It judges each member (each parameter of a module) by itself.
         reduce: how the saliencies of a unit in all the members add up to one.
         norm_scales: names of the parameters that are scales of normalisation layers (``bn_scale`` reads only those; a group that
             has none is judged by ``magnitude_l2`` instead).
@@ -80,9 +80,10 @@ def score_channels(
     if reduce not in _REDUCE:
         raise RecipeError(f"reduce must be one of {', '.join(_REDUCE)}: got {reduce!r}")
     strata = []
-    for group in graph.groups:
+    for group in groups:
         members = [member for member in group.members if member.is_parameter]
-        if not members:
+        inside = _inside(group, evidence)
+        if not members and not any(inside):
             raise ModelError(f"group {group.name!r} has no parameter to judge it by: freeze it")
         formula, read = chosen, members
         if chosen.reads == "norm_scales":
@@ -91,9 +92,20 @@ def score_channels(
                 formula, read = criteria[_FALLBACK], members
                 if note is not None:
                     note(f"{group.name}: has no normalisation scale for {criterion}, so it is judged by {_FALLBACK}")
-        scores = torch.stack([_member_score(formula, evidence, group, member, seed) for member in read])
-        cost = sum(_parameters_per_unit(evidence, member) for member in members)
-        strata.append(Stratum(group.name, _to_numpy(_REDUCE[reduce](scores)), cost=cost))
+        scores = [_member_score(formula, evidence, group, member, seed) for member in read]
+        judged = torch.stack(
+            [
+                _REDUCE[reduce](
+                    torch.stack([*(s[unit] for s in scores), *_whole_scores(formula, evidence, names, seed)])
+                )
+                for unit, names in enumerate(inside)
+            ]
+            if group.containers
+            else list(_REDUCE[reduce](torch.stack(scores)))
+        )
+        within = sum(_tensor(evidence, "weight", name).numel() for names in inside for name in names)
+        cost = sum(_parameters_per_unit(evidence, member) for member in members) + within / group.size
+        strata.append(Stratum(group.name, _to_numpy(judged), cost=cost))
     return strata
 
 
@@ -114,6 +126,23 @@ def unit_rows(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
     chosen = tensor if whole else tensor.index_select(dim, flat)
     # Positions of a unit lie next to each other now, so they fold into the row.
     return chosen.movedim(dim, 0).reshape(n_units, -1)
+
+
+def _inside(group: Group, evidence: Evidence) -> list[list[str]]:
+    """Return, for each unit that is a module, the names of the parameters inside."""
+    prefixes = [tuple(f"{path}.{entry}.".removeprefix(".") for path in group.containers) for entry in group.entries]
+    return [[name for name in evidence.weight if name.startswith(prefix)] if prefix else [] for prefix in prefixes]
+
+
+def _whole_scores(chosen: Criterion, evidence: Evidence, names: Sequence[str], seed: int) -> list[Tensor]:
+    """Judge each of some parameters as one unit."""
+    found = []
+    for name in names:
+        tensors: dict[Need, Tensor] = {
+            need: _tensor(evidence, need, name).reshape(1, -1) for need in chosen.needs if need != "noise"
+        }
+        found.append(_score(chosen, tensors, 1, seed, name).cpu()[0])
+    return found
 
 
 def _member_score(chosen: Criterion, evidence: Evidence, group: Group, member: Member, seed: int) -> Tensor:

@@ -195,7 +195,13 @@ def test_a_model_that_was_pruned_as_a_graph_is_refused_in_plain_words():
         diff(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), graph)
 
 
-GOOD = {"shapes": {"weight": [2, 3]}, "added": {}, "attributes": {"": {"out_features": 2}}, "kept_inputs": None}
+GOOD = {
+    "shapes": {"weight": [2, 3]},
+    "added": {},
+    "attributes": {"": {"out_features": 2}},
+    "kept_inputs": None,
+    "entries": {},
+}
 
 
 @pytest.mark.parametrize(
@@ -210,9 +216,10 @@ GOOD = {"shapes": {"weight": [2, 3]}, "added": {}, "attributes": {"": {"out_feat
         ({"attributes": {"": [1]}}, "must be a mapping"),
         ({"attributes": {"": {"out_features": {"a": 1}}}}, "must be a finite number"),
         ({"attributes": {"": {"out_features": float("inf")}}}, "must be a finite number"),
-        ({"kept_inputs": [3, 1]}, "rising feature numbers"),
-        ({"kept_inputs": [1, 1]}, "rising feature numbers"),
+        ({"kept_inputs": [3, 1]}, "kept_inputs must be rising numbers"),
+        ({"kept_inputs": [1, 1]}, "kept_inputs must be rising numbers"),
         ({"kept_inputs": []}, "at least one"),
+        ({"entries": {"0": [1, 0]}}, "entries of .0. must be rising numbers"),
         ({"kept_inputs": [-1]}, "not negative"),
         ({"more": 1}, "got .*'more'"),
     ],

@@ -56,7 +56,7 @@ def test_a_recipe_reads_back_from_its_own_resolved_form():
         ({**BASE, "strategy": {"keep_fraction": 0.5, "cutoff": 0.1}}, ["strategy", "not both"]),
         (
             {**BASE, "strategy": {"granularity": "chanel"}},
-            ["strategy.granularity", "'weight' or 'channel'", "got 'chanel'"],
+            ["strategy.granularity", "'weight', 'channel', 'head'", "got 'chanel'"],
         ),
         ({**BASE, "train": {"epochs": "many"}}, ["train.epochs", "integer", "got 'many'"]),
         ({**BASE, "seeds": [1, 1]}, ["seeds", "once"]),

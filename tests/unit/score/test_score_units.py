@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunus.core.errors import ModelError, RecipeError, UnknownNameError
-from prunus.score import Evidence, criteria, norm_scales, prunable_weights, score_channels, score_weights
+from prunus.score import Evidence, criteria, norm_scales, prunable_weights, score_groups, score_weights
 from prunus.score.units import unit_rows
 
 
@@ -25,6 +25,8 @@ class Group:
     name: str
     size: int
     members: tuple
+    containers: tuple = ()
+    entries: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def slices(model, evidence, kind, unit):
 def test_a_channel_s_saliency_is_the_formula_over_its_slices(conv, criterion, formula, reduce):
     model, graph = conv
     evidence = evidence_of(model)
-    (stratum,) = score_channels(graph, evidence, criterion, reduce=reduce)
+    (stratum,) = score_groups(graph.groups, evidence, criterion, reduce=reduce)
     combine = {"sum": sum, "mean": lambda s: sum(s) / len(s), "max": max}[reduce]
     expected = [
         combine(
@@ -107,15 +109,15 @@ def test_a_channel_s_saliency_is_the_formula_over_its_slices(conv, criterion, fo
 def test_bn_scale_reads_only_the_scales(conv):
     model, graph = conv
     evidence = evidence_of(model)
-    (stratum,) = score_channels(graph, evidence, "bn_scale", norm_scales=norm_scales(model))
+    (stratum,) = score_groups(graph.groups, evidence, "bn_scale", norm_scales=norm_scales(model))
     np.testing.assert_allclose(stratum.saliency, model[1].weight.detach().abs().numpy())
 
 
 def test_a_group_without_a_norm_is_judged_by_magnitude_and_that_is_said(conv):
     model, graph = conv
     evidence, notes = evidence_of(model), []
-    (fallback,) = score_channels(graph, evidence, "bn_scale", norm_scales=(), note=notes.append)
-    (magnitude,) = score_channels(graph, evidence, "magnitude_l2")
+    (fallback,) = score_groups(graph.groups, evidence, "bn_scale", norm_scales=(), note=notes.append)
+    (magnitude,) = score_groups(graph.groups, evidence, "magnitude_l2")
     np.testing.assert_array_equal(fallback.saliency, magnitude.saliency)
     assert notes == ["0: has no normalisation scale for bn_scale, so it is judged by magnitude_l2"]
 
@@ -168,7 +170,7 @@ def test_chance_is_the_same_for_the_same_seed_and_another_for_another_layer(conv
 
     def draw(seed):
         weights = score_weights(evidence, ["0.weight", "4.weight"], "random", seed=seed)
-        return [*weights, *score_channels(graph, evidence, "random", seed=seed)]
+        return [*weights, *score_groups(graph.groups, evidence, "random", seed=seed)]
 
     first, again, other = draw(0), draw(0), draw(1)
     for a, b, c in zip(first, again, other, strict=True):
@@ -176,23 +178,23 @@ def test_chance_is_the_same_for_the_same_seed_and_another_for_another_layer(conv
         assert (a.saliency != c.saliency).any()
     assert first[0].saliency[:10].tolist() != first[1].saliency[:10].tolist()
     twins = Graph((graph.groups[0], Group("twin", 4, graph.groups[0].members)))
-    one, two = score_channels(twins, evidence, "random")
+    one, two = score_groups(twins.groups, evidence, "random")
     assert (one.saliency != two.saliency).any()
 
 
 def test_what_can_not_be_judged_is_refused(conv):
     model, graph = conv
     evidence = evidence_of(model)
-    with pytest.raises(RecipeError, match="'bn_scale' judges channels, got granularity 'weight'"):
+    with pytest.raises(RecipeError, match="'bn_scale' doesn't judge weights: choose among"):
         score_weights(evidence, ["0.weight"], "bn_scale")
     with pytest.raises(UnknownNameError, match="did you mean 'taylor'"):
         score_weights(evidence, ["0.weight"], "tailor")
     with pytest.raises(RecipeError, match="reduce must be one of sum, mean, max: got 'median'"):
-        score_channels(graph, evidence, "taylor", reduce="median")
+        score_groups(graph.groups, evidence, "taylor", reduce="median")
     with pytest.raises(ModelError, match=r"no gradient was gathered for '0.weight'"):
         score_weights(Evidence(evidence.weight), ["0.weight"], "taylor")
     with pytest.raises(ModelError, match="'g' has no parameter"):
-        score_channels(Graph((Group("g", 2, ()),)), evidence, "taylor")
+        score_groups((Group("g", 2, ()),), evidence, "taylor")
 
 
 def test_every_criterion_says_what_it_is():

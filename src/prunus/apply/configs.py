@@ -1,0 +1,157 @@
+"""Which settings build a model of the pruned sizes?
+
+A class that is built from a config alone can be built anew from a changed one, on the meta device at no cost. So each setting is
+known by its effect: change it, build, and see whether the shapes come closer to those of the pruned model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from prunus.graph.observe import Attribute, is_config
+
+__all__ = ["fit_config"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
+    """Let ``smaller.config`` say what builds a model of its shapes, in place; return whether there is such a config.
+
+    Where there is none (its layers differ, say) the config stays as it is.
+    """
+    config = vars(smaller).get("config")
+    if not is_config(config) or not hasattr(type(smaller), "from_pretrained"):
+        return False
+    old, wanted = _shapes(dense), _shapes(smaller)
+    for start in (config, vars(dense)["config"]):
+        best: Any = copy.deepcopy(start)
+        distance = _distance(type(smaller), best, wanted)
+        while distance and (found := _step(type(smaller), best, distance, old, wanted)) is not None:
+            best, distance = found
+        if not distance:
+            _take_over(config, best)
+            return True
+    return False
+
+
+def _step(kind: type, config: Any, distance: float, old: Shapes, wanted: Shapes) -> tuple[Any, float] | None:
+    """Return the first changed config that builds something nearer."""
+    ratios = _ratios(old, wanted)
+    for trial in _changes(config, ratios):
+        nearer = _distance(kind, trial, wanted)
+        if nearer < distance:
+            return trial, nearer
+    return None
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.named_parameters()}
+
+
+def _distance(kind: type, config: Any, wanted: Shapes) -> float:
+    """Return how many dimensions differ in a model that ``config`` builds; infinity where it builds none."""
+    try:
+        with torch.device("meta"):
+            got = _shapes(kind(copy.deepcopy(config)))
+    except Exception:
+        return float("inf")
+    both = got.keys() & wanted.keys()
+    apart = len(got.keys() ^ wanted.keys())
+    return 8 * apart + sum(
+        sum(a != b for a, b in zip(got[name], wanted[name], strict=False)) + abs(len(got[name]) - len(wanted[name]))
+        for name in both
+    )
+
+
+def _ratios(old: Shapes, wanted: Shapes) -> list[tuple[int, int]]:
+    """Return the changes of size, most frequent first, and those of the lengths of numbered lists."""
+    counts: dict[tuple[int, int], int] = {}
+    for name, shape in wanted.items():
+        for a, b in zip(old.get(name, shape), shape, strict=False):
+            if a != b:
+                counts[a, b] = counts.get((a, b), 0) + 1
+    lengths: dict[tuple[int, int], int] = {}
+    before, after = _lengths(old), _lengths(wanted)
+    for path, n in before.items():
+        if after.get(path, n) != n:
+            lengths[n, after[path]] = 1
+    return [*lengths, *sorted(counts, key=lambda pair: -counts[pair])]
+
+
+def _lengths(shapes: Shapes) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in shapes:
+        parts = name.split(".")
+        for place, part in enumerate(parts):
+            if part.isdecimal():
+                path = ".".join(parts[:place])
+                found[path] = max(found.get(path, 0), int(part) + 1)
+    return found
+
+
+def _changes(config: Any, ratios: list[tuple[int, int]]) -> Iterator[Any]:
+    """Yield copies of ``config`` with one setting changed as the shapes changed."""
+    for size, left in ratios:
+        for path, value in _numbers(config):
+            if value > 1 and size % value == 0 and left % (size // value) == 0 and left // (size // value) != value:
+                yield _changed(config, path, left // (size // value))
+        for owner, name, held in _lists(config):
+            if len(held) == size:
+                trial = copy.deepcopy(config)
+                setattr(_at(trial, owner), name, type(held)(held[:left]))
+                for path, value in _numbers(trial):
+                    if value == size:
+                        yield _changed(trial, path, left)
+
+
+Path = tuple[tuple[str, ...], str, int | None]
+
+
+def _numbers(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[Path, int]]:
+    for name, value in vars(config).items():
+        if name.startswith("__"):
+            continue
+        if type(value) is int:
+            yield (owner, name, None), value
+        elif type(value) in (list, tuple):
+            for place, part in enumerate(value):
+                if type(part) is int:
+                    yield (owner, name, place), part
+        elif is_config(value):
+            yield from _numbers(value, (*owner, name))
+
+
+def _lists(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    for name, value in vars(config).items():
+        if type(value) in (list, tuple) and not name.startswith("__"):
+            yield owner, name, value
+        elif is_config(value):
+            yield from _lists(value, (*owner, name))
+
+
+def _at(config: Any, owner: tuple[str, ...]) -> Any:
+    for name in owner:
+        config = vars(config)[name]
+    return config
+
+
+def _changed(config: Any, path: Path, value: int) -> Any:
+    trial = copy.deepcopy(config)
+    owner, name, place = path
+    Attribute(_at(trial, owner), name, place).set(value)
+    return trial
+
+
+def _take_over(config: Any, found: Any) -> None:
+    """Give ``config`` the plain settings of ``found``; modules that share it see them."""
+    for name, value in vars(found).items():
+        if is_config(value):
+            _take_over(vars(config)[name], value)
+        elif type(value) in (int, list, tuple):
+            vars(config)[name] = value

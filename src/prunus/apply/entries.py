@@ -1,0 +1,223 @@
+"""How do whole modules leave: residual blocks of a stack, experts of a mixture?
+
+Their entries are deleted from the containers that hold them, tensors with a slice for each are sliced, and numbers that count or
+number the entries follow. The result is compared with the whole model in which those modules were made to do nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from prunus.apply.configs import fit_config
+from prunus.apply.slices import slice_tensors
+from prunus.core.errors import ModelError
+from prunus.core.runtime import seeded
+from prunus.graph import Group
+from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened
+from prunus.graph.trace import plain
+
+__all__ = ["drop_entries", "keep_entries", "stacks_that_follow"]
+
+
+def drop_entries(
+    model: nn.Module, inputs: tuple[Any, ...], group: Group, keep: Tensor, kwargs: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """Return a copy of ``model`` without the blocks or experts that ``keep`` drops; ``model`` isn't changed.
+
+    Args:
+        inputs: what the result is compared on.
+        group: one of the ``stacks`` of ``analyze``.
+        keep: which units stay, ``(units,)`` bool.
+
+    Raises:
+        ModelError: fewer would stay than one input takes, or the class can't run without them as it should.
+    """
+    if int(keep.sum()) < group.min_units:
+        raise ModelError(f"{group.name}: at least {group.min_units} of {group.size} must stay: got {int(keep.sum())}")
+    counts, problem = _way(_lively(model), inputs, group, keep, kwargs or {})
+    if problem:
+        raise ModelError(
+            f"{group.name}: the model can't lose these without a change of its code ({problem}); leave them whole"
+        )
+    smaller = _without(model, group, keep, counts=counts)
+    fit_config(model, smaller)
+    return smaller
+
+
+def stacks_that_follow(
+    model: nn.Module, inputs: tuple[Any, ...], stacks: Sequence[Group], kwargs: Mapping[str, Any] | None = None
+) -> tuple[Group, ...]:
+    """Return the stacks with those units alone that the class can lose, each tried; a stack of none is gone."""
+    if not stacks or any(value.is_meta for value in canonical_states(model).values()):
+        return tuple(stacks)
+    whole = _lively(model)
+
+    def can_lose(group: Group, units: Sequence[int]) -> bool:
+        keep = torch.ones(group.size, dtype=torch.bool)
+        keep[list(units)] = False
+        return not _way(whole, inputs, group, keep, kwargs or {})[1]
+
+    found = []
+    for group in stacks:
+        middle = max(group.size // 2, group.min_units)
+        halves = (range(middle), range(middle, group.size)) if group.kind == "block" else (range(middle, group.size),)
+        if all(can_lose(group, half) for half in halves if half):
+            found.append(group)
+        elif group.kind == "block":
+            units = [unit for unit in range(group.size) if can_lose(group, [unit])]
+            if units:
+                entries = tuple(group.entries[unit] for unit in units)
+                found.append(replace(group, size=len(units), entries=entries, min_units=0))
+    return tuple(found)
+
+
+def _lively(model: nn.Module) -> nn.Module:
+    """Return a copy for evaluation in which no constant weights hide anything."""
+    whole = duplicate(model).eval()
+    values = enlivened(model)
+    with torch.no_grad():
+        for name, tensor in canonical_states(whole).items():
+            tensor.copy_(values[name])
+    return whole
+
+
+def _way(
+    whole: nn.Module, inputs: tuple[Any, ...], group: Group, keep: Tensor, kwargs: Mapping[str, Any]
+) -> tuple[bool, str]:
+    """Return whether numbers that count the units must follow, and why nothing works (empty where it does)."""
+    problem = ""
+    for counts in (True, False) if group.kind == "expert" else (False,):
+        problem = _differs(whole, group, keep, inputs, kwargs, counts=counts)
+        if not problem:
+            return counts, ""
+    return False, problem
+
+
+def _without(model: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> nn.Module:
+    smaller = duplicate(model)
+    along = {}
+    for member in group.members:
+        mask = torch.ones(member.index.numel(), dtype=torch.bool)
+        mask[member.index[~keep.cpu()].reshape(-1)] = False
+        along[member.tensor, member.dim] = mask
+    slice_tensors(smaller, along)
+    dropped = {group.entries[unit] for unit in torch.nonzero(~keep).flatten().tolist()}
+    for path in group.containers:
+        keep_entries(smaller, path, [i for i in range(len(smaller.get_submodule(path)._modules)) if i not in dropped])
+    if counts:
+        _count(smaller, group.name.rpartition(" ")[0], group.size, int(keep.sum()))
+    return smaller
+
+
+def keep_entries(model: nn.Module, path: str, kept: Sequence[int]) -> None:
+    """Delete all other entries of the container at ``path``, in place; it notes which are left under ``kept_entries``.
+
+    A number that is ``i`` in every entry ``i``, whatever it is called, is the place of the entry: it follows.
+    """
+    container: Any = model.get_submodule(path)
+    known = vars(container).get("kept_entries", range(len(container)))
+    container.kept_entries = tuple(known[place] for place in kept)
+    entries = list(container._modules.values())
+    places = list(_places(entries))
+    container._modules.clear()
+    for new, old in enumerate(kept):
+        entry = container._modules[str(new)] = entries[old]
+        for inner, name in places:
+            assert entry is not None
+            setattr(entry.get_submodule(inner), name, new)
+
+
+def _places(entries: Sequence[nn.Module | None]) -> Iterator[tuple[str, str]]:
+    """Yield the submodule and the name of every attribute that holds the place of its entry in all of them."""
+    if len(entries) < 2 or entries[0] is None:
+        return
+    for inner, module in entries[0].named_modules():
+        for name, value in vars(module).items():
+            if type(value) is int and value == 0 and all(_number(e, inner, name) == i for i, e in enumerate(entries)):
+                yield inner, name
+
+
+def _number(entry: nn.Module | None, inner: str, name: str) -> object:
+    try:
+        return None if entry is None else vars(entry.get_submodule(inner)).get(name)
+    except AttributeError:
+        return None
+
+
+def _count(model: nn.Module, path: str, old: int, new: int) -> None:
+    """Let the numbers of a mixture of experts that are as many as its experts follow."""
+    for name, module in model.named_modules():
+        if path == "model" or name == path or name.startswith(f"{path}."):
+            for attribute, value in list(vars(module).items()):
+                if type(value) is int and value == old:
+                    setattr(module, attribute, new)
+
+
+@torch.no_grad()
+def _differs(
+    whole: nn.Module, group: Group, keep: Tensor, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], *, counts: bool
+) -> str:
+    """Return why the cut model isn't the whole one with the dropped units made to do nothing; empty where it is."""
+    if any(value.is_meta for value in canonical_states(whole).values()):
+        return ""
+    silent = _silent_blocks(whole, group, keep) if group.kind == "block" else _SilentExperts(whole, group, keep)
+    with silent:
+        expected = _outputs(whole, inputs, kwargs)
+    try:
+        got = _outputs(_without(whole, group, keep, counts=counts), inputs, kwargs)
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+    for one, other in zip(expected, got, strict=False):
+        if one.shape != other.shape or not one.is_floating_point():
+            continue  # one value for each expert or layer (router logits, caches): there are fewer now
+        scale = float(one.abs().max()) if one.numel() else 0.0
+        if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * max(scale, 1e-6), equal_nan=True):
+            return "its output differs from the whole model with these made to do nothing"
+    return ""
+
+
+def _outputs(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    with as_it_was(model), seeded(0, "entries"):
+        out = model(*inputs, **kwargs)
+    return [leaf for leaf in pytree.tree_leaves(plain(out)) if isinstance(leaf, Tensor)]
+
+
+@contextmanager
+def _silent_blocks(model: nn.Module, group: Group, keep: Tensor) -> Iterator[None]:
+    """Let the dropped blocks give back what they took."""
+
+    def hook(module: nn.Module, arguments: Any, named: Any, output: Any) -> Any:
+        given = next(leaf for leaf in pytree.tree_leaves((arguments, named)) if isinstance(leaf, Tensor))
+        leaves, spec = pytree.tree_flatten(output)
+        leaves[next(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))] = given
+        return pytree.tree_unflatten(leaves, spec)
+
+    with ExitStack() as hooks:
+        for unit in torch.nonzero(~keep).flatten().tolist():
+            block = model.get_submodule(f"{group.containers[0]}.{group.entries[unit]}".removeprefix("."))
+            hooks.callback(block.register_forward_hook(hook, with_kwargs=True).remove)
+        yield
+
+
+class _SilentExperts(TorchFunctionMode):
+    """Let the router give the dropped experts the lowest of scores."""
+
+    def __init__(self, model: nn.Module, group: Group, keep: Tensor) -> None:
+        super().__init__()
+        states = canonical_states(model)
+        self.routers = [states[m.tensor] for m in group.members if states[m.tensor].dim() == 2]
+        self.dropped = ~keep
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") == "linear" and any(args[1] is router for router in self.routers):
+            return out.masked_fill(self.dropped.to(out.device), -torch.inf)
+        return out

@@ -1,0 +1,47 @@
+"""How do tensors lose positions, with everything that holds them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from prunus.apply.mend import mend_module, rebuild_flat
+from prunus.graph.states import canonical_states
+
+__all__ = ["slice_tensors"]
+
+
+def slice_tensors(model: nn.Module, along: Mapping[tuple[str, int], Tensor]) -> None:
+    """Slice tensors in place of the old ones, wherever they are tied, and let the attributes of torch's layers follow.
+
+    Args:
+        along: for each tensor (by canonical name) and dimension that loses something, which positions stay (bool).
+    """
+    states = canonical_states(model)
+    masks: dict[int, dict[int, Tensor]] = {}
+    for (name, dim), mask in along.items():
+        masks.setdefault(id(states[name]), {})[dim] = mask
+    sliced: dict[int, Tensor] = {}
+    for module in list(model.modules()):
+        kept: dict[str, Tensor] = {}
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is None or id(tensor) not in masks:
+                continue
+            if id(tensor) not in sliced:
+                sliced[id(tensor)] = _cut(tensor, masks[id(tensor)])
+            if 0 in masks[id(tensor)]:
+                kept[name] = masks[id(tensor)][0]
+            setattr(module, name, sliced[id(tensor)])
+        rebuild_flat(module)
+        mend_module(module, kept)
+
+
+@torch.no_grad()
+def _cut(tensor: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
+    value = tensor.detach()
+    for dim, mask in masks.items():
+        value = value.index_select(dim, torch.nonzero(mask).flatten().to(tensor.device))
+    value = value.contiguous()
+    return nn.Parameter(value, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else value
