@@ -6,7 +6,7 @@ of half of everything shows that, and leaving one of the entangled groups whole 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,12 @@ __all__ = ["follow_class"]
 
 
 def follow_class(
-    model: nn.Module, inputs: tuple[Any, ...], graph: AxisGraph, kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    graph: AxisGraph,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    kinds: Container[str] | None = None,
 ) -> AxisGraph:
     """Return ``graph`` with those groups frozen that keep the model's class from running after a cut.
 
@@ -31,11 +36,16 @@ def follow_class(
 
     Args:
         inputs: what the trial is run on, as for ``analyze``; ``graph`` comes from there.
+        kinds: only groups of these kinds are going to be cut (default: all).
     """
     graph = replace(graph, stacks=stacks_that_follow(model, inputs, graph.stacks, kwargs))
     if graph.solution is None or not graph.groups:
         return graph
-    trial = {group.name: torch.arange(group.size) < max(1, group.size // 2) for group in graph.groups}
+    trial = {
+        group.name: torch.arange(group.size) < max(1, group.size // 2)
+        for group in graph.groups
+        if kinds is None or group.kind in kinds
+    }
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
     first = ""
     for attempt in _attempts(graph, trial):
@@ -72,5 +82,6 @@ def _attempts(graph: AxisGraph, trial: Mapping[str, Tensor]) -> Iterator[Mapping
         here = {name_of[leaf] for atom in axes for leaf in leaves(atom) if leaf in name_of}
         widths |= here if here & (outer | inner) else set()
     for spared in (inner, outer, inner | outer, widths):
-        if spared:
-            yield {name: mask for name, mask in trial.items() if name not in spared}
+        left = {name: mask for name, mask in trial.items() if name not in spared}
+        if spared and left:
+            yield left

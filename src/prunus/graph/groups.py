@@ -6,7 +6,7 @@ One group per unfrozen leaf axis that reaches a parameter. What is frozen is lis
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,16 +138,19 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
     kinds = kinds_of(solver, {leaf: members for leaf, members in found.items() if not leaf.reason})
     groups, frozen = [], []
     leaf_of: dict[str, Atom] = {}
-    for leaf, members in found.items():
-        if not any(member.is_parameter for member in members) or leaf.size == 1:
-            continue
+    reached = {
+        leaf: tuple(members)
+        for leaf, members in found.items()
+        if leaf.size > 1 and any(member.is_parameter for member in members)
+    }
+    # What can be pruned has the plain names.
+    for leaf, members in sorted(reached.items(), key=lambda item: bool(item[0].reason)):
+        name = (inputs_of.get(leaf) if leaf.reason else None) or names.of(members)
         if leaf.reason:
-            name = inputs_of.get(leaf) or names.of(members)
-            frozen.append(Frozen(name, leaf.size, tuple(members), leaf.reason))
+            frozen.append(Frozen(name, leaf.size, members, leaf.reason))
         else:
-            name = names.of(members)
             leaf_of[name] = leaf
-            groups.append(Group(name, leaf.size, tuple(members), kinds[leaf]))
+            groups.append(Group(name, leaf.size, members, kinds[leaf]))
     notes = (
         *traced.notes,
         *(f"no rule for the operation {name}: its axes are frozen" for name in sorted(solver.unknown)),
@@ -195,7 +198,7 @@ class _Names:
     def __init__(self) -> None:
         self.taken: dict[str, int] = {}
 
-    def of(self, members: list[Member]) -> str:
+    def of(self, members: Sequence[Member]) -> str:
         made = [m for m in members if m.is_parameter and m.dim == 0] or [m for m in members if m.is_parameter]
         name = made[0].tensor.rpartition(".")[0] or made[0].tensor
         n = self.taken[name] = self.taken.get(name, 0) + 1

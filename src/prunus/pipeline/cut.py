@@ -78,7 +78,7 @@ class Round:
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
-        graph = prunable_graph(model, inputs, strategy.exclude, seed=self.seed)
+        graph = prunable_graph(model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity)
         groups = groups_of(graph, self.granularity)
         if candidate.alive:  # a group that was cut down to one unit is none any more
             groups = tuple(group for group in groups if group.name in candidate.alive)
@@ -172,9 +172,20 @@ class Round:
         return rule.keep_fraction if rule is not None and rule.keep_fraction is not None else self.strategy.amount
 
 
-def prunable_graph(model: nn.Module, inputs: tuple[Tensor, ...], exclude: Sequence[str], *, seed: int) -> AxisGraph:
-    """Return the certified groups of ``model`` that its class can follow, without those that a name pattern excludes."""
-    graph = follow_class(model, inputs, certify(model, inputs, analyze(model, inputs), seed=seed))
+def prunable_graph(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    exclude: Sequence[str],
+    *,
+    seed: int,
+    granularity: Granularity = "channel",
+) -> AxisGraph:
+    """Return the certified groups of ``model`` without those that a name pattern excludes.
+
+    Of the groups that ``granularity`` will cut, those that the class can't follow are left whole where that helps.
+    """
+    kinds = None if granularity == "channel" else {granularity}
+    graph = follow_class(model, inputs, certify(model, inputs, analyze(model, inputs), seed=seed), kinds=kinds)
     patterns = wide(exclude)
 
     def allowed(groups: Sequence[Group]) -> tuple[Group, ...]:

@@ -12,7 +12,7 @@ from prunus.core.recipe import Recovery, Strategy, Train
 from prunus.core.types import Step
 from prunus.data import Examples
 from prunus.graph import Group
-from prunus.pipeline.cut import Round, groups_of, prunable_graph, wide
+from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.recover import History, Loss, default_loss, distillation_loss, sparsity_step, train
 from prunus.score import criteria, prunable_weights
@@ -59,6 +59,7 @@ def prune_model(
     """
     strategy = job.recipe.strategy
     assert strategy is not None
+    check_patterns(dense, strategy)
     candidate, histories = start.having(model=copy.deepcopy(start.model), uncut=start.model), {}
     if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
         histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
@@ -125,7 +126,9 @@ def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, example
     """Train with a penalty that drives what isn't needed to zero."""
     groups: tuple[Group, ...] = ()
     if strategy.granularity[0] != "weight":
-        graph = prunable_graph(model, job.trace_inputs, strategy.exclude, seed=seed)
+        graph = prunable_graph(
+            model, job.trace_inputs, strategy.exclude, seed=seed, granularity=strategy.granularity[0]
+        )
         groups = tuple(group for group in groups_of(graph, strategy.granularity[0]) if not group.containers)
     names = prunable_weights(model, wide(strategy.exclude))
     kind = criteria[strategy.criterion].regularizer

@@ -1,0 +1,106 @@
+"""Operations that drop, order, count, look up and write."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from graph_cases import Net, between, holds, rows
+from prunus.graph import analyze
+
+SYMMETRIC = {
+    "mean": lambda x: x - x.mean(-1, keepdim=True),
+    "largest": lambda x: x - x.amax(-1, keepdim=True),
+    "largest of a dimension": lambda x: x - x.max(-1, keepdim=True).values,
+    "smallest of all": lambda x: x - x.min(),
+    "median": lambda x: x - x.median(-1, keepdim=True).values,
+    "variance and mean": lambda x: x * torch.var_mean(x, -1)[0][:, None],
+    "norm": lambda x: x / x.norm(dim=-1, keepdim=True),
+    "product": lambda x: x * x.prod(-1, keepdim=True),
+    "how many": lambda x: x * (x > 0).sum(-1, keepdim=True),
+    "any": lambda x: x * (x > 0).any(-1, keepdim=True),
+    "range": lambda x: x - torch.aminmax(x, dim=-1, keepdim=True)[0],
+    "histogram": lambda x: x + torch.histc(x).sum(),
+    "running sum over the batch": lambda x: x.cumsum(0),
+    "rows looked up": lambda x: x.index_select(0, torch.tensor([1, 0])),
+    "rows by index": lambda x: x[torch.tensor([1, 0])],
+    "rows written": lambda x: x.new_zeros(3, 8).index_put((torch.tensor([0, 2]),), x)[::2],
+    "rows added": lambda x: x.new_zeros(3, 8).index_add(0, torch.tensor([0, 1]), x)[:2],
+    "Fourier over the batch": lambda x: torch.fft.fft(x, dim=0).real,
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_what_does_not_depend_on_the_order_keeps_its_axis(name):
+    holds(between(SYMMETRIC[name]), rows(), {"a": 8}, masks=False)
+
+
+ORDERED = {
+    "running sum": lambda x: x.cumsum(-1),
+    "sorted": lambda x: x.sort(-1).values,
+    "best four": lambda x: torch.cat([x.topk(4, -1).values] * 2, -1),
+    "where the largest is": lambda x: x * x.argmax(-1, keepdim=True),
+    "the largest and where it is": lambda x: x * x.max(-1, keepdim=True).indices,
+    "one-hot": lambda x: x * functional.one_hot(x.argmax(-1), 8),
+    "columns looked up": lambda x: x[:, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])],
+    "gathered": lambda x: x.gather(1, torch.zeros(2, 8, dtype=torch.long)),
+    "scattered": lambda x: torch.zeros_like(x).scatter(1, torch.arange(8).expand(2, 8), x),
+    "Fourier": lambda x: torch.fft.fft(x).real,
+    "cross product": lambda x: torch.linalg.cross(x[:, :3], x[:, 3:6]).repeat(1, 3)[:, :8],
+    "neighbours": lambda x: functional.local_response_norm(x[:, :, None], 3)[:, :, 0],
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_what_depends_on_the_order_freezes_its_axis_and_says_why(name):
+    net = between(ORDERED[name])
+    graph = (
+        holds(net, rows(), {"a": 2} if name == "cross product" else {}, masks=False)
+        if name != "cross product"
+        else None
+    )
+    if graph is not None:
+        (reason,) = {frozen.reason for frozen in graph.frozen if frozen.name == "a"}
+        assert "(" in reason  # the operation is named
+
+
+def test_an_embedding_loses_columns_and_keeps_rows():
+    net = Net(lambda net, x: net.b(net.a(x)), a=nn.Embedding(10, 6), b=nn.Linear(6, 2))
+    graph = holds(net, torch.randint(0, 10, (2, 4)), {"a": 6})
+    assert any("rows are looked up" in frozen.reason for frozen in graph.frozen)
+
+
+def test_a_bag_of_embeddings_loses_columns():
+    net = Net(lambda net, x: net.b(net.a(x)), a=nn.EmbeddingBag(10, 6), b=nn.Linear(6, 2))
+    holds(net, torch.randint(0, 10, (2, 4)), {"a": 6})
+
+
+def test_an_embedding_that_is_also_the_head_loses_columns_once():
+    net = Net(lambda net, x: net.b(net.a(x)) @ net.a.weight.T, a=nn.Embedding(10, 6), b=nn.Linear(6, 6))
+    (group,) = holds(net, torch.randint(0, 10, (2, 4)), {"a": 6}).groups if False else holds_all(net).groups
+    assert {(m.tensor, m.dim) for m in group.members} >= {("a.weight", 1), ("b.weight", 0), ("b.weight", 1)}
+
+
+def holds_all(net):
+    x = torch.randint(0, 10, (2, 4))
+    return holds(net, x, {group.name: group.size for group in analyze(net, (x,)).groups})
+
+
+def test_a_mask_in_an_index_stands_for_all_of_its_dimensions():
+    net = between(lambda x: x * x[x > 0].mean())
+    graph = holds(net, rows(), {}, knows=False)
+    assert any("looked up by number" in frozen.reason for frozen in graph.frozen)
+
+
+def test_a_call_that_its_rule_cannot_read_costs_axes_and_never_the_analysis(monkeypatch):
+    from prunus.graph import solve
+
+    def broken(call):
+        raise KeyError("gone")
+
+    monkeypatch.setitem(solve.RULES, "softmax", broken)
+    monkeypatch.setitem(solve.RULES, "_softmax", broken)
+    graph = holds(between(lambda x: x.softmax(-1)), rows(), {}, knows=False)
+    assert "can't read one of its calls" in graph.notes[0]
