@@ -292,7 +292,10 @@ def _put(model: nn.Module, names: Sequence[str], tensor: Tensor, old: Tensor) ->
     new = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
     for name in names:
         path, _, key = name.rpartition(".")
-        setattr(model.get_submodule(path), key, new)
+        module = model.get_submodule(path)
+        setattr(module, key, new)
+        if tensor.shape != old.shape:  # a sliced buffer is saved with the weights, whatever it was before
+            module._non_persistent_buffers_set.discard(key)
 
 
 def _added(dense: nn.Module, pruned: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -340,6 +343,8 @@ def _changed_shapes(dense: nn.Module, pruned: nn.Module, added: Container[str]) 
     changed = {}
     for names, tensor in after.values():
         was = old[names[0]]
+        if all(_is_made_by_forward(pruned, name) for name in names) and tensor.numel() > was.numel():
+            continue  # a cache that the pruned model's first run filled
         if (
             tensor.dtype != was.dtype
             or tensor.ndim != was.ndim
@@ -352,6 +357,11 @@ def _changed_shapes(dense: nn.Module, pruned: nn.Module, added: Container[str]) 
         if tensor.shape != was.shape:
             changed[names[0]] = tuple(tensor.shape)
     return changed
+
+
+def _is_made_by_forward(model: nn.Module, name: str) -> bool:
+    path, _, key = name.rpartition(".")
+    return key in model.get_submodule(path)._non_persistent_buffers_set
 
 
 def _listed(value: Plain) -> Plain:

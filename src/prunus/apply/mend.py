@@ -49,6 +49,9 @@ def mend_module(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
         module.input_size = module.weight_ih.shape[1]
     elif isinstance(module, nn.MultiheadAttention):
         _mend_attention(module)
+    elif isinstance(module, nn.Transformer):
+        width = next((part.embed_dim for part in module.modules() if isinstance(part, nn.MultiheadAttention)), None)
+        module.d_model = width or module.d_model
 
 
 def _follow(module: nn.Module, attribute: str) -> None:

@@ -24,7 +24,7 @@ def slice_tensors(model: nn.Module, along: Mapping[tuple[str, int], Tensor]) -> 
     for (name, dim), mask in along.items():
         masks.setdefault(id(states[name]), {})[dim] = mask
     sliced: dict[int, Tensor] = {}
-    for module in list(model.modules()):
+    for module in reversed(list(model.modules())):  # parts before the whole that counts them
         kept: dict[str, Tensor] = {}
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is None or id(tensor) not in masks:
@@ -34,6 +34,8 @@ def slice_tensors(model: nn.Module, along: Mapping[tuple[str, int], Tensor]) -> 
             if 0 in masks[id(tensor)]:
                 kept[name] = masks[id(tensor)][0]
             setattr(module, name, sliced[id(tensor)])
+            # The constructor can't make it any more: from now on it is saved with the weights.
+            module._non_persistent_buffers_set.discard(name)
         rebuild_flat(module)
         mend_module(module, kept)
 

@@ -256,3 +256,32 @@ def test_what_isn_t_edits_is_refused(value):
 def test_edits_that_don_t_fit_the_model_are_refused(edits, words):
     with pytest.raises(BundleError, match=words):
         rebuild(nn.Linear(4, 3), edits)
+
+
+class Turned(nn.Module):
+    """It has constants that its constructor makes and its weights don't hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 8), nn.Linear(8, 2)
+        self.register_buffer("angle", torch.arange(8.0), persistent=False)
+        self.register_buffer("cache", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        if self.cache.numel() != 5:
+            self.cache = torch.ones(5)
+        return self.b(self.a(x) * self.angle.cos()) * self.cache[0]
+
+
+def test_a_constant_that_was_cut_is_saved_with_the_weights():
+    from prunus.apply import shrink
+    from prunus.graph import analyze
+
+    model, x = Turned(), torch.randn(2, 3)
+    graph = analyze(model, (x,))
+    small = shrink(model, (x,), graph, {"a": torch.arange(8) % 3 == 0}).model
+    small(x)
+    again = rebuild(Turned(), diff(Turned(), small))
+    again.load_state_dict(small.state_dict())
+    assert again.angle.tolist() == [0.0, 3.0, 6.0]
+    assert torch.equal(again(x), small(x))
