@@ -12,24 +12,10 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from prunus.graph import Solution
-from prunus.graph.axes import Atom, factors, find
+from prunus.graph.axes import Atom, factors, find, left_of
 from prunus.graph.observe import Attribute, Expression, SizeUse
 
-__all__ = ["left_of", "mend_sizes"]
-
-
-def left_of(atom: Atom, sizes: Mapping[Atom, int]) -> int:
-    """Return how many positions of an axis are left when leaf ``a`` keeps ``sizes[a]``."""
-    root = find(atom)
-    if root.kind == "leaf":
-        return sizes.get(root, root.size)
-    parts = [left_of(part, sizes) for part in root.parts]
-    if root.kind == "sum":
-        return sum(parts)
-    total = 1
-    for part in parts:
-        total *= part
-    return total
+__all__ = ["mend_sizes"]
 
 
 def mend_sizes(model: nn.Module, smaller: nn.Module, solution: Solution, kept: Mapping[str, int]) -> None:

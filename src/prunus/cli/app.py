@@ -85,6 +85,33 @@ def run(
 
 
 @app.command()
+def graph(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a YAML recipe, a built-in, or module:function")],
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SHAPE", help="2x3x32x32, or ids:2x16 for token numbers; one for each input"),
+    ] = None,
+    override: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what hangs together in a model: which units can go, what each carries, what is frozen and why."""
+    from prunus.pipeline.graph_view import graph_of_model, graph_of_recipe
+
+    if model.endswith((".yaml", ".yml")):
+        view = graph_of_recipe(_load(Path(model), override))
+    elif given:
+        view = graph_of_model(model, given)
+    else:
+        raise typer.BadParameter(f"{model} is no recipe: say what it takes, like --input 2x3x32x32")
+    if as_json:
+        typer.echo(json.dumps(view))
+        return
+    from prunus.report.text import print_graph
+
+    print_graph(view, Console())
+
+
+@app.command()
 def plan(
     recipe: RecipePath,
     override: Overrides = None,

@@ -9,7 +9,7 @@ Convention: products are ordered from the slowest to the fastest index, as in a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
 import torch
@@ -22,6 +22,7 @@ __all__ = [
     "fresh",
     "leaves",
     "leaves_of_product",
+    "left_of",
     "positions",
     "product",
     "split_product",
@@ -342,6 +343,20 @@ def _align_sum_with_product(total: Atom, prod: Atom) -> bool:
     if halves is None:
         return False
     return _align_products([halves[0], *factors(halves[1])], factors(prod))
+
+
+def left_of(atom: Atom, sizes: Mapping[Atom, int]) -> int:
+    """Return how many positions of an axis are left when leaf ``a`` keeps ``sizes[a]``."""
+    root = find(atom)
+    if root.kind == "leaf":
+        return sizes.get(root, root.size)
+    parts = [left_of(part, sizes) for part in root.parts]
+    if root.kind == "sum":
+        return sum(parts)
+    total = 1
+    for part in parts:
+        total *= part
+    return total
 
 
 def positions(atom: Atom) -> dict[Atom, Tensor]:

@@ -194,3 +194,26 @@ def print_criteria(rows: Sequence[Mapping[str, str]], console: Console) -> None:
     for row in rows:
         _add(table, row["name"], row["section"], row["judges"], row["summary"], row["reference"])
     _show(table, console)
+
+
+def print_graph(view: Mapping[str, Any], console: Console) -> None:
+    """Print the groups of a model, where they lie, and what can't be pruned."""
+    rows = (*view["groups"], *view["stacks"])
+    table = _table("", "group", "kind", "units", "parameters each", "MACs each", left=2)
+    for row in rows:
+        macs = amount(round(row["macs_per_unit"])) if "macs_per_unit" in row else ""
+        _add(table, row["name"], row["kind"], amount(row["units"]), amount(row["parameters_per_unit"]), macs)
+    _show(table, console)
+    console.print("\nwhere they lie", style="bold")
+    for row in rows:
+        console.print(f"  {row['name']}: {_some(row['members'])}", highlight=False)
+    if view["frozen"]:
+        console.print("\nnot pruned", style="bold")
+        for item in view["frozen"]:
+            console.print(f"  {_some(item['axes'])}: {item['reason']}", highlight=False)
+    for note in view["notes"]:
+        console.print(f"note: {note}", highlight=False)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
