@@ -1,0 +1,440 @@
+"""What does torch-pruning make of the models of the zoo, each with the settings that its own examples document?
+
+Usage:
+    python benchmarks/zoo_peers.py run --suite torchvision --out build/peer.jsonl [--match resnet] [--seconds 75]
+    python benchmarks/zoo_peers.py table build/zoo.jsonl build/peer.jsonl
+    python benchmarks/zoo_peers.py one SUITE NAME
+
+Same models, inputs, steps and row format as ``zoo.py``; every model has a process and a time limit of its own. torch-pruning gets what
+its examples give it by hand: which layers to leave whole, heads, fused projections, an output transform, a pruner for Swin's patch
+merging, and the attributes that are set anew afterwards. Where it has no example for a model, the nearest one is carried over by the
+names of the attention's attributes; the column ``settings`` says which. Layers that make the model's outputs are always named to it.
+Unlike prunus, its examples narrow what a headless transformer returns, and that counts in its favour in ``lost``.
+Models that ``zoo.py`` analyses on the meta device have real weights here, because torch-pruning needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PRUNING_RATIO = 0.5
+
+
+@dataclass
+class Wiring:
+    """What a user hands to torch-pruning, and what they mend by hand after the cut."""
+
+    settings: str
+    options: dict[str, Any] = field(default_factory=dict)
+    ignored: list[Any] = field(default_factory=list)
+    mend: Callable[[Any], None] = lambda pruner: None
+
+
+def main() -> None:
+    """Parse and dispatch."""
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("--suite", choices=["torchvision", "timm", "transformers", "torch"], required=True)
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--match", default="")
+    run.add_argument("--seconds", type=float, default=75)
+    one = commands.add_parser("one")
+    one.add_argument("suite")
+    one.add_argument("name")
+    one.add_argument("--debug", action="store_true")
+    table = commands.add_parser("table")
+    table.add_argument("ours", type=Path)
+    table.add_argument("peer", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "one":
+        print("RESULT " + json.dumps(one_model(arguments.suite, arguments.name, arguments.debug)), flush=True)
+    elif arguments.command == "table":
+        print_table(_rows(arguments.ours), _rows(arguments.peer))
+    else:
+        run_suite(arguments)
+
+
+def run_suite(arguments: argparse.Namespace) -> None:
+    """Run every model that has no line yet, each in its own process."""
+    from zoo_models import names
+
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    done = set(_rows(arguments.out)) if arguments.out.exists() else set()
+    for name in names(arguments.suite):
+        if arguments.match not in name or (arguments.suite, name) in done:
+            continue
+        row = _in_process(arguments.suite, name, arguments.seconds)
+        with arguments.out.open("a") as out:
+            out.write(json.dumps(row) + "\n")
+        print(f"{name:45s} {row['status']:8s} {row.get('lost', 0):5.0%} {row.get('error', '')[:120]}", flush=True)
+
+
+def _in_process(suite: str, name: str, seconds: float) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", __file__, "one", suite, name]
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return {"suite": suite, "name": name, "status": "timeout", "error": f"more than {seconds:.0f} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        return {"suite": suite, "name": name, "status": "died", "error": f"exit {done.returncode}: {last[:200]}"}
+    return {**json.loads(lines[-1][7:]), "process_seconds": round(time.perf_counter() - start, 1)}
+
+
+def one_model(suite: str, name: str, debug: bool) -> dict[str, Any]:
+    """Return what became of one model; the stage that failed is named."""
+    row: dict[str, Any] = {"suite": suite, "name": name, "tool": "torch-pruning", "status": "ok", "stage": "build"}
+    try:
+        _steps(row)
+        row.pop("stage")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        row["status"] = "failed"
+        row["error"] = f"{row['stage']}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+    row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return row
+
+
+def _steps(row: dict[str, Any]) -> None:
+    os.environ["TIMM_FUSED_ATTN"] = "0"  # as its timm example does
+    warnings.simplefilter("ignore")
+    import torch
+    import torch_pruning
+    from zoo_models import load
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    case = load(row["suite"], row["name"])
+    if any(p.device.type == "meta" for p in case.model.parameters()):
+        case.model, case.inputs = case.build(), _real(case.inputs)
+    model = case.model.eval()
+    _drop_training_heads(row["name"], model)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    before = sum(p.numel() for p in model.parameters())
+    row["parameters"] = before
+    inputs, kwargs = case.inputs(1)  # its examples trace one example
+
+    row["stage"] = "forward of the dense model"
+    with torch.no_grad():
+        shapes = [leaf.shape for leaf in _leaves(model(*inputs, **kwargs))]
+
+    row["stage"] = "settings"
+    wiring = _wiring(row["suite"], model)
+    wiring.ignored += [*_named_heads(model), *_makes_outputs(model, inputs, kwargs)]
+    row["settings"] = wiring.settings
+
+    row["stage"] = "analyze"
+    start = time.perf_counter()
+    pruner = torch_pruning.pruner.MetaPruner(
+        model,
+        kwargs or inputs,
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2, group_reduction="mean"),
+        pruning_ratio=PRUNING_RATIO,
+        ignored_layers=wiring.ignored,
+        output_transform=_leaves,
+        **wiring.options,
+    )
+    row["analyze_seconds"] = round(time.perf_counter() - start, 2)
+
+    row["stage"] = "shrink"
+    start = time.perf_counter()
+    row["groups"] = 0
+    for group in pruner.step(interactive=True):
+        group.prune()
+        row["groups"] += 1
+    wiring.mend(pruner)
+    row["shrink_seconds"] = round(time.perf_counter() - start, 2)
+    row["lost"] = round(1 - sum(p.numel() for p in model.parameters()) / before, 4)
+    row["kind"] = "eager"
+
+    row["stage"] = "forward"
+    case.loss(model, 2)
+    with torch.no_grad():
+        row["same_output_shapes"] = shapes == [leaf.shape for leaf in _leaves(model(*inputs, **kwargs))]
+    row["stage"] = "train step"
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    case.loss(model, 2).backward()
+    optimizer.step()
+    model.eval()
+    row["stage"] = "another batch size"
+    case.loss(model, 3)
+
+
+def _real(inputs: Any) -> Any:
+    """Return inputs with values in place of those on the meta device."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    def make(n: int) -> Any:
+        return pytree.tree_map_only(
+            torch.Tensor,
+            lambda t: torch.randn(t.shape) if t.is_floating_point() else torch.ones(t.shape, dtype=t.dtype),
+            inputs(n),
+        )
+
+    return make
+
+
+def _drop_training_heads(name: str, model: Any) -> None:
+    """Its example builds GoogLeNet and Inception without the heads that only training runs."""
+    if name in ("googlenet", "inception_v3") and hasattr(model, "aux_logits"):
+        model.aux_logits = False
+        for head in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(model, head):
+                setattr(model, head, None)
+
+
+def _leaves(out: Any) -> list[Any]:
+    """Return the tensors that autograd can walk back from."""
+    from torch import Tensor
+    from torch.utils import _pytree as pytree
+
+    if hasattr(out, "to_tuple"):
+        out = out.to_tuple()
+    leaves = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [leaf for leaf in leaves if leaf.grad_fn is not None] or leaves
+
+
+def _named_heads(model: Any) -> Iterator[Any]:
+    """Yield the layers that its examples leave whole by name or by the number of classes."""
+    from torch import nn
+
+    detection = ("cls_logits", "bbox_pred", "bbox_reg", "bbox_ctrness")
+    for path, module in model.named_modules():
+        name = path.rpartition(".")[2]
+        if (
+            (isinstance(module, nn.Linear) and module.out_features == 1000)
+            or name in detection
+            or path in ("lm_head", "classifier", "pooler")
+            or (name == "fpn" and hasattr(model, "rpn_head"))
+        ):
+            yield module
+
+
+def _makes_outputs(model: Any, inputs: Any, kwargs: Any) -> list[Any]:
+    """Return the convolutions and linear layers whose results are the model's outputs: a user would name them."""
+    import torch
+    from torch import nn
+
+    made: dict[int, tuple[Any, Any]] = {}  # with the result, because an address is unique only while it lives
+
+    def note(module: Any, given: Any, out: Any) -> None:
+        if isinstance(out, torch.Tensor):
+            made[out.untyped_storage().data_ptr()] = module, out
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    with torch.no_grad():
+        out = model(*inputs, **kwargs)
+    for hook in hooks:
+        hook.remove()
+    pointers = [leaf.untyped_storage().data_ptr() for leaf in _leaves(out)]
+    return [made[pointer][0] for pointer in pointers if pointer in made]
+
+
+def _wiring(suite: str, model: Any) -> Wiring:
+    """Return the settings that an example documents for this model, or for the one that it resembles most."""
+    if suite == "transformers":
+        return _transformers(model)
+    if suite == "timm":
+        return _timm(model)
+    if suite == "torchvision" and hasattr(model, "hidden_dim") and hasattr(model, "conv_proj"):
+        return _torchvision_vit(model)
+    return Wiring("documented: torchvision_pruning" if suite == "torchvision" else "defaults (no example)")
+
+
+def _torchvision_vit(model: Any) -> Wiring:
+    def mend(pruner: Any) -> None:
+        model.hidden_dim = model.conv_proj.out_channels
+
+    options = {"round_to": model.encoder.layers[0].num_heads}
+    return Wiring("documented: torchvision_pruning, ViT", options, mend=mend)
+
+
+def _timm(model: Any) -> Wiring:
+    """Heads of the fused projection, as in its timm examples, which set num_heads, head_dim and the reshape's width afterwards."""
+    fused = {
+        module: getattr(module, name)
+        for module in model.modules()
+        for name in ("qkv", "qkv_proj")
+        if hasattr(module, "num_heads") and hasattr(module, name)
+    }
+    if not fused:
+        return Wiring("documented: prune_timm_models")
+
+    def mend(pruner: Any) -> None:
+        for attention, projection in fused.items():
+            attention.num_heads = pruner.num_heads[projection]
+            width = projection.weight.shape[0] // 3
+            _set(attention, head_dim=width // attention.num_heads, attn_dim=width)
+
+    num_heads = {projection: attention.num_heads for attention, projection in fused.items()}
+    return Wiring("documented: prune_timm_models, attention", {"num_heads": num_heads}, mend=mend)
+
+
+def _set(module: Any, **values: int) -> None:
+    for name, value in values.items():
+        if hasattr(module, name):
+            setattr(module, name, value)
+
+
+def _transformers(model: Any) -> Wiring:
+    kind = type(model).__name__
+    split = [m for m in model.modules() if hasattr(m, "query") and hasattr(m, "key") and hasattr(m, "value")]
+    if any(hasattr(m, "num_attention_heads") for m in split):
+        return _query_key_value(kind, [m for m in split if hasattr(m, "num_attention_heads")])
+    projected = [m for m in model.modules() if hasattr(m, "q_proj") and hasattr(m, "k_proj") and hasattr(m, "v_proj")]
+    if projected or any(hasattr(m, "qkv_proj") for m in model.modules()):
+        return _causal(kind, model, projected)
+    return Wiring("defaults (no example)")
+
+
+def _query_key_value(kind: str, attentions: list[Any]) -> Wiring:
+    """BERT prunes whole heads; ViT and Swin prune inside each head."""
+    documented = {"BertModel": "prune_hf_bert", "ViTModel": "prune_hf_vit", "SwinModel": "prune_hf_swin"}
+    num_heads = {layer: m.num_attention_heads for m in attentions for layer in (m.query, m.key, m.value)}
+    options: dict[str, Any] = {"num_heads": num_heads}
+    example = documented.get(kind)
+    if example is None:
+        vision = hasattr(attentions[0], "config") and hasattr(attentions[0].config, "patch_size")
+        example = "prune_hf_swin" if "swin" in kind.lower() else "prune_hf_vit" if vision else "prune_hf_bert"
+    if example == "prune_hf_bert":
+        options |= {"prune_head_dims": False, "prune_num_heads": True, "head_pruning_ratio": PRUNING_RATIO}
+    if example == "prune_hf_swin":
+        options |= _swin()
+
+    def mend(pruner: Any) -> None:
+        for m in attentions:
+            m.num_attention_heads = pruner.num_heads[m.query]
+            _set(
+                m, attention_head_size=m.query.out_features // m.num_attention_heads, all_head_size=m.query.out_features
+            )
+
+    return Wiring(f"{'documented' if kind in documented else 'by analogy'}: {example}", options, mend=mend)
+
+
+def _swin() -> dict[str, Any]:
+    """A pruner for patch merging, which lays four neighbours' channels side by side: its linear layer reads each channel four times."""
+    import torch_pruning
+    from torch import nn
+    from transformers.models.swin.modeling_swin import SwinPatchMerging
+
+    class PatchMerging(torch_pruning.BasePruningFunc):  # type: ignore[misc, name-defined]
+        def prune_out_channels(self, layer: Any, idxs: Any) -> Any:
+            torch_pruning.prune_linear_out_channels(layer.reduction, idxs)
+            return layer
+
+        def prune_in_channels(self, layer: Any, idxs: Any) -> Any:
+            every = [neighbour * layer.dim + channel for neighbour in range(4) for channel in idxs]
+            torch_pruning.prune_linear_in_channels(layer.reduction, every)
+            torch_pruning.prune_layernorm_out_channels(layer.norm, every)
+            return layer
+
+        def get_out_channels(self, layer: Any) -> int:
+            return int(layer.reduction.out_features)
+
+        def get_in_channels(self, layer: Any) -> int:
+            return int(layer.dim)
+
+    return {
+        "customized_pruners": {SwinPatchMerging: PatchMerging()},
+        "root_module_types": (nn.Linear, nn.LayerNorm, SwinPatchMerging),
+    }
+
+
+def _causal(kind: str, model: Any, projected: list[Any]) -> Wiring:
+    """Whole heads go and their width stays, so that rotary embeddings need no change; a fused gate has two channel groups."""
+    documented = kind in ("LlamaForCausalLM", "Phi3ForCausalLM", "Qwen2ForCausalLM")
+    config = model.config
+    heads = getattr(config, "num_attention_heads", None) or projected[0].num_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    fused = [m for m in model.modules() if hasattr(m, "qkv_proj")]
+    num_heads = {m.q_proj: heads for m in projected}
+    num_heads |= {layer: kv_heads for m in projected for layer in (m.k_proj, m.v_proj)}
+    num_heads |= {m.qkv_proj: heads for m in fused}
+    options: dict[str, Any] = {
+        "num_heads": num_heads,
+        "prune_num_heads": True,
+        "prune_head_dims": False,
+        "head_pruning_ratio": PRUNING_RATIO,
+        "out_channel_groups": {m.gate_up_proj: 2 for m in model.modules() if hasattr(m, "gate_up_proj")},
+        "round_to": 4,
+    }
+
+    def mend(pruner: Any) -> None:
+        for m in [*projected, *fused]:
+            width = m.q_proj.out_features if hasattr(m, "q_proj") else m.qkv_proj.out_features // 3
+            left = width // m.head_dim
+            left_kv = left if heads == kv_heads else kv_heads
+            _set(m, hidden_size=width, embed_dim=width, inner_dim=width, num_heads=left, num_attention_heads=left)
+            _set(m, num_key_value_heads=left_kv, num_key_value_groups=left // left_kv)
+            config.num_attention_heads = left
+            if heads == kv_heads:
+                config.num_key_value_heads = left
+        if hasattr(model, "lm_head"):
+            config.hidden_size = model.lm_head.in_features
+
+    return Wiring(f"{'documented' if documented else 'by analogy'}: prune_llm", options, mend=mend)
+
+
+def _rows(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the latest row of every model."""
+    return {(row["suite"], row["name"]): row for row in map(json.loads, path.read_text().splitlines())}
+
+
+def print_table(ours: dict[tuple[str, str], dict[str, Any]], peer: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Print the models that both have run, side by side, and the sums."""
+    both = [key for key in sorted(ours) if key in peer]
+    print(
+        "| suite | model | prunus | lost | seconds | torch-pruning | lost | seconds | settings of torch-pruning | its error |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for key in both:
+        cells = [*key]
+        for row in (ours[key], peer[key]):
+            cells += [row["status"], f"{row.get('lost', 0):.0%}" if row["status"] == "ok" else "", _seconds(row)]
+        error = peer[key].get("error") or ("" if peer[key].get("same_output_shapes", True) else "narrows the outputs")
+        print("| " + " | ".join([*cells, peer[key].get("settings", ""), error[:110].replace("|", "/")]) + " |")
+    print("\n| suite | models | tool | ends without an error | loses 30 % or more | median seconds where both end |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for suite in sorted({key[0] for key in both}):
+        keys = [key for key in both if key[0] == suite]
+        shared = [key for key in keys if ours[key]["status"] == peer[key]["status"] == "ok"]
+        for tool, rows in (("prunus", ours), ("torch-pruning", peer)):
+            ended = sum(rows[key]["status"] == "ok" for key in keys)
+            lost = sum(rows[key]["status"] == "ok" and rows[key].get("lost", 0) >= 0.3 for key in keys)
+            times = sorted(float(_seconds(rows[key])) for key in shared)
+            middle = f"{times[len(times) // 2]:.2f}" if times else ""
+            print(
+                f"| {suite} | {len(keys)} | {tool} | {ended} ({ended / len(keys):.0%}) | {lost} ({lost / len(keys):.0%}) | {middle} |"
+            )
+
+
+def _seconds(row: dict[str, Any]) -> str:
+    """Return the seconds of finding what hangs together and of the cut."""
+    if "shrink_seconds" not in row:
+        return ""
+    return f"{row['analyze_seconds'] + row['shrink_seconds']:.2f}"
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
