@@ -150,7 +150,8 @@ def _steps(row: dict[str, Any]) -> None:
     keep = {}
     for group in graph.groups:
         mask = torch.zeros(group.size, dtype=torch.bool)
-        mask[torch.randperm(group.size)[: max(1, group.size // 2)]] = True
+        half = -(-max(1, group.size // 2) // group.multiple) * group.multiple
+        mask[torch.randperm(group.size)[:half]] = True
         keep[group.name] = mask
     start = time.perf_counter()
     shrunk = shrink(model, inputs, graph, keep, kwargs=kwargs)

@@ -42,7 +42,7 @@ def follow_class(
     if graph.solution is None or not graph.groups:
         return graph
     trial = {
-        group.name: torch.arange(group.size) < max(1, group.size // 2)
+        group.name: torch.arange(group.size) < -(-max(1, group.size // 2) // group.multiple) * group.multiple
         for group in graph.groups
         if kinds is None or group.kind in kinds
     }

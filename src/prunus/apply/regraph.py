@@ -243,7 +243,8 @@ def _convolution(rewriter: _Rewriter, old: Any, new: Any) -> None:
 def _attention(rewriter: _Rewriter, old: Any, new: Any) -> None:
     """The scale defines the function: where it follows from the head dimension, it stays what it was.
 
-    Fused kernels want one head dimension for all three operands; the plain one doesn't.
+    Fused kernels want one head dimension for all three operands; the plain one doesn't. They also read a mask of another type than
+    the query's as garbage: a trace in single precision made it, and the graph may run in another one.
     """
     query, value = (rewriter.axes(node)[-1] for node in old.args[:3:2])
     named = {argument.name: argument.default_value for argument in old.target._schema.arguments}
@@ -251,16 +252,34 @@ def _attention(rewriter: _Rewriter, old: Any, new: Any) -> None:
     if named["scale"] is None:
         named["scale"] = query.size**-0.5
         new.kwargs = {**new.kwargs, "scale": named["scale"]}
+    mask = named.get("attn_mask", named.get("attn_bias"))
+    if isinstance(mask, fx.Node) and mask.meta["val"].is_floating_point():
+        cast = rewriter.graph.call_function(aten.type_as.default, (mask, named["query"]))
+        cast.meta = mask.meta
+        new.replace_input_with(mask, cast)
+        mask = cast
     if rewriter.size(query) != rewriter.size(value) and old.target.overloadpacket is not _PLAIN:
         new.target = _PLAIN.default
         new.args = (named["query"], named["key"], named["value"])
-        mask = named.get("attn_mask", named.get("attn_bias"))
         new.kwargs = {
             "attn_mask": mask,
             "dropout_p": named["dropout_p"],
             "is_causal": named["is_causal"],
             "scale": named["scale"],
         }
+
+
+def _arange(rewriter: _Rewriter, old: Any, new: Any) -> None:
+    """Count as far as the dimension goes that the numbers stand for: the batch, or a sequence."""
+    axis = find(rewriter.axes(old)[0])
+    size = rewriter.size(axis) if axis in rewriter.of_input else axis.size
+    if isinstance(size, int):
+        return
+    name = str(old.target._overloadname)
+    if name == "default":
+        _at(new, 0, size)
+    elif name == "start" or (name == "start_step" and (old.args[2] if len(old.args) > 2 else 1) == 1):
+        _at(new, 1, rewriter.combine(operator.add, old.args[0], size) if old.args[0] else size)
 
 
 def _embedding_bag(rewriter: _Rewriter, old: Any, new: Any) -> None:
@@ -282,6 +301,7 @@ _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
     "native_group_norm": _group_norm,
     "native_layer_norm": _layer_norm,
     "convolution": _convolution,
+    "arange": _arange,
     "_embedding_bag_forward_only": _embedding_bag,
     **dict.fromkeys(
         (

@@ -69,7 +69,7 @@ def _terms(solver: Solver) -> Iterator[Term]:
         name = node.target.overloadpacket.__name__
         if name == "convolution":
             yield _convolution(solver, node)
-        elif name in ("mm", "bmm"):
+        elif name in ("mm", "bmm", "_grouped_mm"):
             yield 1.0, [*solver.axes(node), solver.axes(node.args[0])[-1]]
         elif name in ("addmm", "baddbmm"):
             yield 1.0, [*solver.axes(node), solver.axes(node.args[1])[-1]]

@@ -43,7 +43,8 @@ class Group:
     """Units that can only leave together: ``size`` of them, in every member.
 
     ``kind`` says what a unit is. A block or an expert is (also) an entry of each of ``containers``: unit ``u`` is entry
-    ``entries[u]``. At least ``min_units`` must stay (an input takes so many experts).
+    ``entries[u]``. At least ``min_units`` must stay (an input takes so many experts), and a number that ``multiple`` divides
+    (a kernel wants it).
     """
 
     name: str
@@ -53,6 +54,7 @@ class Group:
     containers: tuple[str, ...] = ()
     entries: tuple[int, ...] = ()
     min_units: int = 1
+    multiple: int = 1
 
     def parameters(self, model: nn.Module) -> Iterator[str]:
         """Yield the names of all parameters that a unit has a part in."""
@@ -136,6 +138,7 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
     }
     names = _Names()
     kinds = kinds_of(solver, {leaf: members for leaf, members in found.items() if not leaf.reason})
+    multiples = {leaf: n for atom, n in solver.multiples for leaf in leaves(atom)}
     groups, frozen = [], []
     leaf_of: dict[str, Atom] = {}
     reached = {
@@ -150,7 +153,7 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
             frozen.append(Frozen(name, leaf.size, members, leaf.reason))
         else:
             leaf_of[name] = leaf
-            groups.append(Group(name, leaf.size, members, kinds[leaf]))
+            groups.append(Group(name, leaf.size, members, kinds[leaf], multiple=multiples.get(leaf, 1)))
     notes = (
         *traced.notes,
         *(f"no rule for the operation {name}: its axes are frozen" for name in sorted(solver.unknown)),

@@ -26,7 +26,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _SOFT = ("_softmax", "softmax", "_safe_softmax", "_softmax_backward_data")
 _PRODUCTS = ("bmm", "matmul", "baddbmm")
 # These make new values from weights; everything else passes on what it was given.
-_MAKES = (*_PRODUCTS, "mm", "addmm", "convolution", "embedding", "linear", "native_layer_norm", "mean")
+_MAKES = (*_PRODUCTS, "mm", "addmm", "_grouped_mm", "convolution", "embedding", "linear", "native_layer_norm", "mean")
 
 
 def kinds_of(solver: Solver, members: Mapping[Atom, Sequence[Member]]) -> dict[Atom, Kind]:
@@ -138,6 +138,6 @@ def _outermost(solver: Solver, leaf: Atom, members: Sequence[Member]) -> bool:
 
 
 def _between_linears(solver: Solver, members: Sequence[Member]) -> bool:
-    """It is made by one matrix and read by another."""
+    """It is made by one matrix and read by another; matrices of experts may lie stacked."""
     weights = [m for m in members if m.is_parameter and len(solver.states[m.tensor]) > 1]
-    return all(len(solver.states[m.tensor]) == 2 for m in weights) and {m.dim for m in weights} == {0, 1}
+    return {m.dim - len(solver.states[m.tensor]) + 2 for m in weights} == {0, 1}

@@ -98,6 +98,7 @@ class Solver:
     inputs: list[Axes] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
+    multiples: list[tuple[Atom, int]] = field(default_factory=list)  # sizes that a kernel wants to be multiples
 
     def axes(self, node: fx.Node) -> Axes:
         """Return one atom per dimension of a value."""

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from prunus.core.errors import ModelError
 from prunus.graph.observe import SizeUse, observing, traced_node
 from prunus.graph.record import Recorder
+from prunus.graph.stand_ins import decompositions, put_back
 from prunus.graph.states import as_it_was, canonical_states, running_on
 
 __all__ = ["ModuleCall", "Trace", "plain", "trace"]
@@ -97,7 +98,9 @@ def trace(
             fake = [_fake(mode, value) for value in states.values()]
             given = [_fake(mode, value) for value in tensors]
             with observing(model) as uses:
-                graph_module = make_fx(forward, tracing_mode="real", _allow_non_fake_inputs=True)(fake, given)
+                tracer = make_fx(forward, decompositions(), tracing_mode="real", _allow_non_fake_inputs=True)
+                graph_module = tracer(fake, given)
+                put_back(graph_module)
     except Exception as error:
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
         try:

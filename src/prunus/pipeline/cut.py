@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,11 @@ class Round:
                 seed=self.seed,
                 note=lambda text: self.job.workspace.note(self.stage, text),
             )
-            least = {group.name: group.min_units for group in groups}
-            strata = [replace(s, unit=alive[s.name], min_units=least[s.name]) for s in strata]
+            of = {group.name: group for group in groups}
+            strata = [
+                replace(s, unit=alive[s.name], min_units=of[s.name].min_units, multiple=of[s.name].multiple)
+                for s in strata
+            ]
             return (self._step(strata, original, {group.name: _names(group, model) for group in groups}),)
 
         (step,) = self.decide(self.stage, compute)
@@ -165,7 +169,9 @@ class Round:
         return replace(
             stratum,
             min_units=strategy.min_units if rule is None or rule.min_units is None else rule.min_units,
-            multiple=strategy.round_to if rule is None or rule.round_to is None else rule.round_to,
+            multiple=lcm(
+                stratum.multiple, strategy.round_to if rule is None or rule.round_to is None else rule.round_to
+            ),
         )
 
     def _amount(self, rule: LayerRule | None) -> float | None:

@@ -252,3 +252,14 @@ def test_experts_in_one_tensor_are_an_axis_with_the_gate_that_weighs_them():
 
     net = Net(forward, gate=nn.Linear(8, 4), up=P(4, 8, 6), down=P(4, 6, 8), o=nn.Linear(8, 2))
     holds(net, tokens(), {"gate": 4, "up": 6, "down": 8}, masks=False)
+
+
+def test_stretches_of_rows_meet_stacked_matrices_in_single_precision():
+    def forward(net, x):
+        ends = torch.tensor([1, 2], dtype=torch.int32)
+        hidden = torch._grouped_mm(net.a(x), net.up.p, offs=ends).relu()
+        return net.o(torch._grouped_mm(hidden, net.down.p, offs=ends))
+
+    net = Net(forward, a=nn.Linear(3, 8), up=P(2, 8, 8), down=P(2, 8, 8), o=nn.Linear(8, 2))
+    graph = holds(net, rows(), {"a": 8, "up": 8, "down": 8})
+    assert {group.multiple for group in graph.groups} == {8}  # the kernel wants rows of 16 bytes

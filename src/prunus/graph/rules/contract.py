@@ -27,6 +27,18 @@ def _product(left: Axes, right: Axes) -> Axes:
     return [*batch, left[-2], right[-1]]
 
 
+@rule("_grouped_mm")
+def grouped_matmul(call: Call) -> Axes:
+    """Stretches of rows, each times the matrix of its expert: ``(rows, k) @ (experts, k, m)`` is ``(rows, m)``."""
+    rows, experts = (call.solver.axes(node) for node in call.operands[:2])
+    unify(rows[-1], experts[-2])
+    call.solver.multiples += [
+        (atom, 8) for atom in experts[1:]
+    ]  # its kernel wants rows of 16 bytes, in half precision, too
+    call.freeze(experts[:1], "its matrices are told apart by number")
+    return [rows[0], experts[-1]]
+
+
 @rule("addmm", "baddbmm", "addbmm", "addmv")
 def add_matmul(call: Call) -> Axes:
     """A matrix product and something added to it."""

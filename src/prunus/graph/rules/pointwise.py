@@ -17,6 +17,7 @@ from prunus.graph.solve import Axes, Call, join, rule
     "native_dropout",
     "bernoulli",
     "clamp",
+    "floor_divide",
     "where",
     "lerp",
     "addcmul",

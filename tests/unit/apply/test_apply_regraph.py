@@ -1,0 +1,55 @@
+"""The traced computation takes other batches and other precisions than those of the trace."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from graph_cases import Net, tokens
+from prunus.apply import shrink
+from prunus.graph import analyze
+
+
+def masked_attention(net, x):
+    """Causal attention whose mask is made from counted positions and counted examples, as decoders do."""
+    n, length, _ = x.shape
+    places, examples = torch.arange(length), torch.arange(n)
+    allowed = (places[None, :] <= places[:, None])[None, None] & (examples >= 0)[:, None, None, None]
+    mask = torch.where(allowed.expand(n, 1, length, length), 0.0, torch.finfo(torch.float32).min)
+    q, k, v = (part(x).view(n, length, 2, 4).transpose(1, 2) for part in (net.q, net.k, net.v))
+    y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
+    return net.o(y.transpose(1, 2).reshape(n, length, -1))
+
+
+def make():
+    torch.manual_seed(0)
+    return Net(masked_attention, q=nn.Linear(8, 8), k=nn.Linear(8, 8), v=nn.Linear(8, 8), o=nn.Linear(8, 2))
+
+
+def as_graph(net):
+    return shrink(net, (tokens(),), analyze(net, (tokens(),)), {}, prefer="graph").model
+
+
+def test_counted_examples_follow_the_batch():
+    net = make()
+    torch.testing.assert_close(as_graph(net)(tokens(5)), net(tokens(5)))
+
+
+def test_a_mask_made_in_single_precision_is_read_right_in_double():
+    net = make()
+    graph = copy.deepcopy(as_graph(net)).double()
+    torch.testing.assert_close(graph(tokens().double()), net.double()(tokens().double()), rtol=1e-9, atol=1e-9)
+
+
+def test_counted_examples_that_start_elsewhere_follow_too():
+    def forward(net, x):
+        return net.b(net.a(x) + torch.arange(1, x.shape[0] + 1)[:, None])
+
+    net = Net(forward, a=nn.Linear(3, 8), b=nn.Linear(8, 2))
+    x = torch.randn(2, 3)
+    graph = shrink(net, (x,), analyze(net, (x,)), {}, prefer="graph").model
+    more = torch.randn(4, 3)
+    torch.testing.assert_close(graph(more), net(more))
