@@ -1,6 +1,6 @@
 """Which operations can't be traced on shapes, though their shapes are known?
 
-torch's own shape function of ``_grouped_mm`` (experts that lie stacked in one weight) takes half precision only, while the operation
+torch's own shape function of ``_grouped_mm`` (experts that lie stacked in one weight) takes half precision only, the operation
 itself takes every precision. A stand-in with the same signature is traced in its place, and put back afterwards.
 """
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from graph_cases import Net, tokens
+from graph_cases import Net
 from prunus.apply import shrink
 from prunus.graph import analyze
 
@@ -18,10 +18,15 @@ def masked_attention(net, x):
     n, length, _ = x.shape
     places, examples = torch.arange(length), torch.arange(n)
     allowed = (places[None, :] <= places[:, None])[None, None] & (examples >= 0)[:, None, None, None]
-    mask = torch.where(allowed.expand(n, 1, length, length), 0.0, torch.finfo(torch.float32).min)
+    mask = allowed.expand(n, 1, length, length)
     q, k, v = (part(x).view(n, length, 2, 4).transpose(1, 2) for part in (net.q, net.k, net.v))
-    y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
+    y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return net.o(y.transpose(1, 2).reshape(n, length, -1))
+
+
+def tokens(n=2):
+    """Return sequences that are long enough for the fused kernel."""
+    return torch.randn(n, 12, 8, generator=torch.Generator().manual_seed(1))
 
 
 def make():
