@@ -6,8 +6,9 @@ known by its effect: change it, build, and see whether the shapes come closer to
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from torch import nn
 
 from prunus.graph.observe import Attribute, is_config
 
-__all__ = ["fit_config"]
+__all__ = ["built_from_config", "fit_config"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+Path = tuple[tuple[str, ...], str, int | None]
+"""The config inside the config, the setting's name, and the place in it where it is a list."""
 
 
 def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
@@ -25,14 +28,20 @@ def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
 
     Where there is none (its layers differ, say) the config stays as it is.
     """
-    config = vars(smaller).get("config")
-    if not is_config(config) or not hasattr(type(smaller), "from_pretrained"):
+    if not built_from_config(smaller):
         return False
+    if smaller.state_dict().keys() - dense.state_dict().keys():
+        return False  # it keeps a part of a constant (rotary frequencies) that the constructor makes anew
+    config = vars(smaller)["config"]
     old, wanted = _shapes(dense), _shapes(smaller)
+    paths = list(_effective(type(smaller), vars(dense)["config"], old))
     for start in (config, vars(dense)["config"]):
         best: Any = copy.deepcopy(start)
         distance = _distance(type(smaller), best, wanted)
-        while distance and (found := _step(type(smaller), best, distance, old, wanted)) is not None:
+        while (
+            distance
+            and (found := _step(type(smaller), best, distance, _ratios(old, wanted), paths, wanted)) is not None
+        ):
             best, distance = found
         if not distance:
             _take_over(config, best)
@@ -40,10 +49,16 @@ def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
     return False
 
 
-def _step(kind: type, config: Any, distance: float, old: Shapes, wanted: Shapes) -> tuple[Any, float] | None:
+def built_from_config(model: nn.Module) -> bool:
+    """Tell whether a model's class builds it from its config alone, as those of transformers do."""
+    return is_config(vars(model).get("config")) and hasattr(type(model), "from_pretrained")
+
+
+def _step(
+    kind: type, config: Any, distance: float, ratios: list[tuple[int, int]], paths: Sequence[Path], wanted: Shapes
+) -> tuple[Any, float] | None:
     """Return the first changed config that builds something nearer."""
-    ratios = _ratios(old, wanted)
-    for trial in _changes(config, ratios):
+    for trial in _changes(config, ratios, paths, {size for shape in wanted.values() for size in shape}):
         nearer = _distance(kind, trial, wanted)
         if nearer < distance:
             return trial, nearer
@@ -52,6 +67,15 @@ def _step(kind: type, config: Any, distance: float, old: Shapes, wanted: Shapes)
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.named_parameters()}
+
+
+def _effective(kind: type, config: Any, shapes: Shapes) -> Iterator[Path]:
+    """Yield the settings that shapes depend on: with another number there, another model is built, or none."""
+    for path, value in _settings(config):
+        with contextlib.suppress(Exception), torch.device("meta"):
+            if _shapes(kind(_changed(config, path, 1 if value is None else value // 2))) == shapes:
+                continue
+        yield path
 
 
 def _distance(kind: type, config: Any, wanted: Shapes) -> float:
@@ -95,36 +119,46 @@ def _lengths(shapes: Shapes) -> dict[str, int]:
     return found
 
 
-def _changes(config: Any, ratios: list[tuple[int, int]]) -> Iterator[Any]:
-    """Yield copies of ``config`` with one setting changed as the shapes changed."""
+def _changes(
+    config: Any, ratios: list[tuple[int, int]], paths: Sequence[Path], sizes: Collection[int]
+) -> Iterator[Any]:
+    """Yield copies of ``config`` with one setting changed as the shapes changed; one that isn't set gets a size."""
     for size, left in ratios:
-        for path, value in _numbers(config):
-            if value > 1 and size % value == 0 and left % (size // value) == 0 and left // (size // value) != value:
+        for path in paths:
+            value = _get(config, path)
+            if (
+                value is not None
+                and value > 1
+                and size % value == 0
+                and left % (size // value) == 0
+                and left // (size // value) != value
+            ):
                 yield _changed(config, path, left // (size // value))
         for owner, name, held in _lists(config):
             if len(held) == size:
                 trial = copy.deepcopy(config)
                 setattr(_at(trial, owner), name, type(held)(held[:left]))
-                for path, value in _numbers(trial):
-                    if value == size:
+                for path in paths:
+                    if _get(trial, path) == size:
                         yield _changed(trial, path, left)
+    for path in paths:
+        if _get(config, path) is None:
+            yield from (_changed(config, path, size) for size in sorted(sizes))
 
 
-Path = tuple[tuple[str, ...], str, int | None]
-
-
-def _numbers(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[Path, int]]:
+def _settings(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[Path, int | None]]:
+    """Yield the whole numbers above one, and what isn't set: a size may be computed from others then."""
     for name, value in vars(config).items():
         if name.startswith("__"):
             continue
-        if type(value) is int:
+        if value is None or (type(value) is int and value > 1):
             yield (owner, name, None), value
         elif type(value) in (list, tuple):
             for place, part in enumerate(value):
-                if type(part) is int:
+                if type(part) is int and part > 1:
                     yield (owner, name, place), part
         elif is_config(value):
-            yield from _numbers(value, (*owner, name))
+            yield from _settings(value, (*owner, name))
 
 
 def _lists(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
@@ -133,6 +167,14 @@ def _lists(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield owner, name, value
         elif is_config(value):
             yield from _lists(value, (*owner, name))
+
+
+def _get(config: Any, path: Path) -> int | None:
+    owner, name, place = path
+    held = vars(_at(config, owner)).get(name)
+    if place is not None:
+        held = held[place] if isinstance(held, (list, tuple)) and place < len(held) else 0
+    return held if held is None or type(held) is int else 0
 
 
 def _at(config: Any, owner: tuple[str, ...]) -> Any:

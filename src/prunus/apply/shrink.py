@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from prunus.apply.configs import fit_config
+from prunus.apply.configs import built_from_config, fit_config
 from prunus.apply.entries import drop_entries
 from prunus.apply.mend_sizes import mend_sizes
 from prunus.apply.regraph import PrunedGraph, pruned_graph
@@ -25,6 +25,8 @@ from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, running_on
 from prunus.graph.trace import plain
+
+_NO_CONFIG = "no setting of its config builds these sizes, so from_pretrained won't bring it back: keep it as a bundle"
 
 __all__ = ["Shrunk", "cut_down", "difference", "shrink"]
 
@@ -77,8 +79,8 @@ def shrink(
     smaller, reference = cut_down(model, graph, dropped)
     problem = difference(smaller, reference, inputs, kwargs or {})
     if not problem:
-        _fit_config(model, smaller, reference, inputs, kwargs or {})
-        return Shrunk(smaller, "eager")
+        fits = _fit_config(model, smaller, reference, inputs, kwargs or {})
+        return Shrunk(smaller, "eager", () if fits else (_NO_CONFIG,))
     reference.train(model.training)
     note = f"the module itself can't run at the new sizes ({problem}), so the traced computation takes its place"
     return Shrunk(reference, "graph", (note,))
@@ -108,12 +110,30 @@ def _without_modules(
 
 def _fit_config(
     model: nn.Module, smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> None:
-    """Let a config follow, unless forward computes something else with it then."""
+) -> bool:
+    """Let a config follow, unless forward computes something else with it then; return whether all is well."""
+    if not built_from_config(smaller):
+        return True
     held = vars(smaller).get("config")
     before = copy.deepcopy(held)
-    if fit_config(model, smaller) and difference(smaller, reference, inputs, kwargs):
-        vars(held).update(vars(before))
+    if not fit_config(model, smaller):
+        return False
+    if not difference(smaller, reference, inputs, kwargs) and _comes_back(smaller, reference, inputs, kwargs):
+        return True
+    vars(held).update(vars(before))
+    return False
+
+
+def _comes_back(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether the model that the config builds computes the same: its constructor makes constants anew."""
+    if any(value.device.type == "meta" for value in smaller.state_dict().values()):
+        return True
+    again = type(smaller)(copy.deepcopy(vars(smaller)["config"])).to(next(smaller.parameters()).device)
+    again.load_state_dict(smaller.state_dict(), strict=False)
+    here, there = dict(smaller.named_buffers()), dict(again.named_buffers())
+    if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
+        return False
+    return not difference(again, reference, inputs, kwargs)
 
 
 def cut_down(model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor]) -> tuple[nn.Module, PrunedGraph]:
