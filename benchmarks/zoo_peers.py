@@ -154,7 +154,7 @@ def _steps(row: dict[str, Any]) -> None:
     row["analyze_seconds"] = round(time.process_time() - start, 2)
 
     row["stage"] = "shrink"
-    start = time.perf_counter()
+    start = time.process_time()
     row["groups"] = 0
     for group in pruner.step(interactive=True):
         group.prune()

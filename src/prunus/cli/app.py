@@ -91,6 +91,7 @@ def graph(
         list[str] | None,
         typer.Option("--input", metavar="SHAPE", help="2x3x32x32, or ids:2x16 for token numbers; one for each input"),
     ] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help="write a drawing of the groups to this file")] = None,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -103,6 +104,11 @@ def graph(
         view = graph_of_model(model, given)
     else:
         raise typer.BadParameter(f"{model} is no recipe: say what it takes, like --input 2x3x32x32")
+    if svg is not None:
+        from prunus.core.files import write_text
+        from prunus.report import GraphFacts, graph_svg
+
+        write_text(svg, graph_svg(GraphFacts.of(view)))
     if as_json:
         typer.echo(json.dumps(view))
         return

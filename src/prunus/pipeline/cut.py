@@ -20,6 +20,7 @@ from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Granularity, Ints, Step, Stratum
 from prunus.graph import AxisGraph, Group, analyze, certify
+from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.recover import default_loss
 from prunus.score import criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
@@ -117,6 +118,7 @@ class Round:
                 cuts=(*candidate.cuts, {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in keep.items()}),
                 alive={name: units[keep[name]] if name in keep else units for name, units in alive.items()},
                 original=original,
+                graph=candidate.graph or describe(graph, model),
                 frozen=candidate.frozen
                 or tuple({"name": f.name, "size": f.size, "reason": f.reason} for f in graph.frozen),
             ),

@@ -53,7 +53,8 @@ class Candidate:
 
     ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the units
     that are still there, by group; ``original`` how many there were before the first round; ``cuts`` what each
-    round kept of every group, as positions in what was there, and ``uncut`` the model before them.
+    round kept of every group, as positions in what was there, and ``uncut`` the model before them; ``graph`` tells what hung
+    together before the first cut.
     """
 
     model: nn.Module
@@ -64,6 +65,7 @@ class Candidate:
     uncut: nn.Module | None = None
     cuts: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     frozen: tuple[dict[str, Any], ...] = ()
+    graph: Mapping[str, Any] | None = None
 
     def having(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

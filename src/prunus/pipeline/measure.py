@@ -29,7 +29,7 @@ from prunus.evaluate import (
 from prunus.pipeline.data_side import clean
 from prunus.pipeline.job import Job, SeedResult
 from prunus.pipeline.shipping import sizes_on_disk
-from prunus.report import RunRecord, png_data_uri
+from prunus.report import GraphFacts, RunRecord, png_data_uri
 
 __all__ = ["measure_run", "quality_of"]
 
@@ -79,6 +79,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "features": _features(plan),
             "suspects": _suspects(plan, data),
             "frozen": [dict(item) for item in first.pruned.frozen],
+            "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
             "notes": list(data.notes),
             "curves": first.histories,

@@ -1,8 +1,9 @@
 """How is the result of a run told: as a record for machines, as text, as a page?"""
 
+from prunus.report.charts import graph_svg
 from prunus.report.html import render_html, write_html
 from prunus.report.images import png_data_uri
-from prunus.report.record import RunRecord, load_record, record_json, save_record
+from prunus.report.record import GraphFacts, RunRecord, load_record, record_json, save_record
 from prunus.report.text import (
     predictions_csv,
     print_criteria,
@@ -13,7 +14,9 @@ from prunus.report.text import (
 )
 
 __all__ = [
+    "GraphFacts",
     "RunRecord",
+    "graph_svg",
     "load_record",
     "png_data_uri",
     "predictions_csv",

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunus.core.extras import require
+from prunus.report.graph_chart import graph_chart
 from prunus.report.page_style import PALETTE
-from prunus.report.record import RunRecord
+from prunus.report.record import GraphFacts, RunRecord
 from prunus.report.words import amount, called, is_share
 
-__all__ = ["Chart", "all_charts"]
+__all__ = ["Chart", "all_charts", "graph_svg"]
 
 _WIDTH = 430
 _MOST_ROWS = 24
@@ -40,12 +41,23 @@ def all_charts(record: RunRecord) -> tuple[Chart, ...]:
     altair = require("altair", extra="report")
     convert = require("vl_convert", extra="report").vegalite_to_svg
     drawn = []
-    for number, draw in enumerate((_against_size, _class_changes, _layers, _classes, _features, _curves)):
+    for number, draw in enumerate((_against_size, _class_changes, _layers, _groups, _classes, _features, _curves)):
         found = draw(altair, record)
         if found is not None:
             title, note, chart = found
             drawn.append(Chart(title, note, _svg(chart, convert, f"c{number}")))
     return tuple(drawn)
+
+
+def graph_svg(facts: GraphFacts) -> str:
+    """Return the drawing of what hangs together, alone.
+
+    Raises:
+        MissingExtraError: altair or vl-convert isn't installed.
+    """
+    altair = require("altair", extra="report")
+    convert = require("vl_convert", extra="report").vegalite_to_svg
+    return _svg(graph_chart(altair, facts)[1], convert, "g")
 
 
 _Drawn = tuple[str, str, Any] | None
@@ -151,6 +163,12 @@ def _layers(altair: Any, record: RunRecord) -> _Drawn:
     kept, total = sum(layer.after for layer in record.layers), sum(layer.before for layer in record.layers)
     chart = _stacked(altair, rows, ["kept", "removed"], ["leaf", "sand"], units)
     return "Kept per layer", f"{amount(kept)} of {amount(total)} {units} stay.{more}", chart
+
+
+def _groups(altair: Any, record: RunRecord) -> _Drawn:
+    if record.graph is None or not record.graph.groups:
+        return None
+    return "What hangs together", *graph_chart(altair, record.graph)
 
 
 def _classes(altair: Any, record: RunRecord) -> _Drawn:

@@ -6,6 +6,7 @@ one thread.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ __all__ = [
     "FeatureRow",
     "FrozenAxis",
     "GapRow",
+    "GraphFacts",
+    "GroupRow",
     "LatencyFacts",
     "LayerCount",
     "NoiseFacts",
@@ -178,6 +181,31 @@ class FrozenAxis(_Part):
     reason: str
 
 
+class GroupRow(_Part):
+    """Units that can only leave together: what one of them carries, and where it lies (number of a layer, side)."""
+
+    name: str
+    kind: str
+    units: int
+    parameters_per_unit: int
+    macs_per_unit: float
+    places: list[tuple[int, Literal["out", "in", ""]]]
+
+
+class GraphFacts(_Part):
+    """What hung together in the dense model; ``layers`` are those that hold parameters, in their order."""
+
+    layers: list[str]
+    groups: list[GroupRow]
+
+    @classmethod
+    def of(cls, view: Mapping[str, Any]) -> GraphFacts:
+        """Return what a drawing shows of the plain values of `prunus graph`."""
+        shown = GroupRow.model_fields
+        rows = [{key: row[key] for key in shown} for row in view["groups"]]
+        return cls.model_validate({"layers": view["layers"], "groups": rows})
+
+
 class Curve(_Part):
     """One training, epoch by epoch."""
 
@@ -217,6 +245,7 @@ class RunRecord(_Part):
     features: list[FeatureRow]
     suspects: list[Suspect]
     frozen: list[FrozenAxis]
+    graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]
     notes: list[str]
     curves: dict[str, Curve]
