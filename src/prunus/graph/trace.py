@@ -107,7 +107,9 @@ def trace(
             with as_it_was(model), _quiet(model, training, calls):
                 recorder = Recorder()
                 calls.node_of = recorder.known
-                given = [value.detach() for value in states.values()]
+                # What runs for real may write for real: training counts batch statistics.
+                kept = {name for name, _ in model.named_parameters()}
+                given = [value.detach() if name in kept else value.detach().clone() for name, value in states.items()]
                 graph_module, uses = recorder.record(model, forward, given, tensors)
             one_path = not _looks_only(error) or recorder.follows(len(states))
         except Exception as real:

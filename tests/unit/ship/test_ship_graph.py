@@ -96,6 +96,18 @@ class Fickle(nn.Module):
         return self.layer(x) if x.sum() > 1e9 else -self.layer(x)
 
 
+class Repeating(nn.Module):
+    """Repeats what it knows once for every example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 2, 6))
+        self.layer = nn.Linear(18, 3)
+
+    def forward(self, x):
+        return self.layer(torch.cat([self.token.repeat(len(x), 1, 1), x.unsqueeze(1)], dim=1).flatten(1))
+
+
 def ship(model, folder, shape, **more):
     options = {"built_by": None, "dense": model, "input_shape": shape, "n_outputs": 3, "task": "classification"}
     return save_bundle(folder, model, **options | more)
@@ -112,6 +124,7 @@ MODELS = {
     "encoder": (Encoder, (5, 6)),
     "tied": (Tied, (6,)),
     "dropping": (Dropping, (6,)),
+    "repeating": (Repeating, (6,)),
     "mlp": (lambda: models.build(Model(builder="mlp"), input_shape=(6,), n_outputs=3, seed=0), (6,)),
     "cnn": (
         lambda: models.build(Model(builder="cnn", args={"width": 8}), input_shape=(1, 8, 8), n_outputs=3, seed=0),
