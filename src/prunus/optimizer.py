@@ -172,7 +172,7 @@ class ModelOptimizer:
         return record
 
     def save(self, folder: str | Path) -> str:
-        """Write the model as a bundle and return its hash; ``load_bundle(folder, builder=...)`` reads it back."""
+        """Write the model as a bundle and return its hash; ``load_bundle`` reads it back: with ``builder=`` as its class."""
         from prunus.pipeline.shipping import ship_candidate
 
         return ship_candidate(self._job, self._seed, self.candidate_, Path(folder))

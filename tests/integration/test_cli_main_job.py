@@ -60,7 +60,7 @@ def test_a_run_leaves_everything_it_promises(small_recipe, capsys):
     assert "<html" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
-    assert sorted(p.name for p in (out / "bundle").iterdir()) == ["manifest.json", "model.safetensors"]
+    assert sorted(p.name for p in (out / "bundle").iterdir()) == ["graph.json", "manifest.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("granularity", ["weight", "channel"])
@@ -207,12 +207,50 @@ def test_a_size_written_into_forward_still_ships_and_loads(small_recipe, tmp_pat
     record = json.loads(capsys.readouterr().out)
     assert record["kind"] == "graph"
     assert record["cost"]["pruned"]["parameters"] < 0.5 * record["cost"]["dense"]["parameters"]
-    assert invoke(["evaluate", "out"]) == 6
-    assert "--trust-code" in capsys.readouterr().err
-    assert invoke(["evaluate", "out", "--trust-code", "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)["splits"]["test"]["metrics"]
+    (tmp_path / "stubborn.py").write_text("raise SystemExit('the code ran')\n")
+    monkeypatch.delitem(sys.modules, "stubborn")
     (row,) = [q for q in record["quality"] if (q["model"], q["split"]) == ("pruned", "test")]
-    assert [m["value"] for m in again] == [m["value"] for m in row["metrics"]]
+    for options in ([], ["--trust-code"]):
+        assert invoke(["evaluate", "out", "--json", *options]) == 0
+        printed = capsys.readouterr()
+        again = json.loads(printed.out)
+        assert again["kind"] == "graph"
+        assert [m["value"] for m in again["splits"]["test"]["metrics"]] == [m["value"] for m in row["metrics"]]
+        assert printed.err == "", "there is no class that a flag could give"
+
+
+def test_a_model_of_ones_own_predicts_and_evaluates_as_a_graph_without_its_code(
+    small_recipe, tmp_path, monkeypatch, capsys
+):
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    code = (
+        "import torch\n"
+        "def net(n_outputs):\n"
+        "    layers = torch.nn.Conv2d(1, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Flatten()\n"
+        "    return torch.nn.Sequential(*layers, torch.nn.Dropout(0.1), torch.nn.Linear(288, n_outputs))\n"
+    )
+    (tmp_path / "theirs.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert invoke(["run", str(small_recipe(model={"builder": "theirs:net"}, seeds=[0])), "--quiet"]) == 0
+    np.savez("some.npz", inputs=load_digits().images[:9].reshape(-1, 1, 8, 8).astype(np.float32))
+    answers = {}
+    for options in (["--trust-code"], []):
+        if not options:
+            (tmp_path / "theirs.py").write_text("raise SystemExit('code that nobody trusts ran')\n")
+            monkeypatch.delitem(sys.modules, "theirs")
+        capsys.readouterr()
+        assert invoke(["predict", "out", "some.npz", "--json", *options]) == 0
+        predicted = capsys.readouterr()
+        assert invoke(["evaluate", "out", "--json", *options]) == 0
+        measured = capsys.readouterr()
+        for said in (predicted.err, measured.err):
+            assert ("note: out/bundle: loaded as a graph of tensor operations: 'theirs:net'" in said) != bool(options)
+        tree = json.loads(measured.out)
+        assert tree["kind"] == ("eager" if options else "graph")
+        answers[tree["kind"]] = (json.loads(predicted.out), tree["splits"]["test"]["metrics"], tree["cost"]["macs"])
+    assert answers["eager"] == answers["graph"]
 
 
 def test_regression_is_measured_in_the_targets_own_units(small_recipe, capsys):

@@ -67,6 +67,19 @@ def test_heads_that_the_class_can_not_lose_alone_leave_the_traced_computation(da
     assert len(optimizer.predict(data[0][:7])) == 7
 
 
+def test_blocks_that_leave_before_the_class_is_lost_ship_too(data, tmp_path):
+    optimizer = pruned(data, granularity=["block", "head"], keep_fraction=0.5)
+    assert optimizer.candidate_.kind == "graph"
+    names = {name.split(".")[2] for name, _ in optimizer.model_.named_parameters() if name.startswith("body.layers.")}
+    assert names == {"0", "1"}, "two of four blocks left"
+    optimizer.save(tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.kind == "graph"
+    expected = optimizer.predict_outputs(data[0][:7])
+    assert torch.allclose(bundle.predict(data[0][:7]), expected, atol=1e-6)
+    assert expected.std() > 0
+
+
 def test_what_isnt_there_is_said_with_what_is(data):
     with pytest.raises(RunError, match=r"no expert that can be pruned; it has .*head.*mlp.*width"):
         pruned(data, granularity="expert")

@@ -163,6 +163,17 @@ def _all_of_shape(position: int) -> Callable[[_Rewriter, fx.Node, fx.Node], None
     return resize
 
 
+def _repeat(rewriter: _Rewriter, old: Any, new: Any) -> None:
+    """What was one becomes as many as there are; several copies of more than one are a factor that nothing cuts."""
+    source, out = rewriter.axes(old.args[0]), rewriter.axes(old)
+    new_dims = len(out) - len(source)
+    counts = [
+        rewriter.size(atom) if dim < new_dims or source[dim - new_dims].size == 1 else count
+        for dim, (atom, count) in enumerate(zip(out, old.args[1], strict=True))
+    ]
+    _at(new, 1, counts)
+
+
 def _split(rewriter: _Rewriter, old: Any, new: Any) -> None:
     dim = old.args[2] if len(old.args) > 2 else old.kwargs.get("dim", 0)
     sizes = [rewriter.size(axes[dim]) for axes in rewriter.solver.values[old]]
@@ -295,6 +306,7 @@ _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
     ),
     **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _all_of_shape(0)),
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
+    "repeat": _repeat,
     "slice": _slice,
     "as_strided_": _restride,
     "as_strided": _restride,

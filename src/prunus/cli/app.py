@@ -180,7 +180,7 @@ def evaluate(
     from prunus.pipeline import evaluate_bundle
     from prunus.report import print_qualities
 
-    result = evaluate_bundle(bundle, source=source, target=target, trust_code=trust_code)
+    result = evaluate_bundle(bundle, source=source, target=target, trust_code=trust_code, note=_note)
     if as_json:
         typer.echo(json.dumps(result, indent=2, default=_plain))
     else:
@@ -213,7 +213,7 @@ def predict(
     from prunus.pipeline import predict_file
     from prunus.report import predictions_csv, print_predictions
 
-    rows = predict_file(bundle, inputs, trust_code=trust_code)
+    rows = predict_file(bundle, inputs, trust_code=trust_code, note=_note)
     if output is not None:
         from prunus.core.files import write_text
 
@@ -309,6 +309,10 @@ def _print_record(record: Any, folder: Path, as_json: bool) -> None:
     else:
         print_summary(record, _stdout())
         typer.echo(f"report {folder / 'report.html'}  ·  bundle {folder / 'bundle'}  ·  plan {folder / 'plan'}")
+
+
+def _note(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
 
 
 def _plain(value: Any) -> Any:

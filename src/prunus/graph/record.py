@@ -34,6 +34,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph, self.root = fx.Graph(), torch.nn.Module()
         self.nodes: dict[int, fx.Node] = {}
+        self.looked_at: list[fx.Node] = []
         self.alive: list[Tensor] = []  # an id is only unique while its tensor lives
 
     def record(
@@ -49,6 +50,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             outputs = function(*arguments)
         self.graph.output([self.node_of(value) for value in outputs])
         return _FlatCall(self.root, self.graph), uses
+
+    def follows(self, n_states: int) -> bool:
+        """Tell whether the path that was taken may be another for other inputs, which come after ``n_states`` placeholders."""
+        inputs = [node for node in self.graph.nodes if node.op == "placeholder"][n_states:]
+        reached = set(inputs)
+        for node in self.graph.nodes:  # in order, so what a node takes was looked at before it
+            if not reached.isdisjoint(node.all_input_nodes):
+                reached.add(node)
+        shapes = [n for n in reached if torch.Tag.dynamic_output_shape in getattr(n.target, "tags", ())]
+        return bool(shapes) or not reached.isdisjoint(self.looked_at)
 
     def known(self, value: Tensor) -> fx.Node | None:
         """Return the node that made ``value``, if one did."""
@@ -73,6 +84,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **(kwargs or {}))
         leaves = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
         if not leaves:
+            self.looked_at += [
+                node for leaf in pytree.tree_leaves((args, kwargs)) if (node := self.nodes.get(id(leaf)))
+            ]
             return out
         given, named = pytree.tree_map_only(Tensor, self.node_of, (args, kwargs or {}))
         node = self.graph.call_function(func, given, named)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
@@ -35,7 +35,7 @@ class Trace:
     ``states`` names the first placeholders of ``graph_module`` (parameters and buffers, tied ones once); the other
     placeholders are the tensors among the model's inputs, in pytree order. Every node's ``meta`` has the value's shape under
     ``val``, and the module that runs it under ``custom``. ``uses`` says which attributes forward took sizes from; ``calls`` which
-    value each module took first and which it gave back first.
+    value each module took first and which it gave back first. ``one_path`` says that other inputs may run other operations.
     """
 
     graph_module: fx.GraphModule
@@ -44,6 +44,7 @@ class Trace:
     notes: tuple[str, ...]
     uses: tuple[SizeUse, ...] = ()
     calls: tuple[ModuleCall, ...] = ()
+    one_path: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def trace(
         return [leaf for leaf in flat if isinstance(leaf, Tensor)]
 
     notes: list[str] = []
+    one_path = False
     calls = _Calls()
     try:
         with as_it_was(model), _quiet(model, training, calls), FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -108,14 +110,22 @@ def trace(
             with as_it_was(model), _quiet(model, training, calls):
                 recorder = Recorder()
                 calls.node_of = recorder.known
-                given = [value.detach() for value in states.values()]
+                # What runs for real may write for real: training counts batch statistics.
+                kept = {name for name, _ in model.named_parameters()}
+                given = [value.detach() if name in kept else value.detach().clone() for name, value in states.items()]
                 graph_module, uses = recorder.record(model, forward, given, tensors)
+            one_path = not _looks_only(error) or recorder.follows(len(states))
         except Exception as real:
             raise ModelError(
                 f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(real)}; "
                 "give inputs that the model takes"
             ) from real
-    return Trace(graph_module, tuple(states), len(tensors), tuple(notes), tuple(uses), tuple(calls))
+    return Trace(graph_module, tuple(states), len(tensors), tuple(notes), tuple(uses), tuple(calls), one_path)
+
+
+def _looks_only(error: Exception) -> bool:
+    """Tell whether tracing failed because the model asked a tensor for a number, which a recording sees too."""
+    return isinstance(error, DataDependentOutputException)
 
 
 def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:

@@ -115,7 +115,6 @@ class Round:
             candidate.having(
                 model=shrunk.model,
                 kind="graph" if "graph" in (candidate.kind, shrunk.kind) else "eager",
-                cuts=(*candidate.cuts, {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in keep.items()}),
                 alive={name: units[keep[name]] if name in keep else units for name, units in alive.items()},
                 original=original,
                 graph=candidate.graph or describe(graph, model),

@@ -52,9 +52,8 @@ class Candidate:
     """The model on its way to the smaller one.
 
     ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the units
-    that are still there, by group; ``original`` how many there were before the first round; ``cuts`` what each
-    round kept of every group, as positions in what was there, and ``uncut`` the model before them; ``graph`` tells what hung
-    together before the first cut.
+    that are still there, by group; ``original`` how many there were before the first round; ``kind`` whether the model is of
+    its class (``eager``) or the traced computation (``graph``); ``graph`` tells what hung together before the first cut.
     """
 
     model: nn.Module
@@ -62,8 +61,6 @@ class Candidate:
     alive: Mapping[str, Ints] = field(default_factory=dict)
     original: Mapping[str, int] = field(default_factory=dict)
     kind: str = "eager"
-    uncut: nn.Module | None = None
-    cuts: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     frozen: tuple[dict[str, Any], ...] = ()
     graph: Mapping[str, Any] | None = None
 

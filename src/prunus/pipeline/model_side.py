@@ -60,7 +60,7 @@ def prune_model(
     strategy = job.recipe.strategy
     assert strategy is not None
     check_patterns(dense, strategy)
-    candidate, histories = start.having(model=copy.deepcopy(start.model), uncut=start.model), {}
+    candidate, histories = start.having(model=copy.deepcopy(start.model)), {}
     if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
         histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
     steps: list[Step] = []

@@ -32,7 +32,7 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         folder,
         candidate.model,
         built_by=recipe.model if job.named_builder else None,
-        dense=job.build(seed),
+        dense=None if candidate.kind == "graph" else job.build(seed),
         input_shape=data.source.input_shape,
         n_outputs=data.train.n_outputs,
         task=data.train.task,
@@ -40,8 +40,6 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         feature_names=data.train.feature_names,
         scaler=data.scaler,
         target_scaler=data.train.target_scaler if data.train.task == "regression" else None,
-        cuts=candidate.cuts if candidate.kind == "graph" else None,
-        uncut=candidate.uncut,
         facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,24 @@ __all__ = ["evaluate_bundle", "predict_file", "write_report"]
 
 
 def evaluate_bundle(
-    path: Path, *, source: str | None = None, target: str | None = None, trust_code: bool = False
+    path: Path,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    trust_code: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Return the quality of a bundle on the data of its recipe (train and test), or on all examples of ``source``.
 
+    Args:
+        note: is told when the bundle's graph was measured because its class may not be built.
+
     Raises:
         DataError: the data don't fit the bundle.
-        BundleError: the bundle is damaged or needs code that isn't trusted.
+        BundleError: the bundle is damaged, or has no graph and needs code that isn't trusted.
     """
     folder = bundle_folder(path)
-    bundle = load_bundle(folder, trust_code=trust_code)
+    bundle = _load(folder, trust_code, note)
     facts = bundle.manifest.facts
     if source is None:
         if "data" not in facts:
@@ -46,12 +55,17 @@ def evaluate_bundle(
     }
     batch = next(iter(next(iter(splits.values())).batches(1)))
     cost = measure_cost(bundle.model, (batch.inputs,)).to_dict() | {"size_bytes": bundle_size_bytes(folder)}
-    return {"bundle": str(folder), "sha256": bundle.sha256, "splits": rows, "cost": cost}
+    return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind, "splits": rows, "cost": cost}
 
 
-def predict_file(path: Path, inputs: str, *, trust_code: bool = False) -> list[dict[str, Any]]:
-    """Return one row per example of a file without labels: its id, and its label with a probability, or its value."""
-    bundle = load_bundle(bundle_folder(path), trust_code=trust_code)
+def predict_file(
+    path: Path, inputs: str, *, trust_code: bool = False, note: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
+    """Return one row per example of a file without labels: its id, and its label with a probability, or its value.
+
+    ``note`` is told when the bundle's graph predicted because its class may not be built.
+    """
+    bundle = _load(bundle_folder(path), trust_code, note)
     ids, values = open_inputs(inputs, input_shape=bundle.input_shape, feature_names=bundle.feature_names)
     found = bundle.postprocess(bundle.predict(values))
     if found.probabilities is None:
@@ -68,6 +82,13 @@ def write_report(folder: Path) -> RunRecord:
     record = load_record(folder / RECORD)
     write_html(record, folder / "report.html")
     return record
+
+
+def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:
+    bundle = load_bundle(folder, trust_code=trust_code)
+    if bundle.note and note is not None:
+        note(f"{folder}: {bundle.note}")
+    return bundle
 
 
 def _all_examples(config: Data, bundle: Bundle) -> Examples:

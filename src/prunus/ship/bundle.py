@@ -1,7 +1,8 @@
 """How is a bundle loaded anywhere, without pickle and without trusting its sender?
 
-A bundle is a folder with ``model.safetensors`` and ``manifest.json``. Loading checks sizes and hashes, builds the dense structure,
-makes it smaller by the edits, and fills in the weights.
+A bundle is a folder with ``model.safetensors``, ``manifest.json`` and mostly ``graph.json``. Loading checks sizes and hashes.
+With a builder that may be used, it builds the dense structure, makes it smaller by the edits, and fills in the weights; without
+one, the traced computation takes the weights, and no code of anyone runs.
 """
 
 from __future__ import annotations
@@ -15,32 +16,50 @@ import torch
 from torch import Tensor, nn
 
 from prunus import data, models
-from prunus.apply import shrink
 from prunus.apply.edits import Edits, materialize, rebuild
+from prunus.apply.regraph import PrunedGraph
 from prunus.core import recipe
 from prunus.core.errors import BundleError, DataError, PrunusError, ShapeError
 from prunus.core.imports import call
 from prunus.core.outputs import Prediction, postprocess
 from prunus.core.runtime import device_of
-from prunus.graph import analyze
-from prunus.ship.manifest import WEIGHTS, Manifest, check_files, manifest_sha256, read_manifest
+from prunus.ship.export import check_runs
+from prunus.ship.graph_file import read_graph, state_names
+from prunus.ship.manifest import (
+    GRAPH,
+    GRAPH_TENSORS,
+    WEIGHTS,
+    Manifest,
+    check_files,
+    manifest_sha256,
+    read_json,
+    read_manifest,
+)
 from prunus.ship.pack import unpack
 
 if TYPE_CHECKING:
     from prunus.data import Scaler
 
-__all__ = ["Bundle", "assemble", "load_bundle"]
+__all__ = ["Bundle", "assemble", "assemble_graph", "load_bundle"]
+
+Kind = Literal["eager", "graph"]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: the model in evaluation mode, and what its inputs and outputs mean."""
+    """A loaded bundle: the model in evaluation mode, and what its inputs and outputs mean.
+
+    ``kind`` says what the model is: ``eager``, the Python class, or ``graph``, the traced computation; ``note`` why, where the
+    class was there to have.
+    """
 
     model: nn.Module
     manifest: Manifest
     scaler: Scaler | None
     target_scaler: Scaler | None
     sha256: str
+    kind: Kind = "eager"
+    note: str = ""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -99,31 +118,72 @@ class Bundle:
 
 
 def load_bundle(
-    folder: Path, *, trust_code: bool = False, builder: Callable[..., nn.Module] | None = None, device: str = "cpu"
+    folder: Path,
+    *,
+    trust_code: bool = False,
+    builder: Callable[..., nn.Module] | None = None,
+    prefer: Kind = "eager",
+    device: str = "cpu",
 ) -> Bundle:
-    """Return the bundle at ``folder``; nothing in it is run, and nothing is parsed before its hash was checked.
+    """Return the bundle at ``folder``; nothing in it is run as code, and nothing is parsed before its hash was checked.
+
+    The model is of its Python class where the builder is a built-in one, trusted or given; otherwise it is the traced computation,
+    for which no builder is needed.
 
     Args:
         trust_code: allow the manifest to name a ``module:function`` that is imported to build the model.
         builder: a function of your own that builds the dense model, instead of the manifest's; it gets the manifest's args, and
             ``input_shape`` and ``n_outputs`` if it takes arguments of these names.
+        prefer: ``graph`` takes the traced computation also where the class could be built.
 
     Raises:
-        BundleError: no bundle, a damaged one, or one that needs code that wasn't trusted.
+        BundleError: no bundle, a damaged one, or one without a graph that needs code that wasn't trusted.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    model = assemble(folder, manifest, lambda: _skeleton(folder, manifest, trust_code, builder))
+    kind, note = _kind_of(folder, manifest, builder is not None, trust_code, prefer)
+    if kind == "graph":
+        model: nn.Module = assemble_graph(folder, manifest, device)
+    else:
+        model = assemble(folder, manifest, lambda: _skeleton(folder, manifest, builder))
     scalers = _scaler(folder, manifest, "scaler"), _scaler(folder, manifest, "target_scaler")
-    return Bundle(model.to(device).eval(), manifest, *scalers, manifest_sha256(manifest))
+    return Bundle(model.to(device).eval(), manifest, *scalers, manifest_sha256(manifest), kind, note)
 
 
-def _skeleton(
-    folder: Path, manifest: Manifest, trust_code: bool, builder: Callable[..., nn.Module] | None
-) -> nn.Module:
+def _kind_of(folder: Path, manifest: Manifest, given: bool, trust_code: bool, prefer: Kind) -> tuple[Kind, str]:
+    """Return which of the two models to load, and a note where the other one was there to have."""
+    if manifest.edits is None:
+        return "graph", ""
+    source = manifest.model
+    has_graph = GRAPH in manifest.files
+    without = f"{folder}: no graph goes along with this bundle ({manifest.no_graph or 'it was left out'})"
+    if prefer == "graph":
+        if not has_graph:
+            raise BundleError(f"{without}; load it with prefer='eager'")
+        return "graph", ""
+    if given or not source.needs_code or (trust_code and source.builder is not None):
+        return "eager", ""
+    if source.builder is None:
+        way = "pass load_bundle(..., builder=FUNCTION) with a function that returns the dense model"
+        if not has_graph:
+            raise BundleError(f"{without}, it was saved from a model object and doesn't know how to build it: {way}")
+        return "graph", f"loaded as a graph of tensor operations, which needs no code; for the Python class {way}"
+    if not has_graph:
+        raise BundleError(
+            f"{without}, and it builds its model with {source.builder!r}, which is code outside of prunus: "
+            "if you trust it, allow it (load_bundle(..., trust_code=True), or --trust-code), or pass builder=FUNCTION"
+        )
+    return "graph", (
+        f"loaded as a graph of tensor operations: {source.builder!r}, which builds the Python class, is code outside of prunus "
+        "and wasn't run; if you trust it, allow it (--trust-code, or trust_code=True)"
+    )
+
+
+def _skeleton(folder: Path, manifest: Manifest, builder: Callable[..., nn.Module] | None) -> nn.Module:
     """Return the dense structure; a built-in one lies on the meta device where possible, so a wrong size costs nothing."""
     source = manifest.model
+    hint = "; its graph needs no builder: load it with prefer='graph'" if GRAPH in manifest.files else ""
     if builder is not None:
         offered = {"input_shape": manifest.input_shape, "n_outputs": manifest.n_outputs}
         built = call(
@@ -132,16 +192,7 @@ def _skeleton(
         if not isinstance(built, nn.Module):
             raise BundleError(f"the builder must return an nn.Module: got {type(built).__name__}")
         return built
-    if source.builder is None:
-        raise BundleError(
-            f"{folder}: this bundle was saved from a model object and doesn't know how to build it: "
-            "pass load_bundle(..., builder=FUNCTION) with a function that returns the dense model"
-        )
-    if source.needs_code and not trust_code:
-        raise BundleError(
-            f"{folder}: this bundle builds its model with {source.builder!r}, which is code outside of prunus: "
-            "if you trust it, allow it (load_bundle(..., trust_code=True), or --trust-code), or pass builder=FUNCTION"
-        )
+    assert source.builder is not None, "such a bundle loads as a graph"
     try:
         config = recipe.Model(builder=source.builder, args=source.args)
 
@@ -155,7 +206,7 @@ def _skeleton(
         # Buffers outside the state dict can't be filled from the weights: they must be computed for real.
         return build() if {name for name, _ in model.named_buffers()} - set(model.state_dict()) else model
     except PrunusError as error:
-        raise BundleError(f"{folder}: the model of this bundle can't be built: {error}") from error
+        raise BundleError(f"{folder}: the model of this bundle can't be built: {error}{hint}") from error
 
 
 def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]) -> nn.Module:
@@ -166,9 +217,9 @@ def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]
     """
     edits = Edits.from_dict(manifest.edits)
     model = rebuild(skeleton(), edits)
-    if manifest.cuts is not None:
-        model = _cut_again(folder, model, manifest)
-    expected = {name: (entry.dtype, entry.shape) for name, entry in manifest.tensors.items()}
+    reserved = GRAPH_TENSORS if GRAPH in manifest.files else ()  # then no tensor of the model has such a name
+    entries = {name: entry for name, entry in manifest.tensors.items() if not name.startswith(reserved)}
+    expected = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
     found = {n: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in model.state_dict().items()}
     if expected != found:
         odd = next(name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name))
@@ -178,7 +229,7 @@ def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]
         )
     state = unpack(folder / WEIGHTS, manifest.tensors)
     materialize(model)
-    model.load_state_dict(state, strict=True)
+    model.load_state_dict({name: state[name] for name in entries}, strict=True)
     if edits.kept_inputs is not None:
         kept = getattr(model, "kept")  # noqa: B009 - rebuild made it a SelectInputs
         if tuple(kept.tolist()) != edits.kept_inputs or edits.kept_inputs[-1] >= manifest.input_shape[0]:
@@ -189,24 +240,24 @@ def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]
     return model
 
 
-def _cut_again(folder: Path, dense: nn.Module, manifest: Manifest) -> nn.Module:
-    """Return the traced computation of ``dense`` after the cuts of the manifest; only its structure counts."""
-    materialize(dense)
-    model = dense.eval()
-    inputs = (torch.zeros(2, *manifest.input_shape),)
-    for cut in manifest.cuts or ():
-        graph = analyze(model, inputs)
-        sizes = {group.name: group.size for group in graph.groups}
-        keep = {}
-        for name, kept in cut.items():
-            if name not in sizes or not kept or max(kept) >= sizes[name]:
-                raise BundleError(
-                    f"{folder}: the built model has no group {name!r} to cut as recorded; was the builder changed since?"
-                )
-            keep[name] = torch.zeros(sizes[name], dtype=torch.bool)
-            keep[name][list(kept)] = True
-        model = shrink(model, inputs, graph, keep, prefer="graph").model
-    return model
+def assemble_graph(folder: Path, manifest: Manifest, device: str = "cpu") -> PrunedGraph:
+    """Return the traced computation with the weights in it.
+
+    Raises:
+        BundleError: the graph isn't one, or doesn't fit the weights.
+    """
+    path = folder / GRAPH
+    tree = read_json(path)
+    state = unpack(folder / WEIGHTS, manifest.tensors)
+    try:
+        # What was stored for the graph alone comes before the state dict's tensor of that name.
+        found = {n: key for n in state_names(tree) for key in (n, GRAPH_TENSORS + n) if key in state}
+        tensors = {name: state[key] for name, key in found.items()}
+        graph = read_graph(tree, tensors)
+        check_runs(graph, manifest.input_shape)
+        return graph if device == "cpu" else read_graph(tree, tensors, device=device)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}; fetch or make the bundle anew") from error
 
 
 def _scaler(folder: Path, manifest: Manifest, which: Literal["scaler", "target_scaler"]) -> Scaler | None:

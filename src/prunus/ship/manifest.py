@@ -19,6 +19,8 @@ from prunus.core.files import sha256_file
 
 __all__ = [
     "FORMAT",
+    "GRAPH",
+    "GRAPH_TENSORS",
     "MANIFEST",
     "WEIGHTS",
     "BuiltBy",
@@ -32,13 +34,17 @@ __all__ = [
     "explain",
     "manifest_sha256",
     "manifest_tree",
+    "read_json",
     "read_manifest",
 ]
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
-_LARGEST_MANIFEST = 64 * 2**20
+GRAPH = "graph.json"
+GRAPH_TENSORS = "graph/"
+"""What the names of tensors begin with that the graph needs and the model's state dict hasn't got."""
+_LARGEST_JSON = {MANIFEST: 64 * 2**20, GRAPH: 512 * 2**20}
 
 Size = Annotated[int, Field(ge=0, lt=2**62)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$")]
@@ -85,16 +91,15 @@ class TensorEntry(_Part):
 
 
 class Manifest(_Part):
-    """Everything but the weights.
+    """Everything but the weights and the traced computation.
 
-    ``cuts`` is there when the model is the traced computation of the dense one, which no edits can express: for each round the
-    positions that every group kept. Loading traces the dense model and cuts it the same way.
+    ``edits`` is None when the model *is* a traced computation, of no class. ``no_graph`` says why no ``graph.json`` goes along.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     versions: dict[str, str]
     model: BuiltBy
-    edits: dict[str, Any]
+    edits: dict[str, Any] | None
     tensors: dict[str, TensorEntry]
     task: Literal["classification", "regression"]
     input_shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(strict=False, min_length=1)
@@ -103,7 +108,7 @@ class Manifest(_Part):
     feature_names: tuple[str, ...] = Field((), strict=False)
     scaler: dict[str, Any] | None = None
     target_scaler: dict[str, Any] | None = None
-    cuts: tuple[dict[str, list[Size]], ...] | None = Field(None, strict=False)
+    no_graph: str | None = Field(None, max_length=500)
     facts: dict[str, Any] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
 
@@ -113,6 +118,10 @@ class Manifest(_Part):
             raise ValueError(f"files must list {WEIGHTS}, got {sorted(self.files)}")
         if MANIFEST in self.files:
             raise ValueError(f"files can't list {MANIFEST} itself")
+        if self.no_graph is not None and not self.no_graph.isprintable():
+            raise ValueError(f"no_graph must be one line of text, got {self.no_graph[:80]!r}")
+        if self.edits is None and GRAPH not in self.files:
+            raise ValueError(f"a bundle without edits is its graph: files must list {GRAPH}, got {sorted(self.files)}")
         if self.task == "classification" and self.class_names and len(self.class_names) != self.n_outputs:
             raise ValueError(f"{self.n_outputs} outputs need as many class_names, got {len(self.class_names)}")
         for name, entry in self.tensors.items():
@@ -144,20 +153,33 @@ def read_manifest(folder: Path) -> Manifest:
         BundleError: there is none, or it isn't one that this version knows.
     """
     path = folder / MANIFEST
-    _check_plain_file(path)
-    if path.stat().st_size > _LARGEST_MANIFEST:
-        raise BundleError(f"{path}: a manifest has at most {_LARGEST_MANIFEST} bytes, got {path.stat().st_size}")
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: expected JSON, got {error}; fetch or make the bundle anew") from error
+    tree = read_json(path)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         got = tree.get("format") if isinstance(tree, dict) else type(tree).__name__
-        raise BundleError(f"{path}: expected format {FORMAT}, got {got!r}; load it with the prunus that wrote it")
+        older = type(got) is int and 0 < got < FORMAT
+        advice = "an older prunus wrote it: make the bundle anew, or " if older else ""
+        raise BundleError(
+            f"{path}: expected format {FORMAT}, got {got!r}; {advice}load it with the prunus that wrote it"
+        )
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
         raise BundleError(f"{path}: {explain(error)}; fetch or make the bundle anew") from error
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of a bundle holds; keys that come twice and numbers that JSON hasn't got are refused.
+
+    Raises:
+        BundleError: it is no plain file, too large, or no JSON.
+    """
+    _check_plain_file(path)
+    if path.stat().st_size > _LARGEST_JSON[path.name]:
+        raise BundleError(f"{path}: expected at most {_LARGEST_JSON[path.name]} bytes, got {path.stat().st_size}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: expected JSON, got {error}; fetch or make the bundle anew") from error
 
 
 def explain(error: ValidationError) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prunus.core.errors import BundleError
 from prunus.ship.manifest import TensorEntry
 
-__all__ = ["pack", "pack_mask", "stored_size_bytes", "unpack", "unpack_mask"]
+__all__ = ["check_storable", "pack", "pack_mask", "stored_size_bytes", "unpack", "unpack_mask"]
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _DTYPES = {
@@ -44,19 +44,21 @@ _HEADER = {
 _ENTRY_BYTES = 100
 
 
-def pack(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, TensorEntry]]:
-    """Return the tensors to store, and how each tensor of the state dict is found in them.
+def pack(
+    model: nn.Module, more: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, TensorEntry]]:
+    """Return the tensors to store, and how each tensor of the state dict (and of ``more``) is found in them.
 
     Raises:
         BundleError: a parameter is NaN or infinite, a buffer is NaN, or a type can't be stored.
     """
-    state = model.state_dict(keep_vars=True)
+    state = {**model.state_dict(keep_vars=True), **(more or {})}
     stored: dict[str, Tensor] = {}
     entries: dict[str, TensorEntry] = {}
     first_name: dict[int, str] = {}
     for name in sorted(state):
         tensor = state[name]
-        _check(name, tensor)
+        check_storable(name, tensor)
         dtype = str(tensor.dtype).removeprefix("torch.")
         shape = tuple(tensor.shape)
         original = first_name.setdefault(id(tensor), name)
@@ -126,7 +128,8 @@ def stored_size_bytes(model: nn.Module) -> int:
     return len(save(pack(model)[0]))
 
 
-def _check(name: str, tensor: Any) -> None:
+def check_storable(name: str, tensor: Any) -> None:
+    """Raise a :class:`BundleError` unless a bundle can hold ``tensor``, and is to: broken numbers aren't shipped."""
     if not isinstance(tensor, Tensor) or str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
         got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
         raise BundleError(f"the model's {name!r} can't be stored: expected a tensor of {', '.join(_DTYPES)}, got {got}")

@@ -16,14 +16,18 @@ from torch import Tensor, nn
 
 from prunus import models
 from prunus.apply.edits import diff
+from prunus.apply.regraph import PrunedGraph
 from prunus.core import recipe
 from prunus.core.errors import BundleError
-from prunus.core.files import atomic_folder, sha256_file, write_json
+from prunus.core.files import atomic_folder, sha256_file, write_json, write_text
 from prunus.core.runtime import generator, seeded, versions
 from prunus.core.tensors import save_tensors
-from prunus.ship.bundle import assemble
+from prunus.ship.bundle import assemble, assemble_graph
+from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
 from prunus.ship.manifest import (
     FORMAT,
+    GRAPH,
+    GRAPH_TENSORS,
     MANIFEST,
     WEIGHTS,
     BuiltBy,
@@ -36,7 +40,7 @@ from prunus.ship.manifest import (
     manifest_tree,
     read_manifest,
 )
-from prunus.ship.pack import pack
+from prunus.ship.pack import check_storable, pack
 
 if TYPE_CHECKING:
     from prunus.data import Scaler
@@ -57,46 +61,47 @@ def save_bundle(
     feature_names: Sequence[str] = (),
     scaler: Scaler | None = None,
     target_scaler: Scaler | None = None,
-    cuts: Sequence[Mapping[str, Sequence[int]]] | None = None,
-    uncut: nn.Module | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Write ``model`` to ``folder`` in one step (a bundle that is there stays until then) and return the bundle's hash.
 
+    The traced computation of the model goes along, so that whoever can't or won't build its class can load it all the same. Where
+    there is none that gives the same outputs, the manifest says why (``no_graph``).
+
     Args:
-        built_by: how the dense model is built. None when only a model object is known: whoever loads the bundle then has to
+        model: of the class of ``dense``, or itself a traced computation, which needs no builder.
+        built_by: how the dense model is built. None when only a model object is known: whoever wants the class again then has to
             pass a ``builder``, and ``dense`` is needed here.
         dense: a model with the dense structure; default: what ``built_by`` builds.
         target_scaler: what a regression's outputs are undone with.
-        cuts: for a model that is the traced computation: what each round kept of every group, in order.
-        uncut: with ``cuts``: the model before the first cut, if that isn't ``dense`` (it lost input features).
         facts: plain values to keep in the manifest. Times don't belong here: the same seed must give the same hash.
 
     Raises:
-        BundleError: the model can't be expressed as edits of the dense one, has NaN weights, or doesn't come back as it was.
+        BundleError: the model can't be expressed as edits of the dense one, has NaN weights, or doesn't come back as it was; or
+            it is a traced computation that can't be written.
         OutputError: the disk is full or the folder can't be written.
     """
-    if dense is None:
-        if built_by is None:
-            raise BundleError(
-                "a bundle needs built_by (how the dense model is built) or dense (a model of that structure): got neither"
-            )
-        dense = models.build(built_by, input_shape=tuple(input_shape), n_outputs=n_outputs, seed=0)
-    edits = diff(dense, model if cuts is None else uncut or dense)
-    stored, tensors = pack(model)
+    edits = None
+    if not isinstance(model, PrunedGraph):
+        dense = _dense(built_by, input_shape, n_outputs) if dense is None else dense
+        edits = diff(dense, model)
+    graph, no_graph = _graph_of(model, tuple(input_shape), needed=edits is None)
+    more = {} if graph is None else {GRAPH_TENSORS + name: tensor for name, tensor in graph.constants.items()}
+    stored, tensors = pack(model, more)
     args = {} if built_by is None else dict(built_by.args)
     _check_json(args, "the model's args")
     _check_json(dict(facts or {}), "facts")
     known = versions()
     with atomic_folder(folder) as temporary:
         save_tensors(stored, temporary / WEIGHTS)
-        size = (temporary / WEIGHTS).stat().st_size
+        if graph is not None:
+            write_text(temporary / GRAPH, graph.text)
         try:
             manifest = Manifest(
                 format=FORMAT,
                 versions={name: known[name] for name in ("prunus", "torch", "safetensors")},
                 model=BuiltBy(builder=None if built_by is None else built_by.builder, args=args),
-                edits=edits.to_dict(),
+                edits=None if edits is None else edits.to_dict(),
                 tensors=tensors,
                 task=task,
                 input_shape=tuple(input_shape),
@@ -105,36 +110,70 @@ def save_bundle(
                 feature_names=tuple(feature_names),
                 scaler=None if scaler is None else scaler.to_dict(),
                 target_scaler=None if target_scaler is None else target_scaler.to_dict(),
-                cuts=None if cuts is None else tuple({k: list(v) for k, v in cut.items()} for cut in cuts),
+                no_graph=no_graph,
                 facts=dict(facts or {}),
-                files={WEIGHTS: FileEntry(sha256=sha256_file(temporary / WEIGHTS), size_bytes=size)},
+                files={path.name: _entry(path) for path in sorted(temporary.iterdir())},
             )
         except ValidationError as error:
             raise BundleError(f"the model can't be bundled with these facts: {explain(error)}") from error
         write_json(temporary / MANIFEST, manifest_tree(manifest))
-        _check_comes_back(temporary, model, dense)
+        _check_comes_back(temporary, model, None if edits is None else dense)
         return manifest_sha256(manifest)
 
 
-def _check_comes_back(folder: Path, model: nn.Module, dense: nn.Module) -> None:
+def _dense(built_by: recipe.Model | None, input_shape: Sequence[int], n_outputs: int) -> nn.Module:
+    if built_by is None:
+        raise BundleError(
+            "a bundle needs built_by (how the dense model is built) or dense (a model of that structure): got neither"
+        )
+    return models.build(built_by, input_shape=tuple(input_shape), n_outputs=n_outputs, seed=0)
+
+
+def _graph_of(model: nn.Module, input_shape: tuple[int, ...], *, needed: bool) -> tuple[Exported | None, str | None]:
+    """Return the graph that goes along, or why there is none."""
+    try:
+        graph = export(model, input_shape)
+        for name, tensor in graph.constants.items():
+            check_storable(name, tensor)
+        if odd := [name for name in model.state_dict() if name.startswith(GRAPH_TENSORS)]:
+            raise BundleError(f"the model has a tensor {odd[0]!r}, and names like that belong to the graph")
+        return graph, None
+    except BundleError as error:
+        if needed:
+            raise
+        return None, printable(str(error))
+    except Exception as error:
+        if needed:
+            raise BundleError(f"the traced computation can't be written: {stable_line(error)}") from error
+        return None, stable_line(error)
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=sha256_file(path), size_bytes=path.stat().st_size)
+
+
+def _check_comes_back(folder: Path, model: nn.Module, dense: nn.Module | None) -> None:
     """Raise unless the bundle that was just written gives the weights bit for bit and the outputs of ``model``."""
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    loaded = assemble(folder, manifest, lambda: copy.deepcopy(dense).cpu()).eval()
+    if dense is None:  # what it computes was compared when it was exported
+        loaded: nn.Module = assemble_graph(folder, manifest)
+    else:
+        loaded = assemble(folder, manifest, lambda: copy.deepcopy(dense).cpu()).eval()
     original = copy.deepcopy(model).cpu().eval()
     for name, tensor in original.state_dict().items():
         if not _same_bits(loaded.state_dict()[name], tensor):
             raise BundleError(
                 f"the bundle wouldn't give {name!r} back as it is: nothing was written; please report this"
             )
+    if dense is None:
+        return
     inputs = torch.randn(2, *manifest.input_shape, generator=generator(0, "bundle", "check"))
     outputs = []
     for candidate in (original, loaded):
         with torch.no_grad(), seeded(0, "bundle", "check"):
             outputs.append(candidate(inputs))
-    if outputs[0].shape != outputs[1].shape or not torch.allclose(
-        outputs[0], outputs[1], rtol=1e-4, atol=1e-5, equal_nan=True
-    ):
+    if not same_outputs(outputs[0], outputs[1]):
         raise BundleError(
             "the model that the bundle gives back has other outputs than the one that was saved, so nothing was written: "
             "something that isn't a parameter, a buffer or a plain setting was changed in the model"

@@ -304,3 +304,25 @@ def test_a_cut_along_whole_rows_keeps_the_columns():
     assert pieces is not None
     assert [piece.size for piece in pieces] == [8, 16]
     assert all(columns in positions(piece) for piece in pieces)
+
+
+class HeadForTraining(nn.Module):
+    """Runs a head in training alone, which doesn't take inputs this small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.head, self.more = nn.Linear(4, 2), nn.Linear(9, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        if self.training:
+            self.more(x)
+        return self.head(x)
+
+
+def test_a_look_at_training_leaves_the_batch_statistics_as_they_were():
+    model = HeadForTraining().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    analyze(model, (torch.randn(5, 3) + 9,))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import resource
 import shutil
 import sys
@@ -11,9 +12,10 @@ import types
 
 import pytest
 import torch
-from ship_stand_ins import build, made, options, pruned
+from ship_stand_ins import build, made, options, pruned, stand_in_build
 from torch import nn
 
+from prunus import models
 from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError, DataError, OutputError, ShapeError
 from prunus.core.recipe import Model
@@ -57,7 +59,7 @@ def test_labels_and_probabilities_come_from_the_outputs(made):
 
 def test_the_same_model_gives_the_same_bytes_and_another_gives_others(made, options, tmp_path):
     assert save_bundle(tmp_path / "again", made.model, **options) == made.sha256
-    for name in ("model.safetensors", "manifest.json"):
+    for name in ("model.safetensors", "graph.json", "manifest.json"):
         assert (tmp_path / "again" / name).read_bytes() == (made.folder / name).read_bytes()
     with torch.no_grad():
         made.model[0].weight[0, 0] += 1
@@ -71,7 +73,7 @@ def test_anyone_can_compute_the_hash_from_the_manifest(made):
 
 def test_the_size_is_that_of_the_files(made):
     files = list(made.folder.iterdir())
-    assert sorted(file.name for file in files) == ["manifest.json", "model.safetensors"]
+    assert sorted(file.name for file in files) == ["graph.json", "manifest.json", "model.safetensors"]
     assert bundle_size_bytes(made.folder) == sum(file.stat().st_size for file in files)
     assert stored_size_bytes(made.model) == (made.folder / "model.safetensors").stat().st_size
 
@@ -131,8 +133,15 @@ def test_a_module_function_is_not_imported_unless_trusted(build, pruned, options
     monkeypatch.setitem(sys.modules, "their_code", module)
     options["built_by"] = Model(builder="their_code:make", args={"width": 32})
     save_bundle(tmp_path / "b", pruned, **options)
-    with pytest.raises(BundleError, match=r"their_code:make.*code outside of prunus.*trust_code=True"):
-        load_bundle(tmp_path / "b")
+    monkeypatch.setattr(module, "make", lambda width: pytest.fail("code that nobody trusts ran"))
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.kind == "graph"
+    assert re.search(r"their_code:make.*code outside of prunus and wasn't run.*--trust-code", bundle.note)
+    assert states_equal(bundle.model, pruned)
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "their_code", module)
+    monkeypatch.setattr(models, "build", stand_in_build)
+    assert load_bundle(tmp_path / "b", trust_code=True).kind == "eager"
     assert states_equal(load_bundle(tmp_path / "b", trust_code=True).model, pruned)
     assert states_equal(load_bundle(tmp_path / "b", builder=module.make).model, pruned)
     with pytest.raises(BundleError, match=r"must return an nn.Module: got int"):
@@ -143,13 +152,15 @@ def test_a_module_function_is_not_imported_unless_trusted(build, pruned, options
         load_bundle(tmp_path / "b", builder=lambda width: nn.Linear(6, 3))
 
 
-def test_a_model_without_a_known_builder_needs_one_to_load(build, pruned, options, tmp_path):
+def test_a_model_without_a_known_builder_needs_one_for_its_class_alone(build, pruned, options, tmp_path):
     dense = build(Model(args={"width": 32}), input_shape=(6,), n_outputs=3, seed=0)
     with pytest.raises(BundleError, match=r"needs built_by .* or dense"):
         save_bundle(tmp_path / "b", pruned, **options | {"built_by": None})
     save_bundle(tmp_path / "b", pruned, **options | {"built_by": None, "dense": dense})
-    with pytest.raises(BundleError, match=r"doesn't know how to build it: pass load_bundle\(..., builder=FUNCTION\)"):
-        load_bundle(tmp_path / "b", trust_code=True)
+    bundle = load_bundle(tmp_path / "b", trust_code=True)
+    assert bundle.kind == "graph"
+    assert "for the Python class pass load_bundle(..., builder=FUNCTION)" in bundle.note
+    assert states_equal(bundle.model, pruned)
     assert states_equal(load_bundle(tmp_path / "b", builder=lambda: dense).model, pruned)
 
 
@@ -255,7 +266,7 @@ def test_a_new_bundle_takes_the_place_of_the_old_one(made, options):
     (made.folder / "stray").write_text("x")
     options["facts"] = {"seed": 1}
     assert save_bundle(made.folder, made.model, **options) != made.sha256
-    assert sorted(file.name for file in made.folder.iterdir()) == ["manifest.json", "model.safetensors"]
+    assert sorted(file.name for file in made.folder.iterdir()) == ["graph.json", "manifest.json", "model.safetensors"]
 
 
 def test_a_bundle_may_be_moved(made, tmp_path):

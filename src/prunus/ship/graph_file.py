@@ -1,0 +1,252 @@
+"""How is a traced computation written as JSON, and read from a sender that nobody knows?
+
+``graph.json`` is ``{"format": 1, "nodes": [...]}``. A node is ``[name, kind, target, arguments, named arguments]``, and takes only
+what nodes before it give, so nothing can dangle or go round in circles. Kinds, in this order: ``parameter`` and ``buffer``
+(target: the tensor's name in the model), ``input``, ``constant`` (like ``buffer``) and ``call`` (target: an operation), ``output``.
+Plain values are JSON's own; others are ``{"node": NAME}``, ``{"dtype": ...}``, ``{"layout": ...}``, ``{"memory_format": ...}``,
+``{"float": "inf" | "-inf" | "nan"}``, and ``{"device": "model"}``, which is wherever the model lies.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import math
+import operator
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from prunus.apply.regraph import PrunedGraph
+from prunus.core.errors import BundleError
+from prunus.ship.operations import fit_arguments, name_of, operation
+
+__all__ = ["CONSTANTS", "read_graph", "state_names", "write_graph"]
+
+FORMAT = 1
+CONSTANTS = "graph_module."
+"""Where a :class:`PrunedGraph` keeps the constants of its trace."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_MOST_NODES = 2_000_000
+_DEEPEST = 8
+_KINDS = ("parameter", "buffer", "input", "constant", "call", "output")
+
+
+def _named(kind: type, names: str) -> dict[str, Any]:
+    found = {name: getattr(torch, name, None) for name in names.split()}
+    return {name: value for name, value in found.items() if isinstance(value, kind)}
+
+
+_WORDS: dict[str, dict[str, Any]] = {
+    "dtype": _named(
+        torch.dtype,
+        "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool complex32 complex64 complex128",
+    ),
+    "layout": _named(torch.layout, "strided"),
+    "memory_format": _named(torch.memory_format, "contiguous_format preserve_format channels_last channels_last_3d"),
+    "float": {str(value): value for value in (math.inf, -math.inf, math.nan)},
+}
+
+
+def write_graph(graph: PrunedGraph) -> str:
+    """Return the text of ``graph.json``: the same for the same computation, one node a line, no spaces.
+
+    Raises:
+        BundleError: it holds something that a graph may not name.
+    """
+    parameters = {name for name, _ in graph.named_parameters(remove_duplicate=False)}
+    states = iter(graph.names)
+    lines = []
+    for node in graph.graph_module.graph.nodes:
+        if node.op == "placeholder":
+            name = next(states, None)
+            kind = "input" if name is None else "parameter" if name in parameters else "buffer"
+            row = [node.name, kind, name, [], {}]
+        elif node.op == "get_attr":
+            row = [node.name, "constant", CONSTANTS + node.target, [], {}]
+        elif node.op == "output":
+            row = [node.name, "output", None, _written(node.args[0]), {}]
+        elif node.op == "call_function":
+            row = [node.name, "call", name_of(node.target), _written(node.args), _written(node.kwargs)]
+        else:
+            raise BundleError(f"a graph of tensor operations was expected: got a {node.op} of {node.target!r}")
+        lines.append(json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False))
+    return f'{{"format":{FORMAT},"nodes":[\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if isinstance(value, torch.device):
+        return {"device": "model"}
+    if isinstance(value, (list, tuple)):
+        return [_written(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: _written(part) for name, part in value.items()}
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    for tag, words in _WORDS.items():
+        for word, meant in words.items():
+            if value is meant or (tag == "float" and isinstance(value, float) and str(value) == word):
+                return {tag: word}
+    raise BundleError(f"a graph can't hold a value like {value!r} of type {type(value).__name__}")
+
+
+def state_names(tree: Any) -> tuple[str, ...]:
+    """Return the names of all tensors that the parsed ``graph.json`` needs.
+
+    Raises:
+        BundleError: it isn't a list of nodes.
+    """
+    return tuple(row[2] for row in _rows(tree) if row[1] in ("parameter", "buffer", "constant"))
+
+
+def read_graph(tree: Any, tensors: Mapping[str, Tensor], *, device: str = "cpu") -> PrunedGraph:
+    """Return the computation that the parsed ``graph.json`` describes, with one input, on ``tensors``.
+
+    Args:
+        tensors: the parameters, buffers and constants, by the names of :func:`state_names`.
+        device: where tensors that the computation makes are to lie.
+
+    Raises:
+        BundleError: it isn't a computation that :func:`write_graph` could have written; the message says at which node.
+    """
+    reader = _Reader(tensors, device)
+    for row in _rows(tree):
+        reader.add(*row)
+    return reader.finish()
+
+
+def _rows(tree: Any) -> list[tuple[str, str, Any, list[Any], dict[str, Any]]]:
+    if not isinstance(tree, dict) or set(tree) != {"format", "nodes"} or type(tree["format"]) is not int:
+        raise BundleError(f"expected a mapping with format and nodes, got {str(tree)[:60]!r}")
+    if tree["format"] != FORMAT:
+        raise BundleError(
+            f"expected a graph of format {FORMAT}, got {tree['format']}; load it with the prunus that wrote it"
+        )
+    nodes = tree["nodes"]
+    if not isinstance(nodes, list) or not 0 < len(nodes) <= _MOST_NODES:
+        raise BundleError(f"nodes must be a list of 1 to {_MOST_NODES} nodes, got {str(nodes)[:60]!r}")
+    for number, row in enumerate(nodes):
+        shape = [type(part) for part in row] if isinstance(row, list) else []
+        if shape not in ([str, str, str, list, dict], [str, str, type(None), list, dict]) or row[1] not in _KINDS:
+            raise BundleError(
+                f"node {number} must be [name, one of {', '.join(_KINDS)}, target, [], {{}}]: got {str(row)[:60]!r}"
+            )
+        if (row[2] is None) != (row[1] in ("input", "output")):
+            raise BundleError(
+                f"node {number}: a target goes with every kind but input and output, got {row[1]!r} with {str(row[2])[:60]!r}"
+            )
+    return nodes
+
+
+class _Reader:
+    """Builds the graph node by node; what isn't known yet can't be used."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], device: str) -> None:
+        self.tensors, self.device = tensors, torch.device(device)
+        self.graph = fx.Graph()
+        self.made: dict[str, fx.Node] = {}
+        self.states: dict[str, Tensor] = {}
+        self.constants: dict[str, Tensor] = {}
+        self.numbers: set[fx.Node] = set()
+        self.stage = 0
+        self.n_inputs = 0
+
+    def add(self, name: str, kind: str, target: Any, arguments: list[Any], named: dict[str, Any]) -> None:
+        """Read one node."""
+        if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in self.made:
+            raise BundleError(f"a node needs a plain name of its own, got {name[:60]!r}")
+        # States, then the input, then what is computed, then the output.
+        stage = {"parameter": 0, "buffer": 0, "input": 1, "output": 3}.get(kind, 2)
+        if stage < self.stage or self.stage == 3:
+            raise BundleError(f"node {name!r}: a {kind} can't come here")
+        self.stage = stage
+        try:
+            self.made[name] = self._node(name, kind, target, arguments, named)
+        except BundleError as error:
+            raise BundleError(f"node {name!r}: {error}") from error
+
+    def _node(self, name: str, kind: str, target: Any, arguments: list[Any], named: dict[str, Any]) -> fx.Node:
+        if kind == "output":
+            if len(arguments) != 1 or named:
+                raise BundleError(f"a bundle's model has one output, got {len(arguments) + len(named)}")
+            return self.graph.create_node("output", "output", ([self._value(arguments[0])],))
+        if kind == "call":
+            return self._call(name, target, arguments, named)
+        if arguments or named:
+            raise BundleError(f"a {kind} has no arguments, got {len(arguments) + len(named)}")
+        if kind == "input":
+            self.n_inputs += 1
+            return self.graph.placeholder(name)
+        if target not in self.tensors:
+            raise BundleError(f"there is no tensor {target[:60]!r}")
+        if kind == "constant":
+            own = target.removeprefix(CONSTANTS)
+            if own == target or not _is_free(own):
+                raise BundleError(f"a constant is called {CONSTANTS}NAME, got {target[:60]!r}")
+            self.constants[own] = self.tensors[target]
+            return self.graph.get_attr(own)
+        if target in self.states:
+            raise BundleError(f"the tensor {target[:60]!r} comes twice")
+        value = self.tensors[target]
+        self.states[target] = nn.Parameter(value, value.is_floating_point()) if kind == "parameter" else value
+        return self.graph.placeholder(name)
+
+    def _call(self, name: str, target: str, arguments: list[Any], named: dict[str, Any]) -> fx.Node:
+        function = operation(target)
+        given, keywords = self._value(arguments), {key: self._value(value) for key, value in named.items()}
+        if problem := fit_arguments(function, given, keywords):
+            raise BundleError(f"{target} can't be called so: {problem}")
+        counts = function in (operator.add, operator.mul)
+        if counts and not all(type(p) is int or (isinstance(p, fx.Node) and p in self.numbers) for p in given):
+            raise BundleError(f"{target} is for sizes only, got {str(arguments)[:60]}")
+        if function is operator.getitem and not (isinstance(given[0], fx.Node) and type(given[1]) is int):
+            raise BundleError(f"{target} takes a node and a number, got {str(arguments)[:60]}")
+        node = self.graph.create_node("call_function", function, tuple(given), keywords, name=name)
+        if counts or function is torch.ops.aten.sym_size.int:
+            self.numbers.add(node)
+        return node
+
+    def _value(self, value: Any, depth: int = 0) -> Any:
+        if depth > _DEEPEST:
+            raise BundleError(f"values lie at most {_DEEPEST} lists deep")
+        if isinstance(value, list):
+            return [self._value(part, depth + 1) for part in value]
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise BundleError(f"a number must fit into 64 bits, got one of {value.bit_length()} bits")
+        if not isinstance(value, dict):
+            return value
+        tag, word = next(iter(value.items())) if len(value) == 1 else ("", None)
+        if tag == "node" and isinstance(word, str):
+            if word not in self.made:
+                raise BundleError(f"it takes {word[:60]!r}, which no node before it is")
+            return self.made[word]
+        if value == {"device": "model"}:
+            return self.device
+        if isinstance(word, str) and word in _WORDS.get(tag, {}):
+            return _WORDS[tag][word]
+        raise BundleError(f"{str(value)[:60]} is no value that a graph may hold")
+
+    def finish(self) -> PrunedGraph:
+        """Return the module."""
+        if self.stage != 3 or self.n_inputs != 1:
+            raise BundleError(f"a graph has one input and one output, got {self.n_inputs} and {int(self.stage == 3)}")
+        try:
+            return PrunedGraph(fx.GraphModule(self.constants, self.graph), self.states, _parameters(self.states))
+        except (KeyError, TypeError, SyntaxError, RuntimeError) as error:
+            raise BundleError(f"the names of its tensors make no model: {str(error)[:120]}") from error
+
+
+def _is_free(name: str) -> bool:
+    """Tell whether a module may call a tensor so."""
+    taken = hasattr(fx.GraphModule, name) or hasattr(nn.Module(), name)
+    return _NAME.fullmatch(name) is not None and not keyword.iskeyword(name) and not taken
+
+
+def _parameters(states: Mapping[str, Tensor]) -> frozenset[str]:
+    return frozenset(name for name, value in states.items() if isinstance(value, nn.Parameter))
