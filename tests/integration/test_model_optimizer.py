@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from prunus import ModelOptimizer, load_bundle
-from prunus.core.errors import RecipeError
+from prunus.core.errors import ModelError, RecipeError
 from prunus.core.types import Plan
 
 FAST = {"train": {"epochs": 8, "batch_size": 32}, "recovery": {"epochs": 4, "batch_size": 32}}
@@ -96,3 +96,61 @@ def test_a_wrong_setting_is_named_like_in_a_recipe(data):
         ModelOptimizer(network(), data, trained=True).fit().prune(keep_fraction=0.5)
     with pytest.raises(RecipeError, match="less than or equal to 1"):
         ModelOptimizer(network(), data, strategy="taylor", trained=True).fit().prune(keep_fraction=2)
+
+
+def confidence(outputs, batch):
+    """A loss under which the ranking of units differs from cross-entropy's."""
+    return outputs.softmax(dim=1)[torch.arange(len(outputs)), batch.targets].neg().mean()
+
+
+def test_a_loss_or_a_step_of_one_s_own_is_what_trains_and_what_taylor_reads(data):
+    def step(model, batch):
+        return confidence(model(batch.inputs), batch)
+
+    plans = []
+    for options in ({}, {"loss": confidence}, {"training_step": step}):
+        optimizer = ModelOptimizer(network(), data, strategy="taylor", trained=True, recovery={"epochs": 1}, **options)
+        plans.append(optimizer.prune(keep_fraction=0.5).plan_)
+    saliency = [plan.steps[0].decisions[0].saliency for plan in plans]
+    assert (saliency[1] == saliency[2]).all()
+    assert not (saliency[0] == saliency[1]).any()
+    trained = [
+        ModelOptimizer(network(), data, train={"epochs": 3}, **options).fit()
+        for options in ({"loss": confidence}, {"training_step": step})
+    ]
+    parameters = (optimizer.model_.parameters() for optimizer in trained)
+    assert all(torch.equal(a, b) for a, b in zip(*parameters, strict=True))
+
+
+def test_distilling_with_a_step_of_one_s_own_mixes_it_with_the_teacher(data):
+    calls = []
+
+    def step(model, batch):
+        calls.append(model.training)
+        return confidence(model(batch.inputs), batch)
+
+    recovery = {"method": "distil", "epochs": 1, "distil": {"weight": 0.9}}
+    optimizer = ModelOptimizer(
+        network(), data, strategy="magnitude_l2", train={"epochs": 8}, recovery=recovery, training_step=step
+    )
+    optimizer.prune(keep_fraction=0.5)
+    assert optimizer.evaluate()["test"].value("accuracy") > 0.7
+    assert any(calls)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"loss": 3}, RecipeError, "loss must be a function .* got int"),
+        ({"training_step": "mine"}, RecipeError, "training_step must be a function .* got str"),
+        ({"loss": lambda outputs, batch: outputs}, ModelError, r"must be one number.*got \(2, 10\)"),
+        ({"loss": lambda outputs, batch: outputs.argmax()}, ModelError, "has no gradient"),
+        ({"training_step": lambda model, batch: 0.5}, ModelError, "must be one number.*got float"),
+        ({"training_step": lambda model: 0.5}, ModelError, "training_step failed: TypeError"),
+        ({"loss": confidence, "training_step": confidence}, RecipeError, "got loss and training_step"),
+        ({"loss": confidence, "train": {"label_smoothing": 0.1}}, RecipeError, "label_smoothing belongs"),
+    ],
+)
+def test_what_can_t_be_minimised_is_refused_at_once(data, options, error, words):
+    with pytest.raises(error, match=words):
+        ModelOptimizer(network(), data, **options)

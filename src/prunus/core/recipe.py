@@ -107,6 +107,17 @@ class Train(Section):
 
     epochs: int = Field(30, ge=0)
     batch_size: Count = 64
+    accumulate: Count = Field(
+        1, description="batches per optimizer step: as one of that many times the size, in the memory of one"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the forward and backward pass; float16 on CUDA only"
+    )
+    loss: str | None = Field(
+        None,
+        description="module:function (outputs, batch) -> one number; null: cross-entropy or squared error (recovery: train.loss). "
+        "Criteria that read gradients read train.loss",
+    )
     learning_rate: Positive = 2e-3
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: NonNegative = 1e-4
@@ -311,6 +322,16 @@ class Recipe(Section):
     )
     output: str = "runs/prunus"
     runtime: Runtime = Field(default_factory=Runtime)
+
+    @model_validator(mode="after")
+    def _smoothing_needs_the_default_loss(self) -> Recipe:
+        for key, section in (("train", self.train), ("recovery", self.recovery)):
+            if section.label_smoothing and (section.loss or self.train.loss):
+                raise ValueError(
+                    f"{key}.label_smoothing belongs to the default loss: got it together with the loss "
+                    f"{section.loss or self.train.loss}; take one of the two away"
+                )
+        return self
 
     @field_validator("seeds")
     @classmethod

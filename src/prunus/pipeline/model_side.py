@@ -14,7 +14,8 @@ from prunus.data import Examples
 from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.recover import History, Loss, default_loss, distillation_loss, sparsity_step, train
+from prunus.pipeline.objective import base_loss
+from prunus.recover import History, bound, distillation_loss, sparsity_step, train
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
@@ -32,7 +33,12 @@ def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
 def fit(
     job: Job, model: nn.Module, examples: Examples, config: Train, *, seed: int, stage: str, **options: Any
 ) -> dict[str, Any]:
-    """Train ``model`` in place (or load what was trained before the kill) and return its history as plain values."""
+    """Train ``model`` in place (or load what was trained before the kill) and return its history as plain values.
+
+    ``options`` go to ``train``; without a ``loss`` among them, what the recipe or the facade says is minimised.
+    """
+    if "loss" not in options:
+        options |= {"loss": base_loss(job, config), "training_step": job.training_step}
 
     def run(checkpoint: Any) -> dict[str, Any]:
         listener = job.workspace.emit
@@ -94,7 +100,7 @@ def recover(
         config,
         seed=seed,
         stage=stage,
-        loss=_recovery_loss(config, dense, examples),
+        **_recovery_options(job, config, dense, candidate.model, examples),
         on_optimizer=masks.guard,
     )
     masks.enforce()
@@ -117,9 +123,14 @@ def retrain(
     return candidate.having(model=fresh), {"retrain": history}
 
 
-def _recovery_loss(config: Recovery, dense: nn.Module, examples: Examples) -> Loss:
-    base = default_loss(examples.task, config.label_smoothing)
-    return base if config.method == "fine_tune" else distillation_loss(dense, config.distil, base, examples=examples)
+def _recovery_options(
+    job: Job, config: Recovery, dense: nn.Module, model: nn.Module, examples: Examples
+) -> dict[str, Any]:
+    """Return what else the training of a recovery needs: nothing, or the loss that distils."""
+    if config.method != "distil":
+        return {}
+    base = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
+    return {"loss": distillation_loss(dense, config.distil, base, examples=examples)}
 
 
 def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, examples: Examples) -> dict[str, Any]:

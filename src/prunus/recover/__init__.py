@@ -3,8 +3,10 @@
 from prunus.recover.average import recompute_batch_norm
 from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.history import History
-from prunus.recover.losses import Loss, default_loss
+from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, guarded, named_loss
+from prunus.recover.precision import check_precision
 from prunus.recover.sparsify import Penalty, ProximalGroup, ProximalL1, ProximalScale, sparsity_step
+from prunus.recover.step import check_loss
 from prunus.recover.train import train
 
 __all__ = [
@@ -14,8 +16,14 @@ __all__ = [
     "ProximalGroup",
     "ProximalL1",
     "ProximalScale",
+    "TrainingStep",
+    "bound",
+    "check_loss",
+    "check_precision",
     "default_loss",
     "distillation_loss",
+    "guarded",
+    "named_loss",
     "recompute_batch_norm",
     "sparsity_step",
     "teacher_outputs",
