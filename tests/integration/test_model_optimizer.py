@@ -154,3 +154,25 @@ def test_distilling_with_a_step_of_one_s_own_mixes_it_with_the_teacher(data):
 def test_what_can_t_be_minimised_is_refused_at_once(data, options, error, words):
     with pytest.raises(error, match=words):
         ModelOptimizer(network(), data, **options)
+
+
+@pytest.mark.parametrize(("modules", "words"), [((), "compared after 0"), (("2",), "compared after 2")])
+def test_distilling_features_says_where_and_runs_through_the_facade(data, modules, words):
+    told = []
+    recovery = {"method": "distil", "epochs": 1, "distil": {"features": 1.0, "modules": modules}}
+    optimizer = ModelOptimizer(
+        network(), data, strategy="magnitude_l2", trained=True, recovery=recovery, listener=told.append
+    )
+    optimizer.prune(keep_fraction=0.5)
+    assert any(words in event.message for event in told if event.kind == "note")
+    assert not any(module._forward_hooks for module in (*optimizer.model_.modules(), *optimizer.dense_.modules()))
+
+
+def test_where_there_are_no_features_to_compare_the_run_says_so_and_goes_on(data):
+    told = []
+    recovery = {"method": "distil", "epochs": 1, "distil": {"features": 1.0}}
+    model = nn.Linear(64, 10)
+    strategy = {"criterion": "magnitude_l2", "granularity": "weight"}
+    optimizer = ModelOptimizer(model, data, strategy=strategy, trained=True, recovery=recovery, listener=told.append)
+    optimizer.prune()
+    assert any("nothing to compare inside" in event.message for event in told)

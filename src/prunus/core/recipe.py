@@ -268,10 +268,17 @@ class Strategy(Section):
 
 
 class Distil(Section):
-    """Learn from the dense model's outputs, too."""
+    """Learn from the dense model's outputs, too, and from its features."""
 
     temperature: Positive = 3.0
     weight: Fraction = Field(0.5, description="share of the loss that comes from the teacher")
+    features: NonNegative = Field(
+        0.0, description="weight of the distance between both models' intermediate features, on top; 0: outputs only"
+    )
+    modules: tuple[str, ...] = Field(
+        (),
+        description="name patterns (fnmatch) of the modules whose outputs are compared; none: blocks, or else layers",
+    )
 
 
 class Recovery(Train):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,7 @@ from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.objective import base_loss
-from prunus.recover import History, bound, distillation_loss, sparsity_step, train
+from prunus.recover import History, Loss, bound, distillation_loss, match_features, sparsity_step, train
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
@@ -93,16 +94,11 @@ def recover(
     if config.method == "none" or config.epochs == 0:
         return {}
     masks = Masks(candidate.model, dict(candidate.masks))
-    facts = fit(
-        job,
-        candidate.model,
-        examples,
-        config,
-        seed=seed,
-        stage=stage,
-        **_recovery_options(job, config, dense, candidate.model, examples),
-        on_optimizer=masks.guard,
-    )
+    options: dict[str, Any] = {}
+    with ExitStack() as stack:
+        if config.method == "distil":
+            options["loss"] = _distillation(job, config, dense, candidate.model, examples, stage, stack)
+        facts = fit(job, candidate.model, examples, config, seed=seed, stage=stage, on_optimizer=masks.guard, **options)
     masks.enforce()
     return facts
 
@@ -123,14 +119,24 @@ def retrain(
     return candidate.having(model=fresh), {"retrain": history}
 
 
-def _recovery_options(
-    job: Job, config: Recovery, dense: nn.Module, model: nn.Module, examples: Examples
-) -> dict[str, Any]:
-    """Return what else the training of a recovery needs: nothing, or the loss that distils."""
-    if config.method != "distil":
-        return {}
+def _distillation(
+    job: Job, config: Recovery, dense: nn.Module, model: nn.Module, examples: Examples, stage: str, stack: ExitStack
+) -> Loss:
+    """Return the loss of a recovery that distils; what it attaches to the models goes when ``stack`` closes."""
     base = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
-    return {"loss": distillation_loss(dense, config.distil, base, examples=examples)}
+    features = None
+    if config.distil.features > 0:
+        features = match_features(model, dense, job.trace_inputs[0], config.distil.modules)
+        if features is None:
+            text = (
+                "nothing to compare inside: no module of one name gives a row per example in both models; outputs only"
+            )
+            job.workspace.note(stage, text)
+        else:
+            stack.enter_context(features.attached())
+            names = ", ".join(name for name, _ in features.pairs)
+            job.workspace.note(stage, f"features of both models are compared after {names}")
+    return distillation_loss(dense, config.distil, base, examples=examples, features=features)
 
 
 def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, examples: Examples) -> dict[str, Any]:

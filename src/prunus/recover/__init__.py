@@ -2,6 +2,7 @@
 
 from prunus.recover.average import recompute_batch_norm
 from prunus.recover.distil import distillation_loss, teacher_outputs
+from prunus.recover.features import FeatureMatch, match_features
 from prunus.recover.history import History
 from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, guarded, named_loss
 from prunus.recover.precision import check_precision
@@ -10,6 +11,7 @@ from prunus.recover.step import check_loss
 from prunus.recover.train import train
 
 __all__ = [
+    "FeatureMatch",
     "History",
     "Loss",
     "Penalty",
@@ -23,6 +25,7 @@ __all__ = [
     "default_loss",
     "distillation_loss",
     "guarded",
+    "match_features",
     "named_loss",
     "recompute_batch_norm",
     "sparsity_step",
