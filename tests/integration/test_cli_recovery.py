@@ -116,7 +116,7 @@ def test_what_can_t_be_minimised_is_said_before_any_training(small_recipe, tmp_p
     assert got == code, line
     for word in words:
         assert word in line
-    assert not list(Path("out").glob(".work/*")) if Path("out").exists() else True
+    assert not list(Path("out").glob(".work/*"))
 
 
 def test_mixed_precision_and_accumulation_run_and_resume_bit_for_bit(small_recipe):
@@ -124,3 +124,11 @@ def test_mixed_precision_and_accumulation_run_and_resume_bit_for_bit(small_recip
     for output in ("a", "b"):
         assert invoke(["run", str(small_recipe(**sections)), "--quiet", "-o", f"output={output}"]) == 0
     assert Path("a/bundle/model.safetensors").read_bytes() == Path("b/bundle/model.safetensors").read_bytes()
+
+
+def test_lora_without_its_package_is_said_before_any_training(small_recipe, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    code, line = fails(capsys, "run", str(small_recipe()), "-o", "recovery.method=lora")
+    assert code == 9
+    assert "pip install 'prunus[lora]'" in line
+    assert not list(Path("out").glob(".work/*"))

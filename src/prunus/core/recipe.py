@@ -19,6 +19,7 @@ __all__ = [
     "Features",
     "Latency",
     "LayerRule",
+    "Lora",
     "Model",
     "ModelUnit",
     "Recipe",
@@ -281,11 +282,22 @@ class Distil(Section):
     )
 
 
+class Lora(Section):
+    """Train low-rank adapters beside the layers, and merge them into the weights; needs the extra ``lora``."""
+
+    rank: Count = 8
+    alpha: Positive = Field(16.0, description="the adapters count alpha / rank times")
+    modules: tuple[str, ...] = Field(
+        (), description="name patterns (fnmatch) of the layers; none: all linear and convolution layers"
+    )
+
+
 class Recovery(Train):
     """How the pruned model gets its quality back."""
 
-    method: Literal["none", "fine_tune", "distil"] = "fine_tune"
+    method: Literal["none", "fine_tune", "distil", "lora"] = "fine_tune"
     distil: Distil = Field(default_factory=Distil)
+    lora: Lora = Field(default_factory=Lora)
 
 
 class Latency(Section):

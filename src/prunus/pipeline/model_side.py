@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -16,7 +18,7 @@ from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.objective import base_loss
-from prunus.recover import History, Loss, bound, distillation_loss, match_features, sparsity_step, train
+from prunus.recover import History, Loss, adapters, bound, distillation_loss, match_features, sparsity_step, train
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
@@ -32,20 +34,30 @@ def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def fit(
-    job: Job, model: nn.Module, examples: Examples, config: Train, *, seed: int, stage: str, **options: Any
+    job: Job,
+    model: nn.Module,
+    examples: Examples,
+    config: Train,
+    *,
+    seed: int,
+    stage: str,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train ``model`` in place (or load what was trained before the kill) and return its history as plain values.
 
-    ``options`` go to ``train``; without a ``loss`` among them, what the recipe or the facade says is minimised.
+    ``around`` makes a block to train in that leaves the model's structure as it was; ``options`` go to
+    ``train``; without a ``loss`` among them, what the recipe or the facade says is minimised.
     """
     if "loss" not in options:
         options |= {"loss": base_loss(job, config), "training_step": job.training_step}
 
     def run(checkpoint: Any) -> dict[str, Any]:
         listener = job.workspace.emit
-        history = train(
-            model, examples, config, seed=seed, stage=stage, checkpoint=checkpoint, listener=listener, **options
-        )
+        with around():
+            history = train(
+                model, examples, config, seed=seed, stage=stage, checkpoint=checkpoint, listener=listener, **options
+            )
         return history_facts(history)
 
     with job.workspace.stage(stage):
@@ -89,7 +101,7 @@ def prune_model(
 def recover(
     job: Job, seed: int, dense: nn.Module, candidate: Candidate, examples: Examples, *, stage: str
 ) -> dict[str, Any]:
-    """Give ``candidate`` its quality back, in place: fine-tune or distil, with the masks held."""
+    """Give ``candidate`` its quality back, in place: fine-tune, distil or train adapters, with the masks held."""
     config = job.recipe.recovery
     if config.method == "none" or config.epochs == 0:
         return {}
@@ -98,6 +110,10 @@ def recover(
     with ExitStack() as stack:
         if config.method == "distil":
             options["loss"] = _distillation(job, config, dense, candidate.model, examples, stage, stack)
+        elif config.method == "lora":
+            options["around"] = partial(
+                adapters, candidate.model, config.lora, dict(candidate.masks), seed=seed, stage=stage
+            )
         facts = fit(job, candidate.model, examples, config, seed=seed, stage=stage, on_optimizer=masks.guard, **options)
     masks.enforce()
     return facts

@@ -10,7 +10,7 @@ from torch import nn
 from prunus.core.recipe import Recovery, Train
 from prunus.data import Batch
 from prunus.pipeline.job import Job
-from prunus.recover import Loss, bound, check_loss, check_precision, default_loss, named_loss
+from prunus.recover import Loss, bound, check_lora, check_loss, check_precision, default_loss, named_loss
 
 __all__ = ["base_loss", "check_objective", "evidence_loss"]
 
@@ -36,13 +36,16 @@ def evidence_loss(job: Job, model: nn.Module) -> Loss:
 
 
 def check_objective(job: Job, model: nn.Module, batch: Batch) -> None:
-    """Find out before any training that a loss of the user's gives no number or no gradient, or a format isn't there.
+    """Find out before any training that a loss gives no number or no gradient, or a format or a package isn't there.
 
     Raises:
         RecipeError: a loss that isn't there, or a precision that the device doesn't train in.
-        ModelError: it fails, or can't be minimised.
+        MissingExtraError: LoRA without peft.
+        ModelError: the loss fails, or can't be minimised.
     """
     train, recovery = job.recipe.train, job.recipe.recovery
+    if recovery.method == "lora":
+        check_lora(model, recovery.lora)
     check_precision(train.precision, job.device)
     check_precision(recovery.precision, job.device, key="recovery.precision")
     losses = {"train.loss": train.loss, "recovery.loss": recovery.loss}

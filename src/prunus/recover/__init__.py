@@ -4,6 +4,7 @@ from prunus.recover.average import recompute_batch_norm
 from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.features import FeatureMatch, match_features
 from prunus.recover.history import History
+from prunus.recover.lora import adapters, check_lora
 from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, guarded, named_loss
 from prunus.recover.precision import check_precision
 from prunus.recover.sparsify import Penalty, ProximalGroup, ProximalL1, ProximalScale, sparsity_step
@@ -19,7 +20,9 @@ __all__ = [
     "ProximalL1",
     "ProximalScale",
     "TrainingStep",
+    "adapters",
     "bound",
+    "check_lora",
     "check_loss",
     "check_precision",
     "default_loss",
