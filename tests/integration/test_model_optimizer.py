@@ -61,6 +61,17 @@ def test_a_cutoff_removes_what_scores_below_it(data):
         assert (weight[torch.from_numpy(~decision.keep)] == 0).all(), "a mask did not survive the recovery"
 
 
+@pytest.mark.parametrize("average", [{"kind": "swa", "last": 2}, {"kind": "ema", "decay": 0.9}])
+@pytest.mark.parametrize("method", ["fine_tune", "distil"])
+def test_zeros_survive_an_averaged_recovery(data, average, method):
+    strategy = {"criterion": "magnitude_l1", "granularity": "weight", "keep_fraction": 0.3}
+    recovery = {"method": method, "epochs": 3, "average": average, "precision": "bfloat16", "accumulate": 2}
+    optimizer = ModelOptimizer(network(), data, strategy=strategy, trained=True, recovery=recovery).prune()
+    for decision in optimizer.plan_.steps[0].decisions:
+        weight = dict(optimizer.model_.named_parameters())[decision.stratum].detach().flatten()
+        assert torch.equal(weight != 0, torch.from_numpy(decision.keep))
+
+
 def test_averaging_reports_the_spread_over_seeds_before_and_after(data):
     optimizer = ModelOptimizer(network(), data, strategy="magnitude_l2", **FAST).fit()
     state = {k: v.clone() for k, v in optimizer.model_.state_dict().items()}
@@ -176,3 +187,18 @@ def test_where_there_are_no_features_to_compare_the_run_says_so_and_goes_on(data
     optimizer = ModelOptimizer(model, data, strategy=strategy, trained=True, recovery=recovery, listener=told.append)
     optimizer.prune()
     assert any("nothing to compare inside" in event.message for event in told)
+
+
+def test_adapters_recover_a_pruned_model_through_the_facade(data):
+    pytest.importorskip("peft")
+    for granularity in ("weight", "channel"):
+        strategy = {"criterion": "magnitude_l2", "granularity": granularity, "keep_fraction": 0.4}
+        recovery = {"method": "lora", "epochs": 5, "lora": {"rank": 4}, "learning_rate": 0.01}
+        optimizer = ModelOptimizer(network(), data, strategy=strategy, train={"epochs": 8}, recovery=recovery).fit()
+        optimizer.prune()
+        assert [type(module) for module in optimizer.model_] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+        assert optimizer.evaluate()["test"].value("accuracy") > 0.85
+        if granularity == "weight":
+            for decision in optimizer.plan_.steps[0].decisions:
+                weight = dict(optimizer.model_.named_parameters())[decision.stratum].detach().flatten()
+                assert torch.equal(weight != 0, torch.from_numpy(decision.keep))

@@ -1,8 +1,10 @@
 """How does a model get its quality back? One training loop, its losses, weight averages and sparsity penalties."""
 
 from prunus.recover.average import recompute_batch_norm
+from prunus.recover.callbacks import PrunusCallback, PrunusLightningCallback
 from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.features import FeatureMatch, match_features
+from prunus.recover.gradual import GradualPruning
 from prunus.recover.history import History
 from prunus.recover.lora import adapters, check_lora
 from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, guarded, named_loss
@@ -13,12 +15,15 @@ from prunus.recover.train import train
 
 __all__ = [
     "FeatureMatch",
+    "GradualPruning",
     "History",
     "Loss",
     "Penalty",
     "ProximalGroup",
     "ProximalL1",
     "ProximalScale",
+    "PrunusCallback",
+    "PrunusLightningCallback",
     "TrainingStep",
     "adapters",
     "bound",
