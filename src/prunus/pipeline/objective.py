@@ -10,7 +10,7 @@ from torch import nn
 from prunus.core.recipe import Recovery, Train
 from prunus.data import Batch
 from prunus.pipeline.job import Job
-from prunus.recover import Loss, bound, check_lora, check_loss, check_precision, default_loss, named_loss
+from prunus.recover import Loss, bound, check_lora, check_loss, check_modules, check_precision, default_loss, named_loss
 
 __all__ = ["base_loss", "check_objective", "evidence_loss"]
 
@@ -39,13 +39,15 @@ def check_objective(job: Job, model: nn.Module, batch: Batch) -> None:
     """Find out before any training that a loss gives no number or no gradient, or a format or a package isn't there.
 
     Raises:
-        RecipeError: a loss that isn't there, or a precision that the device doesn't train in.
+        RecipeError: a loss or a module that isn't there, or a precision that the device doesn't train in.
         MissingExtraError: LoRA without peft.
         ModelError: the loss fails, or can't be minimised.
     """
     train, recovery = job.recipe.train, job.recipe.recovery
     if recovery.method == "lora":
         check_lora(model, recovery.lora)
+    if recovery.method == "distil":
+        check_modules(model, recovery.distil.modules)
     check_precision(train.precision, job.device)
     check_precision(recovery.precision, job.device, key="recovery.precision")
     losses = {"train.loss": train.loss, "recovery.loss": recovery.loss}

@@ -3,7 +3,7 @@
 from prunus.recover.average import recompute_batch_norm
 from prunus.recover.callbacks import PrunusCallback, PrunusLightningCallback
 from prunus.recover.distil import distillation_loss, teacher_outputs
-from prunus.recover.features import FeatureMatch, match_features
+from prunus.recover.features import FeatureMatch, check_modules, match_features
 from prunus.recover.gradual import GradualPruning
 from prunus.recover.history import History
 from prunus.recover.lora import adapters, check_lora
@@ -29,6 +29,7 @@ __all__ = [
     "bound",
     "check_lora",
     "check_loss",
+    "check_modules",
     "check_precision",
     "default_loss",
     "distillation_loss",

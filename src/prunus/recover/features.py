@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import RecipeError, near
 
-__all__ = ["FeatureMatch", "feature_distance", "match_features"]
+__all__ = ["FeatureMatch", "check_modules", "feature_distance", "match_features"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -81,12 +81,7 @@ def match_features(
     Raises:
         RecipeError: a pattern fits no module of the teacher.
     """
-    names = [name for name, _ in teacher.named_modules() if name]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise RecipeError(
-                f"recovery.distil.modules: {pattern!r} fits no module of the dense model; {near(pattern, names[:60])}"
-            )
+    check_modules(teacher, patterns)
     if patterns:
         candidates = [
             name
@@ -107,6 +102,20 @@ def match_features(
         for module, training in modes.items():
             module.training = training
     return FeatureMatch(student, teacher, seen) if seen else None
+
+
+def check_modules(teacher: nn.Module, patterns: Sequence[str]) -> None:
+    """Refuse a pattern that fits no module of ``teacher``.
+
+    Raises:
+        RecipeError: it names the pattern and the nearest module.
+    """
+    names = [name for name, _ in teacher.named_modules() if name]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise RecipeError(
+                f"recovery.distil.modules: {pattern!r} fits no module of the dense model; {near(pattern, names[:60])}"
+            )
 
 
 def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:

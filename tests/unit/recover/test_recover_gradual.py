@@ -70,6 +70,17 @@ def test_n_of_m_next_to_each_other_along_the_input_stay_and_they_are_the_best(n,
             assert set(torch.nonzero(row).flatten().tolist()) == best
 
 
+def test_the_input_of_a_layer_that_holds_its_weight_the_other_way_round_is_its_first_dimension():
+    class Conv1D(nn.Module):  # as in transformers
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(8, 6))
+
+    model = nn.Sequential(Conv1D())
+    GradualPruning(model, granularity="2:4").at(1.0)
+    assert bool(((model[0].weight.T.reshape(-1, 4) != 0).sum(dim=1) == 2).all())
+
+
 def test_without_a_goal_only_the_zeros_that_are_there_are_held():
     model = network()
     with torch.no_grad():

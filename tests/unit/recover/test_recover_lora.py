@@ -154,14 +154,18 @@ def test_adapters_are_drawn_from_the_seed_and_resume_bit_for_bit(peft, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
 
 
-def test_a_divergence_leaves_a_plain_model(peft):
-    model = masked()
+def test_a_divergence_leaves_a_plain_model_and_a_resume_goes_on(peft, tmp_path):
+    model, options, told = masked(), {"seed": 0, "stage": "fit", "checkpoint": tmp_path / "c"}, []
     with (
         pytest.raises(RunError),
         adapters(model, Lora(rank=2), masks(), seed=0, stage="fit"),
     ):
         loss = lambda outputs, batch: outputs.sum() * float("nan")  # noqa: E731
-        train(model, make_examples(), CONFIG, seed=0, stage="fit", loss=loss)
+        train(model, make_examples(), CONFIG, loss=loss, **options)
+    resumed = masked()
+    with adapters(resumed, Lora(rank=2), masks(), seed=0, stage="fit"):
+        train(resumed, make_examples(), CONFIG, listener=told.append, **options)
+    assert "diverged before" in told[0].message
     assert str(model) == str(masked())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), masked().parameters(), strict=True))
 
