@@ -36,6 +36,8 @@ from prunus.pipeline import (
     reduce_variance,
 )
 from prunus.pipeline.model_side import fit_dense
+from prunus.pipeline.objective import check_objective
+from prunus.recover import Loss, TrainingStep, guarded
 from prunus.report import RunRecord
 
 __all__ = ["ModelOptimizer"]
@@ -52,9 +54,14 @@ class ModelOptimizer:
         train, recovery, examples, features, evaluation, data_options, runtime: keys of those sections of a recipe.
         trained: the model's weights are final, ``fit`` has nothing to do.
         seeds: one dense/pruned pair each in ``run``; everything else uses the first.
+        loss: ``(outputs, batch) -> scalar`` to minimise instead of cross-entropy or squared error; gradients that criteria read
+            are its gradients too.
+        training_step: instead, ``(model, batch) -> scalar``: the way from the model to the loss is yours. ``batch`` has ``index``,
+            ``inputs`` and ``targets``. The scores of examples, which need outputs, are still recorded with the loss.
         listener: is told about the progress.
 
     Raises:
+        ModelError: the loss fails on two examples, gives no number, or has no gradient.
         RecipeError: a setting that a recipe couldn't say.
         DataError: data that can't be used.
 
@@ -81,6 +88,8 @@ class ModelOptimizer:
         runtime: Mapping[str, Any] | None = None,
         trained: bool = False,
         seeds: Sequence[int] = (0, 1, 2),
+        loss: Loss | None = None,
+        training_step: TrainingStep | None = None,
         listener: Listener = silent,
     ) -> None:
         named = data if isinstance(data, str) else "memory"
@@ -100,8 +109,17 @@ class ModelOptimizer:
         prepared = _prepared(data, recipe.data, device)
         start = copy.deepcopy(model)
         self._job = Job(
-            recipe, prepared, lambda seed: copy.deepcopy(start), not trained, Workspace(None, listener), device, False
+            recipe,
+            prepared,
+            lambda seed: copy.deepcopy(start),
+            not trained,
+            Workspace(None, listener),
+            device,
+            named_builder=False,
+            loss=None if loss is None else guarded(loss, "loss"),
+            training_step=None if training_step is None else guarded(training_step, "training_step"),
         )
+        _check_one_objective(self._job, loss, training_step)
         self.dense_: nn.Module | None = None
         self.candidate_ = Candidate(start.to(device))
         self.plan_: Plan | None = None
@@ -197,6 +215,22 @@ class ModelOptimizer:
         changed = strategy.model_dump() | {"keep_fraction": keep_fraction, "cutoff": cutoff}
         tree = self._job.recipe.model_dump(mode="json") | {"strategy": changed}
         return replace(self._job, recipe=make_recipe(tree, "ModelOptimizer.prune"))
+
+
+def _check_one_objective(job: Job, loss: Any, training_step: Any) -> None:
+    """Refuse two things to minimise, and one that can't be minimised."""
+    named = job.recipe.train.loss or job.recipe.recovery.loss
+    given = {"loss": loss, "training_step": training_step, "a loss in train or recovery": named}
+    several = [name for name, value in given.items() if value is not None]
+    if len(several) > 1:
+        raise RecipeError(f"ModelOptimizer: give one thing to minimise: got {' and '.join(several)}")
+    smoothing = max(job.recipe.train.label_smoothing, job.recipe.recovery.label_smoothing)
+    if smoothing and (loss is not None or training_step is not None):
+        raise RecipeError(
+            f"ModelOptimizer: label_smoothing belongs to the default loss: got it together with {several[0]}"
+        )
+    model = job.build(0).to(job.device)
+    check_objective(job, model, next(iter(job.data.calibration.batches(2))))
 
 
 def _prepared(data: Any, config: Data, device: torch.device) -> Prepared:

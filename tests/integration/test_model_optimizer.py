@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from prunus import ModelOptimizer, load_bundle
-from prunus.core.errors import RecipeError
+from prunus.core.errors import ModelError, RecipeError
 from prunus.core.types import Plan
 
 FAST = {"train": {"epochs": 8, "batch_size": 32}, "recovery": {"epochs": 4, "batch_size": 32}}
@@ -61,6 +61,17 @@ def test_a_cutoff_removes_what_scores_below_it(data):
         assert (weight[torch.from_numpy(~decision.keep)] == 0).all(), "a mask did not survive the recovery"
 
 
+@pytest.mark.parametrize("average", [{"kind": "swa", "last": 2}, {"kind": "ema", "decay": 0.9}])
+@pytest.mark.parametrize("method", ["fine_tune", "distil"])
+def test_zeros_survive_an_averaged_recovery(data, average, method):
+    strategy = {"criterion": "magnitude_l1", "granularity": "weight", "keep_fraction": 0.3}
+    recovery = {"method": method, "epochs": 3, "average": average, "precision": "bfloat16", "accumulate": 2}
+    optimizer = ModelOptimizer(network(), data, strategy=strategy, trained=True, recovery=recovery).prune()
+    for decision in optimizer.plan_.steps[0].decisions:
+        weight = dict(optimizer.model_.named_parameters())[decision.stratum].detach().flatten()
+        assert torch.equal(weight != 0, torch.from_numpy(decision.keep))
+
+
 def test_averaging_reports_the_spread_over_seeds_before_and_after(data):
     optimizer = ModelOptimizer(network(), data, strategy="magnitude_l2", **FAST).fit()
     state = {k: v.clone() for k, v in optimizer.model_.state_dict().items()}
@@ -96,3 +107,98 @@ def test_a_wrong_setting_is_named_like_in_a_recipe(data):
         ModelOptimizer(network(), data, trained=True).fit().prune(keep_fraction=0.5)
     with pytest.raises(RecipeError, match="less than or equal to 1"):
         ModelOptimizer(network(), data, strategy="taylor", trained=True).fit().prune(keep_fraction=2)
+
+
+def confidence(outputs, batch):
+    """A loss under which the ranking of units differs from cross-entropy's."""
+    return outputs.softmax(dim=1)[torch.arange(len(outputs)), batch.targets].neg().mean()
+
+
+def test_a_loss_or_a_step_of_one_s_own_is_what_trains_and_what_taylor_reads(data):
+    def step(model, batch):
+        return confidence(model(batch.inputs), batch)
+
+    plans = []
+    for options in ({}, {"loss": confidence}, {"training_step": step}):
+        optimizer = ModelOptimizer(network(), data, strategy="taylor", trained=True, recovery={"epochs": 1}, **options)
+        plans.append(optimizer.prune(keep_fraction=0.5).plan_)
+    saliency = [plan.steps[0].decisions[0].saliency for plan in plans]
+    assert (saliency[1] == saliency[2]).all()
+    assert not (saliency[0] == saliency[1]).any()
+    trained = [
+        ModelOptimizer(network(), data, train={"epochs": 3}, **options).fit()
+        for options in ({"loss": confidence}, {"training_step": step})
+    ]
+    parameters = (optimizer.model_.parameters() for optimizer in trained)
+    assert all(torch.equal(a, b) for a, b in zip(*parameters, strict=True))
+
+
+def test_distilling_with_a_step_of_one_s_own_mixes_it_with_the_teacher(data):
+    calls = []
+
+    def step(model, batch):
+        calls.append(model.training)
+        return confidence(model(batch.inputs), batch)
+
+    recovery = {"method": "distil", "epochs": 1, "distil": {"weight": 0.9}}
+    optimizer = ModelOptimizer(
+        network(), data, strategy="magnitude_l2", train={"epochs": 8}, recovery=recovery, training_step=step
+    )
+    optimizer.prune(keep_fraction=0.5)
+    assert optimizer.evaluate()["test"].value("accuracy") > 0.7
+    assert any(calls)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"loss": 3}, RecipeError, "loss must be a function .* got int"),
+        ({"training_step": "mine"}, RecipeError, "training_step must be a function .* got str"),
+        ({"loss": lambda outputs, batch: outputs}, ModelError, r"must be one number.*got \(2, 10\)"),
+        ({"loss": lambda outputs, batch: outputs.argmax()}, ModelError, "has no gradient"),
+        ({"training_step": lambda model, batch: 0.5}, ModelError, "must be one number.*got float"),
+        ({"training_step": lambda model: 0.5}, ModelError, "training_step failed: TypeError"),
+        ({"loss": confidence, "training_step": confidence}, RecipeError, "got loss and training_step"),
+        ({"loss": confidence, "train": {"label_smoothing": 0.1}}, RecipeError, "label_smoothing belongs"),
+    ],
+)
+def test_what_can_t_be_minimised_is_refused_at_once(data, options, error, words):
+    with pytest.raises(error, match=words):
+        ModelOptimizer(network(), data, **options)
+
+
+@pytest.mark.parametrize(("modules", "words"), [((), "compared after 0"), (("2",), "compared after 2")])
+def test_distilling_features_says_where_and_runs_through_the_facade(data, modules, words):
+    told = []
+    recovery = {"method": "distil", "epochs": 1, "distil": {"features": 1.0, "modules": modules}}
+    optimizer = ModelOptimizer(
+        network(), data, strategy="magnitude_l2", trained=True, recovery=recovery, listener=told.append
+    )
+    optimizer.prune(keep_fraction=0.5)
+    assert any(words in event.message for event in told if event.kind == "note")
+    assert not any(module._forward_hooks for module in (*optimizer.model_.modules(), *optimizer.dense_.modules()))
+
+
+def test_where_there_are_no_features_to_compare_the_run_says_so_and_goes_on(data):
+    told = []
+    recovery = {"method": "distil", "epochs": 1, "distil": {"features": 1.0}}
+    model = nn.Linear(64, 10)
+    strategy = {"criterion": "magnitude_l2", "granularity": "weight"}
+    optimizer = ModelOptimizer(model, data, strategy=strategy, trained=True, recovery=recovery, listener=told.append)
+    optimizer.prune()
+    assert any("nothing to compare inside" in event.message for event in told)
+
+
+def test_adapters_recover_a_pruned_model_through_the_facade(data):
+    pytest.importorskip("peft")
+    for granularity in ("weight", "channel"):
+        strategy = {"criterion": "magnitude_l2", "granularity": granularity, "keep_fraction": 0.4}
+        recovery = {"method": "lora", "epochs": 5, "lora": {"rank": 4}, "learning_rate": 0.01}
+        optimizer = ModelOptimizer(network(), data, strategy=strategy, train={"epochs": 8}, recovery=recovery).fit()
+        optimizer.prune()
+        assert [type(module) for module in optimizer.model_] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+        assert optimizer.evaluate()["test"].value("accuracy") > 0.85
+        if granularity == "weight":
+            for decision in optimizer.plan_.steps[0].decisions:
+                weight = dict(optimizer.model_.named_parameters())[decision.stratum].detach().flatten()
+                assert torch.equal(weight != 0, torch.from_numpy(decision.keep))

@@ -19,6 +19,7 @@ __all__ = [
     "Features",
     "Latency",
     "LayerRule",
+    "Lora",
     "Model",
     "ModelUnit",
     "Recipe",
@@ -107,6 +108,17 @@ class Train(Section):
 
     epochs: int = Field(30, ge=0)
     batch_size: Count = 64
+    accumulate: Count = Field(
+        1, description="batches per optimizer step: as one of that many times the size, in the memory of one"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the forward and backward pass; float16 on CUDA only"
+    )
+    loss: str | None = Field(
+        None,
+        description="module:function (outputs, batch) -> one number; null: cross-entropy or squared error (recovery: train.loss). "
+        "Criteria that read gradients read train.loss",
+    )
     learning_rate: Positive = 2e-3
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: NonNegative = 1e-4
@@ -257,17 +269,35 @@ class Strategy(Section):
 
 
 class Distil(Section):
-    """Learn from the dense model's outputs, too."""
+    """Learn from the dense model's outputs, too, and from its features."""
 
     temperature: Positive = 3.0
     weight: Fraction = Field(0.5, description="share of the loss that comes from the teacher")
+    features: NonNegative = Field(
+        0.0, description="weight of the distance between both models' intermediate features, on top; 0: outputs only"
+    )
+    modules: tuple[str, ...] = Field(
+        (),
+        description="name patterns (fnmatch) of the modules whose outputs are compared; none: blocks, or else layers",
+    )
+
+
+class Lora(Section):
+    """Train low-rank adapters beside the layers, and merge them into the weights; needs the extra ``lora``."""
+
+    rank: Count = 8
+    alpha: Positive = Field(16.0, description="the adapters count alpha / rank times")
+    modules: tuple[str, ...] = Field(
+        (), description="name patterns (fnmatch) of the layers; none: all linear and convolution layers"
+    )
 
 
 class Recovery(Train):
     """How the pruned model gets its quality back."""
 
-    method: Literal["none", "fine_tune", "distil"] = "fine_tune"
+    method: Literal["none", "fine_tune", "distil", "lora"] = "fine_tune"
     distil: Distil = Field(default_factory=Distil)
+    lora: Lora = Field(default_factory=Lora)
 
 
 class Latency(Section):
@@ -311,6 +341,16 @@ class Recipe(Section):
     )
     output: str = "runs/prunus"
     runtime: Runtime = Field(default_factory=Runtime)
+
+    @model_validator(mode="after")
+    def _smoothing_needs_the_default_loss(self) -> Recipe:
+        for key, section in (("train", self.train), ("recovery", self.recovery)):
+            if section.label_smoothing and (section.loss or self.train.loss):
+                raise ValueError(
+                    f"{key}.label_smoothing belongs to the default loss: got it together with the loss "
+                    f"{section.loss or self.train.loss}; take one of the two away"
+                )
+        return self
 
     @field_validator("seeds")
     @classmethod

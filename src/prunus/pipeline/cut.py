@@ -22,7 +22,7 @@ from prunus.core.types import Bools, Decision, Granularity, Ints, Step, Stratum
 from prunus.graph import AxisGraph, Group, analyze, certify
 from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.recover import default_loss
+from prunus.pipeline.objective import evidence_loss
 from prunus.score import criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
 from prunus.select import keep_fractions, select
 
@@ -126,7 +126,7 @@ class Round:
 
     def _evidence(self, model: nn.Module, names: Sequence[str]) -> Any:
         examples = self.job.data.calibration
-        return gather(model, names, examples, default_loss(examples.task), criteria[self.strategy.criterion].needs)
+        return gather(model, names, examples, evidence_loss(self.job, model), criteria[self.strategy.criterion].needs)
 
     def _step(self, strata: Sequence[Stratum], original: Mapping[str, int], called: Mapping[str, set[str]]) -> Step:
         """Decide, and write the reasons down."""

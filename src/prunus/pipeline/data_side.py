@@ -20,6 +20,7 @@ from prunus.core.types import Bools, Decision, Step
 from prunus.data import Examples
 from prunus.evaluate import predict_outputs
 from prunus.pipeline.job import Decide, Job
+from prunus.pipeline.objective import base_loss
 from prunus.recover import train
 from prunus.score import ExampleRecorder, embed, example_strata, suggest_labels
 from prunus.select import select
@@ -51,12 +52,24 @@ def clean(examples: Examples, steps: Sequence[Step]) -> Examples:
 
 
 def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str, Tensor]:
-    """Train briefly while a recorder watches; with folds, let models judge what they didn't train on."""
+    """Train briefly while a recorder watches; with folds, let models judge what they didn't train on.
+
+    The loss is minimised, never a training step of the user's: that shows no outputs to record.
+    """
     examples = job.data.train
     settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
     recorder = ExampleRecorder(len(examples), examples.n_outputs, task=examples.task)
     model = job.build(seed).to(job.device)
-    train(model, examples, settings, seed=seed, stage=stage, watch=recorder, listener=job.workspace.listener)
+    train(
+        model,
+        examples,
+        settings,
+        seed=seed,
+        stage=stage,
+        loss=base_loss(job, settings),
+        watch=recorder,
+        listener=job.workspace.listener,
+    )
     evidence = recorder.tensors()
     if config.relabel is not None:
         evidence["embedding"] = embed(model, examples)
@@ -73,7 +86,15 @@ def _out_of_fold(job: Job, seed: int, n_folds: int, settings: Train, stage: str)
     for number in range(n_folds):
         model = job.build(seed).to(job.device)
         name = f"{stage} / fold {number + 1} of {n_folds}"
-        train(model, examples.select(fold != number), settings, seed=seed, stage=name, listener=job.workspace.listener)
+        train(
+            model,
+            examples.select(fold != number),
+            settings,
+            seed=seed,
+            stage=name,
+            loss=base_loss(job, settings),
+            listener=job.workspace.listener,
+        )
         held = torch.nonzero(fold == number).flatten()
         probability[held] = predict_outputs(model, examples.select(fold == number)).softmax(dim=1).cpu()
     return probability

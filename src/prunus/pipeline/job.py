@@ -17,6 +17,7 @@ from prunus.core.recipe import Recipe
 from prunus.core.types import Ints, Step
 from prunus.data import Examples, Prepared
 from prunus.pipeline.workspace import Workspace
+from prunus.recover import Loss, TrainingStep
 
 __all__ = ["Candidate", "Decide", "Job", "SeedResult"]
 
@@ -30,6 +31,7 @@ class Job:
 
     ``build(seed)`` returns a fresh model with its starting weights; ``train_dense`` says whether those are to be trained,
     ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
+    ``loss`` or ``training_step`` take the place of what the recipe says is minimised.
     """
 
     recipe: Recipe
@@ -39,6 +41,8 @@ class Job:
     workspace: Workspace
     device: torch.device
     named_builder: bool = True
+    loss: Loss | None = None
+    training_step: TrainingStep | None = None
 
     @property
     def trace_inputs(self) -> tuple[Tensor, ...]:

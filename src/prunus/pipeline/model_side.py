@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,7 +17,8 @@ from prunus.data import Examples
 from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.recover import History, Loss, default_loss, distillation_loss, sparsity_step, train
+from prunus.pipeline.objective import base_loss
+from prunus.recover import History, Loss, adapters, bound, distillation_loss, match_features, sparsity_step, train
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
@@ -30,15 +34,30 @@ def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def fit(
-    job: Job, model: nn.Module, examples: Examples, config: Train, *, seed: int, stage: str, **options: Any
+    job: Job,
+    model: nn.Module,
+    examples: Examples,
+    config: Train,
+    *,
+    seed: int,
+    stage: str,
+    around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Train ``model`` in place (or load what was trained before the kill) and return its history as plain values."""
+    """Train ``model`` in place (or load what was trained before the kill) and return its history as plain values.
+
+    ``around`` makes a block to train in that leaves the model's structure as it was; ``options`` go to
+    ``train``; without a ``loss`` among them, what the recipe or the facade says is minimised.
+    """
+    if "loss" not in options:
+        options |= {"loss": base_loss(job, config), "training_step": job.training_step}
 
     def run(checkpoint: Any) -> dict[str, Any]:
         listener = job.workspace.emit
-        history = train(
-            model, examples, config, seed=seed, stage=stage, checkpoint=checkpoint, listener=listener, **options
-        )
+        with around():
+            history = train(
+                model, examples, config, seed=seed, stage=stage, checkpoint=checkpoint, listener=listener, **options
+            )
         return history_facts(history)
 
     with job.workspace.stage(stage):
@@ -82,21 +101,20 @@ def prune_model(
 def recover(
     job: Job, seed: int, dense: nn.Module, candidate: Candidate, examples: Examples, *, stage: str
 ) -> dict[str, Any]:
-    """Give ``candidate`` its quality back, in place: fine-tune or distil, with the masks held."""
+    """Give ``candidate`` its quality back, in place: fine-tune, distil or train adapters, with the masks held."""
     config = job.recipe.recovery
     if config.method == "none" or config.epochs == 0:
         return {}
     masks = Masks(candidate.model, dict(candidate.masks))
-    facts = fit(
-        job,
-        candidate.model,
-        examples,
-        config,
-        seed=seed,
-        stage=stage,
-        loss=_recovery_loss(config, dense, examples),
-        on_optimizer=masks.guard,
-    )
+    options: dict[str, Any] = {}
+    with ExitStack() as stack:
+        if config.method == "distil":
+            options["loss"] = _distillation(job, config, dense, candidate.model, examples, stage, stack)
+        elif config.method == "lora":
+            options["around"] = partial(
+                adapters, candidate.model, config.lora, dict(candidate.masks), seed=seed, stage=stage
+            )
+        facts = fit(job, candidate.model, examples, config, seed=seed, stage=stage, on_optimizer=masks.guard, **options)
     masks.enforce()
     return facts
 
@@ -117,9 +135,24 @@ def retrain(
     return candidate.having(model=fresh), {"retrain": history}
 
 
-def _recovery_loss(config: Recovery, dense: nn.Module, examples: Examples) -> Loss:
-    base = default_loss(examples.task, config.label_smoothing)
-    return base if config.method == "fine_tune" else distillation_loss(dense, config.distil, base, examples=examples)
+def _distillation(
+    job: Job, config: Recovery, dense: nn.Module, model: nn.Module, examples: Examples, stage: str, stack: ExitStack
+) -> Loss:
+    """Return the loss of a recovery that distils; what it attaches to the models goes when ``stack`` closes."""
+    base = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
+    features = None
+    if config.distil.features > 0:
+        features = match_features(model, dense, job.trace_inputs[0], config.distil.modules)
+        if features is None:
+            text = (
+                "nothing to compare inside: no module of one name gives a row per example in both models; outputs only"
+            )
+            job.workspace.note(stage, text)
+        else:
+            stack.enter_context(features.attached())
+            names = ", ".join(name for name, _ in features.pairs)
+            job.workspace.note(stage, f"features of both models are compared after {names}")
+    return distillation_loss(dense, config.distil, base, examples=examples, features=features)
 
 
 def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, examples: Examples) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples
 
-__all__ = ["n_training_batches", "training_batches"]
+__all__ = ["n_training_batches", "parts_of", "training_batches"]
 
 
 def n_training_batches(n_examples: int, batch_size: int) -> int:
@@ -43,3 +43,19 @@ def training_batches(examples: Examples, batch_size: int, generator: torch.Gener
         held = batch
     if held is not None:
         yield held
+
+
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """Yield ``batch`` in parts of ``size`` examples, in order; a last single example joins the part before it."""
+    n = len(batch.targets)
+    if n <= size:
+        yield batch
+        return
+    sizes = [size] * (n // size)
+    rest = n % size
+    if rest == 1:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    for fields in zip(*(torch.split(field, sizes) for field in batch), strict=True):
+        yield type(batch)(*fields)

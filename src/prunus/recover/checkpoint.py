@@ -62,13 +62,13 @@ class Checkpoint:
         self.every_s = every_s
         self._saved_at = -float("inf")
 
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Write ``state`` in one step, if it is time to.
+    def save(self, state: Mapping[str, Any], *, now: bool = False) -> None:
+        """Write ``state`` in one step, if it is time to (``now``: whatever the time).
 
         Raises:
             OutputError: the disk is full or the folder can't be written.
         """
-        if self.path is None or time.monotonic() - self._saved_at < self.every_s:
+        if self.path is None or not (now or time.monotonic() - self._saved_at >= self.every_s):
             return
         with atomic_path(self.path) as temporary:
             save_state({**state, "identity": self.identity}, temporary)

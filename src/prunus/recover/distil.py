@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from prunus.core.errors import ShapeError
 from prunus.core.recipe import Distil
+from prunus.recover.features import FeatureMatch
 from prunus.recover.losses import Loss
 
 if TYPE_CHECKING:
@@ -18,13 +19,23 @@ if TYPE_CHECKING:
 __all__ = ["distillation_loss", "teacher_outputs"]
 
 
-def distillation_loss(teacher: nn.Module, config: Distil, base: Loss, *, examples: Examples | None = None) -> Loss:
+def distillation_loss(
+    teacher: nn.Module,
+    config: Distil,
+    base: Loss,
+    *,
+    examples: Examples | None = None,
+    features: FeatureMatch | None = None,
+) -> Loss:
     """Return ``(1 - weight) * base + weight * (distance to the teacher's outputs)``; the teacher is set to evaluation mode.
 
     For classes the distance is ``T² KL(teacher || student)`` of the outputs softened by the temperature ``T`` (the factor keeps
     the size of the gradient when ``T`` changes); for float targets it is the mean squared error to the teacher's output, without
     temperature. With ``examples`` the teacher is asked once per example instead of once per epoch: pass the very
     ``Examples`` that will be trained on, since ``batch.index`` looks its outputs up.
+
+    With ``features``, which must be attached while the student trains, ``config.features`` times their distance is added; then the
+    teacher runs at every step.
 
     Raises:
         ShapeError: (when called) teacher and student have outputs of different shapes.
@@ -33,14 +44,16 @@ def distillation_loss(teacher: nn.Module, config: Distil, base: Loss, *, example
         Hinton, Vinyals and Dean, 2015, arXiv:1503.02531.
     """
     teacher.eval()
-    known = None if examples is None else teacher_outputs(teacher, examples)
+    known = None if examples is None or features is not None else teacher_outputs(teacher, examples)
 
     def loss(outputs: Tensor, batch: Batch) -> Tensor:
         if known is None:
             with torch.no_grad():
-                goal = teacher(batch.inputs)
+                goal = teacher(batch.inputs).to(outputs.dtype)
         else:
             goal = known[batch.index]
+        # Before the base loss, which may run the student anew.
+        near = None if features is None else features.distance()
         if goal.shape != outputs.shape:
             raise ShapeError(
                 f"distillation needs outputs of one shape: got teacher {tuple(goal.shape)} and student {tuple(outputs.shape)}"
@@ -49,9 +62,10 @@ def distillation_loss(teacher: nn.Module, config: Distil, base: Loss, *, example
             distance = functional.mse_loss(outputs, goal)
         else:
             distance = soft_divergence(outputs, goal, config.temperature)
-        if config.weight == 1:
-            return distance
-        return (1 - config.weight) * base(outputs, batch) + config.weight * distance
+        value = (
+            distance if config.weight == 1 else (1 - config.weight) * base(outputs, batch) + config.weight * distance
+        )
+        return value if near is None else value + config.features * near
 
     return loss
 

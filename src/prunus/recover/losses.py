@@ -1,26 +1,30 @@
 """What does training minimise?
 
-A loss is a function of the model's outputs and the batch that gives one number; it never sees the model.
+A loss is a function of the model's outputs and the batch that gives one number; it never sees the model. A training step is a
+user's own way from the model and a batch to that number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.core.errors import ShapeError
+from prunus.core.errors import ModelError, PrunusError, RecipeError, ShapeError
+from prunus.core.imports import one_line, resolve
 
 if TYPE_CHECKING:
     from prunus.data import Batch
 
     Loss = Callable[[Tensor, Batch], Tensor]
+    TrainingStep = Callable[[nn.Module, Batch], Tensor]
 else:
     Loss = Callable[..., Tensor]
+    TrainingStep = Callable[..., Tensor]
 
-__all__ = ["Loss", "default_loss", "like_targets"]
+__all__ = ["Loss", "TrainingStep", "bound", "default_loss", "guarded", "like_targets", "named_loss"]
 
 
 def default_loss(task: Literal["classification", "regression"], label_smoothing: float = 0.0) -> Loss:
@@ -65,3 +69,44 @@ def like_targets(outputs: Tensor, targets: Tensor) -> Tensor:
             f"a regression model's outputs must have the targets' shape {tuple(targets.shape)}: got {tuple(outputs.shape)}"
         )
     return outputs
+
+
+def named_loss(reference: str, *, key: str) -> Loss:
+    """Return the loss that ``module:function`` names; ``key`` is where the recipe says so.
+
+    Raises:
+        RecipeError: there is no such function.
+    """
+    try:
+        return guarded(resolve(reference, error=RecipeError), f"{key} {reference}")
+    except RecipeError as error:
+        raise RecipeError(f"{key}: {error}") from error
+
+
+def guarded(function: Any, what: str) -> Callable[..., Tensor]:
+    """Return a user's ``function`` so that what it raises comes as one line that begins with ``what``.
+
+    Raises:
+        RecipeError: it can't be called.
+        ModelError: (when called) it failed.
+    """
+    if not callable(function):
+        raise RecipeError(
+            f"{what} must be a function that returns one number to minimise: got {type(function).__name__}"
+        )
+
+    def call(*given: Any) -> Tensor:
+        try:
+            value: Tensor = function(*given)
+        except PrunusError:
+            raise
+        except Exception as failure:
+            raise ModelError(f"{what} failed: {one_line(failure)}; correct it there") from failure
+        return value
+
+    return call
+
+
+def bound(training_step: TrainingStep, model: nn.Module) -> Loss:
+    """Return a training step of ``model`` as a loss: it runs the model anew and doesn't look at the outputs."""
+    return lambda outputs, batch: training_step(model, batch)

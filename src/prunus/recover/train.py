@@ -7,7 +7,7 @@ the state before it: a training that is resumed equals one that never stopped, b
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,16 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.core.errors import DataError, ModelError, RunError
+from prunus.core.errors import DataError, ModelError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.recipe import Train
-from prunus.core.runtime import generator, seeded
+from prunus.core.runtime import device_of, generator, seeded
 from prunus.recover.average import Running, make_average, recompute_batch_norm
 from prunus.recover.batches import n_training_batches, training_batches
 from prunus.recover.checkpoint import Checkpoint, fingerprint
 from prunus.recover.history import History
-from prunus.recover.losses import Loss, default_loss
-from prunus.recover.optimizers import clip_gradients, learning_rate, make_optimizer
+from prunus.recover.losses import Loss, TrainingStep, default_loss
+from prunus.recover.optimizers import learning_rate, make_optimizer
+from prunus.recover.precision import check_precision, make_precision
+from prunus.recover.step import Stepper
 
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples
@@ -36,6 +38,9 @@ else:
 
 __all__ = ["train"]
 
+LOWER = 0.1
+"""How much of the learning rate a training that diverged goes on with."""
+
 
 def train(
     model: nn.Module,
@@ -45,6 +50,7 @@ def train(
     seed: int,
     stage: str,
     loss: Loss | None = None,
+    training_step: TrainingStep | None = None,
     after_step: Callable[[], None] | None = None,
     on_optimizer: Callable[[Optimizer], None] | None = None,
     watch: Watch | None = None,
@@ -56,6 +62,7 @@ def train(
 
     Args:
         loss: default: cross-entropy with ``config.label_smoothing``, or mean squared error.
+        training_step: instead of the loss: ``(model, batch) -> loss``. Its outputs aren't seen, so the history has no accuracy.
         after_step: called after every optimizer step.
         on_optimizer: gets the optimizer before the first step, to hook into its steps.
         watch: gets (epoch, batch, detached outputs) at every step. If it has ``state_dict`` and ``load_state_dict``, its
@@ -65,8 +72,10 @@ def train(
 
     Raises:
         DataError: no examples.
+        RecipeError: a precision that the model's device doesn't train in; a ``watch`` of a ``training_step``.
         ModelError: nothing can be trained, or the loss doesn't depend on the parameters.
-        RunError: the loss or a parameter became NaN or infinite; the model is as it was after the last good epoch.
+        RunError: the loss or a parameter became NaN or infinite; the model is as it was after the last good epoch (one whose loss
+            hadn't doubled since the first step), and the ``checkpoint`` goes on from there at a tenth of the learning rate.
         OutputError: the checkpoint can't be written.
     """
     if config.epochs == 0:
@@ -77,25 +86,33 @@ def train(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise ModelError(f"{stage}: the model has no parameter that can be trained (requires_grad): got 0")
+    if watch is not None and training_step is not None:
+        raise RecipeError(f"{stage}: a training_step shows no outputs to watch: give a loss instead")
     if watch is not None and not isinstance(watch, _Remembers):
         checkpoint = None
+    device = device_of(model)
+    check_precision(config.precision, device)
     identity = "" if checkpoint is None else fingerprint(model, examples, config, seed=seed, stage=stage)
     optimizer = make_optimizer(parameters, config)
     if on_optimizer is not None:
         on_optimizer(optimizer)
     loop = _Loop(
-        model,
+        Stepper(
+            model,
+            config,
+            stage,
+            loss or default_loss(examples.task, config.label_smoothing),
+            training_step,
+            parameters,
+            optimizer,
+            make_precision(config.precision, device),
+        ),
         examples,
-        config,
         seed,
-        stage,
-        loss or default_loss(examples.task, config.label_smoothing),
         after_step,
         watch,
-        parameters,
-        optimizer,
         make_average(parameters, config.average, config.epochs),
-        n_training_batches(len(examples), config.batch_size),
+        n_training_batches(len(examples), config.batch_size * config.accumulate),
     )
     try:
         return loop.run(Checkpoint(checkpoint, identity, every_s=checkpoint_every_s), listener)
@@ -114,30 +131,33 @@ class _Remembers(Protocol):
 
 @dataclass
 class _Loop:
-    model: nn.Module
+    stepper: Stepper
     examples: Examples
-    config: Train
     seed: int
-    stage: str
-    loss: Loss
     after_step: Callable[[], None] | None
     watch: Watch | None
-    parameters: Sequence[nn.Parameter]
-    optimizer: Optimizer
     average: Running
     n_batches: int
+    rate_factor: float = 1.0
+    first_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        self.model, self.config, self.stage = self.stepper.model, self.stepper.config, self.stepper.stage
 
     def run(self, checkpoint: Checkpoint, listener: Listener) -> History:
         epochs = self.config.epochs
-        start, history = self._resume(checkpoint.load())
-        good = copy.deepcopy(self.model.state_dict())
+        start, history = self._resume(checkpoint.load(), listener)
+        good = self._good(start, history)
         for epoch in range(start, epochs):
             with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch):
                 losses, sizes, n_right = self._epoch(epoch)
-            self._check(losses, epoch, good)
+            problem = self._problem(losses, epoch)
+            if problem:
+                raise RunError(f"{problem}; {self._go_back(good, checkpoint)}")
             self.average.after_epoch(epoch)
             history = _extended(history, losses, sizes, n_right)
-            _keep(self.model.state_dict(), good)
+            if self._is_sound(losses, history):
+                good = self._good(epoch + 1, history, good)
             checkpoint.save(self._state(epoch + 1, history))
             listener(_progress(self.stage, epoch + 1, epochs, history))
         if self.average.finish():
@@ -151,87 +171,101 @@ class _Loop:
         losses: list[Tensor] = []
         sizes: list[int] = []
         right: list[Tensor] = []
-        n_steps = self.n_batches * self.config.epochs
         classify = self.examples.task == "classification"
         order = generator(self.seed, self.stage, "order", epoch)
-        for number, batch in enumerate(training_batches(self.examples, self.config.batch_size, order)):
-            rate = learning_rate(self.config, epoch * self.n_batches + number, n_steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            outputs = self._forward(batch)
-            value = self.loss(outputs, batch)
-            if not losses:
-                _check_loss(value, self.stage)
-            self.optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            if self.config.clip_norm is not None:
-                clip_gradients(self.parameters, self.config.clip_norm)
-            self.optimizer.step()
+        step_size = self.config.batch_size * self.config.accumulate
+
+        def see(part: Batch, outputs: Tensor) -> None:
+            if self.watch is not None:
+                self.watch(epoch, part, outputs)
+            if classify and outputs.ndim == 2:
+                right.append((outputs.argmax(dim=1) == part.targets).sum())
+
+        for number, batch in enumerate(training_batches(self.examples, step_size, order)):
+            value = self.stepper.take(batch, self._rate(epoch, number), see, check=not losses)
             if self.after_step is not None:
                 self.after_step()
             self.average.after_step()
-            seen = outputs.detach()
-            if self.watch is not None:
-                self.watch(epoch, batch, seen)
-            losses.append(value.detach())
+            losses.append(value)
             sizes.append(len(batch.targets))
-            if classify and seen.ndim == 2:
-                right.append((seen.argmax(dim=1) == batch.targets).sum())
         return torch.stack(losses), torch.tensor(sizes), torch.stack(right).sum() if right else None
 
-    def _forward(self, batch: Batch) -> Tensor:
-        try:
-            outputs = self.model(batch.inputs)
-        except ValueError as error:
-            if "more than 1 value per channel" in str(error):
-                raise ModelError(
-                    f"{self.stage}: batch norm can't train on a batch of one example: got batch_size {self.config.batch_size} "
-                    f"and {len(self.examples)} examples; use a batch_size of at least 2 and more examples"
-                ) from error
-            raise
-        if not isinstance(outputs, Tensor):
-            raise ModelError(
-                f"{self.stage}: the model must return one tensor, got {type(outputs).__name__}; wrap it in a module"
-            )
-        return outputs
+    def _rate(self, epoch: int, step: int) -> float:
+        n_steps = self.n_batches * self.config.epochs
+        return self.rate_factor * learning_rate(self.config, epoch * self.n_batches + step, n_steps)
 
-    def _check(self, losses: Tensor, epoch: int, good: dict[str, Any]) -> None:
-        """Raise and go back to the last good epoch when a loss or a parameter isn't finite; looked at once per epoch."""
+    def _problem(self, losses: Tensor, epoch: int) -> str:
+        """Say where a loss or a parameter isn't finite, or nothing; looked at once per epoch."""
         finite = losses.isfinite()
         with torch.no_grad():
-            sound = nn.utils.get_total_norm(self.parameters).isfinite()
+            sound = nn.utils.get_total_norm(self.stepper.parameters).isfinite()
         if bool(finite.all() & sound):
-            return
-        step = int(finite.long().argmin()) if not bool(finite.all()) else len(losses) - 1
-        rate = learning_rate(self.config, epoch * self.n_batches + step, self.n_batches * self.config.epochs)
+            return ""
+        step = int(finite.long().flatten().argmin()) if not bool(finite.all()) else len(losses) - 1
         what = (
             f"the loss became {float(losses[step])}" if not bool(finite.all()) else "a parameter became NaN or infinite"
         )
-        _keep(good, self.model.state_dict())
-        raise RunError(
+        return (
             f"{self.stage}: {what} in epoch {epoch + 1} of {self.config.epochs}, step {step + 1} of {self.n_batches}, at learning "
-            f"rate {rate:.3g}: lower the learning_rate, set clip_norm, or look for extreme values in the data; "
-            f"the model is back at {'its start' if epoch == 0 else f'the end of epoch {epoch}'}"
+            f"rate {self._rate(epoch, step):.3g}: lower the learning_rate, set clip_norm, or look for extreme values in the data"
         )
+
+    def _is_sound(self, losses: Tensor, history: History) -> bool:
+        """Say whether a state is worth going back to: still finite, a training may long be on its way to infinity."""
+        if self.first_loss is None:
+            self.first_loss = float(losses[0])
+        return max(history.loss[-1], float(losses[-1])) <= self.first_loss + abs(self.first_loss)
+
+    def _go_back(self, good: dict[str, Any], checkpoint: Checkpoint) -> str:
+        """Put the last good state back, keep it for a resume at a lower learning rate, and say so."""
+        _keep(good["model"], self.model.state_dict())
+        epoch = good["epoch"]
+        where = f"the model is back at {'its start' if epoch == 0 else f'the end of epoch {epoch}'}"
+        if checkpoint.path is None or self.watch is not None:  # what a watcher saw of the bad epoch can't be taken back
+            return where
+        self.rate_factor *= LOWER
+        # Moments that may hold infinities don't go along.
+        checkpoint.save({**self._state(epoch, History()), **good, "optimizer": None, "precision": {}}, now=True)
+        return f"{where}, and a resume goes on from there with the learning rate times {self.rate_factor:.3g}"
+
+    def _good(self, epoch: int, history: History, before: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return a copy of what a step changes, in the memory of the copy ``before`` where that can be."""
+        if before is None:
+            model = copy.deepcopy(self.model.state_dict())
+        else:
+            model = before["model"]
+            _keep(self.model.state_dict(), model)
+        average = copy.deepcopy(self.average.state())
+        return {"epoch": epoch, "model": model, "average": average, "history": history.to_dict()}
 
     def _state(self, epoch: int, history: History) -> dict[str, Any]:
         return {
             "epoch": epoch,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "precision": self.stepper.precision.state(),
             "average": self.average.state(),
-            "history": {"loss": list(history.loss), "accuracy": list(history.accuracy)},
+            "rate_factor": self.rate_factor,
+            "first_loss": self.first_loss,
+            "history": history.to_dict(),
             "watch": self.watch.state_dict() if isinstance(self.watch, _Remembers) else {},
         }
 
-    def _resume(self, state: dict[str, Any] | None) -> tuple[int, History]:
+    def _resume(self, state: dict[str, Any] | None, listener: Listener) -> tuple[int, History]:
         if state is None:
             return 0, History()
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load(state["average"])
+        if state["optimizer"] is not None:
+            self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.precision.load(state["precision"])
+        if state["average"]:
+            self.average.load(state["average"])
+        self.rate_factor, self.first_loss = float(state["rate_factor"]), state["first_loss"]
         if isinstance(self.watch, _Remembers):
             self.watch.load_state_dict(state["watch"])
+        if state["optimizer"] is None:
+            text = f"it diverged before: goes on after epoch {state['epoch']} with the learning rate times {self.rate_factor:.3g}"
+            listener(Event("note", self.stage, text))
         return int(state["epoch"]), History(tuple(state["history"]["loss"]), tuple(state["history"]["accuracy"]))
 
 
@@ -241,17 +275,6 @@ def _keep(source: dict[str, Any], target: dict[str, Any]) -> None:
         for name, value in source.items():
             if isinstance(value, Tensor):
                 target[name].copy_(value)
-
-
-def _check_loss(value: Tensor, stage: str) -> None:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ModelError(f"{stage}: the loss must be one number (a tensor with one element), got {got}")
-    if not value.requires_grad:
-        raise ModelError(
-            f"{stage}: the loss doesn't depend on any parameter that can be trained (it has no gradient): "
-            "look for a detach(), no_grad() or argmax in the model or the loss"
-        )
 
 
 def _extended(history: History, losses: Tensor, sizes: Tensor, n_right: Tensor | None) -> History:

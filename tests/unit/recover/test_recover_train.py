@@ -38,6 +38,8 @@ CONFIGS = {
     "sgd": Train(epochs=5, batch_size=16, optimizer="sgd", learning_rate=0.05, decay="constant", clip_norm=None),
     "swa": Train(epochs=5, batch_size=16, average=Average(kind="swa", last=3)),
     "ema": Train(epochs=5, batch_size=16, average=Average(kind="ema", decay=0.9)),
+    "accumulated": Train(epochs=5, batch_size=8, accumulate=2, average=Average(kind="ema", decay=0.9)),
+    "bfloat16": Train(epochs=5, batch_size=16, precision="bfloat16"),
 }
 
 
