@@ -96,3 +96,42 @@ def test_a_wrong_setting_is_named_like_in_a_recipe(data):
         ModelOptimizer(network(), data, trained=True).fit().prune(keep_fraction=0.5)
     with pytest.raises(RecipeError, match="less than or equal to 1"):
         ModelOptimizer(network(), data, strategy="taylor", trained=True).fit().prune(keep_fraction=2)
+
+
+class Tied(nn.Module):
+    """Names with characters that patterns read otherwise, a part in a part, and a weight under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.ModuleDict({"a[0]": nn.Sequential(nn.Linear(64, 24), nn.ReLU()), "a0": nn.Linear(24, 16)})
+        self.one, self.two, self.last = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        x = self.rows["a0"](self.rows["a[0]"](x))
+        return self.last(torch.relu(self.two(torch.relu(self.one(x)))))
+
+
+def test_what_a_predicate_excludes_stays_whole(data):
+    def shapes(exclude):
+        torch.manual_seed(0)
+        optimizer = ModelOptimizer(Tied(), data, strategy="magnitude_l2", exclude=exclude, trained=True, **FAST)
+        model = optimizer.prune(keep_fraction=0.5).model_
+        return [model.rows["a[0]"][0].out_features, model.rows["a0"].out_features, model.last.in_features]
+
+    assert shapes(lambda name, module: False) == [12, 8, 8]
+    assert shapes(lambda name, module: name == "rows.a[0]") == [24, 8, 8]
+    assert shapes(lambda name, module: name == "two") == [12, 16, 16], "the tied weight goes by the name of the other"
+    assert shapes(lambda name, module: isinstance(module, nn.Linear) and module.out_features == 24) == [24, 8, 8]
+
+
+def test_a_predicate_goes_with_patterns_and_needs_a_strategy(data):
+    widths = [64, 32, 24, 16, 10]
+    layers = [nn.Linear(*sizes) for sizes in zip(widths, widths[1:], strict=False)]
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
+    strategy = {"criterion": "magnitude_l2", "exclude": ["0"]}
+    optimizer = ModelOptimizer(model, data, strategy=strategy, exclude=lambda name, _: name == "6", trained=True, **FAST)
+    kept = optimizer.prune(keep_fraction=0.5).model_
+    assert [kept[i].out_features for i in (0, 2, 4)] == [32, 12, 16]
+    with pytest.raises(RecipeError, match="exclude=... needs a strategy"):
+        ModelOptimizer(network(), data, exclude=lambda name, module: True)
