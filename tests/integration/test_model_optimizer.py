@@ -130,8 +130,10 @@ def test_a_predicate_goes_with_patterns_and_needs_a_strategy(data):
     layers = [nn.Linear(*sizes) for sizes in zip(widths, widths[1:], strict=False)]
     model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
     strategy = {"criterion": "magnitude_l2", "exclude": ["0"]}
-    optimizer = ModelOptimizer(model, data, strategy=strategy, exclude=lambda name, _: name == "6", trained=True, **FAST)
+    optimizer = ModelOptimizer(
+        model, data, strategy=strategy, exclude=lambda name, _: name == "6", trained=True, **FAST
+    )
     kept = optimizer.prune(keep_fraction=0.5).model_
     assert [kept[i].out_features for i in (0, 2, 4)] == [32, 12, 16]
-    with pytest.raises(RecipeError, match="exclude=... needs a strategy"):
+    with pytest.raises(RecipeError, match="exclude=.* needs a strategy"):
         ModelOptimizer(network(), data, exclude=lambda name, module: True)
