@@ -126,16 +126,24 @@ def test_it_learns_in_train_mode_and_is_steady_in_eval_mode(small):
         assert torch.equal(small.eval()(x), small(x))
 
 
+@pytest.fixture
+def plain_kernels():
+    """OneDNN has no bfloat16 LSTM for every processor, dense or pruned."""
+    torch._C._set_mkldnn_enabled(False)
+    yield
+    torch._C._set_mkldnn_enabled(True)
+
+
+@pytest.mark.usefixtures("plain_kernels")
 def test_it_runs_and_learns_under_autocast(small):
     x = inputs(small, 4)
     with torch.no_grad():
         expected = small(x)
-    # oneDNN has no bfloat16 LSTM for every processor, dense or pruned.
-    with torch.autocast("cpu", torch.bfloat16), torch.backends.mkldnn.flags(enabled=False):
+    with torch.autocast("cpu", torch.bfloat16):
         got = small(x)
     assert got.dtype == torch.bfloat16
     assert torch.allclose(got.float(), expected, rtol=0.1, atol=0.05 * float(expected.abs().max()))
-    with torch.autocast("cpu", torch.bfloat16), torch.backends.mkldnn.flags(enabled=False):
+    with torch.autocast("cpu", torch.bfloat16):
         loss = small.train()(x).float().square().mean()
     loss.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in small.parameters())
