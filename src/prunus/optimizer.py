@@ -7,7 +7,8 @@ package that does the work.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import glob
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from prunus.core.errors import RecipeError
 from prunus.core.events import Listener, silent
 from prunus.core.outputs import Prediction, postprocess
-from prunus.core.recipe import Average, Data
+from prunus.core.recipe import Average, Data, Recipe
 from prunus.core.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
@@ -51,6 +52,8 @@ class ModelOptimizer:
         data: ``(inputs, targets)``, a map-style torch ``Dataset`` of such pairs, or a source as a recipe names it.
         strategy: a criterion's name, or the keys of a recipe's ``strategy``; None leaves the structure alone.
         metrics: which ones to report; default: all that fit the task.
+        exclude: called once with the name and the module of every part of the model; the parts for which it returns True stay
+            whole, with all that is in them. Their names join ``strategy.exclude``.
         train, recovery, examples, features, evaluation, data_options, runtime: keys of those sections of a recipe.
         trained: the model's weights are final, ``fit`` has nothing to do.
         seeds: one dense/pruned pair each in ``run``; everything else uses the first.
@@ -78,6 +81,7 @@ class ModelOptimizer:
         data: tuple[Any, Any] | Any,
         *,
         strategy: str | Mapping[str, Any] | None = None,
+        exclude: Callable[[str, nn.Module], bool] | None = None,
         metrics: Sequence[str] = (),
         train: Mapping[str, Any] | None = None,
         recovery: Mapping[str, Any] | None = None,
@@ -105,6 +109,8 @@ class ModelOptimizer:
         tree["strategy"] = {"criterion": strategy} if isinstance(strategy, str) else strategy and dict(strategy)
         tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
         recipe = make_recipe({**tree, "seeds": list(seeds)}, "ModelOptimizer")
+        if exclude is not None:
+            recipe = _with_excluded(recipe, model, exclude)
         device = pick_device(recipe.runtime.device)
         prepared = _prepared(data, recipe.data, device)
         start = copy.deepcopy(model)
@@ -231,6 +237,19 @@ def _check_one_objective(job: Job, loss: Any, training_step: Any) -> None:
         )
     model = job.build(0).to(job.device)
     check_objective(job, model, next(iter(job.data.calibration.batches(2))))
+
+
+def _with_excluded(recipe: Recipe, model: nn.Module, exclude: Callable[[str, nn.Module], bool]) -> Recipe:
+    """Add the names of what a predicate chooses to the patterns of ``strategy.exclude``: modules, their parts and parameters."""
+    strategy = recipe.strategy
+    if strategy is None:
+        raise RecipeError("exclude=... needs a strategy: got None; give one to ModelOptimizer")
+    chosen = [module for name, module in model.named_modules() if exclude(name, module)]
+    barred = {id(held) for module in chosen for held in (*module.modules(), *module.parameters())}
+    named = (*model.named_modules(), *model.named_parameters())  # a tied parameter goes by another module's name
+    patterns = [glob.escape(name) for name, held in named if name and id(held) in barred]
+    strategy = strategy.model_copy(update={"exclude": tuple(dict.fromkeys((*strategy.exclude, *patterns)))})
+    return recipe.model_copy(update={"strategy": strategy})
 
 
 def _prepared(data: Any, config: Data, device: torch.device) -> Prepared:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -202,3 +204,44 @@ def test_adapters_recover_a_pruned_model_through_the_facade(data):
             for decision in optimizer.plan_.steps[0].decisions:
                 weight = dict(optimizer.model_.named_parameters())[decision.stratum].detach().flatten()
                 assert torch.equal(weight != 0, torch.from_numpy(decision.keep))
+
+
+class Tied(nn.Module):
+    """Names with characters that patterns read otherwise, a part in a part, and a weight under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.ModuleDict({"a[0]": nn.Sequential(nn.Linear(64, 24), nn.ReLU()), "a0": nn.Linear(24, 16)})
+        self.one, self.two, self.last = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 10)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        x = self.rows["a0"](self.rows["a[0]"](x))
+        return self.last(torch.relu(self.two(torch.relu(self.one(x)))))
+
+
+def test_what_a_predicate_excludes_stays_whole(data):
+    def shapes(exclude):
+        torch.manual_seed(0)
+        optimizer = ModelOptimizer(Tied(), data, strategy="magnitude_l2", exclude=exclude, trained=True, **FAST)
+        model = optimizer.prune(keep_fraction=0.5).model_
+        return [model.rows["a[0]"][0].out_features, model.rows["a0"].out_features, model.last.in_features]
+
+    assert shapes(lambda name, module: False) == [12, 8, 8]
+    assert shapes(lambda name, module: name == "rows.a[0]") == [24, 8, 8]
+    assert shapes(lambda name, module: name == "two") == [12, 16, 16], "the tied weight goes by the name of the other"
+    assert shapes(lambda name, module: isinstance(module, nn.Linear) and module.out_features == 24) == [24, 8, 8]
+
+
+def test_a_predicate_goes_with_patterns_and_needs_a_strategy(data):
+    widths = [64, 32, 24, 16, 10]
+    layers = [nn.Linear(*sizes) for sizes in itertools.pairwise(widths)]
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
+    strategy = {"criterion": "magnitude_l2", "exclude": ["0"]}
+    optimizer = ModelOptimizer(
+        model, data, strategy=strategy, exclude=lambda name, _: name == "6", trained=True, **FAST
+    )
+    kept = optimizer.prune(keep_fraction=0.5).model_
+    assert [kept[i].out_features for i in (0, 2, 4)] == [32, 12, 16]
+    with pytest.raises(RecipeError, match="needs a strategy: got None"):
+        ModelOptimizer(network(), data, exclude=lambda name, module: True)

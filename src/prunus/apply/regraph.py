@@ -174,6 +174,12 @@ def _repeat(rewriter: _Rewriter, old: Any, new: Any) -> None:
     _at(new, 1, counts)
 
 
+def _view(rewriter: _Rewriter, old: Any, new: Any) -> None:
+    """A view that the strides allowed may not be one at other sizes: a reshape is the same view where it can be one."""
+    new.target = aten.reshape.default
+    new.args, new.kwargs = (new.args[0], rewriter.shape(old)), {}
+
+
 def _split(rewriter: _Rewriter, old: Any, new: Any) -> None:
     dim = old.args[2] if len(old.args) > 2 else old.kwargs.get("dim", 0)
     sizes = [rewriter.size(axes[dim]) for axes in rewriter.solver.values[old]]
@@ -301,9 +307,10 @@ def _embedding_bag(rewriter: _Rewriter, old: Any, new: Any) -> None:
 _PLAIN = aten._scaled_dot_product_attention_math
 _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
     **dict.fromkeys(
-        ("view", "reshape", "_unsafe_view", "expand", "new_zeros", "new_ones", "new_empty", "new_full"),
+        ("expand", "new_zeros", "new_ones", "new_empty", "new_full"),
         _all_of_shape(1),
     ),
+    **dict.fromkeys(("view", "reshape", "_unsafe_view"), _view),
     **dict.fromkeys(("zeros", "ones", "full", "empty", "rand", "randn"), _all_of_shape(0)),
     **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
     "repeat": _repeat,

@@ -176,3 +176,46 @@ def test_tracing_leaves_nothing_in_the_model():
     assert model.last is None
     assert not hasattr(model, "fresh")
     copy.deepcopy(model)
+
+
+class SoftAttention(nn.Module):
+    """Attention whose scores hardly differ: what its scale is moves the output by less than a millionth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3, 6)
+        self.heads = 2
+        self.qkv, self.o = nn.Linear(6, 24, bias=False), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(self.embed(x)).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.o(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1))
+
+
+def test_an_attention_scale_that_follows_the_cut_is_seen_however_little_it_does():
+    model, x = randomize(SoftAttention()), torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.qkv.weight[:16] *= 1e-3
+    graph = analyze(model, (x,))
+    (name,) = [group.name for group in graph.groups if group.kind == "head_dim"]
+    shrunk = shrink(model, (x,), graph, {name: torch.tensor([True, False, True, True])})
+    assert shrunk.kind == "graph"
+
+
+def test_a_view_that_the_strides_allowed_becomes_a_reshape_where_they_do_not():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1), nn.Linear(64, 2)
+
+        def forward(self, x):
+            y = x.contiguous(memory_format=torch.channels_last)
+            y = torch.cat([torch.tanh(self.a(y)), self.b(y)], dim=1)
+            return self.c(y.permute(0, 2, 3, 1).flatten(1))
+
+    model, x = randomize(Net()), torch.randn(2, 3, 4, 4)
+    graph = analyze(model, (x,))
+    keep = {group.name: torch.tensor([True, False]) for group in graph.groups}
+    computed = shrink(model, (x,), graph, keep, prefer="graph").model
+    assert torch.allclose(computed(x), shrink(model, (x,), graph, keep).model(x), atol=1e-6)
