@@ -190,7 +190,7 @@ def difference(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, ..
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
         values = {name: _as(value, dtype) for name, value in enlivened(smaller).items()}
         given, named = pytree.tree_map_only(Tensor, lambda tensor: _as(tensor, dtype), (inputs, dict(kwargs)))  # noqa: B023
-        with _Coarsest() as coarsest:
+        with _Coarsest() as coarsest:  # type: ignore[no-untyped-call]
             expected, broken = _run(reference, values, given, named)
             got, problem = _run(smaller, values, given, named)
         if dtype == torch.float64 and coarsest.rounds:
@@ -202,7 +202,7 @@ def difference(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, ..
     raise AssertionError
 
 
-class _Coarsest(TorchDispatchMode):
+class _Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes whether any operation of a block rounds to less than double precision."""
 
     rounds = False
