@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.recipe import Recipe
-from prunus.core.types import Ints, Step
+from prunus.core.types import Floats, Ints, Step
 from prunus.data import Examples, Prepared
 from prunus.pipeline.workspace import Workspace
 
@@ -53,7 +53,8 @@ class Candidate:
 
     ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the units
     that are still there, by group; ``original`` how many there were before the first round; ``cuts`` what each
-    round kept of every group, as positions in what was there, and ``uncut`` the model before them.
+    round kept of every group, as positions in what was there, and ``uncut`` the model before them. ``losses`` are what was
+    measured with each stratum pruned alone; ``rewound`` is the same structure with the weights to go back to.
     """
 
     model: nn.Module
@@ -64,6 +65,8 @@ class Candidate:
     uncut: nn.Module | None = None
     cuts: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     frozen: tuple[dict[str, Any], ...] = ()
+    losses: Mapping[str, Floats] = field(default_factory=dict)
+    rewound: nn.Module | None = None
 
     def having(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

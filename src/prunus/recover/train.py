@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from prunus.core.errors import DataError, ModelError, RunError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.recipe import Train
+from prunus.core.recipe import Average, Train
 from prunus.core.runtime import generator, seeded
 from prunus.recover.average import Running, make_average, recompute_batch_norm
 from prunus.recover.batches import n_training_batches, training_batches
@@ -48,6 +48,8 @@ def train(
     after_step: Callable[[], None] | None = None,
     on_optimizer: Callable[[Optimizer], None] | None = None,
     watch: Watch | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    epochs: tuple[int, int] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 2.0,
     listener: Listener = silent,
@@ -60,6 +62,9 @@ def train(
         on_optimizer: gets the optimizer before the first step, to hook into its steps.
         watch: gets (epoch, batch, detached outputs) at every step. If it has ``state_dict`` and ``load_state_dict``, its
             state goes through the checkpoint; otherwise ``checkpoint`` isn't used, as half of what it saw would be lost.
+        after_epoch: gets the number of epochs that are done, after each of this process, before the checkpoint is written.
+        epochs: (first, end): only these of ``config.epochs``, at their place in the learning rate's course; averaging is left
+            to the part that ends the training.
         checkpoint: a file to go on from after a kill, written at most every ``checkpoint_every_s`` seconds at the end of an
             epoch. The caller removes it once the result is safe.
 
@@ -69,7 +74,8 @@ def train(
         RunError: the loss or a parameter became NaN or infinite; the model is as it was after the last good epoch.
         OutputError: the checkpoint can't be written.
     """
-    if config.epochs == 0:
+    first, end = epochs or (0, config.epochs)
+    if first >= end:
         model.eval()
         return History()
     if len(examples) == 0:
@@ -91,10 +97,12 @@ def train(
         stage,
         loss or default_loss(examples.task, config.label_smoothing),
         after_step,
+        after_epoch,
+        (first, end),
         watch,
         parameters,
         optimizer,
-        make_average(parameters, config.average, config.epochs),
+        make_average(parameters, config.average if end == config.epochs else Average(), config.epochs),
         n_training_batches(len(examples), config.batch_size),
     )
     try:
@@ -121,6 +129,8 @@ class _Loop:
     stage: str
     loss: Loss
     after_step: Callable[[], None] | None
+    after_epoch: Callable[[int], None] | None
+    span: tuple[int, int]
     watch: Watch | None
     parameters: Sequence[nn.Parameter]
     optimizer: Optimizer
@@ -131,13 +141,15 @@ class _Loop:
         epochs = self.config.epochs
         start, history = self._resume(checkpoint.load())
         good = copy.deepcopy(self.model.state_dict())
-        for epoch in range(start, epochs):
+        for epoch in range(start, self.span[1]):
             with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch):
                 losses, sizes, n_right = self._epoch(epoch)
             self._check(losses, epoch, good)
             self.average.after_epoch(epoch)
             history = _extended(history, losses, sizes, n_right)
             _keep(self.model.state_dict(), good)
+            if self.after_epoch is not None:
+                self.after_epoch(epoch + 1)
             checkpoint.save(self._state(epoch + 1, history))
             listener(_progress(self.stage, epoch + 1, epochs, history))
         if self.average.finish():
@@ -226,7 +238,7 @@ class _Loop:
 
     def _resume(self, state: dict[str, Any] | None) -> tuple[int, History]:
         if state is None:
-            return 0, History()
+            return self.span[0], History()
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load(state["average"])
