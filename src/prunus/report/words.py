@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunus.core.units import as_mask, plural
 from prunus.report.record import ComparisonRow, Number, RunRecord
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "finding",
     "headline",
     "is_share",
+    "mask_note",
     "ratio_with_interval",
     "size",
     "speed_change",
@@ -86,6 +88,18 @@ def ratio_with_interval(number: Number) -> str:
     if number.value is None or number.low is None or number.high is None:
         return "–"
     return f"{times(number.value)} ({times(number.low)} to {times(number.high)})"
+
+
+def mask_note(record: RunRecord) -> str:
+    """Return what zeros are good for, and what would make them faster; empty where no single weights were pruned."""
+    kinds = [unit for unit in dict.fromkeys(layer.granularity for layer in record.layers) if as_mask(unit) is not None]
+    if not kinds:
+        return ""
+    return (
+        f"{', '.join(map(plural, kinds))[:1].upper()}{', '.join(map(plural, kinds))[1:]} that are zero save bytes, not time: dense "
+        "kernels multiply by them all the same. Time needs a runtime with kernels for sparse weights, and what those take: "
+        "blocks (4x1), 2:4 on a GPU that has it, or nine tenths of zeros. No such runtime was measured here."
+    )
 
 
 def amount(number: float) -> str:
