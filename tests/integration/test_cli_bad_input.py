@@ -81,6 +81,7 @@ def test_a_wrong_key_or_name_is_named(failing, override, code, words):
         ({"granularity": "input_feature"}, 3, ["section features", "got 'input_feature'"]),
         ({"granularity": "chanels"}, 3, ["'N:M'", "'RxC'", "got 'chanels'"]),
         ({"granularity": "2:4"}, 5, ["conv1.weight", "4 divides", "got 1", "strategy.exclude"]),
+        ({"granularity": ["channel", "2:4"]}, 5, ["conv1.weight", "4 divides", "got 1"]),
         ({"granularity": "16x1", "exclude": ["head"]}, 5, ["conv1.weight", "16 divides", "got 8"]),
         ({"criterion": "bn_scale", "granularity": "2:4"}, 3, ["bn_scale", "doesn't judge weights"]),
         ({"schedule": {"rewind_to": 3}}, 3, ["rewind_to", "train.epochs = 2", "got 3"]),

@@ -6,7 +6,6 @@ Decisions number the units as the dense model does, so that a plan reads without
 from __future__ import annotations
 
 import fnmatch
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunus.apply import Masks, follow_class, input_dims, shrink
+from prunus.apply import Masks, follow_class, shrink
 from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
@@ -24,11 +23,12 @@ from prunus.core.units import Mask, as_mask
 from prunus.graph import AxisGraph, Group, analyze, certify
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.sensitivity import Zeroed, losses_in, measure_losses
+from prunus.pipeline.tiles import best_of_tiles, tiles_of
 from prunus.recover import default_loss
-from prunus.score import criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
-from prunus.select import allocations, best_of_each, keep_fractions, owl, select, tile
+from prunus.score import criteria, gather, norm_scales, score_groups, score_weights
+from prunus.select import allocations, keep_fractions, owl, select
 
-__all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "tiles_of", "wide"]
+__all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
 
 _REDUCE: Mapping[str, Any] = {"sum": np.sum, "mean": np.mean, "max": np.max}
 
@@ -53,7 +53,7 @@ class Round:
     def _cut_weights(self, candidate: Candidate, mask: Mask) -> tuple[Candidate, Step]:
         model, strategy = candidate.model, self.strategy
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-        tiles = tiles_of(model, strategy, self.granularity)
+        tiles = tiles_of(model, wide(strategy.exclude), mask)
         if not tiles:
             raise RunError(
                 f"{self.stage}: the model has no weight that may be pruned (excluded: {list(strategy.exclude)}); allow some"
@@ -67,7 +67,7 @@ class Round:
         def compute() -> tuple[Step, ...]:
             scored = score_weights(self._evidence(model, names), names, strategy.criterion, seed=self.seed)
             if mask.kind == "n_m":
-                return (self._written({s.name: _n_of_m(s, tiles[s.name], mask.first) for s in scored}, scored),)
+                return (self._written({s.name: best_of_tiles(s, tiles[s.name], mask.first) for s in scored}, scored),)
             strata = []
             for stratum in scored:
                 place = units[stratum.name]
@@ -230,27 +230,6 @@ class Round:
         return rule.keep_fraction if rule is not None and rule.keep_fraction is not None else self.strategy.amount
 
 
-def tiles_of(model: nn.Module, strategy: Strategy, granularity: Granularity) -> dict[str, Ints]:
-    """Return, per parameter that may be pruned, the flat positions of the weights in each tile: ``(tiles, weights)``.
-
-    Raises:
-        ModelError: N:M or blocks don't divide a parameter.
-    """
-    mask, dims = as_mask(granularity), input_dims(model)
-    assert mask is not None
-    parameters = dict(model.named_parameters())
-    found = {}
-    for name in prunable_weights(model, wide(strategy.exclude)):
-        shape = tuple(parameters[name].shape)
-        single = mask == Mask("block", 1, 1)
-        found[name] = (
-            np.arange(math.prod(shape))[:, None]
-            if single
-            else tile(shape, mask, inputs=dims.get(name, (1, 1)), name=name)
-        )
-    return found
-
-
 def prunable_graph(
     model: nn.Module,
     inputs: tuple[Tensor, ...],
@@ -325,15 +304,6 @@ def _fits(names: set[str], patterns: Sequence[str]) -> bool:
 def _rule(strategy: Strategy, names: set[str]) -> LayerRule | None:
     """Return the first rule that fits a group or parameter by any of its names."""
     return next((rule for rule in strategy.layers if _fits(names, wide([rule.match]))), None)
-
-
-def _n_of_m(stratum: Stratum, tiles: Ints, count: int) -> Bools:
-    keep = np.zeros(len(stratum.saliency), np.bool_)
-    try:
-        keep[tiles] = best_of_each(stratum.saliency[tiles], count)
-    except RunError as error:
-        raise RunError(f"{stratum.name}: {error}") from error
-    return keep
 
 
 def _weights(model: nn.Module, name: str, units: Ints, gone: Bools) -> Zeroed:

@@ -19,17 +19,17 @@ from prunus.core.plan_file import load_plan, save_plan
 from prunus.core.recipe import Recipe
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
-from prunus.core.units import is_mask
 from prunus.data import prepare
 from prunus.evaluate import check_metrics
 from prunus.models import build, check_outputs, load_weights
-from prunus.pipeline.cut import check_patterns, tiles_of
+from prunus.pipeline.cut import check_patterns
 from prunus.pipeline.data_side import clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
 from prunus.pipeline.model_side import check_schedule, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.shipping import model_fingerprint, ship
+from prunus.pipeline.tiles import check_tiles
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_criterion, example_criteria
@@ -189,8 +189,7 @@ def _check_fit(job: Job) -> None:
     if recipe.strategy is not None:
         check_patterns(model, recipe.strategy)
         check_schedule(job)
-        if is_mask(recipe.strategy.granularity[0]):  # nothing changes the sizes before
-            tiles_of(model, recipe.strategy, recipe.strategy.granularity[0])
+        check_tiles(model, recipe.strategy)
     check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
 
 
