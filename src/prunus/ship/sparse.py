@@ -26,7 +26,7 @@ __all__ = ["pack_sparse", "unpack_sparse"]
 
 _Bytes = npt.NDArray[np.uint8]
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-# Level 1: higher ones make masks larger or take a hundred times as long (benchmarks/storage.py).
+# Level 1: these bytes hold no repetitions for higher levels to find, only frequencies.
 _ZSTD = pa.Codec("zstd", compression_level=1)
 # What an entry in the manifest costs more, about.
 _ENTRY_BYTES = 60

@@ -71,7 +71,7 @@ def test_zeros_are_said_to_save_no_time_and_what_would(granularity, said):
     for text in (printed(print_summary, record), mask_note(record), cost(record)):
         text = " ".join(text.split())
         assert ((said or "save bytes, not time") in text) == (said is not None)
-        assert ("4x1 blocks, or 90 % of the weights. None was measured here." in text) == (said is not None)
+        assert ("4x1 blocks, or 90 % of the weights. None was measured in this run." in text) == (said is not None)
 
 
 def assert_shown(text):
