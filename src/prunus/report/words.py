@@ -97,8 +97,9 @@ def mask_note(record: RunRecord) -> str:
         return ""
     what = ", ".join(map(plural, kinds))
     return (
-        f"{what[0].upper()}{what[1:]} that are zero save bytes, not time: dense kernels multiply by them all the same. Time needs "
-        "a runtime with sparse kernels, and zeros as it wants them: 4x1 blocks, or 90 % of the weights. None was measured in this run."
+        f"{what[0].upper()}{what[1:]} that are zero save bytes, not time: dense kernels multiply by them all the same. "
+        "Time needs a runtime with sparse kernels, and zeros as it wants them: 4x1 blocks, or 90 % of the weights. "
+        "None was measured in this run."
     )
 
 
