@@ -117,7 +117,13 @@ class Round:
             )
             least = {group.name: group.min_units for group in groups}
             strata = [replace(s, unit=alive[s.name], min_units=least[s.name], whole=original[s.name]) for s in strata]
-            zeroed = {group.name: partial(_slices, model, group) for group in groups}
+
+            def without(group: Group, gone: Bools) -> Zeroed | nn.Module:
+                if group.containers:  # whole modules: zeros inside aren't the same as their absence
+                    return shrink(model, inputs, graph, {group.name: torch.from_numpy(~gone)}).model
+                return _slices(model, group, gone)
+
+            zeroed = {group.name: partial(without, group) for group in groups}
             called = {group.name: _names(group, model) for group in groups}
             return (self._step(strata, called, self._losses(candidate, strata, zeroed)),)
 
@@ -155,7 +161,10 @@ class Round:
         return gather(model, names, examples, default_loss(examples.task), criteria[self.strategy.criterion].needs)
 
     def _losses(
-        self, candidate: Candidate, strata: Sequence[Stratum], zeroed: Mapping[str, Callable[[Bools], Zeroed]]
+        self,
+        candidate: Candidate,
+        strata: Sequence[Stratum],
+        zeroed: Mapping[str, Callable[[Bools], Zeroed | nn.Module]],
     ) -> Mapping[str, Floats]:
         """Return each stratum's loss when it is pruned alone, where the allocation asks for it: measured before the first round."""
         if self.strategy.allocation != "sensitivity" or candidate.losses:
@@ -315,16 +324,11 @@ def _slices(model: nn.Module, group: Group, gone: Bools) -> Zeroed:
     """Return where the parameters of some units of a group lie."""
     parameters = dict(model.named_parameters())
     which = torch.from_numpy(gone)
-    found: Zeroed = [
+    return [
         (parameters[member.tensor], member.dim, member.index[which].flatten())
         for member in group.members
         if member.is_parameter
     ]
-    for entry in np.array(group.entries)[gone].tolist() if group.containers else ():
-        prefixes = tuple(f"{path}.{entry}.".removeprefix(".") for path in group.containers)
-        inside = [parameter for name, parameter in parameters.items() if name.startswith(prefixes)]
-        found += [(parameter, None, torch.arange(parameter.numel())) for parameter in inside]
-    return found
 
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:

@@ -1,7 +1,8 @@
 """How much does the loss rise when one layer alone is pruned?
 
 Units are set to zero where they would be cut out: all their slices at once, so that they give nothing to what follows. Only a layer
-norm across the units sees the difference. The loss is the mean over the calibration examples; the model isn't changed.
+norm across the units sees the difference. Whole modules (blocks, experts) are really taken out. The loss is the mean over the
+calibration examples; the model isn't changed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def measure_losses(
     job: Job,
     model: nn.Module,
     strata: Sequence[Stratum],
-    zeroed: Mapping[str, Callable[[Bools], Zeroed]],
+    zeroed: Mapping[str, Callable[[Bools], Zeroed | nn.Module]],
     *,
     shares: Sequence[float],
     stage: str,
@@ -42,7 +43,7 @@ def measure_losses(
 
     Args:
         strata: the best units of each stay, by saliency.
-        zeroed: by the stratum's name, from the units that go to where they lie.
+        zeroed: by the stratum's name, from the units that go to where they lie, or to the model without them.
 
     Shapes:
         One ``(steps, 2)`` array per stratum: share that stays, mean loss.
@@ -69,8 +70,12 @@ def measure_losses(
         rows = [(1.0, dense)]
         for count in counts:
             gone = ~top(stratum.saliency, stratum.units, count)
-            with _without(zeroed[stratum.name](gone)):
-                rows.append((count / n, _loss(model, examples, f"{stage}: {stratum.name} alone")))
+            cut, what = zeroed[stratum.name](gone), f"{stage}: {stratum.name} alone"
+            if isinstance(cut, nn.Module):
+                rows.append((count / n, _loss(cut, examples, what)))
+                continue
+            with _without(cut):
+                rows.append((count / n, _loss(model, examples, what)))
         return {"losses": torch.tensor(rows, dtype=torch.float64)}
 
     return {
