@@ -65,6 +65,51 @@ def test_a_wrong_key_or_name_is_named(failing, override, code, words):
 
 
 @pytest.mark.parametrize(
+    ("strategy", "code", "words"),
+    [
+        ({"granularity": "2:4", "keep_fraction": 0.5}, 3, ["2:4", "contradicts keep_fraction"]),
+        ({"granularity": "2:4", "cutoff": 0.1}, 3, ["2:4", "contradicts cutoff"]),
+        ({"granularity": "2:4", "allocation": "global"}, 3, ["2:4", "contradicts allocation global"]),
+        ({"granularity": "2:4", "schedule": {"kind": "linear", "rounds": 2}}, 3, ["contradicts schedule linear"]),
+        ({"granularity": "2:4", "layers": [{"match": "conv2", "keep_fraction": 0.7}]}, 3, ["contradicts layers.keep"]),
+        ({"granularity": "2:4", "round_to": 8}, 3, ["contradicts round_to"]),
+        ({"granularity": ["2:4", "channel"]}, 3, ["['2:4', 'channel']", "last"]),
+        ({"granularity": ["2:4", "4x1"]}, 3, ["['2:4', '4x1']", "one of them"]),
+        ({"granularity": ["weight", "2:4"]}, 3, ["['weight', '2:4']", "one of them"]),
+        ({"granularity": ["channel", "channel"]}, 3, ["given once"]),
+        ({"granularity": "4:2"}, 3, ["N must be less than M", "got '4:2'"]),
+        ({"granularity": "input_feature"}, 3, ["section features", "got 'input_feature'"]),
+        ({"granularity": "chanels"}, 3, ["'N:M'", "'RxC'", "got 'chanels'"]),
+        ({"granularity": "2:4"}, 5, ["conv1.weight", "4 divides", "got 1", "strategy.exclude"]),
+        ({"granularity": ["channel", "2:4"]}, 5, ["conv1.weight", "4 divides", "got 1"]),
+        ({"granularity": "16x1", "exclude": ["head"]}, 5, ["conv1.weight", "16 divides", "got 8"]),
+        ({"criterion": "bn_scale", "granularity": "2:4"}, 3, ["bn_scale", "doesn't judge weights"]),
+        ({"schedule": {"rewind_to": 3}}, 3, ["rewind_to", "train.epochs = 2", "got 3"]),
+        ({"schedule": {"rewind_to": 0, "during": "train"}}, 3, ["rewind_to", "during: train"]),
+        ({"schedule": {"kind": "cubic", "rounds": 5, "during": "train"}}, 3, ["5 cuts", "epochs 2", "at least 6"]),
+        ({"criterion": "l1", "schedule": {"during": "train"}}, 3, ["l1", "contradicts schedule.during"]),
+        ({"allocation": "sensitivity", "sensitivity_steps": []}, 3, ["sensitivity_steps"]),
+    ],
+)
+def test_a_strategy_that_contradicts_itself_or_the_model_is_told_before_any_training(failing, strategy, code, words):
+    got, line = failing(strategy={"criterion": "magnitude_l2", **strategy})
+    assert got == code, line
+    for word in words:
+        assert word in line
+
+
+def test_going_back_needs_a_training_and_a_training_anew(failing, tmp_path):
+    rewinding = {"schedule": {"rewind_to": 1}}
+    code, line = failing(strategy=rewinding, recovery={"method": "none"})
+    assert (code, "recovery must train anew" in line) == (3, True)
+    save_file(digits_state(), tmp_path / "w.safetensors")
+    model = {"builder": "cnn", "args": {"width": 8}, "weights": "w.safetensors"}
+    for schedule in ({"rewind_to": 1}, {"during": "train"}):
+        code, line = failing(strategy={"schedule": schedule}, model=model)
+        assert (code, "model.weights skips it" in line) == (3, True)
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", ["t.csv"]),

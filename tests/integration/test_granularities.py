@@ -105,3 +105,17 @@ def test_layers_can_have_widths_in_multiples_of_their_own(data):
     widths = [layer.linear1.out_features for layer in optimizer.model_.body.layers]
     assert widths[0] in (16, 24)
     assert widths[1:] == [30, 30, 30]
+
+
+def test_the_sensitivity_of_blocks_is_measured_without_them(data):
+    options = {**FAST, "recovery": {"method": "none"}}
+    strategy = {"granularity": "block", "allocation": "sensitivity", "sensitivity_steps": [0.5], "keep_fraction": 0.5}
+    torch.manual_seed(0)
+    optimizer = (
+        ModelOptimizer(Reader(), data, strategy={"criterion": "magnitude_l2", **strategy}, **options).fit().prune()
+    )
+    (points,) = optimizer.plan_.steps[0].settings["losses"].values()
+    (batch,) = optimizer._job.data.calibration.batches(1000)
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(optimizer.model_(batch.inputs), batch.targets)
+    assert points[1] == [0.5, pytest.approx(float(loss), rel=1e-5)]

@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,9 @@ def strata(draw, *, multiples=False, max_floor=4, positive=False):
         units = np.array(draw(st.permutations(range(len(values)))), np.int64) * 3
         floor = draw(st.integers(0, max_floor))
         multiple = draw(st.sampled_from([1, 2, 4, 8])) if multiples else 1
-        made.append(Stratum(f"s{number}", saliency, units, min_units=max(1, floor), multiple=multiple))
+        losses = np.array([[share, draw(st.sampled_from([0.0, 0.1, 0.5, 2.0]))] for share in (1.0, 0.7, 0.2)])
+        settings = {"min_units": max(1, floor), "multiple": multiple, "cost": draw(st.sampled_from([1.0, 3.0, 50.0]))}
+        made.append(Stratum(f"s{number}", saliency, units, **settings, losses=losses))
     return made
 
 
@@ -70,25 +73,23 @@ def test_a_larger_keep_fraction_keeps_a_superset(allocation, normalize, parts, k
 @given(parts=strata(multiples=True), keep=KEEP, data=st.data())
 def test_permuting_units_permutes_the_masks_even_among_ties(allocation, parts, keep, data):
     orders = [np.array(data.draw(st.permutations(range(len(s.saliency))))) for s in parts]
-    moved = [
-        Stratum(s.name, s.saliency[o], s.units[o], min_units=s.min_units, multiple=s.multiple)
-        for s, o in zip(parts, orders, strict=True)
-    ]
+    moved = [replace(s, saliency=s.saliency[o], unit=s.units[o]) for s, o in zip(parts, orders, strict=True)]
     before = select(parts, keep_fraction=keep, allocation=allocation)
     after = select(moved, keep_fraction=keep, allocation=allocation)
     assert all((b[o] == a).all() for b, a, o in zip(before, after, orders, strict=True))
 
 
-@pytest.mark.parametrize(("allocation", "normalize"), [("uniform", "none"), ("global", "mean"), ("global", "max")])
+@pytest.mark.parametrize(
+    ("allocation", "normalize"),
+    [(name, "none") for name in allocations if name != "global"] + [("global", "mean"), ("global", "max")],
+)
 @COMMON
 @given(parts=strata(multiples=True, positive=True), keep=KEEP, power=st.integers(-8, 8), data=st.data())
 def test_scaling_the_saliency_of_one_stratum_changes_nothing(allocation, normalize, parts, keep, power, data):
     which = data.draw(st.integers(0, len(parts) - 1))
     scaled = [
         # A power of two scales without rounding, so even ties stay ties.
-        Stratum(s.name, s.saliency * 2.0**power, s.units, min_units=s.min_units, multiple=s.multiple)
-        if i == which
-        else s
+        replace(s, saliency=s.saliency * 2.0**power) if i == which else s
         for i, s in enumerate(parts)
     ]
     before = select(parts, keep_fraction=keep, allocation=allocation, normalize=normalize)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.ship.pack import pack_mask, unpack_mask
+from prunus.ship.sparse import pack_sparse, unpack_sparse
 
 SHAPES = st.lists(st.integers(0, 12), min_size=0, max_size=3)
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -20,13 +20,12 @@ def test_packing_loses_no_bit_and_is_only_used_where_it_is_smaller(shape, dtype,
     tensor = torch.randn(shape, generator=draw).to(dtype)
     tensor = torch.where(torch.rand(shape, generator=draw) < zeros, torch.zeros_like(tensor), tensor)
     tensor = torch.where(torch.rand(shape, generator=draw) < 0.1, -torch.zeros_like(tensor), tensor)
-    packed = pack_mask(tensor.contiguous())
+    packed = pack_sparse(tensor.contiguous())
     if packed is None:
         return
-    mask, values = packed
-    n_bytes = mask.numel() + values.numel() * values.element_size()
-    assert n_bytes < math.prod(shape) * tensor.element_size()
-    back = unpack_mask(mask, values, tuple(shape))
+    stored, parts = packed
+    assert sum(parts) == stored.numel() < math.prod(shape) * tensor.element_size()
+    back = unpack_sparse(stored, parts, tuple(shape), dtype)
     integers = BITS[tensor.element_size()]
     assert back.dtype == dtype
     assert torch.equal(back.view(integers), tensor.view(integers))

@@ -2,6 +2,7 @@
 
 from prunus.apply.features import SelectInputs, replace_features
 from prunus.apply.follow import follow_class
+from prunus.apply.layout import input_dims
 from prunus.apply.masks import Masks
 from prunus.apply.repair import relabel_examples
 from prunus.apply.shrink import Shrunk, shrink
@@ -12,6 +13,7 @@ __all__ = [
     "SelectInputs",
     "Shrunk",
     "follow_class",
+    "input_dims",
     "relabel_examples",
     "remove_examples",
     "replace_features",

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from prunus.core.contradictions import check_n_of_m, check_rewind_and_during
+from prunus.core.units import UNITS, check_unit, is_mask
 
 __all__ = [
     "Average",
@@ -38,7 +50,14 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-ModelUnit = Literal["weight", "channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block"]
+ModelUnit = Annotated[
+    str,
+    AfterValidator(check_unit),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(UNITS)}, {"type": "string", "pattern": r"^[1-9]\d*[:x][1-9]\d*$"}], "type": "string"}
+    ),
+]
+"""A name in ``UNITS``, ``N:M`` or ``RxC``."""
 
 
 class Section(BaseModel):
@@ -184,13 +203,28 @@ class Features(Section):
 class Schedule(Section):
     """In how many rounds the cut is made; recovery follows each round."""
 
-    kind: Literal["one_shot", "linear", "cubic"] = "one_shot"
+    kind: Literal["one_shot", "linear", "cubic", "geometric"] = Field(
+        "one_shot", description="linear: as many units in every round; cubic: most at first; geometric: the same share"
+    )
     rounds: Count = Field(1, description="one_shot has 1")
+    rewind_to: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="after each round what is left goes back to its values at this epoch of the dense training (0: the start), "
+        "and recovery trains it from there: the lottery ticket",
+    )
+    during: Literal["recovery", "train"] = Field(
+        "recovery",
+        description="train: an untrained model is pruned while the section train trains it, the rounds spread over its epochs",
+    )
 
     @model_validator(mode="after")
     def _one_shot_has_one_round(self) -> Schedule:
         if self.kind == "one_shot" and self.rounds != 1:
             raise ValueError(f"a one_shot schedule has one round: got rounds {self.rounds}; use linear or cubic")
+        if self.rewind_to is not None and self.during == "train":
+            raise ValueError(
+                "rewind_to goes back to a finished training, which during: train has not: drop one of them"
+            )
         return self
 
 
@@ -216,8 +250,9 @@ class Strategy(Section):
         BeforeValidator(_one_or_more, json_schema_input_type=ModelUnit | tuple[ModelUnit, ...]),
     ] = Field(
         ("channel",),
-        description="weight: zeros; all others really shrink the model. channel: all widths, or only some: head, head_dim, mlp, "
-        "width (residual stream), hidden (recurrent state); whole modules: expert, block. A list: one after the other",
+        description="zeros: weight, N:M (2:4 keeps 2 of every 4 along the input), RxC (4x1: blocks of 4 rows and 1 column). All "
+        "others really shrink the model. channel: all widths, or only some: head, head_dim, mlp, width (residual stream), hidden "
+        "(recurrent state); whole modules: expert, block. A list: one after the other, zeros last",
     )
     keep_fraction: Fraction | None = Field(
         None, description="share of the units that stay (default 0.5 if no cutoff is given)"
@@ -225,8 +260,15 @@ class Strategy(Section):
     cutoff: float | None = Field(
         None, allow_inf_nan=False, description="instead of keep_fraction: remove what scores below"
     )
-    allocation: Literal["uniform", "global"] = Field(
-        "uniform", description="uniform: the same share in every layer; global: one ranking"
+    allocation: Literal["uniform", "global", "erk", "lamp", "owl", "sensitivity"] = Field(
+        "uniform",
+        description="uniform: the same share in every layer; global: one ranking; erk: by the layers' shapes; lamp: one ranking of "
+        "LAMP scores; owl: more where outliers are; sensitivity: by the loss that was measured with each layer pruned alone",
+    )
+    owl_multiple: Positive = Field(5.0, description="owl: an outlier scores above this many times its layer's mean")
+    owl_spread: Share = Field(0.08, description="owl: keep fractions of layers differ from their mean by at most this")
+    sensitivity_steps: Annotated[tuple[Fraction, ...], Field(min_length=1)] = Field(
+        (0.9, 0.75, 0.5, 0.25, 0.1), description="sensitivity: keep fractions at which each layer's loss is measured"
     )
     normalize: Literal["none", "mean", "max"] = Field(
         "mean", description="how saliencies of layers are made comparable"
@@ -252,14 +294,22 @@ class Strategy(Section):
 
     @model_validator(mode="after")
     def _weights_come_last(self) -> Strategy:
-        if not self.granularity or "weight" in self.granularity[:-1]:
+        if not self.granularity or any(is_mask(unit) for unit in self.granularity[:-1]):
             raise ValueError(
-                f"granularity must name a unit, and weight last: got {list(self.granularity)}; nothing can be cut out after it"
+                f"granularity must name a unit, and weight last (or N:M, or blocks; one of them): got {list(self.granularity)}; "
+                "nothing can be cut out after it"
             )
+        if len(set(self.granularity)) != len(self.granularity):
+            raise ValueError(f"granularity: every unit may be given once: got {list(self.granularity)}")
         if self.cutoff is not None and any(rule.keep_fraction is not None for rule in self.layers):
             raise ValueError(
                 "layers: a keep_fraction of their own doesn't go with a cutoff; give keep_fraction instead"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _n_of_m_is_an_amount(self) -> Strategy:
+        check_n_of_m(self)
         return self
 
     @property
@@ -350,6 +400,11 @@ class Recipe(Section):
                     f"{key}.label_smoothing belongs to the default loss: got it together with the loss "
                     f"{section.loss or self.train.loss}; take one of the two away"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_has_its_training(self) -> Recipe:
+        check_rewind_and_during(self)
         return self
 
     @field_validator("seeds")

@@ -19,9 +19,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-Granularity = Literal[
-    "weight", "channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block", "feature", "example"
-]
+Granularity = str
+"""What a step judges: a unit of the model (``core.units``), ``feature`` or ``example``."""
 Operation = Literal["prune", "remove", "relabel", "replace"]
 
 
@@ -33,7 +32,9 @@ class Stratum:
         ``saliency`` is ``(units,)``, finite, higher means keep; ``unit`` holds each unit's number (default 0, 1, ...).
     Units:
         ``cost`` is what one unit costs in the currency of the budget (parameters, say); ``min_units`` always stay, and
-        the number kept is a multiple of ``multiple`` where that is possible.
+        the number kept is a multiple of ``multiple`` where that is possible. ``whole`` is how many units there were before the
+        first round (0: as many as now), and ``shape`` their dimensions as a tensor (default: units x cost). ``losses`` says
+        what the loss was at some shares of ``whole``, one row (share, loss) each, shares falling from 1.
     """
 
     name: str
@@ -42,6 +43,9 @@ class Stratum:
     cost: float = 1.0
     min_units: int = 1
     multiple: int = 1
+    whole: int = 0
+    shape: tuple[float, ...] = ()
+    losses: Floats | None = None
 
     @property
     def units(self) -> Ints:

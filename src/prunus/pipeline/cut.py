@@ -6,8 +6,9 @@ Decisions number the units as the dense model does, so that a plan reads without
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import lcm
 from typing import Any
 
@@ -18,15 +19,20 @@ from torch import Tensor, nn
 from prunus.apply import Masks, follow_class, shrink
 from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import LayerRule, Strategy
-from prunus.core.types import Bools, Decision, Granularity, Ints, Step, Stratum
+from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
+from prunus.core.units import Mask, as_mask
 from prunus.graph import AxisGraph, Group, analyze, certify
 from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.objective import evidence_loss
-from prunus.score import criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
-from prunus.select import keep_fractions, select
+from prunus.pipeline.sensitivity import Zeroed, losses_in, measure_losses
+from prunus.pipeline.tiles import best_of_tiles, tiles_of
+from prunus.score import criteria, gather, norm_scales, score_groups, score_weights
+from prunus.select import allocations, keep_fractions, owl, select
 
 __all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
+
+_REDUCE: Mapping[str, Any] = {"sum": np.sum, "mean": np.mean, "max": np.max}
 
 
 @dataclass(frozen=True)
@@ -43,40 +49,52 @@ class Round:
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
-        return self._cut_weights(candidate) if self.granularity == "weight" else self._cut_groups(candidate)
+        mask = as_mask(self.granularity)
+        return self._cut_groups(candidate) if mask is None else self._cut_weights(candidate, mask)
 
-    def _cut_weights(self, candidate: Candidate) -> tuple[Candidate, Step]:
+    def _cut_weights(self, candidate: Candidate, mask: Mask) -> tuple[Candidate, Step]:
         model, strategy = candidate.model, self.strategy
-        names = prunable_weights(model, wide(strategy.exclude))
         shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-        if not names:
+        tiles = tiles_of(model, wide(strategy.exclude), mask)
+        if not tiles:
             raise RunError(
                 f"{self.stage}: the model has no weight that may be pruned (excluded: {list(strategy.exclude)}); allow some"
             )
+        names = list(tiles)
+        # What one unit is: a whole tile where it goes as one, else a single weight.
+        units = {name: tiles[name] if mask.kind == "block" else np.arange(tiles[name].size)[:, None] for name in names}
         masks = dict(candidate.masks) or {name: torch.ones(shapes[name], dtype=torch.bool) for name in names}
-        original = {name: shapes[name].numel() for name in names}
+        called = {name: {name, _layer(name)} for name in names}
 
         def compute() -> tuple[Step, ...]:
-            evidence = self._evidence(model, names)
-            strata = [
-                _only(stratum, masks[stratum.name].flatten().numpy())
-                for stratum in score_weights(evidence, names, strategy.criterion, seed=self.seed)
-            ]
-            return (self._step(strata, original, {name: {name, _layer(name)} for name in names}),)
+            scored = score_weights(self._evidence(model, names), names, strategy.criterion, seed=self.seed)
+            if mask.kind == "n_m":
+                return (self._written({s.name: best_of_tiles(s, tiles[s.name], mask.first) for s in scored}, scored),)
+            strata = []
+            for stratum in scored:
+                place = units[stratum.name]
+                alive = masks[stratum.name].flatten().numpy()[place[:, 0]]
+                saliency = stratum.saliency[:, None] if mask == Mask("block", 1, 1) else stratum.saliency[place]
+                judged = replace(
+                    stratum, saliency=_REDUCE[strategy.reduce](saliency, axis=1), cost=float(place.shape[1])
+                )
+                strata.append(replace(_only(judged, alive), whole=len(place), shape=tuple(shapes[stratum.name])))
+            zeroed = {stratum.name: partial(_weights, model, stratum.name, units[stratum.name]) for stratum in strata}
+            return (self._step(strata, called, self._losses(candidate, strata, zeroed)),)
 
         (step,) = self.decide(self.stage, compute)
         new = {}
         for decision in step.decisions:
             name = decision.stratum
-            if name not in shapes or decision.unit.max(initial=-1) >= shapes[name].numel():
+            if name not in units or decision.unit.max(initial=-1) >= len(units[name]):
                 raise PlanError(
                     f"the plan prunes {name!r}, which this model doesn't have in that size: use the model of the plan"
                 )
-            mask = torch.zeros(shapes[name].numel(), dtype=torch.bool)
-            mask[torch.from_numpy(decision.unit[decision.keep])] = True
-            new[name] = mask.view(shapes[name])
+            kept = torch.zeros(shapes[name].numel(), dtype=torch.bool)
+            kept[torch.from_numpy(units[name][decision.unit[decision.keep]].ravel())] = True
+            new[name] = kept.view(shapes[name])
         Masks(model, new).enforce()
-        return candidate.having(masks=new), step
+        return candidate.having(masks=new, losses=losses_in(step) or candidate.losses), step
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
@@ -101,23 +119,48 @@ class Round:
             )
             of = {group.name: group for group in groups}
             strata = [
-                replace(s, unit=alive[s.name], min_units=of[s.name].min_units, multiple=of[s.name].multiple)
+                replace(
+                    s,
+                    unit=alive[s.name],
+                    min_units=of[s.name].min_units,
+                    multiple=of[s.name].multiple,
+                    whole=original[s.name],
+                )
                 for s in strata
             ]
-            return (self._step(strata, original, {group.name: _names(group, model) for group in groups}),)
+
+            def without(group: Group, gone: Bools) -> Zeroed | nn.Module:
+                if group.containers:  # whole modules: zeros inside aren't the same as their absence
+                    return shrink(model, inputs, graph, {group.name: torch.from_numpy(~gone)}).model
+                return _slices(model, group, gone)
+
+            zeroed = {group.name: partial(without, group) for group in groups}
+            called = {group.name: _names(group, model) for group in groups}
+            return (self._step(strata, called, self._losses(candidate, strata, zeroed)),)
 
         (step,) = self.decide(self.stage, compute)
         keep = _aligned(step, alive)
-        shrunk = shrink(model, inputs, graph, {name: torch.from_numpy(mask) for name, mask in keep.items()})
+        kept = {name: torch.from_numpy(mask) for name, mask in keep.items()}
+        shrunk = shrink(model, inputs, graph, kept)
+        rewound = candidate.rewound
+        if rewound is not None:  # the weights to go back to lose the same units
+            twin = shrink(rewound, inputs, replace(graph, solution=None), kept, prefer=shrunk.kind)
+            if twin.kind != shrunk.kind:
+                raise RunError(
+                    f"{self.stage}: the weights to go back to can't be cut as the model is; use no rewind_to"
+                )
+            rewound = twin.model
         for note in shrunk.notes:
             self.job.workspace.note(self.stage, note)
         return (
             candidate.having(
                 model=shrunk.model,
+                rewound=rewound,
                 kind="graph" if "graph" in (candidate.kind, shrunk.kind) else "eager",
                 alive={name: units[keep[name]] if name in keep else units for name, units in alive.items()},
                 original=original,
                 graph=candidate.graph or describe(graph, model),
+                losses=losses_in(step) or candidate.losses,
                 frozen=candidate.frozen
                 or tuple({"name": f.name, "size": f.size, "reason": f.reason} for f in graph.frozen),
             ),
@@ -128,24 +171,51 @@ class Round:
         examples = self.job.data.calibration
         return gather(model, names, examples, evidence_loss(self.job, model), criteria[self.strategy.criterion].needs)
 
-    def _step(self, strata: Sequence[Stratum], original: Mapping[str, int], called: Mapping[str, set[str]]) -> Step:
+    def _losses(
+        self,
+        candidate: Candidate,
+        strata: Sequence[Stratum],
+        zeroed: Mapping[str, Callable[[Bools], Zeroed | nn.Module]],
+    ) -> Mapping[str, Floats]:
+        """Return each stratum's loss when it is pruned alone, where the allocation asks for it: measured before the first round."""
+        if self.strategy.allocation != "sensitivity" or candidate.losses:
+            return candidate.losses
+        return measure_losses(
+            self.job, candidate.model, strata, zeroed, shares=self.strategy.sensitivity_steps, stage=self.stage
+        )
+
+    def _step(self, strata: Sequence[Stratum], called: Mapping[str, set[str]], losses: Mapping[str, Floats]) -> Step:
         """Decide, and write the reasons down."""
         strategy = self.strategy
         rules = [_rule(strategy, called[stratum.name]) for stratum in strata]
-        strata = [self._ruled(stratum, rule) for stratum, rule in zip(strata, rules, strict=True)]
-        keep = self._choose(strata, rules, original)
-        reason = f"{strategy.criterion}: lowest in its " + ("layer" if strategy.allocation == "uniform" else "model")
-        if strategy.cutoff is not None:
-            reason = f"{strategy.criterion}: below the cutoff {strategy.cutoff:g}"
-        decisions = tuple(
-            Decision(s.name, s.units, s.saliency, k, np.where(k, "kept", reason).astype(object))
-            for s, k in zip(strata, keep, strict=True)
-        )
-        return Step("prune", self.granularity, strategy.criterion, decisions, {"round": self.number})
+        strata = [
+            replace(self._ruled(stratum, rule), losses=losses.get(stratum.name))
+            for stratum, rule in zip(strata, rules, strict=True)
+        ]
+        keep = self._choose(strata, rules)
+        facts = {name: curve.tolist() for name, curve in losses.items()} if self.number == 0 else {}
+        return self._written({s.name: k for s, k in zip(strata, keep, strict=True)}, strata, facts)
 
-    def _choose(
-        self, strata: Sequence[Stratum], rules: Sequence[LayerRule | None], original: Mapping[str, int]
-    ) -> list[Bools]:
+    def _written(
+        self, keep: Mapping[str, Bools], strata: Sequence[Stratum], losses: Mapping[str, Any] | None = None
+    ) -> Step:
+        strategy = self.strategy
+        reason = f"{strategy.criterion}: lowest in its "
+        mask = as_mask(self.granularity)
+        if mask is not None and mask.kind == "n_m":
+            reason += f"{mask.second} neighbours"
+        elif strategy.cutoff is not None:
+            reason = f"{strategy.criterion}: below the cutoff {strategy.cutoff:g}"
+        else:
+            reason += "model" if strategy.allocation in ("global", "lamp") else "layer"
+        decisions = tuple(
+            Decision(s.name, s.units, s.saliency, keep[s.name], np.where(keep[s.name], "kept", reason).astype(object))
+            for s in strata
+        )
+        settings = {"round": self.number, **({"losses": dict(losses)} if losses else {})}
+        return Step("prune", self.granularity, strategy.criterion, decisions, settings)
+
+    def _choose(self, strata: Sequence[Stratum], rules: Sequence[LayerRule | None]) -> list[Bools]:
         """Keep a share of what the dense model had, among what is left of it; layers with a share of their own apart."""
         strategy = self.strategy
         kept: dict[str, Bools] = {}
@@ -156,9 +226,12 @@ class Round:
             else:
                 left = sum(len(stratum.saliency) for stratum in mine)
                 fraction = keep_fractions(strategy.schedule, amount)[self.number]
-                wanted = round(fraction * sum(original[stratum.name] for stratum in mine))
+                wanted = round(fraction * sum(stratum.whole for stratum in mine))
                 share = {"keep_fraction": min(1.0, wanted / max(left, 1))}
-            chosen = select(mine, allocation=strategy.allocation, normalize=strategy.normalize, **share)
+            allocation = allocations[strategy.allocation]
+            if strategy.allocation == "owl":
+                allocation = partial(owl, multiple=strategy.owl_multiple, spread=strategy.owl_spread)
+            chosen = select(mine, allocation=allocation, normalize=strategy.normalize, **share)
             kept.update(zip((stratum.name for stratum in mine), chosen, strict=True))
         return [kept[stratum.name] for stratum in strata]
 
@@ -253,6 +326,22 @@ def _fits(names: set[str], patterns: Sequence[str]) -> bool:
 def _rule(strategy: Strategy, names: set[str]) -> LayerRule | None:
     """Return the first rule that fits a group or parameter by any of its names."""
     return next((rule for rule in strategy.layers if _fits(names, wide([rule.match]))), None)
+
+
+def _weights(model: nn.Module, name: str, units: Ints, gone: Bools) -> Zeroed:
+    """Return where the weights of some units lie."""
+    return [(model.get_parameter(name), None, torch.from_numpy(units[gone].ravel()))]
+
+
+def _slices(model: nn.Module, group: Group, gone: Bools) -> Zeroed:
+    """Return where the parameters of some units of a group lie."""
+    parameters = dict(model.named_parameters())
+    which = torch.from_numpy(gone)
+    return [
+        (parameters[member.tensor], member.dim, member.index[which].flatten())
+        for member in group.members
+        if member.is_parameter
+    ]
 
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:

@@ -27,9 +27,10 @@ from prunus.pipeline.data_side import clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
-from prunus.pipeline.model_side import fit_dense, prune_model, retrain
+from prunus.pipeline.model_side import check_schedule, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.objective import check_objective
 from prunus.pipeline.shipping import model_fingerprint, ship
+from prunus.pipeline.tiles import check_tiles
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_criterion, example_criteria
@@ -137,7 +138,10 @@ def prune_seed(job: Job, seed: int, dense: nn.Module, decide: Decide, *, recover
     example_steps = judge_examples(job, seed, decide)
     train = clean(job.data.train, example_steps)
     feature_steps = judge_features(job, seed, dense, decide)
-    candidate = narrow(job, Candidate(dense), feature_steps)
+    start, rewound = starting_point(job, seed, dense)
+    candidate = narrow(job, Candidate(start), feature_steps)
+    if rewound is not None:
+        candidate = candidate.having(rewound=narrow(job, Candidate(rewound), feature_steps).model)
     prune_steps: tuple[Step, ...] = ()
     histories: dict[str, dict[str, Any]] = {}
     if job.recipe.strategy is not None:
@@ -185,6 +189,8 @@ def _check_fit(job: Job) -> None:
     model = job.build(recipe.seeds[0]).to(job.device)
     if recipe.strategy is not None:
         check_patterns(model, recipe.strategy)
+        check_schedule(job)
+        check_tiles(model, recipe.strategy)
     check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
     check_objective(job, model, batch)
 

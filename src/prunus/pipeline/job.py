@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.recipe import Recipe
-from prunus.core.types import Ints, Step
+from prunus.core.types import Floats, Ints, Step
 from prunus.data import Examples, Prepared
 from prunus.pipeline.workspace import Workspace
 from prunus.recover import Loss, TrainingStep
@@ -58,6 +58,8 @@ class Candidate:
     ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the units
     that are still there, by group; ``original`` how many there were before the first round; ``kind`` whether the model is of
     its class (``eager``) or the traced computation (``graph``); ``graph`` tells what hung together before the first cut.
+    ``losses`` are what was measured with each stratum pruned alone; ``rewound`` is the same structure with the weights to go
+    back to.
     """
 
     model: nn.Module
@@ -67,6 +69,8 @@ class Candidate:
     kind: str = "eager"
     frozen: tuple[dict[str, Any], ...] = ()
     graph: Mapping[str, Any] | None = None
+    losses: Mapping[str, Floats] = field(default_factory=dict)
+    rewound: nn.Module | None = None
 
     def having(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

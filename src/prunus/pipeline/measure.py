@@ -75,6 +75,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "class_changes": _class_changes(outputs, results, data.test, recipe),
             "cost": cost,
             "layers": _layers(plan),
+            "sensitivity": _sensitivity(plan),
             "classes": _classes(plan, data.train),
             "features": _features(plan),
             "suspects": _suspects(plan, data),
@@ -175,6 +176,14 @@ def _layers(plan: Plan) -> list[dict[str, Any]]:
             )
             entry["after"] = decision.n_kept
     return list(layers.values())
+
+
+def _sensitivity(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "granularity": step.granularity, "points": points}
+        for step in plan.of("prune")
+        for name, points in step.settings.get("losses", {}).items()
+    ]
 
 
 def _classes(plan: Plan, train: Examples) -> list[dict[str, Any]]:

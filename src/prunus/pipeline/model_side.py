@@ -6,13 +6,17 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import nn
 
 from prunus.apply import Masks
+from prunus.core.errors import RecipeError, RunError
 from prunus.core.recipe import Recovery, Strategy, Train
-from prunus.core.types import Step
+from prunus.core.types import Granularity, Step
+from prunus.core.units import as_mask, is_mask
 from prunus.data import Examples
 from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
@@ -22,7 +26,7 @@ from prunus.recover import History, Loss, adapters, bound, distillation_loss, ma
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
-__all__ = ["fit_dense", "prune_model", "recover", "retrain"]
+__all__ = ["check_schedule", "fit_dense", "prune_model", "recover", "retrain", "starting_point", "training_parts"]
 
 
 def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -30,7 +34,14 @@ def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     model = job.build(seed).to(job.device)
     if not job.train_dense:
         return model, {}
-    return model, fit(job, model, job.data.train, job.recipe.train, seed=seed, stage=f"seed {seed} / train")
+    stage = f"seed {seed} / train"
+    goal = rewind_epoch(job)
+
+    def after_epoch(done: int) -> None:
+        if done == goal:
+            job.workspace.keep_state(f"{stage} / epoch {goal}", model)
+
+    return model, fit(job, model, job.data.train, job.recipe.train, seed=seed, stage=stage, after_epoch=after_epoch)
 
 
 def fit(
@@ -79,23 +90,142 @@ def prune_model(
     strategy = job.recipe.strategy
     assert strategy is not None
     check_patterns(dense, strategy)
-    candidate, histories = start.having(model=copy.deepcopy(start.model)), {}
+    candidate = start.having(model=copy.deepcopy(start.model))
+    histories: dict[str, dict[str, Any]] = {}
     if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
         histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
     steps: list[Step] = []
-    n_rounds = 1 if strategy.amount is None else len(keep_fractions(strategy.schedule, strategy.amount))
-    rounds = [(granularity, number) for granularity in strategy.granularity for number in range(n_rounds)]
+    rounds = _rounds(strategy)
+    during = strategy.schedule.during == "train"
+    parts = training_parts(job.recipe.train.epochs, len(rounds)) if during else ()
+
+    def train_part(number: int) -> None:
+        name = f"train {number + 1} of {len(parts)}"
+        histories[name] = _train_part(job, seed, candidate, examples, parts[number], stage=f"seed {seed} / {name}")
+
     for place, (granularity, number) in enumerate(rounds, start=1):
         stage = f"seed {seed} / prune {place} of {len(rounds)}"
         if number == 0:
-            candidate = candidate.having(alive={}, original={})
+            candidate = candidate.having(alive={}, original={}, losses={})
+        if during:
+            train_part(place - 1)
         with job.workspace.stage(stage):
             candidate, step = Round(job, seed, strategy, granularity, number, stage, decide).cut(candidate)
         steps.append(step)
-        if place < len(rounds) or recover_last:
+        _rewind(candidate)
+        last = place == len(rounds)
+        if during and last and recover_last:
+            train_part(place)
+        if recover_last if last else not during:
             name = f"recover {place} of {len(rounds)}"
             histories[name] = recover(job, seed, dense, candidate, examples, stage=f"seed {seed} / {name}")
     return candidate, tuple(steps), histories
+
+
+def _rounds(strategy: Strategy) -> list[tuple[Granularity, int]]:
+    """Return every cut: its granularity, and the how-many-eth of that it is. N:M needs one."""
+    n_rounds = 1 if strategy.amount is None else len(keep_fractions(strategy.schedule, strategy.amount))
+    found = []
+    for granularity in strategy.granularity:
+        mask = as_mask(granularity)
+        once = mask is not None and mask.kind == "n_m"
+        found += [(granularity, number) for number in range(1 if once else n_rounds)]
+    return found
+
+
+def training_parts(epochs: int, n_cuts: int) -> tuple[tuple[int, int], ...]:
+    """Return the epochs before, between and after the cuts of a pruning during training: (first, end) each.
+
+    Raises:
+        RecipeError: there are too few epochs to train before and after every cut.
+
+    >>> training_parts(10, 3)
+    ((0, 2), (2, 5), (5, 7), (7, 10))
+    """
+    if epochs <= n_cuts:
+        raise RecipeError(
+            f"strategy.schedule.during: train makes {n_cuts} cuts and trains before and after each: got train.epochs {epochs}, "
+            f"give at least {n_cuts + 1}, or fewer rounds"
+        )
+    ends = [number * epochs // (n_cuts + 1) for number in range(n_cuts + 2)]
+    return tuple(pairwise(ends))
+
+
+def check_schedule(job: Job) -> None:
+    """Refuse a schedule that this run can't keep, before anything is trained.
+
+    Raises:
+        RecipeError: there is no dense training, or too little of it, or a criterion that trains before the first cut.
+    """
+    strategy = job.recipe.strategy
+    if strategy is None:
+        return
+    schedule = strategy.schedule
+    if schedule.during == "train":
+        training_parts(job.recipe.train.epochs, len(_rounds(strategy)))
+        if criteria[strategy.criterion].regularizer is not None:
+            raise RecipeError(
+                f"strategy.criterion: {strategy.criterion} trains by itself before the first cut, which contradicts "
+                "schedule.during: train; choose another criterion"
+            )
+    if not job.train_dense and (schedule.during == "train" or (schedule.rewind_to or 0) > 0):
+        key = "during: train" if schedule.during == "train" else f"rewind_to: {schedule.rewind_to}"
+        raise RecipeError(f"strategy.schedule.{key} needs the dense training: got a model that is trained already")
+
+
+def _train_part(
+    job: Job, seed: int, candidate: Candidate, examples: Examples, part: tuple[int, int], *, stage: str
+) -> dict[str, Any]:
+    """Train ``candidate`` in place for some epochs of the section ``train``, with the masks held and a new optimizer."""
+    masks = Masks(candidate.model, dict(candidate.masks))
+    facts = fit(
+        job,
+        candidate.model,
+        examples,
+        job.recipe.train,
+        seed=seed,
+        stage=stage,
+        epochs=part,
+        on_optimizer=masks.guard,
+    )
+    masks.enforce()
+    return facts
+
+
+def rewind_epoch(job: Job) -> int | None:
+    """Return to which epoch of the dense training the weights go back, if they do."""
+    return None if job.recipe.strategy is None else job.recipe.strategy.schedule.rewind_to
+
+
+def starting_point(job: Job, seed: int, dense: nn.Module) -> tuple[nn.Module, nn.Module | None]:
+    """Return the model that is pruned, and the one with the weights to go back to after each round.
+
+    Raises:
+        RunError: the dense training wasn't seen here, so that its early weights are unknown.
+    """
+    strategy, epoch = job.recipe.strategy, rewind_epoch(job)
+    if strategy is not None and strategy.schedule.during == "train":
+        return job.build(seed).to(job.device), None
+    if epoch is None:
+        return dense, None
+    rewound = job.build(seed)
+    if epoch > 0:
+        state = job.workspace.kept_state(f"seed {seed} / train / epoch {epoch}")
+        if state is None:
+            raise RunError(
+                f"strategy.schedule.rewind_to: the weights at epoch {epoch} were not kept, as the dense model came trained; "
+                "train it here, or rewind to 0"
+            )
+        rewound.load_state_dict(state)
+    return dense, rewound.to(job.device)
+
+
+@torch.no_grad()
+def _rewind(candidate: Candidate) -> None:
+    """Give what is left the weights to go back to, in place."""
+    if candidate.rewound is not None:
+        candidate.model.load_state_dict(candidate.rewound.state_dict())
+        Masks(candidate.model, dict(candidate.masks)).enforce()
 
 
 def recover(
@@ -158,7 +288,7 @@ def _distillation(
 def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, examples: Examples) -> dict[str, Any]:
     """Train with a penalty that drives what isn't needed to zero."""
     groups: tuple[Group, ...] = ()
-    if strategy.granularity[0] != "weight":
+    if not is_mask(strategy.granularity[0]):
         graph = prunable_graph(
             model, job.trace_inputs, strategy.exclude, seed=seed, granularity=strategy.granularity[0]
         )

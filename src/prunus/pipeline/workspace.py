@@ -43,6 +43,7 @@ class Workspace:
         self.folder = folder
         self.listener = listener
         self._seconds: dict[str, float] = {}
+        self._states: dict[str, dict[str, torch.Tensor]] = {}
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -116,6 +117,25 @@ class Workspace:
             with atomic_path(done) as temporary:
                 save_tensors(tensors, temporary)
         return tensors
+
+    def keep_state(self, name: str, model: nn.Module) -> None:
+        """Keep the weights that ``model`` has now; without a folder, in memory."""
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+        path = self.path(f"{name}.safetensors")
+        if path is None:
+            self._states[name] = state
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            save_tensors(state, temporary)
+
+    def kept_state(self, name: str) -> dict[str, torch.Tensor] | None:
+        """Return the weights that were kept under a name, or None."""
+        path = self.path(f"{name}.safetensors")
+        if path is None or not path.exists():
+            return self._states.get(name)
+        loaded: dict[str, torch.Tensor] = load_file(path)
+        return loaded
 
     def forget(self) -> None:
         """Remove what was only kept for a resume."""

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from prunus.core.errors import DataError, ModelError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.recipe import Train
+from prunus.core.recipe import Average, Train
 from prunus.core.runtime import device_of, generator, seeded
 from prunus.recover.average import Running, make_average, recompute_batch_norm
 from prunus.recover.batches import n_training_batches, training_batches
@@ -54,6 +54,8 @@ def train(
     after_step: Callable[[], None] | None = None,
     on_optimizer: Callable[[Optimizer], None] | None = None,
     watch: Watch | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    epochs: tuple[int, int] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 2.0,
     listener: Listener = silent,
@@ -67,6 +69,9 @@ def train(
         on_optimizer: gets the optimizer before the first step, to hook into its steps.
         watch: gets (epoch, batch, detached outputs) at every step. If it has ``state_dict`` and ``load_state_dict``, its
             state goes through the checkpoint; otherwise ``checkpoint`` isn't used, as half of what it saw would be lost.
+        after_epoch: gets the number of epochs that are done, after each of this process, before the checkpoint is written.
+        epochs: (first, end): only these of ``config.epochs``, at their place in the learning rate's course; averaging is left
+            to the part that ends the training.
         checkpoint: a file to go on from after a kill, written at most every ``checkpoint_every_s`` seconds at the end of an
             epoch. The caller removes it once the result is safe.
 
@@ -78,7 +83,8 @@ def train(
             hadn't doubled since the first step), and the ``checkpoint`` goes on from there at a tenth of the learning rate.
         OutputError: the checkpoint can't be written.
     """
-    if config.epochs == 0:
+    first, end = epochs or (0, config.epochs)
+    if first >= end:
         model.eval()
         return History()
     if len(examples) == 0:
@@ -110,8 +116,10 @@ def train(
         examples,
         seed,
         after_step,
+        after_epoch,
+        (first, end),
         watch,
-        make_average(parameters, config.average, config.epochs),
+        make_average(parameters, config.average if end == config.epochs else Average(), config.epochs),
         n_training_batches(len(examples), config.batch_size * config.accumulate),
     )
     try:
@@ -135,6 +143,8 @@ class _Loop:
     examples: Examples
     seed: int
     after_step: Callable[[], None] | None
+    after_epoch: Callable[[int], None] | None
+    span: tuple[int, int]
     watch: Watch | None
     average: Running
     n_batches: int
@@ -148,7 +158,7 @@ class _Loop:
         epochs = self.config.epochs
         start, history = self._resume(checkpoint.load(), listener)
         good = self._good(start, history)
-        for epoch in range(start, epochs):
+        for epoch in range(start, self.span[1]):
             with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch):
                 losses, sizes, n_right = self._epoch(epoch)
             problem = self._problem(losses, epoch)
@@ -158,6 +168,8 @@ class _Loop:
             history = _extended(history, losses, sizes, n_right)
             if self._is_sound(losses, history):
                 good = self._good(epoch + 1, history, good)
+            if self.after_epoch is not None:
+                self.after_epoch(epoch + 1)
             checkpoint.save(self._state(epoch + 1, history))
             listener(_progress(self.stage, epoch + 1, epochs, history))
         if self.average.finish():
@@ -253,7 +265,7 @@ class _Loop:
 
     def _resume(self, state: dict[str, Any] | None, listener: Listener) -> tuple[int, History]:
         if state is None:
-            return 0, History()
+            return self.span[0], History()
         self.model.load_state_dict(state["model"])
         if state["optimizer"] is not None:
             self.stepper.optimizer.load_state_dict(state["optimizer"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunus.core.extras import require
+from prunus.core.units import plural
 from prunus.report.graph_chart import graph_chart
 from prunus.report.page_style import PALETTE
 from prunus.report.record import GraphFacts, RunRecord
@@ -19,6 +20,7 @@ from prunus.report.words import amount, called, is_share
 __all__ = ["Chart", "all_charts", "graph_svg"]
 
 _WIDTH = 430
+_CYCLE = ("plum", "blue", "amber", "leaf")
 _MOST_ROWS = 24
 """A chart shows at most so many rows; the tables have them all."""
 
@@ -41,7 +43,8 @@ def all_charts(record: RunRecord) -> tuple[Chart, ...]:
     altair = require("altair", extra="report")
     convert = require("vl_convert", extra="report").vegalite_to_svg
     drawn = []
-    for number, draw in enumerate((_against_size, _class_changes, _layers, _groups, _classes, _features, _curves)):
+    drawings = (_against_size, _class_changes, _layers, _groups, _sensitivity, _classes, _features, _curves)
+    for number, draw in enumerate(drawings):
         found = draw(altair, record)
         if found is not None:
             title, note, chart = found
@@ -159,7 +162,7 @@ def _layers(altair: Any, record: RunRecord) -> _Drawn:
         for layer in shown
         for order, (what, n) in enumerate((("kept", layer.after), ("removed", layer.before - layer.after)))
     ]
-    units = " and ".join(dict.fromkeys(f"{layer.granularity}s" for layer in record.layers))
+    units = " and ".join(dict.fromkeys(plural(layer.granularity) for layer in record.layers))
     kept, total = sum(layer.after for layer in record.layers), sum(layer.before for layer in record.layers)
     chart = _stacked(altair, rows, ["kept", "removed"], ["leaf", "sand"], units)
     return "Kept per layer", f"{amount(kept)} of {amount(total)} {units} stay.{more}", chart
@@ -169,6 +172,28 @@ def _groups(altair: Any, record: RunRecord) -> _Drawn:
     if record.graph is None or not record.graph.groups:
         return None
     return "What hangs together", *graph_chart(altair, record.graph)
+
+
+def _sensitivity(altair: Any, record: RunRecord) -> _Drawn:
+    if not record.sensitivity:
+        return None
+    shown, more = _largest(record.sensitivity, lambda curve: max(loss for _, loss in curve.points))
+    shown.sort(key=lambda curve: -max(loss for _, loss in curve.points))
+    rows = [
+        {"layer": curve.name, "share": 100 * share, "loss": loss} for curve in shown for share, loss in curve.points
+    ]
+    names = [curve.name for curve in shown]
+    # The most sensitive have colours of their own; the others are there to be compared with.
+    colours = [_CYCLE[rank] if rank < len(_CYCLE) else "line" for rank in range(len(names))]
+    legend = altair.Legend(values=names[: len(_CYCLE)], symbolStrokeWidth=2.5, columns=2)
+    base = _data(altair, rows).encode(
+        x=altair.X("share:Q", title="kept of this layer, %", axis=altair.Axis(grid=False, tickCount=5)),
+        y=altair.Y("loss:Q", title="calibration loss", axis=altair.Axis(tickCount=5), scale=altair.Scale(zero=False)),
+        color=_colours(altair, "layer", names, colours, sort=names, legend=legend),
+    )
+    chart = (base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=30, opacity=1)).properties(height=230)
+    note = f"Loss on the calibration examples with one layer alone pruned, before recovery; the most sensitive are named.{more}"
+    return "Sensitivity", note, chart
 
 
 def _classes(altair: Any, record: RunRecord) -> _Drawn:
@@ -232,7 +257,7 @@ def _curves(altair: Any, record: RunRecord) -> _Drawn:
     if not rows:
         return None
     names = list(record.curves)
-    cycle = ["grey", "plum", "blue", "amber", "leaf"]
+    cycle = ["grey", *_CYCLE]
     chart = (
         _data(altair, rows)
         .mark_line(strokeWidth=2, interpolate="monotone")

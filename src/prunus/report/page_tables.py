@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from prunus.report.page_marks import chip, details, escape, forest, joined, share_bar, spread, table
 from prunus.report.record import ClassScore, ComparisonRow, ModelName, Number, RunRecord
-from prunus.report.words import amount, called, difference, is_share, size, times, value
+from prunus.report.words import amount, called, difference, is_share, mask_note, size, times, value
 
 __all__ = ["classes", "cost", "features", "frozen", "layers", "quality", "spreads"]
 
@@ -103,8 +103,8 @@ def cost(record: RunRecord) -> str:
             f"Latency in {latency.runtime} on {threads}: median and quartiles of {latency.repeats} rounds in which both models "
             f"took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ratios with its 95 % interval."
         )
-    if any(layer.granularity == "weight" for layer in record.layers):
-        notes.append("Single zeros save bytes, not time: dense kernels multiply by them all the same.")
+    if note := mask_note(record):
+        notes.append(note)
     if record.kind == "graph":
         notes.append("The pruned model is the traced computation, not the original class.")
     said_notes = "".join(f'<p class="dim">{escape(note)}</p>' for note in notes)

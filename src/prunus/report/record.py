@@ -33,6 +33,7 @@ __all__ = [
     "Number",
     "QualityRow",
     "RunRecord",
+    "SensitivityCurve",
     "Suspect",
     "load_record",
     "record_json",
@@ -145,6 +146,14 @@ class LayerCount(_Part):
     after: int
 
 
+class SensitivityCurve(_Part):
+    """The loss on the calibration examples with one layer alone pruned: (share that stays, loss), shares falling from 1."""
+
+    name: str
+    granularity: str
+    points: list[tuple[float, float]]
+
+
 class ClassCount(_Part):
     """Training examples of one class."""
 
@@ -241,6 +250,7 @@ class RunRecord(_Part):
     class_changes: list[Number]
     cost: dict[ModelName, CostRow]
     layers: list[LayerCount]
+    sensitivity: list[SensitivityCurve] = []
     classes: list[ClassCount]
     features: list[FeatureRow]
     suspects: list[Suspect]

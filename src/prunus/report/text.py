@@ -12,8 +12,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from prunus.core.units import plural
 from prunus.report.record import Number, RunRecord
-from prunus.report.words import amount, difference, headline, ratio_with_interval, size, times, value, with_interval
+from prunus.report.words import (
+    amount,
+    difference,
+    headline,
+    mask_note,
+    ratio_with_interval,
+    size,
+    times,
+    value,
+    with_interval,
+)
 
 __all__ = ["predictions_csv", "print_criteria", "print_plan", "print_predictions", "print_qualities", "print_summary"]
 
@@ -109,7 +120,7 @@ def _removals(record: RunRecord) -> list[str]:
             totals[position] += number
     for granularity, (before, after, groups) in units.items():
         lines.append(
-            f"{granularity}s: {amount(after)} of {amount(before)} kept in {groups} group{'s' if groups > 1 else ''}"
+            f"{plural(granularity)}: {amount(after)} of {amount(before)} kept in {groups} group{'s' if groups > 1 else ''}"
         )
     removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
     if removed or relabelled:
@@ -127,15 +138,15 @@ def _removals(record: RunRecord) -> list[str]:
         lines.append(f"input features: {kept} of {len(record.features)} kept")
     if record.kind == "graph":
         lines.append("the pruned model is the traced computation, not the original class (see the notes)")
-    if any(layer.granularity == "weight" for layer in record.layers):
-        lines.append("single weights that are zero save bytes, not time: dense kernels multiply by them all the same")
+    if note := mask_note(record):
+        lines.append(note)
     return lines
 
 
 def print_plan(summary: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print what a plan would do, per step and stratum."""
     for number, step in enumerate(summary, start=1):
-        what = f"{number}. {step['operation']} {step['granularity']}s by {step['criterion']}"
+        what = f"{number}. {step['operation']} {plural(step['granularity'])} by {step['criterion']}"
         table = _table(f"{what}: {amount(step['kept'])} of {amount(step['units'])} stay", "", "units", "stay", "go")
         for stratum in step["strata"]:
             gone = stratum["units"] - stratum["kept"]

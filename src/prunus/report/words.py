@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunus.core.units import as_mask, plural
 from prunus.report.record import ComparisonRow, Number, RunRecord
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "finding",
     "headline",
     "is_share",
+    "mask_note",
     "ratio_with_interval",
     "size",
     "speed_change",
@@ -86,6 +88,19 @@ def ratio_with_interval(number: Number) -> str:
     if number.value is None or number.low is None or number.high is None:
         return "–"
     return f"{times(number.value)} ({times(number.low)} to {times(number.high)})"
+
+
+def mask_note(record: RunRecord) -> str:
+    """Return what zeros are good for, and what would make them faster; empty where no single weights were pruned."""
+    kinds = [unit for unit in dict.fromkeys(layer.granularity for layer in record.layers) if as_mask(unit) is not None]
+    if not kinds:
+        return ""
+    what = ", ".join(map(plural, kinds))
+    return (
+        f"{what[0].upper()}{what[1:]} that are zero save bytes, not time: dense kernels multiply by them all the same. "
+        "Time needs a runtime with sparse kernels, and zeros as it wants them: 4x1 blocks, or 90 % of the weights. "
+        "None was measured in this run."
+    )
 
 
 def amount(number: float) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
 from prunus.core.errors import RecipeError, ShapeError
-from prunus.core.recipe import ModelUnit
 from prunus.core.registry import Registry
+from prunus.core.units import UNITS, is_mask
 
 __all__ = ["Criterion", "Formula", "Need", "Regularizer", "check_criterion", "criteria", "criterion"]
 
@@ -46,9 +46,8 @@ class Criterion:
     @property
     def granularities(self) -> tuple[str, ...]:
         """What it can judge: scales of normalisation layers say nothing of single weights and of whole modules."""
-        units = get_args(ModelUnit)
         return (
-            units if self.reads == "parameters" else tuple(u for u in units if u not in ("weight", "block", "expert"))
+            UNITS if self.reads == "parameters" else tuple(u for u in UNITS if u not in ("weight", "block", "expert"))
         )
 
     def __call__(self, evidence: Mapping[Need, Tensor]) -> Tensor:
@@ -94,9 +93,10 @@ def check_criterion(name: str, granularity: str) -> Criterion:
         RecipeError: it is unknown, or it judges something else; the message lists what fits.
     """
     chosen = criteria[name]
-    if granularity not in chosen.granularities:
-        able = ", ".join(other for other in criteria if granularity in criteria[other].granularities)
+    unit = "weight" if is_mask(granularity) else granularity  # N:M and blocks are judged weight by weight
+    if unit not in chosen.granularities:
+        able = ", ".join(other for other in criteria if unit in criteria[other].granularities)
         raise RecipeError(
-            f"strategy.criterion: {name!r} doesn't judge {granularity}s: choose among {able}, or another granularity"
+            f"strategy.criterion: {name!r} doesn't judge {unit}s: choose among {able}, or another granularity"
         )
     return chosen

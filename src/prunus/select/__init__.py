@@ -6,19 +6,25 @@ The same code prunes weights, channels and training examples.
 from prunus.select.allocate import Allocation, allocation, allocations
 from prunus.select.amount import budget, check_keep_fraction
 from prunus.select.choose import select, top
+from prunus.select.layerwise import lamp_scores, owl
 from prunus.select.normalize import normalization, normalizations
 from prunus.select.schedule import keep_fractions, schedules
+from prunus.select.tiles import best_of_each, tile
 
 __all__ = [
     "Allocation",
     "allocation",
     "allocations",
+    "best_of_each",
     "budget",
     "check_keep_fraction",
     "keep_fractions",
+    "lamp_scores",
     "normalization",
     "normalizations",
+    "owl",
     "schedules",
     "select",
+    "tile",
     "top",
 ]

@@ -7,14 +7,15 @@ larger keep fraction keep a superset.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from prunus.core.registry import Registry
 from prunus.core.types import Floats, Ints, Stratum
 from prunus.select.amount import Ladder, budget, closest
+from prunus.select.apportion import apportion
 
 __all__ = ["Allocation", "allocation", "allocations", "global_ranking", "uniform"]
 
@@ -24,9 +25,17 @@ Allocation = Callable[[Sequence[Stratum], float], Ints]
 allocations: Registry[Allocation] = Registry("allocation")
 
 
-def allocation(name: str) -> Callable[[Allocation], Allocation]:
+_Kind = TypeVar("_Kind", bound=Allocation)
+
+
+def allocation(name: str) -> Callable[[_Kind], _Kind]:
     """Register an allocation, which also enrols it in the law tests."""
-    return lambda function: allocations.add(name, function)
+
+    def register(function: _Kind) -> _Kind:
+        allocations.add(name, function)
+        return function
+
+    return register
 
 
 @allocation("uniform")
@@ -37,51 +46,12 @@ def uniform(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
         strata: floors (``min_units``) come first; if they exceed the budget, they stand.
         keep_fraction: in (0, 1].
 
-    References:
-        Webster's method (Sainte-Laguë; Balinski & Young, *Fair Representation*, 1982). The better-known largest-remainder method
-        spends the budget exactly too, but may take a unit from a stratum when the budget grows (the Alabama paradox), and
-        then a larger keep fraction would not keep a superset.
-
     >>> layers = [Stratum("a", np.zeros(5)), Stratum("b", np.zeros(3)), Stratum("c", np.zeros(1))]
     >>> uniform(layers, 5 / 9)
     array([3, 1, 1])
     """
-    ladder = Ladder.of(strata)
-    target = budget(int(ladder.size.sum()), keep_fraction)
-    low, high = 0.0, 1.0
-    if ladder.counts(ladder.nearest(high)).sum() <= target:
-        return ladder.counts(ladder.nearest(high))
-    for _ in range(60):  # find the share whose rounding stays just within the budget
-        middle = (low + high) / 2
-        if ladder.counts(ladder.nearest(middle)).sum() <= target:
-            low = middle
-        else:
-            high = middle
-    # One rung back, so that rounding errors of the share can't matter; the last rungs are climbed one by one, in order.
-    rung = np.maximum(ladder.nearest(low) - 1, ladder.first)
-    return _climb(ladder, rung, target)
-
-
-def _climb(ladder: Ladder, rung: Ints, target: int) -> Ints:
-    """Climb the rung with the lowest threshold, again and again, and stop where the total is closest to ``target``."""
-    counts = ladder.counts(rung)
-    total = int(counts.sum())
-    waiting = [
-        (ladder.threshold(i, int(rung[i]) + 1), i, int(rung[i]) + 1)
-        for i in np.flatnonzero(rung < ladder.last).tolist()
-    ]
-    heapq.heapify(waiting)
-    while waiting and total < target:
-        _, stratum, step = heapq.heappop(waiting)
-        count = min(step * int(ladder.block[stratum]), int(ladder.size[stratum]))
-        gain = count - int(counts[stratum])
-        if total + gain - target > target - total:
-            break
-        counts[stratum] = count
-        total += gain
-        if step < ladder.last[stratum]:
-            heapq.heappush(waiting, (ladder.threshold(stratum, step + 1), stratum, step + 1))
-    return counts
+    everyone = np.ones(len(strata))
+    return apportion(strata, keep_fraction, share=lambda s: s * everyone, level=lambda _, s: s, between=(0.0, 1.0))
 
 
 @allocation("global")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunus.core.errors import RecipeError
-from prunus.core.types import Ints, Stratum
+from prunus.core.types import Floats, Ints, Stratum
 
 __all__ = ["Ladder", "budget", "check_keep_fraction"]
 
@@ -86,8 +86,8 @@ class Ladder:
         block, size = int(self.block[stratum]), int(self.size[stratum])
         return ((rung - 1) * block + min(rung * block, size)) / (2 * size)
 
-    def nearest(self, share: float) -> Ints:
-        """Return the rung of each stratum that is nearest to ``share`` of its size, no lower than its floor.
+    def nearest(self, share: float | Floats) -> Ints:
+        """Return the rung of each stratum that is nearest to ``share`` (or its share) of its size, no lower than its floor.
 
         Half-way goes up. Exact up to the rounding of one floating-point division.
         """

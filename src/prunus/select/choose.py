@@ -12,7 +12,7 @@ import numpy as np
 
 from prunus.core.errors import RecipeError, RunError
 from prunus.core.types import Bools, Floats, Ints, Stratum
-from prunus.select.allocate import allocations
+from prunus.select.allocate import Allocation, allocations
 from prunus.select.amount import Ladder, check_keep_fraction
 from prunus.select.normalize import normalizations
 
@@ -24,7 +24,7 @@ def select(
     *,
     keep_fraction: float | None = None,
     cutoff: float | None = None,
-    allocation: str = "uniform",
+    allocation: str | Allocation = "uniform",
     normalize: str = "none",
 ) -> list[Bools]:
     """Return, per stratum, which units stay.
@@ -34,7 +34,8 @@ def select(
         keep_fraction: share of all units that stays, in (0, 1]; 1 keeps everything.
         cutoff: instead of ``keep_fraction``: units whose saliency (as it is, not normalised) is at least this stay, and as many
             more as ``min_units`` and ``multiple`` ask for.
-        allocation: how the budget is shared among the strata (a name in ``allocations``); a cutoff needs none.
+        allocation: how the budget is shared among the strata (a name in ``allocations``, or a function like those); a cutoff needs
+            none.
         normalize: how saliencies of different strata are made comparable (a name in ``normalizations``).
 
     Shapes:
@@ -61,7 +62,8 @@ def select(
         share = check_keep_fraction(keep_fraction)
         rescale = normalizations[normalize]
         scaled = [replace(stratum, saliency=rescale(stratum.saliency)) for stratum in strata]
-        counts = allocations[allocation](scaled, share)
+        share_out = allocations[allocation] if isinstance(allocation, str) else allocation
+        counts = share_out(scaled, share)
         n_units = sum(len(stratum.saliency) for stratum in strata)
         if n_units and not counts.any():
             raise RunError(f"keep_fraction {share:g} of {n_units} units keeps none: use at least {1 / n_units:.3g}")

@@ -14,7 +14,7 @@ from prunus.select.amount import check_keep_fraction
 if TYPE_CHECKING:
     from prunus.core.recipe import Schedule
 
-__all__ = ["cubic", "keep_fractions", "linear", "one_shot", "schedules"]
+__all__ = ["cubic", "geometric", "keep_fractions", "linear", "one_shot", "schedules"]
 
 Curve = Callable[[float, float], float]
 
@@ -51,9 +51,22 @@ def cubic(progress: float, keep_fraction: float) -> float:
     return keep_fraction + (1 - keep_fraction) * (1 - progress) ** 3
 
 
+def geometric(progress: float, keep_fraction: float) -> float:
+    """Return a share that falls by the same factor in every round.
+
+    References:
+        Frankle & Carbin, ICLR 2019, arXiv:1803.03635 (iterative pruning takes p^(1/n) of what is left in each of n rounds).
+
+    >>> geometric(0.5, 0.25)
+    0.5
+    """
+    return float(keep_fraction**progress)
+
+
 schedules.add("one_shot", one_shot)
 schedules.add("linear", linear)
 schedules.add("cubic", cubic)
+schedules.add("geometric", geometric)
 
 
 def keep_fractions(schedule: Schedule, keep_fraction: float) -> tuple[float, ...]:

@@ -79,15 +79,15 @@ class BuiltBy(_Part):
 class TensorEntry(_Part):
     """How one tensor of the state dict is stored.
 
-    ``plain``: under its name. ``bitmask``: ``NAME.mask`` holds one bit per element (first element in the highest bit of the first
-    byte), set where the element's bits aren't all zero, and ``NAME.values`` the elements of the set bits in order; -0.0 has a
-    bit set, so nothing is lost. ``alias``: it is the tensor ``same_as`` under a second name (tied weights).
+    ``plain``: under its name. ``bitmask``: under its name, as bytes: a bit per element and the elements that aren't zero, in parts
+    of these lengths (``ship.sparse``). ``alias``: it is the tensor ``same_as`` under a second name (tied weights).
     """
 
     dtype: str
     shape: tuple[Size, ...] = Field(strict=False)
     stored: Literal["plain", "bitmask", "alias"] = "plain"
     same_as: str | None = None
+    parts: tuple[Size, ...] = Field((), strict=False)
 
 
 class Manifest(_Part):
@@ -126,6 +126,10 @@ class Manifest(_Part):
             raise ValueError(f"{self.n_outputs} outputs need as many class_names, got {len(self.class_names)}")
         for name, entry in self.tensors.items():
             target = self.tensors.get(entry.same_as or "")
+            if (entry.stored == "bitmask") != bool(entry.parts):
+                raise ValueError(
+                    f"tensor {name!r}: parts go with stored: bitmask, got {entry.stored}, {list(entry.parts)}"
+                )
             if (entry.stored == "alias") != (entry.same_as is not None):
                 raise ValueError(f"tensor {name!r}: same_as goes with stored: alias, got {entry.stored}")
             if entry.stored == "alias" and (

@@ -1,7 +1,7 @@
 """How do tensors become bytes: the same bytes for the same weights, and few for zeros?
 
-A tied tensor is stored once. A tensor with enough zeros is stored as one bit per element plus the elements that aren't zero,
-when that is smaller; ``ship.manifest.TensorEntry`` documents the format.
+A tied tensor is stored once. A tensor with enough zeros is stored as one bit per element and the elements that aren't zero, both
+compressed, when that is smaller; ``ship.sparse`` documents the format.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from prunus.core.errors import BundleError
 from prunus.ship.manifest import TensorEntry
+from prunus.ship.sparse import pack_sparse, unpack_sparse
 
-__all__ = ["check_storable", "pack", "pack_mask", "stored_size_bytes", "unpack", "unpack_mask"]
+__all__ = ["check_storable", "pack", "stored_size_bytes", "unpack"]
 
-_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _DTYPES = {
     name: getattr(torch, name)
     for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -40,8 +39,8 @@ _HEADER = {
     "uint8": "U8",
     "bool": "BOOL",
 }
-# What a second entry in the header costs, about.
-_ENTRY_BYTES = 100
+# Nothing real shrinks more; what claims to is refused before anything is allocated, unless it is small anyway.
+_MOST_TIMES, _SMALL_BYTES = 1000, 2**30
 
 
 def pack(
@@ -66,13 +65,13 @@ def pack(
             entries[name] = TensorEntry(dtype=dtype, shape=shape, stored="alias", same_as=original)
             continue
         plain = tensor.detach().cpu().contiguous()
-        parts = pack_mask(plain) if plain.is_floating_point() else None
-        if parts is None or {f"{name}.mask", f"{name}.values"} & set(state):
+        packed = pack_sparse(plain) if plain.is_floating_point() else None
+        if packed is None:
             stored[name] = plain.clone()  # safetensors refuses tensors that share memory
             entries[name] = TensorEntry(dtype=dtype, shape=shape)
         else:
-            stored[f"{name}.mask"], stored[f"{name}.values"] = parts
-            entries[name] = TensorEntry(dtype=dtype, shape=shape, stored="bitmask")
+            stored[name], parts = packed
+            entries[name] = TensorEntry(dtype=dtype, shape=shape, stored="bitmask", parts=parts)
     return stored, entries
 
 
@@ -89,38 +88,6 @@ def unpack(path: Path, entries: Mapping[str, TensorEntry]) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise BundleError(f"{path}: expected a safetensors file, got {error}; fetch or make the bundle anew") from error
     return {name: state[entry.same_as or name] for name, entry in entries.items()}
-
-
-def pack_mask(tensor: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Return (mask, values) of a contiguous tensor, or None where that isn't smaller.
-
-    >>> mask, values = pack_mask(torch.eye(64))
-    >>> mask.shape, values.shape
-    (torch.Size([512]), torch.Size([64]))
-    """
-    flat = tensor.flatten()
-    kept = flat.view(_BITS[flat.element_size()]) != 0  # by bit pattern: -0.0 isn't +0.0
-    n_bytes = (flat.numel() + 7) // 8 + int(kept.sum()) * flat.element_size() + _ENTRY_BYTES
-    if n_bytes >= flat.numel() * flat.element_size():
-        return None
-    return torch.from_numpy(np.packbits(kept.numpy())), flat[kept]
-
-
-def unpack_mask(mask: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the tensor that :func:`pack_mask` took apart.
-
-    Raises:
-        BundleError: the mask has another size or another number of bits than there are values.
-    """
-    n = math.prod(shape)
-    if mask.shape != ((n + 7) // 8,):
-        raise BundleError(f"a mask for the shape {shape} has {(n + 7) // 8} bytes: got {tuple(mask.shape)}")
-    kept = torch.from_numpy(np.unpackbits(mask.numpy(), count=n).astype(bool))
-    if values.shape != (int(kept.sum()),):
-        raise BundleError(f"a mask with {int(kept.sum())} bits needs as many values: got {tuple(values.shape)}")
-    flat = torch.zeros(n, dtype=values.dtype)
-    flat[kept] = values
-    return flat.view(shape)
 
 
 def stored_size_bytes(model: nn.Module) -> int:
@@ -144,29 +111,31 @@ def check_storable(name: str, tensor: Any) -> None:
 
 
 def _check_header(path: Path, file: Any, entries: Mapping[str, TensorEntry]) -> None:
-    needed: dict[str, str] = {}
-    for name, entry in entries.items():
-        if entry.stored == "bitmask":
-            needed |= {f"{name}.mask": name, f"{name}.values": name}
-        elif entry.stored == "plain":
-            needed[name] = name
-    if odd := sorted(set(file.keys()) ^ set(needed)):
+    whole = sum(math.prod(e.shape) * 8 for e in entries.values() if e.stored == "bitmask")
+    allowed = max(_SMALL_BYTES, _MOST_TIMES * path.stat().st_size)
+    if whole > allowed:
+        raise BundleError(
+            f"{path}: its compressed tensors claim {whole} bytes, and at most {_MOST_TIMES} times the file are unpacked "
+            f"(here {allowed}): this is no model; fetch or make the bundle anew"
+        )
+    needed = {name for name, entry in entries.items() if entry.stored != "alias"}
+    if odd := sorted(set(file.keys()) ^ needed):
         raise BundleError(f"{path} and the manifest must list the same tensors: got a difference at {odd[:3]}")
-    for key, name in needed.items():
-        entry, part = entries[name], file.get_slice(key)
+    for name in sorted(needed):
+        entry, part = entries[name], file.get_slice(name)
         shape, dtype = tuple(part.get_shape()), part.get_dtype()
-        wanted = "U8" if key.endswith(".mask") and entry.stored == "bitmask" else _HEADER.get(entry.dtype)
-        if dtype != wanted or (entry.stored == "plain" and shape != entry.shape):
-            raise BundleError(f"{path}: {key!r} must be {entry.dtype} {list(entry.shape)}, got {dtype} {list(shape)}")
-        if key.endswith(".mask") and entry.stored == "bitmask" and shape != ((math.prod(entry.shape) + 7) // 8,):
-            raise BundleError(f"{path}: {key!r} is no mask for the shape {list(entry.shape)}: got {list(shape)} bytes")
+        plain = entry.stored == "plain"
+        wanted = (_HEADER.get(entry.dtype), entry.shape) if plain else ("U8", (sum(entry.parts),))
+        if entry.dtype not in _DTYPES or (dtype, shape) != wanted:
+            what = entry.dtype if plain else "uint8"
+            raise BundleError(f"{path}: {name!r} must be {what} {list(wanted[1])}, got {dtype} {list(shape)}")
 
 
 def _read(file: Any, name: str, entry: TensorEntry, path: Path) -> Tensor:
-    if entry.stored == "bitmask":
-        try:
-            return unpack_mask(file.get_tensor(f"{name}.mask"), file.get_tensor(f"{name}.values"), entry.shape)
-        except BundleError as error:
-            raise BundleError(f"{path}: {name!r}: {error}") from error
     tensor: Tensor = file.get_tensor(name)
-    return tensor.clone()  # not a view of the file, which may be replaced
+    if entry.stored == "plain":
+        return tensor.clone()  # not a view of the file, which may be replaced
+    try:
+        return unpack_sparse(tensor, entry.parts, entry.shape, _DTYPES[entry.dtype])
+    except BundleError as error:
+        raise BundleError(f"{path}: {name!r}: {error}") from error

@@ -19,6 +19,9 @@ BASE = {"data": {"source": "sklearn:digits"}}
         ("-2e3", -2000.0),
         ("1.5e-4", 0.00015),
         ("12", 12),
+        ("2:4", "2:4"),  # a granularity, not the 124 of YAML 1.1
+        ("0x1f", 31),
+        ("-07", -7),
         ("abc", "abc"),
         ("1e", "1e"),
         ("e3", "e3"),

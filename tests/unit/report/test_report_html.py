@@ -143,6 +143,17 @@ def test_suspects_without_pictures_are_a_table():
     assert "<td>17</td><td>cat</td><td>dog</td>" in text
 
 
+def test_measured_sensitivity_is_drawn_the_most_sensitive_by_name():
+    curves = [
+        {"name": f"layer{i}", "granularity": "channel", "points": [(1.0, 0.5), (0.5, 0.5 + i), (0.1, 0.5 + 2 * i)]}
+        for i in range(6)
+    ]
+    (chart,) = (chart for chart in all_charts(sample(sensitivity=curves)) if chart.title == "Sensitivity")
+    named = set(re.findall(r"layer\d", re.sub(r"aria-label=\"[^\"]*\"", "", chart.svg)))
+    assert named == {"layer5", "layer4", "layer3", "layer2"}
+    assert "one layer alone pruned" in chart.note
+
+
 def test_without_the_extra_the_page_has_its_tables_and_says_how_to_get_charts(monkeypatch):
     def missing(record):
         raise MissingExtraError("this needs the package 'altair': pip install 'prunus[report]'")

@@ -12,6 +12,8 @@ from prunus.report import (
     print_qualities,
     print_summary,
 )
+from prunus.report.page_tables import cost
+from prunus.report.words import mask_note
 from report_samples import number, plainest, regression, sample
 
 HOSTILE = "[red]x[/b] \x1b[31m\u202e"
@@ -58,6 +60,18 @@ def test_kinds_of_units_are_counted_apart():
     assert "weights: 5 of 10 kept in 1 group" in text
     assert "save bytes, not time" in text
     assert "traced computation" in text
+
+
+@pytest.mark.parametrize(
+    ("granularity", "said"),
+    [("weight", "Weights that are zero"), ("2:4", "Weights (2:4) that"), ("4x1", "4x1 blocks that"), ("channel", None)],
+)
+def test_zeros_are_said_to_save_no_time_and_what_would(granularity, said):
+    record = sample(layers=[{"name": "a", "granularity": granularity, "before": 10, "after": 5}])
+    for text in (printed(print_summary, record), mask_note(record), cost(record)):
+        text = " ".join(text.split())
+        assert ((said or "save bytes, not time") in text) == (said is not None)
+        assert ("4x1 blocks, or 90 % of the weights. None was measured in this run." in text) == (said is not None)
 
 
 def assert_shown(text):

@@ -129,7 +129,15 @@ MISTAKES = {
     "other type": (lambda t: t["tensors"]["0.weight"].update(dtype="float64"), "expected '0.weight' as float64"),
     "unknown type": (lambda t: t["tensors"]["0.weight"].update(dtype="pickle"), "'0.weight' as pickle"),
     "unknown storage": (lambda t: t["tensors"]["0.weight"].update(stored="zip"), "stored"),
-    "mask without mask": (lambda t: t["tensors"]["0.weight"].update(stored="bitmask"), "list the same tensors"),
+    "mask without parts": (
+        lambda t: t["tensors"]["0.weight"].update(stored="bitmask"),
+        "parts go with stored: bitmask",
+    ),
+    "parts without mask": (lambda t: t["tensors"]["0.weight"].update(parts=[1]), "parts go with stored: bitmask"),
+    "other parts": (
+        lambda t: t["tensors"]["0.weight"].update(stored="bitmask", parts=[4, 30, 30, 30, 30]),
+        r"'0.weight' must be uint8 \[124\], got F32 \[5, 6\]",
+    ),
     "alias of nothing": (lambda t: t["tensors"]["0.weight"].update(stored="alias", same_as="x"), "must be the same"),
     "alias of itself": (
         lambda t: t["tensors"]["0.weight"].update(stored="alias", same_as="0.weight"),
@@ -219,9 +227,10 @@ def test_another_type_in_the_file_is_refused(made):
 
 def test_a_mask_with_too_few_values_is_refused(made):
     tensors = load_file(made.folder / WEIGHTS)
-    del tensors["0.weight"]
-    tensors |= {"0.weight.mask": torch.full((4,), 255, dtype=torch.uint8), "0.weight.values": torch.ones(7)}
+    tensors["0.weight"] = torch.full(
+        (4 + 4 * 7,), 255, dtype=torch.uint8
+    )  # thirty bits are set, seven elements are there
     save_file(tensors, made.folder / WEIGHTS)
-    made.rewrite(lambda tree: tree["tensors"]["0.weight"].update(stored="bitmask"))
+    made.rewrite(lambda tree: tree["tensors"]["0.weight"].update(stored="bitmask", parts=[4, 7, 7, 7, 7]))
     fix_hash(made)
-    refused(made, r"'0.weight': a mask with 30 bits needs as many values: got \(7,\)")
+    refused(made, r"'0.weight': its byte 0 of the values must decompress to 30 bytes")

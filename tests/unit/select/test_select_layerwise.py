@@ -1,0 +1,110 @@
+"""Every layer-wise allocation is the formula of its paper, and spends the budget."""
+
+import numpy as np
+import pytest
+
+from prunus.core.errors import RecipeError
+from prunus.core.types import Stratum
+from prunus.select import allocations, lamp_scores, owl, select
+
+SHAPES = [(16, 3, 3, 3), (32, 16, 3, 3), (64, 32, 3, 3), (10, 64)]
+
+
+def layers(seed: int = 0) -> list[Stratum]:
+    draw = np.random.default_rng(seed)
+    return [
+        Stratum(f"l{i}", np.abs(draw.standard_normal(int(np.prod(s)))), shape=s, min_units=0)
+        for i, s in enumerate(SHAPES)
+    ]
+
+
+@pytest.mark.parametrize("keep", [0.05, 0.2, 0.6])
+def test_erk_is_evci_s_formula_with_full_layers_taken_out(keep):
+    sizes = np.array([np.prod(shape) for shape in SHAPES], float)
+    raw = np.array([sum(shape) for shape in SHAPES]) / sizes
+    full = np.zeros(4, bool)
+    while True:  # their loop: scale until no layer has a density above 1
+        scale = (keep * sizes.sum() - sizes[full].sum()) / (raw * sizes)[~full].sum()
+        if not (raw[~full] * scale > 1).any():
+            break
+        full |= raw * scale >= (raw * scale)[~full].max()
+    density = np.where(full, 1.0, raw * scale)
+    counts = allocations["erk"](layers(), keep)
+    assert counts.sum() == round(keep * sizes.sum())
+    assert counts == pytest.approx(density * sizes, abs=2)
+
+
+def test_lamp_is_the_square_over_the_squares_no_smaller():
+    saliency = np.random.default_rng(1).standard_normal(50).__abs__()
+    expected = [value**2 / sum(other**2 for other in saliency if other >= value) for value in saliency]
+    assert lamp_scores(saliency) == pytest.approx(expected)
+
+
+def test_lamp_ranks_all_layers_together_and_a_layer_s_scale_does_not_matter():
+    parts = layers()
+    scores = np.concatenate([lamp_scores(part.saliency) for part in parts])
+    threshold = np.sort(scores)[-round(0.1 * len(scores))]
+    counts = allocations["lamp"](parts, 0.1)
+    assert counts.tolist() == [int((lamp_scores(part.saliency) >= threshold).sum()) for part in parts]
+
+
+def test_owl_spreads_by_the_share_of_outliers_around_the_keep_fraction():
+    draw = np.random.default_rng(2)
+    parts = []
+    for number, n_outliers in enumerate((0, 20, 50, 100)):
+        saliency = np.ones(1000) + 0.01 * draw.random(1000)
+        saliency[:n_outliers] = 20 + number
+        parts.append(Stratum(f"l{number}", saliency))
+    outliers = np.array([(part.saliency > 3 * part.saliency.mean()).mean() for part in parts])
+    ratio = (outliers - outliers.min()) / np.ptp(outliers) * 0.1 * 2
+    expected = ratio - ratio.mean() + 0.4  # as the authors' code has it, for what stays
+    counts = owl(parts, 0.4, multiple=3.0, spread=0.1)
+    assert counts.sum() == 1600
+    assert counts / 1000 == pytest.approx(expected, abs=0.002)
+
+
+def test_sensitivity_gives_every_layer_the_same_loss():
+    shares = np.array([1.0, 0.5, 0.1])
+    steep = Stratum("steep", np.zeros(1000), losses=np.c_[shares, [0.0, 1.0, 4.0]])
+    flat = Stratum("flat", np.zeros(1000), losses=np.c_[shares, [0.0, 0.1, 0.4]])
+    counts = allocations["sensitivity"]([steep, flat], 0.5)
+    assert counts.sum() == 1000
+    losses = [
+        np.interp(n / 1000, s.losses[::-1, 0], s.losses[::-1, 1]) for n, s in zip(counts, (steep, flat), strict=True)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=0.01)
+
+
+def test_layers_whose_loss_never_rises_keep_equal_shares():
+    parts = [
+        Stratum(name, np.zeros(n), losses=np.array([[1.0, 0.3], [0.2, 0.3]])) for name, n in (("a", 100), ("b", 50))
+    ]
+    assert allocations["sensitivity"](parts, 0.4).tolist() == [40, 20]
+
+
+def test_sensitivity_without_measurements_is_refused():
+    with pytest.raises(RecipeError, match="needs the loss of 'a' at two shares or more: got 0"):
+        allocations["sensitivity"]([Stratum("a", np.zeros(4))], 0.5)
+
+
+@pytest.mark.parametrize("name", ["erk", "sensitivity", "owl"])
+def test_a_second_round_ends_where_one_would_have(name):
+    parts = [
+        Stratum(s.name, s.saliency, shape=s.shape, whole=len(s.saliency), min_units=1)
+        for s in layers()
+    ]  # fmt: skip
+    losses = [np.array([[1.0, 0.0], [0.5, 0.1 * (i + 1)], [0.1, 1.0 * (i + 1)]]) for i in range(4)]
+    from dataclasses import replace
+
+    parts = [replace(part, losses=curve) for part, curve in zip(parts, losses, strict=True)]
+    n = sum(part.whole for part in parts)
+    at_once = select(parts, keep_fraction=0.2, allocation=name)
+    first = select(parts, keep_fraction=0.5, allocation=name)
+    left = [
+        replace(p, saliency=p.saliency[k], unit=p.units[k]) for p, k in zip(parts, first, strict=True)
+    ]  # fmt: skip
+    second = select(left, keep_fraction=round(0.2 * n) / sum(int(k.sum()) for k in first), allocation=name)
+    if name == "owl":  # outliers are counted among what is left
+        assert sum(int(k.sum()) for k in second) == round(0.2 * n)
+        return
+    assert [int(k.sum()) for k in second] == [int(k.sum()) for k in at_once]
