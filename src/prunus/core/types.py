@@ -33,7 +33,8 @@ class Stratum:
         ``saliency`` is ``(units,)``, finite, higher means keep; ``unit`` holds each unit's number (default 0, 1, ...).
     Units:
         ``cost`` is what one unit costs in the currency of the budget (parameters, say); ``min_units`` always stay, and
-        the number kept is a multiple of ``multiple`` where that is possible.
+        the number kept is a multiple of ``multiple`` where that is possible. Units of one ``row`` (default: all) are compared
+        with each other only: every row keeps the same share of what the stratum keeps.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Stratum:
     cost: float = 1.0
     min_units: int = 1
     multiple: int = 1
+    row: Ints | None = None
 
     @property
     def units(self) -> Ints:

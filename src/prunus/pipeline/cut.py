@@ -8,7 +8,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +17,11 @@ from prunus.apply import Masks, follow_class, shrink
 from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Granularity, Ints, Step, Stratum
+from prunus.data import Examples
 from prunus.graph import AxisGraph, Group, analyze, certify
+from prunus.pipeline.evidence import gather_evidence
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.recover import default_loss
-from prunus.score import criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
+from prunus.score import Evidence, block_paths, norm_scales, prunable_weights, score_groups, score_weights
 from prunus.select import keep_fractions, select
 
 __all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
@@ -38,6 +38,7 @@ class Round:
     number: int
     stage: str
     decide: Decide
+    examples: Examples | None = None
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
@@ -55,10 +56,10 @@ class Round:
         original = {name: shapes[name].numel() for name in names}
 
         def compute() -> tuple[Step, ...]:
-            evidence = self._evidence(model, names)
+            evidence = self._evidence(candidate, names)
             strata = [
                 _only(stratum, masks[stratum.name].flatten().numpy())
-                for stratum in score_weights(evidence, names, strategy.criterion, seed=self.seed)
+                for stratum in score_weights(evidence, names, strategy.criterion, seed=self.seed, note=self._note)
             ]
             return (self._step(strata, original, {name: {name, _layer(name)} for name in names}),)
 
@@ -90,12 +91,16 @@ class Round:
         def compute() -> tuple[Step, ...]:
             strata = score_groups(
                 groups,
-                self._evidence(model, sorted({name for group in groups for name in group.parameters(model)})),
+                self._evidence(
+                    candidate,
+                    sorted({name for group in groups for name in group.parameters(model)}),
+                    blocks=block_paths(groups),
+                ),
                 strategy.criterion,
                 reduce=strategy.reduce,
                 norm_scales=norm_scales(model),
                 seed=self.seed,
-                note=lambda text: self.job.workspace.note(self.stage, text),
+                note=self._note,
             )
             least = {group.name: group.min_units for group in groups}
             strata = [replace(s, unit=alive[s.name], min_units=least[s.name]) for s in strata]
@@ -119,9 +124,20 @@ class Round:
             step,
         )
 
-    def _evidence(self, model: nn.Module, names: Sequence[str]) -> Any:
-        examples = self.job.data.calibration
-        return gather(model, names, examples, default_loss(examples.task), criteria[self.strategy.criterion].needs)
+    def _evidence(self, candidate: Candidate, names: Sequence[str], blocks: Sequence[str] = ()) -> Evidence:
+        return gather_evidence(
+            self.job,
+            candidate,
+            self.strategy,
+            names,
+            seed=self.seed,
+            stage=self.stage,
+            blocks=blocks,
+            examples=self.examples,
+        )
+
+    def _note(self, text: str) -> None:
+        self.job.workspace.note(self.stage, text)
 
     def _step(self, strata: Sequence[Stratum], original: Mapping[str, int], called: Mapping[str, set[str]]) -> Step:
         """Decide, and write the reasons down."""
@@ -249,7 +265,8 @@ def _rule(strategy: Strategy, names: set[str]) -> LayerRule | None:
 
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:
-    return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64))
+    row = None if stratum.row is None else stratum.row[alive]
+    return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64), row=row)
 
 
 def _aligned(step: Step, alive: Mapping[str, Ints]) -> dict[str, Bools]:

@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from prunus.apply import Masks
-from prunus.core.recipe import Recovery, Strategy, Train
+from prunus.core.recipe import Average, Recovery, Strategy, Train
 from prunus.core.types import Step
 from prunus.data import Examples
 from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.recover import History, Loss, default_loss, distillation_loss, sparsity_step, train
+from prunus.recover import History, Loss, Penalty, default_loss, distillation_loss, sparsity_step, train
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
@@ -30,15 +30,28 @@ def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def fit(
-    job: Job, model: nn.Module, examples: Examples, config: Train, *, seed: int, stage: str, **options: Any
+    job: Job,
+    model: nn.Module,
+    examples: Examples,
+    config: Train,
+    *,
+    seed: int,
+    stage: str,
+    penalty: Penalty | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train ``model`` in place (or load what was trained before the kill) and return its history as plain values."""
 
     def run(checkpoint: Any) -> dict[str, Any]:
         listener = job.workspace.emit
+        if penalty is not None:
+            options["on_optimizer"] = penalty.attach
+            checkpoint = checkpoint if penalty.resumable else None
         history = train(
             model, examples, config, seed=seed, stage=stage, checkpoint=checkpoint, listener=listener, **options
         )
+        if penalty is not None:
+            penalty.finish()
         return history_facts(history)
 
     with job.workspace.stage(stage):
@@ -71,7 +84,7 @@ def prune_model(
         if number == 0:
             candidate = candidate.having(alive={}, original={})
         with job.workspace.stage(stage):
-            candidate, step = Round(job, seed, strategy, granularity, number, stage, decide).cut(candidate)
+            candidate, step = Round(job, seed, strategy, granularity, number, stage, decide, examples).cut(candidate)
         steps.append(step)
         if place < len(rounds) or recover_last:
             name = f"recover {place} of {len(rounds)}"
@@ -133,14 +146,8 @@ def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, example
     names = prunable_weights(model, wide(strategy.exclude))
     kind = criteria[strategy.criterion].regularizer
     assert kind is not None
-    penalty = sparsity_step(model, kind=kind, names=names, groups=groups, strength=strategy.l1_strength)
+    penalty = sparsity_step(model, kind=kind, names=names, groups=groups, strength=strategy.l1_strength, seed=seed)
     config = job.recipe.train.model_copy(update={"epochs": strategy.l1_epochs})
-    return fit(
-        job,
-        model,
-        examples,
-        config,
-        seed=seed,
-        stage=f"seed {seed} / sparsify",
-        on_optimizer=penalty.attach,
-    )
+    if kind == "l0":  # an average of gated weights is no gated model
+        config = config.model_copy(update={"average": Average()})
+    return fit(job, model, examples, config, seed=seed, stage=f"seed {seed} / sparsify", penalty=penalty)

@@ -12,7 +12,7 @@ from prunus.score.features import FeatureImportance, judge_feature_importance
 from prunus.score.movement import MovementRecorder
 from prunus.score.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.parameters import norm_scales, prunable_weights
-from prunus.score.units import score_groups, score_weights
+from prunus.score.units import block_paths, score_groups, score_weights
 
 __all__ = [
     "NEEDS",
@@ -22,6 +22,7 @@ __all__ = [
     "ExampleRecorder",
     "FeatureImportance",
     "MovementRecorder",
+    "block_paths",
     "check_calibration",
     "check_criterion",
     "criteria",

@@ -75,4 +75,6 @@ def criteria_table() -> list[dict[str, str]]:
 def _judges(criterion: Criterion) -> str:
     if criterion.reads == "blocks":
         return "blocks"
-    return "every unit" if "weight" in criterion.granularities else "widths"
+    if "weight" not in criterion.granularities:
+        return "widths"
+    return "weights, widths" if criterion.relative else "every unit"

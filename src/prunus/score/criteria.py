@@ -54,7 +54,8 @@ class Criterion:
     """A formula and what it takes: ``function(*evidence in the order of needs) -> (units,)``.
 
     ``compare`` says among whom a single weight is judged: its tensor, or only its row (the weights into one output).
-    ``signed`` scores may be below zero: such a unit does harm.
+    ``signed`` scores may be below zero: such a unit does harm. A ``relative`` criterion compares the units of a tensor, and has
+    nothing to say of a whole module.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Criterion:
     reads: Reads = "parameters"
     compare: Literal["tensor", "row"] = "tensor"
     signed: bool = False
+    relative: bool = False
 
     @property
     def granularities(self) -> tuple[str, ...]:
@@ -73,8 +75,9 @@ class Criterion:
         units = get_args(ModelUnit)
         if self.reads == "blocks":
             return ("block",)
-        whole = self.reads not in ("norm_scales", "makers")
-        return units if whole else tuple(u for u in units if u not in ("weight", "block", "expert"))
+        not_single = self.reads in ("norm_scales", "makers")
+        out = {"weight", "block", "expert"} if not_single else {"block", "expert"} if self.relative else set()
+        return tuple(unit for unit in units if unit not in out)
 
     def __call__(self, evidence: Mapping[Need, Tensor]) -> Tensor:
         """Return one saliency per unit.
@@ -103,12 +106,15 @@ def criterion(
     reads: Reads = "parameters",
     compare: Literal["tensor", "row"] = "tensor",
     signed: bool = False,
+    relative: bool = False,
 ) -> Callable[[Formula], Formula]:
     """Register a formula under ``name``, which also enrols it in the law tests; its first docstring line is the summary."""
 
     def register(function: Formula) -> Formula:
         summary = (function.__doc__ or "").strip().partition("\n")[0].removeprefix("Return ").rstrip(".")
-        criteria.add(name, Criterion(name, needs, function, summary, reference, regularizer, reads, compare, signed))
+        criteria.add(
+            name, Criterion(name, needs, function, summary, reference, regularizer, reads, compare, signed, relative)
+        )
         return function
 
     return register

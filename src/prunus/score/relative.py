@@ -17,7 +17,7 @@ _PAIRS_AT_ONCE = 2**22
 """How many distances are held at a time: 16 MiB in single precision."""
 
 
-@criterion("lamp", needs=("weight",), reference="Lee et al., ICLR 2021, arXiv:2010.07611")
+@criterion("lamp", needs=("weight",), relative=True, reference="Lee et al., ICLR 2021, arXiv:2010.07611")
 def lamp(weight: Tensor) -> Tensor:
     """Return each unit's squared norm as a share of all in its tensor that are as large or larger.
 
@@ -36,7 +36,7 @@ def lamp(weight: Tensor) -> Tensor:
     return torch.where(larger > 0, squares / larger, 0).to(weight.dtype)
 
 
-@criterion("fpgm", needs=("weight",), reference="He et al., CVPR 2019, arXiv:1811.00250")
+@criterion("fpgm", needs=("weight",), relative=True, reference="He et al., CVPR 2019, arXiv:1811.00250")
 def fpgm(weight: Tensor) -> Tensor:
     """Return the sum of each unit's distances to all others of its tensor: near the geometric median, others can stand in.
 

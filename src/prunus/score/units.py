@@ -14,14 +14,14 @@ from torch import Tensor
 
 from prunus.core.errors import ModelError, RecipeError
 from prunus.core.runtime import generator
-from prunus.core.types import Floats, Stratum
+from prunus.core.types import Floats, Ints, Stratum
 from prunus.score.criteria import Criterion, Need, check_criterion, criteria
 from prunus.score.evidence import Evidence
 
 if TYPE_CHECKING:
     from prunus.graph import Group, Member
 
-__all__ = ["Reduce", "score_groups", "score_weights", "unit_rows"]
+__all__ = ["Reduce", "block_paths", "score_groups", "score_weights", "unit_rows"]
 
 Reduce = Literal["sum", "mean", "max", "first"]
 _REDUCE: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -47,7 +47,7 @@ def score_weights(
     seed: int = 0,
     note: Callable[[str], None] | None = None,
 ) -> list[Stratum]:
-    """Return one stratum per parameter; a unit is a flat index into it.
+    """Return one stratum per parameter; a unit is a flat index into it, and its row that of a criterion that compares by rows.
 
     Args:
         evidence: of each of ``names``.
@@ -68,8 +68,27 @@ def score_weights(
             _tell(note, name, chosen)
         tensors = {need: tensor.reshape(-1, 1) for need, tensor in _tensors(formula, evidence, name).items()}
         n_units = _tensor(evidence, "weight", name).numel()
-        strata.append(Stratum(name, _to_numpy(_score(formula, tensors, n_units, seed, name))))
+        row = _rows(evidence, name) if formula.compare == "row" else None
+        strata.append(Stratum(name, _to_numpy(_score(formula, tensors, n_units, seed, name)), row=row))
     return strata
+
+
+def block_paths(groups: Sequence[Group]) -> list[str]:
+    """Return the paths of the modules that are units of ``groups``."""
+    return [_path(path, entry) for group in groups for path in group.containers for entry in group.entries]
+
+
+def _path(container: str, entry: int) -> str:
+    return f"{container}.{entry}".removeprefix(".")
+
+
+def _rows(evidence: Evidence, name: str) -> Ints:
+    """Return the row of each single weight: the number of the output that it leads to."""
+    shape, norms = _tensor(evidence, "weight", name).shape, _tensor(evidence, "input_norm", name).shape
+    dim = 1 if norms[1] == 1 < shape[1] and norms[0] > 1 else 0
+    view = [n if d == dim else 1 for d, n in enumerate(shape)]
+    rows: Ints = torch.arange(shape[dim]).view(view).expand(shape).reshape(-1).numpy()
+    return rows
 
 
 def score_groups(
@@ -178,7 +197,7 @@ def _is_known(chosen: Criterion, evidence: Evidence, name: str) -> bool:
 
 def _of_blocks(evidence: Evidence, group: Group) -> Tensor:
     held = _held(evidence, "block_cosine", group.name)
-    paths = [f"{group.containers[0]}.{entry}".removeprefix(".") for entry in group.entries]
+    paths = [_path(group.containers[0], entry) for entry in group.entries]
     lacking = [path for path in paths if path not in held]
     if lacking:
         raise ModelError(f"no block_cosine was gathered for {lacking[0]!r}: name it in gather(..., blocks=...)")
