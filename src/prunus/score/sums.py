@@ -20,6 +20,9 @@ __all__ = ["Grams", "Moments", "Norms"]
 _PATCH_NUMBERS = 2**24
 """A convolution's patches are made for so many numbers at a time: 64 MiB in single precision."""
 
+CANCELS = 30.0
+"""How many times its variance a squared mean may be before the difference of the two loses too many digits."""
+
 Place = Callable[[Tensor], Tensor]
 
 
@@ -50,8 +53,7 @@ class Norms:
         """Several weights often read one tensor (query, key, value): it is summed once."""
         if self._last is not None and self._last[1] == axis and _same(self._last[0], given):
             return self._last[2]
-        others = [d for d in range(given.dim()) if d != axis % given.dim()]
-        squares: Tensor = torch.linalg.vector_norm(given, dim=others, dtype=_fine(given)).double().square()
+        squares = _sum_of_squares(*_rows(given, axis % given.dim()))
         self._last = given, axis, squares
         return squares
 
@@ -167,24 +169,23 @@ class Moments:
 
     def add(self, name: str, values: Tensor, axis: int, rows: slice) -> None:
         """Add a batch of outputs of some of a weight's units, which lie along ``axis``."""
-        others = [d for d in range(values.dim()) if d != axis]
+        units, along = _rows(values, axis)
         count = values.numel() // max(values.shape[axis], 1)
         before = self._of(name, "n")[rows].clone()
         self._of(name, "n")[rows] += count
         if "active_fraction" in self._needs:
-            self._of(name, "active")[rows] += (values > 0).sum(dim=others)
+            # As floating-point numbers: sums of truth values are several times slower.
+            active = torch.gt(units, 0, out=torch.empty_like(units))
+            self._of(name, "active")[rows] += _over_examples(active.sum(dim=along), along)
         if "output_mean" in self._needs:
-            norm = torch.linalg.vector_norm(values, ord=1, dim=others, dtype=_fine(values))
-            self._of(name, "modulus")[rows] += norm
+            norm = torch.linalg.vector_norm(units, ord=1, dim=along)
+            self._of(name, "modulus")[rows] += _over_examples(norm, along)
         if "output_variance" in self._needs:
-            self._add_variance(name, values.to(_fine(values)), others, count, before, rows)
+            self._add_variance(name, units, along, count, before, rows)
 
-    def _add_variance(
-        self, name: str, values: Tensor, others: list[int], count: int, before: Tensor, rows: slice
-    ) -> None:
-        """Join two sets' sums of squared deviations (Chan et al., 1979): sums of squares would cancel."""
-        spread, mean = torch.var_mean(values, dim=others, correction=0)
-        mean, spread = mean.double(), spread.double() * count
+    def _add_variance(self, name: str, units: Tensor, along: int, count: int, before: Tensor, rows: slice) -> None:
+        """Join two sets' sums of squared deviations (Chan et al., 1979), as sums of squares over all batches would cancel."""
+        mean, spread = _mean_and_deviation(units, along, count)
         old = self._of(name, "mean")[rows]
         total = before + count
         shift = mean - old
@@ -207,6 +208,38 @@ class Moments:
         if key not in self._sums:
             self._sums[key] = torch.zeros(shape[dim], dtype=torch.float64, device=device)
         return self._sums[key]
+
+
+def _rows(values: Tensor, axis: int) -> tuple[Tensor, int]:
+    """Return ``(rows, features)`` or ``(examples, features, positions)``, and along which dimension to sum first.
+
+    Sums over the innermost dimension, or over whole rows, are the fast ones.
+    """
+    values = values.detach().to(_fine(values))
+    if axis == values.dim() - 1:
+        return values.reshape(-1, values.shape[-1]), 0
+    before, after = values.shape[:axis].numel(), values.shape[axis + 1 :].numel()
+    return values.reshape(before, values.shape[axis], after), 2
+
+
+def _over_examples(partial: Tensor, along: int) -> Tensor:
+    """Return sums per feature in double precision."""
+    return partial.double() if along == 0 else partial.double().sum(dim=0)
+
+
+def _sum_of_squares(units: Tensor, along: int) -> Tensor:
+    return _over_examples(torch.linalg.vector_norm(units, dim=along).double().square(), along)
+
+
+def _mean_and_deviation(units: Tensor, along: int, count: int) -> tuple[Tensor, Tensor]:
+    """Return each feature's mean and sum of squared deviations: from two sums, where rounding allows that, else the slow way."""
+    mean = _over_examples(units.sum(dim=along), along) / count
+    deviation = _sum_of_squares(units, along) - count * mean.square()
+    if bool((count * mean.square() <= CANCELS * deviation).all()):
+        return mean, deviation
+    others = [d for d in range(units.dim()) if d != 1]
+    variance, exact = torch.var_mean(units, dim=others, correction=0)
+    return exact.double(), variance.double() * count
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
