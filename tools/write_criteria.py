@@ -25,8 +25,7 @@ Each is judged by itself, and `strategy.reduce` makes one number of them: their 
 Some criteria look at some of the slices only: `bn_scale` at the scales of normalisation layers, `wanda` at the weights that
 read the unit, activation criteria at the layers that make it, `obs` at weights whose inputs were seen. A group without any is
 judged by `magnitude_l2`, and the run notes it. Inputs and outputs are seen for every matrix product and convolution with a
-weight, whichever layer it lies in, except products with stacked weights (experts), fused recurrent kernels and, for `obs`,
-transposed convolutions.
+weight, whichever layer it lies in, except products with stacked weights (experts) and, for `obs`, transposed convolutions.
 
 ## At initialisation
 

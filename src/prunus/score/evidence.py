@@ -245,15 +245,21 @@ def _ready_for_gradients(model: nn.Module, parameters: Sequence[nn.Parameter]) -
     """Put the model in evaluation mode and let gradients flow to ``parameters``; restore everything after it."""
     modes = {module: module.training for module in model.modules()}
     required = [parameter.requires_grad for parameter in parameters]
-    # cuDNN computes no gradient of a recurrent layer in evaluation mode; the plain kernels do.
+    # cuDNN computes no gradient of a recurrent layer in evaluation mode; the plain kernels do. Fused kernels of recurrent layers
+    # and of attention also hide what enters the weights.
     recurrent = any(isinstance(module, nn.RNNBase) for module in modes)
+    fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        torch._C._set_mkldnn_enabled(fused and not recurrent)
         model.eval()
         for parameter in parameters:
             parameter.requires_grad_(True)
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled and not recurrent):
             yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(fused)
         for parameter, flag in zip(parameters, required, strict=True):
             parameter.requires_grad_(flag)
         for module, training in modes.items():

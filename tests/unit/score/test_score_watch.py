@@ -193,3 +193,22 @@ def test_a_far_mean_does_not_drown_the_variance(examples_of):
     found = measured(model, x, ("output_variance",), examples_of, batch_size=7).more["output_variance"]["0.weight"]
     exact = model(x).detach().double().var(0, correction=0)
     torch.testing.assert_close(found.flatten(), exact, rtol=1e-3, atol=0)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.cell(x)[0][:, -1]
+
+
+def test_fused_kernels_of_recurrent_layers_and_attention_hide_nothing(examples_of):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    norms = measured(layer, torch.randn(5, 4, 8), ("input_norm",), examples_of).more["input_norm"]
+    assert {"self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"} == set(norms)
+    x = torch.randn(5, 4, 3)
+    norms = measured(Recurrent(), x, ("input_norm",), examples_of).more["input_norm"]
+    torch.testing.assert_close(norms["cell.weight_ih_l0"].float().flatten(), x.norm(dim=(0, 1)))
+    assert norms["cell.weight_hh_l0"].shape == (1, 4)
