@@ -94,7 +94,9 @@ class Pullbacks:
     def _pull(self, sums: dict[str, Tensor], inputs: Tensor, columns: Tensor) -> None:
         """Add the squares of ``columns`` pulled back; many examples at once where the model allows it."""
         size = sum(p.numel() * p.element_size() for p in self._parameters.values())
-        at_once = max(1, BUDGET_BYTES // max(size * columns.shape[1], 1))
+        n_columns = max(columns.shape[1], 1)
+        # No more examples times columns than the batch has examples: activations take what a plain backward pass does.
+        at_once = max(1, min(BUDGET_BYTES // max(size * n_columns, 1), len(inputs) // n_columns))
         if self._together:
             try:
                 for x, v in zip(row_chunks(inputs, at_once), row_chunks(columns, at_once), strict=True):
