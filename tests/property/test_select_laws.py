@@ -197,3 +197,36 @@ def test_a_schedule_falls_from_below_one_to_exactly_the_goal(kind, keep, rounds)
     assert len(shares) == rounds
     assert shares[-1] == keep
     assert all(a >= b - 1e-12 for a, b in zip((1.0, *shares), shares, strict=False))
+
+
+@st.composite
+def rows(draw):
+    """A stratum whose units lie in rows of any lengths."""
+    n = draw(st.integers(1, 30))
+    saliency = np.array(draw(st.lists(SALIENCY, min_size=n, max_size=n)), np.float64)
+    row = np.array(draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), np.int64)
+    return Stratum("s", saliency, row=row)
+
+
+@COMMON
+@given(part=rows(), keep=KEEP, more=KEEP)
+def test_rows_share_what_a_stratum_keeps_and_each_keeps_its_best(part, keep, more):
+    low, high = sorted((keep, more))
+    (mask,), (wider,) = (select([part], keep_fraction=share) for share in (low, high))
+    (plain,) = select([Stratum("s", part.saliency)], keep_fraction=low)
+    assert mask.sum() == plain.sum(), "rows change who stays, not how many"
+    assert not (mask & ~wider).any(), "a larger keep fraction keeps a superset"
+    for number in np.unique(part.row):
+        mine = part.row == number
+        kept, gone = part.saliency[mine & mask], part.saliency[mine & ~mask]
+        assert abs(len(kept) - mask.mean() * mine.sum()) <= 1 + 0.5 * len(np.unique(part.row))
+        if len(kept) and len(gone):
+            assert kept.min() >= gone.max()
+
+
+def test_equal_rows_keep_equally_many():
+    part = Stratum("s", np.arange(24.0), row=np.arange(24) // 6)
+    (mask,) = select([part], keep_fraction=0.5)
+    assert mask.reshape(4, 6).sum(1).tolist() == [3, 3, 3, 3]
+    (cut,) = select([part], cutoff=12.0)
+    assert cut.tolist() == (np.arange(24) >= 12).tolist(), "a cutoff compares with itself alone"

@@ -273,8 +273,8 @@ class Strategy(Section):
     normalize: Literal["none", "mean", "max"] = Field(
         "mean", description="how saliencies of layers are made comparable"
     )
-    reduce: Literal["sum", "mean", "max"] = Field(
-        "sum", description="how the members of a group add up to one saliency"
+    reduce: Literal["sum", "mean", "max", "first"] = Field(
+        "sum", description="how the members of a group add up to one saliency; first: only the layer that makes it"
     )
     schedule: Schedule = Field(default_factory=Schedule)
     min_units: Count = Field(1, description="every layer keeps at least this many units")
@@ -283,8 +283,11 @@ class Strategy(Section):
         (), description="name patterns (fnmatch) of parameters or layers that stay as they are"
     )
     layers: tuple[LayerRule, ...] = Field((), description="other amounts and widths for some layers")
-    l1_strength: NonNegative = Field(1e-3, description="l1 criteria: weight of the penalty")
-    l1_epochs: Count = Field(10, description="l1 criteria: epochs of sparsity-inducing training before the first cut")
+    l1_strength: NonNegative = Field(1e-3, description="l1, l0, bn_scale: weight of the penalty")
+    l1_epochs: Count = Field(
+        10,
+        description="l1, l0, bn_scale: epochs of the sparsity-inducing training; movement: of the one that it is read from",
+    )
 
     @model_validator(mode="after")
     def _one_amount(self) -> Strategy:

@@ -34,7 +34,8 @@ class Stratum:
         ``cost`` is what one unit costs in the currency of the budget (parameters, say); ``min_units`` always stay, and
         the number kept is a multiple of ``multiple`` where that is possible. ``whole`` is how many units there were before the
         first round (0: as many as now), and ``shape`` their dimensions as a tensor (default: units x cost). ``losses`` says
-        what the loss was at some shares of ``whole``, one row (share, loss) each, shares falling from 1.
+        what the loss was at some shares of ``whole``, one row (share, loss) each, shares falling from 1. Units of one ``row``
+        (default: all) are compared with each other only: every row keeps the same share of what the stratum keeps.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stratum:
     whole: int = 0
     shape: tuple[float, ...] = ()
     losses: Floats | None = None
+    row: Ints | None = None
 
     @property
     def units(self) -> Ints:

@@ -21,18 +21,24 @@ from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
 from prunus.core.units import Mask, as_mask
+from prunus.data import Examples
 from prunus.graph import AxisGraph, Group, analyze, certify
+from prunus.pipeline.evidence import gather_evidence
 from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.pipeline.objective import evidence_loss
 from prunus.pipeline.sensitivity import Zeroed, losses_in, measure_losses
 from prunus.pipeline.tiles import best_of_tiles, tiles_of
-from prunus.score import criteria, gather, norm_scales, score_groups, score_weights
+from prunus.score import Evidence, block_paths, norm_scales, score_groups, score_weights
 from prunus.select import allocations, keep_fractions, owl, select
 
 __all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
 
-_REDUCE: Mapping[str, Any] = {"sum": np.sum, "mean": np.mean, "max": np.max}
+_REDUCE: Mapping[str, Any] = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "max": np.max,
+    "first": lambda saliency, axis: saliency.take(0, axis),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Round:
     number: int
     stage: str
     decide: Decide
+    examples: Examples | None = None
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
@@ -67,16 +74,21 @@ class Round:
         called = {name: {name, _layer(name)} for name in names}
 
         def compute() -> tuple[Step, ...]:
-            scored = score_weights(self._evidence(model, names), names, strategy.criterion, seed=self.seed)
+            evidence = self._evidence(candidate, names)
+            scored = score_weights(evidence, names, strategy.criterion, seed=self.seed, note=self._note)
             if mask.kind == "n_m":
                 return (self._written({s.name: best_of_tiles(s, tiles[s.name], mask.first) for s in scored}, scored),)
             strata = []
             for stratum in scored:
                 place = units[stratum.name]
                 alive = masks[stratum.name].flatten().numpy()[place[:, 0]]
-                saliency = stratum.saliency[:, None] if mask == Mask("block", 1, 1) else stratum.saliency[place]
+                single = mask == Mask("block", 1, 1)
+                saliency = stratum.saliency[:, None] if single else stratum.saliency[place]
                 judged = replace(
-                    stratum, saliency=_REDUCE[strategy.reduce](saliency, axis=1), cost=float(place.shape[1])
+                    stratum,
+                    saliency=_REDUCE[strategy.reduce](saliency, axis=1),
+                    cost=float(place.shape[1]),
+                    row=stratum.row if single else None,
                 )
                 strata.append(replace(_only(judged, alive), whole=len(place), shape=tuple(shapes[stratum.name])))
             zeroed = {stratum.name: partial(_weights, model, stratum.name, units[stratum.name]) for stratum in strata}
@@ -110,12 +122,16 @@ class Round:
         def compute() -> tuple[Step, ...]:
             strata = score_groups(
                 groups,
-                self._evidence(model, sorted({name for group in groups for name in group.parameters(model)})),
+                self._evidence(
+                    candidate,
+                    sorted({name for group in groups for name in group.parameters(model)}),
+                    blocks=block_paths(groups),
+                ),
                 strategy.criterion,
                 reduce=strategy.reduce,
                 norm_scales=norm_scales(model),
                 seed=self.seed,
-                note=lambda text: self.job.workspace.note(self.stage, text),
+                note=self._note,
             )
             of = {group.name: group for group in groups}
             strata = [
@@ -167,9 +183,20 @@ class Round:
             step,
         )
 
-    def _evidence(self, model: nn.Module, names: Sequence[str]) -> Any:
-        examples = self.job.data.calibration
-        return gather(model, names, examples, evidence_loss(self.job, model), criteria[self.strategy.criterion].needs)
+    def _evidence(self, candidate: Candidate, names: Sequence[str], blocks: Sequence[str] = ()) -> Evidence:
+        return gather_evidence(
+            self.job,
+            candidate,
+            self.strategy,
+            names,
+            seed=self.seed,
+            stage=self.stage,
+            blocks=blocks,
+            examples=self.examples,
+        )
+
+    def _note(self, text: str) -> None:
+        self.job.workspace.note(self.stage, text)
 
     def _losses(
         self,
@@ -345,7 +372,8 @@ def _slices(model: nn.Module, group: Group, gone: Bools) -> Zeroed:
 
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:
-    return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64))
+    row = None if stratum.row is None else stratum.row[alive]
+    return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64), row=row)
 
 
 def _aligned(step: Step, alive: Mapping[str, Ints]) -> dict[str, Bools]:

@@ -33,7 +33,7 @@ from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.pipeline.tiles import check_tiles
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.report import RunRecord, load_record, save_record, write_html
-from prunus.score import check_criterion, example_criteria
+from prunus.score import check_calibration, check_criterion, example_criteria
 
 __all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
 
@@ -183,6 +183,7 @@ def _check_fit(job: Job) -> None:
     if recipe.strategy is not None:
         for granularity in recipe.strategy.granularity:
             check_criterion(recipe.strategy.criterion, granularity)
+        check_calibration(recipe.strategy.criterion, len(data.calibration))
     for remove in recipe.examples.remove if recipe.examples is not None else ():
         example_criteria[remove.criterion]
     batch = next(iter(data.calibration.batches(2)))

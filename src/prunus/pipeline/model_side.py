@@ -14,7 +14,7 @@ from torch import nn
 
 from prunus.apply import Masks
 from prunus.core.errors import RecipeError, RunError
-from prunus.core.recipe import Recovery, Strategy, Train
+from prunus.core.recipe import Average, Recovery, Strategy, Train
 from prunus.core.types import Granularity, Step
 from prunus.core.units import as_mask, is_mask
 from prunus.data import Examples
@@ -22,7 +22,17 @@ from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.objective import base_loss
-from prunus.recover import History, Loss, adapters, bound, distillation_loss, match_features, sparsity_step, train
+from prunus.recover import (
+    History,
+    Loss,
+    Penalty,
+    adapters,
+    bound,
+    distillation_loss,
+    match_features,
+    sparsity_step,
+    train,
+)
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
@@ -53,6 +63,7 @@ def fit(
     seed: int,
     stage: str,
     around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    penalty: Penalty | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Train ``model`` in place (or load what was trained before the kill) and return its history as plain values.
@@ -65,10 +76,15 @@ def fit(
 
     def run(checkpoint: Any) -> dict[str, Any]:
         listener = job.workspace.emit
+        if penalty is not None:
+            options["on_optimizer"] = penalty.attach
+            checkpoint = checkpoint if penalty.resumable else None
         with around():
             history = train(
                 model, examples, config, seed=seed, stage=stage, checkpoint=checkpoint, listener=listener, **options
             )
+        if penalty is not None:
+            penalty.finish()
         return history_facts(history)
 
     with job.workspace.stage(stage):
@@ -110,7 +126,7 @@ def prune_model(
         if during:
             train_part(place - 1)
         with job.workspace.stage(stage):
-            candidate, step = Round(job, seed, strategy, granularity, number, stage, decide).cut(candidate)
+            candidate, step = Round(job, seed, strategy, granularity, number, stage, decide, examples).cut(candidate)
         steps.append(step)
         _rewind(candidate)
         last = place == len(rounds)
@@ -296,14 +312,8 @@ def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, example
     names = prunable_weights(model, wide(strategy.exclude))
     kind = criteria[strategy.criterion].regularizer
     assert kind is not None
-    penalty = sparsity_step(model, kind=kind, names=names, groups=groups, strength=strategy.l1_strength)
+    penalty = sparsity_step(model, kind=kind, names=names, groups=groups, strength=strategy.l1_strength, seed=seed)
     config = job.recipe.train.model_copy(update={"epochs": strategy.l1_epochs})
-    return fit(
-        job,
-        model,
-        examples,
-        config,
-        seed=seed,
-        stage=f"seed {seed} / sparsify",
-        on_optimizer=penalty.attach,
-    )
+    if kind == "l0":  # an average of gated weights is no gated model
+        config = config.model_copy(update={"average": Average()})
+    return fit(job, model, examples, config, seed=seed, stage=f"seed {seed} / sparsify", penalty=penalty)

@@ -4,6 +4,7 @@ from prunus.recover.average import recompute_batch_norm
 from prunus.recover.callbacks import PrunusCallback, PrunusLightningCallback
 from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.features import FeatureMatch, check_modules, match_features
+from prunus.recover.gates import HardConcrete
 from prunus.recover.gradual import GradualPruning
 from prunus.recover.history import History
 from prunus.recover.lora import adapters, check_lora
@@ -16,6 +17,7 @@ from prunus.recover.train import train
 __all__ = [
     "FeatureMatch",
     "GradualPruning",
+    "HardConcrete",
     "History",
     "Loss",
     "Penalty",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,20 @@ _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 class Penalty(ABC):
-    """A proximal step."""
+    """What is done beside each optimizer step to drive to zero what isn't needed.
+
+    ``resumable`` says whether a training can go on from the model and the optimizer alone.
+    """
+
+    resumable: ClassVar[bool] = True
 
     @abstractmethod
     def step(self, learning_rate: float) -> None:
-        """Apply the proximal operator once, in place, with the threshold ``learning_rate * strength``."""
+        """Move what is penalised once, in place; a proximal operator has the threshold ``learning_rate * strength``."""
+
+    def finish(self) -> None:
+        """Leave the model as it is to be scored, when the training is over: a proximal step has nothing left to do."""
+        return
 
     def attach(self, optimizer: Optimizer) -> None:
         """Take a step after each of ``optimizer``'s, at its learning rate: give this to ``train`` as ``on_optimizer``."""
@@ -45,16 +54,23 @@ class Penalty(ABC):
 def sparsity_step(
     model: nn.Module,
     *,
-    kind: Literal["l1", "bn_scale"],
+    kind: Literal["l1", "bn_scale", "l0"],
     names: Sequence[str] = (),
     groups: Sequence[Group] = (),
     strength: float,
+    seed: int = 0,
 ) -> Penalty:
-    """Return the penalty for ``kind``: on the scales of norm layers, or L1: by group where ``groups`` are given, else by weight.
+    """Return the penalty for ``kind``: on the scales of norm layers, or L1 or L0, by group if there are ``groups``, else by weight.
+
+    ``seed`` is for the random gates of L0.
 
     Raises:
         ModelError: nothing to penalise.
     """
+    if kind == "l0":
+        from prunus.recover.gates import HardConcrete
+
+        return HardConcrete(model, names, groups, strength, seed=seed)
     if kind == "bn_scale":
         return ProximalScale(model, groups, strength)
     return ProximalGroup(model, groups, strength) if groups else ProximalL1(model, names, strength)

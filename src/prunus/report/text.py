@@ -201,9 +201,9 @@ def predictions_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def print_criteria(rows: Sequence[Mapping[str, str]], console: Console) -> None:
     """Print the criteria that a recipe may name."""
-    table = _table("", "name", "where", "judges", "what it keeps", "source", left=5)
+    table = _table("", "name", "where", "judges", "needs", "what it keeps", "source", left=6)
     for row in rows:
-        _add(table, row["name"], row["section"], row["judges"], row["summary"], row["reference"])
+        _add(table, row["name"], row["section"], row["judges"], row["needs"], row["summary"], row["reference"])
     _show(table, console)
 
 

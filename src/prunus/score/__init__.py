@@ -3,22 +3,27 @@
 Importing this package registers every criterion.
 """
 
-from prunus.score.catalogue import criteria_table
+from prunus.score.catalogue import NEEDS, criteria_table
 from prunus.score.criteria import Criterion, check_criterion, criteria, criterion
 from prunus.score.embeddings import embed
-from prunus.score.evidence import Evidence, gather
+from prunus.score.evidence import Evidence, check_calibration, gather
 from prunus.score.examples import ExampleCriterion, ExampleRecorder, example_criteria, example_strata
 from prunus.score.features import FeatureImportance, judge_feature_importance
+from prunus.score.movement import MovementRecorder
 from prunus.score.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.parameters import norm_scales, prunable_weights
-from prunus.score.units import score_groups, score_weights
+from prunus.score.units import block_paths, score_groups, score_weights
 
 __all__ = [
+    "NEEDS",
     "Criterion",
     "Evidence",
     "ExampleCriterion",
     "ExampleRecorder",
     "FeatureImportance",
+    "MovementRecorder",
+    "block_paths",
+    "check_calibration",
     "check_criterion",
     "criteria",
     "criteria_table",

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from prunus.score import gradients, regularized, weights
-from prunus.score.criteria import criteria
+from collections.abc import Mapping
+
+from prunus.score import activations, curvature, gradients, initial, regularized, relative, weights
+from prunus.score.criteria import Criterion, Need, criteria
 from prunus.score.examples import example_criteria
 
-__all__ = ["criteria_table"]
+__all__ = ["NEEDS", "criteria_table"]
 
-_MODULES = (weights, gradients, regularized)  # imported for what they register
+_MODULES = (  # imported for what they register
+    activations,
+    curvature,
+    gradients,
+    initial,
+    regularized,
+    relative,
+    weights,
+)
+
+NEEDS: Mapping[Need, str] = {
+    "weight": "the parameter itself",
+    "gradient": "the mean gradient of the loss over the calibration set",
+    "squared_gradient": "the mean over examples of each example's squared gradient (one backward pass per example)",
+    "curvature": "the diagonal of the Gauss-Newton matrix, exact up to 32 outputs (one backward pass per example and output)",
+    "hessian_gradient": "the Hessian of the mean loss times its gradient (a second pass, with a double backward)",
+    "flow": "the derivative of the summed outputs by the weights' moduli, for an input of ones (no data)",
+    "movement": "minus weight times gradient, summed over the steps of a short training (`strategy.l1_epochs`)",
+    "input_norm": "the Euclidean norm of each input feature over examples and positions",
+    "inverse_gram": "the diagonal of the inverse of the inputs' mean outer product, damped by 1 % of its mean diagonal",
+    "active_fraction": "how often an output is above zero, behind the nonlinearity that follows",
+    "output_mean": "the mean modulus of an output, behind the nonlinearity that follows",
+    "output_variance": "the variance of an output, behind the nonlinearity that follows (at least 2 examples)",
+    "block_cosine": "the mean cosine between what goes into a block and what comes out",
+    "noise": "a random number from the run's seed",
+}
+"""Each kind of evidence in words."""
 
 
 def criteria_table() -> list[dict[str, str]]:
@@ -21,7 +49,7 @@ def criteria_table() -> list[dict[str, str]]:
         {
             "section": "strategy",
             "name": name,
-            "judges": "every unit" if "weight" in criteria[name].granularities else "widths",
+            "judges": _judges(criteria[name]),
             "needs": ", ".join(need for need in criteria[name].needs if need != "noise"),
             "training": criteria[name].regularizer or "",
             "summary": criteria[name].summary,
@@ -42,3 +70,11 @@ def criteria_table() -> list[dict[str, str]]:
         for name in example_criteria
     ]
     return rows
+
+
+def _judges(criterion: Criterion) -> str:
+    if criterion.reads == "blocks":
+        return "blocks"
+    if "weight" not in criterion.granularities:
+        return "widths"
+    return "weights, widths" if criterion.relative else "every unit"

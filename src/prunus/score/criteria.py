@@ -16,13 +16,35 @@ from prunus.core.errors import RecipeError, ShapeError
 from prunus.core.registry import Registry
 from prunus.core.units import UNITS, is_mask
 
-__all__ = ["Criterion", "Formula", "Need", "Regularizer", "check_criterion", "criteria", "criterion"]
+__all__ = ["Criterion", "Formula", "Need", "Reads", "Regularizer", "check_criterion", "criteria", "criterion"]
 
-Need = Literal["weight", "gradient", "noise"]
-"""``noise`` is one uniform random number per unit, drawn from the run's seed and the name of the tensor."""
+Need = Literal[
+    "weight",
+    "gradient",
+    "squared_gradient",
+    "curvature",
+    "hessian_gradient",
+    "flow",
+    "movement",
+    "input_norm",
+    "inverse_gram",
+    "active_fraction",
+    "output_mean",
+    "output_variance",
+    "block_cosine",
+    "noise",
+]
+"""What a formula may ask for. ``evidence.py`` says how each is measured, ``catalogue.py`` in words."""
 
-Regularizer = Literal["l1", "bn_scale"]
+Regularizer = Literal["l1", "bn_scale", "l0"]
 """The penalty of the sparsity-inducing training that comes before the score."""
+
+Reads = Literal["parameters", "norm_scales", "layers", "readers", "makers", "blocks"]
+"""On which tensors of a group a criterion looks.
+
+``parameters``: all. ``norm_scales``: the scales of normalisation layers. ``layers``: those whose inputs were seen. ``readers``: the
+weights that read the axis. ``makers``: the weights that make it. ``blocks``: none, the module as a whole.
+"""
 
 Formula = Callable[..., Tensor]
 
@@ -31,8 +53,9 @@ Formula = Callable[..., Tensor]
 class Criterion:
     """A formula and what it takes: ``function(*evidence in the order of needs) -> (units,)``.
 
-    ``reads`` says on which tensors of a group it looks: all parameters, or only the scales of normalisation layers (and then it
-    has no meaning for single weights).
+    ``compare`` says among whom a single weight is judged: its tensor, or only its row (the weights into one output).
+    ``signed`` scores may be below zero: such a unit does harm. A ``relative`` criterion compares the units of a tensor, and has
+    nothing to say of a whole module.
     """
 
     name: str
@@ -41,14 +64,19 @@ class Criterion:
     summary: str
     reference: str = ""
     regularizer: Regularizer | None = None
-    reads: Literal["parameters", "norm_scales"] = "parameters"
+    reads: Reads = "parameters"
+    compare: Literal["tensor", "row"] = "tensor"
+    signed: bool = False
+    relative: bool = False
 
     @property
     def granularities(self) -> tuple[str, ...]:
-        """What it can judge: scales of normalisation layers say nothing of single weights and of whole modules."""
-        return (
-            UNITS if self.reads == "parameters" else tuple(u for u in UNITS if u not in ("weight", "block", "expert"))
-        )
+        """What it can judge: what is measured along an axis says nothing of single weights and of whole modules."""
+        if self.reads == "blocks":
+            return ("block",)
+        not_single = self.reads in ("norm_scales", "makers")
+        out = {"weight", "block", "expert"} if not_single else {"block", "expert"} if self.relative else set()
+        return tuple(unit for unit in UNITS if unit not in out)
 
     def __call__(self, evidence: Mapping[Need, Tensor]) -> Tensor:
         """Return one saliency per unit.
@@ -74,13 +102,18 @@ def criterion(
     needs: tuple[Need, ...],
     reference: str = "",
     regularizer: Regularizer | None = None,
-    reads: Literal["parameters", "norm_scales"] = "parameters",
+    reads: Reads = "parameters",
+    compare: Literal["tensor", "row"] = "tensor",
+    signed: bool = False,
+    relative: bool = False,
 ) -> Callable[[Formula], Formula]:
     """Register a formula under ``name``, which also enrols it in the law tests; its first docstring line is the summary."""
 
     def register(function: Formula) -> Formula:
         summary = (function.__doc__ or "").strip().partition("\n")[0].removeprefix("Return ").rstrip(".")
-        criteria.add(name, Criterion(name, needs, function, summary, reference, regularizer, reads))
+        criteria.add(
+            name, Criterion(name, needs, function, summary, reference, regularizer, reads, compare, signed, relative)
+        )
         return function
 
     return register

@@ -10,7 +10,7 @@ from torch import Tensor
 from prunus.score.criteria import criterion
 from prunus.score.weights import magnitude_l1, magnitude_l2
 
-__all__ = ["bn_scale", "l1"]
+__all__ = ["bn_scale", "l0", "l1"]
 
 
 @criterion(
@@ -43,3 +43,13 @@ def bn_scale(weight: Tensor) -> Tensor:
         Liu et al., ICCV 2017, arXiv:1708.06519 (network slimming).
     """
     return magnitude_l1(weight)
+
+
+@criterion("l0", needs=("weight",), reference="Louizos et al., ICLR 2018, arXiv:1712.01312", regularizer="l0")
+def l0(weight: Tensor) -> Tensor:
+    """Return the norm of each unit after training with gates that an L0 penalty closes; a closed unit has exactly 0.
+
+    References:
+        Louizos et al., ICLR 2018, arXiv:1712.01312 (hard concrete gates).
+    """
+    return magnitude_l2(weight)

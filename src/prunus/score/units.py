@@ -14,26 +14,46 @@ from torch import Tensor
 
 from prunus.core.errors import ModelError, RecipeError
 from prunus.core.runtime import generator
-from prunus.core.types import Floats, Stratum
+from prunus.core.types import Floats, Ints, Stratum
 from prunus.score.criteria import Criterion, Need, check_criterion, criteria
 from prunus.score.evidence import Evidence
 
 if TYPE_CHECKING:
     from prunus.graph import Group, Member
 
-__all__ = ["Reduce", "score_groups", "score_weights", "unit_rows"]
+__all__ = ["Reduce", "block_paths", "score_groups", "score_weights", "unit_rows"]
 
-Reduce = Literal["sum", "mean", "max"]
+Reduce = Literal["sum", "mean", "max", "first"]
 _REDUCE: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sum": lambda scores: scores.sum(dim=0),
     "mean": lambda scores: scores.mean(dim=0),
     "max": lambda scores: scores.amax(dim=0),
+    "first": lambda scores: scores[0],
 }
 _FALLBACK = "magnitude_l2"
+_LACKS = {
+    "norm_scales": "normalisation scale",
+    "layers": "layer whose inputs were seen",
+    "readers": "layer whose inputs were seen",
+    "makers": "layer whose outputs were seen",
+}
 
 
-def score_weights(evidence: Evidence, names: Sequence[str], criterion: str, *, seed: int = 0) -> list[Stratum]:
-    """Return one stratum per parameter; a unit is a flat index into it.
+def score_weights(
+    evidence: Evidence,
+    names: Sequence[str],
+    criterion: str,
+    *,
+    seed: int = 0,
+    note: Callable[[str], None] | None = None,
+) -> list[Stratum]:
+    """Return one stratum per parameter; a unit is a flat index into it, and its row that of a criterion that compares by rows.
+
+    Args:
+        evidence: of each of ``names``.
+        criterion: a name in ``criteria``.
+        seed: for ``random``.
+        note: told when a parameter had to be judged by another criterion, as its inputs were not seen.
 
     Raises:
         RecipeError: an unknown criterion, or one that judges channels only.
@@ -42,12 +62,33 @@ def score_weights(evidence: Evidence, names: Sequence[str], criterion: str, *, s
     chosen = check_criterion(criterion, "weight")
     strata = []
     for name in names:
-        tensors: dict[Need, Tensor] = {
-            need: _tensor(evidence, need, name).reshape(-1, 1) for need in chosen.needs if need != "noise"
-        }
+        formula = chosen
+        if not _is_known(chosen, evidence, name):
+            formula = criteria[_FALLBACK]
+            _tell(note, name, chosen)
+        tensors = {need: tensor.reshape(-1, 1) for need, tensor in _tensors(formula, evidence, name).items()}
         n_units = _tensor(evidence, "weight", name).numel()
-        strata.append(Stratum(name, _to_numpy(_score(chosen, tensors, n_units, seed, name))))
+        row = _rows(evidence, name) if formula.compare == "row" else None
+        strata.append(Stratum(name, _to_numpy(_score(formula, tensors, n_units, seed, name)), row=row))
     return strata
+
+
+def block_paths(groups: Sequence[Group]) -> list[str]:
+    """Return the paths of the modules that are units of ``groups``."""
+    return [_path(path, entry) for group in groups for path in group.containers for entry in group.entries]
+
+
+def _path(container: str, entry: int) -> str:
+    return f"{container}.{entry}".removeprefix(".")
+
+
+def _rows(evidence: Evidence, name: str) -> Ints:
+    """Return the row of each single weight: the number of the output that it leads to."""
+    shape, norms = _tensor(evidence, "weight", name).shape, _tensor(evidence, "input_norm", name).shape
+    dim = 1 if norms[1] == 1 < shape[1] and norms[0] > 1 else 0
+    view = [n if d == dim else 1 for d, n in enumerate(shape)]
+    rows: Ints = torch.arange(shape[dim]).view(view).expand(shape).reshape(-1).numpy()
+    return rows
 
 
 def score_groups(
@@ -66,7 +107,8 @@ def score_groups(
         groups: of axes, or of whole modules.
         evidence: of every parameter that is a member of a group, or lies in one of its modules.
         criterion: a name in ``criteria``. It judges each member (each parameter of a module) by itself.
-        reduce: how the saliencies of a unit in all the members add up to one.
+        reduce: how the saliencies of a unit in all the members become one: their sum, mean or maximum, or that of the first member
+            alone that makes the axis.
         norm_scales: names of the parameters that are scales of normalisation layers (``bn_scale`` reads only those; a group that
             has none is judged by ``magnitude_l2`` instead).
         seed: for ``random``.
@@ -85,28 +127,86 @@ def score_groups(
         inside = _inside(group, evidence)
         if not members and not any(inside):
             raise ModelError(f"group {group.name!r} has no parameter to judge it by: freeze it")
-        formula, read = chosen, members
-        if chosen.reads == "norm_scales":
-            read = [member for member in members if member.tensor in norm_scales]
-            if not read:
-                formula, read = criteria[_FALLBACK], members
-                if note is not None:
-                    note(f"{group.name}: has no normalisation scale for {criterion}, so it is judged by {_FALLBACK}")
-        scores = [_member_score(formula, evidence, group, member, seed) for member in read]
-        judged = torch.stack(
-            [
-                _REDUCE[reduce](
-                    torch.stack([*(s[unit] for s in scores), *_whole_scores(formula, evidence, names, seed)])
-                )
-                for unit, names in enumerate(inside)
-            ]
-            if group.containers
-            else list(_REDUCE[reduce](torch.stack(scores)))
-        )
+        if chosen.reads == "blocks":
+            judged = chosen({"block_cosine": _of_blocks(evidence, group)})
+        else:
+            formula, read = chosen, _read(chosen, evidence, members, norm_scales)
+            known = [[name for name in names if _is_known(chosen, evidence, name)] for names in inside]
+            if not read and not (group.containers and all(known)):
+                formula, read, known = criteria[_FALLBACK], members, inside
+                _tell(note, group.name, chosen)
+            if reduce == "first":
+                read = sorted(read, key=lambda member: member.dim != 0)
+            judged = _judged(formula, evidence, group, read, known, reduce, seed)
         within = sum(_tensor(evidence, "weight", name).numel() for names in inside for name in names)
         cost = sum(_parameters_per_unit(evidence, member) for member in members) + within / group.size
         strata.append(Stratum(group.name, _to_numpy(judged), cost=cost))
     return strata
+
+
+def _judged(
+    formula: Criterion,
+    evidence: Evidence,
+    group: Group,
+    read: Sequence[Member],
+    inside: Sequence[Sequence[str]],
+    reduce: Reduce,
+    seed: int,
+) -> Tensor:
+    """Return one saliency per unit: of its slices in the members that are read, and of what lies inside where it is a module."""
+    scores = [_member_score(formula, evidence, group, member, seed) for member in read]
+    if not group.containers:
+        return _REDUCE[reduce](torch.stack(scores))
+    units = [
+        torch.stack([*(s[unit] for s in scores), *_whole_scores(formula, evidence, names, seed)])
+        for unit, names in enumerate(inside)
+    ]
+    return torch.stack([_REDUCE[reduce](unit) for unit in units])
+
+
+def _read(
+    chosen: Criterion, evidence: Evidence, members: Sequence[Member], norm_scales: Collection[str]
+) -> list[Member]:
+    """Return the members that a criterion looks at."""
+    if chosen.reads == "parameters":
+        return list(members)
+    if chosen.reads == "norm_scales":
+        return [member for member in members if member.tensor in norm_scales]
+    seen = [member for member in members if _is_known(chosen, evidence, member.tensor)]
+    along = [member for member in seen if _runs_along(chosen, evidence, member)]
+    return {"layers": seen, "readers": along or seen, "makers": along}[chosen.reads]
+
+
+def _runs_along(chosen: Criterion, evidence: Evidence, member: Member) -> bool:
+    """Tell whether what was measured differs from unit to unit of this member."""
+    size = _tensor(evidence, "weight", member.tensor).shape[member.dim]
+    measured = [need for need in chosen.needs if need not in ("weight", "noise")]
+    return all(_tensor(evidence, need, member.tensor).shape[member.dim] == size for need in measured)
+
+
+def _is_known(chosen: Criterion, evidence: Evidence, name: str) -> bool:
+    """Tell whether a layer's inputs and outputs were seen; what every parameter has must be there.
+
+    Raises:
+        ModelError: nothing of the kind was gathered.
+    """
+    if chosen.reads in ("parameters", "norm_scales"):
+        return True
+    return all(name in _held(evidence, need, name) for need in chosen.needs if need != "noise")
+
+
+def _of_blocks(evidence: Evidence, group: Group) -> Tensor:
+    held = _held(evidence, "block_cosine", group.name)
+    paths = [_path(group.containers[0], entry) for entry in group.entries]
+    lacking = [path for path in paths if path not in held]
+    if lacking:
+        raise ModelError(f"no block_cosine was gathered for {lacking[0]!r}: name it in gather(..., blocks=...)")
+    return torch.stack([held[path] for path in paths])
+
+
+def _tell(note: Callable[[str], None] | None, name: str, chosen: Criterion) -> None:
+    if note is not None:
+        note(f"{name}: has no {_LACKS[chosen.reads]} for {chosen.name}, so it is judged by {_FALLBACK}")
 
 
 def unit_rows(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -138,20 +238,25 @@ def _whole_scores(chosen: Criterion, evidence: Evidence, names: Sequence[str], s
     """Judge each of some parameters as one unit."""
     found = []
     for name in names:
-        tensors: dict[Need, Tensor] = {
-            need: _tensor(evidence, need, name).reshape(1, -1) for need in chosen.needs if need != "noise"
-        }
+        tensors = {need: tensor.reshape(1, -1) for need, tensor in _tensors(chosen, evidence, name).items()}
         found.append(_score(chosen, tensors, 1, seed, name).cpu()[0])
     return found
 
 
 def _member_score(chosen: Criterion, evidence: Evidence, group: Group, member: Member, seed: int) -> Tensor:
-    tensors: dict[Need, Tensor] = {
-        need: unit_rows(_tensor(evidence, need, member.tensor), member.dim, member.index)
-        for need in chosen.needs
-        if need != "noise"
+    tensors = {
+        need: unit_rows(tensor, member.dim, member.index)
+        for need, tensor in _tensors(chosen, evidence, member.tensor).items()
     }
     return _score(chosen, tensors, group.size, seed, f"{group.name}/{member.tensor}/{member.dim}").cpu()
+
+
+def _tensors(chosen: Criterion, evidence: Evidence, name: str) -> dict[Need, Tensor]:
+    """Return all that a formula needs of one parameter, in one shape."""
+    needs = [need for need in chosen.needs if need != "noise"]
+    if not needs:
+        return {}
+    return dict(zip(needs, _broadcast([_tensor(evidence, need, name) for need in needs]), strict=True))
 
 
 def _score(chosen: Criterion, tensors: dict[Need, Tensor], n_units: int, seed: int, name: str) -> Tensor:
@@ -166,8 +271,20 @@ def _score(chosen: Criterion, tensors: dict[Need, Tensor], n_units: int, seed: i
     return saliency
 
 
+def _broadcast(tensors: Sequence[Tensor]) -> list[Tensor]:
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    return [tensor.expand(shape) for tensor in tensors]
+
+
+def _held(evidence: Evidence, need: Need, name: str) -> Mapping[str, Tensor]:
+    held = evidence.of(need)
+    if held is None:
+        raise ModelError(f"no {need} was gathered for {name!r}: gather it with needs=({need!r},) first")
+    return held
+
+
 def _tensor(evidence: Evidence, need: Need, name: str) -> Tensor:
-    held = evidence.weight if need == "weight" else evidence.gradient
+    held = _held(evidence, need, name)
     if name not in held:
         raise ModelError(f"no {need} was gathered for {name!r}: gather it with needs=({need!r},) first")
     return held[name]

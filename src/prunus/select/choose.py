@@ -57,6 +57,7 @@ def select(
         _check_finite(stratum)
     if cutoff is not None:
         counts = _above(strata, cutoff)
+        strata = [replace(stratum, row=None) for stratum in strata]  # a cutoff compares with itself alone
     else:
         assert keep_fraction is not None
         share = check_keep_fraction(keep_fraction)
@@ -67,7 +68,7 @@ def select(
         n_units = sum(len(stratum.saliency) for stratum in strata)
         if n_units and not counts.any():
             raise RunError(f"keep_fraction {share:g} of {n_units} units keeps none: use at least {1 / n_units:.3g}")
-    return [top(s.saliency, s.units, count) for s, count in zip(strata, counts.tolist(), strict=True)]
+    return [_best(stratum, count) for stratum, count in zip(strata, counts.tolist(), strict=True)]
 
 
 def top(saliency: Floats, units: Ints, count: int) -> Bools:
@@ -86,6 +87,23 @@ def top(saliency: Floats, units: Ints, count: int) -> Bools:
     ties = np.flatnonzero(saliency == threshold)
     ties = ties[np.argsort(units[ties], kind="stable")]
     keep[ties[: count - np.count_nonzero(keep)]] = True
+    return keep
+
+
+def _best(stratum: Stratum, count: int) -> Bools:
+    """Return which ``count`` units of a stratum stay: its best, or the best of each of its rows.
+
+    Units stand in line by their place inside their row, from the first to the last as a share of the row. So every row keeps the
+    same share as nearly as whole units allow, exactly ``count`` stay, and a larger count keeps a superset.
+    """
+    if stratum.row is None:
+        return top(stratum.saliency, stratum.units, count)
+    order = np.lexsort((stratum.units, -stratum.saliency, stratum.row))
+    _, first, row, size = np.unique(stratum.row[order], return_index=True, return_inverse=True, return_counts=True)
+    place = (np.arange(len(order)) - first[row] + 0.5) / size[row]
+    line = order[np.lexsort((stratum.units[order], -stratum.saliency[order], place))]
+    keep = np.zeros(len(order), np.bool_)
+    keep[line[:count]] = True
     return keep
 
 

@@ -121,7 +121,14 @@ def test_no_predictions_are_said():
 
 
 def test_criteria_are_listed():
-    row = {"name": "taylor", "section": "strategy", "judges": "channel", "summary": "loss", "reference": "2019"}
+    row = {
+        "name": "taylor",
+        "section": "strategy",
+        "judges": "channel",
+        "needs": "weight",
+        "summary": "loss",
+        "reference": "2019",
+    }
     assert "taylor" in printed(print_criteria, [row])
 
 

@@ -189,7 +189,7 @@ def test_what_can_not_be_judged_is_refused(conv):
         score_weights(evidence, ["0.weight"], "bn_scale")
     with pytest.raises(UnknownNameError, match="did you mean 'taylor'"):
         score_weights(evidence, ["0.weight"], "tailor")
-    with pytest.raises(RecipeError, match="reduce must be one of sum, mean, max: got 'median'"):
+    with pytest.raises(RecipeError, match="reduce must be one of sum, mean, max, first: got 'median'"):
         score_groups(graph.groups, evidence, "taylor", reduce="median")
     with pytest.raises(ModelError, match=r"no gradient was gathered for '0.weight'"):
         score_weights(Evidence(evidence.weight), ["0.weight"], "taylor")

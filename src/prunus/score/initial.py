@@ -1,0 +1,73 @@
+"""Criteria for a network that hasn't learned yet, and for one that is learning: where will training need its weights?
+
+At initialisation they are for ``train: {epochs: 0}``: prune first, then let recovery train what is left.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from prunus.score.criteria import criterion
+
+__all__ = ["grasp", "movement", "snip", "synflow"]
+
+
+@criterion("snip", needs=("weight", "gradient"), reference="Lee et al., ICLR 2019, arXiv:1810.02340")
+def snip(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return the connection sensitivity of each unit: the moduli of weight times gradient, summed.
+
+    References:
+        Lee et al., ICLR 2019, arXiv:1810.02340. Their division by the total changes no order. Unlike in ``taylor``, opposite
+        effects inside a unit don't cancel.
+
+    >>> import torch
+    >>> snip(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
+    tensor([3.])
+    """
+    return _sum((weight * gradient).abs())
+
+
+@criterion(
+    "grasp", needs=("weight", "hessian_gradient"), signed=True, reference="Wang et al., ICLR 2020, arXiv:2002.07376"
+)
+def grasp(weight: Tensor, hessian_gradient: Tensor) -> Tensor:
+    """Return how much gradient flow is lost when each unit goes: weight times (Hessian times gradient).
+
+    Units:
+        Half of the squared gradient norm's change; below zero, the flow grows without the unit.
+    References:
+        Wang et al., ICLR 2020, arXiv:2002.07376, with the sign turned: theirs is high for what goes.
+
+    >>> import torch
+    >>> grasp(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
+    tensor([-1.])
+    """
+    return _sum(weight * hessian_gradient)
+
+
+@criterion("synflow", needs=("weight", "flow"), reference="Tanaka et al., NeurIPS 2020, arXiv:2006.05467")
+def synflow(weight: Tensor, flow: Tensor) -> Tensor:
+    """Return how much of the network's total flow of weight moduli runs through each unit; no data is read.
+
+    Shapes:
+        ``flow`` is the derivative of the summed outputs, for inputs of ones, by the moduli of the weights.
+    References:
+        Tanaka et al., NeurIPS 2020, arXiv:2006.05467. They prune in 100 rounds (``schedule``), which keeps layers from emptying.
+    """
+    return _sum((weight * flow).abs())
+
+
+@criterion("movement", needs=("movement",), signed=True, reference="Sanh et al., NeurIPS 2020, arXiv:2005.07683")
+def movement(movement: Tensor) -> Tensor:
+    """Return how far a short training moves each unit away from zero: minus weight times gradient, over all steps.
+
+    Units:
+        Those of the loss; below zero, training shrinks the unit.
+    References:
+        Sanh et al., NeurIPS 2020, arXiv:2005.07683. Their constant learning rate changes no order.
+    """
+    return _sum(movement)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.reshape(values.shape[0], -1).sum(dim=1)

@@ -1,0 +1,69 @@
+"""Print docs/reference/criteria.md from the registry: every criterion with what it judges, what it needs, and where it comes from.
+
+Usage: python tools/write_criteria.py > docs/reference/criteria.md
+"""
+
+from __future__ import annotations
+
+from prunus.score import NEEDS, criteria_table
+
+HEAD = """# Criteria
+
+<!-- Written by tools/write_criteria.py from the registry; don't edit. -->
+
+A criterion turns evidence into one saliency per unit, and a higher saliency means *keep*. `strategy.criterion` names one.
+Evidence is gathered in one pass over the calibration set (`data.split.calibration`), for everything that is asked.
+"""
+
+FOOT = """## How units of several parameters are judged
+
+A unit of a width (a channel, a head ...) is a slice of several parameters: what makes it, what normalises it, what reads it.
+Each is judged by itself, and `strategy.reduce` makes one number of them: their `sum` (default), `mean` or `max`, or that of the
+`first`, the layer that makes it.
+`strategy.normalize` then makes layers comparable (`mean`, `max`, `none`).
+
+Some criteria look at some of the slices only: `bn_scale` at the scales of normalisation layers, `wanda` at the weights that
+read the unit, activation criteria at the layers that make it, `obs` at weights whose inputs were seen. A group without any is
+judged by `magnitude_l2`, and the run notes it. Inputs and outputs are seen for every matrix product and convolution with a
+weight, whichever layer it lies in, except products with stacked weights (experts) and, for `obs`, transposed convolutions.
+
+## At initialisation
+
+`snip`, `grasp` and `synflow` are made for untrained networks: set `train: {epochs: 0}`, and let `recovery` train what is left.
+They take a trained network as well.
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    rows = criteria_table()
+    parts = [HEAD]
+    parts += _table(
+        ("name", "judges", "needs", "training before", "what is kept", "source"),
+        [
+            (f"`{r['name']}`", r["judges"], _code(r["needs"]), r["training"], r["summary"], r["reference"])
+            for r in rows
+            if r["section"] == "strategy"
+        ],
+    )
+    parts += ["", "## What the evidence is", ""]
+    parts += _table(("evidence", "what is measured"), [(f"`{need}`", words) for need, words in NEEDS.items()])
+    parts += ["", FOOT, "## For training examples", "", "`examples.remove.criterion` names one.", ""]
+    parts += _table(
+        ("name", "what is kept", "source"),
+        [(f"`{r['name']}`", r["summary"], r["reference"]) for r in rows if r["section"] != "strategy"],
+    )
+    return "\n".join(parts) + "\n"
+
+
+def _code(needs: str) -> str:
+    return ", ".join(f"`{need}`" for need in needs.split(", ")) if needs else ""
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201 - it is what this script is for
