@@ -11,6 +11,9 @@ from prunus.core.types import Stratum
 from prunus.score import Evidence, criteria, criteria_table, example_criteria, gather, score_weights
 from prunus.select import select
 
+WEIGHED = [
+    name for name in criteria if "weight" in criteria[name].granularities and "inverse_gram" not in criteria[name].needs
+]
 EVERY = pytest.mark.parametrize("name", list(criteria))
 COMMON = settings(deadline=None, derandomize=True, max_examples=40)
 SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3))
@@ -19,6 +22,7 @@ SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3))
 def evidence(seed, shape):
     draw = torch.Generator().manual_seed(seed)
     found = {kind: torch.randn(shape, generator=draw, dtype=torch.float64) for kind in ("weight", "gradient")}
+    found["inverse_gram"] = torch.rand(shape, generator=draw, dtype=torch.float64) + 0.1
     return {**found, "noise": torch.rand(shape[0], generator=draw, dtype=torch.float64)}
 
 
@@ -65,7 +69,7 @@ def test_the_order_inside_a_unit_does_not_matter(name, seed, shape):
     torch.testing.assert_close(criteria[name](turned), criteria[name](given_), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in criteria if "weight" in criteria[name].granularities])
+@pytest.mark.parametrize("name", WEIGHED)
 @COMMON
 @given(seed=st.integers(0, 10**6))
 def test_the_same_seed_makes_the_same_plan(name, seed):

@@ -5,6 +5,7 @@ Decisions number the units as the dense model does, so that a plan reads without
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +20,10 @@ from prunus.core.errors import PlanError, RecipeError, RunError, near
 from prunus.core.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Granularity, Ints, Step, Stratum
 from prunus.graph import AxisGraph, Group, analyze, certify
+from prunus.pipeline.compensation import COMPENSATIONS, sweep_model
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.recover import default_loss
-from prunus.score import criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
+from prunus.recover import compensate, default_loss
+from prunus.score import check_criterion, criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
 from prunus.select import keep_fractions, select
 
 __all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
@@ -41,6 +43,8 @@ class Round:
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
+        if criteria[self.strategy.criterion].single:
+            check_criterion(self.strategy.criterion, self.granularity)
         return self._cut_weights(candidate) if self.granularity == "weight" else self._cut_groups(candidate)
 
     def _cut_weights(self, candidate: Candidate) -> tuple[Candidate, Step]:
@@ -55,6 +59,8 @@ class Round:
         original = {name: shapes[name].numel() for name in names}
 
         def compute() -> tuple[Step, ...]:
+            if strategy.criterion == "sparsegpt":
+                return (self._sweep(model, names, masks, original),)
             evidence = self._evidence(model, names)
             strata = [
                 _only(stratum, masks[stratum.name].flatten().numpy())
@@ -73,8 +79,9 @@ class Round:
             mask = torch.zeros(shapes[name].numel(), dtype=torch.bool)
             mask[torch.from_numpy(decision.unit[decision.keep])] = True
             new[name] = mask.view(shapes[name])
+        self._make_good(model, new)
         Masks(model, new).enforce()
-        return candidate.having(masks=new), step
+        return candidate.having(masks=new, kept_outputs={}), step
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
@@ -113,11 +120,49 @@ class Round:
                 cuts=(*candidate.cuts, {name: tuple(np.flatnonzero(mask).tolist()) for name, mask in keep.items()}),
                 alive={name: units[keep[name]] if name in keep else units for name, units in alive.items()},
                 original=original,
+                kept_outputs=_kept_outputs(model, groups, keep),
                 frozen=candidate.frozen
                 or tuple({"name": f.name, "size": f.size, "reason": f.reason} for f in graph.frozen),
             ),
             step,
         )
+
+    def _sweep(
+        self, model: nn.Module, names: Sequence[str], masks: Mapping[str, Tensor], original: Mapping[str, int]
+    ) -> Step:
+        """Decide as SparseGPT does: layer by layer, on weights that have made good what went before them."""
+        strategy = self.strategy
+        if strategy.amount is None or strategy.allocation != "uniform":
+            raise RecipeError(
+                "strategy: sparsegpt chooses inside each layer: give a keep_fraction, not a cutoff, and allocation uniform"
+            )
+        shares = {}
+        for name in names:
+            amount = self._amount(_rule(strategy, {name, _layer(name)}))
+            assert amount is not None
+            shares[name] = keep_fractions(strategy.schedule, amount)[self.number]
+        chosen, notes = sweep_model(copy.deepcopy(model), shares, masks, self.job.data.calibration)
+        for note in notes:
+            self.job.workspace.note(self.stage, note)
+        reason = "sparsegpt: cheapest in its columns, after what went before was made good"
+        decisions = []
+        for name in names:
+            units = np.flatnonzero(masks[name].flatten().numpy()).astype(np.int64)
+            saliency, mask = (tensor.flatten().double().numpy() for tensor in chosen[name])
+            keep = mask[units].astype(np.bool_)
+            decisions.append(
+                Decision(name, units, saliency[units], keep, np.where(keep, "kept", reason).astype(object))
+            )
+        return Step("prune", self.granularity, strategy.criterion, tuple(decisions), {"round": self.number})
+
+    def _make_good(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        """Let the weights that stay take over the work of those that go, if that belongs to the criterion."""
+        update = COMPENSATIONS.get(self.strategy.criterion)
+        if update is not None:
+            for name in compensate(model, masks, self.job.data.calibration, update):
+                self.job.workspace.note(
+                    self.stage, f"{name}: isn't made good, since no layer was seen to multiply with it"
+                )
 
     def _evidence(self, model: nn.Module, names: Sequence[str]) -> Any:
         examples = self.job.data.calibration
@@ -250,6 +295,20 @@ def _rule(strategy: Strategy, names: set[str]) -> LayerRule | None:
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:
     return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64))
+
+
+def _kept_outputs(model: nn.Module, groups: Sequence[Group], keep: Mapping[str, Bools]) -> dict[str, Tensor] | None:
+    """Return which outputs of each layer of the uncut ``model`` stay, by the layer's name; None if whole modules left."""
+    if any(group.containers for group in groups):
+        return None
+    stays: dict[str, Tensor] = {}
+    sizes = {name: p.shape[0] for name, p in model.named_parameters(remove_duplicate=False) if name.endswith("weight")}
+    for group in groups:
+        for member in group.members:
+            if member.dim == 0 and group.name in keep and member.tensor in sizes:
+                mask = stays.setdefault(_layer(member.tensor), torch.ones(sizes[member.tensor], dtype=torch.bool))
+                mask[member.index[torch.from_numpy(~keep[group.name])].flatten()] = False
+    return {name: mask.nonzero().flatten() for name, mask in stays.items()}
 
 
 def _aligned(step: Step, alive: Mapping[str, Ints]) -> dict[str, Bools]:

@@ -53,7 +53,8 @@ class Candidate:
 
     ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the units
     that are still there, by group; ``original`` how many there were before the first round; ``cuts`` what each
-    round kept of every group, as positions in what was there, and ``uncut`` the model before them.
+    round kept of every group, as positions in what was there, and ``uncut`` the model before them. ``kept_outputs`` holds which
+    outputs of a layer, by its name, the last cut left (None: layers have changed their names).
     """
 
     model: nn.Module
@@ -64,6 +65,7 @@ class Candidate:
     uncut: nn.Module | None = None
     cuts: tuple[Mapping[str, tuple[int, ...]], ...] = ()
     frozen: tuple[dict[str, Any], ...] = ()
+    kept_outputs: Mapping[str, Tensor] | None = field(default_factory=dict)
 
     def having(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

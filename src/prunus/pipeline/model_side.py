@@ -14,7 +14,7 @@ from prunus.data import Examples
 from prunus.graph import Group
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.job import Candidate, Decide, Job
-from prunus.recover import History, Loss, default_loss, distillation_loss, sparsity_step, train
+from prunus.recover import History, Loss, adjust, default_loss, distillation_loss, sparsity_step, train
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
@@ -70,13 +70,32 @@ def prune_model(
         stage = f"seed {seed} / prune {place} of {len(rounds)}"
         if number == 0:
             candidate = candidate.having(alive={}, original={})
+        before = copy.deepcopy(candidate.model) if job.recipe.recovery.adjust else None
         with job.workspace.stage(stage):
             candidate, step = Round(job, seed, strategy, granularity, number, stage, decide).cut(candidate)
         steps.append(step)
         if place < len(rounds) or recover_last:
+            if before is not None:
+                _adjust(job, candidate, before, stage=stage)
             name = f"recover {place} of {len(rounds)}"
             histories[name] = recover(job, seed, dense, candidate, examples, stage=f"seed {seed} / {name}")
     return candidate, tuple(steps), histories
+
+
+def _adjust(job: Job, candidate: Candidate, before: nn.Module, *, stage: str) -> None:
+    """Set the model right after a cut, as the recipe wants it, with the masks held."""
+    kinds = job.recipe.recovery.adjust
+    if candidate.kept_outputs is None and set(kinds) != {"batch_norm"}:
+        job.workspace.note(
+            stage, "whole modules left, so no layer is fitted to what it gave before: only batch norms are"
+        )
+        kinds = tuple(kind for kind in kinds if kind == "batch_norm")
+    masks = dict(candidate.masks)
+    for note in adjust(
+        candidate.model, before, job.data.calibration, kinds, kept=candidate.kept_outputs or {}, masks=masks
+    ):
+        job.workspace.note(stage, note)
+    Masks(candidate.model, masks).enforce()
 
 
 def recover(

@@ -1,8 +1,10 @@
 """How does a model get its quality back? One training loop, its losses, weight averages and sparsity penalties."""
 
+from prunus.recover.adjust import Adjustment, adjust
 from prunus.recover.average import recompute_batch_norm
 from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.history import History
+from prunus.recover.in_order import compensate, layers_in_order, moments_in_order
 from prunus.recover.layer_inputs import (
     Moments,
     from_matrices,
@@ -20,6 +22,7 @@ from prunus.recover.support import check_amount, check_pattern, keep_top
 from prunus.recover.train import train
 
 __all__ = [
+    "Adjustment",
     "History",
     "Loss",
     "Moments",
@@ -27,8 +30,10 @@ __all__ = [
     "ProximalGroup",
     "ProximalL1",
     "ProximalScale",
+    "adjust",
     "check_amount",
     "check_pattern",
+    "compensate",
     "default_loss",
     "distillation_loss",
     "from_matrices",
@@ -36,9 +41,11 @@ __all__ = [
     "inverse_factor",
     "is_matrix_layer",
     "keep_top",
+    "layers_in_order",
     "least_squares",
     "least_squares_inputs",
     "matrices",
+    "moments_in_order",
     "obs_update",
     "observed",
     "recompute_batch_norm",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from prunus.score import gradients, regularized, weights
+from prunus.score import compensated, gradients, regularized, weights
 from prunus.score.criteria import criteria
 from prunus.score.examples import example_criteria
 
 __all__ = ["criteria_table"]
 
-_MODULES = (weights, gradients, regularized)  # imported for what they register
+_MODULES = (weights, gradients, compensated, regularized)  # imported for what they register
 
 
 def criteria_table() -> list[dict[str, str]]:
@@ -21,7 +21,11 @@ def criteria_table() -> list[dict[str, str]]:
         {
             "section": "strategy",
             "name": name,
-            "judges": "every unit" if "weight" in criteria[name].granularities else "widths",
+            "judges": "single weights"
+            if criteria[name].single
+            else "every unit"
+            if "weight" in criteria[name].granularities
+            else "widths",
             "needs": ", ".join(need for need in criteria[name].needs if need != "noise"),
             "training": criteria[name].regularizer or "",
             "summary": criteria[name].summary,

@@ -18,7 +18,7 @@ from prunus.core.registry import Registry
 
 __all__ = ["Criterion", "Formula", "Need", "Regularizer", "check_criterion", "criteria", "criterion"]
 
-Need = Literal["weight", "gradient", "noise"]
+Need = Literal["weight", "gradient", "inverse_gram", "noise"]
 """``noise`` is one uniform random number per unit, drawn from the run's seed and the name of the tensor."""
 
 Regularizer = Literal["l1", "bn_scale"]
@@ -32,7 +32,7 @@ class Criterion:
     """A formula and what it takes: ``function(*evidence in the order of needs) -> (units,)``.
 
     ``reads`` says on which tensors of a group it looks: all parameters, or only the scales of normalisation layers (and then it
-    has no meaning for single weights).
+    has no meaning for single weights). A ``single`` criterion judges single weights only.
     """
 
     name: str
@@ -42,10 +42,13 @@ class Criterion:
     reference: str = ""
     regularizer: Regularizer | None = None
     reads: Literal["parameters", "norm_scales"] = "parameters"
+    single: bool = False
 
     @property
     def granularities(self) -> tuple[str, ...]:
         """What it can judge: scales of normalisation layers say nothing of single weights and of whole modules."""
+        if self.single:
+            return ("weight",)
         units = get_args(ModelUnit)
         return (
             units if self.reads == "parameters" else tuple(u for u in units if u not in ("weight", "block", "expert"))
@@ -76,12 +79,13 @@ def criterion(
     reference: str = "",
     regularizer: Regularizer | None = None,
     reads: Literal["parameters", "norm_scales"] = "parameters",
+    single: bool = False,
 ) -> Callable[[Formula], Formula]:
     """Register a formula under ``name``, which also enrols it in the law tests; its first docstring line is the summary."""
 
     def register(function: Formula) -> Formula:
         summary = (function.__doc__ or "").strip().partition("\n")[0].removeprefix("Return ").rstrip(".")
-        criteria.add(name, Criterion(name, needs, function, summary, reference, regularizer, reads))
+        criteria.add(name, Criterion(name, needs, function, summary, reference, regularizer, reads, single))
         return function
 
     return register
