@@ -1,6 +1,6 @@
 """Prune a small Llama trained on real English to half of its weights, and compare with llm-compressor: perplexity and time.
 
-Usage: python benchmarks/llm.py [--seeds 0 1 2] [--calibration 16] [--test 24] [--folder build/llm]
+Usage: python benchmarks/llm.py [--seeds 0 1 2] [--steps 250] [--calibration 16] [--test 24] [--folder build/llm]
 
 For every seed a model is trained (and kept), then prunus and the reference prune copies of it by turns, on the same calibration
 text. Resumable: a row that is in ``results.jsonl`` isn't measured again. The time is that of pruning, calibration included,
@@ -30,16 +30,17 @@ def main() -> None:
     """Measure what is missing, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=250, help="of training, with 8 x 256 tokens each")
     parser.add_argument("--calibration", type=int, default=16, help="batches of 8 x 256 tokens")
     parser.add_argument("--test", type=int, default=24, help="batches of 8 x 256 tokens")
     parser.add_argument("--folder", type=Path, default=Path("build/llm"))
     arguments = parser.parse_args()
-    results = arguments.folder / f"results-{arguments.calibration}-{arguments.test}.jsonl"
+    results = arguments.folder / f"results-{arguments.steps}-{arguments.calibration}-{arguments.test}.jsonl"
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     done = {(row["seed"], row["amount"], row["method"], row["who"]) for row in rows}
     for seed in arguments.seeds:
-        model = trained(seed, arguments.folder)
+        model = trained(seed, arguments.folder, steps=arguments.steps)
         calibration = batches(arguments.folder, "calibration", arguments.calibration, seed=seed)
         test = batches(arguments.folder, "test", arguments.test, seed=1000)
         plan = [("", "dense", "none")]

@@ -5,6 +5,7 @@ llm-compressor is installed with ``pip install --no-deps llmcompressor compresse
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import torch
@@ -30,7 +31,10 @@ def reference(model: Any, batches: list[dict[str, torch.Tensor]], criterion: str
     modifier = kind(sparsity=0.5, mask_structure=structure, targets=["Linear"], ignore=["lm_head"])
     # It insists on a tokenizer, and uses none: the batches are tokens already.
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
-    with quiet():
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        # It reads the model's config from where the model was loaded from.
+        model.config.save_pretrained(folder)
+        model.config.name_or_path = folder
         oneshot(
             model=model,
             processor=tokenizer,

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from prunus import ModelOptimizer
+from prunus.cli.app import invoke
 from prunus.core.errors import RecipeError
 from prunus.models.builtin import cnn
 
@@ -59,3 +60,15 @@ def test_sparsegpt_judges_single_weights_in_their_layers_only(data):
         pruned(data, criterion="sparsegpt", granularity="channel")
     with pytest.raises(RecipeError, match="sparsegpt chooses inside each layer"):
         pruned(data, criterion="sparsegpt", granularity="weight", allocation="global")
+
+
+def test_a_plan_that_is_replayed_makes_good_what_its_maker_made_good(small_recipe, tmp_path, monkeypatch):
+    small_recipe(
+        strategy={"criterion": "sparsegpt", "granularity": "weight", "keep_fraction": 0.3},
+        recovery={"method": "none", "adjust": ["bias"]},
+    )
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["run", "r.yaml", "--quiet"]) == 0
+    assert invoke(["apply", "out/plan", "--quiet"]) == 0
+    first, again = ((tmp_path / folder / "bundle" / "model.safetensors") for folder in ("out", "out-applied"))
+    assert first.read_bytes() == again.read_bytes()

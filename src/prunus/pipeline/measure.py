@@ -81,7 +81,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "frozen": [dict(item) for item in first.pruned.frozen],
             "kind": first.pruned.kind,
             "notes": list(data.notes),
-            "curves": first.histories,
+            "curves": {name: history for name, history in first.histories.items() if history},
             "timing": {"latency": latency.to_dict(), "seconds": job.workspace.seconds},
         }
     )

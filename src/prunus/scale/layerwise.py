@@ -144,7 +144,8 @@ def _prune_stack(
     reports: list[LayerReport] = []
     with activations(offload) as hidden:
         calls: list[list[Call]] = []
-        for number in range(len(batches)):
+        # Moduli need no inputs, so then no batch goes through the blocks at all.
+        for number in range(len(batches) if options.criterion != "magnitude" or options.refit else 0):
             hidden[number], found = record_calls(model, stack, batches[number])
             calls.append(found)
         for number, block in enumerate(stack.blocks):
