@@ -241,6 +241,46 @@ def criteria(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def shards(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of .safetensors shards")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="an empty folder, or one that isn't there")],
+    keep_fraction: Annotated[float | None, typer.Option(help="share of each matrix that stays")] = None,
+    n_m: Annotated[str | None, typer.Option("--n-m", metavar="N:M", help="N kept of every M neighbours: 2:4")] = None,
+    drop_layers: Annotated[str, typer.Option(metavar="LIST", help="numbers of layers that leave: 3,5-7")] = "",
+    layers: Annotated[str | None, typer.Option(metavar="NAME", help="what the layers are called: model.layers")] = None,
+    include: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="prune only these tensors")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="leave these tensors whole")] = None,
+    memory: Annotated[int, typer.Option(min=1, help="most megabytes of tensors in memory at once")] = 256,
+    workers: Annotated[int, typer.Option(min=1, help="tensors that are worked on at once")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with what was stopped in OUT")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prune a checkpoint that may be larger than memory, shard by shard: by magnitude, N:M, or whole layers."""
+    from prunus.scale import EXCLUDED, parse_layers, parse_pattern, prune_shards
+
+    with _display(quiet or as_json) as display:
+        report = prune_shards(
+            source,
+            output,
+            keep_fraction=keep_fraction,
+            n_m=None if n_m is None else parse_pattern(n_m),
+            drop_layers=parse_layers(drop_layers) if drop_layers else (),
+            layers=layers,
+            include=include or ("*",),
+            exclude=EXCLUDED if exclude is None else exclude,
+            memory_bytes=memory << 20,
+            workers=workers,
+            resume=resume,
+            listener=display,
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        typer.echo(f"{report}; written to {output}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors and checks."""
     from prunus.core.recipe import Recipe

@@ -349,6 +349,12 @@ class Recovery(Train):
     """How the pruned model gets its quality back."""
 
     method: Literal["none", "fine_tune", "distil", "lora"] = "fine_tune"
+    adjust: tuple[Literal["batch_norm", "bias", "least_squares"], ...] = Field(
+        (),
+        description="after each cut, before the training, on the calibration set: least_squares fits the weights that "
+        "are left to the outputs before the cut, layer by layer; bias only their means; batch_norm measures running "
+        "statistics anew",
+    )
     distil: Distil = Field(default_factory=Distil)
     lora: Lora = Field(default_factory=Lora)
 

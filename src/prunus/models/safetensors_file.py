@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prunus.core.errors import WeightsError
 
-__all__ = ["read_safetensors"]
+__all__ = ["read_header", "read_safetensors"]
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the ``safetensors`` package itself."""
@@ -28,7 +28,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is cut off, its header is damaged or names a tensor twice.
     """
-    _check_header(path)
+    read_header(path)
     try:
         tensors: dict[str, Tensor] = load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
@@ -38,7 +38,12 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _check_header(path: Path) -> None:
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a ``.safetensors`` file (an entry for each tensor, and ``__metadata__``), and where the data starts.
+
+    Raises:
+        WeightsError: the file is cut off, its header is damaged or names a tensor twice.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -74,6 +79,7 @@ def _check_header(path: Path) -> None:
         raise WeightsError(
             f"{path}: this .safetensors file is cut off: expected {8 + length + max(ends)} bytes, got {size}; get it anew"
         )
+    return header, 8 + length
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:

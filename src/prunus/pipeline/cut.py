@@ -23,12 +23,13 @@ from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, 
 from prunus.core.units import Mask, as_mask
 from prunus.data import Examples
 from prunus.graph import AxisGraph, Group, analyze, certify
+from prunus.pipeline.compensation import make_good, swept_step
 from prunus.pipeline.evidence import gather_evidence
 from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.sensitivity import Zeroed, losses_in, measure_losses
 from prunus.pipeline.tiles import best_of_tiles, tiles_of
-from prunus.score import Evidence, block_paths, norm_scales, score_groups, score_weights
+from prunus.score import Evidence, block_paths, check_criterion, criteria, norm_scales, score_groups, score_weights
 from prunus.select import allocations, keep_fractions, owl, select
 
 __all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
@@ -56,6 +57,8 @@ class Round:
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
+        if criteria[self.strategy.criterion].single:
+            check_criterion(self.strategy.criterion, self.granularity)
         mask = as_mask(self.granularity)
         return self._cut_groups(candidate) if mask is None else self._cut_weights(candidate, mask)
 
@@ -74,6 +77,8 @@ class Round:
         called = {name: {name, _layer(name)} for name in names}
 
         def compute() -> tuple[Step, ...]:
+            if strategy.criterion == "sparsegpt":
+                return (self._sweep(model, names, masks, mask),)
             evidence = self._evidence(candidate, names)
             scored = score_weights(evidence, names, strategy.criterion, seed=self.seed, note=self._note)
             if mask.kind == "n_m":
@@ -105,8 +110,10 @@ class Round:
             kept = torch.zeros(shapes[name].numel(), dtype=torch.bool)
             kept[torch.from_numpy(units[name][decision.unit[decision.keep]].ravel())] = True
             new[name] = kept.view(shapes[name])
+        for note in make_good(model, new, strategy.criterion, self.job.data.calibration):
+            self._note(note)
         Masks(model, new).enforce()
-        return candidate.having(masks=new, losses=losses_in(step) or candidate.losses), step
+        return candidate.having(masks=new, losses=losses_in(step) or candidate.losses, kept_outputs={}), step
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
@@ -177,6 +184,7 @@ class Round:
                 original=original,
                 graph=candidate.graph or describe(graph, model),
                 losses=losses_in(step) or candidate.losses,
+                kept_outputs=_kept_outputs(model, groups, keep),
                 frozen=candidate.frozen
                 or tuple({"name": f.name, "size": f.size, "reason": f.reason} for f in graph.frozen),
             ),
@@ -194,6 +202,19 @@ class Round:
             blocks=blocks,
             examples=self.examples,
         )
+
+    def _sweep(self, model: nn.Module, names: Sequence[str], masks: Mapping[str, Tensor], mask: Mask) -> Step:
+        """Decide as SparseGPT does, by the share that each layer keeps now, or N:M."""
+        shares = {}
+        for name in names if mask.kind != "n_m" else ():
+            amount = self._amount(_rule(self.strategy, {name, _layer(name)}))
+            assert amount is not None, "a recipe gives sparsegpt no cutoff"
+            shares[name] = keep_fractions(self.strategy.schedule, amount)[self.number]
+        n_m = (mask.first, mask.second) if mask.kind == "n_m" else None
+        decisions, notes = swept_step(model, names, masks, self.job.data.calibration, shares=shares, n_m=n_m)
+        for note in notes:
+            self._note(note)
+        return Step("prune", self.granularity, self.strategy.criterion, decisions, {"round": self.number})
 
     def _note(self, text: str) -> None:
         self.job.workspace.note(self.stage, text)
@@ -374,6 +395,20 @@ def _slices(model: nn.Module, group: Group, gone: Bools) -> Zeroed:
 def _only(stratum: Stratum, alive: Bools) -> Stratum:
     row = None if stratum.row is None else stratum.row[alive]
     return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64), row=row)
+
+
+def _kept_outputs(model: nn.Module, groups: Sequence[Group], keep: Mapping[str, Bools]) -> dict[str, Tensor] | None:
+    """Return which outputs of each layer of the uncut ``model`` stay, by the layer's name; None if whole modules left."""
+    if any(group.containers for group in groups):
+        return None
+    stays: dict[str, Tensor] = {}
+    sizes = {name: p.shape[0] for name, p in model.named_parameters(remove_duplicate=False) if name.endswith("weight")}
+    for group in groups:
+        for member in group.members:
+            if member.dim == 0 and group.name in keep and member.tensor in sizes:
+                mask = stays.setdefault(_layer(member.tensor), torch.ones(sizes[member.tensor], dtype=torch.bool))
+                mask[member.index[torch.from_numpy(~keep[group.name])].flatten()] = False
+    return {name: mask.nonzero().flatten() for name, mask in stays.items()}
 
 
 def _aligned(step: Step, alive: Mapping[str, Ints]) -> dict[str, Bools]:

@@ -22,6 +22,7 @@ from prunus.core.types import Plan, Step
 from prunus.data import prepare
 from prunus.evaluate import check_metrics
 from prunus.models import build, check_outputs, load_weights
+from prunus.pipeline.compensation import check_compensation
 from prunus.pipeline.cut import check_patterns
 from prunus.pipeline.data_side import clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
@@ -183,6 +184,7 @@ def _check_fit(job: Job) -> None:
     if recipe.strategy is not None:
         for granularity in recipe.strategy.granularity:
             check_criterion(recipe.strategy.criterion, granularity)
+        check_compensation(recipe.strategy)
         check_calibration(recipe.strategy.criterion, len(data.calibration))
     for remove in recipe.examples.remove if recipe.examples is not None else ():
         example_criteria[remove.criterion]

@@ -59,7 +59,8 @@ class Candidate:
     that are still there, by group; ``original`` how many there were before the first round; ``kind`` whether the model is of
     its class (``eager``) or the traced computation (``graph``); ``graph`` tells what hung together before the first cut.
     ``losses`` are what was measured with each stratum pruned alone; ``rewound`` is the same structure with the weights to go
-    back to.
+    back to. ``kept_outputs`` holds which outputs of a layer, by its name, the last cut left (None: layers have changed their
+    names).
     """
 
     model: nn.Module
@@ -71,6 +72,7 @@ class Candidate:
     graph: Mapping[str, Any] | None = None
     losses: Mapping[str, Floats] = field(default_factory=dict)
     rewound: nn.Module | None = None
+    kept_outputs: Mapping[str, Tensor] | None = field(default_factory=dict)
 
     def having(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

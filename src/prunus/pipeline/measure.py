@@ -83,7 +83,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
             "notes": list(data.notes),
-            "curves": first.histories,
+            "curves": {name: history for name, history in first.histories.items() if history},
             "timing": {"latency": latency.to_dict(), "seconds": job.workspace.seconds},
         }
     )

@@ -27,6 +27,7 @@ from prunus.recover import (
     Loss,
     Penalty,
     adapters,
+    adjust,
     bound,
     distillation_loss,
     match_features,
@@ -125,17 +126,36 @@ def prune_model(
             candidate = candidate.having(alive={}, original={}, losses={})
         if during:
             train_part(place - 1)
+        before = copy.deepcopy(candidate.model) if job.recipe.recovery.adjust else None
         with job.workspace.stage(stage):
             candidate, step = Round(job, seed, strategy, granularity, number, stage, decide, examples).cut(candidate)
         steps.append(step)
         _rewind(candidate)
         last = place == len(rounds)
+        if before is not None and candidate.rewound is None and (recover_last or not last):
+            _adjust(job, candidate, before, stage=stage)
         if during and last and recover_last:
             train_part(place)
         if recover_last if last else not during:
             name = f"recover {place} of {len(rounds)}"
             histories[name] = recover(job, seed, dense, candidate, examples, stage=f"seed {seed} / {name}")
     return candidate, tuple(steps), histories
+
+
+def _adjust(job: Job, candidate: Candidate, before: nn.Module, *, stage: str) -> None:
+    """Set the model right after a cut, as the recipe wants it, with the masks held."""
+    kinds = job.recipe.recovery.adjust
+    if candidate.kept_outputs is None and set(kinds) != {"batch_norm"}:
+        job.workspace.note(
+            stage, "whole modules left, so no layer is fitted to what it gave before: only batch norms are"
+        )
+        kinds = tuple(kind for kind in kinds if kind == "batch_norm")
+    masks = dict(candidate.masks)
+    for note in adjust(
+        candidate.model, before, job.data.calibration, kinds, kept=candidate.kept_outputs or {}, masks=masks
+    ):
+        job.workspace.note(stage, note)
+    Masks(candidate.model, masks).enforce()
 
 
 def _rounds(strategy: Strategy) -> list[tuple[Granularity, int]]:

@@ -1,5 +1,6 @@
 """How does a model get its quality back? One training loop, its losses, weight averages and sparsity penalties."""
 
+from prunus.recover.adjust import Adjustment, adjust
 from prunus.recover.average import recompute_batch_norm
 from prunus.recover.callbacks import PrunusCallback, PrunusLightningCallback
 from prunus.recover.distil import distillation_loss, teacher_outputs
@@ -7,19 +8,34 @@ from prunus.recover.features import FeatureMatch, check_modules, match_features
 from prunus.recover.gates import HardConcrete
 from prunus.recover.gradual import GradualPruning
 from prunus.recover.history import History
+from prunus.recover.in_order import compensate, layers_in_order, moments_in_order
+from prunus.recover.layer_inputs import (
+    Moments,
+    from_matrices,
+    input_rows,
+    is_matrix_layer,
+    matrices,
+    observed,
+    set_matrices,
+)
 from prunus.recover.lora import adapters, check_lora
 from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, guarded, named_loss
 from prunus.recover.precision import check_precision
+from prunus.recover.refit import least_squares, least_squares_inputs, obs_update, reconstruct
+from prunus.recover.sparsegpt import inverse_factor, sparsegpt_prune
 from prunus.recover.sparsify import Penalty, ProximalGroup, ProximalL1, ProximalScale, sparsity_step
 from prunus.recover.step import check_loss
+from prunus.recover.support import check_amount, check_pattern, keep_top
 from prunus.recover.train import train
 
 __all__ = [
+    "Adjustment",
     "FeatureMatch",
     "GradualPruning",
     "HardConcrete",
     "History",
     "Loss",
+    "Moments",
     "Penalty",
     "ProximalGroup",
     "ProximalL1",
@@ -28,17 +44,36 @@ __all__ = [
     "PrunusLightningCallback",
     "TrainingStep",
     "adapters",
+    "adjust",
     "bound",
+    "check_amount",
     "check_lora",
     "check_loss",
     "check_modules",
+    "check_pattern",
     "check_precision",
+    "compensate",
     "default_loss",
     "distillation_loss",
+    "from_matrices",
     "guarded",
+    "input_rows",
+    "inverse_factor",
+    "is_matrix_layer",
+    "keep_top",
+    "layers_in_order",
+    "least_squares",
+    "least_squares_inputs",
     "match_features",
+    "matrices",
+    "moments_in_order",
     "named_loss",
+    "obs_update",
+    "observed",
     "recompute_batch_norm",
+    "reconstruct",
+    "set_matrices",
+    "sparsegpt_prune",
     "sparsity_step",
     "teacher_outputs",
     "train",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prunus.score import activations, curvature, gradients, initial, regularized, relative, weights
+from prunus.score import activations, compensated, curvature, gradients, initial, regularized, relative, weights
 from prunus.score.criteria import Criterion, Need, criteria
 from prunus.score.examples import example_criteria
 
@@ -12,6 +12,7 @@ __all__ = ["NEEDS", "criteria_table"]
 
 _MODULES = (  # imported for what they register
     activations,
+    compensated,
     curvature,
     gradients,
     initial,
@@ -75,6 +76,8 @@ def criteria_table() -> list[dict[str, str]]:
 def _judges(criterion: Criterion) -> str:
     if criterion.reads == "blocks":
         return "blocks"
+    if criterion.single:
+        return "weights"
     if "weight" not in criterion.granularities:
         return "widths"
     return "weights, widths" if criterion.relative else "every unit"

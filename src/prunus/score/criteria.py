@@ -55,7 +55,7 @@ class Criterion:
 
     ``compare`` says among whom a single weight is judged: its tensor, or only its row (the weights into one output).
     ``signed`` scores may be below zero: such a unit does harm. A ``relative`` criterion compares the units of a tensor, and has
-    nothing to say of a whole module.
+    nothing to say of a whole module. A ``single`` criterion judges single weights only.
     """
 
     name: str
@@ -68,12 +68,15 @@ class Criterion:
     compare: Literal["tensor", "row"] = "tensor"
     signed: bool = False
     relative: bool = False
+    single: bool = False
 
     @property
     def granularities(self) -> tuple[str, ...]:
         """What it can judge: what is measured along an axis says nothing of single weights and of whole modules."""
         if self.reads == "blocks":
             return ("block",)
+        if self.single:
+            return ("weight",)
         not_single = self.reads in ("norm_scales", "makers")
         out = {"weight", "block", "expert"} if not_single else {"block", "expert"} if self.relative else set()
         return tuple(unit for unit in UNITS if unit not in out)
@@ -106,13 +109,15 @@ def criterion(
     compare: Literal["tensor", "row"] = "tensor",
     signed: bool = False,
     relative: bool = False,
+    single: bool = False,
 ) -> Callable[[Formula], Formula]:
     """Register a formula under ``name``, which also enrols it in the law tests; its first docstring line is the summary."""
 
     def register(function: Formula) -> Formula:
         summary = (function.__doc__ or "").strip().partition("\n")[0].removeprefix("Return ").rstrip(".")
         criteria.add(
-            name, Criterion(name, needs, function, summary, reference, regularizer, reads, compare, signed, relative)
+            name,
+            Criterion(name, needs, function, summary, reference, regularizer, reads, compare, signed, relative, single),
         )
         return function
 

@@ -1,0 +1,145 @@
+"""What does a folder of safetensors shards hold, and where does each tensor lie in it?
+
+Only headers are read: the numbers stay on the disk. A checkpoint is a folder with one ``.safetensors`` file, or with several
+and an index (``*.safetensors.index.json``) that says which tensor is in which, as transformers writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prunus.core.errors import WeightsError
+from prunus.models.safetensors_file import read_header
+
+__all__ = ["Checkpoint", "Shard", "Stored", "read_checkpoint"]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor on the disk: its format's name, its shape, and its bytes counted from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size_bytes: int
+
+    @property
+    def n_units(self) -> int:
+        """How many numbers it has."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file; its tensors in the order of their bytes."""
+
+    path: Path
+    tensors: tuple[Stored, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All shards, the index if there is one (with its file name), and the other files of the folder."""
+
+    folder: Path
+    shards: tuple[Shard, ...]
+    index_name: str | None = None
+    index: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[Path, ...] = ()
+
+    @property
+    def tensors(self) -> list[Stored]:
+        """Every tensor."""
+        return [tensor for shard in self.shards for tensor in shard.tensors]
+
+    @property
+    def size_bytes(self) -> int:
+        """What all the tensors take."""
+        return sum(tensor.size_bytes for tensor in self.tensors)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Return what lies in ``folder``, after checking that it is whole.
+
+    Raises:
+        WeightsError: no such folder, no shards, several without an index, a shard that is missing, cut off or damaged, or an
+            index that names tensors which aren't there.
+    """
+    if not folder.is_dir():
+        raise WeightsError(
+            f"{folder}: expected a folder with .safetensors files: got {'a file' if folder.exists() else 'nothing'}"
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if not files and not indexes:
+        raise WeightsError(f"{folder}: expected .safetensors files: got none; choose the folder that holds them")
+    if len(indexes) > 1:
+        raise WeightsError(
+            f"{folder}: expected one *.safetensors.index.json: got {len(indexes)}; move all but one away"
+        )
+    if not indexes and len(files) > 1:
+        raise WeightsError(
+            f"{folder}: {len(files)} shards need an index that says which tensor is where: expected a "
+            "*.safetensors.index.json, got none; copy it from where the shards came from"
+        )
+    index = _read_index(indexes[0]) if indexes else None
+    if index is not None:
+        files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+        missing = [path.name for path in files if not path.is_file()]
+        if missing:
+            raise WeightsError(
+                f"{folder}: {indexes[0].name} names {len(files)} shards, {len(missing)} of them aren't there: "
+                f"{missing[0]}; get it anew"
+            )
+    shards = tuple(_read_shard(path) for path in files)
+    if index is not None:
+        _check_map(indexes[0], index["weight_map"], shards)
+    known = {*files, *indexes}
+    others = tuple(p for p in sorted(folder.iterdir()) if p.is_file() and p not in known and not p.name.startswith("."))
+    return Checkpoint(folder, shards, indexes[0].name if indexes else None, index or {}, others)
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise WeightsError(f"{path}: the index is no readable JSON ({type(error).__name__}); get it anew") from error
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not names or not all(isinstance(value, str) for value in names.values()):
+        raise WeightsError(
+            f"{path}: the index needs a weight_map from tensor names to file names: got {str(names)[:60]}; get it anew"
+        )
+    outside = [value for value in names.values() if Path(value).name != value]
+    if outside:
+        raise WeightsError(f"{path}: a shard must lie beside the index: got {outside[0]!r}")
+    return dict(index)
+
+
+def _read_shard(path: Path) -> Shard:
+    header, data = read_header(path)
+    metadata = header.pop("__metadata__", {}) or {}
+    tensors = []
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors.append(Stored(name, str(entry["dtype"]), tuple(entry["shape"]), data + begin, end - begin))
+    return Shard(path, tuple(sorted(tensors, key=lambda tensor: (tensor.start, tensor.size_bytes))), metadata)
+
+
+def _check_map(path: Path, names: Mapping[str, str], shards: tuple[Shard, ...]) -> None:
+    where = {tensor.name: shard.path.name for shard in shards for tensor in shard.tensors}
+    for name, file in names.items():
+        if where.get(name) != file:
+            got = f"it is in {where[name]}" if name in where else "it is in none"
+            raise WeightsError(f"{path}: the index says that {name!r} is in {file}, but {got}; get the checkpoint anew")
+    extra = sorted(set(where) - set(names))
+    if extra:
+        raise WeightsError(f"{path}: the index doesn't know {extra[0]!r} of {where[extra[0]]}; get the checkpoint anew")

@@ -1,0 +1,309 @@
+"""How is a model pruned block by block, with memory for one block and the hidden states only?
+
+Every block runs twice over the calibration batches: once whole, while the second moments of its layers' inputs are summed up,
+and once pruned, to make the next block's inputs. Layers that read the same input share one sum, and one factorisation.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from prunus.core.errors import DataError, ModelError, OutputError, RecipeError, near
+from prunus.core.events import Event, Listener, silent
+from prunus.core.files import atomic_path, folder_lock, write_json
+from prunus.core.tensors import save_tensors
+from prunus.recover import (
+    Moments,
+    check_amount,
+    check_pattern,
+    input_rows,
+    inverse_factor,
+    is_matrix_layer,
+    keep_top,
+    matrices,
+    obs_update,
+    observed,
+    set_matrices,
+    sparsegpt_prune,
+)
+from prunus.scale.activations import Activations, activations
+from prunus.scale.blocks import Call, Stack, find_stack, record_calls
+
+__all__ = ["LayerCriterion", "LayerReport", "prune_layerwise"]
+
+LayerCriterion = Literal["magnitude", "wanda", "sparsegpt"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of one layer; ``error`` is the share of its outputs' energy that was lost (NaN: not measured)."""
+
+    name: str
+    kept: int
+    total: int
+    error: float
+
+
+@dataclass(frozen=True)
+class _Options:
+    criterion: LayerCriterion
+    keep_fraction: float | None
+    n_m: tuple[int, int] | None
+    refit: bool
+    block_size: int
+    damping: float
+
+
+@torch.no_grad()
+def prune_layerwise(
+    model: nn.Module,
+    batches: Sequence[Any],
+    *,
+    criterion: LayerCriterion = "sparsegpt",
+    keep_fraction: float | None = None,
+    n_m: tuple[int, int] | None = None,
+    refit: bool = False,
+    exclude: Sequence[str] = (),
+    blocks: str | None = None,
+    block_size: int = 128,
+    damping: float = 0.01,
+    folder: Path | None = None,
+    offload: Path | None = None,
+    listener: Listener = silent,
+) -> list[LayerReport]:
+    """Prune the linear and convolutional layers of a stack of blocks in place, and return what became of each.
+
+    Args:
+        model: with a list of blocks that run one after the other; layers outside of it stay whole. It ends in evaluation mode.
+        batches: calibration batches: keyword arguments (mappings), positional ones (tuples), or single tensors. Random access is
+            enough; they are read one at a time.
+        criterion: ``magnitude`` (smallest in the layer), ``wanda`` (modulus times the norm of the input, smallest in the row) or
+            ``sparsegpt`` (with compensation).
+        keep_fraction: share of each layer that stays.
+        n_m: instead: N kept of every M inputs.
+        refit: solve for the surviving weights by least squares at the end, row by row: better than the sweep of SparseGPT, and
+        slower. exclude: name patterns (fnmatch) of layers that stay whole.
+        blocks: the name of the list of blocks; default: found by watching one batch.
+        block_size: columns whose mask is chosen at once (``sparsegpt``).
+        damping: of the second moments, as a share of their mean.
+        folder: keeps a file for each finished block; a call with the same settings goes on after the last one.
+        offload: a folder where hidden states wait on the disk instead of in memory.
+
+    Raises:
+        RecipeError: a wrong amount, criterion or pattern.
+        DataError: no batches.
+        ModelError: no such stack of blocks, or nothing in it to prune.
+        OutputError: ``folder`` holds a run with other settings.
+
+    References:
+        Sun et al., ICLR 2024, arXiv:2306.11695 (Wanda); Frantar and Alistarh, ICML 2023, arXiv:2301.00774 (SparseGPT).
+    """
+    check_amount(keep_fraction, n_m)
+    if criterion not in (known := ("magnitude", "wanda", "sparsegpt")):
+        raise RecipeError(f"unknown criterion: got {criterion!r}; {near(criterion, known)}")
+    if not len(batches):
+        raise DataError("pruning layer by layer needs calibration batches: got none")
+    model.eval()
+    stack = find_stack(model, batches[0], blocks)
+    layers = [_layers(block, stack.name, number, exclude, n_m) for number, block in enumerate(stack.blocks)]
+    if not any(layers):
+        raise ModelError(
+            f"the blocks {stack.name!r} have no linear or convolutional layer to prune (excluded: {list(exclude)})"
+        )
+    options = _Options(criterion, keep_fraction, n_m, refit, block_size, damping)
+    if folder is None:
+        return _prune_stack(model, stack, layers, batches, options, None, offload, listener)
+    with folder_lock(folder):
+        _check_folder(folder, model, stack, layers, batches, options)
+        return _prune_stack(model, stack, layers, batches, options, folder, offload, listener)
+
+
+def _prune_stack(
+    model: nn.Module,
+    stack: Stack,
+    layers: Sequence[Mapping[str, nn.Module]],
+    batches: Sequence[Any],
+    options: _Options,
+    folder: Path | None,
+    offload: Path | None,
+    listener: Listener,
+) -> list[LayerReport]:
+    started = time.perf_counter()
+    listener(Event("start", "blocks", total=len(stack.blocks)))
+    reports: list[LayerReport] = []
+    with activations(offload) as hidden:
+        calls: list[list[Call]] = []
+        # Moduli need no inputs, so then no batch goes through the blocks at all.
+        for number in range(len(batches) if options.criterion != "magnitude" or options.refit else 0):
+            hidden[number], found = record_calls(model, stack, batches[number])
+            calls.append(found)
+        for number, block in enumerate(stack.blocks):
+            mine = [found[number] for found in calls]
+            path = None if folder is None else folder / f"block-{number:04d}.safetensors"
+            if path is not None and path.exists():
+                reports += _restore(path, layers[number])
+            elif layers[number]:
+                done = _prune_block(block, layers[number], mine, hidden, options)
+                if path is not None:
+                    _keep(path, layers[number], done)
+                reports += done
+            if any(layers[number + 1 :]):  # the last outputs are nobody's inputs
+                for place, call in enumerate(mine):
+                    hidden[place] = call.run(block, hidden[place])
+            listener(Event("progress", "blocks", done=number + 1, total=len(stack.blocks)))
+    listener(Event("end", "blocks", facts={"seconds": time.perf_counter() - started}))
+    return reports
+
+
+def _prune_block(
+    block: nn.Module, layers: Mapping[str, nn.Module], calls: Sequence[Call], hidden: Activations, options: _Options
+) -> list[LayerReport]:
+    """Prune the layers of one block and return what became of them."""
+    moments: dict[int, Moments] = {}
+    if options.criterion != "magnitude" or options.refit:
+        moments = _moments(block, list(layers.values()), calls, hidden)
+    factors: dict[int, list[Tensor]] = {}
+    reports = []
+    for name, layer in layers.items():
+        seen = moments.get(id(layer))
+        if moments and seen is None:
+            raise ModelError(f"{name} wasn't called on any calibration batch: exclude it")
+        weight = matrices(layer)
+        if seen is not None and options.criterion == "sparsegpt" and id(seen) not in factors:
+            factors[id(seen)] = [inverse_factor(gram, options.damping) for gram in seen.mean_gram]
+        new, kept = torch.empty_like(weight), 0
+        lost = energy = 0.0
+        for group, matrix in enumerate(weight):
+            gram = None if seen is None else seen.mean_gram[group]
+            factor = factors[id(seen)][group] if id(seen) in factors else None
+            new[group], mask = _prune_matrix(matrix, gram, factor, options)
+            kept += int(mask.sum())
+            if gram is not None:
+                lost += _energy(new[group] - matrix, gram)
+                energy += _energy(matrix, gram)
+        set_matrices(layer, new)
+        error = lost / energy if energy else float("nan")
+        reports.append(LayerReport(name, kept, weight.numel(), error))
+    return reports
+
+
+def _prune_matrix(
+    weight: Tensor, gram: Tensor | None, factor: Tensor | None, options: _Options
+) -> tuple[Tensor, Tensor]:
+    amount: dict[str, Any] = {"keep_fraction": options.keep_fraction, "n_m": options.n_m}
+    if options.criterion == "sparsegpt":
+        assert gram is not None
+        new, mask = sparsegpt_prune(
+            weight, gram, **amount, block_size=options.block_size, damping=options.damping, factor=factor
+        )
+    elif options.criterion == "wanda":
+        assert gram is not None
+        mask = keep_top(weight.abs() * gram.diagonal().sqrt(), **amount, within="row")
+        new = weight * mask
+    else:
+        mask = keep_top(weight.abs(), **amount, within="matrix")
+        new = weight * mask
+    if options.refit:
+        assert gram is not None
+        new = obs_update(weight, gram, mask, damping=options.damping)
+    return new, mask
+
+
+def _moments(
+    block: nn.Module, layers: Sequence[nn.Module], calls: Sequence[Call], hidden: Activations
+) -> dict[int, Moments]:
+    """Return the moments of each layer's inputs by the layer's id; layers that read the same tensor share theirs."""
+    owner: dict[int, Moments] = {}
+    counted: dict[Any, tuple[Tensor, Moments]] = {}
+
+    def see(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
+        # The same bytes, not written to in between; the tensor is held, so that no other takes its place in memory.
+        place = (inputs.data_ptr(), inputs.shape, inputs._version, id(layer) if hasattr(layer, "kernel_size") else 0)
+        if id(layer) not in owner:
+            owner[id(layer)] = counted[place][1] if place in counted else Moments.of(layer)
+        mine = owner[id(layer)]
+        if place not in counted or counted[place][1] is not mine:
+            mine.add(input_rows(layer, inputs))
+            counted[place] = (inputs, mine)
+
+    with observed(layers, see):
+        for number, call in enumerate(calls):
+            call.run(block, hidden[number])
+            counted.clear()
+    return owner
+
+
+def _energy(weight: Tensor, gram: Tensor) -> float:
+    weight = weight.to(gram.dtype)
+    return float(((weight @ gram) * weight).sum())
+
+
+def _layers(
+    block: nn.Module, stack: str, number: int, exclude: Sequence[str], n_m: tuple[int, int] | None
+) -> dict[str, nn.Module]:
+    """Return the layers of a block that are pruned, by their names in the model."""
+    found: dict[str, nn.Module] = {}
+    for path, module in block.named_modules():
+        name = ".".join(part for part in (stack, str(number), path) if part)
+        if is_matrix_layer(module) and not any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
+            if n_m is not None:
+                check_pattern(matrices(module).shape[2], n_m, name)
+            found[name] = module
+    return found
+
+
+def _keep(path: Path, layers: Mapping[str, nn.Module], reports: Sequence[LayerReport]) -> None:
+    """Write a finished block."""
+    tensors = {name: layer.get_parameter("weight").detach().contiguous() for name, layer in layers.items()}
+    facts = torch.tensor([[report.kept, report.total, report.error] for report in reports], dtype=torch.float64)
+    with atomic_path(path) as temporary:
+        save_tensors({**tensors, "reports": facts}, temporary)
+
+
+def _restore(path: Path, layers: Mapping[str, nn.Module]) -> list[LayerReport]:
+    """Read a finished block back into the model."""
+    tensors = load_file(path)
+    facts = tensors.pop("reports").tolist()
+    for name, layer in layers.items():
+        layer.get_parameter("weight").copy_(tensors[name])
+    return [LayerReport(name, int(row[0]), int(row[1]), row[2]) for name, row in zip(layers, facts, strict=True)]
+
+
+def _check_folder(
+    folder: Path,
+    model: nn.Module,
+    stack: Stack,
+    layers: Sequence[Mapping[str, nn.Module]],
+    batches: Sequence[Any],
+    options: _Options,
+) -> None:
+    """Refuse a folder of another run; what ties them is the settings, the first batch and the layers' dense weights."""
+    digest = hashlib.sha256()
+    first = batches[0]
+    parts = first.values() if isinstance(first, Mapping) else first if isinstance(first, (tuple, list)) else (first,)
+    for tensor in parts:
+        if isinstance(tensor, Tensor):
+            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    shapes = {name: list(layer.get_parameter("weight").shape) for block in layers for name, layer in block.items()}
+    state = json.loads(
+        json.dumps({**vars(options), "batches": len(batches), "first": digest.hexdigest(), "layers": shapes})
+    )
+    path = folder / "settings.json"
+    if path.exists():
+        if json.loads(path.read_text()) != state:
+            raise OutputError(
+                f"{folder} holds the blocks of a run with other settings, batches or layers: choose another folder"
+            )
+    else:
+        write_json(path, state)

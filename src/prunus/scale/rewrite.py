@@ -1,0 +1,159 @@
+"""How does one shard become a smaller one, piece by piece?
+
+The new file's layout is known before its numbers are: so each tensor is read, pruned and written to its place on its own, in
+any order.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.core.errors import RunError, WeightsError
+from prunus.core.files import atomic_path
+from prunus.scale.checkpoint import Shard, Stored
+from prunus.scale.magnitudes import FLOATS, find_cut, prune_n_m, prune_piece
+
+__all__ = ["Settings", "write_shard"]
+
+_SAMPLE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run does, but for where; ``piece_bytes`` doesn't change the result."""
+
+    keep_fraction: float | None
+    n_m: tuple[int, int] | None
+    drop_layers: tuple[int, ...]
+    layers: str | None
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    piece_bytes: int = field(compare=False)
+
+    def n_kept(self, tensor: Stored) -> int:
+        """Return how many numbers of a pruned tensor stay."""
+        if self.n_m is not None:
+            return tensor.n_units // self.n_m[1] * self.n_m[0]
+        return round((1.0 if self.keep_fraction is None else self.keep_fraction) * tensor.n_units)
+
+
+def write_shard(
+    shard: Shard,
+    tensors: Sequence[Stored],
+    target: Path,
+    settings: Settings,
+    names: dict[str, str],
+    chosen: set[str],
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Write one shard in one step: the tensors that stay, under their new names, pruned if they are ``chosen``."""
+    header, starts = _header(shard, tensors, names)
+    with atomic_path(target) as temporary, shard.path.open("rb") as source, temporary.open("r+b") as sink:
+        sink.write(header)
+        sink.flush()
+        os.ftruncate(sink.fileno(), starts[-1] + tensors[-1].size_bytes)
+
+        def work(tensor: Stored, start: int) -> None:
+            files = source.fileno(), sink.fileno()
+            if tensor.name in chosen:
+                _prune(*files, tensor, start, settings)
+            else:
+                _copy(*files, tensor, start, settings.piece_bytes)
+
+        list(pool.map(work, tensors, starts))
+
+
+def _header(shard: Shard, tensors: Sequence[Stored], names: dict[str, str]) -> tuple[bytes, list[int]]:
+    """Return the new file's header, and where each tensor starts in it."""
+    entries: dict[str, Any] = {"__metadata__": dict(shard.metadata)} if shard.metadata else {}
+    place = 0
+    for tensor in tensors:
+        offsets = [place, place + tensor.size_bytes]
+        entries[names[tensor.name]] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": offsets}
+        place += tensor.size_bytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    first = 8 + len(text)
+    starts = [first]
+    for tensor in tensors[:-1]:
+        starts.append(starts[-1] + tensor.size_bytes)
+    return len(text).to_bytes(8, "little") + text, starts
+
+
+def _prune(source: int, sink: int, tensor: Stored, start: int, settings: Settings) -> None:
+    """Prune one tensor from one file into the other."""
+    kind, infinity = FLOATS[tensor.dtype]
+    size = np.dtype(kind).itemsize
+    m = 1 if settings.n_m is None else settings.n_m[1]
+    step = max(settings.piece_bytes // (size * m) * m, m)
+    whole = _read(source, tensor, 0, tensor.n_units, kind) if tensor.n_units <= step else None
+
+    def pieces() -> Iterator[Any]:
+        if whole is not None:
+            yield whole
+            return
+        for first in range(0, tensor.n_units, step):
+            yield _read(source, tensor, first, min(first + step, tensor.n_units), kind)
+
+    n_removed = tensor.n_units - settings.n_kept(tensor)
+    cut, finite = None, True
+    if settings.n_m is None and n_removed:
+        sample = whole[:: max(1, len(whole) // _SAMPLE)] if whole is not None else _sample(source, tensor, kind)
+        cut, finite = find_cut(pieces, sample, tensor.n_units, n_removed, infinity)
+    place, n_kept = start, 0
+    for piece in pieces():
+        if settings.n_m is not None:
+            finite = prune_n_m(piece, settings.n_m[0], m, infinity) and finite
+        elif cut is not None:
+            n_kept += prune_piece(piece, cut)
+        _write(sink, piece, place)
+        place += piece.nbytes
+    if not finite:
+        raise WeightsError(
+            f"{tensor.name}: every number must be finite: got NaN or infinity; repair the checkpoint or exclude it"
+        )
+    assert cut is None or n_kept == tensor.n_units - n_removed, f"{n_kept} of {tensor.name} stay"
+
+
+def _sample(source: int, tensor: Stored, kind: Any) -> Any:
+    """Return numbers from all over a tensor that isn't in memory."""
+    n_pieces = 256
+    length = max(1, _SAMPLE // n_pieces)
+    firsts = np.linspace(0, max(tensor.n_units - length, 0), n_pieces).astype(np.int64).tolist()
+    return np.concatenate([_read(source, tensor, i, min(i + length, tensor.n_units), kind) for i in firsts])
+
+
+def _read(source: int, tensor: Stored, first: int, last: int, kind: Any) -> Any:
+    """Return some numbers of a tensor, as bits."""
+    bits = np.empty(last - first, kind)
+    view = bits.data.cast("B") if len(bits) else memoryview(b"")
+    place = tensor.start + first * bits.itemsize
+    while len(view):
+        count = os.preadv(source, [view], place)
+        if count == 0:
+            raise RunError(f"{tensor.name}: the shard became shorter while it was read; get it anew")
+        view, place = view[count:], place + count
+    return bits
+
+
+def _write(sink: int, bits: npt.NDArray[Any], place: int) -> None:
+    view = bits.data.cast("B") if len(bits) else memoryview(b"")
+    while len(view):
+        count = os.pwrite(sink, view, place)
+        view, place = view[count:], place + count
+
+
+def _copy(source: int, sink: int, tensor: Stored, start: int, piece_bytes: int) -> None:
+    """Copy a tensor's bytes as they are."""
+    for first in range(0, tensor.size_bytes, piece_bytes):
+        flat = Stored(tensor.name, "U8", (tensor.size_bytes,), tensor.start, tensor.size_bytes)
+        _write(sink, _read(source, flat, first, min(first + piece_bytes, tensor.size_bytes), np.uint8), start + first)

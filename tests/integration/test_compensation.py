@@ -1,0 +1,74 @@
+"""Recipes that adjust after a cut, and criteria that make good what they remove."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prunus import ModelOptimizer
+from prunus.cli.app import invoke
+from prunus.core.errors import RecipeError
+from prunus.models.builtin import cnn
+
+FAST = {"train": {"epochs": 2, "batch_size": 64}}
+
+
+@pytest.fixture(scope="module")
+def data():
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return torch.tensor(x[:600], dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(y[:600])
+
+
+def pruned(data, recovery=None, **strategy) -> ModelOptimizer:
+    torch.manual_seed(0)
+    model = cnn(input_shape=(1, 8, 8), n_outputs=10, width=8)
+    settings = {"recovery": {"method": "none", **(recovery or {})}, "strategy": {"keep_fraction": 0.4, **strategy}}
+    return ModelOptimizer(model, data, **settings, **FAST).fit().prune()
+
+
+def accuracy(optimizer: ModelOptimizer, data) -> float:
+    x, y = data
+    return float((optimizer.predict_outputs(x).argmax(dim=1) == y).float().mean())
+
+
+@pytest.mark.parametrize("granularity", ["channel", "weight"])
+def test_least_squares_gives_quality_back_without_training(data, granularity):
+    strategy = {"criterion": "magnitude_l2", "granularity": granularity}
+    plain = pruned(data, **strategy)
+    adjusted = pruned(data, {"adjust": ["batch_norm", "bias", "least_squares"]}, **strategy)
+    sizes = [sum(p.numel() for p in each.model_.parameters()) for each in (plain, adjusted)]
+    assert sizes[0] == sizes[1]
+    assert accuracy(adjusted, data) > accuracy(plain, data)
+    for name, mask in adjusted.candidate_.masks.items():
+        assert not adjusted.model_.get_parameter(name)[~mask].any()
+
+
+def test_sparsegpt_prunes_every_layer_to_its_share_and_beats_magnitude(data):
+    swept = pruned(data, criterion="sparsegpt", granularity="weight", schedule={"kind": "linear", "rounds": 2})
+    for name, mask in swept.candidate_.masks.items():
+        weight = swept.model_.get_parameter(name)
+        assert int(mask.sum()) == round(0.4 * weight.numel())
+        assert not weight[~mask].any()
+    assert [step.criterion for step in swept.plan_.steps] == ["sparsegpt"] * 2
+    assert accuracy(swept, data) > accuracy(pruned(data, criterion="magnitude_l2", granularity="weight"), data)
+
+
+def test_sparsegpt_judges_single_weights_in_their_layers_only(data):
+    with pytest.raises(RecipeError, match="'sparsegpt' doesn't judge channels"):
+        pruned(data, criterion="sparsegpt", granularity="channel")
+    with pytest.raises(RecipeError, match="sparsegpt chooses inside each layer"):
+        pruned(data, criterion="sparsegpt", granularity="weight", allocation="global")
+
+
+def test_a_plan_that_is_replayed_makes_good_what_its_maker_made_good(small_recipe, tmp_path, monkeypatch):
+    small_recipe(
+        strategy={"criterion": "sparsegpt", "granularity": "weight", "keep_fraction": 0.3},
+        recovery={"method": "none", "adjust": ["bias"]},
+    )
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["run", "r.yaml", "--quiet"]) == 0
+    assert invoke(["apply", "out/plan", "--quiet"]) == 0
+    first, again = ((tmp_path / folder / "bundle" / "model.safetensors") for folder in ("out", "out-applied"))
+    assert first.read_bytes() == again.read_bytes()
