@@ -49,6 +49,8 @@ class ModelOptimizer:
         data: ``(inputs, targets)``, a map-style torch ``Dataset`` of such pairs, or a source as a recipe names it.
         strategy: a criterion's name, or the keys of a recipe's ``strategy``; None leaves the structure alone.
         metrics: which ones to report; default: all that fit the task.
+        target: what the model may cost, as a share of the dense one's: ``{"latency": 0.5}``, or ``"smallest"``.
+        contract: what it must keep, shown on the validation examples: ``{"metric": "accuracy", "max_drop": 0.01}``.
         train, recovery, examples, features, evaluation, data_options, runtime: keys of those sections of a recipe.
         trained: the model's weights are final, ``fit`` has nothing to do.
         seeds: one dense/pruned pair each in ``run``; everything else uses the first.
@@ -72,6 +74,8 @@ class ModelOptimizer:
         *,
         strategy: str | Mapping[str, Any] | None = None,
         metrics: Sequence[str] = (),
+        target: str | Mapping[str, Any] | None = None,
+        contract: Mapping[str, Any] | None = None,
         train: Mapping[str, Any] | None = None,
         recovery: Mapping[str, Any] | None = None,
         examples: Mapping[str, Any] | None = None,
@@ -94,6 +98,7 @@ class ModelOptimizer:
         tree: dict[str, Any] = {key: dict(value) for key, value in sections.items() if value is not None}
         tree["data"] = {"source": named, **(data_options or {})}
         tree["strategy"] = {"criterion": strategy} if isinstance(strategy, str) else strategy and dict(strategy)
+        tree |= {key: value for key, value in (("target", target), ("contract", contract)) if value is not None}
         tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
         recipe = make_recipe({**tree, "seeds": list(seeds)}, "ModelOptimizer")
         device = pick_device(recipe.runtime.device)

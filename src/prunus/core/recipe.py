@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 __all__ = [
     "Average",
+    "Contract",
     "Data",
     "Distil",
     "Evaluation",
@@ -29,6 +30,7 @@ __all__ = [
     "Schedule",
     "Split",
     "Strategy",
+    "Target",
     "Train",
 ]
 
@@ -37,6 +39,7 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+CostKind = Literal["latency", "params", "macs", "bytes"]
 ModelUnit = Literal["weight", "channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block"]
 
 
@@ -213,8 +216,9 @@ class Strategy(Section):
     cutoff: float | None = Field(
         None, allow_inf_nan=False, description="instead of keep_fraction: remove what scores below"
     )
-    allocation: Literal["uniform", "global"] = Field(
-        "uniform", description="uniform: the same share in every layer; global: one ranking"
+    allocation: Literal["uniform", "global", "cost"] = Field(
+        "uniform",
+        description="uniform: the same share in every layer; global: one ranking; cost: what a target implies",
     )
     normalize: Literal["none", "mean", "max"] = Field(
         "mean", description="how saliencies of layers are made comparable"
@@ -224,7 +228,10 @@ class Strategy(Section):
     )
     schedule: Schedule = Field(default_factory=Schedule)
     min_units: Count = Field(1, description="every layer keeps at least this many units")
-    round_to: Count = Field(1, description="channel counts are kept to multiples of this where they can be")
+    round_to: Count | Literal["auto"] = Field(
+        "auto",
+        description="widths are kept to multiples of this where they can be; auto: 8 for convolutions aimed at a latency, else 1",
+    )
     exclude: tuple[str, ...] = Field(
         (), description="name patterns (fnmatch) of parameters or layers that stay as they are"
     )
@@ -276,6 +283,10 @@ class Latency(Section):
     batch_size: Count = 64
     repeats: Annotated[int, Field(ge=5)] = 30
     warm_up: Count = 5
+    runtime: Literal["best", "torch", "onnxruntime"] = Field(
+        "best",
+        description="both models run in it; best: the one in which the dense model is fastest, of those installed",
+    )
 
 
 class Evaluation(Section):
@@ -285,6 +296,56 @@ class Evaluation(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind the intervals")
     latency: Latency = Field(default_factory=Latency)
+
+
+class Target(Section):
+    """How much of the dense model's cost may be left; exactly one of them."""
+
+    latency: Fraction | None = Field(None, description="measured end to end in the runtime of evaluation.latency")
+    params: Fraction | None = None
+    macs: Fraction | None = None
+    bytes: Fraction | None = Field(None, description="of parameters and buffers")
+    smallest: CostKind | None = Field(
+        None, description="as little of this cost as the contract allows; `target: smallest` means params"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, value: Any) -> Any:
+        return {"smallest": "params"} if value == "smallest" else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Target:
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of latency, params, macs, bytes and smallest: got {given or 'none'}")
+        return self
+
+    @property
+    def kind(self) -> CostKind:
+        """Which cost counts."""
+        kinds: tuple[CostKind, ...] = ("latency", "params", "macs", "bytes")
+        return next((kind for kind in kinds if getattr(self, kind) is not None), self.smallest or "params")
+
+    @property
+    def share(self) -> float | None:
+        """The share that may be left; None: as small as the contract allows."""
+        return None if self.smallest else float(getattr(self, self.kind))
+
+
+class Contract(Section):
+    """What the smaller model has to keep, shown on the validation examples; without it none is delivered."""
+
+    metric: str = Field("accuracy", description="one of those that are evaluated")
+    max_drop: Positive = Field(0.01, description="in the metric's own unit; 0.01 of accuracy is one point")
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="one-sided, for the whole search")
+    max_candidates: Count = Field(6, description="how many models the search may train")
+
+    @model_validator(mode="after")
+    def _a_share_drops_by_less_than_one(self) -> Contract:
+        if self.metric not in ("mae", "rmse") and self.max_drop >= 1:
+            raise ValueError(f"max_drop must be below 1 for {self.metric}, 0.01 is one point: got {self.max_drop:g}")
+        return self
 
 
 class Runtime(Section):
@@ -304,6 +365,8 @@ class Recipe(Section):
     examples: Examples | None = Field(None, description="operations on the training examples")
     features: Features | None = Field(None, description="operations on the input features")
     strategy: Strategy | None = Field(None, description="what to prune in the model; null: only the data")
+    target: Target | None = Field(None, description="what the model may cost, instead of strategy.keep_fraction")
+    contract: Contract | None = Field(None, description="what the model must keep; alone it means target: smallest")
     recovery: Recovery = Field(default_factory=Recovery)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
@@ -311,6 +374,37 @@ class Recipe(Section):
     )
     output: str = "runs/prunus"
     runtime: Runtime = Field(default_factory=Runtime)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_contract_has_a_target(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("contract") is not None and tree.get("target") is None:
+            return {**tree, "target": "smallest"}
+        return tree
+
+    @model_validator(mode="after")
+    def _a_target_decides_how_much_goes(self) -> Recipe:
+        if self.target is None:
+            if self.strategy is not None and self.strategy.allocation == "cost":
+                raise ValueError("strategy.allocation cost needs a target: give one, like target: {macs: 0.5}")
+            return self
+        if self.target.share is None and self.contract is None:
+            raise ValueError("target: smallest is as small as the contract allows: give a contract, or a share")
+        strategy = self.strategy
+        if strategy is None:
+            raise ValueError("a target or contract needs a strategy, which says what may go: got none; give one")
+        for name in ("keep_fraction", "cutoff"):
+            if getattr(strategy, name) is not None or any(
+                getattr(rule, name, None) is not None for rule in strategy.layers
+            ):
+                raise ValueError(f"target and strategy.{name} both say how much goes: give one of them")
+        if len(strategy.granularity) > 1 or strategy.granularity[0] in ("weight", "block", "expert"):
+            why = "zeros save no time, and no MACs" if "weight" in strategy.granularity else "costs follow from widths"
+            raise ValueError(
+                f"target {self.target.kind} needs one granularity of widths, channel for all of them: "
+                f"got {list(strategy.granularity)}; {why}"
+            )
+        return self
 
     @field_validator("seeds")
     @classmethod

@@ -4,6 +4,7 @@ from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
 from prunus.evaluate.latency import Latency, measure_latency
 from prunus.evaluate.metrics import check_metrics, default_metrics, metrics
+from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
 from prunus.evaluate.predict import predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
 
@@ -12,15 +13,19 @@ __all__ = [
     "Comparison",
     "Cost",
     "Latency",
+    "NonInferiority",
     "Quality",
     "check_metrics",
     "class_changes",
     "compare",
     "default_metrics",
+    "examples_needed",
     "gap",
     "measure_cost",
     "measure_latency",
     "measure_quality",
     "metrics",
+    "noninferiority",
     "predict_outputs",
+    "promises",
 ]

@@ -6,8 +6,9 @@ Decisions number the units as the dense model does, so that a plan reads without
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,15 @@ from prunus.recover import default_loss
 from prunus.score import criteria, gather, norm_scales, prunable_weights, score_groups, score_weights
 from prunus.select import keep_fractions, select
 
-__all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
+__all__ = ["Budgeted", "Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
+
+Budgeted = Callable[[AxisGraph, Sequence[Group], nn.Module, Sequence[Stratum]], list[Bools]]
+"""How a target chooses: which units of each stratum stay, given what the model costs."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One cut: units of one granularity, the ``number``-th time."""
+    """One cut: units of one granularity, the ``number``-th time; ``budgeted`` chooses instead of the strategy's amount."""
 
     job: Job
     seed: int
@@ -38,6 +42,7 @@ class Round:
     number: int
     stage: str
     decide: Decide
+    budgeted: Budgeted | None = None
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
@@ -99,7 +104,9 @@ class Round:
             )
             least = {group.name: group.min_units for group in groups}
             strata = [replace(s, unit=alive[s.name], min_units=least[s.name]) for s in strata]
-            return (self._step(strata, original, {group.name: _names(group, model) for group in groups}),)
+            called = {group.name: _names(group, model) for group in groups}
+            choose = None if self.budgeted is None else partial(self.budgeted, graph, groups, model)
+            return (self._step(strata, original, called, choose),)
 
         (step,) = self.decide(self.stage, compute)
         keep = _aligned(step, alive)
@@ -123,13 +130,21 @@ class Round:
         examples = self.job.data.calibration
         return gather(model, names, examples, default_loss(examples.task), criteria[self.strategy.criterion].needs)
 
-    def _step(self, strata: Sequence[Stratum], original: Mapping[str, int], called: Mapping[str, set[str]]) -> Step:
+    def _step(
+        self,
+        strata: Sequence[Stratum],
+        original: Mapping[str, int],
+        called: Mapping[str, set[str]],
+        choose: Callable[[Sequence[Stratum]], list[Bools]] | None = None,
+    ) -> Step:
         """Decide, and write the reasons down."""
         strategy = self.strategy
         rules = [_rule(strategy, called[stratum.name]) for stratum in strata]
         strata = [self._ruled(stratum, rule) for stratum, rule in zip(strata, rules, strict=True)]
-        keep = self._choose(strata, rules, original)
+        keep = choose(strata) if choose is not None else self._choose(strata, rules, original)
         reason = f"{strategy.criterion}: lowest in its " + ("layer" if strategy.allocation == "uniform" else "model")
+        if choose is not None:
+            reason = f"{strategy.criterion}: lowest for what it costs"
         if strategy.cutoff is not None:
             reason = f"{strategy.criterion}: below the cutoff {strategy.cutoff:g}"
         decisions = tuple(
@@ -162,10 +177,11 @@ class Round:
         if self.granularity in ("block", "expert"):
             return stratum
         strategy = self.strategy
+        multiple = 1 if strategy.round_to == "auto" else strategy.round_to
         return replace(
             stratum,
             min_units=strategy.min_units if rule is None or rule.min_units is None else rule.min_units,
-            multiple=strategy.round_to if rule is None or rule.round_to is None else rule.round_to,
+            multiple=multiple if rule is None or rule.round_to is None else rule.round_to,
         )
 
     def _amount(self, rule: LayerRule | None) -> float | None:

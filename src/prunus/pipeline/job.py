@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed gave: the two models, what was decided and what the training said."""
+    """What one seed gave: the two models, what was decided and what the training said; ``search`` how a target was met."""
 
     seed: int
     dense: nn.Module
@@ -80,3 +80,4 @@ class SeedResult:
     steps: tuple[Step, ...]
     train: Examples
     histories: dict[str, dict[str, Any]]
+    search: dict[str, Any] | None = None

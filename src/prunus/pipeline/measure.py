@@ -74,6 +74,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "comparison": [item.to_dict() for item in compared],
             "class_changes": _class_changes(outputs, results, data.test, recipe),
             "cost": cost,
+            "searches": [result.search for result in results if result.search is not None],
             "layers": _layers(plan),
             "classes": _classes(plan, data.train),
             "features": _features(plan),

@@ -18,7 +18,7 @@ from prunus.recover import History, Loss, default_loss, distillation_loss, spars
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
-__all__ = ["fit_dense", "prune_model", "recover", "retrain"]
+__all__ = ["begin", "fit_dense", "prune_model", "recover", "retrain"]
 
 
 def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -60,9 +60,7 @@ def prune_model(
     strategy = job.recipe.strategy
     assert strategy is not None
     check_patterns(dense, strategy)
-    candidate, histories = start.having(model=copy.deepcopy(start.model), uncut=start.model), {}
-    if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
-        histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
+    candidate, histories = begin(job, seed, start, examples)
     steps: list[Step] = []
     n_rounds = 1 if strategy.amount is None else len(keep_fractions(strategy.schedule, strategy.amount))
     rounds = [(granularity, number) for granularity in strategy.granularity for number in range(n_rounds)]
@@ -77,6 +75,16 @@ def prune_model(
             name = f"recover {place} of {len(rounds)}"
             histories[name] = recover(job, seed, dense, candidate, examples, stage=f"seed {seed} / {name}")
     return candidate, tuple(steps), histories
+
+
+def begin(job: Job, seed: int, start: Candidate, examples: Examples) -> tuple[Candidate, dict[str, dict[str, Any]]]:
+    """Return a copy of ``start`` that is ready for the first cut, and the histories of the training for it."""
+    strategy = job.recipe.strategy
+    assert strategy is not None
+    candidate, histories = start.having(model=copy.deepcopy(start.model), uncut=start.model), {}
+    if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
+        histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
+    return candidate, histories
 
 
 def recover(

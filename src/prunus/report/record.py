@@ -15,9 +15,12 @@ from prunus.core.errors import PlanError
 from prunus.core.files import write_text
 
 __all__ = [
+    "CandidateRow",
     "ClassCount",
     "ClassScore",
     "ComparisonRow",
+    "ContractFacts",
+    "ContractTest",
     "CostRow",
     "Curve",
     "DataFacts",
@@ -30,6 +33,7 @@ __all__ = [
     "Number",
     "QualityRow",
     "RunRecord",
+    "SearchFacts",
     "Suspect",
     "load_record",
     "record_json",
@@ -197,6 +201,61 @@ class LatencyFacts(_Part):
     speedup: Number | None
 
 
+class ContractFacts(_Part):
+    """What had to be kept."""
+
+    metric: str
+    max_drop: float
+    confidence: float
+
+
+class ContractTest(ContractFacts):
+    """A test of one candidate on the validation examples: the drop is at most ``bound``."""
+
+    dense: float
+    pruned: float
+    drop: float
+    bound: float
+    n: int
+    n_lost: int | None
+    n_gained: int | None
+    kept: bool
+    method: str
+
+
+class CandidateRow(_Part):
+    """One model that a search trained; shares are of the dense model's cost."""
+
+    number: int
+    started_from: int
+    asked: float
+    share: float
+    calibration_drop: float | None
+    promising: bool
+    test: ContractTest | None
+    verdict: Literal["kept", "not shown", "not tested"]
+
+
+class SearchFacts(_Part):
+    """How one seed's search for a target went; ``delivered`` is a candidate's number, None where none keeps the contract."""
+
+    seed: int
+    cost: Literal["latency", "params", "macs", "bytes"]
+    asked: float | None
+    floor: float
+    runtime: str | None
+    contract: ContractFacts | None
+    n_validation: int
+    n_calibration: int
+    candidates: list[CandidateRow]
+    delivered: int | None
+
+    @property
+    def result(self) -> CandidateRow | None:
+        """The candidate that is delivered."""
+        return next((row for row in self.candidates if row.number == self.delivered), None)
+
+
 class RunRecord(_Part):
     """Everything that a run found out."""
 
@@ -212,6 +271,7 @@ class RunRecord(_Part):
     comparison: list[ComparisonRow]
     class_changes: list[Number]
     cost: dict[ModelName, CostRow]
+    searches: list[SearchFacts] = Field(default=[], description="with a target, one for each seed")
     layers: list[LayerCount]
     classes: list[ClassCount]
     features: list[FeatureRow]

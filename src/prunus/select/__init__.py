@@ -6,6 +6,7 @@ The same code prunes weights, channels and training examples.
 from prunus.select.allocate import Allocation, allocation, allocations
 from prunus.select.amount import budget, check_keep_fraction
 from prunus.select.choose import select, top
+from prunus.select.knapsack import cost_aware, floor_counts, predicted_loss
 from prunus.select.normalize import normalization, normalizations
 from prunus.select.schedule import keep_fractions, schedules
 
@@ -15,9 +16,12 @@ __all__ = [
     "allocations",
     "budget",
     "check_keep_fraction",
+    "cost_aware",
+    "floor_counts",
     "keep_fractions",
     "normalization",
     "normalizations",
+    "predicted_loss",
     "schedules",
     "select",
     "top",
