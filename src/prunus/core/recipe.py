@@ -287,6 +287,10 @@ class Latency(Section):
         "best",
         description="both models run in it; best: the one in which the dense model is fastest, of those installed",
     )
+    clock: Literal["auto", "wall", "processor"] = Field(
+        "auto",
+        description="auto: with one thread the thread's own time, so that a busy machine doesn't count; else wall time",
+    )
 
 
 class Evaluation(Section):

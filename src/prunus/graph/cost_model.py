@@ -6,7 +6,7 @@ the first three, and a measured time of one operation for the last. Nothing is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -36,15 +36,23 @@ class CostModel:
     Args:
         terms: what adds up; axes that no group of ``groups`` cuts keep their size.
         groups: whose counts may change. Counts are given in their order.
+        sizes: other sizes for some axes that no group cuts, such as the batch.
     """
 
-    def __init__(self, graph: AxisGraph, groups: Sequence[Group], terms: Iterable[CostTerm]) -> None:
+    def __init__(
+        self,
+        graph: AxisGraph,
+        groups: Sequence[Group],
+        terms: Iterable[CostTerm],
+        sizes: Mapping[Atom, int] | None = None,
+    ) -> None:
         assert graph.solution is not None
         self.names = tuple(group.name for group in groups)
         self.sizes = tuple(group.size for group in groups)
         self._leaves = [find(graph.solution.leaf[name]) for name in self.names]
         number = {leaf: i for i, leaf in enumerate(self._leaves)}
         self._terms = list(terms)
+        self._fixed = {find(atom): size for atom, size in (sizes or {}).items()}
         self._depends = [
             tuple(sorted({number[leaf] for atom in term.axes for leaf in leaves(atom) if leaf in number}))
             for term in self._terms
@@ -72,7 +80,8 @@ class CostModel:
         key = tuple(int(counts[i]) for i in depends)
         known = self._known[position]
         if key not in known:
-            term, left = self._terms[position], {self._leaves[i]: n for i, n in zip(depends, key, strict=True)}
+            term = self._terms[position]
+            left = self._fixed | {self._leaves[i]: n for i, n in zip(depends, key, strict=True)}
             known[key] = term.price(tuple(left_of(atom, left) for atom in term.axes))
         return known[key]
 

@@ -46,6 +46,13 @@ class Job:
         batch = next(iter(self.data.calibration.batches(min(4, len(self.data.calibration)))))
         return (batch.inputs,)
 
+    @property
+    def timed_inputs(self) -> Tensor:
+        """A whole batch to time models on: calibration examples, again from the first one where they are too few."""
+        examples, size = self.data.calibration, self.recipe.evaluation.latency.batch_size
+        inputs = next(iter(examples.batches(min(size, len(examples))))).inputs
+        return inputs[torch.arange(size) % len(inputs)].contiguous()
+
 
 @dataclass(frozen=True)
 class Candidate:

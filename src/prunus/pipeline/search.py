@@ -30,6 +30,7 @@ from prunus.evaluate import (
     promises,
 )
 from prunus.pipeline.costing import Costing, Counted
+from prunus.pipeline.costing_latency import Timed
 from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.model_side import begin, recover
@@ -152,6 +153,8 @@ class _Search:
             retried = retried or again
             trial = self._try(kept, share)
             self.trials.append(trial)
+            if trial.share > 0.99 * kept.share:
+                break  # nothing more is saved, whatever is asked for
             if trial.promising:
                 kept = trial
                 if self.target.share is not None and share <= self.target.share:
@@ -268,7 +271,20 @@ def _row(trial: Trial) -> dict[str, Any]:
 def costing_of(job: Job, seed: int, dense: nn.Module, target: Target) -> Costing:
     """Return the currency of a target."""
     if target.kind == "latency":
-        raise NotImplementedError
+        assert job.recipe.strategy is not None
+
+        def note(text: str) -> None:
+            job.workspace.note(f"seed {seed} / latency", text)
+
+        return Timed(
+            dense,
+            job.timed_inputs,
+            job.trace_inputs,
+            job.recipe.evaluation.latency,
+            round_to=job.recipe.strategy.round_to,
+            note=note,
+            seed=seed,
+        )
     return Counted.of(target.kind, dense, job.trace_inputs)
 
 

@@ -99,9 +99,10 @@ def cost(record: RunRecord) -> str:
         said = f"{_times(speedup.value)}<small>{_times(speedup.low)} to {_times(speedup.high)}</small>"
         rows.append([f"latency, batch of {latency.batch_size}", *cells, said])
         threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
+        clock = " by the thread’s own clock" if latency.clock == "processor" else ""
         notes.append(
-            f"Latency in {latency.runtime} on {threads}: median and quartiles of {latency.repeats} rounds in which both models "
-            f"took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ratios with its 95 % interval."
+            f"Latency in {latency.runtime} on {threads}{clock}: median and quartiles of {latency.repeats} rounds in which both "
+            f"models took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ratios with its interval."
         )
     if any(layer.granularity == "weight" for layer in record.layers):
         notes.append("Single zeros save bytes, not time: dense kernels multiply by them all the same.")

@@ -197,6 +197,7 @@ class LatencyFacts(_Part):
     repeats: int
     warm_up: int
     threads: int
+    clock: Literal["wall", "processor"] = "wall"
     milliseconds: dict[str, Number]
     speedup: Number | None
 
