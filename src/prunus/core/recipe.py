@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from prunus.core.goals import Contract, Target
+from prunus.core.section import Count, Fraction, NonNegative, Positive, Section, Share
 
 __all__ = [
     "Average",
@@ -34,19 +37,7 @@ __all__ = [
     "Train",
 ]
 
-Fraction = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-CostKind = Literal["latency", "params", "macs", "bytes"]
 ModelUnit = Literal["weight", "channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block"]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values don't change after they were read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class Split(Section):
@@ -300,56 +291,6 @@ class Evaluation(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind the intervals")
     latency: Latency = Field(default_factory=Latency)
-
-
-class Target(Section):
-    """How much of the dense model's cost may be left; exactly one of them."""
-
-    latency: Fraction | None = Field(None, description="measured end to end in the runtime of evaluation.latency")
-    params: Fraction | None = None
-    macs: Fraction | None = None
-    bytes: Fraction | None = Field(None, description="of parameters and buffers")
-    smallest: CostKind | None = Field(
-        None, description="as little of this cost as the contract allows; `target: smallest` means params"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_word(cls, value: Any) -> Any:
-        return {"smallest": "params"} if value == "smallest" else value
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Target:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of latency, params, macs, bytes and smallest: got {given or 'none'}")
-        return self
-
-    @property
-    def kind(self) -> CostKind:
-        """Which cost counts."""
-        kinds: tuple[CostKind, ...] = ("latency", "params", "macs", "bytes")
-        return next((kind for kind in kinds if getattr(self, kind) is not None), self.smallest or "params")
-
-    @property
-    def share(self) -> float | None:
-        """The share that may be left; None: as small as the contract allows."""
-        return None if self.smallest else float(getattr(self, self.kind))
-
-
-class Contract(Section):
-    """What the smaller model has to keep, shown on the validation examples; without it none is delivered."""
-
-    metric: str = Field("accuracy", description="one of those that are evaluated")
-    max_drop: Positive = Field(0.01, description="in the metric's own unit; 0.01 of accuracy is one point")
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="one-sided, for the whole search")
-    max_candidates: Count = Field(6, description="how many models the search may train")
-
-    @model_validator(mode="after")
-    def _a_share_drops_by_less_than_one(self) -> Contract:
-        if self.metric not in ("mae", "rmse") and self.max_drop >= 1:
-            raise ValueError(f"max_drop must be below 1 for {self.metric}, 0.01 is one point: got {self.max_drop:g}")
-        return self
 
 
 class Runtime(Section):

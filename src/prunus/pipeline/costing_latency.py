@@ -46,6 +46,7 @@ class Timed(Costing):
     """
 
     kind = "latency"
+    runtime: str
 
     def __init__(
         self,
@@ -61,9 +62,8 @@ class Timed(Costing):
     ) -> None:
         self._dense, self._batch, self._traced, self._config, self._seed = dense, batch, traced, config, seed
         self._auto, self._note = round_to == "auto", note
-        self.runtime: str = fastest_runtime(dense, batch, config, note=note, seed=seed)
+        self.runtime, self._ready = fastest_runtime(dense, batch, config, note=note, seed=seed)
         self._table = table or LatencyTable(self.runtime)
-        self._compiled: Callable[[Tensor], object] | None = None
         self._known: dict[str, float] = {_structure(dense): 1.0}
         self._parts: Floats | None = None
 
@@ -71,9 +71,7 @@ class Timed(Costing):
         """Time ``model`` and the dense model in turns; the same structure is timed once."""
         key = _structure(model)
         if key not in self._known:
-            if self._compiled is None:
-                self._compiled = in_runtime(self.runtime, self._dense, self._batch)
-            models = {"dense": self._compiled, "pruned": in_runtime(self.runtime, model, self._batch)}
+            models = {"dense": self._ready, "pruned": in_runtime(self.runtime, model, self._batch)}
             found = measure_latency(models, self._batch, self._config, runtime=self.runtime, seed=self._seed)
             assert found.speedup is not None
             self._known[key] = 1 / found.speedup.value

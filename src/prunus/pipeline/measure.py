@@ -63,7 +63,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     }
     for facts in cost.values():
         facts.pop("memory_bytes", None)
-    latency = latency_of(job, models)
+    latency = latency_of(job, models, (first.search or {}).get("runtime"))
     answers = data.test.in_units(data.test.targets).cpu()
     compared = compare(*_by_model(outputs, results, "test"), answers, **_settings(recipe, data.test))
     return RunRecord.model_validate(
@@ -93,16 +93,17 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     )
 
 
-def latency_of(job: Job, models: Mapping[str, nn.Module]) -> Latency:
-    """Return how long the models take in turns, all in the runtime in which the dense one is fastest."""
-    config, inputs = job.recipe.evaluation.latency, job.timed_inputs
+def latency_of(job: Job, models: Mapping[str, nn.Module], runtime: str | None = None) -> Latency:
+    """Return how long the models take in turns, all in one runtime: the given one, or that in which the dense one is fastest."""
+    inputs, config = job.timed_inputs, job.recipe.evaluation.latency
 
     def note(text: str) -> None:
         job.workspace.note("evaluate", text)
 
-    name = fastest_runtime(models["dense"], inputs, config, note=note)
+    wanted = config if runtime is None else config.model_copy(update={"runtime": runtime})
+    name, dense = fastest_runtime(models["dense"], inputs, wanted, note=note)
     try:
-        ready = {model: in_runtime(name, module, inputs) for model, module in models.items()}
+        ready = {"dense": dense, "pruned": in_runtime(name, models["pruned"], inputs)}
     except ModelError as error:
         if config.runtime != "best":
             raise

@@ -147,13 +147,13 @@ class _Search:
         most = self.contract.max_candidates if self.contract is not None else len(goals)
         retried = False
         while len(self.trials) < most:
-            share, again = next_share(kept.share, failed, goals, self.target.share, retried=retried)
+            share, again = next_share(kept.asked, failed, goals, self.target.share, retried=retried)
             if share is None:
                 break
             retried = retried or again
             trial = self._try(kept, share)
             self.trials.append(trial)
-            if trial.share > 0.99 * kept.share:
+            if trial.share > 0.99 * kept.share and trial.asked < 0.9 * kept.asked:
                 break  # nothing more is saved, whatever is asked for
             if trial.promising:
                 kept = trial
@@ -308,7 +308,9 @@ def walk(target: Target, recipe: Recipe, floor: float) -> tuple[float, ...]:
 def next_share(
     kept: float, failed: float | None, goals: Sequence[float], goal: float | None, *, retried: bool
 ) -> tuple[float | None, bool]:
-    """Return the share to try next (None: the search is over), and whether that tries the goal a second time.
+    """Return the share to ask for next (None: the search is over), and whether that tries the goal a second time.
+
+    ``kept`` and ``failed`` are what was asked for, too.
 
     >>> next_share(1.0, None, (0.7, 0.5), 0.5, retried=False)
     (0.7, False)
@@ -318,7 +320,7 @@ def next_share(
     (0.5, True)
     """
     if failed is None:
-        return next((goal for goal in goals if goal < 0.99 * kept), None), False
+        return next((share for share in goals if share < 0.99 * kept), None), False
     if failed < _CLOSE * kept:
         return round(sqrt(kept * failed), 4), False
     # From a start that is so near, the goal itself may be within reach now.

@@ -102,7 +102,7 @@ def cost(record: RunRecord) -> str:
         clock = " by the thread’s own clock" if latency.clock == "processor" else ""
         notes.append(
             f"Latency in {latency.runtime} on {threads}{clock}: median and quartiles of {latency.repeats} rounds in which both "
-            f"models took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ratios with its interval."
+            f"models took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ones with its interval."
         )
     if any(layer.granularity == "weight" for layer in record.layers):
         notes.append("Single zeros save bytes, not time: dense kernels multiply by them all the same.")
