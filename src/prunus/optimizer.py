@@ -36,6 +36,7 @@ from prunus.pipeline import (
     reduce_variance,
 )
 from prunus.pipeline.model_side import fit_dense
+from prunus.pipeline.search import check_contract
 from prunus.report import RunRecord
 
 __all__ = ["ModelOptimizer"]
@@ -103,6 +104,7 @@ class ModelOptimizer:
         recipe = make_recipe({**tree, "seeds": list(seeds)}, "ModelOptimizer")
         device = pick_device(recipe.runtime.device)
         prepared = _prepared(data, recipe.data, device)
+        check_contract(recipe, prepared)
         start = copy.deepcopy(model)
         self._job = Job(
             recipe, prepared, lambda seed: copy.deepcopy(start), not trained, Workspace(None, listener), device, False

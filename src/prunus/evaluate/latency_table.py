@@ -1,7 +1,8 @@
 """How long will an operation take at sizes that nobody measured? From those that were, on this machine, in this runtime.
 
 Times are measured at the full size and at powers of two below it, when they are first asked for, and are interpolated in between.
-They are kept in a file of the user's cache folder for the same machine, number of threads, runtime and versions.
+They are kept in a file of the user's cache folder for the same machine, number of threads, runtime and versions; so are
+the shares that whole models were measured to take.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class LatencyTable:
         key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
         self.path = (folder or cache_folder()) / f"latency-{runtime}-{key}.json"
         self.milliseconds: dict[str, float] = _known(self.path)
-        self._n_kept = len(self.milliseconds)
+        self.shares: dict[str, float] = _known(self.path, "shares")
+        self._n_kept = len(self.milliseconds) + len(self.shares)
 
     def price(self, operation: Operation, full: tuple[int, ...]) -> Callable[[tuple[int, ...]], float]:
         """Return the milliseconds of an operation as a function of the sizes of its axes, whose full sizes are ``full``."""
@@ -60,11 +62,12 @@ class LatencyTable:
 
     def save(self) -> None:
         """Keep what was measured, beside what other processes have kept meanwhile."""
-        if len(self.milliseconds) > self._n_kept:
+        if len(self.milliseconds) + len(self.shares) > self._n_kept:
             self.milliseconds = {**_known(self.path), **self.milliseconds}
-            self._n_kept = len(self.milliseconds)
+            self.shares = {**_known(self.path, "shares"), **self.shares}
+            self._n_kept = len(self.milliseconds) + len(self.shares)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, {"about": self.about, "milliseconds": self.milliseconds})
+            write_json(self.path, {"about": self.about, "milliseconds": self.milliseconds, "shares": self.shares})
 
     def _between(self, operation: Operation, at: tuple[int, ...], top: tuple[int, ...]) -> float:
         """Interpolate linearly in each size: exact where time is a product of sizes and a constant."""
@@ -127,10 +130,10 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _known(path: Path) -> dict[str, float]:
-    """Return the times in a file; one that is missing or damaged holds none."""
+def _known(path: Path, what: str = "milliseconds") -> dict[str, float]:
+    """Return the numbers in a file; one that is missing or damaged holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["milliseconds"]
+        found = json.loads(path.read_text(encoding="utf-8"))[what]
         return {str(key): float(value) for key, value in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

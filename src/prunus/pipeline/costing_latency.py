@@ -7,6 +7,7 @@ what was measured is what was asked for.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +30,8 @@ from prunus.select import cost_aware, floor_counts
 
 __all__ = ["Timed", "fit_parts"]
 
-_TRIES, _CLOSE = 4, 0.03
+_TRIES, _CLOSE, _ON_THE_WAY = 4, 0.03, 0.15
+"""How often a cut is timed and corrected, and how near to what was asked is near enough: at the goal, and on the way to it."""
 _FITTED_AT = (0.5, 0.25)
 _WANTED = 8
 """Multiple of channels that convolutions want: others are slower than the next larger one."""
@@ -43,6 +45,7 @@ class Timed(Costing):
         batch: the inputs that are timed.
         traced: the inputs that models are traced on.
         round_to: as in the strategy.
+        goal: the share that is asked for in the end.
     """
 
     kind = "latency"
@@ -56,26 +59,29 @@ class Timed(Costing):
         config: recipe.Latency,
         *,
         round_to: int | str = "auto",
+        goal: float | None = None,
         note: Callable[[str], None],
         table: LatencyTable | None = None,
         seed: int = 0,
     ) -> None:
         self._dense, self._batch, self._traced, self._config, self._seed = dense, batch, traced, config, seed
-        self._auto, self._note = round_to == "auto", note
+        self._auto, self._goal = round_to == "auto", goal
+        self._setting = f"{_structure(dense)} {tuple(batch.shape)}"
         self.runtime, self._ready = fastest_runtime(dense, batch, config, note=note, seed=seed)
         self._table = table or LatencyTable(self.runtime)
-        self._known: dict[str, float] = {_structure(dense): 1.0}
         self._parts: Floats | None = None
 
     def share(self, model: nn.Module) -> float:
-        """Time ``model`` and the dense model in turns; the same structure is timed once."""
-        key = _structure(model)
-        if key not in self._known:
+        """Time ``model`` and the dense model in turns; the same structure is timed once on a machine."""
+        key, known = _digest(f"{self._setting} {_structure(model)}"), self._table.shares
+        if _structure(model) == _structure(self._dense):
+            return 1.0
+        if key not in known:
             models = {"dense": self._ready, "pruned": in_runtime(self.runtime, model, self._batch)}
             found = measure_latency(models, self._batch, self._config, runtime=self.runtime, seed=self._seed)
             assert found.speedup is not None
-            self._known[key] = 1 / found.speedup.value
-        return self._known[key]
+            known[key] = 1 / found.speedup.value
+        return known[key]
 
     def floor(self, graph: AxisGraph, groups: Sequence[Group], model: nn.Module, strata: Sequence[Stratum]) -> float:
         """Predict from the table."""
@@ -94,14 +100,15 @@ class Timed(Costing):
         if floor > share:
             raise self.refuse(share, floor)
         limit, best = share, (np.inf, np.zeros(0, np.int64))
+        close = _CLOSE if self._goal is None or share <= 1.05 * self._goal else _ON_THE_WAY
         for _ in range(_TRIES):
             counts = cost_aware(strata, cost, max(limit, floor))
             measured = self.share(self._cut(graph, groups, model, strata, counts))
             # A little above is as good as a little below; far above isn't what was asked for.
-            off = abs(measured / share - 1) + (1.0 if measured > (1 + _CLOSE) * share else 0.0)
+            off = abs(measured / share - 1) + (1.0 if measured > (1 + close) * share else 0.0)
             if off < best[0]:
                 best = off, counts
-            if off <= _CLOSE:
+            if off <= close:
                 break
             moved = limit * float(np.clip(share / measured, 0.5, 1.5)) * (0.99 if measured > share else 1.0)
             if max(moved, floor) == max(limit, floor):
@@ -187,6 +194,10 @@ def fit_parts(rows: Floats, measured: Floats) -> Floats:
 def _near(count: int, size: int) -> int:
     """Return a multiple of eight near ``count`` where there is room for one."""
     return count if size < 2 * _WANTED else min(size, max(_WANTED, round(count / _WANTED) * _WANTED))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _structure(model: nn.Module) -> str:

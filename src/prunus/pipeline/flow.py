@@ -28,7 +28,7 @@ from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
 from prunus.pipeline.model_side import fit_dense, prune_model, retrain
-from prunus.pipeline.search import check_contract, search_model
+from prunus.pipeline.search import check_contract, check_floor, search_model
 from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.report import RunRecord, load_record, save_record, write_html
@@ -190,6 +190,7 @@ def _check_fit(job: Job) -> None:
     if recipe.strategy is not None:
         check_patterns(model, recipe.strategy)
     check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
+    check_floor(job, model)
 
 
 def plan_of(job: Job, result: SeedResult) -> Plan:

@@ -36,7 +36,7 @@ from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.model_side import begin, recover
 from prunus.select import keep_fractions
 
-__all__ = ["Trial", "check_contract", "next_share", "search_model", "walk"]
+__all__ = ["Trial", "check_contract", "check_floor", "next_share", "search_model", "walk"]
 
 _STEP = 0.7
 """A walk without a schedule keeps about this share of the cost per step."""
@@ -91,6 +91,33 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
         )
 
 
+def check_floor(job: Job, model: nn.Module) -> None:
+    """Refuse a share of a counted cost that no cut reaches, before anything is trained; a latency's floor is found later.
+
+    Raises:
+        RecipeError: it says what can't be pruned costs.
+    """
+    target = job.recipe.target
+    if target is None or target.share is None or target.kind == "latency":
+        return
+    seed = job.recipe.seeds[0]
+    costing = costing_of(job, seed, model, target)
+    floor = _floor(job, seed, model, costing)
+    if target.share < floor:
+        raise costing.refuse(target.share, floor)
+
+
+def _floor(job: Job, seed: int, model: nn.Module, costing: Costing) -> float:
+    """Return the share of the cost that is left when all is cut that may be."""
+    strategy = job.recipe.strategy
+    assert strategy is not None
+    granularity = strategy.granularity[0]
+    graph = prunable_graph(model, job.trace_inputs, strategy.exclude, seed=seed, granularity=granularity)
+    groups = groups_of(graph, granularity)
+    strata = [Stratum(g.name, np.zeros(g.size), min_units=max(strategy.min_units, g.min_units)) for g in groups]
+    return costing.floor(graph, groups, model, strata) if groups else 1.0
+
+
 def search_model(
     job: Job, seed: int, dense: nn.Module, start: Candidate, examples: Examples, decide: Decide
 ) -> tuple[Candidate, tuple[Step, ...], dict[str, dict[str, Any]], dict[str, Any]]:
@@ -117,7 +144,9 @@ class _Search:
         check_patterns(self.dense, self.strategy)
         first, histories = begin(job, seed, start, self.examples)
         self.costing = costing_of(job, seed, start.model, self.target)
-        self.floor = job.workspace.remembered(f"seed {seed} / floor", lambda: {"share": self._floor(first)})["share"]
+        self.floor = job.workspace.remembered(
+            f"seed {seed} / floor", lambda: {"share": _floor(job, seed, first.model, self.costing)}
+        )["share"]
         if self.target.share is not None and self.target.share < self.floor:
             raise self.costing.refuse(self.target.share, self.floor)
         self._walk(Trial(0, 1.0, 1.0, first, (), histories, 0))
@@ -128,17 +157,6 @@ class _Search:
         if delivered is None:
             return start, (), histories, self._facts(None)
         return delivered.candidate, delivered.steps, histories, self._facts(delivered)
-
-    def _floor(self, candidate: Candidate) -> float:
-        """Return the share of the cost that is left when all is cut that may be."""
-        model, granularity = candidate.model, self.strategy.granularity[0]
-        graph = prunable_graph(
-            model, self.job.trace_inputs, self.strategy.exclude, seed=self.seed, granularity=granularity
-        )
-        groups = groups_of(graph, granularity)
-        least = max(1, self.strategy.min_units)
-        strata = [Stratum(g.name, np.zeros(g.size), min_units=max(least, g.min_units)) for g in groups]
-        return self.costing.floor(graph, groups, model, strata) if groups else 1.0
 
     def _walk(self, dense: Trial) -> None:
         kept = dense
@@ -282,6 +300,7 @@ def costing_of(job: Job, seed: int, dense: nn.Module, target: Target) -> Costing
             job.trace_inputs,
             job.recipe.evaluation.latency,
             round_to=job.recipe.strategy.round_to,
+            goal=target.share,
             note=note,
             seed=seed,
         )
