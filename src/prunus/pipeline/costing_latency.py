@@ -30,7 +30,7 @@ from prunus.select import cost_aware, floor_counts
 
 __all__ = ["Timed", "fit_parts"]
 
-_TRIES, _CLOSE, _ON_THE_WAY = 4, 0.03, 0.15
+_TRIES, _CLOSE, _ON_THE_WAY = 6, 0.03, 0.15
 """How often a cut is timed and corrected, and how near to what was asked is near enough: at the goal, and on the way to it."""
 _FITTED_AT = (0.5, 0.25)
 _WANTED = 8
@@ -100,6 +100,7 @@ class Timed(Costing):
         if floor > share:
             raise self.refuse(share, floor)
         limit, best = share, (np.inf, np.zeros(0, np.int64))
+        seen: list[tuple[float, float]] = []
         close = _CLOSE if self._goal is None or share <= 1.05 * self._goal else _ON_THE_WAY
         for _ in range(_TRIES):
             counts = cost_aware(strata, cost, max(limit, floor))
@@ -110,10 +111,11 @@ class Timed(Costing):
                 best = off, counts
             if off <= close:
                 break
-            moved = limit * float(np.clip(share / measured, 0.5, 1.5)) * (0.99 if measured > share else 1.0)
+            seen.append((limit, measured))
+            moved = min(1.0, _moved(seen, share))
             if max(moved, floor) == max(limit, floor):
                 break
-            limit = min(moved, 1.0)
+            limit = moved
         self._table.save()
         return masks_of(strata, best[1])
 
@@ -189,6 +191,14 @@ def fit_parts(rows: Floats, measured: Floats) -> Floats:
             if (weights >= 0).all() and off < best[0] - 1e-12:
                 best = off, weights
     return best[1]
+
+
+def _moved(seen: Sequence[tuple[float, float]], share: float) -> float:
+    """Return the next limit, along the line through the last two of (limit, measured), or through the origin."""
+    (limit, measured), (before, then) = seen[-1], seen[-2] if len(seen) > 1 else (0.0, 0.0)
+    slope = (measured - then) / (limit - before) if limit != before else 1.0
+    # A little below what was asked for: widths come in steps.
+    return float(np.clip(limit + (0.985 * share - measured) / np.clip(slope, 0.4, 2.5), 0.5 * limit, 1.5 * limit))
 
 
 def _near(count: int, size: int) -> int:
