@@ -23,7 +23,7 @@ SMALL = {
     "train": {"epochs": 2},
     "strategy": {"criterion": "taylor", "granularity": "channel", "keep_fraction": 0.5},
     "recovery": {"method": "fine_tune", "epochs": 1},
-    "evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "batch_size": 8}},
+    "evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "batch_size": 8, "runtime": "torch"}},
     "seeds": [0],
     "output": "out",
 }

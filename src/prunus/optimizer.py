@@ -38,6 +38,7 @@ from prunus.pipeline import (
 )
 from prunus.pipeline.model_side import fit_dense
 from prunus.pipeline.objective import check_objective
+from prunus.pipeline.search import check_contract
 from prunus.recover import Loss, TrainingStep, guarded
 from prunus.report import RunRecord
 
@@ -54,6 +55,8 @@ class ModelOptimizer:
         metrics: which ones to report; default: all that fit the task.
         exclude: called once with the name and the module of every part of the model; the parts for which it returns True stay
             whole, with all that is in them. Their names join ``strategy.exclude``.
+        target: what the model may cost, as a share of the dense one's: ``{"latency": 0.5}``, or ``"smallest"``.
+        contract: what it must keep, shown on the validation examples: ``{"metric": "accuracy", "max_drop": 0.01}``.
         train, recovery, examples, features, evaluation, data_options, runtime: keys of those sections of a recipe.
         trained: the model's weights are final, ``fit`` has nothing to do.
         seeds: one dense/pruned pair each in ``run``; everything else uses the first.
@@ -83,6 +86,8 @@ class ModelOptimizer:
         strategy: str | Mapping[str, Any] | None = None,
         exclude: Callable[[str, nn.Module], bool] | None = None,
         metrics: Sequence[str] = (),
+        target: str | Mapping[str, Any] | None = None,
+        contract: Mapping[str, Any] | None = None,
         train: Mapping[str, Any] | None = None,
         recovery: Mapping[str, Any] | None = None,
         examples: Mapping[str, Any] | None = None,
@@ -107,12 +112,14 @@ class ModelOptimizer:
         tree: dict[str, Any] = {key: dict(value) for key, value in sections.items() if value is not None}
         tree["data"] = {"source": named, **(data_options or {})}
         tree["strategy"] = {"criterion": strategy} if isinstance(strategy, str) else strategy and dict(strategy)
+        tree |= {key: value for key, value in (("target", target), ("contract", contract)) if value is not None}
         tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
         recipe = make_recipe({**tree, "seeds": list(seeds)}, "ModelOptimizer")
         if exclude is not None:
             recipe = _with_excluded(recipe, model, exclude)
         device = pick_device(recipe.runtime.device)
         prepared = _prepared(data, recipe.data, device)
+        check_contract(recipe, prepared)
         start = copy.deepcopy(model)
         self._job = Job(
             recipe,

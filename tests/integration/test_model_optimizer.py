@@ -14,7 +14,7 @@ from prunus.core.errors import ModelError, RecipeError
 from prunus.core.types import Plan
 
 FAST = {"train": {"epochs": 8, "batch_size": 32}, "recovery": {"epochs": 4, "batch_size": 32}}
-QUICK = {"evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1}}}
+QUICK = {"evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "runtime": "torch"}}}
 
 
 @pytest.fixture(scope="module")

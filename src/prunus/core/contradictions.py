@@ -27,7 +27,8 @@ def check_n_of_m(strategy: Strategy) -> None:
         f"schedule {strategy.schedule.kind}": strategy.schedule.kind != "one_shot",
         "layers.keep_fraction": any(rule.keep_fraction is not None for rule in strategy.layers),
         "min_units or layers.min_units": strategy.min_units != 1 or any(rule.min_units for rule in strategy.layers),
-        "round_to or layers.round_to": strategy.round_to != 1 or any(rule.round_to for rule in strategy.layers),
+        "round_to or layers.round_to": strategy.round_to not in (1, "auto")
+        or any(rule.round_to for rule in strategy.layers),
     }
     for what, is_given in given.items():
         if is_given:

@@ -10,9 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     WithJsonSchema,
     field_validator,
@@ -20,10 +18,13 @@ from pydantic import (
 )
 
 from prunus.core.contradictions import check_n_of_m, check_rewind_and_during
+from prunus.core.goals import Contract, Target
+from prunus.core.section import Count, Fraction, NonNegative, Positive, Section, Share
 from prunus.core.units import UNITS, check_unit, is_mask
 
 __all__ = [
     "Average",
+    "Contract",
     "Data",
     "Distil",
     "Evaluation",
@@ -42,14 +43,10 @@ __all__ = [
     "Schedule",
     "Split",
     "Strategy",
+    "Target",
     "Train",
 ]
 
-Fraction = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 ModelUnit = Annotated[
     str,
     AfterValidator(check_unit),
@@ -58,12 +55,6 @@ ModelUnit = Annotated[
     ),
 ]
 """A name in ``UNITS``, ``N:M`` or ``RxC``."""
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values don't change after they were read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class Split(Section):
@@ -260,10 +251,11 @@ class Strategy(Section):
     cutoff: float | None = Field(
         None, allow_inf_nan=False, description="instead of keep_fraction: remove what scores below"
     )
-    allocation: Literal["uniform", "global", "erk", "lamp", "owl", "sensitivity"] = Field(
+    allocation: Literal["uniform", "global", "erk", "lamp", "owl", "sensitivity", "cost"] = Field(
         "uniform",
         description="uniform: the same share in every layer; global: one ranking; erk: by the layers' shapes; lamp: one ranking of "
-        "LAMP scores; owl: more where outliers are; sensitivity: by the loss that was measured with each layer pruned alone",
+        "LAMP scores; owl: more where outliers are; sensitivity: by the loss that was measured with each layer pruned alone; "
+        "cost: what a target implies",
     )
     owl_multiple: Positive = Field(5.0, description="owl: an outlier scores above this many times its layer's mean")
     owl_spread: Share = Field(0.08, description="owl: keep fractions of layers differ from their mean by at most this")
@@ -278,7 +270,10 @@ class Strategy(Section):
     )
     schedule: Schedule = Field(default_factory=Schedule)
     min_units: Count = Field(1, description="every layer keeps at least this many units")
-    round_to: Count = Field(1, description="channel counts are kept to multiples of this where they can be")
+    round_to: Count | Literal["auto"] = Field(
+        "auto",
+        description="widths are kept to multiples of this where they can be; auto: 8 for convolutions aimed at a latency, else 1",
+    )
     exclude: tuple[str, ...] = Field(
         (), description="name patterns (fnmatch) of parameters or layers that stay as they are"
     )
@@ -365,6 +360,14 @@ class Latency(Section):
     batch_size: Count = 64
     repeats: Annotated[int, Field(ge=5)] = 30
     warm_up: Count = 5
+    runtime: Literal["best", "torch", "onnxruntime"] = Field(
+        "best",
+        description="both models run in it; best: the one in which the dense model is fastest, of those installed",
+    )
+    clock: Literal["auto", "wall", "processor"] = Field(
+        "auto",
+        description="auto: with one thread the thread's own time, so that a busy machine doesn't count; else wall time",
+    )
 
 
 class Evaluation(Section):
@@ -393,6 +396,8 @@ class Recipe(Section):
     examples: Examples | None = Field(None, description="operations on the training examples")
     features: Features | None = Field(None, description="operations on the input features")
     strategy: Strategy | None = Field(None, description="what to prune in the model; null: only the data")
+    target: Target | None = Field(None, description="what the model may cost, instead of strategy.keep_fraction")
+    contract: Contract | None = Field(None, description="what the model must keep; alone it means target: smallest")
     recovery: Recovery = Field(default_factory=Recovery)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
@@ -414,6 +419,41 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _schedule_has_its_training(self) -> Recipe:
         check_rewind_and_during(self)
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_contract_has_a_target(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("contract") is not None and tree.get("target") is None:
+            return {**tree, "target": "smallest"}
+        return tree
+
+    @model_validator(mode="after")
+    def _a_target_decides_how_much_goes(self) -> Recipe:
+        if self.target is None:
+            if self.strategy is not None and self.strategy.allocation == "cost":
+                raise ValueError("strategy.allocation cost needs a target: give one, like target: {macs: 0.5}")
+            return self
+        if self.target.share is None and self.contract is None:
+            raise ValueError("target: smallest is as small as the contract allows: give a contract, or a share")
+        strategy = self.strategy
+        if strategy is None:
+            raise ValueError("a target or contract needs a strategy, which says what may go: got none; give one")
+        for name in ("keep_fraction", "cutoff"):
+            if getattr(strategy, name) is not None or any(
+                getattr(rule, name, None) is not None for rule in strategy.layers
+            ):
+                raise ValueError(f"target and strategy.{name} both say how much goes: give one of them")
+        if (
+            len(strategy.granularity) > 1
+            or strategy.granularity[0] in ("block", "expert")
+            or is_mask(strategy.granularity[0])
+        ):
+            why = "zeros save no time, and no MACs" if is_mask(strategy.granularity[-1]) else "costs follow from widths"
+            raise ValueError(
+                f"target {self.target.kind} needs one granularity of widths, channel for all of them: "
+                f"got {list(strategy.granularity)}; {why}"
+            )
         return self
 
     @field_validator("seeds")

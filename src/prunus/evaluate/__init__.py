@@ -3,24 +3,35 @@
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
 from prunus.evaluate.latency import Latency, measure_latency
+from prunus.evaluate.latency_table import LatencyTable
 from prunus.evaluate.metrics import check_metrics, default_metrics, metrics
+from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
 from prunus.evaluate.predict import predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
+from prunus.evaluate.runtimes import CALLED, fastest_runtime, in_runtime
 
 __all__ = [
+    "CALLED",
     "ClassQuality",
     "Comparison",
     "Cost",
     "Latency",
+    "LatencyTable",
+    "NonInferiority",
     "Quality",
     "check_metrics",
     "class_changes",
     "compare",
     "default_metrics",
+    "examples_needed",
+    "fastest_runtime",
     "gap",
+    "in_runtime",
     "measure_cost",
     "measure_latency",
     "measure_quality",
     "metrics",
+    "noninferiority",
     "predict_outputs",
+    "promises",
 ]

@@ -1,7 +1,8 @@
 """How fast is each of some models on this machine?
 
 They take turns in one run, in a fresh random order each round, so that whatever else the machine does hits all of them
-alike; the claim is the median of the paired ratios.
+alike; the claim is the median of the paired ratios. A model that runs on one thread of the processor is timed by that thread's
+own clock, which stands still while another process has the core.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from prunus.core.runtime import derive_seed
 from prunus.core.types import Measurement
 from prunus.evaluate.resample import interval
 
-__all__ = ["Latency", "measure_latency"]
+__all__ = ["Latency", "measure_latency", "pick_clock"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class Latency:
     repeats: int
     warm_up: int
     threads: int
+    clock: str
     milliseconds: dict[str, Measurement]
     speedup: Measurement | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        facts = {key: getattr(self, key) for key in ("runtime", "batch_size", "repeats", "warm_up", "threads")}
+        facts = {key: getattr(self, key) for key in ("runtime", "batch_size", "repeats", "warm_up", "threads", "clock")}
         times = {name: value.to_dict() for name, value in self.milliseconds.items()}
         return {**facts, "milliseconds": times, "speedup": self.speedup and self.speedup.to_dict()}
 
@@ -60,6 +62,7 @@ def measure_latency(
     modes = {module: module.training for module in modules}
     rng = np.random.default_rng(derive_seed(seed, "latency"))
     names = list(models)
+    named, clock = pick_clock(config.clock, inputs)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     try:
         for module in modules:
@@ -67,7 +70,7 @@ def measure_latency(
         with torch.inference_mode():
             for turn in range(config.warm_up + config.repeats):
                 for position in rng.permutation(len(names)):
-                    taken = _time(models[names[position]], inputs)
+                    taken = _time(models[names[position]], inputs, clock)
                     if turn >= config.warm_up:
                         seconds[names[position]].append(taken)
     finally:
@@ -75,17 +78,25 @@ def measure_latency(
             module.training = training
     times = {name: _quartiles(name, 1000 * np.array(values), "ms") for name, values in seconds.items()}
     speedup = _speedup(seconds, seed) if {"dense", "pruned"} <= set(names) else None
-    return Latency(runtime, len(inputs), config.repeats, config.warm_up, torch.get_num_threads(), times, speedup)
+    threads = torch.get_num_threads()
+    return Latency(runtime, len(inputs), config.repeats, config.warm_up, threads, named, times, speedup)
 
 
-def _time(model: Callable[[Tensor], Any], inputs: Tensor) -> float:
+def pick_clock(name: str, inputs: Tensor) -> tuple[str, Callable[[], float]]:
+    """Return which clock counts, and how it is read in seconds; ``auto`` is the processor's where one thread does it all."""
+    if name == "auto":
+        name = "processor" if inputs.device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+    return name, time.thread_time if name == "processor" else time.perf_counter
+
+
+def _time(model: Callable[[Tensor], Any], inputs: Tensor, clock: Callable[[], float]) -> float:
     if inputs.is_cuda:
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = clock()
     model(inputs)
     if inputs.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _quartiles(name: str, values: Any, unit: str) -> Measurement:

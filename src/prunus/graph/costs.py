@@ -15,7 +15,7 @@ from prunus.graph.axes import Atom, find, leaves, left_of
 from prunus.graph.groups import AxisGraph, parameters_per_unit
 from prunus.graph.solve import Axes, Solver
 
-__all__ = ["UnitCost", "unit_costs"]
+__all__ = ["Term", "UnitCost", "mac_terms", "unit_costs"]
 
 Term = tuple[float, Axes]
 """A factor, and the axes whose sizes are multiplied with it."""
@@ -40,7 +40,7 @@ def unit_costs(graph: AxisGraph, model: nn.Module) -> tuple[dict[str, UnitCost],
     """
     assert graph.solution is not None
     solver = graph.solution.solver
-    terms = list(_terms(solver))
+    terms = list(mac_terms(solver))
     batch = solver.inputs[0][0].size if solver.inputs and solver.inputs[0] else 1
     of: dict[Atom, list[Term]] = {}
     for term in terms:
@@ -62,7 +62,8 @@ def _count(term: Term, sizes: Mapping[Atom, int]) -> float:
     return total
 
 
-def _terms(solver: Solver) -> Iterator[Term]:
+def mac_terms(solver: Solver) -> Iterator[Term]:
+    """Yield one term for each convolution, matrix product and half of an attention; their sum is for the whole batch."""
     for node in solver.trace.graph_module.graph.nodes:
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue

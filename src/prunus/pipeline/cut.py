@@ -5,7 +5,6 @@ Decisions number the units as the dense model does, so that a plan reads without
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,23 +15,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunus.apply import Masks, follow_class, shrink
-from prunus.core.errors import PlanError, RecipeError, RunError, near
+from prunus.apply import Masks, shrink
+from prunus.core.errors import PlanError, RunError
 from prunus.core.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
 from prunus.core.units import Mask, as_mask
 from prunus.data import Examples
-from prunus.graph import AxisGraph, Group, analyze, certify
+from prunus.graph import AxisGraph, Group
 from prunus.pipeline.compensation import make_good, swept_step
 from prunus.pipeline.evidence import gather_evidence
 from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
+from prunus.pipeline.prunable import groups_of, layer_of, names_of, nothing_to_cut, prunable_graph, rule_for, wide
 from prunus.pipeline.sensitivity import Zeroed, losses_in, measure_losses
 from prunus.pipeline.tiles import best_of_tiles, tiles_of
 from prunus.score import Evidence, block_paths, check_criterion, criteria, norm_scales, score_groups, score_weights
 from prunus.select import allocations, keep_fractions, owl, select
 
-__all__ = ["Round", "check_patterns", "groups_of", "prunable_graph", "wide"]
+__all__ = ["Budgeted", "Round"]
+
+Budgeted = Callable[[AxisGraph, Sequence[Group], nn.Module, Sequence[Stratum]], list[Bools]]
+"""How a target chooses: which units of each stratum stay, given what the model costs."""
 
 _REDUCE: Mapping[str, Any] = {
     "sum": np.sum,
@@ -44,7 +47,7 @@ _REDUCE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Round:
-    """One cut: units of one granularity, the ``number``-th time."""
+    """One cut: units of one granularity, the ``number``-th time; ``budgeted`` chooses instead of the strategy's amount."""
 
     job: Job
     seed: int
@@ -54,6 +57,7 @@ class Round:
     stage: str
     decide: Decide
     examples: Examples | None = None
+    budgeted: Budgeted | None = None
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
@@ -74,7 +78,7 @@ class Round:
         # What one unit is: a whole tile where it goes as one, else a single weight.
         units = {name: tiles[name] if mask.kind == "block" else np.arange(tiles[name].size)[:, None] for name in names}
         masks = dict(candidate.masks) or {name: torch.ones(shapes[name], dtype=torch.bool) for name in names}
-        called = {name: {name, _layer(name)} for name in names}
+        called = {name: {name, layer_of(name)} for name in names}
 
         def compute() -> tuple[Step, ...]:
             if strategy.criterion == "sparsegpt":
@@ -122,7 +126,7 @@ class Round:
         if candidate.alive:  # a group that was cut down to one unit is none any more
             groups = tuple(group for group in groups if group.name in candidate.alive)
         if not groups:
-            raise RunError(f"{self.stage}: {_nothing_to_cut(graph, self.granularity)}")
+            raise RunError(f"{self.stage}: {nothing_to_cut(graph, self.granularity)}")
         alive = dict(candidate.alive) or {group.name: np.arange(group.size, dtype=np.int64) for group in groups}
         original = dict(candidate.original) or {group.name: group.size for group in groups}
 
@@ -158,8 +162,9 @@ class Round:
                 return _slices(model, group, gone)
 
             zeroed = {group.name: partial(without, group) for group in groups}
-            called = {group.name: _names(group, model) for group in groups}
-            return (self._step(strata, called, self._losses(candidate, strata, zeroed)),)
+            called = {group.name: names_of(group, model) for group in groups}
+            choose = None if self.budgeted is None else partial(self.budgeted, graph, groups, model)
+            return (self._step(strata, called, self._losses(candidate, strata, zeroed), choose),)
 
         (step,) = self.decide(self.stage, compute)
         keep = _aligned(step, alive)
@@ -207,7 +212,7 @@ class Round:
         """Decide as SparseGPT does, by the share that each layer keeps now, or N:M."""
         shares = {}
         for name in names if mask.kind != "n_m" else ():
-            amount = self._amount(_rule(self.strategy, {name, _layer(name)}))
+            amount = self._amount(rule_for(self.strategy, {name, layer_of(name)}))
             assert amount is not None, "a recipe gives sparsegpt no cutoff"
             shares[name] = keep_fractions(self.strategy.schedule, amount)[self.number]
         n_m = (mask.first, mask.second) if mask.kind == "n_m" else None
@@ -232,15 +237,21 @@ class Round:
             self.job, candidate.model, strata, zeroed, shares=self.strategy.sensitivity_steps, stage=self.stage
         )
 
-    def _step(self, strata: Sequence[Stratum], called: Mapping[str, set[str]], losses: Mapping[str, Floats]) -> Step:
+    def _step(
+        self,
+        strata: Sequence[Stratum],
+        called: Mapping[str, set[str]],
+        losses: Mapping[str, Floats],
+        choose: Callable[[Sequence[Stratum]], list[Bools]] | None = None,
+    ) -> Step:
         """Decide, and write the reasons down."""
         strategy = self.strategy
-        rules = [_rule(strategy, called[stratum.name]) for stratum in strata]
+        rules = [rule_for(strategy, called[stratum.name]) for stratum in strata]
         strata = [
             replace(self._ruled(stratum, rule), losses=losses.get(stratum.name))
             for stratum, rule in zip(strata, rules, strict=True)
         ]
-        keep = self._choose(strata, rules)
+        keep = self._choose(strata, rules) if choose is None else choose(strata)
         facts = {name: curve.tolist() for name, curve in losses.items()} if self.number == 0 else {}
         return self._written({s.name: k for s, k in zip(strata, keep, strict=True)}, strata, facts)
 
@@ -252,6 +263,8 @@ class Round:
         mask = as_mask(self.granularity)
         if mask is not None and mask.kind == "n_m":
             reason += f"{mask.second} neighbours"
+        elif self.budgeted is not None:
+            reason = f"{strategy.criterion}: lowest for what it costs"
         elif strategy.cutoff is not None:
             reason = f"{strategy.criterion}: below the cutoff {strategy.cutoff:g}"
         else:
@@ -288,92 +301,15 @@ class Round:
         if self.granularity in ("block", "expert"):
             return stratum
         strategy = self.strategy
+        multiple = 1 if strategy.round_to == "auto" else strategy.round_to
         return replace(
             stratum,
             min_units=strategy.min_units if rule is None or rule.min_units is None else rule.min_units,
-            multiple=lcm(
-                stratum.multiple, strategy.round_to if rule is None or rule.round_to is None else rule.round_to
-            ),
+            multiple=lcm(stratum.multiple, multiple if rule is None or rule.round_to is None else rule.round_to),
         )
 
     def _amount(self, rule: LayerRule | None) -> float | None:
         return rule.keep_fraction if rule is not None and rule.keep_fraction is not None else self.strategy.amount
-
-
-def prunable_graph(
-    model: nn.Module,
-    inputs: tuple[Tensor, ...],
-    exclude: Sequence[str],
-    *,
-    seed: int,
-    granularity: Granularity = "channel",
-) -> AxisGraph:
-    """Return the certified groups of ``model`` without those that a name pattern excludes.
-
-    Of the groups that ``granularity`` will cut, those that the class can't follow are left whole where that helps.
-    """
-    kinds = None if granularity == "channel" else {granularity}
-    graph = follow_class(model, inputs, certify(model, inputs, analyze(model, inputs), seed=seed), kinds=kinds)
-    patterns = wide(exclude)
-
-    def allowed(groups: Sequence[Group]) -> tuple[Group, ...]:
-        return tuple(group for group in groups if not _fits(_names(group, model), patterns))
-
-    return replace(graph, groups=allowed(graph.groups), stacks=allowed(graph.stacks))
-
-
-def groups_of(graph: AxisGraph, granularity: Granularity) -> tuple[Group, ...]:
-    """Return the groups whose units are of a granularity; ``channel`` are all axes."""
-    if granularity == "channel":
-        return graph.groups
-    return tuple(group for group in (*graph.groups, *graph.stacks) if group.kind == granularity)
-
-
-def _nothing_to_cut(graph: AxisGraph, granularity: str) -> str:
-    there = sorted({"channel", *(group.kind for group in (*graph.groups, *graph.stacks))}) if graph.groups else []
-    if granularity != "channel" and there:
-        return f"the model has no {granularity} that can be pruned; it has {', '.join(there)}: choose among these"
-    reasons = "; ".join(sorted({f"{item.name}: {item.reason}" for item in graph.frozen})[:3])
-    return f"no group of channels can be pruned ({reasons}); use granularity weight or exclude less"
-
-
-def wide(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Return name patterns that also fit a model whose input features were cut (it lies in ``inner``)."""
-    return (*patterns, *(f"inner.{pattern}" for pattern in patterns))
-
-
-def check_patterns(model: nn.Module, strategy: Strategy) -> None:
-    """Refuse a pattern that fits no name: it would protect or change nothing.
-
-    Raises:
-        RecipeError: it names the pattern and some names.
-    """
-    names = [name for name, _ in (*model.named_modules(), *model.named_parameters()) if name]
-    given = [("strategy.exclude", pattern) for pattern in strategy.exclude]
-    given += [(f"strategy.layers.{i}.match", rule.match) for i, rule in enumerate(strategy.layers)]
-    for where, pattern in given:
-        if not fnmatch.filter(names, pattern):
-            raise RecipeError(f"{where}: {pattern!r} fits no layer or parameter; {near(pattern, names[:60])}")
-
-
-def _names(group: Group, model: nn.Module) -> set[str]:
-    names = {group.name, *group.containers}
-    for tensor in [member.tensor for member in group.members]:
-        names |= {tensor, _layer(tensor)}
-    return names
-
-
-def _layer(tensor: str) -> str:
-    return tensor.rpartition(".")[0]
-
-
-def _fits(names: set[str], patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
-
-
-def _rule(strategy: Strategy, names: set[str]) -> LayerRule | None:
-    """Return the first rule that fits a group or parameter by any of its names."""
-    return next((rule for rule in strategy.layers if _fits(names, wide([rule.match]))), None)
 
 
 def _weights(model: nn.Module, name: str, units: Ints, gone: Bools) -> Zeroed:
@@ -406,7 +342,7 @@ def _kept_outputs(model: nn.Module, groups: Sequence[Group], keep: Mapping[str, 
     for group in groups:
         for member in group.members:
             if member.dim == 0 and group.name in keep and member.tensor in sizes:
-                mask = stays.setdefault(_layer(member.tensor), torch.ones(sizes[member.tensor], dtype=torch.bool))
+                mask = stays.setdefault(layer_of(member.tensor), torch.ones(sizes[member.tensor], dtype=torch.bool))
                 mask[member.index[torch.from_numpy(~keep[group.name])].flatten()] = False
     return {name: mask.nonzero().flatten() for name, mask in stays.items()}
 

@@ -16,20 +16,21 @@ from torch import nn
 from prunus.core.errors import PlanError
 from prunus.core.events import Listener, silent
 from prunus.core.plan_file import load_plan, save_plan
-from prunus.core.recipe import Recipe
+from prunus.core.recipe import Recipe, Schedule
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
 from prunus.data import prepare
 from prunus.evaluate import check_metrics
 from prunus.models import build, check_outputs, load_weights
 from prunus.pipeline.compensation import check_compensation
-from prunus.pipeline.cut import check_patterns
 from prunus.pipeline.data_side import clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
 from prunus.pipeline.model_side import check_schedule, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.objective import check_objective
+from prunus.pipeline.prunable import check_patterns
+from prunus.pipeline.search import check_contract, check_floor, search_model
 from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.pipeline.tiles import check_tiles
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
@@ -71,7 +72,7 @@ def apply_plan(
         PlanError: the plan was made for other data or another model.
     """
     folder = Path(recipe.output)
-    recipe = recipe.model_copy(update={"seeds": (plan.seed,)})
+    recipe = recipe.model_copy(update={"seeds": (plan.seed,), **_as_decided(plan, recipe)})
     with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
         if (folder / RECORD).exists():
             return load_record(folder / RECORD)
@@ -145,13 +146,16 @@ def prune_seed(job: Job, seed: int, dense: nn.Module, decide: Decide, *, recover
         candidate = candidate.having(rewound=narrow(job, Candidate(rewound), feature_steps).model)
     prune_steps: tuple[Step, ...] = ()
     histories: dict[str, dict[str, Any]] = {}
-    if job.recipe.strategy is not None:
+    search: dict[str, Any] | None = None
+    if job.recipe.target is not None:
+        candidate, prune_steps, histories, search = search_model(job, seed, dense, candidate, train, decide)
+    elif job.recipe.strategy is not None:
         candidate, prune_steps, histories = prune_model(
             job, seed, dense, candidate, train, decide, recover_last=recover_last
         )
     elif recover_last:
         candidate, histories = retrain(job, seed, dense, candidate, train)
-    return SeedResult(seed, dense, candidate, (*example_steps, *feature_steps, *prune_steps), train, histories)
+    return SeedResult(seed, dense, candidate, (*example_steps, *feature_steps, *prune_steps), train, histories, search)
 
 
 @contextmanager
@@ -181,6 +185,7 @@ def _check_fit(job: Job) -> None:
     """Find out that the recipe doesn't fit the data or the model before anything is trained."""
     data, recipe = job.data, job.recipe
     check_metrics(recipe.evaluation.metrics, data.train.task)
+    check_contract(recipe, data)
     if recipe.strategy is not None:
         for granularity in recipe.strategy.granularity:
             check_criterion(recipe.strategy.criterion, granularity)
@@ -196,6 +201,7 @@ def _check_fit(job: Job) -> None:
         check_tiles(model, recipe.strategy)
     check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
     check_objective(job, model, batch)
+    check_floor(job, model)
 
 
 def plan_of(job: Job, result: SeedResult) -> Plan:
@@ -213,6 +219,17 @@ def _check_plan(plan: Plan, job: Job) -> None:
                 f"the plan was made for other {what} (fingerprint {plan.fingerprints.get(what, 'missing')[:12]}, got "
                 f"{value[:12]}): use the {what} of the plan, or make a new plan"
             )
+
+
+def _as_decided(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe with a target says once the search is over: so many rounds, and nothing left to look for."""
+    if recipe.target is None or recipe.strategy is None:
+        return {}
+    n_rounds = sum(1 for _ in plan.of("prune"))
+    strategy = recipe.strategy.model_copy(
+        update={"schedule": Schedule(kind="linear", rounds=max(1, n_rounds)), "allocation": "uniform"}
+    )
+    return {"strategy": strategy if n_rounds else None, "target": None, "contract": None}
 
 
 def _decide_from(plan: Plan) -> Decide:

@@ -50,6 +50,13 @@ class Job:
         batch = next(iter(self.data.calibration.batches(min(4, len(self.data.calibration)))))
         return (batch.inputs,)
 
+    @property
+    def timed_inputs(self) -> Tensor:
+        """A whole batch to time models on: calibration examples, again from the first one where they are too few."""
+        examples, size = self.data.calibration, self.recipe.evaluation.latency.batch_size
+        inputs = next(iter(examples.batches(min(size, len(examples))))).inputs
+        return inputs[torch.arange(size) % len(inputs)].contiguous()
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -81,7 +88,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed gave: the two models, what was decided and what the training said."""
+    """What one seed gave: the two models, what was decided and what the training said; ``search`` how a target was met."""
 
     seed: int
     dense: nn.Module
@@ -89,3 +96,4 @@ class SeedResult:
     steps: tuple[Step, ...]
     train: Examples
     histories: dict[str, dict[str, Any]]
+    search: dict[str, Any] | None = None

@@ -5,22 +5,27 @@ The test set is read here and nowhere before: no decision depends on it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from prunus.core.errors import ModelError
 from prunus.core.recipe import Recipe
 from prunus.core.runtime import versions
 from prunus.core.types import Plan, Step
 from prunus.data import Examples, Prepared
 from prunus.evaluate import (
+    CALLED,
+    Latency,
     class_changes,
     compare,
     default_metrics,
+    fastest_runtime,
     gap,
+    in_runtime,
     measure_cost,
     measure_latency,
     measure_quality,
@@ -58,7 +63,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     }
     for facts in cost.values():
         facts.pop("memory_bytes", None)
-    latency = measure_latency(models, batch.inputs, recipe.evaluation.latency)
+    latency = latency_of(job, models, (first.search or {}).get("runtime"))
     answers = data.test.in_units(data.test.targets).cpu()
     compared = compare(*_by_model(outputs, results, "test"), answers, **_settings(recipe, data.test))
     return RunRecord.model_validate(
@@ -74,6 +79,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "comparison": [item.to_dict() for item in compared],
             "class_changes": _class_changes(outputs, results, data.test, recipe),
             "cost": cost,
+            "searches": [result.search for result in results if result.search is not None],
             "layers": _layers(plan),
             "sensitivity": _sensitivity(plan),
             "classes": _classes(plan, data.train),
@@ -87,6 +93,25 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "timing": {"latency": latency.to_dict(), "seconds": job.workspace.seconds},
         }
     )
+
+
+def latency_of(job: Job, models: Mapping[str, nn.Module], runtime: str | None = None) -> Latency:
+    """Return how long the models take in turns, all in one runtime: the given one, or that in which the dense one is fastest."""
+    inputs, config = job.timed_inputs, job.recipe.evaluation.latency
+
+    def note(text: str) -> None:
+        job.workspace.note("evaluate", text)
+
+    wanted = config if runtime is None else config.model_copy(update={"runtime": runtime})
+    name, dense = fastest_runtime(models["dense"], inputs, wanted, note=note)
+    try:
+        ready = {"dense": dense, "pruned": in_runtime(name, models["pruned"], inputs)}
+    except ModelError as error:
+        if config.runtime != "best":
+            raise
+        note(f"latency is measured in torch: {error}")
+        name, ready = "torch", dict(models)
+    return measure_latency(ready, inputs, config, runtime=CALLED[name])
 
 
 def quality_of(outputs: Tensor, examples: Examples, recipe: Recipe) -> Any:

@@ -19,9 +19,10 @@ from prunus.core.types import Granularity, Step
 from prunus.core.units import as_mask, is_mask
 from prunus.data import Examples
 from prunus.graph import Group
-from prunus.pipeline.cut import Round, check_patterns, groups_of, prunable_graph, wide
+from prunus.pipeline.cut import Round
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.objective import base_loss
+from prunus.pipeline.prunable import check_patterns, groups_of, prunable_graph, wide
 from prunus.recover import (
     History,
     Loss,
@@ -37,7 +38,17 @@ from prunus.recover import (
 from prunus.score import criteria, prunable_weights
 from prunus.select import keep_fractions
 
-__all__ = ["check_schedule", "fit_dense", "prune_model", "recover", "retrain", "starting_point", "training_parts"]
+__all__ = [
+    "adjust_after_cut",
+    "begin",
+    "check_schedule",
+    "fit_dense",
+    "prune_model",
+    "recover",
+    "retrain",
+    "starting_point",
+    "training_parts",
+]
 
 
 def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -107,10 +118,7 @@ def prune_model(
     strategy = job.recipe.strategy
     assert strategy is not None
     check_patterns(dense, strategy)
-    candidate = start.having(model=copy.deepcopy(start.model))
-    histories: dict[str, dict[str, Any]] = {}
-    if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
-        histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
+    candidate, histories = begin(job, seed, start, examples)
     steps: list[Step] = []
     rounds = _rounds(strategy)
     during = strategy.schedule.during == "train"
@@ -126,14 +134,14 @@ def prune_model(
             candidate = candidate.having(alive={}, original={}, losses={})
         if during:
             train_part(place - 1)
-        before = copy.deepcopy(candidate.model) if job.recipe.recovery.adjust else None
+        before = copy.deepcopy(candidate.model) if job.recipe.recovery.adjust else candidate.model
         with job.workspace.stage(stage):
             candidate, step = Round(job, seed, strategy, granularity, number, stage, decide, examples).cut(candidate)
         steps.append(step)
         _rewind(candidate)
         last = place == len(rounds)
-        if before is not None and candidate.rewound is None and (recover_last or not last):
-            _adjust(job, candidate, before, stage=stage)
+        if candidate.rewound is None and (recover_last or not last):
+            adjust_after_cut(job, candidate, before, stage=stage)
         if during and last and recover_last:
             train_part(place)
         if recover_last if last else not during:
@@ -142,9 +150,22 @@ def prune_model(
     return candidate, tuple(steps), histories
 
 
-def _adjust(job: Job, candidate: Candidate, before: nn.Module, *, stage: str) -> None:
+def begin(job: Job, seed: int, start: Candidate, examples: Examples) -> tuple[Candidate, dict[str, dict[str, Any]]]:
+    """Return a copy of ``start`` that is ready for the first cut, and the histories of the training for it."""
+    strategy = job.recipe.strategy
+    assert strategy is not None
+    candidate = start.having(model=copy.deepcopy(start.model))
+    histories: dict[str, dict[str, Any]] = {}
+    if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
+        histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
+    return candidate, histories
+
+
+def adjust_after_cut(job: Job, candidate: Candidate, before: nn.Module, *, stage: str) -> None:
     """Set the model right after a cut, as the recipe wants it, with the masks held."""
     kinds = job.recipe.recovery.adjust
+    if not kinds:
+        return
     if candidate.kept_outputs is None and set(kinds) != {"batch_norm"}:
         job.workspace.note(
             stage, "whole modules left, so no layer is fitted to what it gave before: only batch norms are"

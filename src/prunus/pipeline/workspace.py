@@ -137,6 +137,17 @@ class Workspace:
         loaded: dict[str, torch.Tensor] = load_file(path)
         return loaded
 
+    def remembered(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the plain values that ``compute()`` gives, or those that an earlier process measured."""
+        done = self.path(f"{name}.json")
+        if done is not None and done.exists():
+            return _read_json(done)
+        facts = compute()
+        if done is not None:
+            done.parent.mkdir(parents=True, exist_ok=True)
+            write_json(done, facts)
+        return facts
+
     def forget(self) -> None:
         """Remove what was only kept for a resume."""
         if self.folder is not None:

@@ -43,7 +43,7 @@ def all_charts(record: RunRecord) -> tuple[Chart, ...]:
     altair = require("altair", extra="report")
     convert = require("vl_convert", extra="report").vegalite_to_svg
     drawn = []
-    drawings = (_against_size, _class_changes, _layers, _groups, _sensitivity, _classes, _features, _curves)
+    drawings = (_against_size, _frontier, _class_changes, _layers, _groups, _sensitivity, _classes, _features, _curves)
     for number, draw in enumerate(drawings):
         found = draw(altair, record)
         if found is not None:
@@ -130,6 +130,35 @@ def _against_size(altair: Any, record: RunRecord) -> _Drawn:
     points = base.mark_point(size=70, filled=True, opacity=1).encode(y=y, color=colour)
     note = "One pair of points per seed; bars are each model’s interval by the choice of test examples."
     return f"Test {called(metric)} against size", note, (lines + spans + points).properties(height=230)
+
+
+def _frontier(altair: Any, record: RunRecord) -> _Drawn:
+    searches = [search for search in record.searches if search.contract is not None]
+    if not searches or searches[0].contract is None:
+        return None
+    contract, cost = searches[0].contract, searches[0].cost
+    scale = 100 if is_share(contract.metric) else 1
+    names = ("calibration", "validation, at most")
+    rows = [
+        {"share": 100 * row.share, "drop": scale * drop, "what": what, "seed": search.seed}
+        for search in searches
+        for row in search.candidates
+        for what, drop in zip(names, (row.calibration_drop, row.test.bound if row.test else None), strict=True)
+        if drop is not None
+    ]
+    title = f"drop of {called(contract.metric)}{', points' if scale == 100 else ''}"
+    points = (
+        _data(altair, rows)
+        .mark_point(size=70, filled=True, opacity=1)
+        .encode(
+            x=altair.X("share:Q", title=f"{cost} left, % of the dense model", scale=altair.Scale(zero=True)),
+            y=altair.Y("drop:Q", title=title),
+            color=_colours(altair, "what", names, ["grey", "plum"]),
+        )
+    )
+    limit = _data(altair, [{"limit": scale * contract.max_drop}]).mark_rule(strokeDash=[3, 3], color=PALETTE["grey"])
+    chart = (points + limit.encode(y=altair.Y("limit:Q", title=title))).properties(height=230)
+    return "What the search tried", "The dashed line is the drop that the contract allows.", chart
 
 
 def _class_changes(altair: Any, record: RunRecord) -> _Drawn:

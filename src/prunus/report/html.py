@@ -16,6 +16,7 @@ from prunus.report.charts import all_charts
 from prunus.report.page_marks import definitions, details, escape, joined, section, table
 from prunus.report.page_style import STYLE
 from prunus.report.record import RunRecord, Suspect
+from prunus.report.searches import search_html
 from prunus.report.words import amount, called, difference, finding, size, speed_change, times, value
 
 __all__ = ["render_html", "write_html"]
@@ -36,6 +37,7 @@ def render_html(record: RunRecord) -> str:
         _numbers(record),
         section("Quality", _quality_note(record), tables.quality(record), tables.spreads(record)),
         section("Cost", tables.cost(record)),
+        section("Target and contract", search_html(record)),
         section(
             "Where it changed",
             charts,

@@ -99,9 +99,10 @@ def cost(record: RunRecord) -> str:
         said = f"{_times(speedup.value)}<small>{_times(speedup.low)} to {_times(speedup.high)}</small>"
         rows.append([f"latency, batch of {latency.batch_size}", *cells, said])
         threads = f"{latency.threads} thread{'s' if latency.threads > 1 else ''}"
+        clock = " by the thread’s own clock" if latency.clock == "processor" else ""
         notes.append(
-            f"Latency in {latency.runtime} on {threads}: median and quartiles of {latency.repeats} rounds in which both models "
-            f"took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ratios with its 95 % interval."
+            f"Latency in {latency.runtime} on {threads}{clock}: median and quartiles of {latency.repeats} rounds in which both "
+            f"models took turns, after {latency.warm_up} to warm up; the ratio is the median of the paired ones with its interval."
         )
     if note := mask_note(record):
         notes.append(note)

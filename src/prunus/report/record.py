@@ -16,9 +16,12 @@ from prunus.core.errors import PlanError
 from prunus.core.files import write_text
 
 __all__ = [
+    "CandidateRow",
     "ClassCount",
     "ClassScore",
     "ComparisonRow",
+    "ContractFacts",
+    "ContractTest",
     "CostRow",
     "Curve",
     "DataFacts",
@@ -33,6 +36,7 @@ __all__ = [
     "Number",
     "QualityRow",
     "RunRecord",
+    "SearchFacts",
     "SensitivityCurve",
     "Suspect",
     "load_record",
@@ -230,8 +234,64 @@ class LatencyFacts(_Part):
     repeats: int
     warm_up: int
     threads: int
+    clock: Literal["wall", "processor"] = "wall"
     milliseconds: dict[str, Number]
     speedup: Number | None
+
+
+class ContractFacts(_Part):
+    """What had to be kept."""
+
+    metric: str
+    max_drop: float
+    confidence: float
+
+
+class ContractTest(ContractFacts):
+    """A test of one candidate on the validation examples: the drop is at most ``bound``."""
+
+    dense: float
+    pruned: float
+    drop: float
+    bound: float
+    n: int
+    n_lost: int | None
+    n_gained: int | None
+    kept: bool
+    method: str
+
+
+class CandidateRow(_Part):
+    """One model that a search trained; shares are of the dense model's cost."""
+
+    number: int
+    started_from: int
+    asked: float
+    share: float
+    calibration_drop: float | None
+    promising: bool
+    test: ContractTest | None
+    verdict: Literal["kept", "not shown", "not tested"]
+
+
+class SearchFacts(_Part):
+    """How one seed's search for a target went; ``delivered`` is a candidate's number, None where none keeps the contract."""
+
+    seed: int
+    cost: Literal["latency", "params", "macs", "bytes"]
+    asked: float | None
+    floor: float
+    runtime: str | None
+    contract: ContractFacts | None
+    n_validation: int
+    n_calibration: int
+    candidates: list[CandidateRow]
+    delivered: int | None
+
+    @property
+    def result(self) -> CandidateRow | None:
+        """The candidate that is delivered."""
+        return next((row for row in self.candidates if row.number == self.delivered), None)
 
 
 class RunRecord(_Part):
@@ -249,6 +309,7 @@ class RunRecord(_Part):
     comparison: list[ComparisonRow]
     class_changes: list[Number]
     cost: dict[ModelName, CostRow]
+    searches: list[SearchFacts] = Field(default=[], description="with a target, one for each seed")
     layers: list[LayerCount]
     sensitivity: list[SensitivityCurve] = []
     classes: list[ClassCount]

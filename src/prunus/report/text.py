@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prunus.core.units import plural
-from prunus.report.record import Number, RunRecord
+from prunus.report.record import Number, RunRecord, SearchFacts
+from prunus.report.searches import HEAD, candidate_cells, outcome
 from prunus.report.words import (
     amount,
     difference,
@@ -70,6 +71,10 @@ def print_summary(record: RunRecord, console: Console) -> None:
     _show(_quality_table(record), console)
     console.print()
     _show(_cost_table(record), console)
+    for search in record.searches:
+        console.print()
+        _show(_search_table(search), console)
+        console.print(_plain(f"seed {search.seed}: {outcome(search)}"))
     for line in _removals(record):
         console.print(_plain(line))
     for note in record.notes:
@@ -108,6 +113,13 @@ def _cost_table(record: RunRecord) -> Table:
         cells = (f"{latency.milliseconds[name].value or 0:.3g} ms" for name in ("dense", "pruned"))
         name = f"latency, batch of {latency.batch_size}, {latency.runtime}"
         _add(table, name, *cells, ratio_with_interval(latency.speedup))
+    return table
+
+
+def _search_table(search: SearchFacts) -> Table:
+    table = _table(f"Search for {search.cost}, seed {search.seed}", *HEAD)
+    for row in search.candidates:
+        _add(table, *candidate_cells(search, row))
     return table
 
 

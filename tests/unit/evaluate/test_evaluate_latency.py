@@ -25,7 +25,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    monkeypatch.setattr(module.time, "perf_counter", made.perf_counter)
+    for name in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(module.time, name, made.perf_counter)
     return made
 
 

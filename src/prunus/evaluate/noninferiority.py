@@ -1,0 +1,238 @@
+"""Is the pruned model's metric lower than the dense one's by less than a margin, and how sure is that?
+
+Both answer the same examples. For accuracy only those count that one of them gets right and the other wrong, and the test is
+exact; every other metric has the paired bootstrap. A drop is dense minus pruned, so positive is worse, for errors too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from math import ceil, log, sqrt
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from prunus.core.errors import DataError
+from prunus.core.types import Floats
+from prunus.evaluate.compare import compare
+from prunus.evaluate.metrics import metrics
+from prunus.evaluate.resample import predicted_of
+
+__all__ = ["NonInferiority", "examples_needed", "no_worse_accuracy", "noninferiority", "promises", "tango_z"]
+
+_LEFT_OUT = 1e-4
+"""How much of the error is spent on leaving out shares of gained examples that the data contradict (Berger and Boos)."""
+_MOST_PAIRS = 40
+"""Up to so many discordant examples the test is exact; beyond, the score test's normal approximation is."""
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """What the test says: ``drop`` is at most ``bound`` with the asked confidence; ``kept`` if that is within the margin.
+
+    ``n_lost`` examples only the dense model gets right, ``n_gained`` only the pruned one (accuracy only).
+    """
+
+    metric: str
+    dense: float
+    pruned: float
+    drop: float
+    bound: float
+    max_drop: float
+    confidence: float
+    n: int
+    n_lost: int | None
+    n_gained: int | None
+    kept: bool
+    method: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+def noninferiority(
+    dense: Tensor,
+    pruned: Tensor,
+    targets: Tensor,
+    *,
+    metric: str,
+    max_drop: float,
+    confidence: float,
+    task: Literal["classification", "regression"],
+    class_names: Sequence[str] = (),
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> NonInferiority:
+    """Return whether ``metric`` drops by less than ``max_drop``, at a one-sided ``confidence``.
+
+    Shapes:
+        Outputs and targets are those of one model each on the same examples, as for ``compare``.
+    Raises:
+        RecipeError: an unknown metric.
+        DataError: no examples.
+    """
+    if len(targets) == 0:
+        raise DataError("a contract needs validation examples: got none; raise data.split.validation")
+    higher = metrics[metric].higher_is_better
+    n = len(targets)
+    if metric == "accuracy":
+        true = targets.cpu().numpy()
+        right = [predicted_of(outputs, task) == true for outputs in (dense, pruned)]
+        lost, gained = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+        bound = accuracy_bound(lost, gained, n, confidence)
+        means = [float(values.mean()) for values in right]
+        method = "exact unconditional test of paired proportions by Tango's score"
+        return NonInferiority(
+            metric,
+            means[0],
+            means[1],
+            (lost - gained) / n,
+            bound,
+            max_drop,
+            confidence,
+            n,
+            lost,
+            gained,
+            no_worse_accuracy(lost, gained, n, max_drop) <= 1 - confidence,
+            method,
+        )
+    (found,) = compare(
+        [dense],
+        [pruned],
+        targets,
+        task=task,
+        class_names=class_names,
+        metrics=(metric,),
+        confidence=2 * confidence - 1,
+        bootstrap=max(bootstrap, ceil(20 / (1 - confidence))),
+        seed=seed,
+    )
+    sign = -1.0 if higher else 1.0
+    bound = -found.difference.low if higher else found.difference.high
+    drop = sign * found.difference.value
+    kept = bound <= max_drop
+    method = "paired bootstrap over examples, one-sided"
+    return NonInferiority(
+        metric, found.dense, found.pruned, drop, bound, max_drop, confidence, n, None, None, kept, method
+    )
+
+
+def examples_needed(max_drop: float, confidence: float) -> int:
+    """Return how many examples show a drop below ``max_drop`` of accuracy if the two models differ on none of them.
+
+    >>> examples_needed(0.01, 0.95)
+    299
+    """
+    return ceil(log(1 - confidence) / log(1 - max_drop)) if max_drop < 1 else 1
+
+
+def promises(found: NonInferiority, n: int) -> bool:
+    """Tell whether ``n`` other examples would show what these suggest, were they to answer alike."""
+    if found.n_lost is not None and found.n_gained is not None:
+        scale = n / found.n
+        z = tango_z(scale * found.n_lost, scale * found.n_gained, n, found.max_drop)
+        return bool(z <= NormalDist().inv_cdf(1 - found.confidence))
+    return found.drop + (found.bound - found.drop) * sqrt(found.n / n) <= found.max_drop
+
+
+def tango_z(lost: Any, gained: Any, n: float, margin: float) -> Any:
+    """Return the score statistic of "the drop is ``margin``": the lower, the less the data fit a drop that large.
+
+    References:
+        Tango, Statistics in Medicine 17:891-908, 1998, equations 6 and 7.
+
+    >>> round(float(tango_z(10, 2, 100, 0.0)), 3)  # McNemar's: (b - c) / sqrt(b + c)
+    2.309
+    """
+    lost, gained = np.asarray(lost, np.float64), np.asarray(gained, np.float64)
+    # The share of gained examples that fits best, given that the drop is the margin: the root of a quadratic.
+    a, b, c = 2.0 * n, margin * (2.0 * n - lost + gained) - lost - gained, -gained * margin * (1 - margin)
+    share = (np.sqrt(np.maximum(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = n * (2 * share + margin * (1 - margin))
+    top = lost - gained - n * margin
+    return np.divide(top, np.sqrt(np.maximum(variance, 1e-300)), out=np.zeros_like(top + variance), where=variance > 0)
+
+
+def no_worse_accuracy(lost: float, gained: float, n: int, margin: float) -> float:
+    """Return the p-value of "the accuracy drops by ``margin`` or more".
+
+    Exact: the highest chance, over every share of gained examples that the data allow, to see counts that speak as much against
+    that hypothesis, by Tango's score.
+
+    References:
+        Hsueh, Liu & Chen, Biometrics 57:478-483, 2001 (the unconditional test of paired proportions); Berger & Boos, JASA
+        89:1012-1016, 1994 (the shares that are left out, at the price of 1e-4).
+
+    >>> round(no_worse_accuracy(0, 0, 299, 0.01), 4)  # 0.99 ** 299, and the price
+    0.0496
+    """
+    seen = float(tango_z(lost, gained, n, margin))
+    if lost + gained > _MOST_PAIRS or lost != int(lost) or gained != int(gained):
+        return NormalDist().cdf(seen)
+    highest = min(_upper_share(int(gained), n, _LEFT_OUT), (1 - margin) / 2)
+    shares = np.concatenate([[0.0], np.geomspace(1e-3 / n, max(highest, 2e-3 / n), 24)])
+    # What lies beyond so many examples has no weight worth a thought, and counts as speaking against the hypothesis.
+    most = min(n, ceil(n * (highest + margin) + 8 * sqrt(n * (highest + margin)) + 12))
+    b, c = np.meshgrid(np.arange(most + 1), np.arange(most + 1), indexing="ij")
+    inside = (b + c <= n) & (tango_z(b, c, n, margin) <= seen + 1e-9)
+    b, c = b[inside], c[inside]
+    ways = _log_factorials(n)
+    count = ways[n] - ways[b] - ways[c] - ways[n - b - c]
+    worst = 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for share in shares:
+            rest = 1 - 2 * share - margin
+            if rest < 0:
+                continue
+            logs = count + _times_log(b, share + margin) + _times_log(c, share) + _times_log(n - b - c, rest)
+            worst = max(worst, float(np.exp(logs).sum()))
+    return min(1.0, worst + _LEFT_OUT)
+
+
+@lru_cache(maxsize=4096)
+def accuracy_bound(lost: int, gained: int, n: int, confidence: float) -> float:
+    """Return the least margin that the test excludes: the drop is smaller, with that confidence."""
+    low, high = max(0.0, (lost - gained) / n), 1.0
+    if no_worse_accuracy(lost, gained, n, low + 1e-9) <= 1 - confidence:
+        low = -1e-9  # nothing positive is left to exclude
+    for _ in range(16):
+        middle = (low + high) / 2
+        if no_worse_accuracy(lost, gained, n, middle) <= 1 - confidence:
+            high = middle
+        else:
+            low = middle
+        if high - low < 5e-5:
+            break
+    return high
+
+
+def _upper_share(successes: int, n: int, error: float) -> float:
+    """Return the Clopper-Pearson upper bound of a share."""
+    if successes >= n:
+        return 1.0
+    ways, k = _log_factorials(n), np.arange(successes + 1)
+    count = ways[n] - ways[k] - ways[n - k]
+    low, high = successes / n, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        below = float(np.exp(count + _times_log(k, middle) + _times_log(n - k, 1 - middle)).sum())
+        low, high = (middle, high) if below > error else (low, middle)
+    return high
+
+
+def _times_log(count: Any, share: float) -> Floats:
+    """Return ``count * log(share)``; no count of an impossible thing is no loss."""
+    if share <= 0:
+        return np.where(count == 0, 0.0, -np.inf)
+    value: Floats = count * log(share)
+    return value
+
+
+@lru_cache(maxsize=16)
+def _log_factorials(n: int) -> Floats:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1, dtype=np.float64)))])

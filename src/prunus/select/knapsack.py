@@ -1,0 +1,152 @@
+"""Which counts meet a cost at the least predicted loss?
+
+The budget is a cost that the counts make together (products of coupled sizes, measured times), so no unit has a price of its
+own: from the whole model on, the step with the least loss for what it saves is taken, again and again, at prices that are computed
+anew; what the last step saved too much is given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from prunus.core.errors import RecipeError
+from prunus.core.types import Floats, Ints, Stratum
+from prunus.select.amount import Ladder
+
+__all__ = ["Cost", "cost_aware", "floor_counts", "predicted_loss"]
+
+_LEAST_SHARE = 1e-6
+"""What is left of a stratum's saliency counts as at least this: the last unit's loss is large, not infinite."""
+
+
+class Cost(Protocol):
+    """What counts cost together: :class:`prunus.graph.cost_model.CostModel`, or any function like it."""
+
+    def total(self, counts: Sequence[int] | Ints) -> float:
+        """Return the whole cost."""
+        ...
+
+    def part(self, group: int, counts: Sequence[int] | Ints) -> float:
+        """Return the part of the cost that the count of one stratum can change."""
+        ...
+
+    def neighbours(self, group: int) -> set[int]:
+        """Return the strata whose savings change with the count of one."""
+        ...
+
+
+def predicted_loss(saliency: Floats) -> Floats:
+    """Return what a stratum loses when it keeps its best ``k`` units, for k = 0 ... n: minus the log of the saliency left.
+
+    It grows without bound as a stratum empties, adds up over layers as signal that passes through them multiplies, and is
+    the same for any scale of the saliencies.
+
+    Shapes:
+        ``(units,)`` to ``(units + 1,)``, falling, 0 at the end.
+    References:
+        A unit's part is its saliency by what is left with it: the LAMP score (Lee et al., ICLR 2021, arXiv:2010.07611) of any
+        criterion. Negative saliencies count from the lowest one.
+
+    >>> predicted_loss(np.array([1.0, 3.0])).round(3).tolist()
+    [13.816, 0.288, 0.0]
+    """
+    ranked = np.sort(saliency)[::-1] - min(0.0, float(saliency.min(initial=0.0)))
+    kept = np.concatenate([[0.0], np.cumsum(ranked)])
+    if kept[-1] <= 0:  # nothing tells the units apart
+        kept = np.arange(len(saliency) + 1, dtype=np.float64)
+    lost: Floats = -np.log(np.maximum(kept / kept[-1], _LEAST_SHARE))
+    return lost
+
+
+def floor_counts(strata: Sequence[Stratum]) -> Ints:
+    """Return the least counts that the strata allow."""
+    ladder = Ladder.of(strata)
+    return ladder.counts(ladder.first)
+
+
+def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
+    """Return the counts whose cost is at most ``limit``, at the least predicted loss.
+
+    Args:
+        strata: their floors and multiples hold.
+        cost: the price of all counts together.
+
+    Raises:
+        RecipeError: the floors alone cost more than ``limit``; it says how much.
+
+    References:
+        Greedy for the knapsack by loss per saving (Dantzig 1957); prices are computed anew after every step as in
+        NetAdapt (Yang et al., ECCV 2018, arXiv:1804.03230), from a table instead of by trial.
+    """
+    ladder = Ladder.of(strata)
+    floor, counts = ladder.counts(ladder.first), ladder.counts(ladder.last)
+    least = cost.total(floor)
+    if least > limit:
+        raise RecipeError(f"the floors alone cost {least:.6g}, more than {limit:.6g}")
+    losses = [predicted_loss(stratum.saliency) for stratum in strata]
+    rung = ladder.last.copy()
+    steps: list[tuple[float, int] | None] = [
+        _best_step(i, ladder, rung, counts, losses[i], cost) for i in range(len(strata))
+    ]
+    total = cost.total(counts)
+    while total > limit:
+        open_to = [i for i, step in enumerate(steps) if step is not None]
+        if not open_to:  # no step saves anything any more: what is left of the way saves together
+            return floor
+        chosen = min(open_to, key=lambda i: steps[i] or (0.0, 0))
+        step = steps[chosen]
+        assert step is not None
+        rung[chosen] = _last_rung(chosen, int(rung[chosen]), step[1], ladder, counts, cost, limit)
+        counts = ladder.counts(rung)
+        total = cost.total(counts)
+        for i in cost.neighbours(chosen):
+            steps[i] = _best_step(i, ladder, rung, counts, losses[i], cost)
+    return _give_back(ladder, rung, losses, cost, limit)
+
+
+def _give_back(ladder: Ladder, rung: Ints, losses: Sequence[Floats], cost: Cost, limit: float) -> Ints:
+    """Climb again, where the limit allows it, the steps that regain the most loss for what they cost."""
+    while True:
+        counts = ladder.counts(rung)
+        total, best = cost.total(counts), (0.0, -1)
+        for i in np.flatnonzero(rung < ladder.last).tolist():
+            trial = counts.copy()
+            trial[i] = min((int(rung[i]) + 1) * int(ladder.block[i]), int(ladder.size[i]))
+            more = cost.total(trial) - total
+            if total + more <= limit:
+                regained = float(losses[i][counts[i]] - losses[i][trial[i]])
+                best = max(best, (regained / max(more, 1e-12 * total), i))
+        if best[1] < 0:
+            return counts
+        rung[best[1]] += 1
+
+
+def _best_step(
+    i: int, ladder: Ladder, rung: Ints, counts: Ints, losses: Floats, cost: Cost
+) -> tuple[float, int] | None:
+    """Return the least loss per saving of a step down, and the rung that it leads to; far ones cross flat stretches."""
+    here, now, best = int(rung[i]), cost.part(i, counts), None
+    trial = counts.copy()
+    ahead = 1
+    while here - ahead >= ladder.first[i]:
+        trial[i] = min((here - ahead) * int(ladder.block[i]), int(ladder.size[i]))
+        saved = now - cost.part(i, trial)
+        if saved > 1e-12 * now:
+            ratio = float(losses[trial[i]] - losses[counts[i]]) / saved
+            if best is None or ratio < best[0]:
+                best = ratio, here - ahead
+        ahead *= 2
+    return best
+
+
+def _last_rung(i: int, here: int, there: int, ladder: Ladder, counts: Ints, cost: Cost, limit: float) -> int:
+    """Return the first rung of the way down that meets ``limit``; the end of the way where none does."""
+    trial = counts.copy()
+    for rung in range(here - 1, there, -1):
+        trial[i] = rung * int(ladder.block[i])
+        if cost.total(trial) <= limit:
+            return rung
+    return there
