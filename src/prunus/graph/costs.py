@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from prunus.graph.axes import Atom, find, leaves, left_of
 from prunus.graph.groups import AxisGraph, parameters_per_unit
+from prunus.graph.rules.recurrent import RECURRENT, recurrent_products
 from prunus.graph.solve import Axes, Solver
 
 __all__ = ["Term", "UnitCost", "mac_terms", "unit_costs"]
@@ -74,6 +75,9 @@ def mac_terms(solver: Solver) -> Iterator[Term]:
             yield 1.0, [*solver.axes(node), solver.axes(node.args[0])[-1]]
         elif name in ("addmm", "baddbmm"):
             yield 1.0, [*solver.axes(node), solver.axes(node.args[1])[-1]]
+        elif name in RECURRENT:
+            for rows, weight in recurrent_products(solver, node):
+                yield 1.0, [*rows, *weight]
         elif "scaled_dot_product" in name:
             query, key, value = (solver.axes(item) for item in node.args[:3])
             yield 1.0, [*query, key[-2]]

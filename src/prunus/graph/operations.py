@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from prunus.graph.axes import Atom
 from prunus.graph.groups import AxisGraph
+from prunus.graph.rules.recurrent import RECURRENT, recurrent_products
 from prunus.graph.solve import Solver
 
 __all__ = ["Operation", "batch_axis", "operations"]
@@ -69,6 +70,9 @@ def _operation(solver: Solver, node: fx.Node, name: str) -> Iterator[Operation]:
     elif name in ("bmm", "baddbmm"):
         left, right = args[:2] if name == "bmm" else args[1:3]
         yield Operation("product", (*solver.axes(left), solver.axes(right)[-1]))
+    elif name in RECURRENT:
+        for rows, (out, given) in recurrent_products(solver, node):
+            yield Operation("linear", (*rows, given, out))
     elif "scaled_dot_product" in name:
         query, key, value = (solver.axes(item) for item in args[:3])
         yield Operation("attention", (*query, key[-2], value[-1]))

@@ -1,52 +1,95 @@
-"""Which operations can't be traced on shapes, though their shapes are known?
+"""Which operations are traced as something else, and put back afterwards?
 
-torch's own shape function of ``_grouped_mm`` (experts that lie stacked in one weight) takes half precision only, the operation
-itself takes every precision. A stand-in with the same signature is traced in its place, and put back afterwards.
+torch's shape function of ``_grouped_mm`` (experts that lie stacked in one weight) takes half precision only, the operation every
+precision. And a recurrent layer unrolls into one set of operations for each position, for one length only; as one operation it
+is traced at once, and the traced computation takes every length. A stand-in has the operation's signature, but only shapes.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import TorchFunctionMode
 
-__all__ = ["decompositions", "put_back"]
+__all__ = ["RecurrentAsOne", "decompositions", "put_back"]
 
-_SCHEMA = "grouped_mm(Tensor self, Tensor mat2, Tensor? offs, Tensor? bias, ScalarType? out_dtype) -> Tensor"
+_NAME = "prunus_stand_in"
+_GROUPED = "grouped_mm(Tensor self, Tensor mat2, Tensor? offs, Tensor? bias, ScalarType? out_dtype) -> Tensor"
+_SETTINGS = (
+    "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
+)
+_ORIGINALS = {"grouped_mm": "_grouped_mm.default", "lstm": "lstm.input", "gru": "gru.input"}
+_ORIGINALS |= {name: f"{name}.input" for name in ("rnn_tanh", "rnn_relu")}
 
 
 @functools.cache
-def _library() -> torch.library.Library:
-    library = torch.library.Library("prunus_stand_in", "DEF")  # type: ignore[no-untyped-call]
-    library.define(_SCHEMA)  # type: ignore[no-untyped-call]
-    library.impl("grouped_mm", _shape, "Meta")  # type: ignore[no-untyped-call]
-    return library
+def _operations() -> Any:
+    """Return the namespace of the stand-ins; it lives as long as the process."""
+    library = torch.library.Library(_NAME, "DEF")  # type: ignore[no-untyped-call]
+    shapes: dict[str, tuple[str, Callable[..., Any]]] = {
+        "grouped_mm": (_GROUPED, _product),
+        "lstm": (f"lstm(Tensor input, Tensor[] hx, {_SETTINGS}) -> (Tensor, Tensor, Tensor)", _sequence),
+    }
+    for name in ("gru", "rnn_tanh", "rnn_relu"):
+        shapes[name] = (f"{name}(Tensor input, Tensor hx, {_SETTINGS}) -> (Tensor, Tensor)", _sequence)
+    for name, (schema, shape) in shapes.items():
+        library.define(schema)  # type: ignore[no-untyped-call]
+        library.impl(name, shape, "Meta")  # type: ignore[no-untyped-call]
+    namespace = getattr(torch.ops, _NAME)
+    namespace.library = library  # what it defines goes when it goes
+    return namespace
 
 
-def _shape(left: Tensor, right: Tensor, ends: Any = None, bias: Any = None, out_dtype: Any = None) -> Tensor:
-    """Rows in stretches against stacked matrices, as experts are; all other forms keep torch's own shape function."""
+def _product(left: Tensor, right: Tensor, ends: Any = None, bias: Any = None, out_dtype: Any = None) -> Tensor:
+    """Rows in stretches against stacked matrices, as experts are."""
     return left.new_empty((*left.shape[:-1], right.shape[-1]), dtype=out_dtype or left.dtype)
+
+
+def _sequence(given: Tensor, states: Tensor | Sequence[Tensor], params: Sequence[Tensor], *settings: Any) -> Any:
+    """A result for every position, and the states after the last one."""
+    held = [states] if isinstance(states, Tensor) else list(states)
+    directions = 2 if settings[4] else 1
+    result = given.new_empty((*given.shape[:-1], directions * held[0].shape[-1]))
+    return result, *(torch.empty_like(state) for state in held)
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return what the tracer should run in place of which operation."""
-    _library()
-    operation = torch.ops.aten._grouped_mm.default
+    stand_in = _operations().grouped_mm
 
     def grouped(left: Tensor, right: Tensor, offs: Any = None, bias: Any = None, out_dtype: Any = None) -> Any:
-        if left.dim() != 2 or right.dim() != 3:
-            return NotImplemented
-        return torch.ops.prunus_stand_in.grouped_mm(left, right, offs, bias, out_dtype)
+        return stand_in(left, right, offs, bias, out_dtype) if (left.dim(), right.dim()) == (2, 3) else NotImplemented
 
-    return {operation: grouped}
+    return {torch.ops.aten._grouped_mm.default: grouped}
+
+
+class RecurrentAsOne(TorchFunctionMode):
+    """Run whole recurrent layers on fake tensors as one operation; packed sequences keep their own."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Replace the call of a recurrent layer."""
+        name = getattr(func, "__name__", "")
+        if name in _ORIGINALS and name != "grouped_mm" and _is_plain(name, args):
+            return getattr(_operations(), name)(*args)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_plain(name: str, args: Sequence[Any]) -> bool:
+    """Tell a layer over fake tensors from one over a packed sequence, whose second argument are batch sizes."""
+    if len(args) != 9 or not isinstance(args[0], FakeTensor):
+        return False
+    return isinstance(args[1] if name == "lstm" else args[2], tuple | list)
 
 
 def put_back(graph_module: fx.GraphModule) -> None:
     """Write the operations themselves into a trace that was made with stand-ins."""
     for node in graph_module.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "prunus_stand_in":
-            node.target = torch.ops.aten._grouped_mm.default
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == _NAME:
+            packet, _, overload = _ORIGINALS[node.target.overloadpacket.__name__].partition(".")
+            node.target = getattr(getattr(torch.ops.aten, packet), overload)
     graph_module.recompile()

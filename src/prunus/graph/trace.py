@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from prunus.core.errors import ModelError
 from prunus.graph.observe import SizeUse, observing, traced_node
 from prunus.graph.record import Recorder
-from prunus.graph.stand_ins import decompositions, put_back
+from prunus.graph.stand_ins import RecurrentAsOne, decompositions, put_back
 from prunus.graph.states import as_it_was, canonical_states, running_on
 
 __all__ = ["ModuleCall", "Trace", "plain", "trace"]
@@ -99,7 +99,7 @@ def trace(
         with as_it_was(model), _quiet(model, training, calls), FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fake = [_fake(mode, value) for value in states.values()]
             given = [_fake(mode, value) for value in tensors]
-            with observing(model) as uses:
+            with RecurrentAsOne(), observing(model) as uses:
                 tracer = make_fx(forward, decompositions(), tracing_mode="real", _allow_non_fake_inputs=True)
                 graph_module = tracer(fake, given)
                 put_back(graph_module)

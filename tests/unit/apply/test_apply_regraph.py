@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -58,3 +59,27 @@ def test_counted_examples_that_start_elsewhere_follow_too():
     graph = shrink(net, (x,), analyze(net, (x,)), {}, prefer="graph").model
     more = torch.randn(4, 3)
     torch.testing.assert_close(graph(more), net(more))
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"), [(nn.LSTM, {"proj_size": 3}), (nn.GRU, {"bidirectional": True}), (nn.RNN, {"num_layers": 2})]
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_a_recurrent_layer_is_one_operation_that_takes_every_length(layer, options):
+    torch.manual_seed(0)
+    made = layer(8, 6, batch_first=True, **options)
+    width = made(tokens())[0].shape[-1]
+    net = Net(lambda net, x: net.o(net.r(x)[0]), r=made, o=nn.Linear(width, 2))
+    graph = as_graph(net)
+    longer = torch.randn(3, 40, 8)
+    torch.testing.assert_close(graph(longer), net(longer))
+    assert sum(node.op == "call_function" for node in graph.graph_module.graph.nodes) < 30
+
+
+def test_packed_sequences_keep_their_own_operations():
+    def forward(net, x):
+        packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([12, 7]), batch_first=True)
+        return net.o(net.r(packed)[1][-1])
+
+    net = Net(forward, r=nn.GRU(8, 6, batch_first=True), o=nn.Linear(6, 2))
+    assert [group.size for group in analyze(net, (tokens(),)).groups] == [6]

@@ -1,5 +1,5 @@
 """What each kind of operation says about its axes. Importing this package registers all rules."""
 
-from prunus.graph.rules import contract, index, norm, pointwise, reduce, shape, spatial
+from prunus.graph.rules import contract, index, norm, pointwise, recurrent, reduce, shape, spatial
 
-__all__ = ["contract", "index", "norm", "pointwise", "reduce", "shape", "spatial"]
+__all__ = ["contract", "index", "norm", "pointwise", "recurrent", "reduce", "shape", "spatial"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from prunus.graph.axes import Atom, freeze, fresh, product, split_product, unify
 from prunus.graph.solve import Axes, Call, join, rule
 
@@ -173,26 +171,6 @@ def weight_norm(call: Call) -> list[Axes]:
     weight = [join(a, b) for a, b in zip(weight, gain, strict=True)] if len(gain) == len(weight) else weight
     norms = call.node.meta["val"][1]
     return [weight, [a if a.size == n else fresh(int(n)) for a, n in zip(weight, norms.shape, strict=True)]]
-
-
-@rule("_thnn_fused_lstm_cell", "_thnn_fused_gru_cell")
-def fused_cell(call: Call) -> list[Axes]:
-    """Gates are gates x hidden, all on the same hidden units."""
-    state = call.axes("cx" if call.has("cx") else "hx")
-    for name in ("input_gates", "hidden_gates", "input_bias", "hidden_bias"):
-        if call.has(name):
-            gates = call.axes(name)
-            halves = split_product(gates[-1], gates[-1].size // state[-1].size)
-            if halves is None or not unify(halves[1], state[-1]):
-                call.freeze([gates[-1], state[-1]], "its gates don't have the size of the state")
-            else:
-                call.freeze([halves[0]], "it is a gate of the cell")
-            if len(gates) > 1:
-                join(gates[0], state[0])
-    rest = [value for value in call.node.meta["val"] if isinstance(value, Tensor)][-1]
-    states = len(call.node.meta["val"]) - 1
-    workspace = product([call.new(rest.shape[-1] // state[-1].size, "it is a gate of the cell"), state[-1]])
-    return [*(list(state) for _ in range(states)), [state[0], workspace]]
 
 
 def _grouped_query(call: Call, query: Atom, key: Atom) -> None:
