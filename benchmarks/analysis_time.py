@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/analysis_time.py [densenet] [depth] [llama70b] [--rounds 3]
 
-* densenet: analysis and cut of DenseNet-121, -169, -201 and -161 by prunus and by torch-pruning, in turns, in processes of their own.
+* densenet: analysis and cut of four DenseNets by prunus and by torch-pruning, in turns, each in a process of its own.
 * depth: analysis of a residual convnet and of a transformer encoder with 12, 24, 48 and 96 blocks, by prunus and by torch-pruning.
 * llama70b: a Llama of 70 B parameters on the meta device: seconds and peak memory of the analysis.
 

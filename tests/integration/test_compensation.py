@@ -10,7 +10,7 @@ from prunus.cli.app import invoke
 from prunus.core.errors import RecipeError
 from prunus.models.builtin import cnn
 
-FAST = {"train": {"epochs": 2, "batch_size": 64}}
+FAST = {"train": {"epochs": 8, "batch_size": 32}}
 
 
 @pytest.fixture(scope="module")

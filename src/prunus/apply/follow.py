@@ -49,7 +49,16 @@ def follow_class(
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
     first = ""
     for attempt in _attempts(graph, trial):
-        problem = difference(*cut_down(model, graph, attempt), inputs, kwargs or {})
+        # The other units tell what units of no influence hide.
+        others = {name: mask.flip(0) for name, mask in attempt.items()}
+        problem = next(
+            (
+                found
+                for cut in (attempt, others)
+                if (found := difference(*cut_down(model, graph, cut), inputs, kwargs or {}))
+            ),
+            "",
+        )
         if not problem:
             return _freeze(graph, {name for name in trial if name not in attempt}, first)
         first = first or problem

@@ -22,7 +22,7 @@ from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, 
 from prunus.core.units import Mask, as_mask
 from prunus.data import Examples
 from prunus.graph import AxisGraph, Group
-from prunus.pipeline.compensation import make_good, swept_step
+from prunus.pipeline.compensation import check_compensation, make_good, swept_step
 from prunus.pipeline.evidence import gather_evidence
 from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
@@ -63,6 +63,7 @@ class Round:
         """Return the candidate after the cut, and what was decided."""
         if criteria[self.strategy.criterion].single:
             check_criterion(self.strategy.criterion, self.granularity)
+            check_compensation(self.strategy)
         mask = as_mask(self.granularity)
         return self._cut_groups(candidate) if mask is None else self._cut_weights(candidate, mask)
 

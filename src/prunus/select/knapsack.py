@@ -57,7 +57,7 @@ def predicted_loss(saliency: Floats) -> Floats:
     kept = np.concatenate([[0.0], np.cumsum(ranked)])
     if kept[-1] <= 0:  # nothing tells the units apart
         kept = np.arange(len(saliency) + 1, dtype=np.float64)
-    lost: Floats = -np.log(np.maximum(kept / kept[-1], _LEAST_SHARE))
+    lost: Floats = np.log(kept[-1] / np.maximum(kept, _LEAST_SHARE * kept[-1]))
     return lost
 
 
