@@ -64,7 +64,7 @@ def run_suite(arguments: argparse.Namespace) -> None:
     warm_up(arguments.suite)
 
     def work(name: str) -> None:
-        row = in_process(arguments.suite, name, arguments.seconds)
+        row = in_process(one_model, arguments.suite, name, arguments.seconds)
         with arguments.out.open("a") as out:
             out.write(json.dumps(row) + "\n")
         print(
@@ -76,11 +76,13 @@ def run_suite(arguments: argparse.Namespace) -> None:
         work(name)
 
 
-def in_process(suite: str, name: str, seconds: float) -> dict[str, Any]:
+def in_process(
+    run: Callable[[str, str, bool], dict[str, Any]], suite: str, name: str, seconds: float
+) -> dict[str, Any]:
     """Return one model's row, also when its process dies: a fork, so that nothing is imported anew for every model."""
     start = time.perf_counter()
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_send, args=(theirs, suite, name))
+    process = multiprocessing.get_context("fork").Process(target=_send, args=(theirs, run, suite, name))
     process.start()
     theirs.close()
     row: dict[str, Any]
@@ -94,8 +96,8 @@ def in_process(suite: str, name: str, seconds: float) -> dict[str, Any]:
     return {"suite": suite, "name": name, **row, "process_seconds": round(time.perf_counter() - start, 1)}
 
 
-def _send(pipe: Any, suite: str, name: str) -> None:
-    pipe.send(one_model(suite, name, debug=False))
+def _send(pipe: Any, run: Callable[[str, str, bool], dict[str, Any]], suite: str, name: str) -> None:
+    pipe.send(run(suite, name, False))
 
 
 def warm_up(suite: str) -> None:

@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import time
 import traceback
@@ -69,31 +68,22 @@ def main() -> None:
 
 def run_suite(arguments: argparse.Namespace) -> None:
     """Run every model that has no line yet, each in its own process."""
+    os.environ["TIMM_FUSED_ATTN"] = "0"  # as its timm example does, before timm is imported
+    import torch_pruning  # noqa: F401 - once for all processes
+    from zoo import in_process, warm_up
     from zoo_models import names
+
+    warm_up(arguments.suite)
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     done = set(_rows(arguments.out)) if arguments.out.exists() else set()
     for name in names(arguments.suite):
         if arguments.match not in name or (arguments.suite, name) in done:
             continue
-        row = _in_process(arguments.suite, name, arguments.seconds)
+        row = in_process(one_model, arguments.suite, name, arguments.seconds)
         with arguments.out.open("a") as out:
             out.write(json.dumps(row) + "\n")
         print(f"{name:45s} {row['status']:8s} {row.get('lost', 0):5.0%} {row.get('error', '')[:120]}", flush=True)
-
-
-def _in_process(suite: str, name: str, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", __file__, "one", suite, name]
-    start = time.perf_counter()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return {"suite": suite, "name": name, "status": "timeout", "error": f"more than {seconds:.0f} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if not lines:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        return {"suite": suite, "name": name, "status": "died", "error": f"exit {done.returncode}: {last[:200]}"}
-    return {**json.loads(lines[-1][7:]), "process_seconds": round(time.perf_counter() - start, 1)}
 
 
 def one_model(suite: str, name: str, debug: bool) -> dict[str, Any]:
@@ -112,7 +102,6 @@ def one_model(suite: str, name: str, debug: bool) -> dict[str, Any]:
 
 
 def _steps(row: dict[str, Any]) -> None:
-    os.environ["TIMM_FUSED_ATTN"] = "0"  # as its timm example does
     warnings.simplefilter("ignore")
     import torch
     import torch_pruning
