@@ -6,7 +6,7 @@ of half of everything shows that, and leaving one of the entangled groups whole 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,9 @@ from prunus.graph import AxisGraph, Frozen
 from prunus.graph.axes import find, leaves, leaves_of_product
 
 __all__ = ["follow_class"]
+
+_MOST_ALONE = 24
+"""So many groups are tried one by one; with more, that would take longer than what it spares is worth."""
 
 
 def follow_class(
@@ -48,24 +51,36 @@ def follow_class(
     }
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
     first = ""
-    for attempt in _attempts(graph, trial):
+
+    def problem_of(attempt: Mapping[str, Tensor]) -> str:
         # The other units tell what units of no influence hide.
         others = {name: mask.flip(0) for name, mask in attempt.items()}
-        problem = next(
-            (
-                found
-                for cut in (attempt, others)
-                if (found := difference(*cut_down(model, graph, cut), inputs, kwargs or {}))
-            ),
-            "",
-        )
+        for cut in (attempt, others):
+            if found := difference(*cut_down(model, graph, cut), inputs, kwargs or {}):
+                return found
+        return ""
+
+    works: Mapping[str, Tensor] = {}
+    for attempt in _attempts(graph, trial):
+        problem = problem_of(attempt)
         if not problem:
-            return _freeze(graph, {name for name in trial if name not in attempt}, first)
+            works = attempt
+            break
         first = first or problem
-    return graph
+    if len(works) < len(trial) <= _MOST_ALONE:
+        alone = {name: mask for name, mask in trial.items() if not problem_of({name: mask})}
+        if alone and _left(model, graph, alone) < _left(model, graph, works) and not problem_of(alone):
+            works = alone
+    return _freeze(graph, trial.keys() - works.keys(), first) if works else graph
 
 
-def _freeze(graph: AxisGraph, names: set[str], problem: str) -> AxisGraph:
+def _left(model: nn.Module, graph: AxisGraph, cut: Mapping[str, Tensor]) -> int:
+    """Return how many parameters are left after a cut."""
+    smaller = cut_down(model, graph, cut)[0] if cut else model
+    return sum(parameter.numel() for parameter in smaller.parameters())
+
+
+def _freeze(graph: AxisGraph, names: Set[str], problem: str) -> AxisGraph:
     reason = f"forward computes this size from other ones, so the class couldn't follow ({problem})"
     spared = tuple(Frozen(g.name, g.size, g.members, reason) for g in graph.groups if g.name in names)
     groups = tuple(group for group in graph.groups if group.name not in names)

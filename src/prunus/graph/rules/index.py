@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
+from prunus.graph.axes import unify
 from prunus.graph.solve import Axes, Call, join, rule
 
 
@@ -57,11 +58,12 @@ def index_select(call: Call) -> Axes:
 @rule("index", "_unsafe_index")
 def index(call: Call) -> Axes:
     """Some dimensions are looked up, those with None stay."""
-    axes, given = call.axes("self"), []
+    axes, given, masks = call.axes("self"), [], False
     for item in call["indices"]:
         value = item.meta.get("val") if isinstance(item, fx.Node) else None
         # A mask of k dimensions stands for k of them.
         mask = isinstance(value, Tensor) and value.dtype in (torch.bool, torch.uint8)
+        masks = masks or mask
         given += [item] * (value.dim() if mask and value is not None else 1)
     given += [None] * (len(axes) - len(given))
     looked = [d for d, item in enumerate(given) if isinstance(item, fx.Node)]
@@ -71,7 +73,27 @@ def index(call: Call) -> Axes:
     contiguous = looked == list(range(looked[0], looked[-1] + 1)) if looked else True
     at = looked[0] if looked and contiguous else 0
     new = [call.new(n, "its entries are looked up by number") for n in call.shape[at : at + n_new]]
+    for d in looked if not masks else ():
+        numbers = call.solver.axes(given[d])
+        for place, atom in enumerate(numbers, start=n_new - len(numbers)):
+            new[place] = join(new[place], atom)
+        if (counted := _counted(given[d])) is not None and counted.meta["val"].numel() == axes[d].size:
+            unify(axes[d], call.solver.axes(counted)[0])  # every entry, in order: nothing is chosen
     return [*kept[:at], *new, *kept[at:]]
+
+
+def _counted(node: fx.Node) -> fx.Node | None:
+    """Return the ``arange`` from 0 that a node passes on with other dimensions; None where its numbers are others."""
+    while isinstance(node.target, torch._ops.OpOverload):
+        name = node.target.overloadpacket.__name__
+        if name == "arange":
+            start = node.args[0] if node.target._overloadname != "default" else 0
+            return node if start == 0 and len(node.args) < 3 else None
+        nothing_added = name == "add" and node.args[1] == 0
+        if not (nothing_added or name in ("unsqueeze", "view", "detach", "alias", "_to_copy")):
+            return None
+        node = node.args[0]  # type: ignore[assignment]
+    return None
 
 
 @rule(
