@@ -94,9 +94,9 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     """Print one Markdown row for each amount and method."""
     print(f"\ndense: perplexity {interval([r['perplexity'] for r in rows if r['method'] == 'dense'])}\n")
     print(
-        "| amount | method | prunus | reference | ratio of perplexities | prunus, s | reference, s | ratio of times |"
+        "| amount | method | prunus | reference | ratio | prunus, s | reference, s | ratio | ratio of processor time |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for amount in AMOUNTS:
         for method in (*METHODS, "wanda + refit", "sparsegpt + refit"):
             mine, other = (
@@ -110,7 +110,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             cells.append(interval([r["perplexity"] for r in other.values()]) if other else "(against sparsegpt)")
             cells.append(interval([mine[s]["perplexity"] / base[s]["perplexity"] for s in both]))
             cells += [interval([r["seconds"] for r in mine.values()]), interval([r["seconds"] for r in other.values()])]
-            cells.append(interval([mine[s]["seconds"] / base[s]["seconds"] for s in both]))
+            cells += [interval([mine[s][key] / base[s][key] for s in both]) for key in ("seconds", "cpu")]
             print("| " + " | ".join(cells) + " |")
     print("\n| amount | by whom | Wanda / magnitude | SparseGPT / Wanda |")
     print("| --- | --- | --- | --- |")
