@@ -1,8 +1,8 @@
 """How is a checkpoint pruned that is larger than memory?
 
-Tensor by tensor: read, find the threshold, set the rest to zero, write to its place in the new shard. A tensor above its share
-of the memory goes through in pieces, twice. Every shard is written beside its target and renamed, so what is there is whole,
-and a run that was killed goes on after the last one.
+Tensor by tensor, in pieces that the processor's cache holds: once to find the threshold, and once more to set the rest to zero
+and to write to its place in the new shard. While one shard is flushed, the next is worked on. Every shard is written beside its
+target and renamed, so what is there is whole, and a run that was killed goes on with those that aren't there.
 """
 
 from __future__ import annotations
@@ -237,8 +237,9 @@ def _write_all(
                 size, there = future.result()
                 resumed, done = resumed + there, done + size
                 listener(Event("progress", "shards", done=done >> 20, total=total >> 20))
-        except BaseException:
+        except BaseException:  # what hasn't begun doesn't, so that an interrupt needn't wait for whole shards
             writers.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
     listener(Event("end", "shards", facts={"seconds": time.perf_counter() - started}))
     return resumed
