@@ -44,25 +44,34 @@ def main() -> None:
         size = sum(path.stat().st_size for path in (folder / "in").iterdir())
         print(f"{n_parameters / 1e9:.2f} B parameters, {size / 1e9:.2f} GB in bf16")
         seconds: dict[str, list[float]] = {"copy": [], "keep_fraction 0.5": [], "2:4": []}
+        worked: dict[str, list[float]] = {how: [] for how in seconds}
         peak = dict.fromkeys(seconds, 0.0)
         for _ in range(arguments.repeats):
             for how, times in seconds.items():
                 shutil.rmtree(folder / "out", ignore_errors=True)
                 if how == "copy":
+                    before = cpu_seconds()
                     times.append(copy(folder / "in", folder / "out"))
+                    worked[how].append(cpu_seconds() - before)
                     continue
                 command = [sys.executable, __file__, "--child", str(folder / "in"), str(folder / "out"), how]
                 answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 times.append(answer["seconds"])
+                worked[how].append(answer["cpu_seconds"])
+                print(f"  {how}: {times[-1]:.2f} s, copy {seconds['copy'][-1]:.2f} s", flush=True)
                 peak[how] = max(peak[how], answer["peak_bytes"])
-        plain = statistics.median(seconds["copy"])
-        print("| what | seconds (median, range) | GB/s | against the copy | peak memory |")
-        print("| --- | --- | --- | --- | --- |")
+        print(
+            "| what | seconds (median, range) | GB/s | times the copy of its round | processor seconds | peak memory |"
+        )
+        print("| --- | --- | --- | --- | --- | --- |")
         for how, times in seconds.items():
             middle = statistics.median(times)
             memory = f"{peak[how] / 1e6:.0f} MB" if peak[how] else ""
             spread = f"{middle:.2f} ({min(times):.2f} to {max(times):.2f})"
-            print(f"| {how} | {spread} | {size / 1e9 / middle:.2f} | {middle / plain:.2f}x | {memory} |")
+            ratios = [mine / plain for mine, plain in zip(times, seconds["copy"], strict=True)]
+            against = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            cpu = f"{statistics.median(worked[how]):.1f}"
+            print(f"| {how} | {spread} | {size / 1e9 / middle:.2f} | {against} | {cpu} | {memory} |")
 
 
 def write(folder: Path, n_layers: int) -> int:
@@ -103,15 +112,21 @@ def copy(source: Path, target: Path) -> float:
     return time.perf_counter() - started
 
 
+def cpu_seconds() -> float:
+    """Return what this process has worked, for itself and in the system."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
 def child(source: str, target: str, how: str) -> None:
     """Prune, and print the seconds and the peak memory of this process."""
     from prunus.scale import prune_shards
 
     amount = {"n_m": (2, 4)} if how == "2:4" else {"keep_fraction": 0.5}
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_seconds()
     prune_shards(Path(source), Path(target), **amount)
-    seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+    answer = {"seconds": time.perf_counter() - started, "cpu_seconds": cpu_seconds() - before}
+    print(json.dumps({**answer, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from prunus.recover.history import History
 from prunus.recover.in_order import compensate, layers_in_order, moments_in_order
 from prunus.recover.layer_inputs import (
     Moments,
+    Squares,
     from_matrices,
     input_rows,
     is_matrix_layer,
@@ -42,6 +43,7 @@ __all__ = [
     "ProximalScale",
     "PrunusCallback",
     "PrunusLightningCallback",
+    "Squares",
     "TrainingStep",
     "adapters",
     "adjust",

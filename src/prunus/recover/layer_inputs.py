@@ -18,6 +18,7 @@ from torch.nn import functional
 
 __all__ = [
     "Moments",
+    "Squares",
     "from_matrices",
     "input_rows",
     "is_matrix_layer",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_STRIP = 128
+"""Rows of the second moments that are summed in one product."""
 
 
 @dataclass
@@ -35,8 +38,8 @@ class Moments:
     """Running sums over rows of inputs ``x`` and, where there is one, of what should be added to the outputs, ``r``.
 
     Shapes:
-        ``gram`` is ``(groups, fan_in, fan_in)``, ``total`` ``(groups, fan_in)``; ``cross`` ``(groups, units, fan_in)`` and
-        ``residual`` ``(groups, units)`` hold the sums of ``r xᵀ`` and of ``r``.
+        ``gram`` is ``(groups, fan_in, fan_in)``, of which the upper triangle is filled; ``total`` ``(groups, fan_in)``; ``cross``
+        ``(groups, units, fan_in)`` and ``residual`` ``(groups, units)`` hold the sums of ``r xᵀ`` and of ``r``.
     """
 
     gram: Tensor
@@ -56,7 +59,9 @@ class Moments:
     def add(self, rows: Tensor, residual: Tensor | None = None) -> None:
         """Take in rows of inputs ``(groups, rows, fan_in)`` and residuals ``(groups, rows, units)``."""
         rows = rows.to(self.gram.dtype)
-        self.gram.baddbmm_(rows.mT, rows)
+        for first in range(0, rows.shape[2], _STRIP):  # on and right of the diagonal: it is symmetric
+            strip = rows[..., first : first + _STRIP]
+            self.gram[:, first : first + _STRIP, first:].baddbmm_(strip.mT, rows[..., first:])
         self.total += rows.sum(dim=1)
         self.count += rows.shape[1]
         if residual is not None:
@@ -68,7 +73,38 @@ class Moments:
     @property
     def mean_gram(self) -> Tensor:
         """The mean of ``x xᵀ``: ``(groups, fan_in, fan_in)``."""
-        return self.gram / max(self.count, 1)
+        upper = self.gram.triu()
+        return (upper + upper.triu(1).mT).div_(max(self.count, 1))
+
+    @property
+    def mean_squares(self) -> Tensor:
+        """The mean of each input's square: ``(groups, fan_in)``."""
+        return self.gram.diagonal(dim1=1, dim2=2) / max(self.count, 1)
+
+
+@dataclass
+class Squares:
+    """Running sums of the squares of inputs: the diagonal of :class:`Moments`, for what needs no more. ``(groups, fan_in)``."""
+
+    total: Tensor
+    count: int = 0
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Squares:
+        """Return empty sums for ``module``, in single precision at least."""
+        weight = matrices(module)
+        kind = torch.promote_types(weight.dtype, torch.float32)
+        return cls(weight.new_zeros(weight.shape[0], weight.shape[2], dtype=kind))
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows of inputs ``(groups, rows, fan_in)``."""
+        self.total += rows.to(self.total.dtype).square().sum(dim=1)
+        self.count += rows.shape[1]
+
+    @property
+    def mean_squares(self) -> Tensor:
+        """The mean of each input's square: ``(groups, fan_in)``."""
+        return self.total / max(self.count, 1)
 
 
 def is_matrix_layer(module: nn.Module) -> bool:

@@ -152,11 +152,13 @@ def _sweep(columns: Tensor, gone: Tensor, factor: Tensor, errors: Tensor, origin
         columns[middle:last].addmm_(factor[first:middle, middle:last].t(), left, alpha=-1)
         _sweep(columns, gone, factor, errors, origin, middle, last)
         return
-    scale = gone[first:last] / factor.diagonal()[first:last].unsqueeze(1)
-    for i in range(first, last):
-        error = torch.mul(columns[i], scale[i - first], out=errors[i - origin])
-        if i + 1 < last:
-            columns[i + 1 : last].addr_(factor[i, i + 1 : last], error, alpha=-1)
+    ours, corner = columns[first:last], factor[first:last, first:last]
+    scale = gone[first:last] / corner.diagonal().unsqueeze(1)
+    left = errors[first - origin : last - origin]
+    for i, (column, error) in enumerate(zip(ours.unbind(), left.unbind(), strict=True), 1):
+        torch.mul(column, scale[i - 1], out=error)
+        if i < len(ours):
+            ours[i:].addr_(corner[i - 1, i:], error, alpha=-1)
 
 
 def _lowest(saliency: Tensor, count: int, within: Literal["column", "matrix"]) -> Tensor:

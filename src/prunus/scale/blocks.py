@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
 
-__all__ = ["Call", "Stack", "call_model", "find_stack", "record_calls"]
+__all__ = ["Call", "Stack", "Stop", "call_model", "find_stack", "record_calls"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Call:
         return first
 
 
-class _Stop(Exception):  # noqa: N818 - it isn't an error: it ends a forward pass that has served its purpose
-    """Leave the model's forward."""
+class Stop(Exception):  # noqa: N818 - it isn't an error
+    """Leave a forward pass that has served its purpose."""
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:
@@ -86,7 +86,7 @@ def find_stack(model: nn.Module, batch: Any, name: str | None = None) -> Stack:
     entries = {id(block): block for blocks in lists.values() for block in blocks}
     handles = [block.register_forward_hook(watch, with_kwargs=True) for block in entries.values()]
     try:
-        call_model(model, batch)
+        call_model(model, _shortened(batch))
     finally:
         for handle in handles:
             handle.remove()
@@ -116,7 +116,7 @@ def record_calls(model: nn.Module, stack: Stack, batch: Any) -> tuple[Tensor, li
             start.append(hidden)
             calls.append(call)
             if number == len(stack.blocks) - 1:
-                raise _Stop
+                raise Stop
             return (hidden,) if stack.returns_tuple[number] else hidden
 
         return forward
@@ -124,7 +124,7 @@ def record_calls(model: nn.Module, stack: Stack, batch: Any) -> tuple[Tensor, li
     with _replaced(stack.blocks, stand_in):
         try:
             call_model(model, batch)
-        except _Stop:
+        except Stop:
             pass
         except (IndexError, ValueError, TypeError) as error:
             raise ModelError(
@@ -132,6 +132,16 @@ def record_calls(model: nn.Module, stack: Stack, batch: Any) -> tuple[Tensor, li
             ) from error
     assert len(calls) == len(stack.blocks), f"{len(calls)} of {len(stack.blocks)} blocks were called"
     return start[0], calls
+
+
+def _shortened(batch: Any) -> Any:
+    """Return the first example of a batch of one shape, which shows as much; another batch as it is."""
+    named = isinstance(batch, Mapping)
+    values = list(batch.values()) if named else list(batch) if isinstance(batch, (tuple, list)) else [batch]
+    if not all(isinstance(value, Tensor) and value.dim() and value.shape == values[0].shape for value in values):
+        return batch
+    first = [value[:1] for value in values]
+    return dict(zip(batch, first, strict=True)) if named else first
 
 
 def _split(given: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Call]:

@@ -6,6 +6,7 @@ and once pruned, to make the next block's inputs. Layers that read the same inpu
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -25,6 +26,7 @@ from prunus.core.files import atomic_path, folder_lock, write_json
 from prunus.core.tensors import save_tensors
 from prunus.recover import (
     Moments,
+    Squares,
     check_amount,
     check_pattern,
     input_rows,
@@ -33,12 +35,11 @@ from prunus.recover import (
     keep_top,
     matrices,
     obs_update,
-    observed,
     set_matrices,
     sparsegpt_prune,
 )
 from prunus.scale.activations import Activations, activations
-from prunus.scale.blocks import Call, Stack, find_stack, record_calls
+from prunus.scale.blocks import Call, Stack, Stop, find_stack, record_calls
 
 __all__ = ["LayerCriterion", "LayerReport", "prune_layerwise"]
 
@@ -47,7 +48,10 @@ LayerCriterion = Literal["magnitude", "wanda", "sparsegpt"]
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one layer; ``error`` is the share of its outputs' energy that was lost (NaN: not measured)."""
+    """What became of one layer; ``error`` is the share of its outputs' energy that was lost.
+
+    It is NaN where the second moments of the inputs weren't needed: for ``magnitude`` and ``wanda`` without ``refit``.
+    """
 
     name: str
     kept: int
@@ -63,6 +67,16 @@ class _Options:
     refit: bool
     block_size: int
     damping: float
+
+    @property
+    def needs_gram(self) -> bool:
+        """Whether the second moments of the inputs are needed, each input with each other."""
+        return self.criterion == "sparsegpt" or self.refit
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the calibration batches are needed at all."""
+        return self.criterion == "wanda" or self.needs_gram
 
 
 @torch.no_grad()
@@ -145,7 +159,7 @@ def _prune_stack(
     with activations(offload) as hidden:
         calls: list[list[Call]] = []
         # Moduli need no inputs, so then no batch goes through the blocks at all.
-        for number in range(len(batches) if options.criterion != "magnitude" or options.refit else 0):
+        for number in range(len(batches) if options.needs_inputs else 0):
             hidden[number], found = record_calls(model, stack, batches[number])
             calls.append(found)
         for number, block in enumerate(stack.blocks):
@@ -170,24 +184,24 @@ def _prune_block(
     block: nn.Module, layers: Mapping[str, nn.Module], calls: Sequence[Call], hidden: Activations, options: _Options
 ) -> list[LayerReport]:
     """Prune the layers of one block and return what became of them."""
-    moments: dict[int, Moments] = {}
-    if options.criterion != "magnitude" or options.refit:
-        moments = _moments(block, list(layers.values()), calls, hidden)
+    seen = _moments(block, list(layers.values()), calls, hidden, options) if options.needs_inputs else {}
     factors: dict[int, list[Tensor]] = {}
     reports = []
     for name, layer in layers.items():
-        seen = moments.get(id(layer))
-        if moments and seen is None:
+        mine = seen.get(id(layer))
+        if options.needs_inputs and mine is None:
             raise ModelError(f"{name} wasn't called on any calibration batch: exclude it")
         weight = matrices(layer)
-        if seen is not None and options.criterion == "sparsegpt" and id(seen) not in factors:
-            factors[id(seen)] = [inverse_factor(gram, options.damping) for gram in seen.mean_gram]
+        grams = mine.mean_gram if isinstance(mine, Moments) else None
+        if grams is not None and options.criterion == "sparsegpt" and id(mine) not in factors:
+            factors[id(mine)] = [inverse_factor(gram, options.damping) for gram in grams]
         new, kept = torch.empty_like(weight), 0
         lost = energy = 0.0
         for group, matrix in enumerate(weight):
-            gram = None if seen is None else seen.mean_gram[group]
-            factor = factors[id(seen)][group] if id(seen) in factors else None
-            new[group], mask = _prune_matrix(matrix, gram, factor, options)
+            gram = None if grams is None else grams[group]
+            factor = factors[id(mine)][group] if id(mine) in factors else None
+            norms = None if mine is None else mine.mean_squares[group].sqrt()
+            new[group], mask = _prune_matrix(matrix, norms, gram, factor, options)
             kept += int(mask.sum())
             if gram is not None:
                 lost += _energy(new[group] - matrix, gram)
@@ -199,7 +213,7 @@ def _prune_block(
 
 
 def _prune_matrix(
-    weight: Tensor, gram: Tensor | None, factor: Tensor | None, options: _Options
+    weight: Tensor, norms: Tensor | None, gram: Tensor | None, factor: Tensor | None, options: _Options
 ) -> tuple[Tensor, Tensor]:
     amount: dict[str, Any] = {"keep_fraction": options.keep_fraction, "n_m": options.n_m}
     if options.criterion == "sparsegpt":
@@ -208,8 +222,8 @@ def _prune_matrix(
             weight, gram, **amount, block_size=options.block_size, damping=options.damping, factor=factor
         )
     elif options.criterion == "wanda":
-        assert gram is not None
-        mask = keep_top(weight.abs() * gram.diagonal().sqrt(), **amount, within="row")
+        assert norms is not None
+        mask = keep_top(weight.abs() * norms, **amount, within="row")
         new = weight * mask
     else:
         mask = keep_top(weight.abs(), **amount, within="matrix")
@@ -221,26 +235,41 @@ def _prune_matrix(
 
 
 def _moments(
-    block: nn.Module, layers: Sequence[nn.Module], calls: Sequence[Call], hidden: Activations
-) -> dict[int, Moments]:
-    """Return the moments of each layer's inputs by the layer's id; layers that read the same tensor share theirs."""
-    owner: dict[int, Moments] = {}
-    counted: dict[Any, tuple[Tensor, Moments]] = {}
+    block: nn.Module, layers: Sequence[nn.Module], calls: Sequence[Call], hidden: Activations, options: _Options
+) -> dict[int, Moments | Squares]:
+    """Return what each layer's inputs look like by the layer's id; layers that read the same tensor share theirs."""
+    owner: dict[int, Moments | Squares] = {}
+    counted: dict[Any, tuple[Tensor, Moments | Squares]] = {}
+    called: dict[int, int] = dict.fromkeys(map(id, layers), 0)
+    stops = False
 
-    def see(layer: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
+    def see(layer: nn.Module, given: tuple[Any, ...]) -> None:
+        inputs = given[0].detach()
         # The same bytes, not written to in between; the tensor is held, so that no other takes its place in memory.
         place = (inputs.data_ptr(), inputs.shape, inputs._version, id(layer) if hasattr(layer, "kernel_size") else 0)
         if id(layer) not in owner:
-            owner[id(layer)] = counted[place][1] if place in counted else Moments.of(layer)
+            new = Moments.of(layer) if options.needs_gram else Squares.of(layer)
+            owner[id(layer)] = counted[place][1] if place in counted else new
         mine = owner[id(layer)]
         if place not in counted or counted[place][1] is not mine:
             mine.add(input_rows(layer, inputs))
             counted[place] = (inputs, mine)
+        called[id(layer)] += 1
+        if stops and all(called.values()):
+            raise Stop
 
-    with observed(layers, see):
+    handles = [layer.register_forward_pre_hook(see) for layer in layers]
+    try:
         for number, call in enumerate(calls):
-            call.run(block, hidden[number])
+            with contextlib.suppress(Stop):
+                call.run(block, hidden[number])
+            # A block whose layers run once each has shown all when the last one starts: that one, the widest, needn't run.
+            stops = all(count == 1 for count in called.values())
             counted.clear()
+            called = dict.fromkeys(called, 0)
+    finally:
+        for handle in handles:
+            handle.remove()
     return owner
 
 

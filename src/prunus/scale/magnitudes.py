@@ -7,6 +7,7 @@ works on pieces of a tensor and needs no more memory than one piece.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOATS", "Cut", "Pieces", "find_cut", "prune_n_m", "prune_piece"]
+__all__ = ["FLOATS", "PIECE", "Cut", "Pieces", "find_cut", "prune_n_m", "prune_piece"]
 
 Bits = npt.NDArray[Any]
 """Unsigned whole numbers: the bits of floats."""
@@ -30,7 +31,7 @@ FLOATS: dict[str, tuple[type[np.unsignedinteger[Any]], int]] = {
 """By the format's name in safetensors: the whole number of its size, and the bits of infinity (above it is NaN)."""
 
 _BINS = 1 << 16
-_PIECE = 1 << 18
+PIECE = 1 << 18
 """Numbers that are worked on at once: they fit the processor's cache, and so do a few copies."""
 
 
@@ -97,12 +98,11 @@ def find_cut(pieces: Pieces, sample: Bits, n_units: int, n_removed: int, infinit
 
 def _bracket(sample: Bits, share: float, top: int) -> tuple[int, int]:
     """Return bounds between which the threshold lies, but for one time in some ten thousand."""
-    ordered = np.sort(sample)
-    slack = 4 * (share * (1 - share) / len(ordered)) ** 0.5 + 2 / len(ordered)
-    first, last = (share - slack) * len(ordered), (share + slack) * len(ordered)
-    low = int(ordered[int(first)]) if first >= 0 else 0
-    high = int(ordered[int(last)]) if last < len(ordered) else top
-    return low, high
+    size = len(sample)
+    slack = 4 * (share * (1 - share) / size) ** 0.5 + 2 / size
+    first, last = math.floor((share - slack) * size), int((share + slack) * size)
+    ordered = np.partition(sample, sorted({max(first, 0), min(last, size - 1)}))
+    return int(ordered[first]) if first >= 0 else 0, int(ordered[last]) if last < size else top
 
 
 def prune_piece(bits: Bits, cut: Cut) -> int:
@@ -111,13 +111,11 @@ def prune_piece(bits: Bits, cut: Cut) -> int:
     kind = bits.dtype.type
     for piece in _small([bits]):
         values = modulus(piece)
-        keep = values >= kind(cut.threshold)
-        if cut.ties == 0:
-            keep = values > kind(cut.threshold)
-        else:
-            equal = np.flatnonzero(values == kind(cut.threshold))
-            keep[equal[cut.ties :]] = False
-            cut.ties -= min(cut.ties, len(equal))
+        keep = values > kind(cut.threshold)
+        if cut.ties:
+            equal = np.flatnonzero(values == kind(cut.threshold))[: cut.ties]
+            keep[equal] = True
+            cut.ties -= len(equal)
         kept += int(np.count_nonzero(keep))
         np.multiply(piece, keep.view(np.uint8), out=piece)
     return kept
@@ -131,22 +129,28 @@ def prune_n_m(bits: Bits, n: int, m: int, infinity: int) -> bool:
     (True, [3.0, 0.0, 0.0, 4.0])
     """
     finite = True
+    count = np.uint8 if m < 256 else np.uint32
     for piece in _small([bits], multiple=m):
-        lanes = np.ascontiguousarray(modulus(piece).reshape(-1, m).T)
-        finite = finite and int(lanes.max(initial=0)) < infinity
-        keep = np.empty((lanes.shape[1], m), np.uint8)
-        for j in range(m):
-            larger: npt.NDArray[np.uint32] = np.zeros(lanes.shape[1], np.uint32)
-            for i in range(m):
-                if i != j:
-                    larger += (lanes[i] >= lanes[j]) if i < j else (lanes[i] > lanes[j])
-            keep[:, j] = larger < n
-        np.multiply(piece, keep.reshape(-1), out=piece)
+        values = modulus(piece)
+        finite = finite and int(values.max(initial=0)) < infinity
+        lanes = np.ascontiguousarray(values.reshape(-1, m).T)
+        # Of two neighbours one is ahead of the other, so every pair is compared once.
+        ahead = np.zeros(lanes.shape, count)
+        for i in range(m):
+            ahead[i] += count(m - 1 - i)
+            for j in range(i + 1, m):
+                first = (lanes[i] >= lanes[j]).view(np.uint8)
+                ahead[j] += first
+                ahead[i] -= first
+        keep = np.empty((lanes.shape[1], m), bool)
+        for i in range(m):
+            np.less(ahead[i], n, out=keep[:, i])
+        np.multiply(piece, keep.reshape(-1).view(np.uint8), out=piece)
     return finite
 
 
 def _small(pieces: Iterable[Bits], multiple: int = 1) -> Iterable[Bits]:
-    step = max(multiple, _PIECE // multiple * multiple)
+    step = max(multiple, PIECE // multiple * multiple)
     for piece in pieces:
         for start in range(0, len(piece), step):
             yield piece[start : start + step]

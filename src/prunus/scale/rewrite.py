@@ -20,7 +20,7 @@ import numpy.typing as npt
 from prunus.core.errors import RunError, WeightsError
 from prunus.core.files import atomic_path
 from prunus.scale.checkpoint import Shard, Stored
-from prunus.scale.magnitudes import FLOATS, find_cut, prune_n_m, prune_piece
+from prunus.scale.magnitudes import FLOATS, PIECE, find_cut, prune_n_m, prune_piece
 
 __all__ = ["Settings", "write_shard"]
 
@@ -94,21 +94,18 @@ def _prune(source: int, sink: int, tensor: Stored, start: int, settings: Setting
     kind, infinity = FLOATS[tensor.dtype]
     size = np.dtype(kind).itemsize
     m = 1 if settings.n_m is None else settings.n_m[1]
-    step = max(settings.piece_bytes // (size * m) * m, m)
-    whole = _read(source, tensor, 0, tensor.n_units, kind) if tensor.n_units <= step else None
+    step = max(min(settings.piece_bytes // size, PIECE) // m * m, m)
+    room = np.empty(min(step, tensor.n_units), kind)
 
     def pieces() -> Iterator[Any]:
-        if whole is not None:
-            yield whole
-            return
+        # Read twice rather than held: the second time it comes from the system's cache, straight into the processor's.
         for first in range(0, tensor.n_units, step):
-            yield _read(source, tensor, first, min(first + step, tensor.n_units), kind)
+            yield _read(source, tensor, first, room[: tensor.n_units - first])
 
     n_removed = tensor.n_units - settings.n_kept(tensor)
     cut, finite = None, True
     if settings.n_m is None and n_removed:
-        sample = whole[:: max(1, len(whole) // _SAMPLE)] if whole is not None else _sample(source, tensor, kind)
-        cut, finite = find_cut(pieces, sample, tensor.n_units, n_removed, infinity)
+        cut, finite = find_cut(pieces, _sample(source, tensor, kind), tensor.n_units, n_removed, infinity)
     place, n_kept = start, 0
     for piece in pieces():
         if settings.n_m is not None:
@@ -125,16 +122,17 @@ def _prune(source: int, sink: int, tensor: Stored, start: int, settings: Setting
 
 
 def _sample(source: int, tensor: Stored, kind: Any) -> Any:
-    """Return numbers from all over a tensor that isn't in memory."""
-    n_pieces = 256
-    length = max(1, _SAMPLE // n_pieces)
-    firsts = np.linspace(0, max(tensor.n_units - length, 0), n_pieces).astype(np.int64).tolist()
-    return np.concatenate([_read(source, tensor, i, min(i + length, tensor.n_units), kind) for i in firsts])
+    """Return numbers from all over a tensor."""
+    n_runs = 256
+    runs = np.empty((n_runs, min(_SAMPLE // n_runs, tensor.n_units)), kind)
+    firsts = np.linspace(0, tensor.n_units - runs.shape[1], n_runs).astype(np.int64).tolist()
+    for run, first in zip(runs, firsts, strict=True):
+        _read(source, tensor, first, run)
+    return runs.reshape(-1)
 
 
-def _read(source: int, tensor: Stored, first: int, last: int, kind: Any) -> Any:
-    """Return some numbers of a tensor, as bits."""
-    bits = np.empty(last - first, kind)
+def _read(source: int, tensor: Stored, first: int, bits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Fill ``bits`` with a tensor's numbers from the ``first`` on, and return it."""
     view = bits.data.cast("B") if len(bits) else memoryview(b"")
     place = tensor.start + first * bits.itemsize
     while len(view):
@@ -146,14 +144,17 @@ def _read(source: int, tensor: Stored, first: int, last: int, kind: Any) -> Any:
 
 
 def _write(sink: int, bits: npt.NDArray[Any], place: int) -> None:
-    view = bits.data.cast("B") if len(bits) else memoryview(b"")
+    """Write some numbers, and let the disk begin with them while the next are worked on."""
+    view, start = bits.data.cast("B") if len(bits) else memoryview(b""), place
     while len(view):
         count = os.pwrite(sink, view, place)
         view, place = view[count:], place + count
+    if hasattr(os, "posix_fadvise"):  # on Linux, what needn't stay in memory is written out at once
+        os.posix_fadvise(sink, start, place - start, os.POSIX_FADV_DONTNEED)
 
 
 def _copy(source: int, sink: int, tensor: Stored, start: int, piece_bytes: int) -> None:
     """Copy a tensor's bytes as they are."""
-    for first in range(0, tensor.size_bytes, piece_bytes):
-        flat = Stored(tensor.name, "U8", (tensor.size_bytes,), tensor.start, tensor.size_bytes)
-        _write(sink, _read(source, flat, first, min(first + piece_bytes, tensor.size_bytes), np.uint8), start + first)
+    room = np.empty(min(piece_bytes, PIECE, tensor.size_bytes), np.uint8)
+    for first in range(0, tensor.size_bytes, max(len(room), 1)):
+        _write(sink, _read(source, tensor, first, room[: tensor.size_bytes - first]), start + first)

@@ -1,8 +1,8 @@
 """How is a checkpoint pruned that is larger than memory?
 
-Tensor by tensor: read, find the threshold, set the rest to zero, write to its place in the new shard. A tensor above its share
-of the memory goes through in pieces, twice. Every shard is written beside its target and renamed, so what is there is whole,
-and a run that was killed goes on after the last one.
+Tensor by tensor, in pieces that the processor's cache holds: once to find the threshold, and once more to set the rest to zero
+and to write to its place in the new shard. While one shard is flushed, the next is worked on. Every shard is written beside its
+target and renamed, so what is there is whole, and a run that was killed goes on with those that aren't there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from prunus.core.errors import OutputError, RecipeError, WeightsError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files import atomic_path, explain_os_error, folder_lock, write_json
-from prunus.scale.checkpoint import Checkpoint, read_checkpoint
+from prunus.scale.checkpoint import Checkpoint, Shard, read_checkpoint
 from prunus.scale.depth import drop_from_config, layer_prefix, renamed
 from prunus.scale.magnitudes import FLOATS
 from prunus.scale.rewrite import Settings, write_shard
@@ -31,6 +31,8 @@ EXCLUDED = ("*embed*", "*lm_head*", "*wte*", "*wpe*", "*norm*", "*router*")
 """Tables to look up in, the head, norms and routers: few numbers that matter much."""
 
 _STATE = ".prunus-shards.json"
+_AT_ONCE = 2
+"""Shards: while one is flushed to the disk, the next one is worked on."""
 
 
 @dataclass(frozen=True)
@@ -220,16 +222,25 @@ def _write_all(
     total = sum(tensor.size_bytes for tensor in checkpoint.tensors if tensor.name in names)
     listener(Event("start", "shards", total=total))
     started = time.perf_counter()
-    with ThreadPoolExecutor(workers) as pool:
-        for shard in checkpoint.shards:
-            tensors = [tensor for tensor in shard.tensors if tensor.name in names]
-            target = output / shard.path.name
-            if target.exists():
-                resumed += 1
-            elif tensors:
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(_AT_ONCE) as writers:
+
+        def write(shard: Shard) -> tuple[int, bool]:
+            """Write one shard; return how many bytes of tensors stay of it, and whether it was there already."""
+            tensors, target = [tensor for tensor in shard.tensors if tensor.name in names], output / shard.path.name
+            there = target.exists()
+            if tensors and not there:
                 write_shard(shard, tensors, target, settings, names, chosen, pool)
-            done += sum(tensor.size_bytes for tensor in tensors)
-            listener(Event("progress", "shards", done=done >> 20, total=total >> 20))
+            return sum(tensor.size_bytes for tensor in tensors), there
+
+        try:
+            for future in [writers.submit(write, shard) for shard in checkpoint.shards]:
+                size, there = future.result()
+                resumed, done = resumed + there, done + size
+                listener(Event("progress", "shards", done=done >> 20, total=total >> 20))
+        except BaseException:  # what hasn't begun doesn't, so that an interrupt needn't wait for whole shards
+            writers.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     listener(Event("end", "shards", facts={"seconds": time.perf_counter() - started}))
     return resumed
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prunus.core.errors import RecipeError, RunError, ShapeError
-from prunus.recover import inverse_factor, keep_top, sparsegpt_prune
+from prunus.recover import Moments, Squares, inverse_factor, keep_top, sparsegpt_prune
 
 
 def problem(units=12, fan_in=48, seed=0):
@@ -109,3 +109,31 @@ def test_bad_input_is_one_clear_line():
         sparsegpt_prune(weight, gram * float("nan"), keep_fraction=0.5)
     with pytest.raises(RunError, match="positive definite"):
         sparsegpt_prune(weight, gram - 5 * torch.eye(48) * gram.diagonal().max(), keep_fraction=0.5)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("within", ["row", "matrix"])
+@pytest.mark.parametrize(
+    "amount", [{"keep_fraction": 0.3}, {"keep_fraction": 1.0}, {"n_m": (1, 4)}, {"n_m": (5, 10)}], ids=str
+)
+def test_what_stays_is_what_a_stable_sort_puts_first(kind, within, amount):
+    torch.manual_seed(0)
+    saliency = torch.randint(0, 6, (7, 40)).to(kind)  # ties everywhere
+    n, m = amount.get("n_m", (None, 40 if within == "row" else 280))
+    rows = saliency.reshape(-1, m)
+    count = n if n is not None else round(amount["keep_fraction"] * m)
+    first = rows.argsort(dim=1, descending=True, stable=True)[:, :count]
+    wanted = torch.zeros_like(rows, dtype=torch.bool).scatter_(1, first, True).view_as(saliency)
+    assert torch.equal(keep_top(saliency, **amount, within=within), wanted)
+
+
+def test_second_moments_are_whole_and_their_diagonal_needs_no_more_than_squares():
+    layer, rows = torch.nn.Linear(300, 2), torch.randn(2, 50, 300)
+    moments, squares = Moments.of(layer), Squares.of(layer)
+    for part in rows:
+        moments.add(part.unsqueeze(0))
+        squares.add(part.unsqueeze(0))
+    flat = rows.reshape(-1, 300)
+    assert torch.allclose(moments.mean_gram[0], flat.t() @ flat / 100, atol=1e-5)
+    assert torch.allclose(moments.mean_squares, squares.mean_squares)
+    assert torch.allclose(squares.mean_squares[0], flat.square().mean(dim=0))
