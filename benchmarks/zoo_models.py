@@ -204,7 +204,10 @@ def _timm(name: str) -> Case:
 
     config = timm.get_pretrained_cfg(name)
     size = (config.input_size if config is not None else (3, 224, 224))[-1]
-    return _case(lambda: timm.create_model(name, pretrained=False), _images(min(size, 256) if size else 224))
+    return _case(
+        lambda: timm.create_model(name, pretrained=False),
+        _images(96 if name.startswith("convmixer") else size if 0 < size <= 256 else 224),
+    )
 
 
 # --- transformers ----------------------------------------------------------------------------

@@ -69,7 +69,9 @@ def follow_class(
         first = first or problem
     if len(works) < len(trial) <= _MOST_ALONE:
         alone = {name: mask for name, mask in trial.items() if not problem_of({name: mask})}
-        if alone and _left(model, graph, alone) < _left(model, graph, works) and not problem_of(alone):
+        # A class that could lose little is no use: then the traced computation, which loses all, is the better result.
+        least = _left(model, graph, works) if works else (_left(model, graph, {}) + _left(model, graph, trial)) / 2
+        if alone and _left(model, graph, alone) <= least and not problem_of(alone):
             works = alone
     return _freeze(graph, trial.keys() - works.keys(), first) if works else graph
 
