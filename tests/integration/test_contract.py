@@ -15,6 +15,7 @@ from prunus.cli.app import invoke
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipe_file import make_recipe
 from prunus.evaluate import measure_cost
+from prunus.pipeline import cut as cut_module
 from prunus.pipeline import search as search_module
 from prunus.pipeline.flow import run_seed
 
@@ -51,6 +52,20 @@ def test_a_share_of_the_cost_is_met_from_below_and_closely(kind):
     field = {"params": "parameters", "macs": "macs", "bytes": "memory_bytes"}[kind]
     share = getattr(costs[1], field) / getattr(costs[0], field)
     assert 0.35 < share <= 0.4
+
+
+def test_what_hangs_together_is_found_out_once_for_the_floor_and_the_cut(monkeypatch):
+    seen = []
+
+    def watched(model, *args, **options):
+        seen.append(model)
+        return analysed(model, *args, **options)
+
+    analysed = search_module.prunable_graph
+    for module in (search_module, cut_module):
+        monkeypatch.setattr(module, "prunable_graph", watched)
+    optimizer({"params": 0.4}, strategy={"criterion": "taylor", "schedule": {"kind": "linear", "rounds": 2}}).prune()
+    assert len(seen) == len({id(model) for model in seen}) == 2, "the dense model, and what the first cut left"
 
 
 def test_a_contract_is_tested_on_validation_examples_and_kept_with_confidence():

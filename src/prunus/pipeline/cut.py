@@ -47,7 +47,10 @@ _REDUCE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Round:
-    """One cut: units of one granularity, the ``number``-th time; ``budgeted`` chooses instead of the strategy's amount."""
+    """One cut: units of one granularity, the ``number``-th time; ``budgeted`` chooses instead of the strategy's amount.
+
+    ``known`` is what hangs together in the model to be cut, where that was found out already.
+    """
 
     job: Job
     seed: int
@@ -58,6 +61,7 @@ class Round:
     decide: Decide
     examples: Examples | None = None
     budgeted: Budgeted | None = None
+    known: AxisGraph | None = None
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
@@ -121,7 +125,9 @@ class Round:
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
-        graph = prunable_graph(model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity)
+        graph = self.known or prunable_graph(
+            model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity
+        )
         groups = groups_of(graph, self.granularity)
         if candidate.alive:  # a group that was cut down to one unit is none any more
             groups = tuple(group for group in groups if group.name in candidate.alive)
