@@ -89,14 +89,12 @@ def one_cell(data: Any, set_name: str, model: str, share: float, criterion: str,
     """Return what both tools make of one model."""
     start = time.perf_counter()
     dense = dense_model(set_name, model, seed, data)
-    ratio = nearest_ratio(dense, data, model, criterion, share)
-    theirs = peer_cut(dense, data, model, criterion, ratio)
-    asked = min(share, macs_share(theirs, dense, data))
+    theirs = peer_side(dense, data, set_name, model, share, criterion, seed)
+    ratio, asked = theirs["ratio"], min(share, theirs["macs"])
     ours = our_cut(dense, data, criterion, asked, seed=seed, adjust=("least_squares", "batch_norm"))
     row: dict[str, Any] = {"dense": _right(predictions(dense, data), data), "ratio": ratio, "asked": asked}
-    for tool, pruned in (("prunus", ours), ("torch-pruning", theirs)):
-        row[tool] = {"macs": macs_share(pruned, dense, data), **after_training(pruned, data, set_name, seed)}
-        row[tool]["parameters"] = _parameters(pruned) / _parameters(dense)
+    row["prunus"] = {**sizes(ours, dense, data), **after_training(ours, data, set_name, seed)}
+    row["torch-pruning"] = theirs
     row["targets"] = "".join(map(str, data.test.targets.tolist()))
     if seed == 0:
         row["step_seconds"] = times(
@@ -107,6 +105,21 @@ def one_cell(data: Any, set_name: str, model: str, share: float, criterion: str,
         )
     row["seconds"] = time.perf_counter() - start
     return row
+
+
+def peer_side(
+    dense: Any, data: Any, set_name: str, model: str, share: float, criterion: str, seed: int
+) -> dict[str, Any]:
+    """Return what torch-pruning makes of ``dense``, from the cache if it is there: it stays the same when prunus changes."""
+    path = CACHE / f"peer-{set_name}-{model}-{share}-{criterion}-{seed}.json"
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    ratio = nearest_ratio(dense, data, model, criterion, share)
+    pruned = peer_cut(dense, data, model, criterion, ratio)
+    facts = {"ratio": ratio, **sizes(pruned, dense, data), **after_training(pruned, data, set_name, seed)}
+    path.write_text(json.dumps(facts))
+    return facts
 
 
 def dense_model(set_name: str, model_name: str, seed: int, data: Any) -> Any:
@@ -149,7 +162,7 @@ def nearest_ratio(dense: Any, data: Any, model_name: str, criterion: str, share:
     """Return the ratio at which torch-pruning leaves the MACs nearest to ``share``, by bisection."""
     low, high, best = 0.0, 1.0, (float("inf"), 0.0)
     gradients = gathered(dense, data) if criterion == "taylor" else None
-    for _ in range(8):
+    for _ in range(7):
         ratio = (low + high) / 2
         left = macs_share(peer_cut(dense, data, model_name, criterion, ratio, gradients), dense, data)
         best = min(best, (abs(left / share - 1), ratio))
@@ -222,6 +235,11 @@ def after_training(model: Any, data: Any, set_name: str, seed: int) -> dict[str,
     train(model, data.train, config, seed=seed, stage="fine-tune")
     answers = predictions(model, data)
     return {"cut": cut, "tuned": _right(answers, data), "answers": "".join(map(str, answers.tolist()))}
+
+
+def sizes(model: Any, dense: Any, data: Any) -> dict[str, float]:
+    """Return the shares of MACs and parameters that are left."""
+    return {"macs": macs_share(model, dense, data), "parameters": _parameters(model) / _parameters(dense)}
 
 
 def predictions(model: Any, data: Any) -> Any:

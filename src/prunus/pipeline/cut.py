@@ -158,6 +158,7 @@ class Round:
                     min_units=of[s.name].min_units,
                     multiple=of[s.name].multiple,
                     whole=original[s.name],
+                    n_weights=_n_weights(model, of[s.name]),
                 )
                 for s in strata
             ]
@@ -332,6 +333,12 @@ def _slices(model: nn.Module, group: Group, gone: Bools) -> Zeroed:
         for member in group.members
         if member.is_parameter
     ]
+
+
+def _n_weights(model: nn.Module, group: Group) -> int:
+    """Return how many matrices and kernels lose a slice with each unit; those of modules that leave whole count as one."""
+    parameters = dict(model.named_parameters())
+    return max(1, sum(m.is_parameter and parameters[m.tensor].ndim > 1 for m in group.members))
 
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:

@@ -3,11 +3,16 @@
 The budget is a cost that the counts make together (products of coupled sizes, measured times), so no unit has a price of its
 own: from the whole model on, the step with the least loss for what it saves is taken, again and again, at prices that are computed
 anew; what the last step saved too much is given back.
+
+A stratum's loss counts by the root of the number of weights that lose a slice with each unit: a residual stream runs through many
+layers, and what they miss adds up like noise. Counted once, the stream is cut far too deep; counted once for each weight, hardly at
+all (measured: docs/explanation/against-torch-pruning.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Protocol
 
 import numpy as np
@@ -86,7 +91,7 @@ def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
     least = cost.total(floor)
     if least > limit:
         raise RecipeError(f"the floors alone cost {least:.6g}, more than {limit:.6g}")
-    losses = [predicted_loss(stratum.saliency) for stratum in strata]
+    losses = [sqrt(stratum.n_weights) * predicted_loss(stratum.saliency) for stratum in strata]
     rung = ladder.last.copy()
     steps: list[tuple[float, int] | None] = [
         _best_step(i, ladder, rung, counts, losses[i], cost) for i in range(len(strata))

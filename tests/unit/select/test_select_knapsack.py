@@ -36,11 +36,12 @@ class Chain:
 
 def strata(seed, sizes, multiple=1):
     rng = np.random.default_rng(seed)
-    return [Stratum(str(i), rng.random(n), multiple=multiple) for i, n in enumerate(sizes)]
+    weights = rng.integers(1, 10, len(sizes)).tolist()
+    return [Stratum(str(i), rng.random(n), multiple=multiple, n_weights=weights[i]) for i, n in enumerate(sizes)]
 
 
 def loss_of(layers, counts):
-    return sum(float(predicted_loss(s.saliency)[n]) for s, n in zip(layers, counts, strict=True))
+    return sum(s.n_weights**0.5 * float(predicted_loss(s.saliency)[n]) for s, n in zip(layers, counts, strict=True))
 
 
 @settings(max_examples=40, deadline=None)
@@ -77,6 +78,23 @@ def test_everything_stays_when_the_limit_is_the_whole_cost():
 def test_below_the_floors_it_says_what_they_cost():
     with pytest.raises(RecipeError, match="floors alone cost 7"):
         cost_aware(strata(0, (5, 5, 5)), Chain(), 6.9)
+
+
+def test_of_two_alike_the_one_that_more_weights_would_miss_keeps_more():
+    class Sum:
+        def total(self, counts):
+            return float(sum(counts))
+
+        def part(self, group, counts):
+            return float(counts[group])
+
+        def neighbours(self, group):
+            return {group}
+
+    saliency = np.linspace(1, 2, 30)
+    inner, stream = cost_aware([Stratum("inner", saliency), Stratum("stream", saliency, n_weights=9)], Sum(), 30)
+    assert inner + stream == 30
+    assert stream > 1.5 * inner
 
 
 def test_a_cost_that_falls_in_stairs_is_crossed():
