@@ -29,7 +29,7 @@ BATCH_SIZE, TUNE_RATE = 32, 1e-3
 SHARES, CRITERIA, MODELS = (0.5, 0.25), ("magnitude_l2", "taylor"), ("resnet", "vit")
 GLOBAL = {"resnet": True, "vit": False}
 """One ranking for the whole model, as in reproduce/main.py --global-pruning; its scripts for ViT prune uniformly."""
-TIMED = 3
+TIMED = 2
 
 
 def main() -> None:

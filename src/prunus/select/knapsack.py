@@ -23,7 +23,7 @@ from prunus.select.amount import Ladder
 
 __all__ = ["Cost", "cost_aware", "floor_counts", "predicted_loss"]
 
-_LEAST_SHARE = 1e-6
+_LEAST_SHARE = 1e-3
 """What is left of a stratum's saliency counts as at least this: the last unit's loss is large, not infinite."""
 
 
@@ -44,25 +44,23 @@ class Cost(Protocol):
 
 
 def predicted_loss(saliency: Floats) -> Floats:
-    """Return what a stratum loses when it keeps its best ``k`` units, for k = 0 ... n: minus the log of the saliency left.
+    """Return what a stratum loses when it keeps its best ``k`` units, for k = 0 ... n: noise over signal, ``1 / share**2 - 1``.
 
-    It grows without bound as a stratum empties, adds up over layers as signal that passes through them multiplies, and is
-    the same for any scale of the saliencies.
+    The share is that of the saliency which is left. Saliencies are amplitudes (norms, moduli), so power is its square. The loss
+    grows without bound as a stratum empties, steeply enough that a dear layer isn't emptied to leave a cheap one whole, adds up
+    over layers as noise does, and is the same for any scale of the saliencies.
 
     Shapes:
-        ``(units,)`` to ``(units + 1,)``, falling, 0 at the end.
-    References:
-        A unit's part is its saliency by what is left with it: the LAMP score (Lee et al., ICLR 2021, arXiv:2010.07611) of any
-        criterion. Negative saliencies count from the lowest one.
+        ``(units,)`` to ``(units + 1,)``, falling, 0 at the end. Negative saliencies count from the lowest one.
 
     >>> predicted_loss(np.array([1.0, 3.0])).round(3).tolist()
-    [13.816, 0.288, 0.0]
+    [999999.0, 0.778, 0.0]
     """
     ranked = np.sort(saliency)[::-1] - min(0.0, float(saliency.min(initial=0.0)))
     kept = np.concatenate([[0.0], np.cumsum(ranked)])
     if kept[-1] <= 0:  # nothing tells the units apart
         kept = np.arange(len(saliency) + 1, dtype=np.float64)
-    lost: Floats = -np.log(np.maximum(kept / kept[-1], _LEAST_SHARE))
+    lost: Floats = np.maximum(kept / kept[-1], _LEAST_SHARE) ** -2.0 - 1
     return lost
 
 
