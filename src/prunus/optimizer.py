@@ -50,7 +50,8 @@ class ModelOptimizer:
 
     Args:
         model: the network to make smaller; it is copied, never changed.
-        data: ``(inputs, targets)``, a map-style torch ``Dataset`` of such pairs, or a source as a recipe names it.
+        data: ``(inputs, targets)``, a map-style torch ``Dataset`` of such pairs, a source as a recipe names it, or examples that
+            were split already (:class:`prunus.data.Prepared`, by groups, say), for which ``data_options`` have no say.
         strategy: a criterion's name, or the keys of a recipe's ``strategy``; None leaves the structure alone.
         metrics: which ones to report; default: all that fit the task.
         exclude: called once with the name and the module of every part of the model; the parts for which it returns True stay
@@ -260,6 +261,8 @@ def _with_excluded(recipe: Recipe, model: nn.Module, exclude: Callable[[str, nn.
 
 
 def _prepared(data: Any, config: Data, device: torch.device) -> Prepared:
+    if isinstance(data, Prepared):
+        return data
     if isinstance(data, str):
         return prepare(config, device=device)
     if isinstance(data, tuple) and len(data) == 2:

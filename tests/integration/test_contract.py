@@ -15,6 +15,8 @@ from prunus.cli.app import invoke
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipe_file import make_recipe
 from prunus.evaluate import measure_cost
+from prunus.pipeline import costing as costing_module
+from prunus.pipeline import cut as cut_module
 from prunus.pipeline import search as search_module
 from prunus.pipeline.flow import run_seed
 
@@ -51,6 +53,47 @@ def test_a_share_of_the_cost_is_met_from_below_and_closely(kind):
     field = {"params": "parameters", "macs": "macs", "bytes": "memory_bytes"}[kind]
     share = getattr(costs[1], field) / getattr(costs[0], field)
     assert 0.35 < share <= 0.4
+
+
+def test_what_hangs_together_is_found_out_once_for_the_floor_and_the_cut(monkeypatch):
+    seen = []
+
+    def watched(model, *args, **options):
+        seen.append(model)
+        return analysed(model, *args, **options)
+
+    analysed = search_module.prunable_graph
+    for module in (search_module, cut_module):
+        monkeypatch.setattr(module, "prunable_graph", watched)
+    optimizer({"params": 0.4}, strategy={"criterion": "taylor", "schedule": {"kind": "linear", "rounds": 2}}).prune()
+    assert len(seen) == len({id(model) for model in seen}) == 2, "the dense model, and what the first cut left"
+
+
+def test_a_stream_counts_by_the_weights_it_runs_through(monkeypatch):
+    seen = {}
+    best = costing_module.cost_aware
+
+    def watched(strata, cost, limit):
+        seen.update({len(s.saliency): s.n_weights for s in strata})
+        return best(strata, cost, limit)
+
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+            self.up = nn.ModuleList(nn.Linear(16, width) for width in (20, 24))
+            self.down = nn.ModuleList(nn.Linear(width, 16) for width in (20, 24))
+
+        def forward(self, x):
+            x = self.stem(x)
+            for up, down in zip(self.up, self.down, strict=True):
+                x = x + down(torch.relu(up(x)))
+            return self.head(x)
+
+    monkeypatch.setattr(costing_module, "cost_aware", watched)
+    settings = {**QUICK, "strategy": "magnitude_l2", "seeds": [0], "recovery": {"method": "none"}, "trained": True}
+    ModelOptimizer(Residual(), data(), target={"macs": 0.5}, **settings).prune()
+    assert seen == {16: 6, 20: 2, 24: 2}
 
 
 def test_a_contract_is_tested_on_validation_examples_and_kept_with_confidence():

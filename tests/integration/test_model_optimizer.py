@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 from prunus import ModelOptimizer, load_bundle
 from prunus.core.errors import ModelError, RecipeError
 from prunus.core.types import Plan
+from prunus.data import prepare_arrays
 
 FAST = {"train": {"epochs": 8, "batch_size": 32}, "recovery": {"epochs": 4, "batch_size": 32}}
 QUICK = {"evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "runtime": "torch"}}}
@@ -100,6 +101,14 @@ def test_a_trained_model_is_not_trained_again(data):
     model = network()
     optimizer = ModelOptimizer(model, data, strategy="random", trained=True).fit()
     assert all(torch.equal(a, b) for a, b in zip(optimizer.model_.parameters(), model.parameters(), strict=True))
+
+
+def test_examples_that_were_split_already_are_taken_as_they_are(data):
+    prepared = prepare_arrays(data[0][:300], data[1][:300])
+    optimizer = ModelOptimizer(network(), prepared, strategy="magnitude_l2", trained=True, recovery={"method": "none"})
+    optimizer.prune(keep_fraction=0.5)
+    assert prepared.fingerprint in optimizer.plan_.fingerprints.values()
+    assert optimizer.evaluate()["test"].n == len(prepared.test)
 
 
 def test_a_wrong_setting_is_named_like_in_a_recipe(data):

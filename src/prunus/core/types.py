@@ -36,6 +36,7 @@ class Stratum:
         first round (0: as many as now), and ``shape`` their dimensions as a tensor (default: units x cost). ``losses`` says
         what the loss was at some shares of ``whole``, one row (share, loss) each, shares falling from 1. Units of one ``row``
         (default: all) are compared with each other only: every row keeps the same share of what the stratum keeps.
+        ``n_weights`` is how many weight tensors lose a slice with a unit.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stratum:
     shape: tuple[float, ...] = ()
     losses: Floats | None = None
     row: Ints | None = None
+    n_weights: int = 1
 
     @property
     def units(self) -> Ints:

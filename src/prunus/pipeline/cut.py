@@ -47,7 +47,10 @@ _REDUCE: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Round:
-    """One cut: units of one granularity, the ``number``-th time; ``budgeted`` chooses instead of the strategy's amount."""
+    """One cut: units of one granularity, the ``number``-th time; ``budgeted`` chooses instead of the strategy's amount.
+
+    ``known`` is what hangs together in the model to be cut, where that was found out already.
+    """
 
     job: Job
     seed: int
@@ -58,6 +61,7 @@ class Round:
     decide: Decide
     examples: Examples | None = None
     budgeted: Budgeted | None = None
+    known: AxisGraph | None = None
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
@@ -122,7 +126,9 @@ class Round:
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
-        graph = prunable_graph(model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity)
+        graph = self.known or prunable_graph(
+            model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity
+        )
         groups = groups_of(graph, self.granularity)
         if candidate.alive:  # a group that was cut down to one unit is none any more
             groups = tuple(group for group in groups if group.name in candidate.alive)
@@ -153,6 +159,7 @@ class Round:
                     min_units=of[s.name].min_units,
                     multiple=of[s.name].multiple,
                     whole=original[s.name],
+                    n_weights=_n_weights(model, of[s.name]),
                 )
                 for s in strata
             ]
@@ -327,6 +334,12 @@ def _slices(model: nn.Module, group: Group, gone: Bools) -> Zeroed:
         for member in group.members
         if member.is_parameter
     ]
+
+
+def _n_weights(model: nn.Module, group: Group) -> int:
+    """Return how many matrices and kernels lose a slice with each unit; those of modules that leave whole count as one."""
+    parameters = dict(model.named_parameters())
+    return max(1, sum(m.is_parameter and parameters[m.tensor].ndim > 1 for m in group.members))
 
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:

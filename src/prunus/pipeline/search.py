@@ -29,6 +29,7 @@ from prunus.evaluate import (
     predict_outputs,
     promises,
 )
+from prunus.graph import AxisGraph
 from prunus.pipeline.costing import Costing, Counted
 from prunus.pipeline.costing_latency import Timed
 from prunus.pipeline.cut import Round
@@ -103,17 +104,23 @@ def check_floor(job: Job, model: nn.Module) -> None:
         return
     seed = job.recipe.seeds[0]
     costing = costing_of(job, seed, model, target)
-    floor = _floor(job, seed, model, costing)
+    floor = _floor(job, _graph(job, seed, model), model, costing)
     if target.share < floor:
         raise costing.refuse(target.share, floor)
 
 
-def _floor(job: Job, seed: int, model: nn.Module, costing: Costing) -> float:
+def _graph(job: Job, seed: int, model: nn.Module) -> AxisGraph:
+    """Return what hangs together in ``model`` and may be cut."""
+    strategy = job.recipe.strategy
+    assert strategy is not None
+    return prunable_graph(model, job.trace_inputs, strategy.exclude, seed=seed, granularity=strategy.granularity[0])
+
+
+def _floor(job: Job, graph: AxisGraph, model: nn.Module, costing: Costing) -> float:
     """Return the share of the cost that is left when all is cut that may be."""
     strategy = job.recipe.strategy
     assert strategy is not None
     granularity = strategy.granularity[0]
-    graph = prunable_graph(model, job.trace_inputs, strategy.exclude, seed=seed, granularity=granularity)
     groups = groups_of(graph, granularity)
     strata = [Stratum(g.name, np.zeros(g.size), min_units=max(strategy.min_units, g.min_units)) for g in groups]
     return costing.floor(graph, groups, model, strata) if groups else 1.0
@@ -145,11 +152,16 @@ class _Search:
         check_patterns(self.dense, self.strategy)
         first, histories = begin(job, seed, start, self.examples)
         self.costing = costing_of(job, seed, start.model, self.target)
-        self.floor = job.workspace.remembered(
-            f"seed {seed} / floor", lambda: {"share": _floor(job, seed, first.model, self.costing)}
-        )["share"]
+        known: list[AxisGraph] = []  # none where a resumed run remembers the floor
+
+        def floor() -> dict[str, float]:
+            known.append(_graph(job, seed, first.model))
+            return {"share": _floor(job, known[0], first.model, self.costing)}
+
+        self.floor = job.workspace.remembered(f"seed {seed} / floor", floor)["share"]
         if self.target.share is not None and self.target.share < self.floor:
             raise self.costing.refuse(self.target.share, self.floor)
+        self.known = (first.model, known[0]) if known else None
         self._walk(Trial(0, 1.0, 1.0, first, (), histories, 0))
         tested = self._test()
         delivered = tested if self.contract is not None else self.trials[-1]
@@ -187,6 +199,7 @@ class _Search:
         name = f"seed {seed} / candidate {number}"
         choose = partial(self._choose, share)
         before = start.candidate.model
+        known = self.known[1] if self.known is not None and self.known[0] is before else None
         with job.workspace.stage(f"{name} / cut", f"{self.target.kind} {share:.3g} of the dense model's"):
             a_round = Round(
                 job,
@@ -198,6 +211,7 @@ class _Search:
                 self.decide,
                 self.examples,
                 choose,
+                known,
             )
             candidate, step = a_round.cut(start.candidate)
         adjust_after_cut(job, candidate, before, stage=f"{name} / cut")

@@ -3,11 +3,16 @@
 The budget is a cost that the counts make together (products of coupled sizes, measured times), so no unit has a price of its
 own: from the whole model on, the step with the least loss for what it saves is taken, again and again, at prices that are computed
 anew; what the last step saved too much is given back.
+
+A stratum's loss counts by the root of the number of weights that lose a slice with each unit: a residual stream runs through many
+layers, and what they miss adds up like noise. Counted once, the stream is cut far too deep; counted once for each weight, hardly at
+all (measured: docs/explanation/against-torch-pruning.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +23,7 @@ from prunus.select.amount import Ladder
 
 __all__ = ["Cost", "cost_aware", "floor_counts", "predicted_loss"]
 
-_LEAST_SHARE = 1e-6
+_LEAST_SHARE = 1e-3
 """What is left of a stratum's saliency counts as at least this: the last unit's loss is large, not infinite."""
 
 
@@ -39,25 +44,23 @@ class Cost(Protocol):
 
 
 def predicted_loss(saliency: Floats) -> Floats:
-    """Return what a stratum loses when it keeps its best ``k`` units, for k = 0 ... n: minus the log of the saliency left.
+    """Return what a stratum loses when it keeps its best ``k`` units, for k = 0 ... n: noise over signal, ``1 / share**2 - 1``.
 
-    It grows without bound as a stratum empties, adds up over layers as signal that passes through them multiplies, and is
-    the same for any scale of the saliencies.
+    The share is that of the saliency which is left. Saliencies are amplitudes (norms, moduli), so power is its square. The loss
+    grows without bound as a stratum empties, steeply enough that a dear layer isn't emptied to leave a cheap one whole, adds up
+    over layers as noise does, and is the same for any scale of the saliencies.
 
     Shapes:
-        ``(units,)`` to ``(units + 1,)``, falling, 0 at the end.
-    References:
-        A unit's part is its saliency by what is left with it: the LAMP score (Lee et al., ICLR 2021, arXiv:2010.07611) of any
-        criterion. Negative saliencies count from the lowest one.
+        ``(units,)`` to ``(units + 1,)``, falling, 0 at the end. Negative saliencies count from the lowest one.
 
     >>> predicted_loss(np.array([1.0, 3.0])).round(3).tolist()
-    [13.816, 0.288, 0.0]
+    [999999.0, 0.778, 0.0]
     """
     ranked = np.sort(saliency)[::-1] - min(0.0, float(saliency.min(initial=0.0)))
     kept = np.concatenate([[0.0], np.cumsum(ranked)])
     if kept[-1] <= 0:  # nothing tells the units apart
         kept = np.arange(len(saliency) + 1, dtype=np.float64)
-    lost: Floats = np.log(kept[-1] / np.maximum(kept, _LEAST_SHARE * kept[-1]))
+    lost: Floats = np.maximum(kept / kept[-1], _LEAST_SHARE) ** -2.0 - 1
     return lost
 
 
@@ -86,7 +89,7 @@ def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
     least = cost.total(floor)
     if least > limit:
         raise RecipeError(f"the floors alone cost {least:.6g}, more than {limit:.6g}")
-    losses = [predicted_loss(stratum.saliency) for stratum in strata]
+    losses = [sqrt(stratum.n_weights) * predicted_loss(stratum.saliency) for stratum in strata]
     rung = ladder.last.copy()
     steps: list[tuple[float, int] | None] = [
         _best_step(i, ladder, rung, counts, losses[i], cost) for i in range(len(strata))

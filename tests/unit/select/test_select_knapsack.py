@@ -36,11 +36,12 @@ class Chain:
 
 def strata(seed, sizes, multiple=1):
     rng = np.random.default_rng(seed)
-    return [Stratum(str(i), rng.random(n), multiple=multiple) for i, n in enumerate(sizes)]
+    weights = rng.integers(1, 10, len(sizes)).tolist()
+    return [Stratum(str(i), rng.random(n), multiple=multiple, n_weights=weights[i]) for i, n in enumerate(sizes)]
 
 
 def loss_of(layers, counts):
-    return sum(float(predicted_loss(s.saliency)[n]) for s, n in zip(layers, counts, strict=True))
+    return sum(s.n_weights**0.5 * float(predicted_loss(s.saliency)[n]) for s, n in zip(layers, counts, strict=True))
 
 
 @settings(max_examples=40, deadline=None)
@@ -79,6 +80,23 @@ def test_below_the_floors_it_says_what_they_cost():
         cost_aware(strata(0, (5, 5, 5)), Chain(), 6.9)
 
 
+def test_of_two_alike_the_one_that_more_weights_would_miss_keeps_more():
+    class Sum:
+        def total(self, counts):
+            return float(sum(counts))
+
+        def part(self, group, counts):
+            return float(counts[group])
+
+        def neighbours(self, group):
+            return {group}
+
+    saliency = np.linspace(1, 2, 30)
+    inner, stream = cost_aware([Stratum("inner", saliency), Stratum("stream", saliency, n_weights=9)], Sum(), 30)
+    assert inner + stream == 30
+    assert stream > 1.3 * inner
+
+
 def test_a_cost_that_falls_in_stairs_is_crossed():
     """A runtime that takes as long for 5 to 8 units as for 8: a single unit saves nothing, four do."""
 
@@ -101,15 +119,31 @@ def test_the_predicted_loss_falls_to_zero_and_has_no_scale(saliency, scale):
     loss = predicted_loss(values)
     assert loss[-1] == 0
     assert (np.diff(loss) <= 1e-12).all()
-    assert predicted_loss(scale * values) == pytest.approx(loss, abs=1e-9)
+    assert predicted_loss(scale * values) == pytest.approx(loss, rel=1e-6, abs=1e-9)
 
 
-def test_the_predicted_loss_of_squared_weights_is_the_sum_of_lamp_scores():
-    weights = np.array([3.0, 1.0, 2.0, 0.1])
-    ranked = np.sort(weights**2)
-    lamp = [u / ranked[i:].sum() for i, u in enumerate(ranked)]
-    steps = -np.diff(predicted_loss(weights**2))[::-1]
-    assert steps[0] == pytest.approx(-np.log(1 - lamp[0]))
+def test_the_predicted_loss_is_the_power_lost_over_the_power_left():
+    saliency = np.array([3.0, 1.0, 2.0, 0.1])
+    left = np.array([3.0, 5.0, 6.0, 6.1]) / 6.1
+    assert predicted_loss(saliency)[1:] == pytest.approx((1 - left**2) / left**2)
+
+
+def test_a_dear_layer_is_not_emptied_to_leave_a_cheap_one_whole():
+    class Priced:
+        prices = np.array([8.0, 1.0])
+
+        def total(self, counts):
+            return float((self.prices * counts).sum())
+
+        def part(self, group, counts):
+            return float(self.prices[group] * counts[group])
+
+        def neighbours(self, group):
+            return {group}
+
+    dear, cheap = cost_aware([Stratum("dear", np.ones(32)), Stratum("cheap", np.ones(32))], Priced(), 0.25 * 9 * 32)
+    assert dear >= 5
+    assert cheap > dear
 
 
 @pytest.mark.parametrize("saliency", [[0.0, 0.0], [-2.0, 1.0, -1.0]])
