@@ -97,4 +97,5 @@ def inputs_for(model: Program, n: int = 2, *, larger: bool = False) -> Tensor:
     more = larger and model.head_kind in ("mean", "tied")
     if model.images:
         return torch.randn(n, 3, *((6, 8) if more else (4, 4)), generator=draw)
-    return torch.randint(0, 11, (n, 7 if more else 2), generator=draw)
+    # No token comes twice: over positions that are all alike attention gives the same for any scale.
+    return torch.stack([torch.randperm(11, generator=draw)[: 7 if more else 2] for _ in range(n)])

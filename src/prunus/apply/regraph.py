@@ -299,6 +299,16 @@ def _arange(rewriter: _Rewriter, old: Any, new: Any) -> None:
         _at(new, 1, rewriter.combine(operator.add, old.args[0], size) if old.args[0] else size)
 
 
+def _recurrent(rewriter: _Rewriter, old: Any, new: Any) -> None:
+    """A first state that the trace made in single precision goes along with what the layer reads."""
+
+    def cast(state: Any) -> Any:
+        return rewriter.graph.call_function(aten.type_as.default, (state, new.args[0]))
+
+    held = new.args[1]
+    _at(new, 1, [cast(state) for state in held] if isinstance(held, list | tuple) else cast(held))
+
+
 def _embedding_bag(rewriter: _Rewriter, old: Any, new: Any) -> None:
     """The traced variant has no gradient."""
     new.target = aten._embedding_bag.default
@@ -321,6 +331,7 @@ _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
     "native_layer_norm": _layer_norm,
     "convolution": _convolution,
     "arange": _arange,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
     "_embedding_bag_forward_only": _embedding_bag,
     **dict.fromkeys(
         (

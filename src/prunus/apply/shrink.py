@@ -209,6 +209,8 @@ class _Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(args)):
+            return out  # zeros and ones are exact in any precision
         for value in out if isinstance(out, tuple | list) else (out,):
             if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64:
                 self.rounds = True

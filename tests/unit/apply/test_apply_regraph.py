@@ -73,6 +73,8 @@ def test_a_recurrent_layer_is_one_operation_that_takes_every_length(layer, optio
     graph = as_graph(net)
     longer = torch.randn(3, 40, 8)
     torch.testing.assert_close(graph(longer), net(longer))
+    double = copy.deepcopy(graph).double()
+    torch.testing.assert_close(double(longer.double()), net.double()(longer.double()), rtol=1e-9, atol=1e-9)
     assert sum(node.op == "call_function" for node in graph.graph_module.graph.nodes) < 30
 
 
