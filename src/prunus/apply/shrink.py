@@ -130,7 +130,10 @@ def _comes_back(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, .
     if any(value.device.type == "meta" for value in smaller.state_dict().values()):
         return True
     again = type(smaller)(copy.deepcopy(vars(smaller)["config"])).to(next(smaller.parameters()).device)
-    again.load_state_dict(smaller.state_dict(), strict=False)
+    try:
+        again.load_state_dict(smaller.state_dict(), strict=False)
+    except RuntimeError:  # a buffer that has another size
+        return False
     here, there = dict(smaller.named_buffers()), dict(again.named_buffers())
     if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
         return False
