@@ -6,7 +6,8 @@ of half of everything shows that, and leaving one of the entangled groups whole 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Set
+import re
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +21,11 @@ from prunus.graph.axes import find, leaves, leaves_of_product
 
 __all__ = ["follow_class"]
 
-_MOST_ALONE = 24
-"""So many groups are tried one by one; with more, that would take longer than what it spares is worth."""
+_MOST_FAILURES = 30
+"""So many cuts may fail; the groups that haven't fitted by then stay whole."""
+
+_STRICT = 1e-11
+"""What a trial may differ by: less than a cut may, so that what follows here follows whichever units go."""
 
 
 def follow_class(
@@ -50,30 +54,52 @@ def follow_class(
         if kinds is None or group.kind in kinds
     }
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
-    first = ""
+    problems: list[str] = []
 
-    def problem_of(attempt: Mapping[str, Tensor]) -> str:
+    def fits(names: Set[str]) -> bool:
+        if len(problems) == _MOST_FAILURES:
+            return False
+        cut = {name: trial[name] for name in trial if name in names}
         # The other units tell what units of no influence hide.
-        others = {name: mask.flip(0) for name, mask in attempt.items()}
-        for cut in (attempt, others):
-            if found := difference(*cut_down(model, graph, cut), inputs, kwargs or {}):
-                return found
-        return ""
+        for half in (cut, {name: mask.flip(0) for name, mask in cut.items()}):
+            if found := difference(*cut_down(model, graph, half), inputs, kwargs or {}, tolerance=_STRICT):
+                problems.append(found)
+                return False
+        return True
 
-    works: Mapping[str, Tensor] = {}
-    for attempt in _attempts(graph, trial):
-        problem = problem_of(attempt)
-        if not problem:
-            works = attempt
-            break
-        first = first or problem
-    if len(works) < len(trial) <= _MOST_ALONE:
-        alone = {name: mask for name, mask in trial.items() if not problem_of({name: mask})}
+    known = next((names for names in _attempts(graph, trial.keys()) if fits(names)), frozenset())
+    works = known
+    for parts in (_families(graph, trial.keys()), [frozenset({name}) for name in trial]):
+        works = _grown(works, [part - works for part in parts if part - works], fits)
+    if not known and works:
         # A class that could lose little is no use: then the traced computation, which loses all, is the better result.
-        least = _left(model, graph, works) if works else (_left(model, graph, {}) + _left(model, graph, trial)) / 2
-        if alone and _left(model, graph, alone) <= least and not problem_of(alone):
-            works = alone
-    return _freeze(graph, trial.keys() - works.keys(), first) if works else graph
+        whole, least, most = (_left(model, graph, {n: trial[n] for n in names}) for names in ((), works, trial))
+        works = works if whole - least >= (whole - most) / 2 else known
+    return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph
+
+
+def _families(graph: AxisGraph, names: Set[str]) -> list[frozenset[str]]:
+    """Return the groups of these names, those together that several blocks have one each of."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for group in graph.groups:
+        if group.name in names:
+            alike = re.sub(r"\d+", "*", group.name.partition("#")[0])
+            found.setdefault((group.kind, alike), set()).add(group.name)
+    return [frozenset(members) for members in found.values()]
+
+
+def _grown(
+    works: frozenset[str], parts: Sequence[frozenset[str]], fits: Callable[[frozenset[str]], bool]
+) -> frozenset[str]:
+    """Return ``works`` with as many of the ``parts`` as fit beside it, halving what doesn't."""
+    if not parts:
+        return works
+    if fits(together := works.union(*parts)):
+        return together
+    if len(parts) > 1:
+        for half in (parts[: len(parts) // 2], parts[len(parts) // 2 :]):
+            works = _grown(works, half, fits)
+    return works
 
 
 def _left(model: nn.Module, graph: AxisGraph, cut: Mapping[str, Tensor]) -> int:
@@ -89,9 +115,9 @@ def _freeze(graph: AxisGraph, names: Set[str], problem: str) -> AxisGraph:
     return replace(graph, groups=groups, frozen=(*graph.frozen, *spared))
 
 
-def _attempts(graph: AxisGraph, trial: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+def _attempts(graph: AxisGraph, trial: Set[str]) -> Iterator[frozenset[str]]:
     """Yield what to cut: everything; then less, where two groups share a dimension (heads x head dimension)."""
-    yield trial
+    yield frozenset(trial)
     assert graph.solution is not None
     name_of = {find(leaf): name for name, leaf in graph.solution.leaf.items() if name in trial}
     states = graph.solution.solver.states.values()
@@ -108,6 +134,5 @@ def _attempts(graph: AxisGraph, trial: Mapping[str, Tensor]) -> Iterator[Mapping
         here = {name_of[leaf] for atom in axes for leaf in leaves(atom) if leaf in name_of}
         widths |= here if here & (outer | inner) else set()
     for spared in (inner, outer, inner | outer, widths):
-        left = {name: mask for name, mask in trial.items() if name not in spared}
-        if spared and left:
-            yield left
+        if spared and trial - spared:
+            yield frozenset(trial - spared)

@@ -182,26 +182,33 @@ def _kept_positions(
     return along
 
 
-def difference(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Return why the two don't compute the same; empty when they do.
+def difference(
+    smaller: nn.Module,
+    reference: PrunedGraph,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    tolerance: float = 1e-9,
+) -> str:
+    """Return why the two don't compute the same, up to ``tolerance`` in double precision; empty when they do.
 
     Double precision tells more: an attention scale that follows the head dimension moves the output of an untrained model by less
     than single precision rounds. Where a model can't run in it, or makes single-precision values of its own, less can be asked.
     """
     if any(value.device.type == "meta" for value in smaller.state_dict().values()):
         return ""
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+    for dtype, allowed in ((torch.float64, tolerance), (torch.float32, 1e-4)):
         values = {name: _as(value, dtype) for name, value in enlivened(smaller).items()}
         given, named = pytree.tree_map_only(Tensor, lambda tensor: _as(tensor, dtype), (inputs, dict(kwargs)))  # noqa: B023
         with _Coarsest() as coarsest:  # type: ignore[no-untyped-call]
             expected, broken = _run(reference, values, given, named)
             got, problem = _run(smaller, values, given, named)
         if dtype == torch.float64 and coarsest.rounds:
-            tolerance = 1e-6
+            allowed = 1e-6
         if dtype == torch.float64 and (broken or problem):
             continue
         # A recorded path holds for the old values only (experts that they chose): then there is nothing to compare with.
-        return problem or ("" if broken else _apart(expected, got, tolerance))
+        return problem or ("" if broken else _apart(expected, got, allowed))
     raise AssertionError
 
 

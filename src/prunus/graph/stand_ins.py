@@ -2,7 +2,8 @@
 
 torch's shape function of ``_grouped_mm`` (experts that lie stacked in one weight) takes half precision only, the operation every
 precision. And a recurrent layer unrolls into one set of operations for each position, for one length only; as one operation it
-is traced at once, and the traced computation takes every length. A stand-in has the operation's signature, but only shapes.
+is traced at once, and the traced computation takes every length. torch's shape function of a batch norm does its arithmetic, step
+by step. A stand-in has the operation's signature, but only shapes.
 """
 
 from __future__ import annotations
@@ -12,19 +13,24 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["RecurrentAsOne", "decompositions", "put_back"]
+__all__ = ["StandIns", "decompositions", "put_back"]
 
 _NAME = "prunus_stand_in"
 _GROUPED = "grouped_mm(Tensor self, Tensor mat2, Tensor? offs, Tensor? bias, ScalarType? out_dtype) -> Tensor"
 _SETTINGS = (
     "Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
 )
-_ORIGINALS = {"grouped_mm": "_grouped_mm.default", "lstm": "lstm.input", "gru": "gru.input"}
-_ORIGINALS |= {name: f"{name}.input" for name in ("rnn_tanh", "rnn_relu")}
+_NORM = (
+    "batch_norm(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean, Tensor? running_var, bool training, "
+    "float momentum, float eps) -> (Tensor, Tensor, Tensor)"
+)
+_ORIGINALS = {"grouped_mm": "_grouped_mm.default", "batch_norm": "native_batch_norm.default"}
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_ORIGINALS |= {name: f"{name}.input" for name in _RECURRENT}
 
 
 @functools.cache
@@ -33,6 +39,7 @@ def _operations() -> Any:
     library = torch.library.Library(_NAME, "DEF")  # type: ignore[no-untyped-call]
     shapes: dict[str, tuple[str, Callable[..., Any]]] = {
         "grouped_mm": (_GROUPED, _product),
+        "batch_norm": (_NORM, _normalized),
         "lstm": (f"lstm(Tensor input, Tensor[] hx, {_SETTINGS}) -> (Tensor, Tensor, Tensor)", _sequence),
     }
     for name in ("gru", "rnn_tanh", "rnn_relu"):
@@ -48,6 +55,11 @@ def _operations() -> Any:
 def _product(left: Tensor, right: Tensor, ends: Any = None, bias: Any = None, out_dtype: Any = None) -> Tensor:
     """Rows in stretches against stacked matrices, as experts are."""
     return left.new_empty((*left.shape[:-1], right.shape[-1]), dtype=out_dtype or left.dtype)
+
+
+def _normalized(given: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """The result, and no statistics: evaluation keeps none."""
+    return torch.empty_like(given), given.new_empty(0), given.new_empty(0)
 
 
 def _sequence(given: Tensor, states: Tensor | Sequence[Tensor], params: Sequence[Tensor], *settings: Any) -> Any:
@@ -68,14 +80,16 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     return {torch.ops.aten._grouped_mm.default: grouped}
 
 
-class RecurrentAsOne(TorchFunctionMode):
-    """Run whole recurrent layers on fake tensors as one operation; packed sequences keep their own."""
+class StandIns(TorchFunctionMode):
+    """Run whole recurrent layers and batch norms on fake tensors as one operation each."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Replace the call of a recurrent layer."""
+        """Replace the call where a stand-in takes it."""
         name = getattr(func, "__name__", "")
-        if name in _ORIGINALS and name != "grouped_mm" and _is_plain(name, args):
+        if name in _RECURRENT and _is_plain(name, args):
             return getattr(_operations(), name)(*args)
+        if func is nn.functional.batch_norm and isinstance(args[0], FakeTensor):
+            return _batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -84,6 +98,23 @@ def _is_plain(name: str, args: Sequence[Any]) -> bool:
     if len(args) != 9 or not isinstance(args[0], FakeTensor):
         return False
     return isinstance(args[1] if name == "lstm" else args[2], tuple | list)
+
+
+def _batch_norm(
+    given: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``torch.nn.functional.batch_norm``; in training, which looks at the batch, it keeps its own operations."""
+    if training:
+        return nn.functional.batch_norm(given, mean, variance, weight, bias, training, momentum, eps)
+    made: Tensor = _operations().batch_norm(given, weight, bias, mean, variance, training, momentum, eps)[0]
+    return made
 
 
 def put_back(graph_module: fx.GraphModule) -> None:

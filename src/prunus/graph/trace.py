@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
+from torch.utils._mode_utils import no_dispatch
 
 from prunus.core.errors import ModelError
 from prunus.graph.observe import SizeUse, observing, traced_node
 from prunus.graph.record import Recorder
-from prunus.graph.stand_ins import RecurrentAsOne, decompositions, put_back
+from prunus.graph.stand_ins import StandIns, decompositions, put_back
 from prunus.graph.states import as_it_was, canonical_states, running_on
 
 __all__ = ["ModuleCall", "Trace", "plain", "trace"]
@@ -99,7 +100,7 @@ def trace(
         with as_it_was(model), _quiet(model, training, calls), FakeTensorMode(allow_non_fake_inputs=True) as mode:
             fake = [_fake(mode, value) for value in states.values()]
             given = [_fake(mode, value) for value in tensors]
-            with RecurrentAsOne(), observing(model) as uses:
+            with StandIns(), observing(model) as uses:
                 tracer = make_fx(forward, decompositions(), tracing_mode="real", _allow_non_fake_inputs=True)
                 graph_module = tracer(fake, given)
                 put_back(graph_module)
@@ -129,8 +130,10 @@ def _looks_only(error: Exception) -> bool:
 
 
 def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
-    if value.device.type == "meta":
-        return mode.from_tensor(torch.empty_like(value, device="meta"))
+    if type(value) in (Tensor, nn.Parameter, nn.Buffer) and value.layout == torch.strided and not value.is_quantized:
+        with no_dispatch():  # much quicker than asking the mode, which describes tensors of any kind
+            shape = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        return FakeTensor(mode, shape, value.device)
     return mode.from_tensor(value.detach())
 
 

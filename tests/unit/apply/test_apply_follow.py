@@ -219,3 +219,41 @@ def test_a_view_that_the_strides_allowed_becomes_a_reshape_where_they_do_not():
     keep = {group.name: torch.tensor([True, False]) for group in graph.groups}
     computed = shrink(model, (x,), graph, keep, prefer="graph").model
     assert torch.allclose(computed(x), shrink(model, (x,), graph, keep).model(x), atol=1e-6)
+
+
+class OneStubbornBlock(nn.Module):
+    """Many blocks, in one of which forward has written the size down."""
+
+    def __init__(self, blocks: int = 30, stubborn: int = 13) -> None:
+        super().__init__()
+        self.ups = nn.ModuleList([nn.Linear(4, 6) for _ in range(blocks)])
+        self.downs = nn.ModuleList([nn.Linear(6, 4) for _ in range(blocks)])
+        self.stubborn = stubborn
+
+    def forward(self, x: Tensor) -> Tensor:
+        for at, (up, down) in enumerate(zip(self.ups, self.downs, strict=True)):
+            y = torch.tanh(up(x))
+            x = x + down(y.reshape(-1, 6) if at == self.stubborn else y)
+        return x
+
+
+def test_one_group_that_the_class_cannot_follow_costs_no_other():
+    model, x = randomize(OneStubbornBlock()), torch.randn(2, 4)
+    whole = analyze(model, (x,))
+    graph = follow_class(model, (x,), whole)
+    assert {group.name for group in whole.groups} - {group.name for group in graph.groups} == {"ups.13"}
+    assert shrink(model, (x,), graph, half(graph)).kind == "eager"
+
+
+def test_a_class_that_could_lose_little_gives_way_to_the_traced_computation():
+    class Written(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 200), nn.Linear(200, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.c(torch.tanh(self.b(torch.tanh(self.a(x).reshape(-1, 200)))))
+
+    model, x = randomize(Written()), torch.randn(2, 4)
+    graph = analyze(model, (x,))
+    assert follow_class(model, (x,), graph).groups == graph.groups

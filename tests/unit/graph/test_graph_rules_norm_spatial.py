@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from graph_cases import Net, holds, images
 from prunus.apply import shrink
+from prunus.graph.states import canonical_states
+from prunus.graph.trace import trace
 
 NORMS = {
     "batch": (nn.BatchNorm2d(8), {"a": 8}, True),
@@ -118,3 +120,16 @@ def test_a_convolution_across_channels_freezes_them_as_positions():
     net = Net(forward, a=nn.Conv2d(3, 8, 1), m=nn.Conv1d(1, 1, 3, padding=1), b=nn.Conv2d(8, 2, 1))
     graph = holds(net, images(), {})
     assert "position in space (convolution in m)" in next(f.reason for f in graph.frozen if f.name == "a")
+
+
+def test_a_batch_norm_is_one_operation_of_torch_itself():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    traced = trace(model, (x,)).graph_module
+    assert torch.equal(traced(list(canonical_states(model).values()), [x])[0], model(x))
+    for training in (False, True):
+        nodes = trace(model, (x,), training=training).graph_module.graph.nodes
+        names = [str(node.target) for node in nodes if node.op == "call_function"]
+        assert names.count("aten.native_batch_norm.default") == 1
+        assert ("aten.add_.Tensor" in names) == training, "only training counts batches"
+        assert not any("prunus" in name for name in names)
