@@ -43,9 +43,11 @@ def follow_class(
 
     Args:
         inputs: what the trial is run on, as for ``analyze``; ``graph`` comes from there.
-        kinds: only groups of these kinds are going to be cut (default: all).
+        kinds: only groups and stacks of these kinds are going to be cut, the others aren't tried (default: all).
     """
-    graph = replace(graph, stacks=stacks_that_follow(model, inputs, graph.stacks, kwargs))
+    asked = [stack for stack in graph.stacks if kinds is None or stack.kind in kinds]
+    others = [stack for stack in graph.stacks if kinds is not None and stack.kind not in kinds]
+    graph = replace(graph, stacks=(*others, *stacks_that_follow(model, inputs, asked, kwargs)))
     if graph.solution is None or not graph.groups:
         return graph
     trial = {

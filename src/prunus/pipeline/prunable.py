@@ -38,8 +38,9 @@ def prunable_graph(
 
     Of the groups that ``granularity`` will cut, those that the class can't follow are left whole where that helps.
     """
-    kinds = None if granularity == "channel" else {granularity}
-    graph = follow_class(model, inputs, certify(model, inputs, analyze(model, inputs), seed=seed), kinds=kinds)
+    graph = certify(model, inputs, analyze(model, inputs), seed=seed)
+    kinds = {group.kind for group in graph.groups} if granularity == "channel" else {granularity}
+    graph = follow_class(model, inputs, graph, kinds=kinds)
     patterns = wide(exclude)
 
     def allowed(groups: Sequence[Group]) -> tuple[Group, ...]:
