@@ -128,13 +128,11 @@ def _torchvision(name: str) -> Case:
         options |= {"init_weights": False}
     frames, size = None, 64
     if ".video" in module:
-        frames, size = (16, 224) if name.startswith("mvit") else (8, 64)
+        frames, size = (16, 224) if name.startswith(("mvit", "s3d")) else (8, 64)
     elif ".detection" in module:
-        return _case(lambda: _Backbone(builder(**options)), _images(128))
+        return _case(lambda: _Backbone(builder(**options)), _images(300 if name.startswith("ssd") else 128))
     elif name.startswith(("vit", "maxvit", "swin")):
         size = 224
-        if name == "vit_h_14":
-            size = 224
     elif name.startswith("inception"):
         size = 299
     return _case(lambda: builder(**options), _images(size, frames))
