@@ -70,9 +70,14 @@ def follow_class(
         return True
 
     known = next((names for names in _attempts(graph, trial.keys()) if fits(names)), frozenset())
-    works = known
-    for parts in (_families(graph, trial.keys()), [frozenset({name}) for name in trial]):
-        works = _grown(works, [part - works for part in parts if part - works], fits)
+    families = _families(graph, trial.keys())
+    works = _grown(known, [frozenset(family) - known for family in families], fits)
+    for family in families:
+        # Of blocks of one kind that differ, the first or the last mostly fits; where neither does, the others don't either.
+        left = [frozenset({name}) for name in family if name not in works]
+        before, works = works, _grown(works, left[:1], fits)
+        works = _grown(works, left[1:][-1:], fits)
+        works = _grown(works, left[1:-1], fits) if works > before else works
     if not known and works:
         # A class that could lose little is no use: then the traced computation, which loses all, is the better result.
         whole, least, most = (_left(model, graph, {n: trial[n] for n in names}) for names in ((), works, trial))
@@ -80,20 +85,21 @@ def follow_class(
     return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph
 
 
-def _families(graph: AxisGraph, names: Set[str]) -> list[frozenset[str]]:
+def _families(graph: AxisGraph, names: Set[str]) -> list[list[str]]:
     """Return the groups of these names, those together that several blocks have one each of."""
-    found: dict[tuple[str, str], set[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for group in graph.groups:
         if group.name in names:
             alike = re.sub(r"\d+", "*", group.name.partition("#")[0])
-            found.setdefault((group.kind, alike), set()).add(group.name)
-    return [frozenset(members) for members in found.values()]
+            found.setdefault((group.kind, alike), []).append(group.name)
+    return list(found.values())
 
 
 def _grown(
     works: frozenset[str], parts: Sequence[frozenset[str]], fits: Callable[[frozenset[str]], bool]
 ) -> frozenset[str]:
     """Return ``works`` with as many of the ``parts`` as fit beside it, halving what doesn't."""
+    parts = [part for part in parts if part]
     if not parts:
         return works
     if fits(together := works.union(*parts)):
