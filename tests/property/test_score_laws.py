@@ -133,7 +133,7 @@ def test_taylor_is_the_change_of_loss_itself_where_the_loss_is_linear(seed, n, b
     found = gather(model, ["weight"], examples, loss, ("weight", "gradient"), batch_size=batch_size)
     base = loss(model(examples.inputs), None)
     (single,) = score_weights(found, ["weight"], "taylor")
-    rows = criteria["taylor"]({"weight": found.weight["weight"], "gradient": found.gradient["weight"]})
+    rows = criteria["taylor_sum"]({"weight": found.weight["weight"], "gradient": found.gradient["weight"]})
     for unit in range(4):
         assert rows[unit].item() == pytest.approx(_change(model, (unit,), examples, loss, base), abs=1e-10)
         for column in range(3):

@@ -11,7 +11,7 @@ from torch import Tensor
 from prunus.core.errors import ShapeError
 from prunus.score.criteria import criterion
 
-__all__ = ["gradient", "taylor"]
+__all__ = ["gradient", "taylor", "taylor_sum"]
 
 
 @criterion(
@@ -31,9 +31,35 @@ def gradient(gradient: Tensor) -> Tensor:
     return gradient.reshape(gradient.shape[0], -1).abs().sum(dim=1)
 
 
-@criterion("taylor", needs=("weight", "gradient"), reference="Molchanov et al., CVPR 2019, arXiv:1906.10771")
+@criterion(
+    "taylor",
+    needs=("weight", "gradient"),
+    reference="Molchanov et al., CVPR 2019, arXiv:1906.10771; Ma et al., NeurIPS 2023, arXiv:2305.11627",
+)
 def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
-    """Return the first-order change in loss from zeroing each unit.
+    """Return the sum of the first-order changes in loss from zeroing each weight of a unit, by their moduli.
+
+    Shapes:
+        ``weight`` and ``gradient`` are ``(units, ...)``; the result is ``(units,)``.
+    Units:
+        Those of the loss (nats for cross-entropy), so scores compare within one loss only. An upper bound of ``taylor_sum``.
+    Raises:
+        ShapeError: ``weight`` and ``gradient`` differ in shape.
+    References:
+        Molchanov et al., CVPR 2019, arXiv:1906.10771, for the product; Ma et al., NeurIPS 2023, arXiv:2305.11627 (section 3.2,
+        element-wise importance), for adding it up weight by weight. Effects inside a unit don't cancel: the mean gradient of a
+        trained model is small, and what is left of a signed sum is mostly noise.
+
+    >>> import torch
+    >>> taylor(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.5, 9.0]]))
+    tensor([3.0000, 1.5000])
+    """
+    return _changes("taylor", weight, gradient).abs().sum(dim=1)
+
+
+@criterion("taylor_sum", needs=("weight", "gradient"), reference="Molchanov et al., CVPR 2019, arXiv:1906.10771")
+def taylor_sum(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return the first-order change in loss from zeroing each unit as a whole.
 
     Shapes:
         ``weight`` and ``gradient`` are ``(units, ...)``; the result is ``(units,)``.
@@ -45,12 +71,16 @@ def taylor(weight: Tensor, gradient: Tensor) -> Tensor:
         Molchanov et al., CVPR 2019, arXiv:1906.10771. They square the sum; the modulus ranks units identically.
 
     >>> import torch
-    >>> taylor(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.5, 9.0]]))
+    >>> taylor_sum(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.5, 9.0]]))
     tensor([1.0000, 1.5000])
     """
+    # Sum first, then take the modulus: opposite effects inside one unit do cancel.
+    return _changes("taylor_sum", weight, gradient).sum(dim=1).abs()
+
+
+def _changes(name: str, weight: Tensor, gradient: Tensor) -> Tensor:
     if weight.shape != gradient.shape:
         raise ShapeError(
-            f"taylor needs one gradient per weight: got weight {tuple(weight.shape)} and gradient {tuple(gradient.shape)}"
+            f"{name} needs one gradient per weight: got weight {tuple(weight.shape)} and gradient {tuple(gradient.shape)}"
         )
-    # Sum first, then take the modulus: opposite effects inside one unit do cancel.
-    return (weight * gradient).reshape(weight.shape[0], -1).sum(dim=1).abs()
+    return (weight * gradient).reshape(weight.shape[0], -1)

@@ -17,8 +17,8 @@ def snip(weight: Tensor, gradient: Tensor) -> Tensor:
     """Return the connection sensitivity of each unit: the moduli of weight times gradient, summed.
 
     References:
-        Lee et al., ICLR 2019, arXiv:1810.02340. Their division by the total changes no order. Unlike in ``taylor``, opposite
-        effects inside a unit don't cancel.
+        Lee et al., ICLR 2019, arXiv:1810.02340. Their division by the total changes no order. It is ``taylor``, at
+        initialisation.
 
     >>> import torch
     >>> snip(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))

@@ -82,7 +82,8 @@ def slices(model, evidence, kind, unit):
         ("magnitude_linf", lambda w, g: w.abs().max()),
         ("l1", lambda w, g: w.square().sum().sqrt()),
         ("gradient", lambda w, g: g.abs().sum()),
-        ("taylor", lambda w, g: (w * g).sum().abs()),
+        ("taylor", lambda w, g: (w * g).abs().sum()),
+        ("taylor_sum", lambda w, g: (w * g).sum().abs()),
     ],
 )
 def test_a_channel_s_saliency_is_the_formula_over_its_slices(conv, criterion, formula, reduce):
@@ -149,6 +150,7 @@ def test_a_weight_s_saliency_stands_at_its_flat_index(conv):
         "l1": lambda w, g: w.abs(),
         "gradient": lambda w, g: g.abs(),
         "taylor": lambda w, g: (w * g).abs(),
+        "taylor_sum": lambda w, g: (w * g).abs(),
     }.items():
         strata = score_weights(evidence, names, criterion)
         assert [s.name for s in strata] == names
