@@ -21,6 +21,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +30,56 @@ META_ABOVE = 150_000_000
 
 def main() -> None:
     """Parse and dispatch."""
+    arguments = arguments_of(seconds=180)
+    if arguments.command == "one":
+        print("RESULT " + json.dumps(one_model(_steps, arguments.suite, arguments.name, arguments.debug)), flush=True)
+    elif arguments.command == "table":
+        print_table([row for path in arguments.files for row in rows_of(path)])
+    else:
+        run_suite(arguments, _steps)
+
+
+def arguments_of(seconds: float) -> argparse.Namespace:
+    """Parse the command line; ``seconds`` is how long a model may take where nobody says."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
     run.add_argument("--suite", choices=["torchvision", "timm", "transformers", "torch"], required=True)
     run.add_argument("--out", type=Path, required=True)
     run.add_argument("--match", default="")
-    run.add_argument("--seconds", type=float, default=180)
+    run.add_argument("--seconds", type=float, default=seconds)
     one = commands.add_parser("one")
     one.add_argument("suite")
     one.add_argument("name")
     one.add_argument("--debug", action="store_true")
     table = commands.add_parser("table")
     table.add_argument("files", type=Path, nargs="+")
-    arguments = parser.parse_args()
-    if arguments.command == "one":
-        print("RESULT " + json.dumps(one_model(arguments.suite, arguments.name, arguments.debug)), flush=True)
-    elif arguments.command == "table":
-        print_table([json.loads(line) for path in arguments.files for line in path.read_text().splitlines()])
-    else:
-        run_suite(arguments)
+    return parser.parse_args()
 
 
-def run_suite(arguments: argparse.Namespace) -> None:
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of results, of every model the latest."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return list({(row["suite"], row["name"]): row for row in map(json.loads, lines)}.values())
+
+
+def run_suite(arguments: argparse.Namespace, steps: Callable[[dict[str, Any]], None]) -> None:
     """Run every model that has no line yet, each in its own process."""
     from zoo_models import names
 
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    done = set()
-    if arguments.out.exists():
-        done = {(row["suite"], row["name"]) for row in map(json.loads, arguments.out.read_text().splitlines())}
-    pending = [n for n in names(arguments.suite) if arguments.match in n and (arguments.suite, n) not in done]
-
+    done = {(row["suite"], row["name"]) for row in rows_of(arguments.out)}
     warm_up(arguments.suite)
-
-    def work(name: str) -> None:
-        row = in_process(one_model, arguments.suite, name, arguments.seconds)
+    for name in names(arguments.suite):
+        if arguments.match not in name or (arguments.suite, name) in done:
+            continue
+        row = in_process(partial(one_model, steps), arguments.suite, name, arguments.seconds)
         with arguments.out.open("a") as out:
             out.write(json.dumps(row) + "\n")
         print(
             f"{name:45s} {row['status']:8s} {row.get('kind', ''):6s} {row.get('lost', 0):5.0%} {row.get('error', '')[:120]}",
             flush=True,
         )
-
-    for name in pending:
-        work(name)
 
 
 def in_process(
@@ -116,11 +122,11 @@ def warm_up(suite: str) -> None:
     load(suite, {"torch": "lstm", "transformers": "bert", "timm": "resnet18", "torchvision": "resnet18"}[suite])
 
 
-def one_model(suite: str, name: str, debug: bool) -> dict[str, Any]:
+def one_model(steps: Callable[[dict[str, Any]], None], suite: str, name: str, debug: bool) -> dict[str, Any]:
     """Return what became of one model; the stage that failed is named."""
     row: dict[str, Any] = {"suite": suite, "name": name, "status": "ok", "stage": "build"}
     try:
-        _steps(row)
+        steps(row)
         row.pop("stage")
     except Exception as error:
         if debug:
@@ -294,9 +300,8 @@ def _rebuild(case: Any, small: Any, kind: str, inputs: Any, kwargs: Any, keep: d
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print failures first, then the sums that the bars are about."""
-    latest = {(row["suite"], row["name"]): row for row in rows}
     rows = sorted(
-        latest.values(),
+        rows,
         key=lambda row: (row["status"] == "ok", row.get("kind") == "eager", row.get("lost", 0) >= 0.3, row["name"]),
     )
     print("| suite | model | parameters | status | kind | lost | groups | analyse | failed certificate | what |")

@@ -15,13 +15,10 @@ Models that ``zoo.py`` analyses on the meta device have real weights here, becau
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import resource
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -43,62 +40,19 @@ class Wiring:
 
 def main() -> None:
     """Parse and dispatch."""
-    parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run")
-    run.add_argument("--suite", choices=["torchvision", "timm", "transformers", "torch"], required=True)
-    run.add_argument("--out", type=Path, required=True)
-    run.add_argument("--match", default="")
-    run.add_argument("--seconds", type=float, default=75)
-    one = commands.add_parser("one")
-    one.add_argument("suite")
-    one.add_argument("name")
-    one.add_argument("--debug", action="store_true")
-    table = commands.add_parser("table")
-    table.add_argument("ours", type=Path)
-    table.add_argument("peer", type=Path)
-    arguments = parser.parse_args()
-    if arguments.command == "one":
-        print("RESULT " + json.dumps(one_model(arguments.suite, arguments.name, arguments.debug)), flush=True)
-    elif arguments.command == "table":
-        print_table(_rows(arguments.ours), _rows(arguments.peer))
-    else:
-        run_suite(arguments)
-
-
-def run_suite(arguments: argparse.Namespace) -> None:
-    """Run every model that has no line yet, each in its own process."""
     os.environ["TIMM_FUSED_ATTN"] = "0"  # as its timm example does, before timm is imported
-    import torch_pruning  # noqa: F401 - once for all processes
-    from zoo import in_process, warm_up
-    from zoo_models import names
+    from zoo import arguments_of, one_model, rows_of, run_suite
 
-    warm_up(arguments.suite)
+    arguments = arguments_of(seconds=75)
+    if arguments.command == "one":
+        print("RESULT " + json.dumps(one_model(_steps, arguments.suite, arguments.name, arguments.debug)), flush=True)
+    elif arguments.command == "table":
+        ours, peer = ({(row["suite"], row["name"]): row for row in rows_of(path)} for path in arguments.files)
+        print_table(ours, peer)
+    else:
+        import torch_pruning  # noqa: F401 - once for all processes
 
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    done = set(_rows(arguments.out)) if arguments.out.exists() else set()
-    for name in names(arguments.suite):
-        if arguments.match not in name or (arguments.suite, name) in done:
-            continue
-        row = in_process(one_model, arguments.suite, name, arguments.seconds)
-        with arguments.out.open("a") as out:
-            out.write(json.dumps(row) + "\n")
-        print(f"{name:45s} {row['status']:8s} {row.get('lost', 0):5.0%} {row.get('error', '')[:120]}", flush=True)
-
-
-def one_model(suite: str, name: str, debug: bool) -> dict[str, Any]:
-    """Return what became of one model; the stage that failed is named."""
-    row: dict[str, Any] = {"suite": suite, "name": name, "tool": "torch-pruning", "status": "ok", "stage": "build"}
-    try:
-        _steps(row)
-        row.pop("stage")
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        row["status"] = "failed"
-        row["error"] = f"{row['stage']}: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return row
+        run_suite(arguments, _steps)
 
 
 def _steps(row: dict[str, Any]) -> None:
@@ -382,11 +336,6 @@ def _causal(kind: str, model: Any, projected: list[Any]) -> Wiring:
             config.hidden_size = model.lm_head.in_features
 
     return Wiring(f"{'documented' if documented else 'by analogy'}: prune_llm", options, mend=mend)
-
-
-def _rows(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the latest row of every model."""
-    return {(row["suite"], row["name"]): row for row in map(json.loads, path.read_text().splitlines())}
 
 
 def print_table(ours: dict[tuple[str, str], dict[str, Any]], peer: dict[tuple[str, str], dict[str, Any]]) -> None:
