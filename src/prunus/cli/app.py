@@ -228,6 +228,22 @@ def predict(
 
 
 @app.command()
+def export(
+    bundle: BundlePath,
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, or mnn, which is faster with many zeros")],
+    out: Annotated[Path | None, typer.Option("--out", help="the file to write; default: beside the bundle")] = None,
+    trust_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a bundle's model for another runtime, and check that the file answers as the bundle does."""
+    from prunus.pipeline import export_bundle
+    from prunus.report import exported_line
+
+    facts = export_bundle(bundle, to, out=out, trust_code=trust_code, note=_note)
+    typer.echo(json.dumps(facts, indent=2) if as_json else exported_line(facts))
+
+
+@app.command()
 def criteria(as_json: AsJson = False) -> None:
     """List the criteria that a recipe may name."""
     from prunus.report import print_criteria

@@ -45,19 +45,17 @@ def export_onnx(model: nn.Module, inputs: Tensor) -> bytes:
                 output_names=["output"],
                 verbose=False,
             )
+        assert program is not None
+        proto: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise ModelError(
-            f"the model can't be exported to ONNX: {line[:200]}; set evaluation.latency.runtime to torch"
-        ) from error
+        raise ModelError(f"the model can't be exported to ONNX: {line[:200]}") from error
     finally:
         for module, training in modes.items():
             module.training = training
-    assert program is not None
-    proto: bytes = program.model_proto.SerializeToString()
     return proto
 
 

@@ -32,7 +32,12 @@ def in_runtime(name: str, model: nn.Module, inputs: Tensor) -> Callable[[Tensor]
         ModelError: it can't be exported.
         MissingExtraError: the runtime isn't installed.
     """
-    return model if name == "torch" else OnnxModel(export_onnx(model, inputs[:4]))
+    if name == "torch":
+        return model
+    try:
+        return OnnxModel(export_onnx(model, inputs[:4]))
+    except ModelError as error:
+        raise ModelError(f"{error}; set evaluation.latency.runtime to torch") from error
 
 
 def fastest_runtime(

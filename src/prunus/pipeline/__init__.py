@@ -3,7 +3,7 @@
 from prunus.pipeline.flow import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.job import Candidate, Job, SeedResult
 from prunus.pipeline.measure import quality_of
-from prunus.pipeline.use import evaluate_bundle, predict_file, write_report
+from prunus.pipeline.use import evaluate_bundle, export_bundle, predict_file, write_report
 from prunus.pipeline.variance import Variance, reduce_variance
 from prunus.pipeline.workspace import Workspace
 
@@ -15,6 +15,7 @@ __all__ = [
     "Workspace",
     "apply_plan",
     "evaluate_bundle",
+    "export_bundle",
     "finish",
     "make_plan",
     "plan_of",

@@ -1,4 +1,4 @@
-"""What is done with a bundle or a run that is already there: evaluate, predict, report."""
+"""What is done with a bundle or a run that is already there: evaluate, predict, export, report."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from prunus.pipeline.measure import quality_of
 from prunus.pipeline.shipping import bundle_folder
 from prunus.pipeline.workspace import RECORD
 from prunus.report import RunRecord, load_record, write_html
-from prunus.ship import Bundle, bundle_size_bytes, load_bundle
+from prunus.ship import Bundle, bundle_size_bytes, check_format, export_file, load_bundle
 
-__all__ = ["evaluate_bundle", "predict_file", "write_report"]
+__all__ = ["evaluate_bundle", "export_bundle", "predict_file", "write_report"]
 
 
 def evaluate_bundle(
@@ -75,6 +75,37 @@ def predict_file(
         {"id": name, "label": label, "probability": round(probability, 6)}
         for name, label, probability in zip(ids, found.labels, best, strict=True)
     ]
+
+
+def export_bundle(
+    path: Path,
+    to: str,
+    *,
+    out: Path | None = None,
+    trust_code: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Write a bundle's model as a file of another runtime; return its path, size and how far its answers are from the bundle's.
+
+    Args:
+        to: ``onnx`` or ``mnn``.
+        out: default: beside the bundle, with the format as its ending. A file that is there is replaced in one step.
+        note: is told when the bundle's graph is exported because its class may not be built.
+
+    Raises:
+        UnknownNameError: there is no such format.
+        ModelError: the model can't be exported, or the file would give other answers; nothing was written.
+        MissingExtraError: a package for the format isn't installed.
+    """
+    check_format(to)
+    folder = bundle_folder(path)
+    bundle = _load(folder, trust_code, note)
+    if out is None:
+        named = folder if folder.name not in ("", "..") else folder.resolve()
+        out = named.with_name(f"{named.name}.{to}")
+    return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind} | export_file(
+        bundle, to, out
+    ).to_dict()
 
 
 def write_report(folder: Path) -> RunRecord:

@@ -5,6 +5,7 @@ from prunus.report.html import render_html, write_html
 from prunus.report.images import png_data_uri
 from prunus.report.record import GraphFacts, RunRecord, load_record, record_json, save_record
 from prunus.report.text import (
+    exported_line,
     predictions_csv,
     print_criteria,
     print_plan,
@@ -16,6 +17,7 @@ from prunus.report.text import (
 __all__ = [
     "GraphFacts",
     "RunRecord",
+    "exported_line",
     "graph_svg",
     "load_record",
     "png_data_uri",

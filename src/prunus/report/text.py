@@ -27,7 +27,15 @@ from prunus.report.words import (
     with_interval,
 )
 
-__all__ = ["predictions_csv", "print_criteria", "print_plan", "print_predictions", "print_qualities", "print_summary"]
+__all__ = [
+    "exported_line",
+    "predictions_csv",
+    "print_criteria",
+    "print_plan",
+    "print_predictions",
+    "print_qualities",
+    "print_summary",
+]
 
 _COLOURS = {"better": "green", "worse": "red", "no measurable difference": "cyan"}
 
@@ -209,6 +217,16 @@ def predictions_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def exported_line(facts: Mapping[str, Any]) -> str:
+    """Return what an export wrote: the file, its size, and how far its answers are from the bundle's."""
+    kernels = {"no": "", "1x1": ", sparse kernels"}.get(facts["zeros"], f", sparse kernels for {facts['zeros']} blocks")
+    batches = ", ".join(map(str, facts["batches"]))
+    return (
+        f"{facts['path']}: {size(facts['size_bytes'])}{kernels}; its outputs are within {facts['difference']:.1g} "
+        f"of the largest one of the bundle's, for batches of {batches}"
+    )
 
 
 def print_criteria(rows: Sequence[Mapping[str, str]], console: Console) -> None:

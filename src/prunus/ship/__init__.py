@@ -1,6 +1,7 @@
 """How does a pruned model leave: as a folder that anyone can check and load without running unknown code."""
 
 from prunus.ship.bundle import Bundle, load_bundle
+from prunus.ship.deploy import check_format, export_file
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
 from prunus.ship.pack import stored_size_bytes
 from prunus.ship.save import save_bundle
@@ -10,6 +11,8 @@ __all__ = [
     "Manifest",
     "bundle_sha256",
     "bundle_size_bytes",
+    "check_format",
+    "export_file",
     "load_bundle",
     "read_manifest",
     "save_bundle",

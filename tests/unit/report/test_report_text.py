@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from prunus.report import (
+    exported_line,
     predictions_csv,
     print_criteria,
     print_plan,
@@ -71,7 +72,19 @@ def test_zeros_are_said_to_save_no_time_and_what_would(granularity, said):
     for text in (printed(print_summary, record), mask_note(record), cost(record)):
         text = " ".join(text.split())
         assert ((said or "save bytes, not time") in text) == (said is not None)
-        assert ("4x1 blocks, or 90 % of the weights. None was measured in this run." in text) == (said is not None)
+        assert ("4x1 blocks, or 90 % of the weights. None was measured in this run;" in text) == (said is not None)
+        assert ("`prunus export BUNDLE --to mnn`" in text) == (said is not None)
+
+
+@pytest.mark.parametrize(
+    ("zeros", "said"),
+    [("no", ""), ("1x1", ", sparse kernels"), ("4x1", ", sparse kernels for 4x1 blocks")],
+)
+def test_an_export_is_one_line_with_its_file_size_kernels_and_difference(zeros, said):
+    facts = {"path": "a/b.mnn", "size_bytes": 21_000_000, "difference": 1.26e-6, "batches": [1, 3], "zeros": zeros}
+    assert exported_line(facts) == (
+        f"a/b.mnn: 21 MB{said}; its outputs are within 1e-06 of the largest one of the bundle's, for batches of 1, 3"
+    )
 
 
 def assert_shown(text):
