@@ -299,14 +299,20 @@ def _rebuild(case: Any, small: Any, kind: str, inputs: Any, kwargs: Any, keep: d
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print failures first, then the sums that the bars are about."""
-    rows = sorted(
+    """Print the sums that the bars are about, and every model, failures first."""
+    suites = sorted({row["suite"] for row in rows})
+    print(
+        "| suite | models | end without an error | lose 30 % or more | eager class | certified | analysis, median | slowest |"
+    )
+    print("| --- " * 8 + "|")
+    for suite in (*suites, "all"):
+        print(_sums(suite, [row for row in rows if suite in (row["suite"], "all")]))
+    print("\n| suite | model | parameters | status | kind | lost | groups | analyse | failed certificate | what |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for row in sorted(
         rows,
         key=lambda row: (row["status"] == "ok", row.get("kind") == "eager", row.get("lost", 0) >= 0.3, row["name"]),
-    )
-    print("| suite | model | parameters | status | kind | lost | groups | analyse | failed certificate | what |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for row in rows:
+    ):
         what = row.get("error") or "; ".join(
             row.get("why", []) + row.get("certificate_reasons", []) + row.get("left_whole_why", [])
         )
@@ -314,26 +320,26 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             f"| {row['suite']} | {row['name']} | {row.get('parameters', 0) / 1e6:.1f} M | {row['status']} | {row.get('kind', '')} | "
             f"{row.get('lost', 0):.0%} | {row.get('groups', '')} | {row.get('analyze_seconds', '')} s | {row.get('failed_certificate', '')} | {what[:160]} |"
         )
-    for suite in sorted({row["suite"] for row in rows}):
-        _sums(suite, [row for row in rows if row["suite"] == suite])
 
 
-def _sums(suite: str, rows: list[dict[str, Any]]) -> None:
-    n = len(rows)
-
+def _sums(suite: str, rows: list[dict[str, Any]]) -> str:
     def share(test: Callable[[dict[str, Any]], bool]) -> str:
         count = sum(map(test, rows))
-        return f"{count} of {n} ({count / n:.1%})"
+        return f"{count} ({count / len(rows):.1%})"
 
-    seconds = sorted(row["analyze_seconds"] for row in rows if "analyze_seconds" in row)
-    print(f"\n{suite}: end without an error {share(lambda r: r['status'] == 'ok')}")
-    print(f"{suite}: lose 30 % of their parameters or more {share(lambda r: r.get('lost', 0) >= 0.3)}")
-    print(f"{suite}: come back as the eager class {share(lambda r: r.get('kind') == 'eager')}")
-    print(
-        f"{suite}: every group certified {share(lambda r: r.get('failed_certificate', 0) == 0 and r['status'] == 'ok')}"
-    )
-    if seconds:
-        print(f"{suite}: analysis median {seconds[len(seconds) // 2]:.2f} s, slowest {seconds[-1]:.2f} s")
+    seconds = sorted(row["analyze_seconds"] for row in rows if "analyze_seconds" in row) or [float("nan")]
+    ended = [row for row in rows if row["status"] == "ok"]
+    cells = [
+        suite,
+        str(len(rows)),
+        share(lambda row: row in ended),
+        share(lambda row: row.get("lost", 0) >= 0.3),
+        share(lambda row: row.get("kind") == "eager"),
+        share(lambda row: row in ended and not row.get("failed_certificate")),
+        f"{seconds[len(seconds) // 2]:.2f} s",
+        f"{seconds[-1]:.2f} s",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -56,6 +56,17 @@ def test_a_convolution_contracts_its_channels_group_by_group(name):
     holds(net, images(), groups)
 
 
+@pytest.mark.parametrize(("kernel", "groups"), [(1, {"a": 5, "m": 4}), (3, {"m": 4})])
+def test_units_that_a_convolution_reads_as_positions_stay_where_its_kernel_spans_them(kernel, groups):
+    def forward(net, x):
+        weights = net.a(x).flatten(2).softmax(dim=-1)  # n, 5, positions
+        hidden = net.m(x.flatten(2) @ weights.transpose(1, 2))  # n, 4, 5
+        return net.b(hidden @ weights)
+
+    net = Net(forward, a=nn.Conv2d(3, 5, 1), m=nn.Conv1d(3, 4, kernel, padding=kernel // 2), b=nn.Conv1d(4, 2, 1))
+    holds(net, images(), groups, masks=False)
+
+
 def test_two_groupings_of_one_axis_meet_in_a_common_refinement():
     net = Net(
         lambda net, x: net.c(net.d(net.b(net.a(x)))),

@@ -60,7 +60,7 @@ def linear(call: Call) -> Axes:
 
 @rule("convolution", "_convolution", "conv1d", "conv2d", "conv3d")
 def convolution(call: Call) -> Axes:
-    """Channels are contracted group by group: g x (in/g) against g x (out/g)."""
+    """Channels are contracted group by group: g x (in/g) against g x (out/g). A kernel of one position leaves positions alone."""
     x, weight, groups = call.axes("input"), call.axes("weight"), int(call["groups"])
     transposed = bool(call.arguments.get("transposed", False))
     call.freeze(weight[2:], "it is a side of the kernel")
@@ -74,8 +74,11 @@ def convolution(call: Call) -> Axes:
         unify(channels, contracted)
     if call.has("bias"):
         unify(made, call.axes("bias")[0])
-    spatial = [call.new(n, "it is a position in space") for n in call.shape[2 if batched else 1 :]]
-    return [*x[: 1 if batched else 0], made, *spatial]
+    positions, left = x[2 if batched else 1 :], call.shape[2 if batched else 1 :]
+    if any(atom.size != 1 for atom in weight[2:]) or tuple(atom.size for atom in positions) != left:
+        call.freeze(positions, "it is a position in space")
+        positions = [call.new(n, "it is a position in space") for n in left]
+    return [*x[: 1 if batched else 0], made, *positions]
 
 
 def _grouped_in(out: Atom, per_group: Atom, groups: int) -> Atom:
