@@ -294,3 +294,19 @@ class Patches(Block):
         q, k, v = self.a(x).flatten(2).chunk(3, dim=1)
         y = (q.transpose(1, 2) @ k).softmax(dim=2) @ v.transpose(1, 2)
         return x + self.b(y.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+@image
+class States(Block):
+    """Pixels are gathered in a few states, mixed by convolutions that have the states beside each other, and read back."""
+
+    def make(self, width, other, out):
+        self.a, self.b = nn.Conv2d(width, even(out), 1), nn.Conv1d(width, out, 1)
+        self.c = nn.Conv1d(out, out, 3, padding=1)
+
+    def forward(self, x, old):
+        near, far = torch.tanh(self.a(x)).flatten(2).chunk(2, dim=1)
+        pixels = x.flatten(2)
+        mixed = torch.tanh(self.b(pixels @ near.transpose(1, 2))) @ near
+        spanned = self.c(torch.tanh(self.b(pixels @ far.transpose(1, 2)))) @ far
+        return (mixed + spanned).unflatten(2, x.shape[2:])
