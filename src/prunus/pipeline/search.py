@@ -1,8 +1,8 @@
 """How is the smallest model found that meets a target and keeps a contract?
 
-The search walks down in cost. Each candidate starts from the last one that promised to keep the contract; the calibration examples
-say which do, and where one doesn't the walk bisects. Only then are the candidates tested, on validation examples that had no part
-in any choice: from the costliest down, until one fails (see docs/adr/0007). No test example is ever read here.
+The search walks down in cost as long as the calibration examples show no drop, and bisects above what doesn't promise to keep the
+contract. Only then are the candidates tested, on validation examples that had no part in any choice: those that promise from the
+costliest down, then what is cheaper still, until one fails (see docs/adr/0007). No test example is ever read here.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ class Trial:
     steered: NonInferiority | None = None
     promising: bool = True
     tested: NonInferiority | None = None
+
+    @property
+    def shows_no_drop(self) -> bool:
+        """Whether it promises, or is at least no worse on the calibration examples, which may be too few for a promise."""
+        return self.promising or (self.steered is not None and self.steered.drop <= 0)
 
 
 def check_contract(recipe: Recipe, data: Prepared) -> None:
@@ -172,26 +177,46 @@ class _Search:
         return delivered.candidate, delivered.steps, histories, self._facts(delivered)
 
     def _walk(self, dense: Trial) -> None:
-        kept = dense
-        failed: float | None = None
+        """Go down, then bisect between the last that promised and the first above which nothing did."""
         goals = walk(self.target, self.job.recipe, self.floor)
         most = self.contract.max_candidates if self.contract is not None else len(goals)
+        kept, failed = self._down(dense, goals[:most])
         retried = False
-        while len(self.trials) < most:
-            share, again = next_share(kept.asked, failed, goals, self.target.share, retried=retried)
+        while failed is not None and len(self.trials) < most:
+            share, again = next_share(kept.asked, failed, self.target.share, retried=retried)
             if share is None:
                 break
             retried = retried or again
             trial = self._try(kept, share)
-            self.trials.append(trial)
-            if trial.share > 0.99 * kept.share and trial.asked < 0.9 * kept.asked:
-                break  # nothing more is saved, whatever is asked for
-            if trial.promising:
-                kept = trial
-                if self.target.share is not None and share <= self.target.share:
-                    break
-            else:
+            if self._saves_nothing(kept, trial):
+                break
+            if not trial.promising:
                 failed = share
+                continue
+            kept = trial
+            if self.target.share is not None and share <= self.target.share:
+                break
+
+    def _down(self, dense: Trial, goals: Sequence[float]) -> tuple[Trial, float | None]:
+        """Go down while no drop is seen; return the last that promised, and the first share below it that didn't."""
+        kept, lowest, failed = dense, dense, None
+        for share in goals:
+            trial = self._try(lowest, share)
+            if self._saves_nothing(lowest, trial):
+                return kept, None
+            if trial.promising:
+                kept, failed = trial, None
+            else:
+                failed = failed or share
+            lowest = trial
+            if not trial.shows_no_drop:
+                break
+        return kept, failed
+
+    @staticmethod
+    def _saves_nothing(start: Trial, trial: Trial) -> bool:
+        """Whether the end is reached: no more goes, whatever is asked for."""
+        return trial.share > 0.99 * start.share and trial.asked < 0.9 * start.asked
 
     def _try(self, start: Trial, share: float) -> Trial:
         job, seed = self.job, self.seed
@@ -219,7 +244,8 @@ class _Search:
         measured = job.workspace.remembered(f"{name} / cost", lambda: {"share": self.costing.share(candidate.model)})
         history = {f"candidate {number}": facts} if facts else {}
         trial = Trial(number, share, measured["share"], candidate, (*start.steps, step), history, start.number)
-        return self._steered(trial)
+        self.trials.append(self._steered(trial))
+        return self.trials[-1]
 
     def _choose(self, share: float, graph: Any, groups: Any, model: nn.Module, strata: Sequence[Stratum]) -> Any:
         return self.costing.choose(graph, groups, model, strata, share)
@@ -239,14 +265,17 @@ class _Search:
         return replace(trial, steered=found, promising=promising)
 
     def _test(self) -> Trial | None:
-        """Test on the validation examples, from the costliest candidate down, and stop at the first that fails."""
+        """Test on the validation examples, in an order that is known before, and stop at the first that fails."""
         if self.contract is None or not self.trials:
             return None
-        sequence = sorted((trial for trial in self.trials if trial.promising), key=lambda trial: -trial.share)
-        # One test of the one that comes nearest, named before it is tested, costs no confidence either.
-        sequence = sequence or [min(self.trials, key=lambda trial: trial.steered.bound if trial.steered else 0.0)]
-        delivered = None
+        promising = sorted((trial for trial in self.trials if trial.promising), key=lambda trial: -trial.share)
+        others = [trial for trial in self.trials if not trial.promising]
+        # What comes last costs no confidence: where it fails, what was shown before stays shown.
+        sequence = [*promising, *sorted(others, key=lambda trial: trial.steered.bound if trial.steered else 0.0)]
+        delivered: Trial | None = None
         for trial in sequence:
+            if delivered is not None and trial.share >= delivered.share:
+                continue  # it could only be shown to be worth less
             with self.job.workspace.stage(f"seed {self.seed} / test candidate {trial.number}"):
                 found = self._compare(trial, self.job.data.validation)
             self.trials[trial.number - 1] = replace(trial, tested=found)
@@ -342,22 +371,16 @@ def walk(target: Target, recipe: Recipe, floor: float) -> tuple[float, ...]:
     return (*(goal ** (k / n_steps) for k in range(1, n_steps)), goal)
 
 
-def next_share(
-    kept: float, failed: float | None, goals: Sequence[float], goal: float | None, *, retried: bool
-) -> tuple[float | None, bool]:
+def next_share(kept: float, failed: float, goal: float | None, *, retried: bool) -> tuple[float | None, bool]:
     """Return the share to ask for next (None: the search is over), and whether that tries the goal a second time.
 
     ``kept`` and ``failed`` are what was asked for, too.
 
-    >>> next_share(1.0, None, (0.7, 0.5), 0.5, retried=False)
-    (0.7, False)
-    >>> next_share(0.7, 0.5, (0.7, 0.5), 0.5, retried=False)
+    >>> next_share(0.7, 0.5, 0.5, retried=False)
     (0.5916, False)
-    >>> next_share(0.51, 0.5, (0.7, 0.5), 0.5, retried=False)
+    >>> next_share(0.51, 0.5, 0.5, retried=False)
     (0.5, True)
     """
-    if failed is None:
-        return next((share for share in goals if share < 0.99 * kept), None), False
     if failed < _CLOSE * kept:
         return round(sqrt(kept * failed), 4), False
     # From a start that is so near, the goal itself may be within reach now.

@@ -20,7 +20,7 @@ def _convert(options: list[str]) -> None:
 
 
 def _run(file: str, given: str, wanted: str) -> None:
-    import MNN  # type: ignore[import-not-found]
+    import MNN  # type: ignore[import-untyped]
     import numpy as np
 
     interpreter = MNN.Interpreter(file)
