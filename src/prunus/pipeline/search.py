@@ -177,7 +177,7 @@ class _Search:
         return delivered.candidate, delivered.steps, histories, self._facts(delivered)
 
     def _walk(self, dense: Trial) -> None:
-        """Go down, then bisect between the last that promised and the first above which nothing did."""
+        """Go down, then bisect between the last that promised and the first that didn't: one that is safe to test first."""
         goals = walk(self.target, self.job.recipe, self.floor)
         most = self.contract.max_candidates if self.contract is not None else len(goals)
         kept, failed = self._down(dense, goals[:most])
@@ -198,16 +198,16 @@ class _Search:
                 break
 
     def _down(self, dense: Trial, goals: Sequence[float]) -> tuple[Trial, float | None]:
-        """Go down while no drop is seen; return the last that promised, and the first share below it that didn't."""
+        """Go down while no drop is seen; return the last before the first that doesn't promise, and that one's share."""
         kept, lowest, failed = dense, dense, None
         for share in goals:
             trial = self._try(lowest, share)
             if self._saves_nothing(lowest, trial):
                 return kept, None
-            if trial.promising:
-                kept, failed = trial, None
-            else:
+            if not trial.promising:
                 failed = failed or share
+            elif failed is None:
+                kept = trial
             lowest = trial
             if not trial.shows_no_drop:
                 break

@@ -182,5 +182,6 @@ def test_a_drop_ends_the_way_down():
     assert Scripted(lambda share: (0.02, share > 0.8)).found()[0] == [0.707, 0.841, 0.771, 0.805]
     assert Scripted(lambda share: (0.0, True)).found() == ([0.707, 0.5], [0.707, 0.5], 0.5)
     assert Scripted(lambda share: (0.02, False), passes=lambda share: False).found()[2] is None
-    # What didn't promise on the way costs nothing when a cheaper one does.
-    assert Scripted(lambda share: (0.0, share < 0.6)).found() == ([0.707, 0.5], [0.5], 0.5)
+    # One that promises below one that doesn't is tested behind safer ones.
+    search = Scripted(lambda share: (0.0, share < 0.6 or share > 0.8), passes=lambda share: share > 0.6)
+    assert search.found() == ([0.707, 0.5, 0.841, 0.771], [0.841, 0.5], pytest.approx(0.841, abs=1e-3))
