@@ -70,14 +70,7 @@ def follow_class(
         return True
 
     known = next((names for names in _attempts(graph, trial.keys()) if fits(names)), frozenset())
-    families = _families(graph, trial.keys())
-    works = _grown(known, [frozenset(family) - known for family in families], fits)
-    for family in families:
-        # Of blocks of one kind that differ, the first or the last mostly fits; where neither does, the others don't either.
-        left = [frozenset({name}) for name in family if name not in works]
-        before, works = works, _grown(works, left[:1], fits)
-        works = _grown(works, left[1:][-1:], fits)
-        works = _grown(works, left[1:-1], fits) if works > before else works
+    works = _grown_by_family(known, _families(graph, trial.keys()), fits)
     if not known and works:
         # A class that could lose little is no use: then the traced computation, which loses all, is the better result.
         whole, least, most = (_left(model, graph, {n: trial[n] for n in names}) for names in ((), works, trial))
@@ -93,6 +86,19 @@ def _families(graph: AxisGraph, names: Set[str]) -> list[list[str]]:
             alike = re.sub(r"\d+", "*", group.name.partition("#")[0])
             found.setdefault((group.kind, alike), []).append(group.name)
     return list(found.values())
+
+
+def _grown_by_family(
+    known: frozenset[str], families: Sequence[Sequence[str]], fits: Callable[[frozenset[str]], bool]
+) -> frozenset[str]:
+    """Return ``known`` with whole families that fit beside it, and then with single groups of the others."""
+    works = _grown(known, [frozenset(family) - known for family in families], fits)
+    for family in families:
+        # Of blocks of one kind that differ, the first or the last mostly fits; where neither does, the others don't either.
+        left = [frozenset({name}) for name in family if name not in works]
+        grown = _grown(_grown(works, left[:1], fits), left[1:][-1:], fits)
+        works = _grown(grown, left[1:-1], fits) if grown > works else works
+    return works
 
 
 def _grown(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from prunus.score.criteria import criterion
+from prunus.score.gradients import taylor
 
 __all__ = ["grasp", "movement", "snip", "synflow"]
 
@@ -24,7 +25,7 @@ def snip(weight: Tensor, gradient: Tensor) -> Tensor:
     >>> snip(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
     tensor([3.])
     """
-    return _sum((weight * gradient).abs())
+    return taylor(weight, gradient)
 
 
 @criterion(
