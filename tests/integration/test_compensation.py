@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from prunus import ModelOptimizer
 from prunus.cli.app import invoke
@@ -72,3 +73,37 @@ def test_a_plan_that_is_replayed_makes_good_what_its_maker_made_good(small_recip
     assert invoke(["apply", "out/plan", "--quiet"]) == 0
     first, again = ((tmp_path / folder / "bundle" / "model.safetensors") for folder in ("out", "out-applied"))
     assert first.read_bytes() == again.read_bytes()
+
+
+class Attention(nn.Module):
+    """One attention that takes its scale from the head dimension, of which the last third does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.dim = 2, 6
+        self.qkv, self.o, self.out = nn.Linear(8, 36), nn.Linear(12, 8), nn.Linear(8, 3)
+        with torch.no_grad():
+            for values in (self.qkv.weight.view(3, 2, 6, 8), self.qkv.bias.view(3, 2, 6)):
+                values[:2] *= 3
+                values[:, :, 4:] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, -1)
+        return self.out((x + self.o(y)).mean(1))
+
+
+def test_least_squares_leaves_queries_multiplied_that_make_good_for_a_smaller_head_dimension():
+    torch.manual_seed(0)
+    model, x, y = Attention().eval(), torch.randn(400, 5, 8), torch.arange(400) % 3
+    optimizer = ModelOptimizer(
+        model,
+        (x, y),
+        strategy={"criterion": "magnitude_l2", "granularity": ["head_dim"], "keep_fraction": 4 / 6},
+        recovery={"method": "none", "adjust": ["least_squares"]},
+        trained=True,
+    )
+    small = optimizer.prune().model_
+    assert (type(small), small.dim) == (Attention, 4)
+    assert torch.allclose(small(x), model(x), atol=1e-4)

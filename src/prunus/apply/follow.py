@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from prunus.apply.entries import stacks_that_follow
-from prunus.apply.shrink import cut_down, difference
-from prunus.graph import AxisGraph, Frozen
-from prunus.graph.axes import find, leaves, leaves_of_product
+from prunus.apply.shrink import cut_down, cut_to_fit
+from prunus.graph import AxisGraph, Frozen, tie_head_dims
+from prunus.graph.axes import leaves, leaves_of_product
 
 __all__ = ["follow_class"]
 
@@ -36,7 +36,8 @@ def follow_class(
     *,
     kinds: Container[str] | None = None,
 ) -> AxisGraph:
-    """Return ``graph`` with those groups frozen that keep the model's class from running after a cut.
+    """Return ``graph`` with those groups frozen that keep the model's class from running after a cut, and those joined that it
+    has one size for.
 
     Where nothing helps the groups come back as they are: cuts then give the traced computation. Of the stacks those units stay
     in the graph that the class can lose.
@@ -50,6 +51,7 @@ def follow_class(
     graph = replace(graph, stacks=(*others, *stacks_that_follow(model, inputs, asked, kwargs)))
     if graph.solution is None or not graph.groups:
         return graph
+    graph = tie_head_dims(graph)
     trial = {
         group.name: torch.arange(group.size) < -(-max(1, group.size // 2) // group.multiple) * group.multiple
         for group in graph.groups
@@ -64,7 +66,7 @@ def follow_class(
         cut = {name: trial[name] for name in trial if name in names}
         # The other units tell what units of no influence hide.
         for half in (cut, {name: mask.flip(0) for name, mask in cut.items()}):
-            if found := difference(*cut_down(model, graph, half), inputs, kwargs or {}, tolerance=_STRICT):
+            if found := cut_to_fit(model, graph, half, inputs, kwargs or {}, tolerance=_STRICT)[2]:
                 problems.append(found)
                 return False
         return True
@@ -133,7 +135,7 @@ def _attempts(graph: AxisGraph, trial: Set[str]) -> Iterator[frozenset[str]]:
     """Yield what to cut: everything; then less, where two groups share a dimension (heads x head dimension)."""
     yield frozenset(trial)
     assert graph.solution is not None
-    name_of = {find(leaf): name for name, leaf in graph.solution.leaf.items() if name in trial}
+    name_of = {leaf: name for name in graph.solution.leaf if name in trial for leaf in graph.solution.axes_of(name)}
     states = graph.solution.solver.states.values()
     outer: set[str] = set()
     inner: set[str] = set()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from prunus.graph import Solution
-from prunus.graph.axes import Atom, factors, find, left_of
+from prunus.graph.axes import Atom, factors, left_of
 from prunus.graph.observe import Attribute, Expression, SizeUse
 
 __all__ = ["mend_sizes"]
@@ -20,7 +20,7 @@ __all__ = ["mend_sizes"]
 
 def mend_sizes(model: nn.Module, smaller: nn.Module, solution: Solution, kept: Mapping[str, int]) -> None:
     """Set the attributes of ``smaller`` (a copy of ``model``) that its forward takes changed sizes from."""
-    sizes = {find(solution.leaf[name]): count for name, count in kept.items()}
+    sizes = solution.sizes(kept)
     wanted: dict[Attribute, set[int]] = {}
     compound: list[tuple[Expression, int]] = []
     for use in solution.solver.trace.uses:

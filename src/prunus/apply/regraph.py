@@ -27,13 +27,15 @@ aten = torch.ops.aten
 class PrunedGraph(nn.Module):
     """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors.
 
-    Its tensors are called as in the model that was traced.
+    Its tensors are called as in the model that was traced. ``folded`` says by what the class beside it has multiplied some of
+    them, to make good for scales that it computes anew (:mod:`prunus.apply.scales`).
     """
 
     def __init__(self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str]) -> None:
         super().__init__()
         self.graph_module = graph_module
         self.names = tuple(states)
+        self.folded: dict[str, Tensor] = {}
         for name, value in states.items():
             path, _, own = name.rpartition(".")
             holder = _holder(self, path)
@@ -67,8 +69,7 @@ def pruned_graph(
         states: the sliced parameters and buffers, by name.
         parameters: which of them are parameters.
     """
-    sizes = {find(solution.leaf[name]): count for name, count in kept.items()}
-    return PrunedGraph(_Rewriter(solution.solver, sizes).run(), states, parameters)
+    return PrunedGraph(_Rewriter(solution.solver, solution.sizes(kept)).run(), states, parameters)
 
 
 class _Rewriter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -20,6 +20,7 @@ from prunus.apply.configs import built_from_config, fit_config
 from prunus.apply.entries import drop_entries
 from prunus.apply.mend_sizes import mend_sizes
 from prunus.apply.regraph import PrunedGraph, pruned_graph
+from prunus.apply.scales import fold_scales
 from prunus.apply.slices import slice_tensors
 from prunus.core.errors import ModelError, ShapeError
 from prunus.core.runtime import seeded
@@ -27,9 +28,10 @@ from prunus.graph import AxisGraph, Group, analyze
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, running_on
 from prunus.graph.trace import plain
 
+_DIFFERS = "its output differs from the traced computation on the same parameters"
 _NO_CONFIG = "no setting of its config builds these sizes, so from_pretrained won't bring it back: keep it as a bundle"
 
-__all__ = ["Shrunk", "cut_down", "difference", "shrink"]
+__all__ = ["Shrunk", "cut_down", "cut_to_fit", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class Shrunk:
     """The smaller model.
 
     ``kind`` says what it is: ``eager``, the same Python class, or ``graph``, the traced computation, because ``forward`` holds
-    a size that nothing can change. ``notes`` say why.
+    a size that nothing can change. ``notes`` say why. ``folded`` holds by what parameters were multiplied, by name and in a shape
+    that broadcasts: where ``forward`` takes the scale of an attention from the head dimension.
     """
 
     model: nn.Module
     kind: Literal["eager", "graph"]
     notes: tuple[str, ...] = ()
+    folded: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def shrink(
@@ -77,11 +81,10 @@ def shrink(
         graph = analyze(model, inputs, kwargs)
     if prefer == "graph":
         return Shrunk(cut_down(model, graph, dropped)[1], "graph")
-    smaller, reference = cut_down(model, graph, dropped)
-    problem = difference(smaller, reference, inputs, kwargs or {})
+    smaller, reference, problem = cut_to_fit(model, graph, dropped, inputs, kwargs or {})
     if not problem:
         fits = _fit_config(model, smaller, reference, inputs, kwargs or {})
-        return Shrunk(smaller, "eager", () if fits else (_NO_CONFIG,))
+        return Shrunk(smaller, "eager", () if fits else (_NO_CONFIG,), reference.folded)
     reference.train(model.training)
     note = f"the module itself can't run at the new sizes ({problem}), so the traced computation takes its place"
     return Shrunk(reference, "graph", (note,))
@@ -138,6 +141,26 @@ def _comes_back(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, .
     if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
         return False
     return not difference(again, reference, inputs, kwargs)
+
+
+def cut_to_fit(
+    model: nn.Module,
+    graph: AxisGraph,
+    dropped: Mapping[str, Tensor],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    tolerance: float = 1e-9,
+) -> tuple[nn.Module, PrunedGraph, str]:
+    """Return the sliced model, the traced computation, and why they differ, after all that can be done about it."""
+    smaller, reference = cut_down(model, graph, dropped)
+    problem = difference(smaller, reference, inputs, kwargs, tolerance=tolerance)
+    if problem == _DIFFERS:
+        counts = {name: int(mask.sum()) for name, mask in dropped.items()}
+        reference.folded = fold_scales(smaller, reference, graph, counts, inputs, kwargs)
+        if reference.folded:
+            problem = difference(smaller, reference, inputs, kwargs, tolerance=tolerance)
+    return smaller, reference, problem
 
 
 def cut_down(model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor]) -> tuple[nn.Module, PrunedGraph]:
@@ -201,7 +224,8 @@ def difference(
         values = {name: _as(value, dtype) for name, value in enlivened(smaller).items()}
         given, named = pytree.tree_map_only(Tensor, lambda tensor: _as(tensor, dtype), (inputs, dict(kwargs)))  # noqa: B023
         with _Coarsest() as coarsest:  # type: ignore[no-untyped-call]
-            expected, broken = _run(reference, values, given, named)
+            unfolded = {name: values[name] / factor.to(values[name]) for name, factor in reference.folded.items()}
+            expected, broken = _run(reference, {**values, **unfolded}, given, named)
             got, problem = _run(smaller, values, given, named)
         if dtype == torch.float64 and coarsest.rounds:
             allowed = 1e-6
@@ -254,5 +278,5 @@ def _apart(expected: list[Tensor], got: list[Tensor], tolerance: float) -> str:
             if not torch.allclose(
                 one, other.to(one.dtype), rtol=10 * tolerance, atol=tolerance * scale, equal_nan=True
             ):
-                return "its output differs from the traced computation on the same parameters"
+                return _DIFFERS
     return ""

@@ -2,5 +2,16 @@
 
 from prunus.graph.certify import certify
 from prunus.graph.groups import AxisGraph, Frozen, Group, Member, Solution, analyze, parameters_per_unit
+from prunus.graph.ties import tie_head_dims
 
-__all__ = ["AxisGraph", "Frozen", "Group", "Member", "Solution", "analyze", "certify", "parameters_per_unit"]
+__all__ = [
+    "AxisGraph",
+    "Frozen",
+    "Group",
+    "Member",
+    "Solution",
+    "analyze",
+    "certify",
+    "parameters_per_unit",
+    "tie_head_dims",
+]

@@ -49,8 +49,8 @@ class CostModel:
         assert graph.solution is not None
         self.names = tuple(group.name for group in groups)
         self.sizes = tuple(group.size for group in groups)
-        self._leaves = [find(graph.solution.leaf[name]) for name in self.names]
-        number = {leaf: i for i, leaf in enumerate(self._leaves)}
+        self._axes = [graph.solution.axes_of(name) for name in self.names]
+        number = {leaf: i for i, axes in enumerate(self._axes) for leaf in axes}
         self._terms = list(terms)
         self._fixed = {find(atom): size for atom, size in (sizes or {}).items()}
         self._depends = [
@@ -81,7 +81,8 @@ class CostModel:
         known = self._known[position]
         if key not in known:
             term = self._terms[position]
-            left = self._fixed | {self._leaves[i]: n for i, n in zip(depends, key, strict=True)}
+            cut = zip(depends, key, strict=True)
+            left = self._fixed | {leaf: each * n for i, n in cut for leaf, each in self._axes[i].items()}
             known[key] = term.price(tuple(left_of(atom, left) for atom in term.axes))
         return known[key]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from prunus.graph.axes import Atom, find, leaves, left_of
+from prunus.graph.axes import Atom, leaves, left_of
 from prunus.graph.groups import AxisGraph, parameters_per_unit
 from prunus.graph.rules.recurrent import RECURRENT, recurrent_products
 from prunus.graph.solve import Axes, Solver
@@ -49,9 +49,9 @@ def unit_costs(graph: AxisGraph, model: nn.Module) -> tuple[dict[str, UnitCost],
             of.setdefault(leaf, []).append(term)
     costs = {}
     for group in graph.groups:
-        leaf = find(graph.solution.leaf[group.name])
-        fewer = {leaf: leaf.size - 1}
-        gone = sum(_count(term, {}) - _count(term, fewer) for term in of.get(leaf, ()))
+        fewer = graph.solution.sizes({group.name: group.size - 1})
+        carried = {id(term): term for leaf in fewer for term in of.get(leaf, ())}.values()
+        gone = sum(_count(term, {}) - _count(term, fewer) for term in carried)
         costs[group.name] = UnitCost(parameters_per_unit(group, model), gone / batch)
     return costs, sum(_count(term, {}) for term in terms) / batch
 

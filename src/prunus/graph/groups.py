@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
 from prunus.graph import rules  # noqa: F401 - registers the rules
-from prunus.graph.axes import Atom, leaves, positions
+from prunus.graph.axes import Atom, find, leaves, positions
 from prunus.graph.kinds import Kind, kinds_of
 from prunus.graph.solve import Solver
 from prunus.graph.stacks import find_blocks, find_experts
@@ -80,10 +80,22 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Solution:
-    """How the groups were found: the trace with an axis for every dimension of every value, and each group's leaf axis."""
+    """How the groups were found: the trace with an axis for every dimension of every value, and each group's leaf axis.
+
+    ``tied`` are the other axes that lose units with a group's, and how many for each of its own.
+    """
 
     solver: Solver
     leaf: Mapping[str, Atom]
+    tied: Mapping[str, tuple[tuple[Atom, int], ...]] = field(default_factory=dict)
+
+    def axes_of(self, name: str) -> dict[Atom, int]:
+        """Return the leaf axes that a group cuts, and how many units of each one of its own stands for."""
+        return {find(leaf): each for leaf, each in ((self.leaf[name], 1), *self.tied.get(name, ()))}
+
+    def sizes(self, counts: Mapping[str, int]) -> dict[Atom, int]:
+        """Return the size of every axis that is cut when groups keep so many units, by name."""
+        return {leaf: each * n for name, n in counts.items() for leaf, each in self.axes_of(name).items()}
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,9 @@ class Round:
         for note in make_good(model, new, strategy.criterion, self.job.data.calibration):
             self._note(note)
         Masks(model, new).enforce()
-        return candidate.having(masks=new, losses=losses_in(step) or candidate.losses, kept_outputs={}), step
+        return candidate.having(
+            masks=new, losses=losses_in(step) or candidate.losses, kept_outputs={}, folded_outputs={}
+        ), step
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
@@ -198,6 +200,7 @@ class Round:
                 graph=candidate.graph or describe(graph, model),
                 losses=losses_in(step) or candidate.losses,
                 kept_outputs=_kept_outputs(model, groups, keep),
+                folded_outputs={layer_of(name): f for name, f in shrunk.folded.items() if name.endswith(".weight")},
                 frozen=candidate.frozen
                 or tuple({"name": f.name, "size": f.size, "reason": f.reason} for f in graph.frozen),
             ),

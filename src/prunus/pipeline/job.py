@@ -67,7 +67,7 @@ class Candidate:
     its class (``eager``) or the traced computation (``graph``); ``graph`` tells what hung together before the first cut.
     ``losses`` are what was measured with each stratum pruned alone; ``rewound`` is the same structure with the weights to go
     back to. ``kept_outputs`` holds which outputs of a layer, by its name, the last cut left (None: layers have changed their
-    names).
+    names), and ``folded_outputs`` by what the outputs that are left were multiplied.
     """
 
     model: nn.Module
@@ -80,6 +80,7 @@ class Candidate:
     losses: Mapping[str, Floats] = field(default_factory=dict)
     rewound: nn.Module | None = None
     kept_outputs: Mapping[str, Tensor] | None = field(default_factory=dict)
+    folded_outputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     def having(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

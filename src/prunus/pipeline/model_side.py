@@ -173,7 +173,13 @@ def adjust_after_cut(job: Job, candidate: Candidate, before: nn.Module, *, stage
         kinds = tuple(kind for kind in kinds if kind == "batch_norm")
     masks = dict(candidate.masks)
     for note in adjust(
-        candidate.model, before, job.data.calibration, kinds, kept=candidate.kept_outputs or {}, masks=masks
+        candidate.model,
+        before,
+        job.data.calibration,
+        kinds,
+        kept=candidate.kept_outputs or {},
+        folded=candidate.folded_outputs,
+        masks=masks,
     ):
         job.workspace.note(stage, note)
     Masks(candidate.model, masks).enforce()

@@ -32,6 +32,7 @@ def adjust(
     kinds: Sequence[Adjustment],
     *,
     kept: Mapping[str, Tensor] | None = None,
+    folded: Mapping[str, Tensor] | None = None,
     masks: Mapping[str, Tensor] | None = None,
     batch_size: int = 256,
     damping: float = 0.01,
@@ -45,6 +46,7 @@ def adjust(
         kinds: ``least_squares`` fits weights and biases, ``bias`` only the means of the outputs, ``batch_norm`` measures running
             statistics anew. They are done in this order, whatever order they are given in.
         kept: which outputs of the reference's layer are left, by the layer's name; without an entry all of them.
+        folded: by what the outputs that are left were multiplied, by the layer's name; without an entry by 1.
         masks: single weights that stay (True), by parameter name: the others stay zero.
         damping: of the second moments, as a share of their mean: how strongly the weights are held where they are.
 
@@ -56,7 +58,15 @@ def adjust(
     for kind in ("least_squares", "bias"):
         if kind in kinds:
             notes += _fit(
-                model, reference, examples, kind == "least_squares", kept or {}, masks or {}, batch_size, damping
+                model,
+                reference,
+                examples,
+                kind == "least_squares",
+                kept or {},
+                folded or {},
+                masks or {},
+                batch_size,
+                damping,
             )
     if "batch_norm" in kinds:
         recompute_batch_norm(model, examples, batch_size=batch_size, generator=torch.Generator().manual_seed(0))
@@ -69,6 +79,7 @@ def _fit(
     examples: Examples,
     weights: bool,
     kept: Mapping[str, Tensor],
+    folded: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     batch_size: int,
     damping: float,
@@ -83,7 +94,7 @@ def _fit(
         else:
             layers[name] = layer
     for name, layer, moments in moments_in_order(
-        model, layers, examples, reference=reference, kept=kept, batch_size=batch_size
+        model, layers, examples, reference=reference, kept=kept, folded=folded, batch_size=batch_size
     ):
         if weights and moments.count < moments.gram.shape[1]:
             notes.append(

@@ -52,6 +52,7 @@ def moments_in_order(
     *,
     reference: nn.Module | None = None,
     kept: Mapping[str, Tensor] | None = None,
+    folded: Mapping[str, Tensor] | None = None,
     batch_size: int = 256,
 ) -> Iterator[tuple[str, nn.Module, Moments]]:
     """Yield each layer with the moments of its inputs, as the model stands when the layer's turn comes.
@@ -61,6 +62,7 @@ def moments_in_order(
         examples: the calibration set.
         reference: another model with layers of these names; then the moments hold what the outputs lack against its outputs, too.
         kept: which of the reference's outputs a layer still has, by the layer's name; without an entry all of them.
+        folded: by what a layer's outputs were multiplied after the cut, by the layer's name; without an entry by 1.
     """
     model.eval()
     for name, layer in layers.items():
@@ -75,6 +77,9 @@ def moments_in_order(
                     if kept is not None and name in kept:
                         dim = 1 if hasattr(layer, "kernel_size") else -1
                         target = target.index_select(dim, kept[name].to(target.device))
+                    if folded is not None and name in folded:
+                        shape = [-1] + [1] * (target.dim() - 2 if hasattr(layer, "kernel_size") else 0)
+                        target = target * folded[name].reshape(shape).to(target)
                     residual = output_rows(layer, target - outputs)
                 moments.add(input_rows(layer, inputs), residual)
         yield name, layer, moments

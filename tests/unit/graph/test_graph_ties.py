@@ -1,0 +1,93 @@
+"""Head dimensions that the class holds one number for are one group."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graph_zoo import randomize
+from prunus.apply import follow_class, shrink
+from prunus.graph import analyze, certify, tie_head_dims
+from prunus.graph.cost_model import count_model
+from prunus.graph.costs import unit_costs
+
+
+class Heads(nn.Module):
+    """Three layers, one number; ``rotary`` turns halves of queries and keys, so that their units are pairs."""
+
+    def __init__(self, rotary: bool = False, own: bool = False) -> None:
+        super().__init__()
+        self.heads, self.dim, self.rotary, self.own = 2, 8, rotary, own
+        self.value_dim = 8
+        self.q, self.k, self.v, self.o = nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(16, 2)
+        self.scale = 8**-0.5
+
+    def turned(self, y: Tensor) -> Tensor:
+        half = self.dim // 2
+        angle = torch.arange(y.shape[2], dtype=y.dtype)[:, None]
+        return y * angle.cos() + torch.cat([-y[..., half:], y[..., :half]], -1) * angle.sin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        dims = (self.dim, self.dim, self.value_dim if self.own else self.dim)
+        made = zip((self.q, self.k, self.v), dims, strict=True)
+        q, k, v = (layer(x).view(n, t, self.heads, dim).transpose(1, 2) for layer, dim in made)
+        if self.rotary:
+            q, k = self.turned(q), self.turned(k)
+        y = functional.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.o(y.transpose(1, 2).reshape(n, t, -1))
+
+
+X = torch.randn(2, 5, 6)
+
+
+def dims_of(graph):
+    return [group for group in graph.groups if group.kind == "head_dim"]
+
+
+@pytest.mark.parametrize(("rotary", "units"), [(False, 8), (True, 4)])
+def test_one_number_makes_one_group_and_any_choice_keeps_the_class(rotary, units):
+    model = randomize(Heads(rotary))
+    whole = certify(model, (X,), analyze(model, (X,)))
+    assert len(dims_of(whole)) == 2
+    graph = follow_class(model, (X,), whole)
+    (group,) = dims_of(graph)
+    assert group.size == units
+    assert {member.tensor for member in group.members} == {f"{x}.weight" for x in "qkvo"} | {f"{x}.bias" for x in "qkv"}
+    keep = torch.rand(units, generator=torch.Generator().manual_seed(0)) < 0.6
+    shrunk = shrink(model, (X,), graph, {group.name: keep})
+    assert shrunk.kind == "eager"
+    assert shrunk.model.q.out_features == shrunk.model.v.out_features == 2 * int(keep.sum()) * (8 // units)
+    assert not certify(model, (X,), graph).frozen[len(graph.frozen) :], "what was joined should be proved as well"
+
+
+def test_numbers_of_their_own_leave_two_groups_and_the_given_graph_stays_as_it_is():
+    model = randomize(Heads(own=True))
+    graph = analyze(model, (X,))
+    assert len(dims_of(tie_head_dims(graph))) == 2
+    one = randomize(Heads())
+    whole = analyze(one, (X,))
+    assert len(dims_of(tie_head_dims(whole))) == 1
+    assert len(dims_of(whole)) == 2
+    qk, v = dims_of(whole)
+    computed = shrink(one, (X,), whole, {qk.name: torch.arange(8) < 3, v.name: torch.arange(8) < 5})
+    assert computed.kind == "graph"
+    assert computed.model(X).shape == (2, 5, 2)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_costs_count_every_axis_of_a_joined_group(rotary):
+    model = randomize(Heads(rotary))
+    graph = follow_class(model, (X,), analyze(model, (X,)))
+    (group,) = dims_of(graph)
+    small = shrink(model, (X,), graph, {group.name: torch.arange(group.size) < group.size - 1}).model
+    counts = [g.size - (g.name == group.name) for g in graph.groups]
+    for kind in ("params", "macs"):
+        predicted = count_model(kind, graph, graph.groups, model)
+        known = count_model(kind, again := analyze(small, (X,)), again.groups, small)
+        assert predicted.total(counts) == known.total([g.size for g in again.groups])
+    each, total = unit_costs(graph, model)
+    fewer = unit_costs(analyze(small, (X,)), small)[1]
+    assert each[group.name].macs == total - fewer
