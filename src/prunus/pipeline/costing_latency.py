@@ -26,12 +26,14 @@ from prunus.graph.axes import Atom, find, left_of
 from prunus.graph.cost_model import CostModel, CostTerm
 from prunus.graph.operations import batch_axis, operations
 from prunus.pipeline.costing import Costing, masks_of
-from prunus.select import cost_aware, floor_counts
+from prunus.select import climb, cost_aware, floor_counts
 
 __all__ = ["Timed", "fit_parts"]
 
 _TRIES, _CLOSE, _ON_THE_WAY = 6, 0.03, 0.15
 """How often a cut is timed and corrected, and how near to what was asked is near enough: at the goal, and on the way to it."""
+_BETWEEN = 5
+"""How often more where the proposals leap over what was asked for."""
 _FITTED_AT = (0.5, 0.25)
 _WANTED = 8
 """Multiple of channels that convolutions want: others are slower than the next larger one."""
@@ -99,25 +101,37 @@ class Timed(Costing):
         floor = cost.total(floor_counts(strata))
         if floor > share:
             raise self.refuse(share, floor)
-        limit, best = share, (np.inf, np.zeros(0, np.int64))
-        seen: list[tuple[float, float]] = []
         close = _CLOSE if self._goal is None or share <= 1.05 * self._goal else _ON_THE_WAY
-        for _ in range(_TRIES):
-            counts = cost_aware(strata, cost, max(limit, floor))
+        tried: list[tuple[float, float, Ints]] = []
+
+        def time_at(limit: float, counts: Ints) -> float:
+            """Time a cut; return by how much it is off. A little above is as good as a little below, far above isn't."""
             measured = self.share(self._cut(graph, groups, model, strata, counts))
-            # A little above is as good as a little below; far above isn't what was asked for.
-            off = abs(measured / share - 1) + (1.0 if measured > (1 + close) * share else 0.0)
-            if off < best[0]:
-                best = off, counts
-            if off <= close:
-                break
-            seen.append((limit, measured))
-            moved = min(1.0, _moved(seen, share))
+            tried.append((limit, measured, counts))
+            return _off(measured, share, close)
+
+        limit = share
+        while time_at(limit, cost_aware(strata, cost, max(limit, floor))) > close and len(tried) < _TRIES:
+            moved = min(1.0, _moved([seen[:2] for seen in tried], share))
             if max(moved, floor) == max(limit, floor):
                 break
             limit = moved
+        if min(_off(measured, share, close) for _, measured, _ in tried) > close:
+            # The proposals leap over what was asked for: between two of them one layer is widened after the other.
+            below = max((seen for seen in tried if seen[1] <= share), key=lambda seen: seen[1], default=None)
+            above = min((seen for seen in tried if seen[1] > share), key=lambda seen: seen[1], default=None)
+            whole = np.array([len(stratum.saliency) for stratum in strata], np.int64)
+            way = climb(
+                strata, cost, floor_counts(strata) if below is None else below[2], whole if above is None else above[2]
+            )
+            n_tried = len(tried)
+            while way and len(tried) < n_tried + _BETWEEN:
+                middle = len(way) // 2
+                if time_at(limit, way[middle]) <= close:
+                    break
+                way = way[middle + 1 :] if tried[-1][1] <= share else way[:middle]
         self._table.save()
-        return masks_of(strata, best[1])
+        return masks_of(strata, min(tried, key=lambda seen: _off(seen[1], share, close))[2])
 
     def _rounded(self, groups: Sequence[Group], strata: Sequence[Stratum]) -> list[Stratum]:
         """Give channels of convolutions the multiple that the runtimes want, where nothing else was asked for."""
@@ -191,6 +205,10 @@ def fit_parts(rows: Floats, measured: Floats) -> Floats:
             if (weights >= 0).all() and off < best[0] - 1e-12:
                 best = off, weights
     return best[1]
+
+
+def _off(measured: float, share: float, close: float) -> float:
+    return abs(measured / share - 1) + (1.0 if measured > (1 + close) * share else 0.0)
 
 
 def _moved(seen: Sequence[tuple[float, float]], share: float) -> float:

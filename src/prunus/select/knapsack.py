@@ -89,7 +89,7 @@ def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
     least = cost.total(floor)
     if least > limit:
         raise RecipeError(f"the floors alone cost {least:.6g}, more than {limit:.6g}")
-    losses = [sqrt(stratum.n_weights) * predicted_loss(stratum.saliency) for stratum in strata]
+    losses = _losses(strata)
     rung = ladder.last.copy()
     steps: list[tuple[float, int] | None] = [
         _best_step(i, ladder, rung, counts, losses[i], cost) for i in range(len(strata))
@@ -108,6 +108,35 @@ def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
         for i in cost.neighbours(chosen):
             steps[i] = _best_step(i, ladder, rung, counts, losses[i], cost)
     return _give_back(ladder, rung, losses, cost, limit)
+
+
+def climb(strata: Sequence[Stratum], cost: Cost, low: Ints, high: Ints, *, most: int = 64) -> list[Ints]:
+    """Return counts on the way up from ``low`` to ``high``, without ``low``: what regains the most loss for its cost goes first.
+
+    Args:
+        low: counts that the strata allow; where ``high`` is lower, they stay.
+        most: so many steps at most, of one or more rungs each.
+    """
+    ladder = Ladder.of(strata)
+    losses = _losses(strata)
+    rung, end = -(-low // ladder.block), -(-np.maximum(low, high) // ladder.block)
+    stride = max(1, -(-int((end - rung).sum()) // most))
+    found: list[Ints] = []
+    while (rung < end).any():
+        counts = ladder.counts(rung)
+        best = (-1.0, 0, 0)
+        for i in np.flatnonzero(rung < end).tolist():
+            trial, there = counts.copy(), min(int(rung[i]) + stride, int(end[i]))
+            trial[i] = min(there * int(ladder.block[i]), int(ladder.size[i]))
+            more = max(cost.part(i, trial) - cost.part(i, counts), 1e-12)
+            best = max(best, (float(losses[i][counts[i]] - losses[i][trial[i]]) / more, i, there))
+        rung[best[1]] = best[2]
+        found.append(ladder.counts(rung))
+    return found
+
+
+def _losses(strata: Sequence[Stratum]) -> list[Floats]:
+    return [sqrt(stratum.n_weights) * predicted_loss(stratum.saliency) for stratum in strata]
 
 
 def _give_back(ladder: Ladder, rung: Ints, losses: Sequence[Floats], cost: Cost, limit: float) -> Ints:

@@ -42,8 +42,12 @@ class Measured(Timed):
         return self.overhead + (1 - self.overhead) * (parameters(model) / parameters(self._dense)) ** 1.3
 
 
-def timed(tmp_path, goal, **more):
-    table = LatencyTable("torch", tmp_path, lambda runtime, kind, sizes, fixed: float(np.prod(sizes)) ** 0.9)
+def smooth(runtime, kind, sizes, fixed):
+    return float(np.prod(sizes)) ** 0.9
+
+
+def timed(tmp_path, goal, price=smooth, **more):
+    table = LatencyTable("torch", tmp_path, price)
     return Measured(network(), INPUTS, (INPUTS,), CONFIG, goal=goal, note=print, table=table, **more)
 
 
@@ -61,6 +65,13 @@ def chosen(costing, share):
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_what_is_measured_is_what_was_asked_for(tmp_path, share):
     costing = timed(tmp_path, share)
+    assert costing.share(chosen(costing, share)) == pytest.approx(share, rel=0.035)
+
+
+@pytest.mark.parametrize("stair", [9000, 1e9], ids=["few steps", "one step"])
+@pytest.mark.parametrize("share", [0.5, 0.7])
+def test_where_the_table_leaps_over_what_was_asked_for_the_cut_is_found_between(tmp_path, share, stair):
+    costing = timed(tmp_path, share, lambda runtime, kind, sizes, fixed: float(np.ceil(np.prod(sizes) / stair)))
     assert costing.share(chosen(costing, share)) == pytest.approx(share, rel=0.035)
 
 

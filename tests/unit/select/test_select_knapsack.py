@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prunus.core.errors import RecipeError
 from prunus.core.types import Stratum
-from prunus.select import cost_aware, floor_counts, predicted_loss
+from prunus.select import climb, cost_aware, floor_counts, predicted_loss
 
 
 class Chain:
@@ -68,6 +68,20 @@ def test_the_loss_is_near_the_least_of_all_counts(seed, share):
     every = itertools.product(range(1, 7), repeat=3)
     least = min(loss_of(layers, c) for c in every if cost.total(c) <= limit)
     assert loss_of(layers, cost_aware(layers, cost, limit)) <= least * 1.35 + 0.1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([1, 2, 4]), st.integers(1, 9))
+def test_a_climb_widens_one_stratum_at_a_time_by_allowed_counts_until_the_upper_end(seed, multiple, most):
+    layers, rng = strata(seed, (8, 8, 8), multiple), np.random.default_rng(seed)
+    low, high = (multiple * rng.integers(1, 8 // multiple + 1, 3) for _ in range(2))
+    way = climb(layers, Chain(), low, high, most=most)
+    assert len(way) <= most + 3
+    for before, after in itertools.pairwise([low, *way]):
+        assert ((after - before) > 0).sum() == 1
+        assert (after >= before).all()
+        assert (after % multiple == 0).all()
+    assert [low, *way][-1].tolist() == np.maximum(low, high).tolist()
 
 
 def test_everything_stays_when_the_limit_is_the_whole_cost():
