@@ -1,6 +1,7 @@
 """Prune a small Llama trained on real English to half of its weights, and compare with llm-compressor: perplexity and time.
 
 Usage: python benchmarks/llm.py [--seeds 0 1 2] [--steps 1500] [--calibration 16] [--test 24] [--folder build/llm]
+       python benchmarks/llm.py --size medium --device cuda --steps 4000
 
 For every seed a model is trained (and kept), then prunus and the reference prune copies of it by turns, on the same calibration
 text. Resumable: a row that is in ``results-*.jsonl`` isn't measured again. The time is that of pruning, calibration included,
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llm_model import batches, perplexity, trained
+from llm_model import SIZES, batches, perplexity, trained
 
 AMOUNTS: dict[str, dict[str, Any]] = {"50 %": {"keep_fraction": 0.5}, "2:4": {"n_m": (2, 4)}}
 METHODS = ("magnitude", "wanda", "sparsegpt")
@@ -30,19 +31,25 @@ def main() -> None:
     """Measure what is missing, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1500, help="of training, with 8 x 128 tokens each")
-    parser.add_argument("--calibration", type=int, default=16, help="batches of 8 x 128 tokens")
-    parser.add_argument("--test", type=int, default=24, help="batches of 8 x 128 tokens")
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="of training, with a batch of windows of 128 tokens each"
+    )
+    parser.add_argument("--calibration", type=int, default=16, help="batches")
+    parser.add_argument("--test", type=int, default=24, help="batches")
     parser.add_argument("--folder", type=Path, default=Path("build/llm"))
     arguments = parser.parse_args()
-    results = arguments.folder / f"results-{arguments.steps}-{arguments.calibration}-{arguments.test}.jsonl"
+    kind = "" if arguments.size == "small" else f"{arguments.size}-{arguments.device}-"
+    results = arguments.folder / f"results-{kind}{arguments.steps}-{arguments.calibration}-{arguments.test}.jsonl"
+    where: dict[str, Any] = {"size": arguments.size, "device": arguments.device}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     done = {(row["seed"], row["amount"], row["method"], row["who"]) for row in rows}
     for seed in arguments.seeds:
-        model = trained(seed, arguments.folder, steps=arguments.steps)
-        calibration = batches(arguments.folder, "calibration", arguments.calibration, seed=seed)
-        test = batches(arguments.folder, "test", arguments.test, seed=1000)
+        model = trained(seed, arguments.folder, steps=arguments.steps, **where)
+        calibration = batches(arguments.folder, "calibration", arguments.calibration, seed=seed, **where)
+        test = batches(arguments.folder, "test", arguments.test, seed=1000, **where)
         plan = [("", "dense", "none")]
         for amount in AMOUNTS:
             for method in METHODS:
@@ -56,9 +63,11 @@ def main() -> None:
                 prune(who, copy.deepcopy(model), calibration[:1], criterion, AMOUNTS["50 %"])
         for amount, method, who in left:
             pruned = copy.deepcopy(model)
+            finish(arguments.device)
             started, worked = time.perf_counter(), time.process_time()
             if who != "none":
                 prune(who, pruned, calibration, method, AMOUNTS[amount])
+            finish(arguments.device)
             seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
             row = {"seed": seed, "amount": amount, "method": method, "who": who, "seconds": seconds, "cpu": cpu_seconds}
             row |= {"perplexity": perplexity(pruned, test), "kept": kept(pruned)}
@@ -82,6 +91,12 @@ def prune(
 
     criterion, _, refit = method.partition(" + ")
     prune_layerwise(model, calibration, criterion=criterion, refit=bool(refit), **amount)
+
+
+def finish(device: str) -> None:
+    """Wait for what a GPU still has to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def kept(model: Any) -> float:

@@ -1,7 +1,8 @@
 """Where does real English come from without a network? From the docstrings of what is installed, split by file.
 
-The standard library, NumPy, SciPy and scikit-learn explain themselves in some ten megabytes of prose. A file
-belongs to the training, calibration or test part by a hash of its package and path, so that no text is in two parts.
+The standard library, NumPy, SciPy and scikit-learn explain themselves in some ten megabytes of prose; a larger model gets what
+torch, transformers and pandas say, too. A file belongs to the training, calibration or test part by a hash of its package and
+path, so that no text is in two parts.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["corpus", "tokenizer"]
+__all__ = ["MORE", "PACKAGES", "corpus", "tokenizer"]
 
 PACKAGES = ("numpy", "scipy", "sklearn")
+MORE = (*PACKAGES, "torch", "torchvision", "transformers", "pandas", "datasets", "huggingface_hub")
 SHORTEST = 300
 PARTS = {"train": range(16), "calibration": range(16, 18), "test": range(18, 20)}
 
 
-def corpus(cache: Path, vocabulary: int) -> dict[str, Tensor]:
+def corpus(cache: Path, vocabulary: int, packages: tuple[str, ...] = PACKAGES) -> dict[str, Tensor]:
     """Return the token numbers of each part, from ``cache`` if they lie there."""
-    path = cache / f"text-{vocabulary}.pt"
+    path = cache / (f"text-{vocabulary}.pt" if packages == PACKAGES else f"text-{vocabulary}-{len(packages)}.pt")
     if not path.exists():
         texts: dict[str, list[str]] = {part: [] for part in PARTS}
         seen: set[str] = set()
-        for name, text in docstrings():
+        for name, text in docstrings(packages):
             if text in seen:  # many functions share a paragraph, word for word
                 continue
             seen.add(text)
@@ -43,7 +45,7 @@ def corpus(cache: Path, vocabulary: int) -> dict[str, Tensor]:
         cache.mkdir(parents=True, exist_ok=True)
         sizes = {part: sum(map(len, lines)) for part, lines in texts.items()}
         torch.save(
-            {"tokens": {part: torch.tensor(ids, dtype=torch.int32) for part, ids in encoded.items()}, "bytes": sizes},
+            {"tokens": {part: torch.tensor(ids, dtype=torch.int16) for part, ids in encoded.items()}, "bytes": sizes},
             path,
         )
     tokens: dict[str, Tensor] = torch.load(path)["tokens"]
@@ -59,10 +61,10 @@ def tokenizer(texts: list[str], vocabulary: int) -> object:
     return coder
 
 
-def docstrings() -> Iterator[tuple[str, str]]:
+def docstrings(packages: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield every long docstring with the name of its file, in a fixed order."""
     places = [Path(sysconfig.get_path("stdlib"))]
-    places += [Path(sysconfig.get_path("purelib")) / package for package in PACKAGES]
+    places += [Path(sysconfig.get_path("purelib")) / package for package in packages]
     for place in places:
         for path in sorted(place.rglob("*.py")):
             name = f"{place.name}/{path.relative_to(place)}"
