@@ -26,7 +26,7 @@ from prunus.graph.axes import Atom, find, left_of
 from prunus.graph.cost_model import CostModel, CostTerm
 from prunus.graph.operations import batch_axis, operations
 from prunus.pipeline.costing import Costing, masks_of
-from prunus.select import climb, cost_aware, floor_counts
+from prunus.select import climb, cost_aware, floor_counts, one_less
 
 __all__ = ["Timed", "fit_parts"]
 
@@ -34,6 +34,7 @@ _TRIES, _CLOSE, _ON_THE_WAY = 6, 0.03, 0.15
 """How often a cut is timed and corrected, and how near to what was asked is near enough: at the goal, and on the way to it."""
 _BETWEEN = 5
 """How often more where the proposals leap over what was asked for."""
+_BESIDE = 3
 _FITTED_AT = (0.5, 0.25)
 _WANTED = 8
 """Multiple of channels that convolutions want: others are slower than the next larger one."""
@@ -130,6 +131,12 @@ class Timed(Costing):
                 if time_at(limit, way[middle]) <= close:
                     break
                 way = way[middle + 1 :] if tried[-1][1] <= share else way[:middle]
+            if not way:  # one step from too fast to too slow: beside it another layer is a step narrower
+                measured, counts = min((seen[1:] for seen in tried if seen[1] > share), key=lambda seen: seen[0])
+                wanted = cost.total(counts) * share / measured
+                for beside in sorted(one_less(strata, counts), key=lambda n: abs(cost.total(n) - wanted))[:_BESIDE]:
+                    if time_at(limit, beside) <= close:
+                        break
         self._table.save()
         return masks_of(strata, min(tried, key=lambda seen: _off(seen[1], share, close))[2])
 

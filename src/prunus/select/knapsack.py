@@ -135,6 +135,13 @@ def climb(strata: Sequence[Stratum], cost: Cost, low: Ints, high: Ints, *, most:
     return found
 
 
+def one_less(strata: Sequence[Stratum], counts: Ints) -> list[Ints]:
+    """Return the allowed counts that are one step narrower in one stratum."""
+    ladder = Ladder.of(strata)
+    rung, step = -(-counts // ladder.block), np.eye(len(strata), dtype=np.int64)
+    return [ladder.counts(rung - step[i]) for i in np.flatnonzero(rung > ladder.first)]
+
+
 def _losses(strata: Sequence[Stratum]) -> list[Floats]:
     return [sqrt(stratum.n_weights) * predicted_loss(stratum.saliency) for stratum in strata]
 

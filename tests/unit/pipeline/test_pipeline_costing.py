@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from prunus.apply import shrink
 from prunus.core import recipe
 from prunus.core.errors import RecipeError
 from prunus.core.recipe_file import make_recipe
@@ -56,8 +57,6 @@ def chosen(costing, share):
     graph = analyze(model, (INPUTS,))
     strata = [Stratum(g.name, np.random.default_rng(0).random(g.size)) for g in graph.groups]
     keep = costing.choose(graph, graph.groups, model, strata, share)
-    from prunus.apply import shrink
-
     masks = {g.name: torch.from_numpy(mask) for g, mask in zip(graph.groups, keep, strict=True)}
     return shrink(model, (INPUTS,), graph, masks).model
 
@@ -196,3 +195,22 @@ def test_a_drop_ends_the_way_down():
     # One that promises below one that doesn't is tested behind safer ones.
     search = Scripted(lambda share: (0.0, share < 0.6 or share > 0.8), passes=lambda share: share > 0.6)
     assert search.found() == ([0.707, 0.5, 0.841, 0.771], [0.841, 0.5], pytest.approx(0.841, abs=1e-3))
+
+
+class InSteps(Timed):
+    """A machine on which the second layer takes its time in steps of sixteen units."""
+
+    def share(self, model):
+        first, second = (p.shape[0] for name, p in model.named_parameters() if name in ("0.weight", "2.weight"))
+        return 0.4 * first / 64 + 0.6 * (-(-second // 16)) / 4
+
+
+def test_one_step_from_too_fast_to_too_slow_another_layer_is_a_step_narrower(tmp_path):
+    table = LatencyTable("torch", tmp_path, smooth)
+    costing = InSteps(network(), INPUTS, (INPUTS,), CONFIG, goal=0.6, note=print, table=table)
+    graph = analyze(costing._dense, (INPUTS,))
+    strata = [Stratum(g.name, np.ones(g.size), multiple=8) for g in graph.groups]
+    keep = costing.choose(graph, graph.groups, costing._dense, strata, 0.6)
+    masks = {g.name: torch.from_numpy(mask) for g, mask in zip(graph.groups, keep, strict=True)}
+    small = shrink(costing._dense, (INPUTS,), graph, masks).model
+    assert costing.share(small) == pytest.approx(0.6), "0.5 and 0.65 are one step apart"
