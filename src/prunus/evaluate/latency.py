@@ -21,7 +21,7 @@ from prunus.core.runtime import derive_seed
 from prunus.core.types import Measurement
 from prunus.evaluate.resample import interval
 
-__all__ = ["Latency", "measure_latency", "pick_clock"]
+__all__ = ["Latency", "finish", "measure_latency", "pick_clock"]
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,17 @@ def pick_clock(name: str, inputs: Tensor) -> tuple[str, Callable[[], float]]:
 
 
 def _time(model: Callable[[Tensor], Any], inputs: Tensor, clock: Callable[[], float]) -> float:
-    if inputs.is_cuda:
-        torch.cuda.synchronize()
+    finish(inputs.device)
     start = clock()
     model(inputs)
-    if inputs.is_cuda:
-        torch.cuda.synchronize()
+    finish(inputs.device)
     return clock() - start
+
+
+def finish(device: str | torch.device) -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _quartiles(name: str, values: Any, unit: str) -> Measurement:

@@ -1,7 +1,7 @@
 """How long will an operation take at sizes that nobody measured? From those that were, on this machine, in this runtime.
 
 Times are measured at the full size and at powers of two below it, when they are first asked for, and are interpolated in between.
-They are kept in a file of the user's cache folder for the same machine, number of threads, runtime and versions; so are
+They are kept in a file of the user's cache folder for the same machine, device, number of threads, runtime and versions; so are
 the shares that whole models were measured to take.
 """
 
@@ -13,6 +13,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from math import prod
 from pathlib import Path
@@ -26,6 +27,7 @@ from prunus.graph.operations import Operation
 
 __all__ = ["LatencyTable", "machine_facts"]
 
+_CPU = torch.device("cpu")
 _TRAILING = {"convolution": 2, "linear": 2, "product": 3, "attention": 5, "move": 0}
 """How many sizes come after those that are multiplied to one."""
 
@@ -36,14 +38,19 @@ class LatencyTable:
     Args:
         runtime: ``torch`` or ``onnxruntime``.
         folder: where times are kept; None: the user's cache folder.
-        measure: takes the runtime, the kind, the sizes and what is fixed, and returns milliseconds.
+        measure: takes the runtime, the kind, the sizes and what is fixed, and returns milliseconds; None: time it.
+        device: on which torch computes.
     """
 
     def __init__(
-        self, runtime: str, folder: Path | None = None, measure: Callable[..., float] = time_operation
+        self,
+        runtime: str,
+        folder: Path | None = None,
+        measure: Callable[..., float] | None = None,
+        device: str | torch.device = "cpu",
     ) -> None:
-        self.runtime, self._measure = runtime, measure
-        self.about = machine_facts(runtime)
+        self.runtime, self._measure = runtime, measure or partial(time_operation, device=str(device))
+        self.about = machine_facts(runtime, torch.device(device))
         key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
         self.path = (folder or cache_folder()) / f"latency-{runtime}-{key}.json"
         self.milliseconds: dict[str, float] = _known(self.path)
@@ -110,10 +117,11 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "prunus"
 
 
-def machine_facts(runtime: str) -> dict[str, Any]:
+def machine_facts(runtime: str, device: torch.device = _CPU) -> dict[str, Any]:
     """Return what a measured time depends on, apart from the operation."""
     package = "torch" if runtime == "torch" else runtime
-    return {
+    accelerator = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return accelerator | {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunus.core.extras import require
-from prunus.evaluate.latency import pick_clock
+from prunus.evaluate.latency import finish, pick_clock
 from prunus.evaluate.onnx import open_session
 
 __all__ = ["time_operation"]
@@ -24,22 +24,27 @@ __all__ = ["time_operation"]
 _RUNS, _LEAST_S = 9, 0.004
 
 
-def time_operation(runtime: str, kind: str, sizes: tuple[int, ...], fixed: tuple[Any, ...]) -> float:
+def time_operation(
+    runtime: str, kind: str, sizes: tuple[int, ...], fixed: tuple[Any, ...], device: str = "cpu"
+) -> float:
     """Return milliseconds of one operation of ``prunus.graph.operations``, whose leading sizes are multiplied together.
 
     Args:
         sizes: (batch, in, out) or (batch, out) of a convolution, (rows, in, out), (batches, rows, inner, columns), the six of
             attention, or (numbers,) of a move.
+        device: on which torch computes.
     """
-    call = _in_torch(kind, sizes, fixed) if runtime == "torch" else _in_onnx(kind, sizes, fixed)
+    call = _in_torch(kind, sizes, fixed, device) if runtime == "torch" else _in_onnx(kind, sizes, fixed)
     with torch.inference_mode():
         for _ in range(2):
             call()
-        _, clock = pick_clock("auto", torch.empty(0))
+        finish(device)
+        _, clock = pick_clock("auto", torch.empty(0, device=device))
         taken: list[float] = []
         while len(taken) < _RUNS or (sum(taken) < _LEAST_S and len(taken) < 50):
             start = clock()
             call()
+            finish(device)
             taken.append(clock() - start)
     return 1000 * float(np.quantile(taken, 0.25))
 
@@ -48,24 +53,25 @@ def _random(*shape: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 0.5
 
 
-def _in_torch(kind: str, sizes: tuple[int, ...], fixed: tuple[Any, ...]) -> Callable[[], Any]:
+def _in_torch(kind: str, sizes: tuple[int, ...], fixed: tuple[Any, ...], device: str) -> Callable[[], Any]:
     if kind == "convolution":
-        given, weight, groups = _convolution(sizes, fixed)
+        *drawn, groups = _convolution(sizes, fixed)
+        given, weight = (tensor.to(device) for tensor in drawn)
         _, _, stride, padding, dilation, transposed, _ = fixed
         steps = [0] * len(stride)
         return lambda: torch.convolution(given, weight, None, stride, padding, dilation, transposed, steps, groups)
     if kind == "linear":
         rows, n_in, n_out = sizes
-        one, two = _random(rows, n_in), _random(n_out, n_in)
+        one, two = _random(rows, n_in).to(device), _random(n_out, n_in).to(device)
         return lambda: functional.linear(one, two)
     if kind == "product":
         batches, rows, inner, columns = sizes
-        left, right = _random(batches, rows, inner), _random(batches, inner, columns)
+        left, right = _random(batches, rows, inner).to(device), _random(batches, inner, columns).to(device)
         return lambda: torch.bmm(left, right)
     if kind == "attention":
-        query, key, value = _attention(sizes)
+        query, key, value = (tensor.to(device) for tensor in _attention(sizes))
         return lambda: functional.scaled_dot_product_attention(query, key, value)
-    moved = _random(sizes[0])
+    moved = _random(sizes[0]).to(device)
     return lambda: torch.relu(moved)
 
 

@@ -71,7 +71,7 @@ class Timed(Costing):
         self._auto, self._goal = round_to == "auto", goal
         self._setting = f"{_structure(dense)} {tuple(batch.shape)}"
         self.runtime, self._ready = fastest_runtime(dense, batch, config, note=note, seed=seed)
-        self._table = table or LatencyTable(self.runtime)
+        self._table = table or LatencyTable(self.runtime, device=batch.device)
         self._parts: Floats | None = None
 
     def share(self, model: nn.Module) -> float:
