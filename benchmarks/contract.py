@@ -39,7 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "transformer": {
         "data": MNIST,
         "model": {"builder": "contract:encoder"},
-        "epochs": (30, 15),
+        "epochs": (30, 20),
         "batch_size": 32,
         "latency": {"batch_size": 32, "repeats": 60},
     },
@@ -56,7 +56,7 @@ MODELS: dict[str, dict[str, Any]] = {
 class Encoder(nn.Module):
     """A transformer encoder that reads the rows of an image."""
 
-    def __init__(self, rows: int, side: int, n_outputs: int, width: int = 64) -> None:
+    def __init__(self, rows: int, side: int, n_outputs: int, width: int = 96) -> None:
         super().__init__()
         self.embed = nn.Linear(side, width)
         self.place = nn.Parameter(0.02 * torch.randn(rows, width))

@@ -85,6 +85,10 @@ def _images(size: int, frames: int | None = None) -> Callable[[int], tuple[tuple
 @functools.cache
 def import_torchvision() -> Any:
     """Import torchvision where its compiled operators don't load: their schemas are enough for tracing and for these models."""
+    if torch.version.cuda is not None:
+        import torchvision
+
+        return torchvision
     library = torch.library.Library("torchvision", "DEF")
     boxes = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     pooled = "(Tensor input, Tensor rois, float scale, int height, int width) -> (Tensor, Tensor)"
