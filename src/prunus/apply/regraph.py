@@ -87,6 +87,8 @@ class _Rewriter:
         given = iter(self.solver.inputs)
         n_states, seen = len(self.solver.trace.states), 0
         for node in source.graph.nodes:
+            if node.target is operator.getitem and not node.users:
+                continue  # another kernel may give back fewer values
             self.made[node] = new = self.graph.node_copy(node, lambda n: self.made[n])
             if node.op == "placeholder":
                 seen += 1
@@ -261,8 +263,9 @@ def _convolution(rewriter: _Rewriter, old: Any, new: Any) -> None:
 def _attention(rewriter: _Rewriter, old: Any, new: Any) -> None:
     """The scale defines the function: where it follows from the head dimension, it stays what it was.
 
-    Fused kernels want one head dimension for all three operands; the plain one doesn't. They also read a mask of another type than
-    the query's as garbage: a trace in single precision made it, and the graph may run in another one.
+    Fused kernels want one head dimension for all three operands; the plain one doesn't. Those of a GPU also want certain sizes and
+    no double precision, and aren't there elsewhere. All read a mask of another type than the query's as garbage: a trace in
+    single precision made it, and the graph may run in another one.
     """
     query, value = (rewriter.axes(node)[-1] for node in old.args[:3:2])
     named = {argument.name: argument.default_value for argument in old.target._schema.arguments}
@@ -276,7 +279,8 @@ def _attention(rewriter: _Rewriter, old: Any, new: Any) -> None:
         cast.meta = mask.meta
         new.replace_input_with(mask, cast)
         mask = cast
-    if rewriter.size(query) != rewriter.size(value) and old.target.overloadpacket is not _PLAIN:
+    packet = old.target.overloadpacket
+    if packet is not _PLAIN and (packet is not _FOR_CPU or rewriter.size(query) != rewriter.size(value)):
         new.target = _PLAIN.default
         new.args = (named["query"], named["key"], named["value"])
         new.kwargs = {
@@ -316,6 +320,7 @@ def _embedding_bag(rewriter: _Rewriter, old: Any, new: Any) -> None:
 
 
 _PLAIN = aten._scaled_dot_product_attention_math
+_FOR_CPU = aten._scaled_dot_product_flash_attention_for_cpu
 _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {
     **dict.fromkeys(
         ("expand", "new_zeros", "new_ones", "new_empty", "new_full"),

@@ -169,7 +169,8 @@ def _lowest(saliency: Tensor, count: int, within: Literal["column", "matrix"]) -
     flat = saliency.flatten()
     if count <= 0:
         return torch.zeros_like(saliency, dtype=torch.bool)
-    threshold = flat.kthvalue(count).values
+    # On a GPU selecting from one row keeps a few of its processors busy, sorting it all of them.
+    threshold = flat.sort().values[count - 1] if flat.is_cuda else flat.kthvalue(count).values
     below = flat < threshold
     ties = (flat == threshold).nonzero().flatten()[: count - int(below.sum())]
     below[ties] = True

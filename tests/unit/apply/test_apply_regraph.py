@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 
 import pytest
 import torch
@@ -85,3 +86,27 @@ def test_packed_sequences_keep_their_own_operations():
 
     net = Net(forward, r=nn.GRU(8, 6, batch_first=True), o=nn.Linear(6, 2))
     assert [group.size for group in analyze(net, (tokens(),)).groups] == [6]
+
+
+KERNELS = {
+    "_scaled_dot_product_efficient_attention": lambda q, k, v, mask: (q, k, v, mask, False, 0.0, False),
+    "_scaled_dot_product_cudnn_attention": lambda q, k, v, mask: (q, k, v, mask, False, 0.0, False, False),
+    "_scaled_dot_product_flash_attention": lambda q, k, v, mask: (q, k, v, 0.0, True, False),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_that_only_a_gpu_has_gives_way_to_one_that_runs_anywhere(name):
+    """As if it had been traced there: the operation is exchanged in a trace of the processor."""
+    net = make()
+    graph = analyze(net, (tokens(),))
+    traced = graph.solution.solver.trace.graph_module.graph
+    (node,) = [n for n in traced.nodes if "scaled_dot_product" in str(n.target)]
+    mask = node.kwargs["attn_mask"]
+    node.target = getattr(torch.ops.aten, name).default
+    node.args, node.kwargs = KERNELS[name](*node.args[:3], mask), {}
+    with traced.inserting_after(node):
+        for place in (1, 2, 3):
+            traced.call_function(operator.getitem, (node, place))
+    small = shrink(net, (tokens(),), graph, {}, prefer="graph").model
+    torch.testing.assert_close(small(tokens()), net(tokens()))
