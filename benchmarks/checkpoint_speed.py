@@ -2,7 +2,9 @@
 
 Usage: python benchmarks/checkpoint_speed.py [--parameters 1e9] [--folder /tmp] [--repeats 3]
 
-Writes a synthetic bf16 checkpoint in shards, then copies and prunes it by turns. Both write to disk (fsync) before the clock stops.
+Writes a synthetic bf16 checkpoint in shards, then copies and prunes it by turns. Both read from the disk (before each turn the
+checkpoint is dropped from the system's cache, where one that is larger than memory never is) and write to it (fsync) before the
+clock stops. ``--warm`` leaves it in the cache.
 Every pruning runs in a process of its own, whose peak memory is printed; everything that was written is deleted at the end.
 """
 
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("--parameters", type=float, default=1e9)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warm", action="store_true")
     parser.add_argument("--child", nargs=3, metavar=("IN", "OUT", "HOW"))
     arguments = parser.parse_args()
     if arguments.child:
@@ -49,6 +52,8 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for how, times in seconds.items():
                 shutil.rmtree(folder / "out", ignore_errors=True)
+                if not arguments.warm:
+                    forget(folder / "in")
                 if how == "copy":
                     before = cpu_seconds()
                     times.append(copy(folder / "in", folder / "out"))
@@ -110,6 +115,14 @@ def copy(source: Path, target: Path) -> float:
         with (target / path.name).open("rb") as file:
             os.fsync(file.fileno())
     return time.perf_counter() - started
+
+
+def forget(folder: Path) -> None:
+    """Drop files from the system's cache."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def cpu_seconds() -> float:

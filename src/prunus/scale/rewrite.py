@@ -64,6 +64,7 @@ def write_shard(
 
         def work(tensor: Stored, start: int) -> None:
             files = source.fileno(), sink.fileno()
+            _announce(source.fileno(), tensor)
             if tensor.name in chosen:
                 _prune(*files, tensor, start, settings)
             else:
@@ -129,6 +130,12 @@ def _sample(source: int, tensor: Stored, kind: Any) -> Any:
     for run, first in zip(runs, firsts, strict=True):
         _read(source, tensor, first, run)
     return runs.reshape(-1)
+
+
+def _announce(source: int, tensor: Stored) -> None:
+    """Let the system fetch a tensor from the disk in one go, before some of it is read here and there."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(source, tensor.start, tensor.size_bytes, os.POSIX_FADV_WILLNEED)
 
 
 def _read(source: int, tensor: Stored, first: int, bits: npt.NDArray[Any]) -> npt.NDArray[Any]:
