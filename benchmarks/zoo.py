@@ -174,7 +174,7 @@ def _steps(row: dict[str, Any]) -> None:
 
     row["stage"] = "follow"
     followed = follow_class(model, inputs, graph, kwargs)
-    row["left_whole"] = len(graph.groups) - len(followed.groups)
+    row["left_whole"] = len(followed.frozen) - len(graph.frozen)
     row["left_whole_why"] = sorted({f.reason for f in followed.frozen[len(graph.frozen) :]})[:1]
     graph = followed
 

@@ -49,12 +49,15 @@ class CostModel:
         assert graph.solution is not None
         self.names = tuple(group.name for group in groups)
         self.sizes = tuple(group.size for group in groups)
-        self._axes = [graph.solution.axes_of(name) for name in self.names]
-        number = {leaf: i for i, axes in enumerate(self._axes) for leaf in axes}
+        self._solution = graph.solution
+        number: dict[Atom, list[int]] = {}
+        for i, name in enumerate(self.names):
+            for leaf in graph.solution.axes_of(name):
+                number.setdefault(leaf, []).append(i)
         self._terms = list(terms)
         self._fixed = {find(atom): size for atom, size in (sizes or {}).items()}
         self._depends = [
-            tuple(sorted({number[leaf] for atom in term.axes for leaf in leaves(atom) if leaf in number}))
+            tuple(sorted({i for atom in term.axes for leaf in leaves(atom) for i in number.get(leaf, ())}))
             for term in self._terms
         ]
         self._touched: list[list[int]] = [[] for _ in self.names]
@@ -81,8 +84,8 @@ class CostModel:
         known = self._known[position]
         if key not in known:
             term = self._terms[position]
-            cut = zip(depends, key, strict=True)
-            left = self._fixed | {leaf: each * n for i, n in cut for leaf, each in self._axes[i].items()}
+            counts_of = {self.names[i]: n for i, n in zip(depends, key, strict=True)}
+            left = self._fixed | self._solution.sizes(counts_of)
             known[key] = term.price(tuple(left_of(atom, left) for atom in term.axes))
         return known[key]
 

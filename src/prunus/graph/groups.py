@@ -90,12 +90,16 @@ class Solution:
     tied: Mapping[str, tuple[tuple[Atom, int], ...]] = field(default_factory=dict)
 
     def axes_of(self, name: str) -> dict[Atom, int]:
-        """Return the leaf axes that a group cuts, and how many units of each one of its own stands for."""
+        """Return the leaf axes that a group cuts, and how many units of each go with one of its own."""
         return {find(leaf): each for leaf, each in ((self.leaf[name], 1), *self.tied.get(name, ()))}
 
     def sizes(self, counts: Mapping[str, int]) -> dict[Atom, int]:
         """Return the size of every axis that is cut when groups keep so many units, by name."""
-        return {leaf: each * n for name, n in counts.items() for leaf, each in self.axes_of(name).items()}
+        left: dict[Atom, int] = {}
+        for name, n in counts.items():
+            for leaf, each in self.axes_of(name).items():
+                left[leaf] = left.get(leaf, leaf.size) - each * (self.leaf[name].size - n)
+        return left
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from math import lcm
 import torch
 from torch import Tensor
 
-from prunus.graph.axes import Atom, find, leaves, positions
+from prunus.graph.axes import Atom, find, leaves, positions, sum_of
 from prunus.graph.groups import AxisGraph, Group, Member
-from prunus.graph.observe import Attribute
+from prunus.graph.observe import Attribute, Expression
 
 __all__ = ["tie_head_dims"]
 
 
 def tie_head_dims(graph: AxisGraph) -> AxisGraph:
-    """Return ``graph`` with one group for all head dimensions that ``forward`` takes from one attribute.
+    """Return ``graph`` without the head dimensions that ``forward`` takes from the same attribute as others: those take them in.
 
-    Unit ``u`` of the group is unit ``u`` of each of them. Where one has several positions for each unit (rotary halves), the others
-    lose as many units at these positions. What is joined was proved group by group, and so it holds together.
+    Unit ``u`` of a group is then unit ``u`` of both. Where one axis is made of parts (rotary halves, and what isn't turned), the
+    other goes with the parts, position by position. What is joined was proved group by group, and so it holds together.
     """
     if graph.solution is None:
         return graph
@@ -31,34 +31,57 @@ def tie_head_dims(graph: AxisGraph) -> AxisGraph:
     groups = {group.name: group for group in graph.groups}
     tied = dict(graph.solution.tied)
     for axes in _sized_alike(graph, set(of)).values():
-        first, *others = sorted(axes, key=lambda axis: next(leaves(axis)).size)
-        lead, units = of[next(leaves(first))], positions(first)[next(leaves(first))]
+        first, *others = sorted(axes, key=lambda axis: find(axis).kind == "leaf")
+        leads = {of[leaf].name: units for leaf, units in positions(first).items() if leaf in of}
         parts = [of[leaf] for axis in others if (leaf := find(axis)).kind == "leaf"]
-        # A group that another attribute has joined already stays where it is.
-        parts = [part for part in parts if part.name not in tied and part.name in groups]
-        if parts and lead.name in groups and lead.name not in tied:
+        # What another attribute has joined already stays where it is.
+        parts = [part for part in parts if part.name in groups and part.name not in {*leads, *tied}]
+        if leads.keys() <= groups.keys():
             for part in parts:
                 del groups[part.name]
-            groups[lead.name] = _joined(lead, parts, units)
-            tied[lead.name] = tuple((graph.solution.leaf[part.name], units.shape[1]) for part in parts)
+            for name, units in leads.items() if parts else ():
+                groups[name] = _joined(groups[name], parts, units)
+                more = ((graph.solution.leaf[part.name], units.shape[1]) for part in parts)
+                tied[name] = (*tied.get(name, ()), *more)
     return replace(graph, groups=tuple(groups.values()), solution=replace(graph.solution, tied=tied))
 
 
 def _sized_alike(graph: AxisGraph, known: set[Atom]) -> dict[Attribute, list[Atom]]:
-    """Return, for each attribute, the axes that forward reads as so many, one for each of the ``known`` leaves."""
+    """Return, for each attribute, the axes with ``known`` leaves that forward reads as so many; those of the same leaves once."""
     assert graph.solution is not None
     solver = graph.solution.solver
-    found: dict[Attribute, dict[Atom, Atom]] = {}
+    found: dict[Attribute, dict[frozenset[Atom], Atom]] = {}
     for use in solver.trace.uses:
         value = solver.values.get(use.node)
-        if use.kind != "size" or not isinstance(use.expression, Attribute) or not value or use.dim >= len(value):
+        if use.kind != "size" or not value or isinstance(value[0], list) or use.dim >= len(value):
             continue
-        axis = value[use.dim]
-        if isinstance(axis, Atom) and len(parts := set(leaves(axis))) == 1 and parts <= known:
-            found.setdefault(use.expression, {}).setdefault(parts.pop(), axis)
+        attribute, axes = _read(use.expression, value[use.dim])
+        for axis in axes:
+            parts = frozenset(leaves(axis)) & known
+            if attribute is not None and parts:
+                found.setdefault(attribute, {}).setdefault(parts, axis)
     return {
         attribute: [*axes.values()] for attribute, axes in found.items() if len({a.size for a in axes.values()}) == 1
     }
+
+
+def _read(expression: Expression, axis: Atom) -> tuple[Attribute | None, list[Atom]]:
+    """Return the attribute that an axis is read by, and the axis; where it is a multiple of it, the parts that lie side by side."""
+    if isinstance(expression, Attribute):
+        return expression, [axis]
+    if not isinstance(expression, tuple) or expression[0] != "*" or find(axis).kind != "sum":
+        return None, []
+    attribute = next((part for part in expression[1:] if isinstance(part, Attribute)), None)
+    if attribute is None or not all(isinstance(part, Attribute | int) for part in expression[1:]):
+        return None, []
+    found: list[Atom] = []
+    taken: list[Atom] = []
+    for part in find(axis).parts:
+        taken.append(part)
+        if sum(each.size for each in taken) == attribute.get():
+            found.append(sum_of(taken))
+            taken = []
+    return (None, []) if taken else (attribute, found)
 
 
 def _joined(lead: Group, parts: list[Group], units: Tensor) -> Group:
