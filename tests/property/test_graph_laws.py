@@ -16,7 +16,7 @@ from graph_zoo import IMAGES, SEQUENCES, Program, image_programs, inputs_for, ra
 from prunus.apply import Shrunk, follow_class, shrink
 from prunus.apply.edits import Edits, diff, rebuild
 from prunus.graph import AxisGraph, analyze, certify
-from prunus.graph.axes import find, leaves
+from prunus.graph.axes import leaves
 
 # A counterexample isn't shrunk: every step of that costs an analysis, and what comes first is small enough to be read.
 LAWS = settings(
@@ -104,7 +104,7 @@ def normalised_groups(graph: AxisGraph) -> set[str]:
         for source, dim in _normalised(node)
         for leaf in leaves(solver.axes(source)[dim])
     }
-    return {name for name, leaf in graph.solution.leaf.items() if find(leaf) in crossed}
+    return {name for name in graph.solution.leaf if crossed & graph.solution.axes_of(name).keys()}
 
 
 def _normalised(node: torch.fx.Node) -> Iterator[tuple[torch.fx.Node, int]]:

@@ -63,6 +63,48 @@ def test_one_number_makes_one_group_and_any_choice_keeps_the_class(rotary, units
     assert not certify(model, (X,), graph).frozen[len(graph.frozen) :], "what was joined should be proved as well"
 
 
+class PartlyTurned(Heads):
+    """Half of the head dimension is turned by the position, as in GPT-J and GPT-NeoX."""
+
+    def turned(self, y: Tensor) -> Tensor:
+        y, rest = y[..., :4], y[..., 4:]
+        angle = torch.arange(y.shape[2], dtype=y.dtype)[:, None]
+        return torch.cat([y * angle.cos() + torch.cat([-y[..., 2:], y[..., :2]], -1) * angle.sin(), rest], -1)
+
+
+class Fused(Heads):
+    """One layer, read as heads of three times the head dimension, of which parts are turned."""
+
+    def __init__(self) -> None:
+        super().__init__(rotary=True)
+        self.qkv = nn.Linear(6, 48)
+        del self.q, self.k, self.v
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, self.heads, 3 * self.dim).transpose(1, 2).chunk(3, dim=-1)
+        y = functional.scaled_dot_product_attention(self.turned(q), self.turned(k), v, scale=self.scale)
+        return self.o(y.transpose(1, 2).reshape(n, t, -1))
+
+
+@pytest.mark.parametrize(
+    ("make", "left"), [(Fused, 6), (lambda: PartlyTurned(rotary=True), 5)], ids=["fused", "partly turned"]
+)
+def test_an_axis_of_parts_takes_the_others_in_position_by_position(make, left):
+    model = randomize(make())
+    # The slices of the partly turned one are written as numbers, which no class follows: its class isn't asked.
+    graph = tie_head_dims(certify(model, (X,), analyze(model, (X,))))
+    assert not certify(model, (X,), graph).frozen[len(graph.frozen) :], "what was joined should be proved as well"
+    (value_layer,) = {m.tensor for g in graph.groups for m in g.members} & {"v.weight", "qkv.weight"}
+    size = dict(model.named_parameters())[value_layer].shape[0]
+    seen = torch.cat([m.index.flatten() for g in dims_of(graph) for m in g.members if m.tensor == value_layer])
+    assert seen.unique().numel() == size, "every output of the values should go with a unit"
+    keep = {g.name: torch.arange(g.size) < g.size - 1 for g in dims_of(graph)}
+    computed = shrink(model, (X,), graph, keep, prefer="graph").model
+    assert computed(X).shape == (2, 5, 2)
+    assert computed.get_submodule("o").weight.shape[1] == 2 * left
+
+
 def test_numbers_of_their_own_leave_two_groups_and_the_given_graph_stays_as_it_is():
     model = randomize(Heads(own=True))
     graph = analyze(model, (X,))
