@@ -1,7 +1,7 @@
 """Prune a small Llama trained on real English to half of its weights, and compare with llm-compressor: perplexity and time.
 
 Usage: python benchmarks/llm.py [--seeds 0 1 2] [--steps 1500] [--calibration 16] [--test 24] [--folder build/llm]
-       python benchmarks/llm.py --size medium --device cuda --steps 4000
+       python benchmarks/llm.py --size medium --device cuda
 
 For every seed a model is trained (and kept), then prunus and the reference prune copies of it by turns, on the same calibration
 text. Resumable: a row that is in ``results-*.jsonl`` isn't measured again. The time is that of pruning, calibration included,
@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 from llm_model import SIZES, batches, perplexity, trained
+
+from prunus.evaluate.latency import finish
 
 AMOUNTS: dict[str, dict[str, Any]] = {"50 %": {"keep_fraction": 0.5}, "2:4": {"n_m": (2, 4)}}
 METHODS = ("magnitude", "wanda", "sparsegpt")
@@ -91,12 +93,6 @@ def prune(
 
     criterion, _, refit = method.partition(" + ")
     prune_layerwise(model, calibration, criterion=criterion, refit=bool(refit), **amount)
-
-
-def finish(device: str) -> None:
-    """Wait for what a GPU still has to do."""
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def kept(model: Any) -> float:

@@ -13,6 +13,7 @@ batch size, and the cut rebuilt from the original builder. Models above the size
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import resource
@@ -20,7 +21,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -179,12 +180,7 @@ def _steps(row: dict[str, Any]) -> None:
     graph = followed
 
     row["stage"] = "shrink"
-    keep = {}
-    for group in graph.groups:
-        mask = torch.zeros(group.size, dtype=torch.bool)
-        half = -(-max(1, group.size // 2) // group.multiple) * group.multiple
-        mask[torch.randperm(group.size)[:half]] = True
-        keep[group.name] = mask
+    keep = _masks(graph, [4])
     start = time.process_time()
     shrunk = shrink(model, inputs, graph, keep, kwargs=kwargs)
     row["shrink_seconds"] = round(time.process_time() - start, 2)
@@ -195,7 +191,7 @@ def _steps(row: dict[str, Any]) -> None:
         return
 
     row["stage"] = "uneven"
-    row["uneven"] = shrink(model, inputs, graph, _uneven(graph), kwargs=kwargs).kind
+    row["uneven"] = shrink(model, inputs, graph, _masks(graph, [4, 5, 6, 7]), kwargs=kwargs).kind
 
     row["stage"] = "forward"
     first = case.loss(small, 2)
@@ -221,14 +217,14 @@ def _steps(row: dict[str, Any]) -> None:
 CONFIG_KINDS = (("mlp",), ("head",), ("mlp", "head", "width"))
 
 
-def _uneven(graph: Any) -> dict[str, Any]:
-    """Return masks that leave every group another share, from a half to seven eighths, as a recipe would."""
+def _masks(graph: Any, eighths: Sequence[int]) -> dict[str, Any]:
+    """Return masks that leave so many eighths of the groups, taken in turns."""
     import torch
 
     keep = {}
-    for i, group in enumerate(graph.groups):
-        share = -(-max(1, group.size * (4 + i % 4) // 8) // group.multiple) * group.multiple
-        keep[group.name] = torch.randperm(group.size) < share
+    for group, share in zip(graph.groups, itertools.cycle(eighths), strict=False):
+        count = -(-max(1, group.size * share // 8) // group.multiple) * group.multiple
+        keep[group.name] = torch.randperm(group.size) < count
     return keep
 
 
@@ -350,7 +346,7 @@ def _sums(suite: str, rows: list[dict[str, Any]]) -> str:
         share(lambda row: row in ended),
         share(lambda row: row.get("lost", 0) >= 0.3),
         share(lambda row: row.get("kind") == "eager"),
-        share(lambda row: row.get("uneven", row.get("kind")) == "eager"),
+        f"{sum(row.get('uneven') == 'eager' for row in rows)} of {sum('uneven' in row for row in rows)}",
         share(lambda row: row in ended and not row.get("failed_certificate")),
         f"{seconds[len(seconds) // 2]:.2f} s",
         f"{seconds[-1]:.2f} s",

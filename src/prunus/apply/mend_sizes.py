@@ -45,18 +45,18 @@ def mend_sizes(model: nn.Module, smaller: nn.Module, solution: Solution, kept: M
 
 
 def _want(solution: Solution, use: SizeUse, sizes: Mapping[Atom, int]) -> int | None:
-    axes = solution.solver.values.get(use.node)
-    if not axes or isinstance(axes[0], list) or use.dim >= len(axes):
+    axis = solution.solver.axis(use.node, use.dim)
+    if axis is None:
         return None
     if use.kind == "outer":
-        return _rows_left(axes[use.dim], _value(use.expression, {}), sizes)
-    size = left_of(axes[use.dim], sizes)
+        return _rows_left(axis, _value(use.expression, {}), sizes)
+    size = left_of(axis, sizes)
     if use.kind == "size":
         return size
-    source = solution.solver.values.get(use.source) if use.source is not None else None
-    if not source or use.dim >= len(source):
+    source = solution.solver.axis(use.source, use.dim)
+    if source is None:
         return None
-    whole = left_of(source[use.dim], sizes)
+    whole = left_of(source, sizes)
     return whole - size if use.kind == "start" else size // max(whole, 1)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -18,13 +17,14 @@ from torch.utils import _pytree as pytree
 from prunus.apply.regraph import PrunedGraph
 from prunus.core.runtime import generator, seeded
 from prunus.graph import AxisGraph
-from prunus.graph.axes import find, leaves, left_of
-from prunus.graph.states import canonical_states, enlivened
+from prunus.graph.axes import leaves, left_of
+from prunus.graph.kinds import PRODUCTS
+from prunus.graph.states import canonical_states, enlivened, in_precision
+from prunus.graph.trace import operation_name
 
 __all__ = ["fold_scales"]
 
-_PRODUCTS = ("bmm", "matmul", "baddbmm")
-_LAYERS = ("mm", "addmm", "linear", "convolution", *_PRODUCTS)
+_LAYERS = ("mm", "addmm", "linear", "convolution", *PRODUCTS)
 _VIEWS = (
     "t",
     "transpose",
@@ -105,20 +105,15 @@ def _ratios(graph: AxisGraph, counts: Mapping[str, int]) -> dict[int, float]:
         for leaf in graph.solution.axes_of(g.name)
     }
     found = {}
-    for name, node in _calls(solver.trace.graph_module.graph.nodes):
-        if "scaled_dot_product" not in name and name not in _PRODUCTS:
+    for node in solver.trace.graph_module.graph.nodes:
+        name = operation_name(node)
+        if "scaled_dot_product" not in name and name not in PRODUCTS:
             continue
         query: Any = node.args[1 if name == "baddbmm" else 0]
         axis = solver.axes(query)[-1] if isinstance(query, fx.Node) else None
-        if axis is not None and cut & {find(leaf) for leaf in leaves(axis)}:
+        if axis is not None and cut & set(leaves(axis)):
             found[id(query.meta["val"])] = left_of(axis, sizes) / axis.size
     return found
-
-
-def _calls(nodes: Iterable[fx.Node]) -> Iterator[tuple[str, fx.Node]]:
-    for node in nodes:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            yield node.target.overloadpacket.__name__.rstrip("_"), node
 
 
 def _states(reference: PrunedGraph) -> dict[fx.Node, str]:
@@ -133,7 +128,7 @@ def _sources(query: fx.Node, state_of: Mapping[fx.Node, str]) -> Iterator[_Sourc
     waiting, seen = [query], {query}
     while waiting:
         node = waiting.pop()
-        name = next((name for name, _ in _calls([node])), "")
+        name = operation_name(node)
         mine = [
             (state, operand) for operand in node.all_input_nodes if (state := _state(operand, state_of)) is not None
         ]
@@ -152,8 +147,7 @@ def _sources(query: fx.Node, state_of: Mapping[fx.Node, str]) -> Iterator[_Sourc
 def _state(node: fx.Node, state_of: Mapping[fx.Node, str]) -> fx.Node | None:
     """Return the parameter that ``node`` is a view of."""
     while node not in state_of:
-        name = next((name for name, _ in _calls([node])), "")
-        if name not in _VIEWS or len(node.all_input_nodes) != 1:
+        if operation_name(node) not in _VIEWS or len(node.all_input_nodes) != 1:
             return None
         node = node.all_input_nodes[0]
     return node
@@ -183,10 +177,14 @@ def _rows(
     """Return for each query which outputs of its sources it is made of, found by its gradient."""
     wanted = {source.name for found in sources.values() for source in found}
     values = {
-        name: _double(value).requires_grad_(name in wanted and value.is_floating_point())
+        name: in_precision(value, torch.float64).requires_grad_(name in wanted and value.is_floating_point())
         for name, value in enlivened(smaller).items()
     }
-    given = [_double(leaf) for leaf in pytree.tree_leaves((inputs, dict(kwargs))) if isinstance(leaf, Tensor)]
+    given = [
+        in_precision(leaf, torch.float64)
+        for leaf in pytree.tree_leaves((inputs, dict(kwargs)))
+        if isinstance(leaf, Tensor)
+    ]
     watched = _Watched(reference.graph_module, sources)
     with seeded(0, "scales"), torch.enable_grad():
         watched.run(*(values[name] for name in reference.names), *given)
@@ -204,14 +202,8 @@ def _rows(
 
 def _alive(gradient: Tensor, dim: int) -> Tensor:
     """Return which positions along a dimension have a gradient, in a shape that broadcasts."""
-    shape = [1] * gradient.dim()
-    shape[dim] = gradient.shape[dim]
-    alive = gradient.movedim(dim, 0).reshape(gradient.shape[dim], prod(gradient.shape) // gradient.shape[dim]) != 0
-    return alive.any(dim=1).reshape(shape)
-
-
-def _double(value: Tensor) -> Tensor:
-    return value.detach().to(torch.float64) if value.dtype == torch.float32 else value.detach()
+    others = [d for d in range(gradient.dim()) if d != dim % gradient.dim()]
+    return (gradient != 0).any(dim=others, keepdim=True) if others else gradient != 0
 
 
 def _multiply(model: nn.Module, factors: Mapping[str, Tensor]) -> None:

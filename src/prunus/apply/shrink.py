@@ -25,7 +25,7 @@ from prunus.apply.slices import slice_tensors
 from prunus.core.errors import ModelError, ShapeError
 from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
-from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, running_on
+from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, in_precision, running_on
 from prunus.graph.trace import plain
 
 _DIFFERS = "its output differs from the traced computation on the same parameters"
@@ -221,8 +221,8 @@ def difference(
     if any(value.device.type == "meta" for value in smaller.state_dict().values()):
         return ""
     for dtype, allowed in ((torch.float64, tolerance), (torch.float32, 1e-4)):
-        values = {name: _as(value, dtype) for name, value in enlivened(smaller).items()}
-        given, named = pytree.tree_map_only(Tensor, lambda tensor: _as(tensor, dtype), (inputs, dict(kwargs)))  # noqa: B023
+        values = {name: in_precision(value, dtype) for name, value in enlivened(smaller).items()}
+        given, named = pytree.tree_map_only(Tensor, lambda tensor: in_precision(tensor, dtype), (inputs, dict(kwargs)))  # noqa: B023
         with _Coarsest() as coarsest:  # type: ignore[no-untyped-call]
             unfolded = {name: values[name] / factor.to(values[name]) for name, factor in reference.folded.items()}
             expected, broken = _run(reference, {**values, **unfolded}, given, named)
@@ -249,11 +249,6 @@ class _Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64:
                 self.rounds = True
         return out
-
-
-def _as(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a single-precision tensor as ``dtype``; all others are what they are for a reason."""
-    return value.detach().to(dtype) if value.dtype == torch.float32 else value.detach()
 
 
 @torch.no_grad()

@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
 from torch import Tensor, fx
 
 from prunus.graph.axes import Atom, leaves
 from prunus.graph.solve import Solver
+from prunus.graph.trace import operation_name
 
 if TYPE_CHECKING:
     from prunus.graph.groups import Member
 
-__all__ = ["KINDS", "Kind", "kinds_of"]
+__all__ = ["KINDS", "PRODUCTS", "Kind", "kinds_of"]
 
 Kind = Literal["channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _SOFT = ("_softmax", "softmax", "_safe_softmax", "_softmax_backward_data")
-_PRODUCTS = ("bmm", "matmul", "baddbmm")
+PRODUCTS = ("bmm", "matmul", "baddbmm")
 # These make new values from weights; everything else passes on what it was given.
-_MAKES = (*_PRODUCTS, "mm", "addmm", "_grouped_mm", "convolution", "embedding", "linear", "native_layer_norm", "mean")
+_MAKES = (*PRODUCTS, "mm", "addmm", "_grouped_mm", "convolution", "embedding", "linear", "native_layer_norm", "mean")
 
 
 def kinds_of(solver: Solver, members: Mapping[Atom, Sequence[Member]]) -> dict[Atom, Kind]:
@@ -62,8 +62,8 @@ def kinds_of(solver: Solver, members: Mapping[Atom, Sequence[Member]]) -> dict[A
 
 def _calls(solver: Solver) -> Iterator[tuple[str, fx.Node]]:
     for node in solver.trace.graph_module.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            yield node.target.overloadpacket.__name__.rstrip("_"), node
+        if name := operation_name(node):
+            yield name, node
 
 
 def _open(axes: Iterable[Atom]) -> Iterator[Atom]:
@@ -96,7 +96,7 @@ def _inside_heads(solver: Solver, calls: Sequence[tuple[str, fx.Node]], heads: s
     for name, node in calls:
         if "scaled_dot_product" in name:
             yield from _open([_axes(solver, node.args[0])[-1], _axes(solver, node.args[2])[-1]])
-        elif name in _PRODUCTS:
+        elif name in PRODUCTS:
             left, right = (_axes(solver, item) for item in node.args[-2:])
             if heads & {leaf for atom in left[:-2] for leaf in leaves(atom)}:
                 yield from _open([*left[-2:], *right[-2:]])
@@ -104,7 +104,7 @@ def _inside_heads(solver: Solver, calls: Sequence[tuple[str, fx.Node]], heads: s
 
 def _batched(solver: Solver, calls: Sequence[tuple[str, fx.Node]]) -> Iterator[Atom]:
     for name, node in calls:
-        if name in _PRODUCTS:
+        if name in PRODUCTS:
             yield from _open(_axes(solver, node.args[-1])[:-2])
 
 

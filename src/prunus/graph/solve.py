@@ -105,6 +105,11 @@ class Solver:
         found: Axes = self.values[node]
         return found
 
+    def axis(self, node: fx.Node | None, dim: int) -> Atom | None:
+        """Return the atom of one dimension of a value; None where there is none, as for a list of values."""
+        axes = self.values.get(node) if node is not None else None
+        return None if not axes or isinstance(axes[0], list) or dim >= len(axes) else axes[dim]
+
     def solve(self) -> None:
         """Walk the trace."""
         names = iter(self.trace.states)

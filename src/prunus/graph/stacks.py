@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from prunus.graph.axes import Atom, find
 from prunus.graph.solve import Solver
-from prunus.graph.trace import ModuleCall
+from prunus.graph.trace import ModuleCall, operation_name
 
 if TYPE_CHECKING:
     from prunus.graph.groups import Member
@@ -72,7 +72,7 @@ def _adds(given: fx.Node, made: fx.Node) -> bool:
     """Tell whether an addition on the way to ``made`` has ``given`` itself (or another view of it) as one side."""
     same = {given}
     for node in _after(given):
-        target = node.target.overloadpacket.__name__.rstrip("_") if hasattr(node.target, "overloadpacket") else ""
+        target = operation_name(node)
         tensors = [item for item in node.all_input_nodes if isinstance(item.meta.get("val"), Tensor)]
         if target in ("add", "sub", "rsub") and len(set(tensors)) > 1 and same & set(tensors):
             return True

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prunus.core.runtime import generator
 
-__all__ = ["as_it_was", "canonical_states", "duplicate", "enlivened", "running_on"]
+__all__ = ["as_it_was", "canonical_states", "duplicate", "enlivened", "in_precision", "running_on"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -103,6 +103,11 @@ def enlivened(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
             noise = torch.rand(value.shape, generator=draw) * 0.2 + 0.05  # a variance must stay positive
         states[name] = value.detach() + noise.to(value)
     return states
+
+
+def in_precision(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a single-precision tensor as ``dtype``; all others are what they are for a reason."""
+    return value.detach().to(dtype) if value.dtype == torch.float32 else value.detach()
 
 
 def _is_constant(value: Tensor) -> bool:

@@ -52,10 +52,8 @@ def _sized_alike(graph: AxisGraph, known: set[Atom]) -> dict[Attribute, list[Ato
     solver = graph.solution.solver
     found: dict[Attribute, dict[frozenset[Atom], Atom]] = {}
     for use in solver.trace.uses:
-        value = solver.values.get(use.node)
-        if use.kind != "size" or not value or isinstance(value[0], list) or use.dim >= len(value):
-            continue
-        attribute, axes = _read(use.expression, value[use.dim])
+        read = solver.axis(use.node, use.dim) if use.kind == "size" else None
+        attribute, axes = (None, []) if read is None else _read(use.expression, read)
         for axis in axes:
             parts = frozenset(leaves(axis)) & known
             if attribute is not None and parts:

@@ -24,7 +24,7 @@ from prunus.graph.record import Recorder
 from prunus.graph.stand_ins import StandIns, decompositions, put_back
 from prunus.graph.states import as_it_was, canonical_states, running_on
 
-__all__ = ["ModuleCall", "Trace", "plain", "trace"]
+__all__ = ["ModuleCall", "Trace", "operation_name", "plain", "trace"]
 
 MODULE = "prunus_module"
 
@@ -139,6 +139,14 @@ def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
+
+
+def operation_name(node: fx.Node) -> str:
+    """Return the name of the ATen operation that a node calls, in place or not; empty where it calls none."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return ""
+    name: str = node.target.overloadpacket.__name__
+    return name.rstrip("_")
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -103,42 +103,18 @@ class Timed(Costing):
         if floor > share:
             raise self.refuse(share, floor)
         close = _CLOSE if self._goal is None or share <= 1.05 * self._goal else _ON_THE_WAY
-        tried: list[tuple[float, float, Ints]] = []
-
-        def time_at(limit: float, counts: Ints) -> float:
-            """Time a cut; return by how much it is off. A little above is as good as a little below, far above isn't."""
-            measured = self.share(self._cut(graph, groups, model, strata, counts))
-            tried.append((limit, measured, counts))
-            return _off(measured, share, close)
-
-        limit = share
-        while time_at(limit, cost_aware(strata, cost, max(limit, floor))) > close and len(tried) < _TRIES:
-            moved = min(1.0, _moved([seen[:2] for seen in tried], share))
+        timed = _Timings(lambda counts: self.share(self._cut(graph, groups, model, strata, counts)), share, close)
+        limit, seen = share, list[tuple[float, float]]()
+        while not timed.take(cost_aware(strata, cost, max(limit, floor))) and len(seen) < _TRIES - 1:
+            seen.append((limit, timed.taken[-1][0]))
+            moved = min(1.0, _moved(seen, share))
             if max(moved, floor) == max(limit, floor):
                 break
             limit = moved
-        if min(_off(measured, share, close) for _, measured, _ in tried) > close:
-            # The proposals leap over what was asked for: between two of them one layer is widened after the other.
-            below = max((seen for seen in tried if seen[1] <= share), key=lambda seen: seen[1], default=None)
-            above = min((seen for seen in tried if seen[1] > share), key=lambda seen: seen[1], default=None)
-            whole = np.array([len(stratum.saliency) for stratum in strata], np.int64)
-            way = climb(
-                strata, cost, floor_counts(strata) if below is None else below[2], whole if above is None else above[2]
-            )
-            n_tried = len(tried)
-            while way and len(tried) < n_tried + _BETWEEN:
-                middle = len(way) // 2
-                if time_at(limit, way[middle]) <= close:
-                    break
-                way = way[middle + 1 :] if tried[-1][1] <= share else way[:middle]
-            if not way:  # one step from too fast to too slow: beside it another layer is a step narrower
-                measured, counts = min((seen[1:] for seen in tried if seen[1] > share), key=lambda seen: seen[0])
-                wanted = cost.total(counts) * share / measured
-                for beside in sorted(one_less(strata, counts), key=lambda n: abs(cost.total(n) - wanted))[:_BESIDE]:
-                    if time_at(limit, beside) <= close:
-                        break
+        if not timed.found:
+            _between(timed, strata, cost)
         self._table.save()
-        return masks_of(strata, min(tried, key=lambda seen: _off(seen[1], share, close))[2])
+        return masks_of(strata, timed.nearest)
 
     def _rounded(self, groups: Sequence[Group], strata: Sequence[Stratum]) -> list[Stratum]:
         """Give channels of convolutions the multiple that the runtimes want, where nothing else was asked for."""
@@ -214,8 +190,65 @@ def fit_parts(rows: Floats, measured: Floats) -> Floats:
     return best[1]
 
 
-def _off(measured: float, share: float, close: float) -> float:
-    return abs(measured / share - 1) + (1.0 if measured > (1 + close) * share else 0.0)
+@dataclass
+class _Timings:
+    """Cuts that were timed on the way to a share: what each took, and its counts; ``close`` is how near is near enough."""
+
+    time: Callable[[Ints], float]
+    share: float
+    close: float
+    taken: list[tuple[float, Ints]] = field(default_factory=list)
+
+    def take(self, counts: Ints) -> bool:
+        """Time a cut; return whether it is near enough."""
+        self.taken.append((self.time(counts), counts))
+        return self._off(self.taken[-1]) <= self.close
+
+    @property
+    def found(self) -> bool:
+        """Whether one of them is near enough."""
+        return any(self._off(each) <= self.close for each in self.taken)
+
+    @property
+    def nearest(self) -> Ints:
+        """The counts that come nearest."""
+        return min(self.taken, key=self._off)[1]
+
+    @property
+    def below(self) -> tuple[float, Ints] | None:
+        """The slowest that is no slower than the share."""
+        return max((each for each in self.taken if each[0] <= self.share), key=lambda each: each[0], default=None)
+
+    @property
+    def above(self) -> tuple[float, Ints] | None:
+        """The fastest that is slower than the share."""
+        return min((each for each in self.taken if each[0] > self.share), key=lambda each: each[0], default=None)
+
+    def _off(self, each: tuple[float, Ints]) -> float:
+        """A little above is as good as a little below, far above isn't what was asked for."""
+        return abs(each[0] / self.share - 1) + (1.0 if each[0] > (1 + self.close) * self.share else 0.0)
+
+
+def _between(timed: _Timings, strata: Sequence[Stratum], cost: CostModel) -> None:
+    """Time what lies between two proposals that leap over what was asked for: one layer is widened after the other."""
+    low = floor_counts(strata) if timed.below is None else timed.below[1]
+    high = np.array([len(s.saliency) for s in strata], np.int64) if timed.above is None else timed.above[1]
+    way = climb(strata, cost, low, high)
+    for _ in range(_BETWEEN):
+        if not way:
+            break
+        middle = len(way) // 2
+        if timed.take(way[middle]):
+            return
+        way = way[middle + 1 :] if timed.taken[-1][0] <= timed.share else way[:middle]
+    if (
+        not way and timed.above is not None
+    ):  # one step from too fast to too slow: beside it another layer is a step narrower
+        measured, counts = timed.above
+        wanted = cost.total(counts) * timed.share / measured
+        for beside in sorted(one_less(strata, counts), key=lambda n: abs(cost.total(n) - wanted))[:_BESIDE]:
+            if timed.take(beside):
+                return
 
 
 def _moved(seen: Sequence[tuple[float, float]], share: float) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import RunError, ShapeError
-from prunus.recover.support import check_amount, check_pattern
+from prunus.recover.support import check_amount, check_pattern, largest
 
 __all__ = ["inverse_factor", "sparsegpt_prune"]
 
@@ -169,8 +169,7 @@ def _lowest(saliency: Tensor, count: int, within: Literal["column", "matrix"]) -
     flat = saliency.flatten()
     if count <= 0:
         return torch.zeros_like(saliency, dtype=torch.bool)
-    # On a GPU selecting from one row keeps a few of its processors busy, sorting it all of them.
-    threshold = flat.sort().values[count - 1] if flat.is_cuda else flat.kthvalue(count).values
+    threshold = largest(flat.unsqueeze(0), len(flat) - count + 1)[0]
     below = flat < threshold
     ties = (flat == threshold).nonzero().flatten()[: count - int(below.sum())]
     below[ties] = True

@@ -14,7 +14,7 @@ from torch import Tensor
 from prunus.core.errors import RecipeError
 from prunus.select import check_keep_fraction
 
-__all__ = ["check_amount", "check_pattern", "keep_top"]
+__all__ = ["check_amount", "check_pattern", "keep_top", "largest"]
 
 Within = Literal["row", "matrix"]
 
@@ -82,7 +82,7 @@ def _top(rows: Tensor, count: int) -> Tensor:
         return torch.full_like(rows, count > 0, dtype=torch.bool)
     if size <= _NARROW:
         return _top_of_few(rows, count)
-    threshold = _largest(rows, count)
+    threshold = largest(rows, count)
     keep = ~(rows <= threshold)
     ties = rows == threshold
     room = count - keep.sum(dim=1, keepdim=True)
@@ -91,7 +91,7 @@ def _top(rows: Tensor, count: int) -> Tensor:
     return keep.logical_or_(ties)
 
 
-def _largest(rows: Tensor, count: int) -> Tensor:
+def largest(rows: Tensor, count: int) -> Tensor:
     """Return the ``count``-th largest of each row, ``(rows, 1)``."""
     place = rows.shape[1] - count
     if rows.device.type != "cpu":
