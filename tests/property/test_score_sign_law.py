@@ -1,0 +1,221 @@
+"""The sign law: higher means *keep*. Where one unit surely matters more than another, every criterion says so.
+
+The networks are built so that this can be checked by removal: what is called costly raises the loss at least ten times as much as
+what is called cheap. The targets ask for more of the costly unit than it gives, so that training moves it away from zero.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from prunus.data import Batch
+from prunus.graph import analyze
+from prunus.score import (
+    ExampleRecorder,
+    MovementRecorder,
+    block_paths,
+    criteria,
+    example_criteria,
+    gather,
+    norm_scales,
+    score_groups,
+    score_weights,
+)
+
+COSTLY, CHEAP = 1, 4
+SEEDS = pytest.mark.parametrize("seed", range(3))
+OVERSHOT = ("grasp",)
+"""Keeps what the gradient flows through: there the targets ask for a little less than the unit gives."""
+
+
+def judging(granularity):
+    """Every criterion that is registered for a granularity, but chance."""
+    named = [name for name in criteria if granularity in criteria[name].granularities and name != "random"]
+    return pytest.mark.parametrize("name", named)
+
+
+class Rows:
+    """Examples in the way in which criteria read them."""
+
+    def __init__(self, inputs, targets):
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def batches(self, batch_size, generator=None):
+        for index in torch.arange(len(self)).split(batch_size):
+            yield Batch(index, self.inputs[index], self.targets[index])
+
+
+def squared_error(outputs, batch):
+    return (outputs - batch.targets).square().sum(dim=1).mean()
+
+
+def widths(seed, asked):
+    """Six units behind a normalisation: one carries the answer, one whispers, the others lie between.
+
+    Returns the model, its examples, and the names of the two weights along which a unit is cut.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 6, bias=False), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2, bias=False)).eval()
+    size = torch.full((6,), 0.3)
+    size[COSTLY], size[CHEAP] = 3.0, 0.01
+    with torch.no_grad():
+        model[0].weight.copy_((1 + 0.1 * torch.rand(6, 3, generator=draw)) * size[:, None])
+        model[1].weight.copy_(size)
+        model[1].bias.copy_(torch.where(torch.arange(6) == CHEAP, -0.002, 0.0))
+        model[3].weight.copy_((1 + 0.1 * torch.rand(2, 6, generator=draw)) * size)
+    inputs = 1 + torch.randn(64, 3, generator=draw)
+    with torch.no_grad():
+        targets = asked * model(inputs)
+    return model, Rows(inputs, targets), ("0.weight", "3.weight")
+
+
+def blocks(seed, asked):
+    """Six residual blocks, of which one turns what passes and one hardly does."""
+    draw = torch.Generator().manual_seed(seed)
+
+    class Block(nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.up, self.down = nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)
+            with torch.no_grad():
+                for layer in (self.up, self.down):
+                    layer.weight.copy_(size * torch.randn(5, 5, generator=draw))
+
+        def forward(self, x):
+            return x + self.down(self.up(x))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Linear(3, 5), nn.Linear(5, 2)
+            self.blocks = nn.ModuleList(Block({COSTLY: 1.5, CHEAP: 0.01}.get(i, 0.3)) for i in range(6))
+
+        def forward(self, x):
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x)
+
+    torch.manual_seed(seed)
+    model = Net().eval()
+    inputs = torch.randn(64, 3, generator=draw)
+    with torch.no_grad():
+        targets = asked * model(inputs)
+    return model, Rows(inputs, targets)
+
+
+def loss_of(model, rows):
+    with torch.no_grad():
+        return float(squared_error(model(rows.inputs), Batch(None, None, rows.targets)))
+
+
+def surely_costlier(model, rows, remove):
+    """Check by removal that the oracle holds: the network is what the law needs."""
+    base, found = loss_of(model, rows), {}
+    for unit in (COSTLY, CHEAP):
+        smaller = copy.deepcopy(model)
+        with torch.no_grad():
+            remove(smaller, unit)
+        found[unit] = abs(loss_of(smaller, rows) - base)
+    assert found[COSTLY] > 10 * found[CHEAP], found
+
+
+def evidence_of(name, model, rows, names, blocks=()):
+    """Gather as a run does; movement is that of a short training."""
+    chosen = criteria[name]
+    found = gather(model, names, rows, squared_error, chosen.needs, blocks=blocks)
+    if "movement" in chosen.needs:
+        moved = copy.deepcopy(model)
+        recorder = MovementRecorder(moved, names)
+        optimizer = torch.optim.SGD(moved.parameters(), lr=1e-5)
+        recorder.attach(optimizer)
+        for _ in range(5):
+            optimizer.zero_grad()
+            squared_error(moved(rows.inputs), Batch(None, None, rows.targets)).backward()
+            optimizer.step()
+        found = found.having("movement", recorder.movement)
+    return found
+
+
+def asked_of(name):
+    return 0.9 if name in OVERSHOT else 1.25
+
+
+@SEEDS
+@judging("channel")
+def test_the_width_whose_removal_costs_more_is_worth_more(name, seed):
+    model, rows, _ = widths(seed, asked_of(name))
+
+    def remove(smaller, unit):
+        smaller[0].weight[unit], smaller[1].weight[unit], smaller[1].bias[unit] = 0, 0, 0
+
+    surely_costlier(model, rows, remove)
+    (group,) = analyze(model, (rows.inputs[:2],)).groups
+    names = [member.tensor for member in group.members if member.is_parameter]
+    found = evidence_of(name, model, rows, names)
+    (stratum,) = score_groups([group], found, name, norm_scales=norm_scales(model))
+    assert stratum.saliency[COSTLY] > stratum.saliency[CHEAP]
+
+
+@SEEDS
+@judging("weight")
+def test_the_weight_whose_removal_costs_more_is_worth_more(name, seed):
+    model, rows, (_, read) = widths(seed, asked_of(name))
+
+    def remove(smaller, unit):
+        smaller[3].weight[0, unit] = 0
+
+    surely_costlier(model, rows, remove)
+    found = evidence_of(name, model, rows, [read])
+    (stratum,) = score_weights(found, [read], name)
+    assert stratum.saliency[COSTLY] > stratum.saliency[CHEAP]
+
+
+@SEEDS
+@judging("block")
+def test_the_block_whose_removal_costs_more_is_worth_more(name, seed):
+    model, rows = blocks(seed, asked_of(name))
+
+    def remove(smaller, unit):
+        smaller.blocks[unit].down.weight.zero_()
+
+    surely_costlier(model, rows, remove)
+    (stack,) = analyze(model, (rows.inputs[:2],)).stacks
+    names = [parameter for parameter, _ in model.named_parameters() if parameter.startswith("blocks.")]
+    found = evidence_of(name, model, rows, names, block_paths([stack]))
+    (stratum,) = score_groups([stack], found, name)
+    assert stratum.saliency[COSTLY] > stratum.saliency[CHEAP]
+
+
+WRONG, EASY, HARD = 0, 1, 2
+FIRST_TO_GO = {"aum": (WRONG, EASY), "el2n": (EASY, HARD)}
+"""Of two examples, which goes first: one that contradicts the model, or one that it has long known."""
+
+
+@SEEDS
+@pytest.mark.parametrize("name", [name for name in example_criteria if name != "random"])
+def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed):
+    draw = torch.Generator().manual_seed(seed)
+    targets = torch.arange(40) % 2
+    inputs = (4.0 * targets - 2)[:, None] + 0.3 * torch.randn(40, 2, generator=draw)
+    inputs[[WRONG, EASY]] = torch.tensor([[2.5, 2.5], [3.0, 3.0]])
+    targets[[WRONG, EASY]] = torch.tensor([0, 1])
+    inputs[HARD] = torch.tensor([0.1, 0.1])
+    model = nn.Linear(2, 2)
+    recorder = ExampleRecorder(40, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for epoch in range(10):
+        for batch in Rows(inputs, targets).batches(10):
+            outputs = model(batch.inputs)
+            recorder(epoch, batch, outputs)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(outputs, batch.targets).backward()
+            optimizer.step()
+    scores = example_criteria[name](recorder.tensors())
+    first, later = FIRST_TO_GO[name]
+    assert scores[first] < scores[later]
