@@ -5,12 +5,14 @@ A registered thing enrols itself in the law tests: they parametrise over ``names
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from prunus.core.errors import UnknownNameError, near
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "import_all"]
 
 T = TypeVar("T")
 
@@ -48,3 +50,14 @@ class Registry(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+def import_all(package: str, path: Iterable[str]) -> None:
+    """Import every module that lies in a package, so that what it registers is there: no list to forget a file in.
+
+    Args:
+        package: its ``__name__``, or that of the package whose modules are meant.
+        path: its ``__path__``.
+    """
+    for module in pkgutil.iter_modules(path):
+        importlib.import_module(f"{package}.{module.name}")

@@ -1,8 +1,9 @@
 """What is each unit worth? Evidence goes in, one saliency per unit comes out, and higher always means *keep*.
 
-Importing this package registers every criterion.
+Importing this package registers the criteria of every file in it.
 """
 
+from prunus.core.registry import import_all
 from prunus.score.catalogue import NEEDS, criteria_table
 from prunus.score.criteria import Criterion, check_criterion, criteria, criterion
 from prunus.score.embeddings import embed
@@ -40,3 +41,5 @@ __all__ = [
     "score_weights",
     "suggest_labels",
 ]
+
+import_all(__name__, __path__)

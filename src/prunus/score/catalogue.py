@@ -1,25 +1,13 @@
-"""Which criteria may a recipe name? Importing this module registers them all."""
+"""Which criteria may a recipe name, and what do they need?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prunus.score import activations, compensated, curvature, gradients, initial, regularized, relative, weights
 from prunus.score.criteria import Criterion, Need, criteria
 from prunus.score.examples import example_criteria
 
 __all__ = ["NEEDS", "criteria_table"]
-
-_MODULES = (  # imported for what they register
-    activations,
-    compensated,
-    curvature,
-    gradients,
-    initial,
-    regularized,
-    relative,
-    weights,
-)
 
 NEEDS: Mapping[Need, str] = {
     "weight": "the parameter itself",

@@ -1,5 +1,5 @@
-"""What each kind of operation says about its axes. Importing this package registers all rules."""
+"""What does each kind of operation say about its axes? Importing this package registers the rules of every file in it."""
 
-from prunus.graph.rules import contract, index, norm, pointwise, recurrent, reduce, shape, spatial
+from prunus.core.registry import import_all
 
-__all__ = ["contract", "index", "norm", "pointwise", "recurrent", "reduce", "shape", "spatial"]
+import_all(__name__, __path__)
