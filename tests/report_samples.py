@@ -58,7 +58,7 @@ def sample(**replaced: Any) -> RunRecord:
             "n": {"train": 100, "validation": 20, "calibration": 20, "test": 40},
             "n_duplicates": 1,
             "duplicates": ["7 in test is 3 in train"],
-            "noise": {"n_flipped": 10, "n_found": 9, "n_repaired": 8},
+            "noise": {"n_flipped": 10, "n_found": 9, "n_repaired": 8, "n_clean": 3},
         },
         "quality": quality_rows(metrics, classes, seeds),
         "gaps": [

@@ -23,7 +23,7 @@ from prunus.core.recipe import Average, Data, Recipe
 from prunus.core.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
-from prunus.data import Prepared, prepare, prepare_arrays, prepare_dataset
+from prunus.data import Prepared, prepare, prepare_arrays, prepare_dataset, raw_inputs
 from prunus.evaluate import Quality, default_metrics, predict_outputs
 from prunus.pipeline import (
     Candidate,
@@ -36,6 +36,7 @@ from prunus.pipeline import (
     quality_of,
     reduce_variance,
 )
+from prunus.pipeline.data_side import check_examples
 from prunus.pipeline.model_side import fit_dense
 from prunus.pipeline.objective import check_objective
 from prunus.pipeline.search import check_contract
@@ -133,6 +134,9 @@ class ModelOptimizer:
             loss=None if loss is None else guarded(loss, "loss"),
             training_step=None if training_step is None else guarded(training_step, "training_step"),
         )
+        for note in prepared.notes:
+            self._job.workspace.note("load data", note)
+        check_examples(self._job)
         _check_one_objective(self._job, loss, training_step)
         self.dense_: nn.Module | None = None
         self.candidate_ = Candidate(start.to(device))
@@ -177,7 +181,7 @@ class ModelOptimizer:
 
     def predict_outputs(self, inputs: Any) -> Tensor:
         """Return the model's outputs for raw inputs, ``(n, outputs)``; they are scaled as in training."""
-        values = self._job.data.scaler(torch.as_tensor(inputs, dtype=torch.float32)).to(self._job.device)
+        values = self._job.data.scaler(raw_inputs(inputs)).to(self._job.device)
         with torch.inference_mode():
             outputs: Tensor = self.model_.eval()(values)
             return self._job.data.train.in_units(outputs.cpu().clone())

@@ -49,6 +49,8 @@ def test_flipped_labels_are_found_and_the_cleaned_small_model_beats_the_dirty_de
     found = record("digits_dirty.yaml")
     noise = found["data"]["noise"]
     assert noise["n_found"] >= 0.8 * noise["n_flipped"]
+    touched = sum(item["removed"] + item["relabelled"] for item in found["classes"])
+    assert noise["n_clean"] == touched - noise["n_found"]
     assert comparison(found, "accuracy")["verdict"] == "better"
     assert ratio(found, "macs") >= 4
     assert all(suspect["image"].startswith("data:image/png") for suspect in found["suspects"])

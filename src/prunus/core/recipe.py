@@ -151,7 +151,9 @@ class Remove(Section):
     cutoff: float | None = Field(
         None, allow_inf_nan=False, description="instead of keep_fraction: remove what scores below"
     )
-    class_floor: Share = Field(0.5, description="every class keeps at least this share of its fair part")
+    class_floor: Share = Field(
+        0.5, description="every class keeps at least this share of its fair part, and one example; 0: it may vanish"
+    )
 
     @model_validator(mode="after")
     def _one_amount(self) -> Remove:

@@ -1,5 +1,6 @@
 """Where do examples come from, and how are they split, scaled and handed out?"""
 
+from prunus.data.arrays import raw_inputs
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Batch, Examples
 from prunus.data.open import open_inputs, open_source
@@ -26,5 +27,6 @@ __all__ = [
     "prepare_arrays",
     "prepare_dataset",
     "prepare_source",
+    "raw_inputs",
     "split",
 ]

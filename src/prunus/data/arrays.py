@@ -18,10 +18,21 @@ from torch import Tensor
 
 from prunus.core.errors import DataError, near
 from prunus.core.recipe import Data
+from prunus.data.precision import exact, narrowed
 from prunus.data.source import ArraySource, check_ids, check_inputs
 from prunus.data.targets import read_targets
 
-__all__ = ["TARGET_NAMES", "array_source", "array_to_tensor", "find_target", "open_npz", "read_npz", "read_npz_inputs"]
+__all__ = [
+    "TARGET_NAMES",
+    "array_source",
+    "array_to_tensor",
+    "exact_tensor",
+    "find_target",
+    "open_npz",
+    "raw_inputs",
+    "read_npz",
+    "read_npz_inputs",
+]
 
 INPUT_NAMES = ("x", "X", "inputs", "data")
 TARGET_NAMES = ("label", "target", "y")
@@ -85,15 +96,32 @@ def find_target(names: list[str], wanted: str | None, where: str, kind: str) -> 
 
 
 def array_to_tensor(array: np.ndarray[Any, Any], where: str) -> Tensor:
-    """Return numbers as a tensor: uint8 stays, everything else becomes float32; one number per example becomes one feature."""
+    """Return numbers as a tensor: uint8 stays, everything else becomes float32, or float64 where that would lose something.
+
+    One number per example becomes one feature.
+    """
+    tensor = torch.from_numpy(narrowed(_numbers(array, where), where))
+    return tensor[:, None] if tensor.dim() == 1 else tensor
+
+
+def exact_tensor(array: np.ndarray[Any, Any], where: str) -> Tensor:
+    """Return a file's inputs to predict on, float32 or float64, unrounded; one number per example becomes one feature."""
+    values = raw_inputs(array, where)
+    return values[:, None] if values.dim() == 1 else values
+
+
+def raw_inputs(value: Any, where: str = "inputs") -> Tensor:
+    """Return inputs that somebody hands over to predict on, float32 or float64, with nothing rounded."""
+    numbers = exact(_numbers(to_array(value), where), where)
+    return torch.from_numpy(numbers.astype(np.float32) if numbers.dtype == np.uint8 else numbers)
+
+
+def _numbers(array: np.ndarray[Any, Any], where: str) -> np.ndarray[Any, Any]:
     if array.dtype.kind not in "biuf":
         raise DataError(f"{where}: expected numbers, got {array.dtype}; convert it")
     if array.ndim == 0:
         raise DataError(f"{where}: expected one row per example, got a single number")
-    with np.errstate(over="ignore"):  # what overflows float32 is infinite, and reported as such
-        numbers = array.astype(np.uint8 if array.dtype == np.uint8 else np.float32, order="C")
-    tensor = torch.from_numpy(numbers)
-    return tensor[:, None] if tensor.dim() == 1 else tensor
+    return array
 
 
 def to_array(value: Any) -> np.ndarray[Any, Any]:
@@ -163,9 +191,9 @@ def open_npz(path: Path, config: Data) -> ArraySource:
 
 
 def read_npz_inputs(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Return the ids and the raw inputs of a ``.npz`` file, float32; the targets, if any, are not looked at."""
+    """Return the ids and the raw inputs of a ``.npz`` file; the targets, if any, are not looked at."""
     arrays = read_npz(path)
-    values = array_to_tensor(*_inputs(arrays, path)).to(torch.float32)
+    values = exact_tensor(*_inputs(arrays, path))
     ids = _texts(arrays, "id", path) or tuple(map(str, range(len(values))))
     if len(ids) != len(values):
         raise DataError(f"{path}: expected one id per input, got {len(ids)} ids and {len(values)} inputs")

@@ -1,7 +1,7 @@
 """What identifies an example by its content, and a data set as a whole?
 
-An example's content is the bytes of its raw float32 input (-0.0 counts as 0.0, as it does for a model). Both digests are
-taken a chunk at a time and don't depend on the chunks.
+An example's content is the bytes of its raw input, as float32 where that holds it exactly, else as float64 (-0.0 counts as 0.0,
+as it does for a model). Both digests are taken a chunk at a time and don't depend on the chunks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,14 @@ def content_digests(source: Source, *, chunk_rows: int = CHUNK_ROWS) -> tuple[by
     """Return one SHA-256 per example, of its raw input; equal inputs have equal digests."""
     digests: list[bytes] = []
     for _, values in chunks(source, size=chunk_rows):
-        array = (values.float() + 0.0).contiguous().cpu().numpy()
-        digests += [hashlib.sha256(row.tobytes()).digest() for row in array]
+        wide = values.cpu() if values.dtype == torch.float64 else values.float().cpu()
+        single = (wide.float() + 0.0).numpy()
+        if wide.dtype == torch.float32:
+            digests += [hashlib.sha256(row.tobytes()).digest() for row in single]
+            continue
+        fits = (wide == wide.float()).flatten(start_dim=1).all(dim=1).tolist()
+        pairs = zip(fits, single, (wide + 0.0).numpy(), strict=True)
+        digests += [hashlib.sha256((narrow if fit else row).tobytes()).digest() for fit, narrow, row in pairs]
     return tuple(digests)
 
 

@@ -18,6 +18,7 @@ from prunus.core.imports import call, current_folder_importable, one_line, resol
 from prunus.core.recipe import Data
 from prunus.core.runtime import seeded
 from prunus.data.arrays import array_source, array_to_tensor, to_array
+from prunus.data.precision import exact
 from prunus.data.source import MEMORY_BUDGET_BYTES, Source, Task, check_inputs
 from prunus.data.targets import read_targets
 
@@ -30,17 +31,25 @@ class DatasetSource:
     feature_names: tuple[str, ...] = ()
 
     def __init__(
-        self, dataset: Any, *, name: str, targets: Tensor, task: Task, class_names: tuple[str, ...], input_shape: Any
+        self,
+        dataset: Any,
+        *,
+        name: str,
+        targets: Tensor,
+        task: Task,
+        class_names: tuple[str, ...],
+        input_shape: Any,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.name, self.targets, self.task, self.class_names = name, targets, task, class_names
         self.ids = tuple(map(str, range(len(targets))))
         self.input_shape = tuple(input_shape)
-        self._dataset = dataset
+        self._dataset, self._dtype = dataset, dtype
 
     def inputs(self, rows: Tensor) -> Tensor:
-        """Return the raw inputs of some rows, float32."""
+        """Return the raw inputs of some rows, float64 if float32 doesn't hold every value."""
         with current_folder_importable():
-            read = [_example(self._dataset, row, self.name)[0].float() for row in rows.tolist()]
+            read = [_example(self._dataset, row, self.name)[0].to(self._dtype) for row in rows.tolist()]
         return torch.stack(read) if read else torch.empty(0, *self.input_shape)
 
 
@@ -97,6 +106,7 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
     kept: list[Tensor] | None = []
     labels: list[Any] = []
     shape: tuple[int, ...] | None = None
+    dtype = torch.float32
     for row in range(n_examples):
         value, label = _example(dataset, row, name)
         if shape is None:
@@ -109,13 +119,15 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
                 "resize or pad them in the data set"
             )
         check_inputs(value[None], (str(row),), name)
+        dtype = torch.promote_types(dtype, value.dtype)
         if kept is not None:
             kept.append(value)
         labels.append(label)
     raw = _labels(labels, name)
     if kept is not None:
-        values = torch.stack(kept)
-        return array_source(values[:, None] if values.dim() == 1 else values, raw, config, class_names=class_names)
+        same = {value.dtype for value in kept}
+        values = torch.stack(kept if len(same) == 1 else [value.to(dtype) for value in kept])
+        return array_source(array_to_tensor(values.numpy(), name), raw, config, class_names=class_names)
     targets = read_targets(raw, task=config.task, name=name, class_names=class_names)
     assert shape is not None
     return DatasetSource(
@@ -125,11 +137,12 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
         task=targets.task,
         class_names=targets.class_names,
         input_shape=shape,
+        dtype=dtype,
     )
 
 
 def _example(dataset: Any, row: int, name: str) -> tuple[Tensor, Any]:
-    """Return one example as (input, target), the input as uint8 or float32."""
+    """Return one example as (input, target), the input as uint8, float32 or, where that would round, float64."""
     try:
         pair = dataset[row]
     except Exception as error:
@@ -148,8 +161,7 @@ def _example(dataset: Any, row: int, name: str) -> tuple[Tensor, Any]:
         raise DataError(
             f"{name}: the input of sample '{row}' must be a tensor of numbers, got {type(value).__name__}; convert it"
         )
-    numbers = array if array.dtype == np.uint8 else array.astype(np.float32)
-    return torch.from_numpy(np.array(numbers, copy=True)), label
+    return torch.from_numpy(np.array(exact(array, f"{name}: sample '{row}'"), copy=True)), label
 
 
 def _labels(labels: list[Any], name: str) -> np.ndarray[Any, Any]:

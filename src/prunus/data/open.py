@@ -55,11 +55,12 @@ def open_source(config: Data) -> Source:
 
 
 def open_inputs(
-    path: str, *, input_shape: Sequence[int], feature_names: Sequence[str]
+    path: str, *, input_shape: Sequence[int], feature_names: Sequence[str], exact: bool = False
 ) -> tuple[tuple[str, ...], Tensor]:
-    """Return the ids and the raw inputs, ``(n, *input_shape)`` float32, of a file without labels.
+    """Return the ids and the raw inputs, ``(n, *input_shape)``, of a file without labels.
 
     A table's columns are matched by ``feature_names`` and others are ignored; images are converted and resized as for training.
+    They are float32, or as ``exact`` as the file has them.
 
     Raises:
         DataError: it isn't there, can't be read, or doesn't fit the model.
@@ -84,7 +85,7 @@ def open_inputs(
     if len(values) == 0:
         raise DataError(f"{where}: expected at least one input, got an empty set")
     check_inputs(values, ids, path, feature_names)
-    return ids, values
+    return ids, values if exact else values.float()
 
 
 def _images(where: Path, shape: tuple[int, ...]) -> tuple[tuple[str, ...], Tensor]:

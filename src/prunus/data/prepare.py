@@ -21,7 +21,7 @@ from prunus.data.datasets import read_dataset
 from prunus.data.examples import Examples
 from prunus.data.open import open_source
 from prunus.data.scaler import Scaler
-from prunus.data.source import Source
+from prunus.data.source import Source, chunks
 from prunus.data.split import PARTS, Splits, split
 
 __all__ = [
@@ -135,7 +135,7 @@ def prepare_source(source: Source, config: Data, *, device: torch.device | str =
         **parts,
         fingerprint=fingerprint(source, digests),
         noise=noise,
-        notes=_notes(config, source, splits),
+        notes=(*_notes(config, source, splits), *_precision_notes(source, scaler, digests)),
     )
 
 
@@ -156,6 +156,23 @@ def flip_labels(source: Source, train: Tensor, share: float, *, seed: int) -> No
     # Stepping 1..classes-1 further around the circle never lands on the true class.
     flipped = (true + torch.randint(1, n_classes, (n_flipped,), generator=draw)) % n_classes
     return Noise(tuple(source.ids[row] for row in rows.tolist()), rows, true, flipped)
+
+
+def _precision_notes(source: Source, scaler: Scaler, digests: Sequence[bytes]) -> tuple[str, ...]:
+    """Say where inputs need more than float32, and whether the model, which gets float32, still tells them apart."""
+    if source.inputs(torch.arange(1)).dtype != torch.float64:
+        return ()
+    seen: set[bytes] = set()
+    for _, values in chunks(source):
+        seen.update(row.tobytes() for row in scaler(values).numpy())
+    alike = len(set(digests)) - len(seen)
+    notes = ["float32 can't tell all inputs apart, so they are scaled in float64; an exported file takes float32 only"]
+    if alike > 0:
+        notes.append(
+            f"{alike} examples differ from another one by less than the model can see (scaled, in float32); "
+            "subtract what such columns have in common" + ("" if scaler.scales else ", or set data.standardize: true")
+        )
+    return tuple(notes)
 
 
 def _notes(config: Data, source: Source, splits: Splits) -> tuple[str, ...]:

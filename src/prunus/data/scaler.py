@@ -23,6 +23,8 @@ __all__ = ["Scaler"]
 class Scaler:
     """Subtract ``mean`` and divide by ``deviation``.
 
+    ``wide`` scalers were fitted on inputs that float32 can't tell apart: they take float64 as it is, others round it first.
+
     Shapes:
         Both broadcast against one input: ``(features,)``, ``(channels, 1, 1)``, ``(1, 1)`` or ``()``.
 
@@ -32,14 +34,23 @@ class Scaler:
 
     mean: Tensor
     deviation: Tensor
+    wide: bool = False
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the scaled inputs, ``(n, *input_shape)``."""
-        return (inputs - self.mean.to(inputs.device)) / self.deviation.to(inputs.device)
+        """Return the scaled inputs, ``(n, *input_shape)``, float32 if they came as float64."""
+        if inputs.dtype == torch.float64 and not self.wide:
+            inputs = inputs.float()
+        scaled = (inputs - self.mean.to(inputs.device)) / self.deviation.to(inputs.device)
+        return scaled.float() if scaled.dtype == torch.float64 else scaled
 
     def undo(self, values: Tensor) -> Tensor:
         """Return scaled values as they were before."""
         return values * self.deviation.to(values.device) + self.mean.to(values.device)
+
+    @property
+    def scales(self) -> bool:
+        """Whether it changes anything."""
+        return bool((self.mean != 0).any() or (self.deviation != 1).any())
 
     @classmethod
     def fit_values(cls, values: Tensor) -> Scaler:
@@ -61,8 +72,9 @@ class Scaler:
         mean = torch.zeros_like(statistics, dtype=torch.float64)
         squares, low, high = torch.zeros_like(mean), torch.full_like(mean, torch.inf), torch.full_like(mean, -torch.inf)
         axes = (0, *(axis + 1 for axis in over))
-        count = 0.0
+        count, wide = 0.0, False
         for _, values in chunks(source, rows, chunk_rows):
+            wide = wide or values.dtype == torch.float64
             part = values.double()
             n = part.numel() / max(mean.numel(), 1)
             part_mean = part.mean(axes, keepdim=True)
@@ -84,11 +96,14 @@ class Scaler:
             torch.where(
                 constant | (deviation < torch.finfo(torch.float32).tiny), torch.ones_like(deviation), deviation
             ),
+            wide,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; they read back exactly."""
-        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()} | (
+            {"wide": True} if self.wide else {}
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Scaler:
@@ -107,7 +122,7 @@ class Scaler:
             or not (deviation.isfinite() & (deviation > 0)).all()
         ):
             raise DataError(f"a scaler has a finite mean and a positive deviation of one shape, got {_shown(values)}")
-        return cls(mean, deviation)
+        return cls(mean, deviation, values.get("wide") is True)
 
 
 def _shown(values: Mapping[str, Any] | Sequence[Any]) -> str:

@@ -42,7 +42,7 @@ class Source(Protocol):
 
     Shapes:
         ``targets`` is ``(n,)``: int64 class numbers, or float32 for regression; ``inputs(rows)`` is
-        ``(len(rows), *input_shape)``, float32, raw values.
+        ``(len(rows), *input_shape)``, raw values, float32 or, where that would lose something, float64.
     """
 
     @property
@@ -107,8 +107,9 @@ class ArraySource:
         return tuple(self.values.shape[1:])
 
     def inputs(self, rows: Tensor) -> Tensor:
-        """Return the raw inputs of some rows as float32."""
-        return self.values[rows].to(torch.float32)
+        """Return the raw inputs of some rows, float64 if they are kept so, else float32."""
+        values = self.values[rows]
+        return values if values.dtype == torch.float64 else values.to(torch.float32)
 
 
 def chunks(source: Source, rows: Tensor | None = None, size: int = CHUNK_ROWS) -> Iterator[tuple[Tensor, Tensor]]:

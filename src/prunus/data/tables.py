@@ -22,6 +22,7 @@ from torch import Tensor
 from prunus.core.errors import DataError, near
 from prunus.core.recipe import Data
 from prunus.data.arrays import array_source, find_target
+from prunus.data.precision import exact, narrowed
 from prunus.data.source import ArraySource
 
 __all__ = ["MAX_CATEGORIES", "encode_like", "open_table", "read_table", "row_ids"]
@@ -115,7 +116,12 @@ def open_table(path: Path, config: Data) -> ArraySource:
     if repeated:
         raise DataError(f"{path}: two features would be called {repeated[0]!r}; rename a column")
     return array_source(
-        _stack(columns), raw_targets, config, column=column, ids=ids, feature_names=tuple(feature_names)
+        torch.from_numpy(narrowed(_stack(columns), str(path))),
+        raw_targets,
+        config,
+        column=column,
+        ids=ids,
+        feature_names=tuple(feature_names),
     )
 
 
@@ -166,7 +172,7 @@ def encode_like(table: pa.Table, feature_names: Sequence[str], path: Path) -> Te
         else:
             column, _, value = feature.partition("=")
             columns.append((texts[column] == value).astype(np.float32))
-    return _stack(columns)
+    return torch.from_numpy(_stack(columns))
 
 
 def _feature(column: pa.ChunkedArray, name: str, path: Path) -> tuple[list[np.ndarray[Any, Any]], list[str]]:
@@ -219,8 +225,8 @@ def _number_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray
         raise DataError(
             f"{where}, {_row(column.is_null())}: expected a number, got an empty cell{more}; fill or remove such rows"
         )
-    with np.errstate(over="ignore"):  # what overflows float32 is infinite, and reported as such
-        return np.asarray(column.to_numpy()).astype(np.float32)
+    numbers = exact(np.asarray(column.to_numpy()), where)
+    return numbers.astype(np.float32) if numbers.dtype == np.uint8 else numbers
 
 
 def _text_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray[Any, Any]:
@@ -260,5 +266,5 @@ def _row(mask: pa.ChunkedArray) -> str:
     return f"row {pc.index(mask, True).as_py()} (the first is 0)"
 
 
-def _stack(columns: Sequence[np.ndarray[Any, Any]]) -> Tensor:
-    return torch.from_numpy(np.stack(columns, axis=1)) if columns else torch.empty(0, 0)
+def _stack(columns: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    return np.stack(columns, axis=1) if columns else np.empty((0, 0), np.float32)

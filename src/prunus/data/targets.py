@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
+from prunus.data.precision import rounding_matters
 from prunus.data.source import Task
 
 __all__ = ["Targets", "read_targets"]
@@ -91,8 +92,13 @@ def _regression(raw: np.ndarray[Any, Any], where: str) -> Targets:
     if not values.isfinite().all():
         row = int((~values.isfinite()).int().argmax())
         raise DataError(f"{where}, row {row} (the first is 0): {raw[row]} is too large for float32; scale the target")
-    if (values == values[0]).all():
-        raise DataError(f"{where}: every row has the same value {raw[0].item():g}; there is nothing to learn")
+    if (raw == raw[0]).all():
+        raise DataError(f"{where}: every row has the same value {raw[0].item()!r}; there is nothing to learn")
+    if rounding_matters(raw.astype(np.float64)[:, None]):
+        raise DataError(
+            f"{where}: the values lie too close together for float32: got {raw.min().item()!r} to {raw.max().item()!r}; "
+            "subtract what they have in common"
+        )
     return Targets(values, "regression", ())
 
 
@@ -110,8 +116,8 @@ def _classification(raw: np.ndarray[Any, Any], where: str, class_names: tuple[st
     if len(fractional):
         row = int(fractional[0])
         raise DataError(
-            f"{where}, row {row} (the first is 0): expected a class number, got {raw[row]:g}; set data.task to regression "
-            "if it is a value to predict"
+            f"{where}, row {row} (the first is 0): expected a class number, got {raw[row].item()!r}; set data.task to "
+            "regression if it is a value to predict"
         )
     limit = len(class_names) - 1 if class_names else _LARGEST_CLASS
     outside = np.flatnonzero((raw < 0) | (raw > limit))
@@ -119,8 +125,8 @@ def _classification(raw: np.ndarray[Any, Any], where: str, class_names: tuple[st
         row = int(outside[0])
         bound = f"0..{limit}" if class_names else "0 or more"
         raise DataError(
-            f"{where}, row {row} (the first is 0): label out of range: expected a class number {bound}, got {raw[row]:g}; "
-            "remove rows without a label, or write the classes as text"
+            f"{where}, row {row} (the first is 0): label out of range: expected a class number {bound}, got {raw[row].item()!r}; "
+            "set data.task to regression if it is a value to predict, write the classes as text, or remove rows without a label"
         )
     whole = raw.astype(np.int64)
     if class_names:

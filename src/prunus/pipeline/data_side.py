@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prunus.apply import relabel_examples, remove_examples
+from prunus.core.errors import RecipeError
 from prunus.core.recipe import Examples as ExamplesConfig
 from prunus.core.recipe import Remove, Train
 from prunus.core.runtime import generator
@@ -22,10 +23,13 @@ from prunus.evaluate import predict_outputs
 from prunus.pipeline.job import Decide, Job
 from prunus.pipeline.objective import base_loss
 from prunus.recover import train
-from prunus.score import ExampleRecorder, embed, example_strata, suggest_labels
+from prunus.score import ExampleRecorder, embed, example_criteria, example_strata, suggest_labels
 from prunus.select import select
 
-__all__ = ["clean", "judge_examples"]
+__all__ = ["check_examples", "clean", "judge_examples", "thinned_classes"]
+
+FEW = 5
+"""A class that loses examples and has fewer than this left is named."""
 
 
 def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
@@ -40,7 +44,47 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
         return _decide(job.data.train, config, evidence, seed)
 
     with job.workspace.stage(stage):
-        return decide(stage, compute)
+        steps = decide(stage, compute)
+    for text in thinned_classes(job.data.train, clean(job.data.train, steps)):
+        job.workspace.warn(stage, text)
+    return steps
+
+
+def check_examples(job: Job) -> None:
+    """Refuse what only classes can have done to them, before anything is trained.
+
+    Raises:
+        RecipeError: a relabelling of a regression's targets, or an unknown criterion.
+    """
+    config = job.recipe.examples
+    if config is None:
+        return
+    for remove in config.remove:
+        example_criteria[remove.criterion]
+    if config.relabel is not None and job.data.train.task != "classification":
+        raise RecipeError(
+            "examples.relabel chooses another class, and the target is values (data.task: regression): got both; use "
+            "examples.remove with criterion aum, which drops the targets that the model contradicts most, or set data.task"
+        )
+
+
+def thinned_classes(before: Examples, after: Examples) -> list[str]:
+    """Return a line for each class that lost its last examples, or all but a few."""
+    if before.task != "classification":
+        return []
+    given, left = (torch.bincount(part.targets.cpu(), minlength=before.n_outputs).tolist() for part in (before, after))
+    lines = []
+    for name, n_before, n_after in zip(before.class_names, given, left, strict=True):
+        if n_after == 0 and n_before:
+            lines.append(
+                f"no training example of class {name!r} is left of {n_before}, so it can't be learnt: raise class_floor, or "
+                "relabel.confidence"
+            )
+        elif n_after < min(n_before, FEW):
+            lines.append(
+                f"class {name!r} keeps {n_after} of {n_before} training examples: raise class_floor if that is too few"
+            )
+    return lines
 
 
 def clean(examples: Examples, steps: Sequence[Step]) -> Examples:

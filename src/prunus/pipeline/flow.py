@@ -23,7 +23,7 @@ from prunus.data import prepare
 from prunus.evaluate import check_metrics
 from prunus.models import build, check_outputs, load_weights
 from prunus.pipeline.compensation import check_compensation
-from prunus.pipeline.data_side import clean, judge_examples
+from prunus.pipeline.data_side import check_examples, clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run
@@ -35,7 +35,7 @@ from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.pipeline.tiles import check_tiles
 from prunus.pipeline.workspace import RECORD, Workspace, open_workspace
 from prunus.report import RunRecord, load_record, save_record, write_html
-from prunus.score import check_calibration, check_criterion, example_criteria
+from prunus.score import check_calibration, check_criterion
 
 __all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
 
@@ -191,8 +191,7 @@ def _check_fit(job: Job) -> None:
             check_criterion(recipe.strategy.criterion, granularity)
         check_compensation(recipe.strategy)
         check_calibration(recipe.strategy.criterion, len(data.calibration))
-    for remove in recipe.examples.remove if recipe.examples is not None else ():
-        example_criteria[remove.criterion]
+    check_examples(job)
     batch = next(iter(data.calibration.batches(2)))
     model = job.build(recipe.seeds[0]).to(job.device)
     if recipe.strategy is not None:

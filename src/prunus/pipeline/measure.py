@@ -31,7 +31,7 @@ from prunus.evaluate import (
     measure_quality,
     predict_outputs,
 )
-from prunus.pipeline.data_side import clean
+from prunus.pipeline.data_side import clean, thinned_classes
 from prunus.pipeline.job import Job, SeedResult
 from prunus.pipeline.shipping import sizes_on_disk
 from prunus.report import GraphFacts, RunRecord, png_data_uri
@@ -88,7 +88,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
-            "notes": list(data.notes),
+            "notes": [*data.notes, *thinned_classes(data.train, first.train)],
             "curves": {name: history for name, history in first.histories.items() if history},
             "timing": {"latency": latency.to_dict(), "seconds": job.workspace.seconds},
         }
@@ -175,18 +175,19 @@ def _data_facts(data: Prepared, first: SeedResult, recipe: Recipe) -> dict[str, 
 
 
 def _noise_facts(data: Prepared, first: SeedResult) -> dict[str, int] | None:
-    """Say how many of the labels that were flipped on purpose were found, and how many got their own label back."""
+    """Say how many of the labels that were flipped on purpose were found and repaired, and how many others were touched too."""
     if data.noise is None:
         return None
     true = dict(zip(data.noise.ids, data.noise.true_targets.tolist(), strict=True))
     cleaned = clean(data.train, first.steps)
     left = dict(zip(cleaned.ids, cleaned.targets.tolist(), strict=True))
     given = dict(zip(data.train.ids, data.train.targets.tolist(), strict=True))
-    touched = [name for name in true if name not in left or left[name] != given[name]]
+    touched = {name for name in given if left.get(name) != given[name]}
     return {
         "n_flipped": len(true),
-        "n_found": len(touched),
+        "n_found": len(touched & true.keys()),
         "n_repaired": sum(left.get(name) == label for name, label in true.items()),
+        "n_clean": len(touched - true.keys()),
     }
 
 

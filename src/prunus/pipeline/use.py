@@ -66,7 +66,12 @@ def predict_file(
     ``note`` is told when the bundle's graph predicted because its class may not be built.
     """
     bundle = _load(bundle_folder(path), trust_code, note)
-    ids, values = open_inputs(inputs, input_shape=bundle.input_shape, feature_names=bundle.feature_names)
+    ids, values = open_inputs(
+        inputs,
+        input_shape=bundle.input_shape,
+        feature_names=bundle.feature_names,
+        exact=bundle.scaler is not None and bundle.scaler.wide,
+    )
     found = bundle.postprocess(bundle.predict(values))
     if found.probabilities is None:
         return [{"id": name, "value": value} for name, value in zip(ids, found.labels, strict=True)]

@@ -65,6 +65,10 @@ class Workspace:
         """Tell something that the user should know."""
         self.emit(Event("note", stage, message))
 
+    def warn(self, stage: str, message: str) -> None:
+        """Tell something that the user should act on; it is told even where progress is not."""
+        self.emit(Event("warning", stage, message))
+
     @contextmanager
     def stage(self, name: str, message: str = "") -> Iterator[None]:
         """Announce a stage, time it, and say when it ended."""

@@ -105,7 +105,8 @@ def _numbers(record: RunRecord) -> str:
             (
                 f"{noise.n_found}/{noise.n_flipped}",
                 "labels flipped on purpose were found",
-                f"{amount(noise.n_repaired)} got their own label back",
+                f"{amount(noise.n_repaired)} got their own label back"
+                + (f"; {amount(noise.n_clean)} clean examples went or changed with them" if noise.n_clean else ""),
             )
         )
     if record.features:

@@ -65,12 +65,14 @@ class Number(_Part):
 class NoiseFacts(_Part):
     """How well labels that were flipped on purpose were found.
 
-    ``n_found`` were relabelled or removed, ``n_repaired`` got their own label back.
+    ``n_found`` were relabelled or removed, ``n_repaired`` got their own label back; ``n_clean`` others were relabelled or
+    removed, too (None in records from before it was counted).
     """
 
     n_flipped: int
     n_found: int
     n_repaired: int
+    n_clean: int | None = None
 
 
 class DataFacts(_Part):

@@ -152,6 +152,7 @@ def _removals(record: RunRecord) -> list[str]:
         noise = record.data.noise
         lines.append(
             f"labels flipped on purpose: {noise.n_found} of {noise.n_flipped} found, {noise.n_repaired} repaired"
+            + (f"; {amount(noise.n_clean)} clean ones went or changed with them" if noise.n_clean else "")
         )
     if record.features:
         kept = sum(f.kept for f in record.features)

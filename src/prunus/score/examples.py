@@ -189,7 +189,8 @@ def example_strata(
         criterion: a name in ``example_criteria``.
         evidence: what :meth:`ExampleRecorder.tensors` gave.
         examples: their targets and class names.
-        class_floor: every class keeps at least this share of its fair part, which is the share of all judged examples that stays.
+        class_floor: every class keeps at least this share of its fair part, which is the share of all judged examples that stays,
+            and one example at least; 0: a class may vanish.
         keep_fraction: that share; with a ``cutoff`` it is the share that reaches it. Without either the fair part is everything.
         cutoff: see ``keep_fraction``.
         judged: which examples may go; the others are in no stratum.
@@ -217,8 +218,9 @@ def example_strata(
     for name, member in _classes(examples.targets.cpu().numpy(), examples.task, examples.class_names):
         units = np.flatnonzero(member & open_).astype(np.int64)
         if len(units):
-            # Not rounded up: a floor must not ask for more than the fair part itself.
-            floor = int(class_floor * share * len(units))
+            # Not rounded up: a floor must not ask for more than the fair part itself. But a floor is one example at least:
+            # of a small class its share may be none, and a class without an example can't be learnt.
+            floor = max(int(class_floor * share * len(units)), int(class_floor > 0))
             strata.append(Stratum(name, saliency[units], units, min_units=floor))
     return strata
 

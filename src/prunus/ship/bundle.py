@@ -95,7 +95,7 @@ class Bundle:
             raise ShapeError(
                 f"the inputs must have the shape (n, {', '.join(map(str, self.input_shape))}): got {tuple(inputs.shape)}"
             )
-        inputs = inputs.to(torch.float32)
+        inputs = data.raw_inputs(inputs)
         bad = ~inputs.flatten(start_dim=1).isfinite().all(dim=1)
         if bool(bad.any()):
             raise DataError(
@@ -114,7 +114,7 @@ class Bundle:
         return postprocess(outputs, task=self.task, class_names=self.class_names)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
-        return inputs if self.scaler is None else self.scaler(inputs)
+        return (self.scaler or data.Scaler.identity())(inputs)
 
 
 def load_bundle(

@@ -58,6 +58,17 @@ def test_a_single_column_counts_as_a_list():
         ([0.0, np.nan], {}, r"'target', row 1 .*got nan"),
         ([0.5, np.inf], {}, "row 1 .*got inf"),
         ([0, -1], {}, "row 1 .*label out of range: expected a class number 0 or more, got -1"),
+        (
+            [-5, 3, 12, -5],
+            {},
+            "row 0 .*got -5; set data.task to regression if it is a value to predict, write the classes",
+        ),
+        ([0.0, 123456789.5], {"task": "classification"}, r"row 1 .*got 123456789\.5; set data.task to regression"),
+        (
+            [1.7e9, 1.7e9 + 7],
+            {"task": "regression"},
+            "too close together for float32: got 1700000000.0 to 1700000007.0",
+        ),
         ([0, 3], {"class_names": ["a", "b"]}, r"row 1 .*expected a class number 0\.\.1, got 3"),
         ([0.0, 1e300], {}, "row 1 .*label out of range"),
         ([0, 1], {"class_names": ["a", "b", "c"]}, "the class 'c' has no example"),

@@ -103,6 +103,18 @@ def test_the_floor_keeps_a_class_from_vanishing(skewed):
         assert not expected or b[-expected:].all()
 
 
+def test_a_floor_is_one_example_at_least_however_small_the_class(examples_of):
+    targets = torch.tensor([0] * 60 + [1] * 3)
+    examples = examples_of(torch.zeros(63, 1), targets, class_names=("a", "b"))
+    evidence = {"aum": torch.cat([torch.linspace(1, 2, 60), torch.tensor([-3.0, -1.0, -2.0])])}
+    for amount in ({"keep_fraction": 0.3}, {"cutoff": 1.5}):
+        strata = example_strata("aum", evidence, examples, class_floor=0.5, **amount)
+        _, b = select(strata, allocation="global", **amount)
+        assert b.tolist() == [False, True, False]
+        strata = example_strata("aum", evidence, examples, class_floor=0.0, **amount)
+        assert not select(strata, allocation="global", **amount)[1].any()
+
+
 def test_with_a_cutoff_the_fair_part_is_the_share_that_reaches_it(skewed):
     examples, evidence = skewed
     strata = example_strata("el2n", evidence, examples, class_floor=0.5, cutoff=1.5)
