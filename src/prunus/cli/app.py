@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -49,7 +50,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with the run in the output folder")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="throw away the run in the output folder")]
 Trust = Annotated[
-    bool, typer.Option("--trust-code", help="let the bundle import the module:function that builds its model")
+    bool, typer.Option("--trust-code", help="let it name functions, which are called, and files, which are read")
+]
+OwnRecipe = Annotated[
+    Path | None, typer.Option("--recipe", metavar="RECIPE", help="use this recipe of yours instead of the one in it")
 ]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle, or a run that has one")]
 
@@ -129,7 +133,7 @@ def plan(
     """Decide what would go, write the plan for review, and change nothing."""
     config = _load(recipe, override)
     from prunus.core.plan_file import plan_summary
-    from prunus.pipeline import make_plan
+    from prunus.pipeline import make_plan, needs_permission
     from prunus.report import print_plan
 
     with _display(quiet or as_json) as display:
@@ -138,15 +142,21 @@ def plan(
         typer.echo(json.dumps({"plan": str(Path(config.output) / "plan"), "steps": plan_summary(made)}, indent=2))
     else:
         print_plan(plan_summary(made), _stdout())
-        typer.echo(
-            f"plan written to {Path(config.output) / 'plan'}: review it, then `prunus apply {Path(config.output) / 'plan'}`"
-        )
+        where = Path(config.output) / "plan"
+        words = ["prunus", "apply", str(where)]
+        if needs_permission(config):
+            # The plan's own output folder is taken: what is applied goes beside it.
+            said = [value for value in override or () if not value.startswith("output=")]
+            words += ["--recipe", str(recipe), *(word for value in said for word in ("-o", value))]
+        typer.echo(f"plan written to {where}: review it, then `{shlex.join(words)}`")
 
 
 @app.command()
 def apply(
     plan: Annotated[Path, typer.Argument(metavar="PLAN", help="a plan folder, or a run that has one")],
     override: Overrides = None,
+    recipe: OwnRecipe = None,
+    trust_code: Trust = False,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -154,13 +164,11 @@ def apply(
 ) -> None:
     """Carry out a plan: cut exactly what it says, recover, evaluate, report, ship."""
     from prunus.core.plan_file import load_plan
-    from prunus.core.recipe_file import make_recipe
-    from prunus.core.recipe_file import override as override_tree
-    from prunus.pipeline import apply_plan
+    from prunus.pipeline import apply_plan, recipe_of_plan
 
+    own = None if recipe is None else _load(recipe, override)
     loaded = load_plan(plan)
-    tree = {**loaded.recipe, "output": f"{loaded.recipe['output']}-applied"}
-    config = make_recipe(override_tree(tree, override or ()), f"{plan}: recipe")
+    config = recipe_of_plan(loaded, plan, overrides=override or (), trust_code=trust_code, own=own)
     with _display(quiet or as_json) as display:
         record = apply_plan(loaded, config, resume=resume, overwrite=overwrite, listener=display)
     _print_record(record, Path(config.output), as_json)
@@ -173,6 +181,7 @@ def evaluate(
         str | None, typer.Option("--source", help="evaluate on all examples of this data instead")
     ] = None,
     target: Annotated[str | None, typer.Option("--target", help="the label's column in --source")] = None,
+    recipe: OwnRecipe = None,
     trust_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -180,7 +189,8 @@ def evaluate(
     from prunus.pipeline import evaluate_bundle
     from prunus.report import print_qualities
 
-    result = evaluate_bundle(bundle, source=source, target=target, trust_code=trust_code, note=_note)
+    own = None if recipe is None else _load(recipe, None).data
+    result = evaluate_bundle(bundle, source=source, target=target, data=own, trust_code=trust_code, note=_note)
     if as_json:
         typer.echo(json.dumps(result, indent=2, default=_plain))
     else:

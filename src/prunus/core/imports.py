@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from prunus.core.errors import PrunusError, near
+from prunus.core.text import plain
 
 __all__ = ["arguments_of", "call", "current_folder_importable", "one_line", "resolve"]
 
+_MOST_LETTERS = 500
+
 
 def one_line(error: BaseException) -> str:
-    """Return the type and the text of an exception in one line.
+    """Return the type and the text of an exception in one line that steers nothing, without torch's own stack.
 
     >>> one_line(ValueError("first\\n  second"))
     'ValueError: first second'
     """
-    text = " ".join(str(error).split())
+    text = plain(" ".join(str(error).partition("Exception raised from")[0].split()))
+    text = text if len(text) <= _MOST_LETTERS else text[: _MOST_LETTERS - 1] + "…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

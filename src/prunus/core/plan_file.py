@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunus.core.errors import PlanError
 from prunus.core.files import atomic_folder, sha256_file, write_json
-from prunus.core.types import Decision, Plan, Step
+from prunus.core.imports import one_line
+from prunus.core.text import shown
+from prunus.core.types import Decision, Operation, Plan, Step
 
 __all__ = ["load_plan", "plan_summary", "save_plan"]
 
@@ -38,6 +41,42 @@ _SCHEMA = pa.schema(
         ("after", pa.float64()),
     ]
 )
+
+
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+
+
+class _Part(BaseModel):
+    """A part of ``plan.json``: types are exact, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class _Stratum(_Part):
+    name: str
+    units: Count
+    kept: Count
+
+
+class _Step(_Part):
+    operation: Operation
+    granularity: str
+    criterion: str
+    units: Count
+    kept: Count
+    settings: dict[str, Any]
+    strata: list[_Stratum]
+
+
+class _Header(_Part):
+    """What ``plan.json`` says."""
+
+    format: Literal[1]
+    seed: Count
+    recipe: dict[str, Any]
+    fingerprints: dict[str, str]
+    steps: list[_Step]
+    units_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def plan_summary(plan: Plan) -> list[dict[str, Any]]:
@@ -90,13 +129,9 @@ def load_plan(folder: Path) -> Plan:
     elif (folder / "plan" / "plan.json").exists():  # a run folder
         folder = folder / "plan"
     try:
-        header = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        if header["format"] != FORMAT:
-            raise PlanError(
-                f"{folder / 'plan.json'}: expected format {FORMAT}, got {header['format']}; use the prunus that wrote it"
-            )
+        header = _read_header(folder / "plan.json")
         units = folder / "units.parquet"
-        if sha256_file(units) != header["units_sha256"]:
+        if sha256_file(units) != header.units_sha256:
             raise PlanError(
                 f"{units} was changed after it was written (its SHA-256 differs from plan.json): make the plan anew"
             )
@@ -105,14 +140,28 @@ def load_plan(folder: Path) -> Plan:
             raise PlanError(
                 f"{units}: expected the columns {', '.join(_SCHEMA.names)}, got {', '.join(table.schema.names)}"
             )
-        steps = _read_steps(header["steps"], table)
-        return Plan(steps, header["seed"], header["recipe"], header["fingerprints"])
+        return Plan(_read_steps(header.steps, table), header.seed, header.recipe, header.fingerprints)
     except FileNotFoundError as error:
         raise PlanError(
             f"no plan at {folder}: expected plan.json and units.parquet there, {error.filename} is missing"
         ) from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise PlanError(f"{folder}: this plan is damaged ({type(error).__name__}: {error}): make it anew") from error
+    except (OSError, ValueError, TypeError, RecursionError, pa.ArrowException) as error:
+        if isinstance(error, PlanError):
+            raise
+        raise PlanError(f"{folder}: this plan is damaged ({one_line(error)[:200]}): make it anew") from error
+
+
+def _read_header(path: Path) -> _Header:
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        got = tree.get("format") if isinstance(tree, dict) else tree
+        raise PlanError(f"{path}: expected format {FORMAT}, got {shown(got)}; use the prunus that wrote it")
+    try:
+        return _Header.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise PlanError(f"{path}: {key}: {first['msg']}, got {shown(first['input'])}: make the plan anew") from error
 
 
 def _rows(number: int, step: Step, decision: Decision) -> pa.Table:
@@ -143,26 +192,20 @@ def _rows(number: int, step: Step, decision: Decision) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=_SCHEMA)
 
 
-def _read_steps(summaries: list[dict[str, Any]], table: pa.Table) -> tuple[Step, ...]:
+def _read_steps(summaries: list[_Step], table: pa.Table) -> tuple[Step, ...]:
     """Cut the rows back into decisions: they were written in the order of the summary."""
-    expected = sum(summary["units"] for summary in summaries)
+    expected = sum(stratum.units for summary in summaries for stratum in summary.strata)
     if table.num_rows != expected:
         raise PlanError(f"units.parquet: expected {expected} rows, got {table.num_rows}; make the plan anew")
     steps, offset = [], 0
     for summary in summaries:
         decisions = []
-        for stratum in summary["strata"]:
-            rows = table.slice(offset, stratum["units"])
-            offset += stratum["units"]
-            decisions.append(_decision(stratum["name"], rows, repairs=summary["operation"] in ("relabel", "replace")))
+        for stratum in summary.strata:
+            rows = table.slice(offset, stratum.units)
+            offset += stratum.units
+            decisions.append(_decision(stratum.name, rows, repairs=summary.operation in ("relabel", "replace")))
         steps.append(
-            Step(
-                summary["operation"],
-                summary["granularity"],
-                summary["criterion"],
-                tuple(decisions),
-                summary["settings"],
-            )
+            Step(summary.operation, summary.granularity, summary.criterion, tuple(decisions), summary.settings)
         )
     return tuple(steps)
 

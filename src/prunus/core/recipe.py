@@ -96,6 +96,17 @@ class Data(Section):
         0.0, description="flip this share of the training labels: a test of the cleaning, not a use"
     )
 
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the source comes with scikit-learn, whatever lies in the current folder."""
+        return self.source.startswith("sklearn:")
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the source, if no file has this name, is the user's ``module:function``."""
+        ending = self.source.lower().endswith((".csv", ".parquet", ".npz"))
+        return ":" in self.source and "/" not in self.source and not ending and not self.is_bundled
+
 
 class Model(Section):
     """Which network, and with which weights it starts."""
@@ -103,6 +114,11 @@ class Model(Section):
     builder: str = Field("cnn", description="mlp, cnn, resnet, or module:function that returns an nn.Module")
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the builder")
     weights: str | None = Field(None, description="a .safetensors file, or a .pt that holds a plain state dict")
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the builder is the user's ``module:function``, and none that comes with prunus."""
+        return ":" in self.builder
 
 
 class Average(Section):

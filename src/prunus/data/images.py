@@ -24,6 +24,8 @@ from prunus.data.targets import read_targets
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "find_images", "open_image_folder", "read_image"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What the endings stand for: whatever a file is called, no other decoder looks at it (that of EPS starts Ghostscript)."""
 CHANNELS = {"L": 1, "RGB": 3}
 
 
@@ -76,7 +78,7 @@ def read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
     """
     image_module = require("PIL.Image", extra="images")
     try:
-        with image_module.open(path) as image:
+        with image_module.open(path, formats=FORMATS) as image:
             _refuse_deep(path, image.mode)
             converted = image if image.mode == mode else image.convert(mode)
             if converted.size != (size[1], size[0]):
@@ -162,7 +164,7 @@ def _common_form(paths: Sequence[Path], size: tuple[int, int] | None, mode: str 
     first: tuple[tuple[int, int], str] | None = None
     for path in paths:
         try:
-            with image_module.open(path) as image:
+            with image_module.open(path, formats=FORMATS) as image:
                 found = (image.size[1], image.size[0]), image.mode
         except Exception as error:  # decoders raise many kinds
             raise DataError(

@@ -34,6 +34,8 @@ def open_source(config: Data) -> Source:
         MissingExtraError: its reader needs a package that isn't installed.
     """
     path = Path(config.source)
+    if config.is_bundled:
+        return open_bundled(config.source.partition(":")[2], config)
     if path.is_dir():
         return open_image_folder(path, config)
     if path.is_file():
@@ -46,10 +48,7 @@ def open_source(config: Data) -> Source:
         raise DataError(
             f"{path}: expected a file that ends in .npz, .csv or .parquet, got {path.suffix or 'no ending'!r}"
         )
-    scheme, colon, rest = config.source.partition(":")
-    if colon and scheme == "sklearn":
-        return open_bundled(rest, config)
-    if colon and "/" not in config.source and path.suffix.lower() not in (*TABLES, ".npz"):
+    if config.is_function:
         return open_dataset(config)
     raise _not_there(path)
 

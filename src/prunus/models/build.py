@@ -5,9 +5,11 @@ A built-in by its name, or the user's ``module:function``. Weights are drawn fro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
@@ -15,6 +17,7 @@ from prunus.core.errors import ModelError, UnknownNameError, near
 from prunus.core.imports import call, resolve
 from prunus.core.recipe import Model
 from prunus.core.runtime import seeded
+from prunus.core.text import shown
 from prunus.models.builtin import builders
 
 __all__ = ["build"]
@@ -29,16 +32,22 @@ def build(config: Model, *, input_shape: Sequence[int], n_outputs: int, seed: in
         UnknownNameError: there is no such built-in.
         ModelError: no such function, an argument that it doesn't take, it fails, or what it returns is no ``nn.Module``.
     """
-    with seeded(seed, "init"):
-        builder = _builder(config.builder)
-        model = call(
-            builder,
-            config.args,
-            what=f"model.builder {config.builder}",
-            key="model.args",
-            error=ModelError,
-            offered={"input_shape": tuple(input_shape), "n_outputs": n_outputs},
-        )
+
+    def made() -> Any:
+        with seeded(seed, "init"):
+            return call(
+                _builder(config),
+                config.args,
+                what=f"model.builder {config.builder}",
+                key="model.args",
+                error=ModelError,
+                offered={"input_shape": tuple(input_shape), "n_outputs": n_outputs},
+            )
+
+    if not config.is_function and torch.get_default_device().type != "meta":
+        with torch.device("meta"):  # a width may be a typing error, or come from elsewhere
+            _check_size(made(), config)
+    model = made()
     if not isinstance(model, nn.Module):
         raise ModelError(f"model.builder {config.builder} must return an nn.Module, got {type(model).__name__}")
     lazy = [
@@ -53,8 +62,20 @@ def build(config: Model, *, input_shape: Sequence[int], n_outputs: int, seed: in
     return model
 
 
-def _builder(name: str) -> Callable[..., Any]:
-    if ":" in name:
+def _check_size(model: nn.Module, config: Model) -> None:
+    """Refuse a model that doesn't fit into this machine before any of it is allocated."""
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ModelError(
+            f"model.builder {config.builder}: these model.args make a model of {needed / 1e9:.0f} GB, expected at most the "
+            f"{memory / 1e9:.0f} GB of memory here: {shown(config.args)}; make it smaller"
+        )
+
+
+def _builder(config: Model) -> Callable[..., Any]:
+    name = config.builder
+    if config.is_function:
         return resolve(name, error=ModelError)
     if name not in builders:
         raise UnknownNameError(f"unknown model.builder {name!r}: {near(name, builders)}, or give module:function")

@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
 from prunus.core.registry import Registry
+from prunus.core.text import shown
 
 __all__ = ["Residual", "builders", "cnn", "mlp", "resnet"]
+
+MOST_LAYERS = 1000
+"""In one direction; the sizes of what they make are checked where it is built."""
 
 builders: Registry[Callable[..., nn.Module]] = Registry("model builder")
 
@@ -36,7 +40,7 @@ def mlp(
     >>> [name for name, _ in mlp((4,), 3, depth=1).named_children()]
     ['linear1', 'relu1', 'head']
     """
-    _whole(depth, "depth", least=0)
+    _whole(depth, "depth", least=0, most=MOST_LAYERS)
     _whole(width, "width")
     _share(dropout, "dropout")
     norms: dict[str, Callable[[int], nn.Module] | None] = {"none": None, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
@@ -75,7 +79,7 @@ def cnn(
         Inputs are ``(n, channels, height, width)``; ``(n, height, width)`` counts as one channel.
     """
     _whole(width, "width")
-    _whole(depth, "depth")
+    _whole(depth, "depth", most=MOST_LAYERS)
     _share(dropout, "dropout")
     _one_of(pool, "pool", ("average", "flatten"))
     channels, height, side = _image(input_shape, "cnn")
@@ -134,8 +138,8 @@ def resnet(
         He et al., CVPR 2016, arXiv:1512.03385, the CIFAR form; the skip is a 1x1 convolution where the shape changes.
     """
     _whole(width, "width")
-    _whole(stages, "stages")
-    _whole(blocks, "blocks")
+    _whole(stages, "stages", most=MOST_LAYERS)
+    _whole(blocks, "blocks", most=MOST_LAYERS)
     channels, height, _ = _image(input_shape, "resnet")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if len(input_shape) == 2:
@@ -177,9 +181,11 @@ def _product(shape: Sequence[int]) -> int:
     return size
 
 
-def _whole(value: Any, name: str, *, least: int = 1) -> None:
+def _whole(value: Any, name: str, *, least: int = 1, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ModelError(f"model.args.{name} must be a whole number of at least {least}, got {value!r}")
+        raise ModelError(f"model.args.{name} must be a whole number of at least {least}, got {shown(value)}")
+    if most is not None and value > most:
+        raise ModelError(f"model.args.{name} must be at most {most}, got {shown(value)}")
 
 
 def _share(value: Any, name: str) -> None:

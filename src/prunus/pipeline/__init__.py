@@ -1,5 +1,6 @@
 """The main job as a readable list of stages, and what is done with its results."""
 
+from prunus.pipeline.carried import needs_permission, recipe_of_plan
 from prunus.pipeline.flow import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.job import Candidate, Job, SeedResult
 from prunus.pipeline.measure import quality_of
@@ -18,10 +19,12 @@ __all__ = [
     "export_bundle",
     "finish",
     "make_plan",
+    "needs_permission",
     "plan_of",
     "predict_file",
     "prune_seed",
     "quality_of",
+    "recipe_of_plan",
     "reduce_variance",
     "run",
     "run_job",

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prunus.core.errors import DataError, PlanError
+from prunus.core.errors import DataError, PlanError, PrunusError
+from prunus.core.imports import one_line
 from prunus.core.recipe import Data, Recipe
-from prunus.data import Examples, open_inputs, open_source, prepare
+from prunus.data import Examples, Source, open_inputs, open_source, prepare
 from prunus.evaluate import measure_cost, predict_outputs
+from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.measure import quality_of
 from prunus.pipeline.shipping import bundle_folder
 from prunus.pipeline.workspace import RECORD
@@ -24,26 +26,28 @@ def evaluate_bundle(
     *,
     source: str | None = None,
     target: str | None = None,
+    data: Data | None = None,
     trust_code: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Return the quality of a bundle on the data of its recipe (train and test), or on all examples of ``source``.
+    """Return the quality of a bundle on ``data`` (train and test), or on all examples of ``source``.
 
     Args:
+        data: default: the data of the bundle's own recipe, if they come with prunus or the bundle is trusted.
+        trust_code: allow the bundle to name functions, which are imported and called, and files, which are read.
         note: is told when the bundle's graph was measured because its class may not be built.
 
     Raises:
         DataError: the data don't fit the bundle.
+        PlanError: the bundle doesn't say on which data it was made, or names some that aren't allowed.
         BundleError: the bundle is damaged, or has no graph and needs code that isn't trusted.
     """
     folder = bundle_folder(path)
     bundle = _load(folder, trust_code, note)
-    facts = bundle.manifest.facts
     if source is None:
-        if "data" not in facts:
-            raise PlanError(f"{folder}: this bundle doesn't say on which data it was made: give --source")
-        config = Data.model_validate(facts["data"])
+        config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
         prepared = prepare(config)
+        _check_fits(prepared.source, bundle)
         splits = {"train": prepared.train, "test": prepared.test}
     else:
         config = Data(source=source, target=target, task=bundle.task)
@@ -114,9 +118,21 @@ def export_bundle(
 
 
 def write_report(folder: Path) -> RunRecord:
-    """Return the record of a finished run, and write its ``report.html`` anew."""
+    """Return the record of a finished run, and write its ``report.html`` anew.
+
+    Raises:
+        PlanError: there is no record, or it is damaged.
+        OutputError: the page can't be written.
+    """
     record = load_record(folder / RECORD)
-    write_html(record, folder / "report.html")
+    try:
+        write_html(record, folder / "report.html")
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, PrunusError):
+            raise
+        raise PlanError(
+            f"{folder / RECORD}: its parts don't fit each other ({one_line(error)[:200]}); it was damaged or changed by hand"
+        ) from error
     return record
 
 
@@ -132,18 +148,23 @@ def _all_examples(config: Data, bundle: Bundle) -> Examples:
     import torch
 
     found = open_source(config)
-    if tuple(found.input_shape) != bundle.input_shape:
-        raise DataError(
-            f"{config.source}: the bundle needs inputs of shape {bundle.input_shape}, got {found.input_shape}"
-        )
-    unknown = [name for name in found.class_names if name not in bundle.class_names]
-    if unknown:
-        raise DataError(
-            f"{config.source}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}"
-        )
+    _check_fits(found, bundle)
     rows = torch.arange(len(found.ids))
     examples = Examples(found, rows, scaler=bundle.scaler, target_scaler=bundle.target_scaler)
     if bundle.task == "classification":
         number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])
         examples = examples.with_targets(number[found.targets])
     return examples
+
+
+def _check_fits(found: Source, bundle: Bundle) -> None:
+    """Refuse data that a bundle can't have been made for."""
+    if tuple(found.input_shape) != bundle.input_shape:
+        raise DataError(f"{found.name}: the bundle needs inputs of shape {bundle.input_shape}, got {found.input_shape}")
+    if found.task != bundle.task:
+        raise DataError(f"{found.name}: the bundle was made for {bundle.task}, got data for {found.task}")
+    unknown = [name for name in found.class_names if name not in bundle.class_names]
+    if unknown:
+        raise DataError(
+            f"{found.name}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}"
+        )

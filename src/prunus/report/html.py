@@ -77,8 +77,7 @@ def _head(record: RunRecord) -> str:
 
 
 def _confidence(record: RunRecord) -> str:
-    share = (record.recipe.get("evaluation") or {}).get("confidence", 0.95)
-    return f"{100 * float(share):g}"
+    return f"{100 * record.confidence:g}"
 
 
 def _numbers(record: RunRecord) -> str:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from prunus.core.errors import PlanError
 from prunus.core.files import write_text
+from prunus.core.text import shown
 
 __all__ = [
     "CandidateRow",
@@ -324,6 +325,15 @@ class RunRecord(_Part):
     curves: dict[str, Curve]
     timing: dict[str, Any] = Field(description="the only part that differs between two equal runs")
 
+    @field_validator("recipe")
+    @classmethod
+    def _says_its_confidence(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        section = recipe.get("evaluation") or {}
+        share = section.get("confidence", 0.95) if isinstance(section, dict) else section
+        if not isinstance(share, float) or not 0.5 < share < 1:
+            raise ValueError(f"evaluation.confidence must be in (0.5, 1), got {shown(share)}")
+        return recipe
+
     @field_validator("comparison")
     @classmethod
     def _leads(cls, rows: list[ComparisonRow]) -> list[ComparisonRow]:
@@ -336,6 +346,9 @@ class RunRecord(_Part):
     def _timed(cls, timing: dict[str, Any]) -> dict[str, Any]:
         if timing.get("latency"):
             LatencyFacts.model_validate(timing["latency"])
+        seconds = timing.get("seconds") or {}
+        if not isinstance(seconds, dict) or not all(isinstance(value, int | float) for value in seconds.values()):
+            raise ValueError(f"seconds must be numbers by stage, got {shown(seconds)}")
         return timing
 
     @property
@@ -343,6 +356,11 @@ class RunRecord(_Part):
         """How long both models take, where it was measured."""
         facts = self.timing.get("latency")
         return LatencyFacts.model_validate(facts) if facts else None
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of all intervals."""
+        return float((self.recipe.get("evaluation") or {}).get("confidence", 0.95))
 
     def ratio(self, what: str) -> float:
         """Return how many times less of ``what`` (a field of the cost) the pruned model has."""

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from prunus.core.errors import BundleError
 from prunus.core.files import sha256_file
+from prunus.core.recipe import Model
+from prunus.core.trust import reaches
 
 __all__ = [
     "FORMAT",
@@ -73,7 +75,7 @@ class BuiltBy(_Part):
     @property
     def needs_code(self) -> bool:
         """Whether building runs code that isn't part of prunus."""
-        return self.builder is None or ":" in self.builder
+        return self.builder is None or any(reaches(Model(builder=self.builder, args=self.args)))
 
 
 class TensorEntry(_Part):

@@ -8,7 +8,7 @@ from PIL import Image
 from prunus.core.errors import DataError, MissingExtraError
 from prunus.core.recipe import Data
 from prunus.data import content_digests, open_inputs, open_source
-from prunus.data.images import ImageFolder
+from prunus.data.images import IMAGE_SUFFIXES, ImageFolder
 
 
 def paint(path, value, *, size=(4, 6), mode="L"):
@@ -166,3 +166,24 @@ def test_images_to_predict_come_in_the_models_form(folder):
     (folder / "void").mkdir()
     with pytest.raises(DataError, match="empty set"):
         open_inputs(str(folder / "void"), input_shape=(1, 4, 6), feature_names=())
+
+
+def test_a_file_is_decoded_as_what_its_ending_may_mean_and_nothing_else(folder):
+    """An EPS starts Ghostscript; no decoder but those of the endings may even look at a file."""
+    path = folder / "cats" / "indoor" / "0.png"
+    Image.new("RGB", (6, 4)).save(path, format="EPS")
+    refused(folder, r"0\.png: this image can't be read")
+    with pytest.raises(DataError, match="can't be read"):
+        open_inputs(str(path), input_shape=(1, 4, 6), feature_names=())
+    for other in ("PDF", "PCX", "TGA", "ICO"):
+        Image.new("RGB", (6, 4)).save(path, format=other)
+        refused(folder, "can't be read")
+
+
+@pytest.mark.parametrize("ending", IMAGE_SUFFIXES)
+def test_every_ending_that_is_looked_for_can_be_read(tmp_path, ending):
+    for label in ("a", "b"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        Image.new("L", (6, 4), 7).save(tmp_path / "set" / label / f"x{ending}")
+    read = opened(tmp_path / "set", args={"mode": "L"}).inputs(torch.tensor([0, 1]))
+    assert read.shape == (2, 1, 4, 6)

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import time
 
 import pytest
 import torch
@@ -91,3 +92,17 @@ def test_mistakes_are_named(function, args, message):
 def test_a_missing_module_is_named():
     with pytest.raises(ModelError, match="no module 'not_there'"):
         build(Model(builder="not_there:f"), input_shape=(4,), n_outputs=3, seed=0)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"width": 1_000_000, "depth": 3}, {"width": 10**12}, {"depth": 10**9}, {"width": int("9" * 3000)}],
+)
+def test_a_built_in_of_absurd_size_is_refused_before_it_is_allocated(args):
+    before = time.process_time()
+    with pytest.raises(ModelError, match=r"GB of memory here|must be at most 1000|failed: ") as caught:
+        build(Model(builder="mlp", args=args), input_shape=(4,), n_outputs=3, seed=0)
+    assert time.process_time() - before < 2
+    assert len(str(caught.value)) < 700
+    with pytest.raises(ModelError):
+        build(Model(builder="cnn", args={"depth": 60}), input_shape=(1, 8, 8), n_outputs=3, seed=0)
