@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.errors import OutputError, PrunusError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from prunus.core.recipe import Recipe
 
 __all__ = ["app", "invoke"]
+
+STOPPED = 130
+RESUMABLE = ("run", "plan", "apply", "shards")
 
 # Newer versions of typer carry their own click: take the root of usage errors from what typer itself raises.
 _UsageError: Any = typer.BadParameter.__mro__[2]
@@ -80,7 +84,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Do the whole job: train or load, clean the data, prune, recover, evaluate, report, ship."""
-    config = _load(recipe, override)
+    config = _load(recipe, override, resume)
     from prunus.pipeline import run as run_recipe
 
     with _display(quiet or as_json) as display:
@@ -100,14 +104,12 @@ def graph(
     as_json: AsJson = False,
 ) -> None:
     """Show what hangs together in a model: which units can go, what each carries, what is frozen and why."""
+    config = _load(Path(model), override) if model.endswith((".yaml", ".yml")) else None
+    if config is None and not given:
+        raise typer.BadParameter(f"{model} is no recipe: say what it takes, like --input 2x3x32x32")
     from prunus.pipeline.graph_view import graph_of_model, graph_of_recipe
 
-    if model.endswith((".yaml", ".yml")):
-        view = graph_of_recipe(_load(Path(model), override))
-    elif given:
-        view = graph_of_model(model, given)
-    else:
-        raise typer.BadParameter(f"{model} is no recipe: say what it takes, like --input 2x3x32x32")
+    view = graph_of_model(model, given or []) if config is None else graph_of_recipe(config)
     if svg is not None:
         from prunus.core.files import write_text
         from prunus.report import GraphFacts, graph_svg
@@ -131,7 +133,7 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Decide what would go, write the plan for review, and change nothing."""
-    config = _load(recipe, override)
+    config = _load(recipe, override, resume)
     from prunus.core.plan_file import plan_summary
     from prunus.pipeline import make_plan, needs_permission
     from prunus.report import print_plan
@@ -164,11 +166,13 @@ def apply(
 ) -> None:
     """Carry out a plan: cut exactly what it says, recover, evaluate, report, ship."""
     from prunus.core.plan_file import load_plan
-    from prunus.pipeline import apply_plan, recipe_of_plan
 
     own = None if recipe is None else _load(recipe, override)
     loaded = load_plan(plan)
+    from prunus.pipeline import apply_plan, recipe_of_plan
+
     config = recipe_of_plan(loaded, plan, overrides=override or (), trust_code=trust_code, own=own)
+    _check_there(config, resume)
     with _display(quiet or as_json) as display:
         record = apply_plan(loaded, config, resume=resume, overwrite=overwrite, listener=display)
     _print_record(record, Path(config.output), as_json)
@@ -186,6 +190,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a bundle: quality with intervals, size and cost."""
+    from prunus.core.places import check_bundle, check_source
+
+    check_bundle(bundle)
+    if source is not None:
+        check_source(source)
     from prunus.pipeline import evaluate_bundle
     from prunus.report import print_qualities
 
@@ -203,6 +212,9 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Print a finished run's result and write its report.html anew."""
+    from prunus.report import load_record
+
+    load_record(run / "record.json")
     from prunus.pipeline import write_report
 
     record = write_report(run)
@@ -220,6 +232,10 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict with a bundle: one label (or value) per example, with its probability."""
+    from prunus.core.places import check_bundle, check_inputs_file
+
+    check_bundle(bundle)
+    check_inputs_file(Path(inputs))
     from prunus.pipeline import predict_file
     from prunus.report import predictions_csv, print_predictions
 
@@ -246,6 +262,9 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle's model for another runtime, and check that the file answers as the bundle does."""
+    from prunus.core.places import check_bundle
+
+    check_bundle(bundle)
     from prunus.pipeline import export_bundle
     from prunus.report import exported_line
 
@@ -283,6 +302,9 @@ def shards(
     quiet: Quiet = False,
 ) -> None:
     """Prune a checkpoint that may be larger than memory, shard by shard: by magnitude, N:M, or whole layers."""
+    from prunus.core.places import check_shards
+
+    check_shards(source)
     from prunus.scale import EXCLUDED, parse_layers, parse_pattern, prune_shards
 
     with _display(quiet or as_json) as display:
@@ -319,23 +341,36 @@ def invoke(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     # --debug may stand anywhere: people add it at the end of the line that failed.
     arguments = (["--debug"] if debug else []) + [argument for argument in arguments if argument != "--debug"]
+    speak_plainly()
     try:
         code = app(arguments, standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        sys.stdout.flush()
+        # typer makes an exit of an interrupt.
+        return _stopped(arguments) if code == STOPPED else code if isinstance(code, int) else 0
     except _UsageError as error:
         error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("stopped: what is done is kept; add --resume to go on", err=True)
-        return 130
+        return _stopped(arguments)
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; point stdout elsewhere so that the exit stays quiet.
-        sys.stdout = open("/dev/null", "w")  # noqa: SIM115, PTH123
+        hush()
+        return 0
+    except SystemExit as leaving:
+        # typer and rich make an exit of a pipe that nobody reads any more.
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        hush()
         return 0
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _explain(error)
+
+
+def _stopped(arguments: list[str]) -> int:
+    kept = any(argument in RESUMABLE for argument in arguments[:2])
+    typer.echo(f"stopped{': what is done is kept; add --resume to go on' if kept else ''}", err=True)
+    return STOPPED
 
 
 def _explain(error: Exception) -> int:
@@ -353,10 +388,20 @@ def _explain(error: Exception) -> int:
     return PrunusError.exit_code
 
 
-def _load(recipe: Path, overrides: list[str] | None) -> Recipe:
+def _load(recipe: Path, overrides: list[str] | None, resume: bool = False) -> Recipe:
     from prunus.core.recipe_file import load_recipe
 
-    return load_recipe(recipe, overrides or ())
+    config = load_recipe(recipe, overrides or ())
+    _check_there(config, resume)
+    return config
+
+
+def _check_there(config: Recipe, resume: bool) -> None:
+    """Check that what a recipe names is there, before torch is imported; a run that is done needs none of it any more."""
+    from prunus.core.places import check_recipe
+
+    if not (resume and (Path(config.output) / "record.json").is_file()):
+        check_recipe(config)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prunus.core.errors import DataError, near
+from prunus.core.errors import DataError
+from prunus.core.places import missing_data
 from prunus.core.recipe import Data
 from prunus.data.arrays import open_npz, read_npz_inputs
 from prunus.data.bundled import open_bundled
@@ -50,7 +51,7 @@ def open_source(config: Data) -> Source:
         )
     if config.is_function:
         return open_dataset(config)
-    raise _not_there(path)
+    raise missing_data(path)
 
 
 def open_inputs(
@@ -68,7 +69,7 @@ def open_inputs(
     if where.is_dir() or (where.is_file() and where.suffix.lower() in IMAGE_SUFFIXES):
         ids, values = _images(where, shape)
     elif not where.is_file():
-        raise _not_there(where)
+        raise missing_data(where)
     elif where.suffix.lower() in TABLES:
         table = read_table(where)
         names = feature_names or _plain_columns(table.schema.names, shape, where)
@@ -108,14 +109,3 @@ def _plain_columns(names: Sequence[str], shape: tuple[int, ...], where: Path) ->
             f"{where}: the model needs inputs of shape {shape} and knows no column names, got {len(columns)} columns"
         )
     return columns
-
-
-def _not_there(path: Path) -> DataError:
-    if path.parent.is_dir() and (siblings := [child.name for child in path.parent.iterdir()][:200]):
-        hint = near(path.name, siblings)
-        if hint.startswith("did you mean"):
-            return DataError(f"{path}: there is no such file or folder; {hint}")
-    return DataError(
-        f"{path}: there is no such file or folder; give an .npz, .csv or .parquet file, a folder of class folders of images, "
-        "sklearn:NAME or module:function"
-    )

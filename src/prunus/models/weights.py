@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import WeightsError, near
+from prunus.core.places import check_weights
 from prunus.models.checkpoint import read_checkpoint
 from prunus.models.safetensors_file import read_safetensors
 
@@ -29,10 +30,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         WeightsError: the file is missing, damaged, would run code, or its tensors don't fit the model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(
-            f"there is no weight file {path}; give a .safetensors file, or a .pt that holds a state dict"
-        )
+    check_weights(path)
     if path.suffix == ".safetensors":
         state = read_safetensors(path)
     elif path.suffix in (".pt", ".pth"):

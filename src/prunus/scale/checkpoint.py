@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.core.errors import WeightsError
+from prunus.core.places import check_shards
 from prunus.models.safetensors_file import read_header
 
 __all__ = ["Checkpoint", "Shard", "Stored", "read_checkpoint"]
@@ -74,10 +75,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         WeightsError: no such folder, no shards, several without an index, a shard that is missing, cut off or damaged, or an
             index that names tensors which aren't there.
     """
-    if not folder.is_dir():
-        raise WeightsError(
-            f"{folder}: expected a folder with .safetensors files: got {'a file' if folder.exists() else 'nothing'}"
-        )
+    check_shards(folder)
     files = sorted(folder.glob("*.safetensors"))
     indexes = sorted(folder.glob("*.safetensors.index.json"))
     if not files and not indexes:
