@@ -10,6 +10,7 @@ from prunus import ModelOptimizer
 from prunus.cli.app import invoke
 from prunus.core.errors import RecipeError
 from prunus.models.builtin import cnn
+from prunus.report import load_record
 
 FAST = {"train": {"epochs": 8, "batch_size": 32}}
 
@@ -73,6 +74,20 @@ def test_a_plan_that_is_replayed_makes_good_what_its_maker_made_good(small_recip
     assert invoke(["apply", "out/plan", "--quiet"]) == 0
     first, again = ((tmp_path / folder / "bundle" / "model.safetensors") for folder in ("out", "out-applied"))
     assert first.read_bytes() == again.read_bytes()
+
+
+def test_a_record_says_what_was_adjusted_the_same_for_the_same_seed(small_recipe, tmp_path, monkeypatch):
+    small_recipe(recovery={"method": "none", "adjust": ["batch_norm", "least_squares", "bias"]})
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["run", "r.yaml", "--quiet"]) == 0
+    first = load_record(tmp_path / "out" / "record.json")
+    assert invoke(["run", "r.yaml", "--quiet", "--overwrite"]) == 0
+    again = load_record(tmp_path / "out" / "record.json")
+    assert [check.kind for check in first.adjustments[0].checks] == ["least_squares", "bias", "batch_norm"]
+    assert first.adjustments[0].after == "prune 1 of 1"
+    for check in first.adjustments[0].checks:
+        assert (check.after <= check.before) == (check.verdict != "taken back")
+    assert first.model_copy(update={"timing": {}}) == again.model_copy(update={"timing": {}})
 
 
 class Attention(nn.Module):

@@ -365,8 +365,8 @@ class Recovery(Train):
     adjust: tuple[Literal["batch_norm", "bias", "least_squares"], ...] = Field(
         (),
         description="after each cut, before the training, on the calibration set: least_squares fits the weights that "
-        "are left to the outputs before the cut, layer by layer; bias only their means; batch_norm measures running "
-        "statistics anew",
+        "are left to the outputs before the cut, layer by layer; bias only their means; batch_norm moves running "
+        "statistics by what the cut did to them; what makes held-out examples worse is taken back",
     )
     distil: Distil = Field(default_factory=Distil)
     lora: Lora = Field(default_factory=Lora)

@@ -350,12 +350,13 @@ def _only(stratum: Stratum, alive: Bools) -> Stratum:
     return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64), row=row)
 
 
-def _kept_outputs(model: nn.Module, groups: Sequence[Group], keep: Mapping[str, Bools]) -> dict[str, Tensor] | None:
-    """Return which outputs of each layer of the uncut ``model`` stay, by the layer's name; None if whole modules left."""
-    if any(group.containers for group in groups):
-        return None
+def _kept_outputs(model: nn.Module, groups: Sequence[Group], keep: Mapping[str, Bools]) -> dict[str, Tensor]:
+    """Return which outputs of each layer of the uncut ``model`` stay, by the layer's name; a batch norm's are its channels."""
     stays: dict[str, Tensor] = {}
-    sizes = {name: p.shape[0] for name, p in model.named_parameters(remove_duplicate=False) if name.endswith("weight")}
+    held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    sizes = {
+        name: tensor.shape[0] for name, tensor in held if tensor.dim() and name.endswith(("weight", "running_mean"))
+    }
     for group in groups:
         for member in group.members:
             if member.dim == 0 and group.name in keep and member.tensor in sizes:

@@ -66,8 +66,8 @@ class Candidate:
     that are still there, by group; ``original`` how many there were before the first round; ``kind`` whether the model is of
     its class (``eager``) or the traced computation (``graph``); ``graph`` tells what hung together before the first cut.
     ``losses`` are what was measured with each stratum pruned alone; ``rewound`` is the same structure with the weights to go
-    back to. ``kept_outputs`` holds which outputs of a layer, by its name, the last cut left (None: layers have changed their
-    names), and ``folded_outputs`` by what the outputs that are left were multiplied.
+    back to. ``kept_outputs`` holds which outputs of a layer, by its name before it, the last cut left, and ``folded_outputs`` by
+    what the outputs that are left were multiplied. ``adjustments`` tell what was set right after each cut, and what wasn't.
     """
 
     model: nn.Module
@@ -79,8 +79,9 @@ class Candidate:
     graph: Mapping[str, Any] | None = None
     losses: Mapping[str, Floats] = field(default_factory=dict)
     rewound: nn.Module | None = None
-    kept_outputs: Mapping[str, Tensor] | None = field(default_factory=dict)
+    kept_outputs: Mapping[str, Tensor] = field(default_factory=dict)
     folded_outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    adjustments: tuple[dict[str, Any], ...] = ()
 
     def having(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

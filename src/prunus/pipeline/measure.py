@@ -80,6 +80,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "class_changes": _class_changes(outputs, results, data.test, recipe),
             "cost": cost,
             "searches": [result.search for result in results if result.search is not None],
+            "adjustments": [facts for result in results for facts in result.pruned.adjustments],
             "layers": _layers(plan),
             "sensitivity": _sensitivity(plan),
             "classes": _classes(plan, data.train),

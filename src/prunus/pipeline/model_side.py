@@ -141,7 +141,8 @@ def prune_model(
         _rewind(candidate)
         last = place == len(rounds)
         if candidate.rewound is None and (recover_last or not last):
-            adjust_after_cut(job, candidate, before, stage=stage)
+            target = None if during else dense
+            candidate = adjust_after_cut(job, candidate, before, dense=target, stage=stage, seed=seed)
         if during and last and recover_last:
             train_part(place)
         if recover_last if last else not during:
@@ -161,28 +162,34 @@ def begin(job: Job, seed: int, start: Candidate, examples: Examples) -> tuple[Ca
     return candidate, histories
 
 
-def adjust_after_cut(job: Job, candidate: Candidate, before: nn.Module, *, stage: str) -> None:
-    """Set the model right after a cut, as the recipe wants it, with the masks held."""
+def adjust_after_cut(
+    job: Job, candidate: Candidate, before: nn.Module, *, dense: nn.Module | None, stage: str, seed: int
+) -> Candidate:
+    """Set the model right in place after a cut, as the recipe wants it, with the masks held; return it with what was done.
+
+    Args:
+        before: the model that was cut.
+        dense: whose outputs the model should come close to; None: those of ``before``.
+    """
     kinds = job.recipe.recovery.adjust
     if not kinds:
-        return
-    if candidate.kept_outputs is None and set(kinds) != {"batch_norm"}:
-        job.workspace.note(
-            stage, "whole modules left, so no layer is fitted to what it gave before: only batch norms are"
-        )
-        kinds = tuple(kind for kind in kinds if kind == "batch_norm")
+        return candidate
     masks = dict(candidate.masks)
-    for note in adjust(
+    found = adjust(
         candidate.model,
         before,
         job.data.calibration,
         kinds,
-        kept=candidate.kept_outputs or {},
+        target=dense,
+        kept=candidate.kept_outputs,
         folded=candidate.folded_outputs,
         masks=masks,
-    ):
+    )
+    for note in found.notes:
         job.workspace.note(stage, note)
     Masks(candidate.model, masks).enforce()
+    facts = {"seed": seed, "after": stage.partition(" / ")[2], **found.to_dict()}
+    return candidate.having(adjustments=(*candidate.adjustments, facts))
 
 
 def _rounds(strategy: Strategy) -> list[tuple[Granularity, int]]:

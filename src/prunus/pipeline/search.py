@@ -239,7 +239,7 @@ class _Search:
                 known,
             )
             candidate, step = a_round.cut(start.candidate)
-        adjust_after_cut(job, candidate, before, stage=f"{name} / cut")
+        candidate = adjust_after_cut(job, candidate, before, dense=self.dense, stage=f"{name} / cut", seed=seed)
         facts = recover(job, seed, self.dense, candidate, self.examples, stage=f"{name} / recover")
         measured = job.workspace.remembered(f"{name} / cost", lambda: {"share": self.costing.share(candidate.model)})
         history = {f"candidate {number}": facts} if facts else {}

@@ -1,12 +1,13 @@
 """How does a model get its quality back? One training loop, its losses, weight averages and sparsity penalties."""
 
-from prunus.recover.adjust import Adjustment, adjust
+from prunus.recover.adjust import Adjusted, Adjustment, Check, adjust
 from prunus.recover.average import recompute_batch_norm
 from prunus.recover.callbacks import PrunusCallback, PrunusLightningCallback
 from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.features import FeatureMatch, check_modules, match_features
 from prunus.recover.gates import HardConcrete
 from prunus.recover.gradual import GradualPruning
+from prunus.recover.held_out import distance, split_off
 from prunus.recover.history import History
 from prunus.recover.in_order import compensate, layers_in_order, moments_in_order
 from prunus.recover.layer_inputs import (
@@ -30,7 +31,9 @@ from prunus.recover.support import check_amount, check_pattern, keep_top
 from prunus.recover.train import train
 
 __all__ = [
+    "Adjusted",
     "Adjustment",
+    "Check",
     "FeatureMatch",
     "GradualPruning",
     "HardConcrete",
@@ -56,6 +59,7 @@ __all__ = [
     "check_precision",
     "compensate",
     "default_loss",
+    "distance",
     "distillation_loss",
     "from_matrices",
     "guarded",
@@ -77,6 +81,7 @@ __all__ = [
     "set_matrices",
     "sparsegpt_prune",
     "sparsity_step",
+    "split_off",
     "teacher_outputs",
     "train",
 ]

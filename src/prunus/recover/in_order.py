@@ -5,39 +5,66 @@ Each layer is seen when all before it are done: so it makes good what they could
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from prunus.recover.formula import adds_its_bias, multiplies
 from prunus.recover.layer_inputs import (
     Moments,
-    input_rows,
+    channel_dim,
     is_matrix_layer,
     matrices,
     observed,
-    output_rows,
+    rows_in_parts,
     set_matrices,
 )
 
 if TYPE_CHECKING:
     from prunus.data import Examples
 
-__all__ = ["compensate", "layers_in_order", "moments_in_order"]
+__all__ = ["CallsDifferError", "Look", "compensate", "layers_in_order", "look", "moments_in_order", "pairs"]
 
 
 Update = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+@dataclass
+class Look:
+    """How a layer was called: the shapes of its outputs, and what it was seen to compute, the same in every call."""
+
+    module: nn.Module
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    multiplies: bool = True
+    adds_its_bias: bool = True
+
+
+class CallsDifferError(Exception):
+    """A layer of the smaller model wasn't called as its counterpart was (a router chose differently, say)."""
+
+
 @torch.no_grad()
-def layers_in_order(model: nn.Module, examples: Examples) -> dict[str, nn.Module]:
-    """Return the linear and convolutional layers that are called, by name, in the order of their first calls."""
-    names = {module: name for name, module in model.named_modules() if is_matrix_layer(module)}
-    found: dict[str, nn.Module] = {}
+def look(model: nn.Module, examples: Examples) -> dict[str, Look]:
+    """Return the linear, convolutional and batch norm layers that two examples call, in the order of their first calls."""
+    kinds = (nn.modules.conv._ConvNd, _BatchNorm)
+    names = {m: name for name, m in model.named_modules() if is_matrix_layer(m) or isinstance(m, kinds)}
+    found: dict[str, Look] = {}
+    trying = False
 
     def see(module: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
-        found.setdefault(names[module], module)
+        nonlocal trying
+        if trying:  # the layer's own trial isn't a call
+            return
+        seen = found.setdefault(names[module], Look(module))
+        seen.shapes.append(tuple(outputs.shape))
+        seen.multiplies = seen.multiplies and multiplies(module, inputs, outputs)
+        trying = True
+        seen.adds_its_bias = seen.adds_its_bias and adds_its_bias(module, inputs, outputs)
+        trying = False
 
     model.eval()
     with observed(list(names), see):
@@ -45,44 +72,77 @@ def layers_in_order(model: nn.Module, examples: Examples) -> dict[str, nn.Module
     return found
 
 
+def layers_in_order(model: nn.Module, examples: Examples) -> dict[str, nn.Module]:
+    """Return the layers that multiply their inputs with their weight, by name, in the order of their first calls."""
+    return {name: seen.module for name, seen in look(model, examples).items() if seen.multiplies}
+
+
+@torch.no_grad()
 def moments_in_order(
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
-    examples: Examples,
-    *,
-    reference: nn.Module | None = None,
-    kept: Mapping[str, Tensor] | None = None,
-    folded: Mapping[str, Tensor] | None = None,
-    batch_size: int = 256,
+    model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples, *, batch_size: int = 256
 ) -> Iterator[tuple[str, nn.Module, Moments]]:
     """Yield each layer with the moments of its inputs, as the model stands when the layer's turn comes.
 
     Args:
         layers: in the order of their calls; change them between the turns.
         examples: the calibration set.
-        reference: another model with layers of these names; then the moments hold what the outputs lack against its outputs, too.
-        kept: which of the reference's outputs a layer still has, by the layer's name; without an entry all of them.
-        folded: by what a layer's outputs were multiplied after the cut, by the layer's name; without an entry by 1.
     """
     model.eval()
     for name, layer in layers.items():
         moments = Moments.of(layer)
         for batch in examples.batches(batch_size):
-            calls = _calls(model, layer, batch.inputs)
-            wanted = [] if reference is None else _calls(reference.eval(), reference.get_submodule(name), batch.inputs)
-            for place, (inputs, outputs) in enumerate(calls):
-                residual = None
-                if reference is not None:
-                    target = wanted[place][1]
-                    if kept is not None and name in kept:
-                        dim = 1 if hasattr(layer, "kernel_size") else -1
-                        target = target.index_select(dim, kept[name].to(target.device))
-                    if folded is not None and name in folded:
-                        shape = [-1] + [1] * (target.dim() - 2 if hasattr(layer, "kernel_size") else 0)
-                        target = target * folded[name].reshape(shape).to(target)
-                    residual = output_rows(layer, target - outputs)
-                moments.add(input_rows(layer, inputs), residual)
+            for inputs, _ in _calls(model, layer, batch.inputs):
+                for rows, _ in rows_in_parts(layer, inputs):
+                    moments.add(rows)
         yield name, layer, moments
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One call of a layer and of its counterpart: what both read and gave, the counterpart's as far as it is left."""
+
+    inputs: Tensor
+    outputs: Tensor
+    old_inputs: Tensor
+    wanted: Tensor
+
+
+@torch.no_grad()
+def pairs(
+    models: tuple[nn.Module, nn.Module],
+    names: tuple[str, str],
+    examples: Examples,
+    *,
+    kept: Tensor | None = None,
+    folded: Tensor | None = None,
+    batch_size: int = 256,
+) -> Iterator[Pair]:
+    """Yield every call of a layer in both models: the one that was cut, and the one before the cut.
+
+    Args:
+        names: the layer's in each of them.
+        kept: which of the old outputs are left; None: all.
+        folded: by what the outputs that are left were multiplied after the cut; None: by 1.
+
+    Raises:
+        CallsDifferError: the calls don't match.
+    """
+    new, old = models
+    for batch in examples.batches(batch_size):
+        layer = new.get_submodule(names[0])
+        calls = _calls(new, layer, batch.inputs)
+        before = _calls(old, old.get_submodule(names[1]), batch.inputs)
+        if len(calls) != len(before):
+            raise CallsDifferError
+        for (inputs, outputs), (old_inputs, wanted) in zip(calls, before, strict=True):
+            place = channel_dim(layer, wanted.dim())
+            if kept is not None:
+                wanted = wanted.index_select(place, kept.to(wanted.device))
+            if folded is not None:
+                wanted = wanted * folded.reshape([-1] + [1] * (wanted.dim() - 1 - place)).to(wanted)
+            if wanted.shape != outputs.shape:
+                raise CallsDifferError
+            yield Pair(inputs, outputs, old_inputs, wanted)
 
 
 @torch.no_grad()
@@ -106,9 +166,9 @@ def compensate(
 
 
 @torch.no_grad()
-def _calls(model: nn.Module, layer: nn.Module, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return what the layer read and gave in one forward pass."""
+def _calls(model: nn.Module, layer: nn.Module, inputs: Any) -> Sequence[tuple[Tensor, Tensor]]:
+    """Return what the layer read and gave in one forward pass, as it was then: what follows may write over it."""
     seen: list[tuple[Tensor, Tensor]] = []
-    with observed([layer], lambda module, given, result: seen.append((given, result))):
+    with observed([layer], lambda module, given, result: seen.append((given.clone(), result.clone()))):
         model(inputs)
     return seen

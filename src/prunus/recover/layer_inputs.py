@@ -15,22 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "Moments",
     "Squares",
+    "channel_dim",
     "from_matrices",
     "input_rows",
+    "is_flipped",
     "is_matrix_layer",
     "matrices",
     "observed",
     "output_rows",
+    "rows_in_parts",
     "set_matrices",
 ]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _STRIP = 128
 """Rows of the second moments that are summed in one product."""
+_PART_BYTES = 1 << 28
+"""Patches of a convolution are made for as many examples at once as fit into this."""
 
 
 @dataclass
@@ -109,11 +115,11 @@ class Squares:
 
 def is_matrix_layer(module: nn.Module) -> bool:
     """Return whether ``module`` is a linear layer or a convolution (not transposed), or transformers' ``Conv1D``."""
-    return isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or _is_flipped(module)
+    return isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or is_flipped(module)
 
 
-def _is_flipped(module: nn.Module) -> bool:
-    """GPT-2's linear layer holds its weight as (inputs, outputs)."""
+def is_flipped(module: nn.Module) -> bool:
+    """Return whether the layer holds its weight as (inputs, outputs), like GPT-2's."""
     return type(module).__name__ == "Conv1D" and isinstance(getattr(module, "nf", None), int)
 
 
@@ -124,7 +130,7 @@ def matrices(module: Any, tensor: Tensor | None = None) -> Tensor:
     torch.Size([2, 3, 18])
     """
     weight = module.weight.detach() if tensor is None else tensor
-    if _is_flipped(module):
+    if is_flipped(module):
         return weight.t().unsqueeze(0)
     return weight.reshape(getattr(module, "groups", 1), -1, math.prod(weight.shape[1:]))
 
@@ -137,7 +143,7 @@ def set_matrices(module: Any, weight: Tensor) -> None:
 
 def from_matrices(module: Any, weight: Tensor) -> Tensor:
     """Return matrices of :func:`matrices`'s shape in the shape of the layer's weight."""
-    return weight[0].t() if _is_flipped(module) else weight.reshape(module.weight.shape)
+    return weight[0].t() if is_flipped(module) else weight.reshape(module.weight.shape)
 
 
 def input_rows(module: Any, inputs: Tensor) -> Tensor:
@@ -190,14 +196,41 @@ def _padding(module: Any, n_dims: int) -> list[int]:
     return sides
 
 
+def rows_in_parts(module: Any, inputs: Tensor, outputs: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield :func:`input_rows` and, for outputs, :func:`output_rows`, of a few examples at a time: patches take much memory."""
+    parts: list[tuple[Tensor, Tensor | None]] = [(inputs, outputs)]
+    if isinstance(module, _CONVOLUTIONS) and inputs.dim() == module.weight.dim():
+        # Overlapping patches hold each number as often as the kernel reaches it.
+        size = inputs[:1].numel() * math.prod(module.kernel_size) / math.prod(module.stride) * inputs.element_size()
+        n = max(1, int(_PART_BYTES / max(size, 1)))
+        pieces = torch.split(inputs, n)
+        parts = list(zip(pieces, torch.split(outputs, n) if outputs is not None else [None] * len(pieces), strict=True))
+    for given, result in parts:
+        yield input_rows(module, given), None if result is None else output_rows(module, result)
+
+
+def channel_dim(module: Any, n_dims: int) -> int:
+    """Return the dimension that the units lie along, of a layer's outputs of so many dimensions.
+
+    >>> channel_dim(nn.Conv2d(1, 1, 1), 4), channel_dim(nn.Linear(1, 1), 3), channel_dim(nn.BatchNorm1d(1), 3)
+    (1, 2, 1)
+    """
+    return 1 if isinstance(module, _BatchNorm) else n_dims - 1 - len(getattr(module, "kernel_size", ()))
+
+
 @contextmanager
 def observed(modules: Sequence[nn.Module], see: Callable[[nn.Module, Tensor, Tensor], None]) -> Iterator[None]:
-    """Call ``see(module, inputs, outputs)`` after every call of one of ``modules``, for a block."""
+    """Call ``see(module, inputs, outputs)`` after every call of one of ``modules``, for a block.
 
-    def hook(module: nn.Module, given: tuple[Any, ...], outputs: Any) -> None:
-        see(module, given[0].detach(), outputs.detach())
+    What it is given is the layer's at that moment: an operation that works in place may write over it later.
+    """
 
-    handles = [module.register_forward_hook(hook) for module in modules]
+    def hook(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], outputs: Any) -> None:
+        inputs = given[0] if given else next(iter(named.values()), None)
+        if isinstance(inputs, Tensor) and isinstance(outputs, Tensor):
+            see(module, inputs.detach(), outputs.detach())
+
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in modules]
     try:
         yield
     finally:

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from prunus.core.errors import PlanError
 from prunus.core.files import write_text
 from prunus.core.text import shown
+from prunus.report.record_repairs import AdjustmentFacts, Part
 
 __all__ = [
     "CandidateRow",
@@ -48,11 +49,7 @@ __all__ = [
 ModelName = Literal["dense", "pruned"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
-
-
-class Number(_Part):
+class Number(Part):
     """A measurement with its interval; None where there is nothing to measure."""
 
     name: str
@@ -63,7 +60,7 @@ class Number(_Part):
     higher_is_better: bool | None = None
 
 
-class NoiseFacts(_Part):
+class NoiseFacts(Part):
     """How well labels that were flipped on purpose were found.
 
     ``n_found`` were relabelled or removed, ``n_repaired`` got their own label back; ``n_clean`` others were relabelled or
@@ -76,7 +73,7 @@ class NoiseFacts(_Part):
     n_clean: int | None = None
 
 
-class DataFacts(_Part):
+class DataFacts(Part):
     """The data set and its split."""
 
     source: str
@@ -89,7 +86,7 @@ class DataFacts(_Part):
     noise: NoiseFacts | None
 
 
-class ClassScore(_Part):
+class ClassScore(Part):
     """One class on one split."""
 
     name: str
@@ -99,7 +96,7 @@ class ClassScore(_Part):
     f1: Number
 
 
-class QualityRow(_Part):
+class QualityRow(Part):
     """One model of one seed on one split."""
 
     seed: int
@@ -110,7 +107,7 @@ class QualityRow(_Part):
     confusion: list[list[int]] | None
 
 
-class GapRow(_Part):
+class GapRow(Part):
     """Train minus test."""
 
     seed: int
@@ -121,7 +118,7 @@ class GapRow(_Part):
     high: float | None
 
 
-class ComparisonRow(_Part):
+class ComparisonRow(Part):
     """Dense against pruned on the test examples, over all seeds."""
 
     metric: str
@@ -135,7 +132,7 @@ class ComparisonRow(_Part):
     method: str
 
 
-class CostRow(_Part):
+class CostRow(Part):
     """What one model costs; ``size_bytes`` are its weights on disk."""
 
     parameters: int
@@ -144,7 +141,7 @@ class CostRow(_Part):
     size_bytes: int
 
 
-class LayerCount(_Part):
+class LayerCount(Part):
     """Units of one layer (or group of coupled layers)."""
 
     name: str
@@ -153,7 +150,7 @@ class LayerCount(_Part):
     after: int
 
 
-class SensitivityCurve(_Part):
+class SensitivityCurve(Part):
     """The loss on the calibration examples with one layer alone pruned: (share that stays, loss), shares falling from 1."""
 
     name: str
@@ -161,7 +158,7 @@ class SensitivityCurve(_Part):
     points: list[tuple[float, float]]
 
 
-class ClassCount(_Part):
+class ClassCount(Part):
     """Training examples of one class."""
 
     name: str
@@ -170,7 +167,7 @@ class ClassCount(_Part):
     relabelled: int
 
 
-class FeatureRow(_Part):
+class FeatureRow(Part):
     """One input feature."""
 
     name: str
@@ -178,7 +175,7 @@ class FeatureRow(_Part):
     kept: bool
 
 
-class Suspect(_Part):
+class Suspect(Part):
     """A training example whose label is doubtful."""
 
     id: str
@@ -189,7 +186,7 @@ class Suspect(_Part):
     image: str | None = Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+=*$", description="a picture, inline")
 
 
-class FrozenAxis(_Part):
+class FrozenAxis(Part):
     """What couldn't be pruned, and why."""
 
     name: str
@@ -197,7 +194,7 @@ class FrozenAxis(_Part):
     reason: str
 
 
-class GroupRow(_Part):
+class GroupRow(Part):
     """Units that can only leave together: what one of them carries, and where it lies (number of a layer, side)."""
 
     name: str
@@ -208,7 +205,7 @@ class GroupRow(_Part):
     places: list[tuple[int, Literal["out", "in", ""]]]
 
 
-class GraphFacts(_Part):
+class GraphFacts(Part):
     """What hung together in the dense model; ``layers`` are those that hold parameters, in their order."""
 
     layers: list[str]
@@ -222,14 +219,14 @@ class GraphFacts(_Part):
         return cls.model_validate({"layers": view["layers"], "groups": rows})
 
 
-class Curve(_Part):
+class Curve(Part):
     """One training, epoch by epoch."""
 
     loss: list[float]
     accuracy: list[float]
 
 
-class LatencyFacts(_Part):
+class LatencyFacts(Part):
     """How long both models take, in turns; ``milliseconds`` are medians with quartiles."""
 
     runtime: str
@@ -242,7 +239,7 @@ class LatencyFacts(_Part):
     speedup: Number | None
 
 
-class ContractFacts(_Part):
+class ContractFacts(Part):
     """What had to be kept."""
 
     metric: str
@@ -264,7 +261,7 @@ class ContractTest(ContractFacts):
     method: str
 
 
-class CandidateRow(_Part):
+class CandidateRow(Part):
     """One model that a search trained; shares are of the dense model's cost."""
 
     number: int
@@ -277,7 +274,7 @@ class CandidateRow(_Part):
     verdict: Literal["kept", "not shown", "not tested"]
 
 
-class SearchFacts(_Part):
+class SearchFacts(Part):
     """How one seed's search for a target went; ``delivered`` is a candidate's number, None where none keeps the contract."""
 
     seed: int
@@ -297,7 +294,7 @@ class SearchFacts(_Part):
         return next((row for row in self.candidates if row.number == self.delivered), None)
 
 
-class RunRecord(_Part):
+class RunRecord(Part):
     """Everything that a run found out."""
 
     schema_version: Literal[1] = 1
@@ -313,8 +310,9 @@ class RunRecord(_Part):
     class_changes: list[Number]
     cost: dict[ModelName, CostRow]
     searches: list[SearchFacts] = Field(default=[], description="with a target, one for each seed")
+    adjustments: list[AdjustmentFacts] = Field(default=[], description="what was set right after each cut")
     layers: list[LayerCount]
-    sensitivity: list[SensitivityCurve] = []
+    sensitivity: list[SensitivityCurve] = Field(default=[])
     classes: list[ClassCount]
     features: list[FeatureRow]
     suspects: list[Suspect]

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from prunus.core.units import plural
 from prunus.report.record import Number, RunRecord, SearchFacts
+from prunus.report.repairs import adjustment_lines
 from prunus.report.searches import HEAD, candidate_cells, outcome
 from prunus.report.words import (
     amount,
@@ -83,7 +84,7 @@ def print_summary(record: RunRecord, console: Console) -> None:
         console.print()
         _show(_search_table(search), console)
         console.print(_plain(f"seed {search.seed}: {outcome(search)}"))
-    for line in _removals(record):
+    for line in (*_removals(record), *adjustment_lines(record)):
         console.print(_plain(line))
     for note in record.notes:
         console.print(_plain(f"note: {note}"), style="dim")

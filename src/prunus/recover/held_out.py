@@ -1,0 +1,78 @@
+"""On which calibration examples is a repair judged, and how far is one model from another on them?
+
+A repair that is judged on what it was fitted to always looks well: a quarter of the examples has no part in any fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from prunus.data import Batch, Examples
+
+__all__ = ["FEWEST", "Part", "distance", "split_off"]
+
+FEWEST = 8
+"""With fewer examples, those that are held out say nothing."""
+
+
+class Part:
+    """Some of a set's examples, by their places in it: every fourth, or the others."""
+
+    def __init__(self, examples: Examples, *, held_out: bool) -> None:
+        self._examples, self._held_out = examples, held_out
+
+    def __len__(self) -> int:
+        fourths = len(self._examples) // 4
+        return fourths if self._held_out else len(self._examples) - fourths
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Yield what there is of each batch of the whole set."""
+        for batch in self._examples.batches(batch_size, generator):
+            mine = (batch.index % 4 == 3) == self._held_out
+            if bool(mine.all()):
+                yield batch
+            elif bool(mine.any()):
+                yield type(batch)(*(field[mine.to(field.device)] for field in batch))
+
+
+def split_off(examples: Examples) -> tuple[Any, Any]:
+    """Return the examples to fit on, and every fourth, which is held out.
+
+    >>> [len(part) for part in split_off(range(10))]
+    [8, 2]
+    """
+    return Part(examples, held_out=False), Part(examples, held_out=True)
+
+
+@torch.no_grad()
+def distance(model: nn.Module, reference: nn.Module, examples: Examples, *, batch_size: int = 256) -> float:
+    """Return how far the outputs are from the reference's, as a share of their own size; both end in evaluation mode.
+
+    Units:
+        ``|y - r| / |r|`` over all outputs of all examples: 0 for the same outputs, 1 for those that are all zero.
+    """
+    model.eval()
+    reference.eval()
+    lost = size = 0.0
+    for batch in examples.batches(batch_size):
+        for found, wanted in zip(_numbers(model(batch.inputs)), _numbers(reference(batch.inputs)), strict=True):
+            lost += float((found.double() - wanted.double()).square().sum())
+            size += float(wanted.double().square().sum())
+    return math.sqrt(lost / size) if size > 0 else math.inf if lost > 0 else 0.0
+
+
+def _numbers(outputs: Any) -> list[Tensor]:
+    """Return the floating-point tensors in a model's outputs, however they are nested."""
+    if isinstance(outputs, Tensor):
+        return [outputs] if outputs.is_floating_point() else []
+    if isinstance(outputs, dict):
+        outputs = list(outputs.values())
+    elif not isinstance(outputs, (tuple, list)) and hasattr(outputs, "__dict__"):
+        outputs = list(vars(outputs).values())
+    return [leaf for value in outputs for leaf in _numbers(value)] if isinstance(outputs, (tuple, list)) else []

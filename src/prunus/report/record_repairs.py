@@ -1,0 +1,42 @@
+"""What does a record say of the cuts themselves: what was set right after each, and what another choice would have lost?"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["AdjustmentFacts", "AdjustmentRow", "Part"]
+
+
+class Part(BaseModel):
+    """A part of a record: nothing else in it, nothing changed, every number finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class AdjustmentRow(Part):
+    """One kind of adjustment after one cut; distances are shares of the size of the dense model's outputs, on held-out examples.
+
+    ``fitted`` are the layers that were changed, ``returned`` those that were taken back by themselves, and ``left_out`` says of
+    others why they couldn't be adjusted. The verdict is about the kind as a whole.
+    """
+
+    kind: Literal["least_squares", "bias", "batch_norm"]
+    before: float | None
+    after: float | None
+    verdict: Literal["kept", "taken back", "nothing changed"]
+    fitted: list[str]
+    returned: list[str]
+    left_out: dict[str, str]
+
+
+class AdjustmentFacts(Part):
+    """What was set right after one cut of one seed: fitted on some calibration examples, judged on others."""
+
+    seed: int
+    after: str
+    checks: list[AdjustmentRow]
+    notes: list[str]
+    n_fitted: int
+    n_held_out: int

@@ -1,0 +1,69 @@
+"""How does a reader learn what was set right after the cuts, and what was taken back?"""
+
+from __future__ import annotations
+
+from statistics import median
+
+from prunus.report.page_marks import details, escape, joined, table
+from prunus.report.record import RunRecord
+from prunus.report.record_repairs import AdjustmentFacts, AdjustmentRow
+
+__all__ = ["adjustment_lines", "adjustments_html"]
+
+_KINDS = ("least_squares", "bias", "batch_norm")
+
+
+def adjustment_lines(record: RunRecord) -> list[str]:
+    """Return one line per kind of adjustment, and one for everything that couldn't be adjusted."""
+    lines = []
+    for kind in _KINDS:
+        rows = [row for facts in record.adjustments for row in facts.checks if row.kind == kind]
+        if rows:
+            lines.append(f"adjusted by {kind}: {_outcome(rows)}")
+    held_out = max((facts.n_held_out for facts in record.adjustments), default=0)
+    if lines:
+        lines[-1] += f"; judged on {held_out} calibration examples that nothing was fitted to"
+    said = (note for facts in record.adjustments for note in facts.notes if " is taken back: " not in note)
+    return [*lines, *dict.fromkeys(said)]
+
+
+def _outcome(rows: list[AdjustmentRow]) -> str:
+    """Say how often a kind was kept, and how far that moved the outputs, in the middle over all cuts."""
+    parts = []
+    for verdict, word in (("kept", "kept"), ("taken back", "taken back, as it was worse"), ("nothing changed", "")):
+        mine = [row for row in rows if row.verdict == verdict]
+        if not mine:
+            continue
+        if not word:
+            parts.append("nothing changed" + _of(mine, rows))
+            continue
+        ends = [[d for row in mine if (d := getattr(row, end)) is not None] for end in ("before", "after")]
+        moved = " -> ".join(f"{median(found):.3g}" if found else "not finite" for found in ends)
+        parts.append(f"{word}{_of(mine, rows)} (distance of the outputs to the dense model's {moved})")
+    layers = {name for row in rows for name in row.returned}
+    if layers:
+        parts.append(f"{len(layers)} layer{'s' if len(layers) > 1 else ''} taken back alone")
+    return ", ".join(parts)
+
+
+def _of(some: list[AdjustmentRow], rows: list[AdjustmentRow]) -> str:
+    return f" after {len(some)} of {len(rows)} cuts" if len(rows) > 1 else ""
+
+
+def adjustments_html(record: RunRecord) -> str:
+    """Return what was adjusted after every cut, what was taken back, and what couldn't be adjusted."""
+    if not record.adjustments:
+        return ""
+    lines = "".join(f"<li>{escape(line)}</li>" for line in adjustment_lines(record))
+    rows = [_cells(facts, row) for facts in record.adjustments for row in facts.checks]
+    head = ["seed", "after", "adjustment", "distance before", "after", "", "layers", "taken back alone"]
+    aside = f"{len(record.adjustments)} cut{'s' if len(record.adjustments) > 1 else ''}"
+    shown = details("Every adjustment", aside, table(head, rows)) if rows else ""
+    return f'<ul class="notes">{lines}</ul>{shown}'
+
+
+def _cells(facts: AdjustmentFacts, row: AdjustmentRow) -> list[str]:
+    before, after = ("not finite" if d is None else f"{d:.3g}" for d in (row.before, row.after))
+    returned = f"<code>{joined(row.returned)}</code>" if row.returned else ""
+    cells = (str(facts.seed), facts.after, row.kind, before, after, row.verdict, str(len(row.fitted)))
+    return [*map(escape, cells), returned]
