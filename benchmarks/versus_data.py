@@ -1,7 +1,8 @@
 """Which images and models do prunus and torch-pruning meet on?
 
-Images: the letters A to J in the fonts of this machine, split by font family, so that no family has letters in two parts; and
-scikit-learn's digits. Models: timm's ResNet and Vision Transformer, small enough to be trained on one core.
+Images: the letters A to J in the fonts of Debian's packages that ``versus_fonts.txt`` names (``xargs apt-get install <
+benchmarks/versus_fonts.txt``), split by font family, so that no family has letters in two parts; and scikit-learn's digits. Each
+seed has a split of its own. Models: timm's ResNet and Vision Transformer, small enough to be trained on one core.
 """
 
 from __future__ import annotations
@@ -22,38 +23,40 @@ SAME_DESIGN = 0.02
 FOLDERS = (Path("/usr/share/fonts"), Path("/usr/share/texmf/fonts"))
 
 
-def data_set(name: str, cache: Path) -> Any:
-    """Return the examples of ``glyphs`` or ``digits`` as prunus takes them."""
+def data_set(name: str, cache: Path, seed: int = 0) -> Any:
+    """Return the examples of ``glyphs`` or ``digits`` as prunus takes them, in the split of a seed."""
     from prunus.core.recipe import Data, Split
     from prunus.data import prepare
 
     if name == "digits":
-        return prepare(Data(source="sklearn:digits", split=Split(**SHARES)))
+        return prepare(Data(source="sklearn:digits", split=Split(**SHARES, seed=seed)))
     if not cache.exists():
         cache.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(cache, **glyphs(FOLDERS))
     with np.load(cache) as arrays:
-        return by_part(dict(arrays))
+        return by_part(dict(arrays), seed)
 
 
-def by_part(arrays: dict[str, Any]) -> Any:
-    """Return the examples of a cache, each in the part that its family was given."""
+def by_part(arrays: dict[str, Any], seed: int) -> Any:
+    """Return the examples of a cache, each in the part that its family has with a seed."""
     from prunus.core.recipe import Data
     from prunus.data import Examples, Prepared, Scaler
     from prunus.data.arrays import array_source
     from prunus.data.content import content_digests, fingerprint
     from prunus.data.split import PARTS, Splits
 
+    part_of = parts(sorted(set(arrays["family"].tolist())), seed)
+    part = np.asarray([part_of[family] for family in arrays["family"].tolist()])
     inputs = torch.from_numpy(arrays["x"]).float().unsqueeze(1) / 255
     source = array_source(inputs, arrays["label"], Data(source="glyphs"), class_names=tuple(LETTERS))
-    splits = Splits(**{part: torch.from_numpy(np.flatnonzero(arrays["part"] == part)) for part in PARTS})
+    splits = Splits(**{name: torch.from_numpy(np.flatnonzero(part == name)) for name in PARTS})
     scaler = Scaler.fit(source, splits.train)
-    parts = {part: Examples(source, splits.part(part), scaler=scaler) for part in PARTS}
-    return Prepared(source, splits, scaler, **parts, fingerprint=fingerprint(source, content_digests(source)))
+    examples = {name: Examples(source, splits.part(name), scaler=scaler) for name in PARTS}
+    return Prepared(source, splits, scaler, **examples, fingerprint=fingerprint(source, content_digests(source)))
 
 
 def glyphs(folders: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the letters of every family that has them: ``x`` (n, 28, 28) bytes, ``label``, ``family`` and ``part``."""
+    """Return the letters of every family that has them: ``x`` (n, 28, 28) bytes, ``label`` and ``family``."""
     from PIL import ImageFont
 
     faces: dict[str, list[Any]] = {}
@@ -70,15 +73,14 @@ def glyphs(folders: tuple[Path, ...]) -> dict[str, Any]:
         if found := [images for images in letters if images is not None]:
             drawn[family] = found
     families = one_name_each(drawn)
-    part_of = parts(sorted(families))
     rows = [
-        (image, label, family, part_of[family])
+        (image, label, family)
         for family in sorted(families)
         for images in families[family]
         for label, image in enumerate(images)
     ]
-    x, label, family, part = (np.asarray(column) for column in zip(*rows, strict=True))
-    return {"x": x, "label": label, "family": family, "part": part}
+    x, label, family = (np.asarray(column) for column in zip(*rows, strict=True))
+    return {"x": x, "label": label, "family": family}
 
 
 def draw(font: Any) -> Any:
@@ -117,9 +119,9 @@ def one_name_each(drawn: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return kept
 
 
-def parts(families: list[str]) -> dict[str, str]:
+def parts(families: list[str], seed: int) -> dict[str, str]:
     """Return the part of each family."""
-    order = np.random.default_rng(0).permutation(len(families))
+    order = np.random.default_rng(seed).permutation(len(families))
     ends = np.cumsum([round(share * len(families)) for share in SHARES.values()])
     names = [*SHARES, "train"]
     return {families[k]: names[int(np.searchsorted(ends, place, side="right"))] for place, k in enumerate(order)}
