@@ -1,7 +1,7 @@
 """What does torch-pruning make of the models of the zoo, each with the settings that its own examples document?
 
 Usage:
-    python benchmarks/zoo_peers.py run --suite torchvision --out build/peer.jsonl [--match resnet] [--seconds 75]
+    python benchmarks/zoo_peers.py run --suite torchvision --out build/peer.jsonl [--match resnet] [--seconds 180]
     python benchmarks/zoo_peers.py table build/zoo.jsonl build/peer.jsonl
     python benchmarks/zoo_peers.py one SUITE NAME
 
@@ -43,7 +43,7 @@ def main() -> None:
     os.environ["TIMM_FUSED_ATTN"] = "0"  # as its timm example does, before timm is imported
     from zoo import arguments_of, one_model, rows_of, run_suite
 
-    arguments = arguments_of(seconds=75)
+    arguments = arguments_of(seconds=180)
     if arguments.command == "one":
         print("RESULT " + json.dumps(one_model(_steps, arguments.suite, arguments.name, arguments.debug)), flush=True)
     elif arguments.command == "table":
@@ -241,23 +241,28 @@ def _set(module: Any, **values: int) -> None:
 
 def _transformers(model: Any) -> Wiring:
     kind = type(model).__name__
-    split = [m for m in model.modules() if hasattr(m, "query") and hasattr(m, "key") and hasattr(m, "value")]
-    if any(hasattr(m, "num_attention_heads") for m in split):
-        return _query_key_value(kind, [m for m in split if hasattr(m, "num_attention_heads")])
-    projected = [m for m in model.modules() if hasattr(m, "q_proj") and hasattr(m, "k_proj") and hasattr(m, "v_proj")]
+    named = {  # what the examples call query, key and value, newer classes call q_proj, k_proj and v_proj
+        names: [m for m in model.modules() if all(hasattr(m, name) for name in names)]
+        for names in (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"))
+    }
+    split, projected = named.values()
+    vision = any(hasattr(model.config, name) for name in ("patch_size", "patch_sizes")) or "swin" in kind.lower()
+    for names, attentions in named.items():
+        attentions = [m for m in attentions if hasattr(m, "num_attention_heads")]
+        if attentions and (attentions[0] in split or vision):
+            return _query_key_value(kind, attentions, names, vision)
     if projected or any(hasattr(m, "qkv_proj") for m in model.modules()):
         return _causal(kind, model, projected)
     return Wiring("defaults (no example)")
 
 
-def _query_key_value(kind: str, attentions: list[Any]) -> Wiring:
+def _query_key_value(kind: str, attentions: list[Any], names: tuple[str, ...], vision: bool) -> Wiring:
     """BERT prunes whole heads; ViT and Swin prune inside each head."""
     documented = {"BertModel": "prune_hf_bert", "ViTModel": "prune_hf_vit", "SwinModel": "prune_hf_swin"}
-    num_heads = {layer: m.num_attention_heads for m in attentions for layer in (m.query, m.key, m.value)}
+    num_heads = {getattr(m, name): m.num_attention_heads for m in attentions for name in names}
     options: dict[str, Any] = {"num_heads": num_heads}
     example = documented.get(kind)
     if example is None:
-        vision = hasattr(attentions[0], "config") and hasattr(attentions[0].config, "patch_size")
         example = "prune_hf_swin" if "swin" in kind.lower() else "prune_hf_vit" if vision else "prune_hf_bert"
     if example == "prune_hf_bert":
         options |= {"prune_head_dims": False, "prune_num_heads": True, "head_pruning_ratio": PRUNING_RATIO}
@@ -266,10 +271,10 @@ def _query_key_value(kind: str, attentions: list[Any]) -> Wiring:
 
     def mend(pruner: Any) -> None:
         for m in attentions:
-            m.num_attention_heads = pruner.num_heads[m.query]
-            _set(
-                m, attention_head_size=m.query.out_features // m.num_attention_heads, all_head_size=m.query.out_features
-            )
+            query = getattr(m, names[0])
+            m.num_attention_heads = pruner.num_heads[query]
+            size = query.out_features // m.num_attention_heads
+            _set(m, attention_head_size=size, head_dim=size, all_head_size=query.out_features)
 
     return Wiring(f"{'documented' if kind in documented else 'by analogy'}: {example}", options, mend=mend)
 
@@ -286,7 +291,8 @@ def _swin() -> dict[str, Any]:
             return layer
 
         def prune_in_channels(self, layer: Any, idxs: Any) -> Any:
-            every = [neighbour * layer.dim + channel for neighbour in range(4) for channel in idxs]
+            dim = self.get_in_channels(layer)
+            every = [neighbour * dim + channel for neighbour in range(4) for channel in idxs]
             torch_pruning.prune_linear_in_channels(layer.reduction, every)
             torch_pruning.prune_layernorm_out_channels(layer.norm, every)
             return layer
@@ -295,7 +301,7 @@ def _swin() -> dict[str, Any]:
             return int(layer.reduction.out_features)
 
         def get_in_channels(self, layer: Any) -> int:
-            return int(layer.dim)
+            return int(layer.reduction.in_features // 4)
 
     return {
         "customized_pruners": {SwinPatchMerging: PatchMerging()},
@@ -307,7 +313,8 @@ def _causal(kind: str, model: Any, projected: list[Any]) -> Wiring:
     """Whole heads go and their width stays, so that rotary embeddings need no change; a fused gate has two channel groups."""
     documented = kind in ("LlamaForCausalLM", "Phi3ForCausalLM", "Qwen2ForCausalLM")
     config = model.config
-    heads = getattr(config, "num_attention_heads", None) or projected[0].num_heads
+    heads = getattr(projected[0], "num_heads", None) if projected else None
+    heads = heads or config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     fused = [m for m in model.modules() if hasattr(m, "qkv_proj")]
     num_heads = {m.q_proj: heads for m in projected}
@@ -355,7 +362,9 @@ def print_table(ours: dict[tuple[str, str], dict[str, Any]], peer: dict[tuple[st
     print("| --- | --- | --- | --- | --- | --- |")
     for suite in sorted({key[0] for key in both}):
         keys = [key for key in both if key[0] == suite]
-        shared = [key for key in keys if ours[key]["status"] == peer[key]["status"] == "ok"]
+        shared = [
+            key for key in keys if ours[key]["status"] == peer[key]["status"] == "ok" and not ours[key].get("meta")
+        ]
         for tool, rows in (("prunus", ours), ("torch-pruning", peer)):
             ended = sum(rows[key]["status"] == "ok" for key in keys)
             lost = sum(rows[key]["status"] == "ok" and rows[key].get("lost", 0) >= 0.3 for key in keys)
@@ -367,10 +376,11 @@ def print_table(ours: dict[tuple[str, str], dict[str, Any]], peer: dict[tuple[st
 
 
 def _seconds(row: dict[str, Any]) -> str:
-    """Return the seconds of finding what hangs together and of the cut."""
-    if "shrink_seconds" not in row:
+    """Return the seconds from the model to the cut one, with every stage between; none without real weights."""
+    if "shrink_seconds" not in row or row.get("meta"):
         return ""
-    return f"{row['analyze_seconds'] + row['shrink_seconds']:.2f}"
+    stages = ("analyze_seconds", "certify_seconds", "follow_seconds", "shrink_seconds")
+    return f"{sum(row.get(stage, 0.0) for stage in stages):.2f}"
 
 
 if __name__ == "__main__":
