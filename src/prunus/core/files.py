@@ -1,6 +1,7 @@
 """How is a file written so that a kill, a full disk or a second run never leaves half of it?
 
-Write beside the target, flush to disk, rename. A folder is built under a temporary name and renamed whole.
+Write beside the target, flush to disk, rename. A folder is built under a temporary name and renamed whole. What a killed process
+left under such names is recognised and cleared away. Nothing here follows a link, and modes are what the umask makes of them.
 """
 
 from __future__ import annotations
@@ -10,18 +11,38 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from prunus.core.errors import OutputError
 
-__all__ = ["atomic_folder", "atomic_path", "explain_os_error", "folder_lock", "sha256_file", "write_json", "write_text"]
+__all__ = [
+    "NotPlainError",
+    "atomic_folder",
+    "atomic_path",
+    "clear_leftovers",
+    "explain_os_error",
+    "folder_lock",
+    "is_leftover",
+    "open_plain",
+    "remove",
+    "sha256_file",
+    "write_json",
+    "write_text",
+]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<what>part|old)", re.DOTALL)
+
+
+class NotPlainError(OSError):
+    """It is a link, a folder, a pipe or a device where a plain file is expected."""
 
 
 def explain_os_error(error: OSError, path: Path) -> OutputError:
@@ -42,14 +63,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _beside(
+            path, "part", lambda new: os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        )
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -69,13 +88,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        temporary = _beside(path, "part", Path.mkdir)
         yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
+        if path.exists() or path.is_symlink():
             # A rename can't replace a folder that has files: move the old one aside first.
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            old = _beside(path, "old", Path.mkdir)
             path.replace(old / "old")
             temporary.replace(path)
             shutil.rmtree(old)
@@ -88,6 +105,56 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None and temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path, what: str, make: Callable[[Path], None]) -> Path:
+    """Make a file or folder of a new name beside ``path``, with the mode that the umask gives it; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        new = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{what}")
+        try:
+            make(new)
+        except FileExistsError:
+            continue
+        return new
+
+
+def is_leftover(path: Path, names: tuple[str, ...] | None = None) -> bool:
+    """Return whether ``path`` has the name of a half-written file or folder (of one called as in ``names``).
+
+    >>> is_leftover(Path("a/.bundle.0123abcd.part")), is_leftover(Path("a/.bundle.0123abcd.part"), ("plan",))
+    (True, False)
+    """
+    found = _LEFTOVER.fullmatch(path.name)
+    return found is not None and (names is None or found["name"] in names)
+
+
+def clear_leftovers(folder: Path, names: tuple[str, ...] | None = None) -> None:
+    """Remove what a killed process left half-written in ``folder``, which must be locked.
+
+    A folder that it had moved aside to replace it, and hadn't yet, is put back.
+
+    Raises:
+        OutputError: something can't be removed.
+    """
+    try:
+        for path in [child for child in folder.iterdir() if is_leftover(child, names)]:
+            found = _LEFTOVER.fullmatch(path.name)
+            assert found is not None
+            target, moved = folder / found["name"], path / "old"
+            if found["what"] == "old" and not path.is_symlink() and moved.is_dir() and not target.exists():
+                moved.replace(target)
+            remove(path)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link (never what it points to) or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,6 +174,27 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """Return a plain file, opened; a link isn't followed, and a pipe or a device not waited for.
+
+    Raises:
+        NotPlainError: it is no plain file.
+        OSError: it isn't there or can't be opened.
+    """
+    words = f"{path} is no plain file but a link, a folder, a pipe or a device"
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise NotPlainError(error.errno, words, str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise NotPlainError(errno.EINVAL, words, str(path))
+    mode = "r+b" if flags & os.O_RDWR else "ab" if flags & os.O_APPEND else "rb"
+    return os.fdopen(handle, mode)  # type: ignore[return-value]
+
+
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for one run; the lock goes with the process, so a kill leaves none behind.
@@ -114,10 +202,13 @@ def folder_lock(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another run holds it.
     """
-    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
+        lock = open_plain(folder / ".lock", os.O_RDWR | os.O_CREAT)
+    except NotPlainError as error:
+        raise OutputError(
+            f"can't lock {folder}: {error.strerror}; remove it or choose another output folder"
+        ) from error
     except OSError as error:
         raise explain_os_error(error, folder) from error
     with lock:

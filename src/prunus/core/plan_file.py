@@ -6,6 +6,7 @@ unit (operation, criterion, stratum, unit, name, saliency, keep, reason, round, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,14 +17,15 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunus.core.errors import PlanError
-from prunus.core.files import atomic_folder, sha256_file, write_json
+from prunus.core.files import atomic_folder, open_plain, sha256_file, write_json
 from prunus.core.imports import one_line
+from prunus.core.sealed import sealed_tree, tree_sha256
 from prunus.core.text import shown
 from prunus.core.types import Decision, Operation, Plan, Step
 
 __all__ = ["load_plan", "plan_summary", "save_plan"]
 
-FORMAT = 1
+FORMAT = 2
 _SCHEMA = pa.schema(
     [
         ("step", pa.int16()),
@@ -43,6 +45,7 @@ _SCHEMA = pa.schema(
 )
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
 
 
@@ -71,12 +74,13 @@ class _Step(_Part):
 class _Header(_Part):
     """What ``plan.json`` says."""
 
-    format: Literal[1]
+    format: Literal[2]
     seed: Count
     recipe: dict[str, Any]
     fingerprints: dict[str, str]
     steps: list[_Step]
-    units_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    units_sha256: Sha256
+    sha256: Sha256
 
 
 def plan_summary(plan: Plan) -> list[dict[str, Any]]:
@@ -115,7 +119,7 @@ def save_plan(plan: Plan, folder: Path) -> None:
             "steps": plan_summary(plan),
             "units_sha256": sha256_file(units),
         }
-        write_json(temporary / "plan.json", header)
+        write_json(temporary / "plan.json", sealed_tree(header))
 
 
 def load_plan(folder: Path) -> Plan:
@@ -131,11 +135,13 @@ def load_plan(folder: Path) -> Plan:
     try:
         header = _read_header(folder / "plan.json")
         units = folder / "units.parquet"
-        if sha256_file(units) != header.units_sha256:
+        with open_plain(units) as file:
+            content = file.read()
+        if hashlib.sha256(content).hexdigest() != header.units_sha256:
             raise PlanError(
                 f"{units} was changed after it was written (its SHA-256 differs from plan.json): make the plan anew"
             )
-        table = pq.read_table(units)
+        table = pq.read_table(pa.BufferReader(content))
         if table.schema.names != _SCHEMA.names:
             raise PlanError(
                 f"{units}: expected the columns {', '.join(_SCHEMA.names)}, got {', '.join(table.schema.names)}"
@@ -152,16 +158,23 @@ def load_plan(folder: Path) -> Plan:
 
 
 def _read_header(path: Path) -> _Header:
-    tree = json.loads(path.read_text(encoding="utf-8"))
+    with open_plain(path) as file:
+        tree = json.loads(file.read().decode("utf-8"))
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         got = tree.get("format") if isinstance(tree, dict) else tree
         raise PlanError(f"{path}: expected format {FORMAT}, got {shown(got)}; use the prunus that wrote it")
     try:
-        return _Header.model_validate(tree)
+        header = _Header.model_validate(tree)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise PlanError(f"{path}: {key}: {first['msg']}, got {shown(first['input'])}: make the plan anew") from error
+    if tree_sha256(tree) != header.sha256:
+        raise PlanError(
+            f"{path} was changed after it was written (its SHA-256 isn't the one in it): make the plan anew, and change the recipe "
+            "instead (-o KEY=VALUE, or --recipe)"
+        )
+    return header
 
 
 def _rows(number: int, step: Step, decision: Decision) -> pa.Table:

@@ -18,11 +18,13 @@ __all__ = ["save_state", "save_tensors"]
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write contiguous tensors that share no memory to ``path`` as safetensors, readable for all.
+    """Write contiguous tensors that share no memory to ``path`` as safetensors, with the mode that the umask gives.
 
     Raises:
         OSError: the file can't be written. (safetensors itself raises an error of its own, and makes private files.)
     """
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(dict(tensors), path)
     except SafetensorError as error:
@@ -30,7 +32,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    path.chmod(0o644)
+    path.chmod(mode & 0o7777)
 
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:

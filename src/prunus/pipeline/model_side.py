@@ -58,6 +58,7 @@ def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
         return model, {}
     stage = f"seed {seed} / train"
     goal = rewind_epoch(job)
+    job.workspace.check_state(f"{stage} / epoch {goal}", stage)
 
     def after_epoch(done: int) -> None:
         if done == goal:

@@ -1,29 +1,39 @@
 """How does a run that was killed go on as if it never stopped?
 
 Every stage is a function of its inputs and of seeds derived from its name. What is slow (training) or must not be
-decided twice is kept under ``.work/`` as soon as it is done; all else is computed again. Two kinds of thing are kept:
-the weights of a model whose structure the flow rebuilds, and the steps of a plan.
+decided twice is kept under ``.work/`` as soon as it is done; all else is computed again. Whatever is kept carries its hash
+(``core.sealed``): what was damaged since is computed again, too, and a note says so.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import nn
 
-from prunus.core.errors import OutputError
+from prunus.core.errors import OutputError, PlanError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files import atomic_folder, atomic_path, explain_os_error, folder_lock, write_json, write_text
+from prunus.core.files import (
+    atomic_folder,
+    atomic_path,
+    clear_leftovers,
+    explain_os_error,
+    folder_lock,
+    open_plain,
+    remove,
+    write_text,
+)
 from prunus.core.plan_file import load_plan, save_plan
 from prunus.core.recipe import Recipe
+from prunus.core.sealed import DamagedError, seal, unseal
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
 
@@ -31,6 +41,7 @@ __all__ = ["Workspace", "open_workspace"]
 
 T = TypeVar("T")
 RECIPE, RECORD, LOG, WORK = "recipe.yaml", "record.json", "log.jsonl", ".work"
+OURS = (RECIPE, RECORD, LOG, WORK, "report.html", "plan", "bundle")
 
 
 class Workspace:
@@ -55,8 +66,8 @@ class Workspace:
         if self.folder is not None and event.kind != "progress":
             line = {"time": round(time.time(), 3), "kind": event.kind, "stage": event.stage, "message": event.message}
             try:
-                with (self.folder / LOG).open("a", encoding="utf-8") as log:
-                    log.write(json.dumps({**line, **dict(event.facts)}, default=str) + "\n")
+                with open_plain(self.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as log:
+                    log.write((json.dumps({**line, **dict(event.facts)}, default=str) + "\n").encode())
             except OSError as error:
                 raise explain_os_error(error, self.folder / LOG) from error
         self.listener(event)
@@ -85,17 +96,20 @@ class Workspace:
     def trained(self, name: str, model: nn.Module, fit: Callable[[Path | None], dict[str, Any]]) -> dict[str, Any]:
         """Train ``model`` in place by ``fit(checkpoint)``, or load what an earlier process trained; return the facts."""
         done, checkpoint = self.path(name), self.path(f"{name}.checkpoint")
-        if done is not None and done.exists():
-            model.load_state_dict(load_file(done / "model.safetensors"))
-            return _read_json(done / "facts.json")
+        weights = None if done is None else self._read(done / "model.safetensors")
+        said = None if done is None else self._read(done / "facts.json")
+        if weights is not None and said is not None:
+            model.load_state_dict(load(weights))
+            return _facts(said)
         if checkpoint is not None:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
         facts = fit(checkpoint)
         if done is not None:
             with atomic_folder(done) as temporary:
-                state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-                save_tensors(state, temporary / "model.safetensors")
-                write_json(temporary / "facts.json", facts)
+                save_tensors(_state(model), temporary / "model.safetensors")
+                seal(temporary / "model.safetensors")
+                (temporary / "facts.json").write_text(json.dumps(facts, allow_nan=False), encoding="utf-8")
+                seal(temporary / "facts.json")
             assert checkpoint is not None
             checkpoint.unlink(missing_ok=True)
         return facts
@@ -104,7 +118,10 @@ class Workspace:
         """Return the steps that ``decide()`` gives, or those that an earlier process decided."""
         done = self.path(name)
         if done is not None and done.exists():
-            return load_plan(done).steps
+            try:
+                return load_plan(done).steps
+            except PlanError as error:
+                self._damaged(done, error)
         steps = decide()
         if done is not None:
             save_plan(Plan(steps, 0, {}, {}), done)
@@ -113,49 +130,69 @@ class Workspace:
     def kept(self, name: str, compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Return the tensors that ``compute()`` gives, or those that an earlier process computed."""
         done = self.path(f"{name}.safetensors")
-        if done is not None and done.exists():
-            loaded: dict[str, torch.Tensor] = load_file(done)
-            return loaded
+        content = None if done is None else self._read(done)
+        if content is not None:
+            return dict(load(content))
         tensors = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
         if done is not None:
             with atomic_path(done) as temporary:
                 save_tensors(tensors, temporary)
+                seal(temporary)
         return tensors
 
     def keep_state(self, name: str, model: nn.Module) -> None:
         """Keep the weights that ``model`` has now; without a folder, in memory."""
-        state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
         path = self.path(f"{name}.safetensors")
         if path is None:
-            self._states[name] = state
+            self._states[name] = _state(model)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            save_tensors(state, temporary)
+            save_tensors(_state(model), temporary)
+            seal(temporary)
 
     def kept_state(self, name: str) -> dict[str, torch.Tensor] | None:
         """Return the weights that were kept under a name, or None."""
         path = self.path(f"{name}.safetensors")
-        if path is None or not path.exists():
-            return self._states.get(name)
-        loaded: dict[str, torch.Tensor] = load_file(path)
-        return loaded
+        content = None if path is None else self._read(path)
+        return self._states.get(name) if content is None else dict(load(content))
+
+    def check_state(self, name: str, training: str) -> None:
+        """Forget a training if the weights that it keeps under ``name`` on its way were damaged: it has to keep them anew."""
+        path = self.path(f"{name}.safetensors")
+        if path is not None and path.exists() and self._read(path) is None:
+            for trained in (training, f"{training}.checkpoint"):
+                remove(self.folder / WORK / trained.replace("/", "_") if self.folder is not None else path)
 
     def remembered(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the plain values that ``compute()`` gives, or those that an earlier process measured."""
         done = self.path(f"{name}.json")
-        if done is not None and done.exists():
-            return _read_json(done)
+        said = None if done is None else self._read(done)
+        if said is not None:
+            return _facts(said)
         facts = compute()
         if done is not None:
-            done.parent.mkdir(parents=True, exist_ok=True)
-            write_json(done, facts)
+            with atomic_path(done) as temporary:
+                temporary.write_text(json.dumps(facts, allow_nan=False), encoding="utf-8")
+                seal(temporary)
         return facts
+
+    def _read(self, path: Path) -> bytes | None:
+        """Return what was kept at ``path``; None where there is nothing, or nothing that is whole."""
+        try:
+            return unseal(path)
+        except DamagedError as error:
+            self._damaged(path, error)
+            return None
+
+    def _damaged(self, path: Path, error: Exception) -> None:
+        self.note(path.stem, f"what was kept for the resume is damaged and computed again ({error})")
+        remove(path)
 
     def forget(self) -> None:
         """Remove what was only kept for a resume."""
         if self.folder is not None:
-            shutil.rmtree(self.folder / WORK, ignore_errors=True)
+            with suppress(OSError):
+                remove(self.folder / WORK)
 
 
 @contextmanager
@@ -169,6 +206,11 @@ def open_workspace(
             or ``resume`` meets the run of another recipe.
     """
     with folder_lock(folder):
+        clear_leftovers(folder, OURS)
+        if (folder / WORK).is_symlink():
+            raise OutputError(f"{folder / WORK} is a link, expected a folder of this run: remove it")
+        if (folder / WORK).is_dir():
+            clear_leftovers(folder / WORK)
         held = folder / RECIPE
         text = recipe_text(recipe)
         if held.exists():
@@ -178,7 +220,7 @@ def open_workspace(
                 raise OutputError(
                     f"{folder} holds a run already: add --resume to go on with it, --overwrite to start anew"
                 )
-            elif held.read_text(encoding="utf-8") != text:
+            elif _recipe_held(held) != text:
                 raise OutputError(
                     f"{folder} holds a run of another recipe (see {held}): choose another output folder, or add --overwrite"
                 )
@@ -196,12 +238,25 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _clear(folder: Path) -> None:
-    for name in (RECIPE, RECORD, LOG, "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for name in (WORK, "plan", "bundle"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in OURS:
+        try:
+            remove(folder / name)
+        except OSError as error:
+            raise explain_os_error(error, folder / name) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+def _recipe_held(path: Path) -> str:
+    try:
+        with open_plain(path) as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError as error:
+        raise OutputError(f"can't read {path}: {error.strerror}; choose another output folder") from error
+
+
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+
+
+def _facts(content: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(content)
     return value

@@ -7,6 +7,7 @@ seeds, so nothing else has to be kept. A checkpoint of another training is ignor
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 import time
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from prunus.core.files import atomic_path
 from prunus.core.recipe import Train
+from prunus.core.sealed import seal, unseal
 from prunus.core.tensors import save_state
 
 if TYPE_CHECKING:
@@ -72,14 +74,18 @@ class Checkpoint:
             return
         with atomic_path(self.path) as temporary:
             save_state({**state, "identity": self.identity}, temporary)
+            seal(temporary)
         self._saved_at = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """Return the state to go on from; None when there is none, or it is damaged or of another training."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return None
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            content = unseal(self.path)
+            if content is None:
+                return None
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
             return None
         if not isinstance(state, dict) or state.get("identity") != self.identity:

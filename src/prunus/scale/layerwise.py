@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from prunus.core.errors import DataError, ModelError, OutputError, RecipeError, near
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files import atomic_path, folder_lock, write_json
+from prunus.core.files import atomic_path, clear_leftovers, folder_lock, write_json
+from prunus.core.sealed import DamagedError, seal, unseal
 from prunus.core.tensors import save_tensors
 from prunus.recover import (
     Moments,
@@ -139,6 +140,7 @@ def prune_layerwise(
     if folder is None:
         return _prune_stack(model, stack, layers, batches, options, None, offload, listener)
     with folder_lock(folder):
+        clear_leftovers(folder)
         _check_folder(folder, model, stack, layers, batches, options)
         return _prune_stack(model, stack, layers, batches, options, folder, offload, listener)
 
@@ -165,8 +167,9 @@ def _prune_stack(
         for number, block in enumerate(stack.blocks):
             mine = [found[number] for found in calls]
             path = None if folder is None else folder / f"block-{number:04d}.safetensors"
-            if path is not None and path.exists():
-                reports += _restore(path, layers[number])
+            restored = None if path is None else _restore(path, layers[number])
+            if restored is not None:
+                reports += restored
             elif layers[number]:
                 done = _prune_block(block, layers[number], mine, hidden, options)
                 if path is not None:
@@ -298,11 +301,18 @@ def _keep(path: Path, layers: Mapping[str, nn.Module], reports: Sequence[LayerRe
     facts = torch.tensor([[report.kept, report.total, report.error] for report in reports], dtype=torch.float64)
     with atomic_path(path) as temporary:
         save_tensors({**tensors, "reports": facts}, temporary)
+        seal(temporary)
 
 
-def _restore(path: Path, layers: Mapping[str, nn.Module]) -> list[LayerReport]:
-    """Read a finished block back into the model."""
-    tensors = load_file(path)
+def _restore(path: Path, layers: Mapping[str, nn.Module]) -> list[LayerReport] | None:
+    """Read a finished block back into the model; None where there is none, or a damaged one, which is pruned again."""
+    try:
+        content = unseal(path)
+    except DamagedError:
+        return None
+    if content is None:
+        return None
+    tensors = load(content)
     facts = tensors.pop("reports").tolist()
     for name, layer in layers.items():
         layer.get_parameter("weight").copy_(tensors[name])

@@ -2,12 +2,25 @@
 
 import errno
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from prunus.core.errors import OutputError
-from prunus.core.files import atomic_folder, atomic_path, folder_lock, sha256_file, write_json, write_text
+from prunus.core.files import (
+    atomic_folder,
+    atomic_path,
+    clear_leftovers,
+    folder_lock,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from prunus.core.tensors import save_tensors
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_debris(tmp_path: Path):
@@ -69,3 +82,62 @@ def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_goes_with_its_p
     other.join()
     with folder_lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_modes_are_what_the_umask_says(tmp_path: Path, mask):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "a.txt", "x")
+        with atomic_folder(tmp_path / "b") as temporary:
+            save_tensors({"w": torch.ones(2)}, temporary / "w.safetensors")
+        with atomic_path(tmp_path / "c") as path:
+            save_tensors({"w": torch.ones(2)}, path)
+        with folder_lock(tmp_path / "run"):
+            pass
+    finally:
+        os.umask(before)
+    for name in ("a.txt", "b/w.safetensors", "c", "run/.lock"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask, name
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_lock_that_is_a_link_or_a_pipe_is_refused_and_its_target_stays(tmp_path: Path):
+    (tmp_path / "precious").write_text("all that I have")
+    for number, make in enumerate((lambda p: p.symlink_to(tmp_path / "precious"), os.mkfifo, Path.mkdir)):
+        folder = tmp_path / f"run{number}"
+        folder.mkdir()
+        make(folder / ".lock")
+        with pytest.raises(OutputError, match=r"can't lock .*\.lock is no plain file"), folder_lock(folder):
+            pass
+    assert (tmp_path / "precious").read_text() == "all that I have"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("kept")
+    with folder_lock(tmp_path / "run"):
+        assert (tmp_path / "run" / ".lock").read_text() == "kept", "a lock is held, not written"
+
+
+def test_what_a_killed_process_left_half_written_goes_and_what_it_moved_aside_comes_back(tmp_path: Path):
+    (tmp_path / ".recipe.yaml.k3_x9abc.part").write_text("half")
+    (tmp_path / ".plan.0123abcd.part").mkdir()
+    (tmp_path / ".bundle.0123abcd.old" / "old").mkdir(parents=True)
+    (tmp_path / ".bundle.0123abcd.old" / "old" / "x").write_text("whole")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / ".plan.89abcdef.old").symlink_to(tmp_path / "outside")
+    for mine in (".notes.part", ".a.b.part", "x.12345678.part", ".my.TMP45678.part"):
+        (tmp_path / mine).write_text("the user's own")
+    (tmp_path / ".theirs.0123abcd.part").write_text("of another program")
+    clear_leftovers(tmp_path, ("recipe.yaml", "plan", "bundle"))
+    left = {path.name for path in tmp_path.iterdir()} - {"outside", "bundle"}
+    assert left == {".notes.part", ".a.b.part", "x.12345678.part", ".my.TMP45678.part", ".theirs.0123abcd.part"}
+    assert (tmp_path / "bundle" / "x").read_text() == "whole"
+
+
+def test_a_process_that_was_killed_while_it_wrote_leaves_what_is_recognised(tmp_path: Path):
+    code = "import os, sys; from pathlib import Path; from prunus.core.files import atomic_path, atomic_folder\n"
+    code += "with atomic_path(Path('r/x.json')), atomic_folder(Path('r/bundle')): os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert done.returncode == -9
+    assert len(list((tmp_path / "r").iterdir())) == 2
+    clear_leftovers(tmp_path / "r")
+    assert not list((tmp_path / "r").iterdir())

@@ -1,6 +1,7 @@
 """A plan survives the disk, reads the same, and says when it was damaged."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from prunus.core.errors import PlanError
 from prunus.core.plan_file import load_plan, plan_summary, save_plan
+from prunus.core.sealed import sealed_tree
 from prunus.core.types import Decision, Plan, Step
 
 
@@ -107,3 +109,45 @@ def test_truncated_json_is_a_plan_error(saved):
     (saved / "plan.json").write_text('{"format": 1, ')
     with pytest.raises(PlanError, match="damaged"):
         load_plan(saved)
+
+
+@pytest.mark.parametrize("change", ["a decision", "the recipe", "a fingerprint", "the seed"])
+def test_a_plan_that_was_changed_by_hand_is_refused(saved, change):
+    tree = json.loads((saved / "plan.json").read_text())
+    if change == "a decision":
+        tree["steps"][0]["strata"][0]["name"] += "x"
+    elif change == "the recipe":
+        tree["recipe"]["more"] = 1
+    elif change == "a fingerprint":
+        tree["fingerprints"]["data"] = "0" * 64
+    else:
+        tree["seed"] += 1
+    (saved / "plan.json").write_text(json.dumps(tree))
+    with pytest.raises(PlanError, match=r"plan\.json was changed after it was written.*make the plan anew"):
+        load_plan(saved)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "units.parquet"])
+def test_a_link_or_a_pipe_in_a_plan_is_refused(saved, name, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / name
+    (saved / name).rename(elsewhere)
+    (saved / name).symlink_to(elsewhere)
+    with pytest.raises(PlanError, match="no plain file"):
+        load_plan(saved)
+    (saved / name).unlink()
+    os.mkfifo(saved / name)
+    with pytest.raises(PlanError, match="no plain file"):
+        load_plan(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": "0"}, {"seed": -1}, {"steps": {}}, {"steps": [{}]}, {"recipe": []}, {"more": 1}, {"fingerprints": {"a": 1}},
+     {"units_sha256": "../x"}, {"format": 1}, {"format": [2]}],
+)  # fmt: skip
+def test_a_plan_of_other_types_is_one_line(saved, change):
+    tree = json.loads((saved / "plan.json").read_text()) | change
+    (saved / "plan.json").write_text(json.dumps(sealed_tree(tree)))
+    with pytest.raises(PlanError, match=r"plan\.json: ") as caught:
+        load_plan(saved)
+    assert "\n" not in str(caught.value)
