@@ -23,6 +23,7 @@ from prunus.core.recipe import Average, Data, Recipe
 from prunus.core.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
+from prunus.core.values import check_values
 from prunus.data import Prepared, prepare, prepare_arrays, prepare_dataset, raw_inputs
 from prunus.evaluate import Quality, default_metrics, predict_outputs
 from prunus.pipeline import (
@@ -122,6 +123,7 @@ class ModelOptimizer:
         device = pick_device(recipe.runtime.device)
         prepared = _prepared(data, recipe.data, device)
         check_contract(recipe, prepared)
+        check_values(model)
         start = copy.deepcopy(model)
         self._job = Job(
             recipe,

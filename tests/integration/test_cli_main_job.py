@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from prunus.cli.app import invoke
 from prunus.core.plan_file import load_plan, plan_summary
 from prunus.core.recipe_file import parse_yaml
+from prunus.pipeline import model_side
 from prunus.ship import bundle_sha256
 
 
@@ -86,14 +88,40 @@ def test_same_seed_same_plan_and_same_bundle(small_recipe):
     assert bundle_sha256(Path("c/bundle")) != hashes[0][1]
 
 
-def test_plan_then_apply_is_run(small_recipe):
+def test_plan_then_apply_is_run(small_recipe, monkeypatch):
+    trained, train = [], model_side.train
+    monkeypatch.setattr(model_side, "train", lambda *a, **o: trained.append(o["stage"]) or train(*a, **o))
     recipe = str(small_recipe(**{**FULL, "seeds": [0]}))
     assert invoke(["plan", recipe, "--quiet", "-o", "output=p"]) == 0
     assert not Path("p/bundle").exists()
     assert invoke(["apply", "p/plan", "--quiet", "-o", "output=a"]) == 0
+    assert trained.count("seed 0 / train") == 1, "what the plan trained was trained again"
     assert invoke(["run", recipe, "--quiet", "-o", "output=r"]) == 0
     assert plan_bytes(Path("p")) == plan_bytes(Path("r")) == plan_bytes(Path("a"))
     assert bundle_sha256(Path("a/bundle")) == bundle_sha256(Path("r/bundle"))
+
+
+def test_a_plan_without_its_dense_model_gives_the_same_and_with_another_one_is_refused(small_recipe, capsys):
+    recipe = str(small_recipe(**{**FULL, "seeds": [0]}))
+    assert invoke(["plan", recipe, "--quiet", "-o", "output=p"]) == 0
+    shutil.copytree("p/plan", "elsewhere/plan")
+    for plan, output in (("p", "a"), ("elsewhere/plan", "b")):
+        assert invoke(["apply", plan, "--quiet", "-o", f"output={output}"]) == 0
+    assert bundle_sha256(Path("a/bundle")) == bundle_sha256(Path("b/bundle"))
+    weights = next(Path("p/.work").glob("*train/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert invoke(["apply", "p", "--quiet", "-o", "output=c"]) == 6
+    assert "was changed after the plan was made" in capsys.readouterr().err
+    assert invoke(["apply", "p", "--quiet", "-o", "train.epochs=1", "-o", "output=d"]) == 0, "trained as it says"
+
+
+def test_less_than_one_unit_leaves_what_the_floors_ask_for_and_says_so(small_recipe, capsys):
+    recipe = str(small_recipe(strategy={"criterion": "magnitude_l2", "keep_fraction": 0.001}, train={"epochs": 0}))
+    assert invoke(["plan", recipe]) == 0
+    (step,) = load_plan(Path("out")).steps
+    assert {decision.n_kept for decision in step.decisions} == {1}
+    said = capsys.readouterr().err
+    assert f"keep_fraction 0.001 of {step.n_units} channels is less than one; min_units keeps {step.n_kept}" in said
 
 
 def test_a_plan_for_other_data_is_refused(small_recipe, capsys):

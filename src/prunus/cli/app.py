@@ -165,7 +165,7 @@ def apply(
     quiet: Quiet = False,
 ) -> None:
     """Carry out a plan: cut exactly what it says, recover, evaluate, report, ship."""
-    from prunus.core.plan_file import load_plan
+    from prunus.core.plan_file import load_plan, run_of_plan
 
     own = None if recipe is None else _load(recipe, override)
     loaded = load_plan(plan)
@@ -174,7 +174,9 @@ def apply(
     config = recipe_of_plan(loaded, plan, overrides=override or (), trust_code=trust_code, own=own)
     _check_there(config, resume)
     with _display(quiet or as_json) as display:
-        record = apply_plan(loaded, config, resume=resume, overwrite=overwrite, listener=display)
+        record = apply_plan(
+            loaded, config, made_in=run_of_plan(plan), resume=resume, overwrite=overwrite, listener=display
+        )
     _print_record(record, Path(config.output), as_json)
 
 
@@ -419,7 +421,8 @@ def _print_record(record: Any, folder: Path, as_json: bool) -> None:
         typer.echo(record_json(record), nl=False)
     else:
         print_summary(record, _stdout())
-        typer.echo(f"report {folder / 'report.html'}  ·  bundle {folder / 'bundle'}  ·  plan {folder / 'plan'}")
+        made = f" (seed {record.seeds[0]} of {', '.join(map(str, record.seeds))})" if len(record.seeds) > 1 else ""
+        typer.echo(f"report {folder / 'report.html'}  ·  bundle {folder / 'bundle'}{made}  ·  plan {folder / 'plan'}")
 
 
 def _note(text: str) -> None:

@@ -23,7 +23,7 @@ from prunus.core.sealed import sealed_tree, tree_sha256
 from prunus.core.text import shown
 from prunus.core.types import Decision, Operation, Plan, Step
 
-__all__ = ["load_plan", "plan_summary", "save_plan"]
+__all__ = ["load_plan", "plan_summary", "run_of_plan", "save_plan"]
 
 FORMAT = 2
 _SCHEMA = pa.schema(
@@ -122,16 +122,25 @@ def save_plan(plan: Plan, folder: Path) -> None:
         write_json(temporary / "plan.json", sealed_tree(header))
 
 
+def run_of_plan(path: Path) -> Path:
+    """Return the folder of the run that the plan at ``path`` was made in, if it still lies there."""
+    return _plan_folder(path).resolve().parent
+
+
+def _plan_folder(path: Path) -> Path:
+    """Return the folder of a plan that is named by itself, by its ``plan.json``, or by its run."""
+    if path.name == "plan.json":
+        return path.parent
+    return path / "plan" if (path / "plan" / "plan.json").exists() else path
+
+
 def load_plan(folder: Path) -> Plan:
     """Return the plan that ``folder`` holds.
 
     Raises:
         PlanError: no plan there, another format, or a damaged file.
     """
-    if folder.name == "plan.json":
-        folder = folder.parent
-    elif (folder / "plan" / "plan.json").exists():  # a run folder
-        folder = folder / "plan"
+    folder = _plan_folder(folder)
     try:
         header = _read_header(folder / "plan.json")
         units = folder / "units.parquet"

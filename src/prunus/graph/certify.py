@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.core.runtime import generator
+from prunus.core.values import check_values
 from prunus.graph.groups import AxisGraph, Frozen, Group, permuted
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, running_on
 from prunus.graph.trace import plain
@@ -39,6 +40,9 @@ def certify(
 
     Units:
         The error is the largest change of an output over the largest output; up to ``tolerance`` counts as rounding.
+
+    Raises:
+        ModelError: a parameter is NaN or infinite, so that nothing can be compared.
     """
     experts = tuple(stack for stack in graph.stacks if stack.kind == "expert")
     groups = (*graph.groups, *experts)  # experts change places last: their own units are reordered by then
@@ -46,6 +50,7 @@ def certify(
         return graph
     if any(value.is_meta for value in canonical_states(model).values()):
         return replace(graph, notes=(*graph.notes, "not certified: the model has no values (it is on the meta device)"))
+    check_values(model)
     check = _Check(model, inputs, kwargs or {}, seed)
     failed = _failing(check, groups, tolerance)
     good = tuple(group for group in groups if group.name not in failed)

@@ -19,7 +19,7 @@ from prunus.apply import Masks, shrink
 from prunus.core.errors import PlanError, RunError
 from prunus.core.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
-from prunus.core.units import Mask, as_mask
+from prunus.core.units import Mask, as_mask, plural
 from prunus.data import Examples
 from prunus.graph import AxisGraph, Group
 from prunus.pipeline.compensation import check_compensation, make_good, swept_step
@@ -298,12 +298,19 @@ class Round:
             else:
                 left = sum(len(stratum.saliency) for stratum in mine)
                 fraction = keep_fractions(strategy.schedule, amount)[self.number]
-                wanted = round(fraction * sum(stratum.whole for stratum in mine))
-                share = {"keep_fraction": min(1.0, wanted / max(left, 1))}
+                wanted = fraction * sum(stratum.whole for stratum in mine)
+                # Less than half a unit: the floors decide what stays, or the message says that nothing does.
+                share = {"keep_fraction": min(1.0, (round(wanted) or wanted) / max(left, 1))}
             allocation = allocations[strategy.allocation]
             if strategy.allocation == "owl":
                 allocation = partial(owl, multiple=strategy.owl_multiple, spread=strategy.owl_spread)
             chosen = select(mine, allocation=allocation, normalize=strategy.normalize, **share)
+            if amount is not None and not round(wanted):
+                total = sum(stratum.whole for stratum in mine)
+                self._note(
+                    f"keep_fraction {amount:.6g} of {total} {plural(self.granularity)} is less than one; min_units keeps "
+                    f"{sum(int(keep.sum()) for keep in chosen)}"
+                )
             kept.update(zip((stratum.name for stratum in mine), chosen, strict=True))
         return [kept[stratum.name] for stratum in strata]
 

@@ -19,6 +19,7 @@ from prunus.core.plan_file import load_plan, save_plan
 from prunus.core.recipe import Recipe, Schedule
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
+from prunus.core.values import check_values
 from prunus.data import prepare
 from prunus.evaluate import check_metrics
 from prunus.models import build, check_outputs, load_weights
@@ -30,6 +31,7 @@ from prunus.pipeline.measure import measure_run
 from prunus.pipeline.model_side import check_schedule, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.objective import check_objective
 from prunus.pipeline.prunable import check_patterns
+from prunus.pipeline.reuse import dense_fingerprint, take_over, training_stage
 from prunus.pipeline.search import check_contract, check_floor, search_model
 from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.pipeline.tiles import check_tiles
@@ -64,9 +66,18 @@ def run(
 
 
 def apply_plan(
-    plan: Plan, recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent
+    plan: Plan,
+    recipe: Recipe,
+    *,
+    made_in: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener = silent,
 ) -> RunRecord:
     """Carry out ``plan`` as it stands: no scoring, the same cuts, then recovery, evaluation and shipping.
+
+    Args:
+        made_in: the folder that the plan was made in; the dense model that lies there isn't trained again.
 
     Raises:
         PlanError: the plan was made for other data or another model.
@@ -76,6 +87,8 @@ def apply_plan(
     with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
         if (folder / RECORD).exists():
             return load_record(folder / RECORD)
+        if made_in is not None:
+            take_over(plan, made_in, recipe, workspace)
         return _finish(recipe, workspace, plan)
 
 
@@ -89,7 +102,7 @@ def make_plan(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, 
             result = run_seed(job, recipe.seeds[0], workspace.decided, recover_last=False)
             plan = plan_of(job, result)
             save_plan(plan, folder / "plan")
-        workspace.forget()
+        workspace.forget(but=training_stage(plan.seed))
         return plan
 
 
@@ -194,6 +207,7 @@ def _check_fit(job: Job) -> None:
     check_examples(job)
     batch = next(iter(data.calibration.batches(2)))
     model = job.build(recipe.seeds[0]).to(job.device)
+    check_values(model)
     if recipe.strategy is not None:
         check_patterns(model, recipe.strategy)
         check_schedule(job)
@@ -206,6 +220,7 @@ def _check_fit(job: Job) -> None:
 def plan_of(job: Job, result: SeedResult) -> Plan:
     """Return the plan that a seed's decisions make."""
     fingerprints = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(result.seed))}
+    fingerprints |= dense_fingerprint(job.workspace, result.seed)
     return Plan(result.steps, result.seed, job.recipe.model_dump(mode="json"), fingerprints)
 
 

@@ -23,6 +23,7 @@ from prunus.pipeline.cut import Round
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.objective import base_loss
 from prunus.pipeline.prunable import check_patterns, groups_of, prunable_graph, wide
+from prunus.pipeline.reuse import training_stage
 from prunus.recover import (
     History,
     Loss,
@@ -56,7 +57,7 @@ def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     model = job.build(seed).to(job.device)
     if not job.train_dense:
         return model, {}
-    stage = f"seed {seed} / train"
+    stage = training_stage(seed)
     goal = rewind_epoch(job)
     job.workspace.check_state(f"{stage} / epoch {goal}", stage)
 
@@ -281,7 +282,7 @@ def starting_point(job: Job, seed: int, dense: nn.Module) -> tuple[nn.Module, nn
         return dense, None
     rewound = job.build(seed)
     if epoch > 0:
-        state = job.workspace.kept_state(f"seed {seed} / train / epoch {epoch}")
+        state = job.workspace.kept_state(f"{training_stage(seed)} / epoch {epoch}")
         if state is None:
             raise RunError(
                 f"strategy.schedule.rewind_to: the weights at epoch {epoch} were not kept, as the dense model came trained; "

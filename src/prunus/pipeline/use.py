@@ -16,7 +16,7 @@ from prunus.pipeline.measure import quality_of
 from prunus.pipeline.shipping import bundle_folder
 from prunus.pipeline.workspace import RECORD
 from prunus.report import RunRecord, load_record, write_html
-from prunus.ship import Bundle, bundle_size_bytes, check_format, export_file, load_bundle
+from prunus.ship import Bundle, bundle_size_bytes, check_format, export_file, load_bundle, stored_size_bytes
 
 __all__ = ["evaluate_bundle", "export_bundle", "predict_file", "write_report"]
 
@@ -58,7 +58,8 @@ def evaluate_bundle(
         for name, examples in splits.items()
     }
     batch = next(iter(next(iter(splits.values())).batches(1)))
-    cost = measure_cost(bundle.model, (batch.inputs,)).to_dict() | {"size_bytes": bundle_size_bytes(folder)}
+    sizes = {"size_bytes": stored_size_bytes(bundle.model), "bundle_bytes": bundle_size_bytes(folder)}
+    cost = measure_cost(bundle.model, (batch.inputs,)).to_dict() | sizes
     return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind, "splits": rows, "cost": cost}
 
 

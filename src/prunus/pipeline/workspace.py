@@ -188,11 +188,18 @@ class Workspace:
         self.note(path.stem, f"what was kept for the resume is damaged and computed again ({error})")
         remove(path)
 
-    def forget(self) -> None:
-        """Remove what was only kept for a resume."""
-        if self.folder is not None:
-            with suppress(OSError):
-                remove(self.folder / WORK)
+    def forget(self, *, but: str | None = None) -> None:
+        """Remove what was only kept for a resume, but for the stage called ``but`` and its states."""
+        work = self.path()
+        if work is None or not work.is_dir():
+            return
+        start = None if but is None else but.replace("/", "_")
+        with suppress(OSError):
+            for child in work.iterdir():
+                if start is None or not child.name.startswith(start) or child.name.endswith(".checkpoint"):
+                    remove(child)
+            if not any(work.iterdir()):
+                remove(work)
 
 
 @contextmanager

@@ -194,7 +194,7 @@ def _layers(altair: Any, record: RunRecord) -> _Drawn:
     units = " and ".join(dict.fromkeys(plural(layer.granularity) for layer in record.layers))
     kept, total = sum(layer.after for layer in record.layers), sum(layer.before for layer in record.layers)
     chart = _stacked(altair, rows, ["kept", "removed"], ["leaf", "sand"], units)
-    return "Kept per layer", f"{amount(kept)} of {amount(total)} {units} stay.{more}", chart
+    return "Kept per layer", f"{amount(kept, total)} of {amount(total)} {units} stay.{more}", chart
 
 
 def _groups(altair: Any, record: RunRecord) -> _Drawn:

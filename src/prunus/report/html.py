@@ -86,7 +86,7 @@ def _numbers(record: RunRecord) -> str:
     """Return the few numbers that matter most, large."""
     dense, pruned = record.cost["dense"], record.cost["pruned"]
     found = [
-        (times(record.ratio("macs")), "fewer MACs", f"{amount(dense.macs)} → {amount(pruned.macs)}"),
+        (times(record.ratio("macs")), "fewer MACs", f"{amount(dense.macs)} → {amount(pruned.macs, dense.macs)}"),
         (
             times(record.ratio("size_bytes")),
             "smaller on disk",

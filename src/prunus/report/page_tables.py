@@ -78,13 +78,17 @@ def _gap(record: RunRecord, model: str, metric: str) -> str:
 def cost(record: RunRecord) -> str:
     """Return sizes and times, dense against pruned."""
     dense, pruned = record.cost["dense"], record.cost["pruned"]
-    lines: list[tuple[str, Callable[[float], str], str]] = [
+    lines: list[tuple[str, Callable[[float, float], str], str]] = [
         ("parameters", amount, "parameters"),
         ("of which not zero", amount, "nonzero_parameters"),
     ]
-    lines += [("MACs per example", amount, "macs"), ("weights on disk", size, "size_bytes")]
+    lines += [("MACs per example", amount, "macs"), ("weights on disk", lambda n_bytes, _: size(n_bytes), "size_bytes")]
     rows = [
-        [name, *(escape(say(getattr(model, what))) for model in (dense, pruned)), _times(record.ratio(what))]
+        [
+            name,
+            *(escape(say(getattr(model, what), getattr(dense, what))) for model in (dense, pruned)),
+            _times(record.ratio(what)),
+        ]
         for name, say, what in lines
         if what != "nonzero_parameters" or pruned.nonzero_parameters < pruned.parameters
     ]
@@ -135,7 +139,7 @@ def layers(record: RunRecord) -> str:
         for layer in record.layers
     ]
     kept, total = sum(layer.after for layer in record.layers), sum(layer.before for layer in record.layers)
-    aside = f"{amount(kept)} of {amount(total)} units kept in {len(record.layers)} groups"
+    aside = f"{amount(kept, total)} of {amount(total)} units kept in {len(record.layers)} groups"
     return details("Every layer", aside, table(["", "unit", "before", "after", "kept"], rows))
 
 

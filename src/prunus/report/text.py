@@ -111,11 +111,17 @@ def _quality_table(record: RunRecord) -> Table:
 def _cost_table(record: RunRecord) -> Table:
     dense, pruned = record.cost["dense"], record.cost["pruned"]
     table = _table("Cost", "", "dense", "pruned", "ratio")
-    _add(table, "parameters", amount(dense.parameters), amount(pruned.parameters), times(record.ratio("parameters")))
+    _add(
+        table,
+        "parameters",
+        amount(dense.parameters),
+        amount(pruned.parameters, dense.parameters),
+        times(record.ratio("parameters")),
+    )
     if pruned.nonzero_parameters < 0.99 * pruned.parameters:
-        row = (amount(dense.nonzero_parameters), amount(pruned.nonzero_parameters))
+        row = (amount(dense.nonzero_parameters), amount(pruned.nonzero_parameters, dense.nonzero_parameters))
         _add(table, "  not zero", *row, times(record.ratio("nonzero_parameters")))
-    _add(table, "MACs per example", amount(dense.macs), amount(pruned.macs), times(record.ratio("macs")))
+    _add(table, "MACs per example", amount(dense.macs), amount(pruned.macs, dense.macs), times(record.ratio("macs")))
     _add(table, "weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes")))
     latency = record.latency
     if latency is not None and latency.speedup is not None:
@@ -141,13 +147,13 @@ def _removals(record: RunRecord) -> list[str]:
             totals[position] += number
     for granularity, (before, after, groups) in units.items():
         lines.append(
-            f"{plural(granularity)}: {amount(after)} of {amount(before)} kept in {groups} group{'s' if groups > 1 else ''}"
+            f"{plural(granularity)}: {amount(after, before)} of {amount(before)} kept in {groups} group{'s' if groups > 1 else ''}"
         )
     removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
     if removed or relabelled:
         total = sum(c.before for c in record.classes)
         lines.append(
-            f"training examples: {amount(removed)} of {amount(total)} removed, {amount(relabelled)} relabelled"
+            f"training examples: {amount(removed, total)} of {amount(total)} removed, {amount(relabelled)} relabelled"
         )
     if record.data.noise is not None:
         noise = record.data.noise
@@ -169,7 +175,9 @@ def print_plan(summary: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Print what a plan would do, per step and stratum."""
     for number, step in enumerate(summary, start=1):
         what = f"{number}. {step['operation']} {plural(step['granularity'])} by {step['criterion']}"
-        table = _table(f"{what}: {amount(step['kept'])} of {amount(step['units'])} stay", "", "units", "stay", "go")
+        table = _table(
+            f"{what}: {amount(step['kept'], step['units'])} of {amount(step['units'])} stay", "", "units", "stay", "go"
+        )
         for stratum in step["strata"]:
             gone = stratum["units"] - stratum["kept"]
             _add(table, stratum["name"], amount(stratum["units"]), amount(stratum["kept"]), amount(gone))
@@ -196,7 +204,8 @@ def print_qualities(result: Mapping[str, Any], console: Console) -> None:
     cost = result["cost"]
     console.print()
     console.print(
-        f"{amount(cost['parameters'])} parameters, {amount(cost['macs'])} MACs per example, {size(cost['size_bytes'])} on disk",
+        f"{amount(cost['parameters'])} parameters, {amount(cost['macs'])} MACs per example, {size(cost['size_bytes'])} of weights"
+        + (f" (the bundle with all that goes along: {size(cost['bundle_bytes'])})" if "bundle_bytes" in cost else ""),
         highlight=False,
     )
 

@@ -104,15 +104,17 @@ def mask_note(record: RunRecord) -> str:
     )
 
 
-def amount(number: float) -> str:
-    """Return a count with thousands separated by thin spaces, or in millions.
+def amount(number: float, beside: float = 0.0) -> str:
+    """Return a count with thousands separated by thin spaces, or in millions; ``beside`` a larger one, in its unit.
 
-    >>> amount(94186), amount(1_234_567_890)
-    ('94\u2009186', '1.23 G')
+    >>> amount(94186), amount(1_234_567_890), amount(9_857_536)
+    ('94\u2009186', '1.23 G', '9\u2009857\u2009536')
+    >>> amount(9_857_536, beside=37_000_000), amount(14, beside=37_000_000)
+    ('9.86 M', '14')
     """
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e7, "M")):
-        if number >= limit:
-            return f"{number / (1e6 if unit == 'M' else limit):.3g} {unit}"
+    for limit, whole, unit in ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e7, 1e6, "M")):
+        if number >= limit or (beside >= limit and number >= whole / 1000):
+            return f"{number / whole:.3g} {unit}"
     return f"{number:,.0f}".replace(",", "\u2009")
 
 

@@ -67,7 +67,7 @@ def select(
         counts = share_out(scaled, share)
         n_units = sum(len(stratum.saliency) for stratum in strata)
         if n_units and not counts.any():
-            raise RunError(f"keep_fraction {share:g} of {n_units} units keeps none: use at least {1 / n_units:.3g}")
+            raise RunError(f"keep_fraction {share:.6g} of {n_units} units keeps none: use at least {1 / n_units:.3g}")
     return [_best(stratum, count) for stratum, count in zip(strata, counts.tolist(), strict=True)]
 
 

@@ -108,6 +108,24 @@ def test_names_from_data_are_no_markup_and_no_commands_to_the_terminal():
     assert_shown(printed(print_summary, sample(notes=[HOSTILE])))
 
 
+def test_a_bundle_has_one_size_by_its_name():
+    quality = {"metrics": [number(0.9, name="accuracy")], "per_class": []}
+    cost = {"parameters": 1, "macs": 1, "size_bytes": 18_500, "bundle_bytes": 26_300}
+    said = printed(print_qualities, {"bundle": "b", "splits": {"test": quality}, "cost": cost})
+    assert "18.5 kB of weights (the bundle with all that goes along: 26.3 kB)" in " ".join(said.split())
+
+
+def test_numbers_that_are_compared_are_said_in_one_unit():
+    record = sample()
+    costs = {"parameters": 37_000_000, "nonzero_parameters": 37_000_000, "macs": 1_200_000_000, "size_bytes": 4200}
+    smaller = costs | {"parameters": 9_857_536, "nonzero_parameters": 9_857_536, "macs": 300_000_000}
+    record = sample(cost={"dense": costs, "pruned": smaller})
+    said = " ".join(printed(print_summary, record).split())
+    assert "parameters 37 M 9.86 M" in said
+    assert "MACs per example 1.2 G 0.3 G" in said
+    assert "9.86 M" in cost(record)
+
+
 def test_a_title_may_hold_markup_that_does_not_close():
     plan = [{"operation": "[/]", "granularity": "[b", "criterion": "c", "kept": 0, "units": 0, "strata": []}]
     assert "[/]" in printed(print_plan, plan)
