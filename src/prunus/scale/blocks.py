@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
+from prunus.graph.states import as_it_was
+from prunus.scale.replay import Shared, copied, duplicated, parts_of, unwritten, versions
 
 __all__ = ["Call", "Stack", "Stop", "call_model", "find_stack", "record_calls"]
 
@@ -29,21 +31,35 @@ class Stack:
     blocks: tuple[nn.Module, ...]
     returns_tuple: tuple[bool, ...]
 
+    def entry(self, number: int) -> str:
+        """Return the name of one block."""
+        return f"{self.name}.{number}".removeprefix(".")
+
 
 @dataclass
 class Call:
-    """With what a block is called, but for the hidden state: it is the first positional argument, or the one called ``key``."""
+    """With what a block is called, but for the hidden state: it is the first positional argument, or the one called ``key``.
+
+    ``shared`` are the parts of the model, which a block that is handed them works on itself.
+    """
 
     rest: tuple[Any, ...]
     kwargs: dict[str, Any]
     key: str | None = None
+    shared: Shared = field(default_factory=dict)
 
     def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """Return the hidden state after ``block``."""
-        if self.key is None:
-            result = block(hidden, *self.rest, **self.kwargs)
-        else:
-            result = block(*self.rest, **{**self.kwargs, self.key: hidden})
+        """Return the hidden state after ``block``; every run finds what the first one found.
+
+        Raises:
+            ModelError: the block writes into what others read.
+        """
+        rest, kwargs = copied((self.rest, self.kwargs), self.shared)
+        hidden, before = hidden.clone(), versions((self.rest, self.kwargs))
+        with as_it_was(block):
+            given = (hidden, *rest) if self.key is None else rest
+            result = block(*given, **kwargs, **({} if self.key is None else {self.key: hidden}))
+        unwritten(before)
         first: Tensor = result if isinstance(result, Tensor) else result[0]
         return first
 
@@ -86,7 +102,8 @@ def find_stack(model: nn.Module, batch: Any, name: str | None = None) -> Stack:
     entries = {id(block): block for blocks in lists.values() for block in blocks}
     handles = [block.register_forward_hook(watch, with_kwargs=True) for block in entries.values()]
     try:
-        call_model(model, _shortened(batch))
+        with as_it_was(model):
+            call_model(model, duplicated(_shortened(batch), parts_of(model)))
     finally:
         for handle in handles:
             handle.remove()
@@ -109,10 +126,11 @@ def record_calls(model: nn.Module, stack: Stack, batch: Any) -> tuple[Tensor, li
     """
     start: list[Tensor] = []
     calls: list[Call] = []
+    shared = parts_of(model)
 
     def stand_in(number: int) -> Any:
         def forward(*given: Any, **kwargs: Any) -> Any:
-            hidden, call = _split(given, kwargs)
+            hidden, call = _split(given, kwargs, shared)
             start.append(hidden)
             calls.append(call)
             if number == len(stack.blocks) - 1:
@@ -121,9 +139,9 @@ def record_calls(model: nn.Module, stack: Stack, batch: Any) -> tuple[Tensor, li
 
         return forward
 
-    with _replaced(stack.blocks, stand_in):
+    with as_it_was(model), _replaced(stack.blocks, stand_in):
         try:
-            call_model(model, batch)
+            call_model(model, duplicated(batch, shared))
         except Stop:
             pass
         except (IndexError, ValueError, TypeError) as error:
@@ -144,11 +162,11 @@ def _shortened(batch: Any) -> Any:
     return dict(zip(batch, first, strict=True)) if named else first
 
 
-def _split(given: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Call]:
+def _split(given: tuple[Any, ...], kwargs: dict[str, Any], shared: Shared) -> tuple[Tensor, Call]:
     if given and isinstance(given[0], Tensor):
-        return given[0], Call(given[1:], kwargs)
+        return given[0], Call(given[1:], kwargs, shared=shared)
     key = next(key for key, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point())
-    return kwargs[key], Call(given, {k: v for k, v in kwargs.items() if k != key}, key)
+    return kwargs[key], Call(given, {k: v for k, v in kwargs.items() if k != key}, key, shared)
 
 
 def _chained(calls: Sequence[tuple[nn.Module, list[Tensor], Any]]) -> bool:

@@ -117,8 +117,9 @@ def prune_layerwise(
 
     Raises:
         RecipeError: a wrong amount, criterion or pattern.
-        DataError: no batches.
-        ModelError: no such stack of blocks, or nothing in it to prune.
+        DataError: no batches, or one that gives NaN or infinite values.
+        ModelError: no such stack of blocks, nothing in it to prune, weights that aren't finite, or blocks that can't run twice on
+            what they are handed.
         OutputError: ``folder`` holds a run with other settings.
 
     References:
@@ -162,7 +163,8 @@ def _prune_stack(
         calls: list[list[Call]] = []
         # Moduli need no inputs, so then no batch goes through the blocks at all.
         for number in range(len(batches) if options.needs_inputs else 0):
-            hidden[number], found = record_calls(model, stack, batches[number])
+            start, found = record_calls(model, stack, batches[number])
+            hidden[number] = _finite(start, number, f"before {stack.entry(0)}")
             calls.append(found)
         for number, block in enumerate(stack.blocks):
             mine = [found[number] for found in calls]
@@ -177,10 +179,20 @@ def _prune_stack(
                 reports += done
             if any(layers[number + 1 :]):  # the last outputs are nobody's inputs
                 for place, call in enumerate(mine):
-                    hidden[place] = call.run(block, hidden[place])
+                    hidden[place] = _finite(call.run(block, hidden[place]), place, f"after {stack.entry(number)}")
             listener(Event("progress", "blocks", done=number + 1, total=len(stack.blocks)))
     listener(Event("end", "blocks", facts={"seconds": time.perf_counter() - started}))
     return reports
+
+
+def _finite(hidden: Tensor, number: int, where: str) -> Tensor:
+    """Refuse a hidden state that nothing can be learned from: one NaN makes every score of a layer NaN."""
+    if not bool(torch.isfinite(hidden).all()):
+        raise DataError(
+            f"calibration batch {number} has NaN or infinite hidden states {where}: look at its values and at the "
+            "model's weights, or run the model in a wider type (bfloat16, float32)"
+        )
+    return hidden
 
 
 def _prune_block(
@@ -204,6 +216,7 @@ def _prune_block(
             gram = None if grams is None else grams[group]
             factor = factors[id(mine)][group] if id(mine) in factors else None
             norms = None if mine is None else mine.mean_squares[group].sqrt()
+            _check_finite(name, matrix, norms)
             new[group], mask = _prune_matrix(matrix, norms, gram, factor, options)
             kept += int(mask.sum())
             if gram is not None:
@@ -213,6 +226,16 @@ def _prune_block(
         error = lost / energy if energy else float("nan")
         reports.append(LayerReport(name, kept, weight.numel(), error))
     return reports
+
+
+def _check_finite(name: str, weight: Tensor, norms: Tensor | None) -> None:
+    if not bool(torch.isfinite(weight).all()):
+        raise ModelError(f"{name}: its weight has NaN or infinite values, which can't be ranked: load it again")
+    if norms is not None and not bool(torch.isfinite(norms).all()):
+        raise DataError(
+            f"{name}: its inputs on the calibration batches are NaN or infinite: run the model in a wider type "
+            "(bfloat16, float32), or give other batches"
+        )
 
 
 def _prune_matrix(
