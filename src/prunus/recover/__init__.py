@@ -13,6 +13,7 @@ from prunus.recover.in_order import compensate, layers_in_order, moments_in_orde
 from prunus.recover.layer_inputs import (
     Moments,
     Squares,
+    Stacked,
     from_matrices,
     input_rows,
     is_matrix_layer,
@@ -48,6 +49,7 @@ __all__ = [
     "PrunusCallback",
     "PrunusLightningCallback",
     "Squares",
+    "Stacked",
     "TrainingStep",
     "adapters",
     "adjust",

@@ -76,6 +76,12 @@ class Moments:
             self.cross = cross if self.cross is None else self.cross + cross
             self.residual = sums if self.residual is None else self.residual + sums
 
+    def add_to(self, group: int, rows: Tensor) -> None:
+        """Take in rows of inputs ``(rows, fan_in)`` of one group alone."""
+        here = slice(group, group + 1)
+        Moments(self.gram[here], self.total[here]).add(rows.unsqueeze(0))  # sums up in place
+        self.count += len(rows)
+
     @property
     def mean_gram(self) -> Tensor:
         """The mean of ``x xᵀ``: ``(groups, fan_in, fan_in)``."""
@@ -107,10 +113,26 @@ class Squares:
         self.total += rows.to(self.total.dtype).square().sum(dim=1)
         self.count += rows.shape[1]
 
+    def add_to(self, group: int, rows: Tensor) -> None:
+        """Take in rows of inputs ``(rows, fan_in)`` of one group alone."""
+        Squares(self.total[group : group + 1]).add(rows.unsqueeze(0))  # sums up in place
+        self.count += len(rows)
+
     @property
     def mean_squares(self) -> Tensor:
         """The mean of each input's square: ``(groups, fan_in)``."""
         return self.total / max(self.count, 1)
+
+
+class Stacked(nn.Module):
+    """A parameter that holds a matrix for each expert, as a layer whose groups are the experts.
+
+    ``summed`` is the dimension of the inputs: 2 in ``(experts, outputs, inputs)``, 1 in ``(experts, inputs, outputs)``.
+    """
+
+    def __init__(self, weight: nn.Parameter, summed: int) -> None:
+        super().__init__()
+        self.weight, self.summed = weight, summed
 
 
 def is_matrix_layer(module: nn.Module) -> bool:
@@ -132,6 +154,8 @@ def matrices(module: Any, tensor: Tensor | None = None) -> Tensor:
     weight = module.weight.detach() if tensor is None else tensor
     if is_flipped(module):
         return weight.t().unsqueeze(0)
+    if isinstance(module, Stacked):
+        return weight if module.summed == 2 else weight.mT
     return weight.reshape(getattr(module, "groups", 1), -1, math.prod(weight.shape[1:]))
 
 
@@ -143,6 +167,8 @@ def set_matrices(module: Any, weight: Tensor) -> None:
 
 def from_matrices(module: Any, weight: Tensor) -> Tensor:
     """Return matrices of :func:`matrices`'s shape in the shape of the layer's weight."""
+    if isinstance(module, Stacked):
+        return weight if module.summed == 2 else weight.mT
     return weight[0].t() if is_flipped(module) else weight.reshape(module.weight.shape)
 
 

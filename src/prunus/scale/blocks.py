@@ -20,7 +20,7 @@ from prunus.core.errors import ModelError
 from prunus.graph.states import as_it_was
 from prunus.scale.replay import Shared, copied, duplicated, parts_of, unwritten, versions
 
-__all__ = ["Call", "Stack", "Stop", "call_model", "find_stack", "record_calls"]
+__all__ = ["Call", "Stack", "Stop", "call_model", "find_stack", "record_calls", "run_once"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,13 @@ def call_model(model: nn.Module, batch: Any) -> Any:
 
 
 @torch.no_grad()
+def run_once(model: nn.Module, batch: Any) -> None:
+    """Run ``model`` on the first example of a batch, to be watched; model and batch stay as they were."""
+    with as_it_was(model):
+        call_model(model, duplicated(_shortened(batch), parts_of(model)))
+
+
+@torch.no_grad()
 def find_stack(model: nn.Module, batch: Any, name: str | None = None) -> Stack:
     """Return the stack of blocks, watched on one batch.
 
@@ -102,8 +109,7 @@ def find_stack(model: nn.Module, batch: Any, name: str | None = None) -> Stack:
     entries = {id(block): block for blocks in lists.values() for block in blocks}
     handles = [block.register_forward_hook(watch, with_kwargs=True) for block in entries.values()]
     try:
-        with as_it_was(model):
-            call_model(model, duplicated(_shortened(batch), parts_of(model)))
+        run_once(model, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -7,9 +7,6 @@ and once pruned, to make the next block's inputs. Layers that read the same inpu
 from __future__ import annotations
 
 import contextlib
-import fnmatch
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,22 +14,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 
-from prunus.core.errors import DataError, ModelError, OutputError, RecipeError, near
+from prunus.core.errors import DataError, ModelError, RecipeError, near
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files import atomic_path, clear_leftovers, folder_lock, write_json
-from prunus.core.sealed import DamagedError, seal, unseal
-from prunus.core.tensors import save_tensors
+from prunus.core.files import clear_leftovers, folder_lock
 from prunus.recover import (
     Moments,
     Squares,
+    Stacked,
     check_amount,
-    check_pattern,
     input_rows,
     inverse_factor,
-    is_matrix_layer,
     keep_top,
     matrices,
     obs_update,
@@ -41,23 +34,13 @@ from prunus.recover import (
 )
 from prunus.scale.activations import Activations, activations
 from prunus.scale.blocks import Call, Stack, Stop, find_stack, record_calls
+from prunus.scale.experts import Products
+from prunus.scale.kept_blocks import check_folder, keep, restore
+from prunus.scale.layers import LayerReport, layers_of, left_whole
 
-__all__ = ["LayerCriterion", "LayerReport", "prune_layerwise"]
+__all__ = ["LayerCriterion", "prune_layerwise"]
 
 LayerCriterion = Literal["magnitude", "wanda", "sparsegpt"]
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What became of one layer; ``error`` is the share of its outputs' energy that was lost.
-
-    It is NaN where the second moments of the inputs weren't needed: for ``magnitude`` and ``wanda`` without ``refit``.
-    """
-
-    name: str
-    kept: int
-    total: int
-    error: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +80,10 @@ def prune_layerwise(
     offload: Path | None = None,
     listener: Listener = silent,
 ) -> list[LayerReport]:
-    """Prune the linear and convolutional layers of a stack of blocks in place, and return what became of each.
+    """Prune the layers of a stack of blocks in place, and return what became of each.
+
+    Layers are linear ones, convolutions, and experts that lie stacked in one parameter, each of which is judged on the rows that
+    its router sends it. An expert that no row of the calibration batches reached stays whole.
 
     Args:
         model: with a list of blocks that run one after the other; layers outside of it stay whole. It ends in evaluation mode.
@@ -132,24 +118,29 @@ def prune_layerwise(
         raise DataError("pruning layer by layer needs calibration batches: got none")
     model.eval()
     stack = find_stack(model, batches[0], blocks)
-    layers = [_layers(block, stack.name, number, exclude, n_m) for number, block in enumerate(stack.blocks)]
+    layers = layers_of(model, stack, batches[0], exclude, n_m)
     if not any(layers):
         raise ModelError(
             f"the blocks {stack.name!r} have no linear or convolutional layer to prune (excluded: {list(exclude)})"
         )
+    whole = [
+        [LayerReport(name, weight.numel(), weight.numel(), float("nan")) for name, weight in names.items()]
+        for names in left_whole(stack, layers, exclude)
+    ]
     options = _Options(criterion, keep_fraction, n_m, refit, block_size, damping)
     if folder is None:
-        return _prune_stack(model, stack, layers, batches, options, None, offload, listener)
+        return _prune_stack(model, stack, layers, whole, batches, options, None, offload, listener)
     with folder_lock(folder):
         clear_leftovers(folder)
-        _check_folder(folder, model, stack, layers, batches, options)
-        return _prune_stack(model, stack, layers, batches, options, folder, offload, listener)
+        check_folder(folder, layers, batches, vars(options))
+        return _prune_stack(model, stack, layers, whole, batches, options, folder, offload, listener)
 
 
 def _prune_stack(
     model: nn.Module,
     stack: Stack,
     layers: Sequence[Mapping[str, nn.Module]],
+    whole: Sequence[Sequence[LayerReport]],
     batches: Sequence[Any],
     options: _Options,
     folder: Path | None,
@@ -169,14 +160,15 @@ def _prune_stack(
         for number, block in enumerate(stack.blocks):
             mine = [found[number] for found in calls]
             path = None if folder is None else folder / f"block-{number:04d}.safetensors"
-            restored = None if path is None else _restore(path, layers[number])
+            restored = None if path is None else restore(path, layers[number])
             if restored is not None:
                 reports += restored
             elif layers[number]:
                 done = _prune_block(block, layers[number], mine, hidden, options)
                 if path is not None:
-                    _keep(path, layers[number], done)
+                    keep(path, layers[number], done)
                 reports += done
+            reports += whole[number]
             if any(layers[number + 1 :]):  # the last outputs are nobody's inputs
                 for place, call in enumerate(mine):
                     hidden[place] = _finite(call.run(block, hidden[place]), place, f"after {stack.entry(number)}")
@@ -208,7 +200,8 @@ def _prune_block(
             raise ModelError(f"{name} wasn't called on any calibration batch: exclude it")
         weight = matrices(layer)
         grams = mine.mean_gram if isinstance(mine, Moments) else None
-        if grams is not None and options.criterion == "sparsegpt" and id(mine) not in factors:
+        shared = not isinstance(layer, Stacked)
+        if shared and grams is not None and options.criterion == "sparsegpt" and id(mine) not in factors:
             factors[id(mine)] = [inverse_factor(gram, options.damping) for gram in grams]
         new, kept = torch.empty_like(weight), 0
         lost = energy = 0.0
@@ -217,6 +210,9 @@ def _prune_block(
             factor = factors[id(mine)][group] if id(mine) in factors else None
             norms = None if mine is None else mine.mean_squares[group].sqrt()
             _check_finite(name, matrix, norms)
+            if isinstance(layer, Stacked) and norms is not None and not bool(norms.any()):
+                new[group], kept = matrix, kept + matrix.numel()
+                continue
             new[group], mask = _prune_matrix(matrix, norms, gram, factor, options)
             kept += int(mask.sum())
             if gram is not None:
@@ -266,16 +262,25 @@ def _moments(
     """Return what each layer's inputs look like by the layer's id; layers that read the same tensor share theirs."""
     owner: dict[int, Moments | Squares] = {}
     counted: dict[Any, tuple[Tensor, Moments | Squares]] = {}
-    called: dict[int, int] = dict.fromkeys(map(id, layers), 0)
+    stacked = {id(layer.weight): layer for layer in layers if isinstance(layer, Stacked)}
+    called: dict[int, int] = {id(layer): 0 for layer in layers if not isinstance(layer, Stacked)}
     stops = False
+
+    def new(layer: nn.Module) -> Moments | Squares:
+        return Moments.of(layer) if options.needs_gram else Squares.of(layer)
+
+    def see_expert(weight: nn.Parameter, summed: int, expert: int, rows: Tensor) -> None:
+        layer = stacked[id(weight)]
+        if summed != layer.summed:
+            raise ModelError(f"experts of shape {tuple(weight.shape)} are read in two ways: exclude them")
+        owner.setdefault(id(layer), new(layer)).add_to(expert, rows.detach())
 
     def see(layer: nn.Module, given: tuple[Any, ...]) -> None:
         inputs = given[0].detach()
         # The same bytes, not written to in between; the tensor is held, so that no other takes its place in memory.
         place = (inputs.data_ptr(), inputs.shape, inputs._version, id(layer) if hasattr(layer, "kernel_size") else 0)
         if id(layer) not in owner:
-            new = Moments.of(layer) if options.needs_gram else Squares.of(layer)
-            owner[id(layer)] = counted[place][1] if place in counted else new
+            owner[id(layer)] = counted[place][1] if place in counted else new(layer)
         mine = owner[id(layer)]
         if place not in counted or counted[place][1] is not mine:
             mine.add(input_rows(layer, inputs))
@@ -287,10 +292,10 @@ def _moments(
     handles = [layer.register_forward_pre_hook(see) for layer in layers]
     try:
         for number, call in enumerate(calls):
-            with contextlib.suppress(Stop):
+            with contextlib.suppress(Stop), Products([layer.weight for layer in stacked.values()], see_expert):
                 call.run(block, hidden[number])
             # A block whose layers run once each has shown all when the last one starts: that one, the widest, needn't run.
-            stops = all(count == 1 for count in called.values())
+            stops = not stacked and all(count == 1 for count in called.values())
             counted.clear()
             called = dict.fromkeys(called, 0)
     finally:
@@ -302,70 +307,3 @@ def _moments(
 def _energy(weight: Tensor, gram: Tensor) -> float:
     weight = weight.to(gram.dtype)
     return float(((weight @ gram) * weight).sum())
-
-
-def _layers(
-    block: nn.Module, stack: str, number: int, exclude: Sequence[str], n_m: tuple[int, int] | None
-) -> dict[str, nn.Module]:
-    """Return the layers of a block that are pruned, by their names in the model."""
-    found: dict[str, nn.Module] = {}
-    for path, module in block.named_modules():
-        name = ".".join(part for part in (stack, str(number), path) if part)
-        if is_matrix_layer(module) and not any(fnmatch.fnmatchcase(name, pattern) for pattern in exclude):
-            if n_m is not None:
-                check_pattern(matrices(module).shape[2], n_m, name)
-            found[name] = module
-    return found
-
-
-def _keep(path: Path, layers: Mapping[str, nn.Module], reports: Sequence[LayerReport]) -> None:
-    """Write a finished block."""
-    tensors = {name: layer.get_parameter("weight").detach().contiguous() for name, layer in layers.items()}
-    facts = torch.tensor([[report.kept, report.total, report.error] for report in reports], dtype=torch.float64)
-    with atomic_path(path) as temporary:
-        save_tensors({**tensors, "reports": facts}, temporary)
-        seal(temporary)
-
-
-def _restore(path: Path, layers: Mapping[str, nn.Module]) -> list[LayerReport] | None:
-    """Read a finished block back into the model; None where there is none, or a damaged one, which is pruned again."""
-    try:
-        content = unseal(path)
-    except DamagedError:
-        return None
-    if content is None:
-        return None
-    tensors = load(content)
-    facts = tensors.pop("reports").tolist()
-    for name, layer in layers.items():
-        layer.get_parameter("weight").copy_(tensors[name])
-    return [LayerReport(name, int(row[0]), int(row[1]), row[2]) for name, row in zip(layers, facts, strict=True)]
-
-
-def _check_folder(
-    folder: Path,
-    model: nn.Module,
-    stack: Stack,
-    layers: Sequence[Mapping[str, nn.Module]],
-    batches: Sequence[Any],
-    options: _Options,
-) -> None:
-    """Refuse a folder of another run; what ties them is the settings, the first batch and the layers' dense weights."""
-    digest = hashlib.sha256()
-    first = batches[0]
-    parts = first.values() if isinstance(first, Mapping) else first if isinstance(first, (tuple, list)) else (first,)
-    for tensor in parts:
-        if isinstance(tensor, Tensor):
-            digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    shapes = {name: list(layer.get_parameter("weight").shape) for block in layers for name, layer in block.items()}
-    state = json.loads(
-        json.dumps({**vars(options), "batches": len(batches), "first": digest.hexdigest(), "layers": shapes})
-    )
-    path = folder / "settings.json"
-    if path.exists():
-        if json.loads(path.read_text()) != state:
-            raise OutputError(
-                f"{folder} holds the blocks of a run with other settings, batches or layers: choose another folder"
-            )
-    else:
-        write_json(path, state)
