@@ -8,7 +8,7 @@ model itself where no mending helps.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ class PrunedGraph(nn.Module):
     """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors.
 
     Its tensors are called as in the model that was traced. ``folded`` says by what the class beside it has multiplied some of
-    them, to make good for scales that it computes anew (:mod:`prunus.apply.scales`).
+    them, to make good for scales that it computes anew (:mod:`prunus.apply.scales`). ``guard`` looks at the inputs before
+    every run, where the computation came from elsewhere.
     """
 
     def __init__(self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str]) -> None:
@@ -36,6 +37,7 @@ class PrunedGraph(nn.Module):
         self.graph_module = graph_module
         self.names = tuple(states)
         self.folded: dict[str, Tensor] = {}
+        self.guard: Callable[[PrunedGraph, Sequence[Tensor]], None] | None = None
         for name, value in states.items():
             path, _, own = name.rpartition(".")
             holder = _holder(self, path)
@@ -47,6 +49,8 @@ class PrunedGraph(nn.Module):
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the traced operations."""
         given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
+        if self.guard is not None:
+            self.guard(self, given)
         outputs = self.graph_module(*(operator.attrgetter(name)(self) for name in self.names), *given)
         return outputs[0] if len(outputs) == 1 else outputs
 

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from prunus.core.errors import PlanError
 from prunus.core.files import write_text
 from prunus.core.text import shown
-from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts, Part
+from prunus.report.record_repairs import AdjustmentFacts, Part
 
 __all__ = [
     "CandidateRow",
@@ -310,7 +310,6 @@ class RunRecord(Part):
     class_changes: list[Number]
     cost: dict[ModelName, CostRow]
     searches: list[SearchFacts] = Field(default=[], description="with a target, one for each seed")
-    allocations: list[AllocationFacts] = Field(default=[], description="what others would have lost at the same cost")
     adjustments: list[AdjustmentFacts] = Field(default=[], description="what was set right after each cut")
     layers: list[LayerCount]
     sensitivity: list[SensitivityCurve] = Field(default=[])

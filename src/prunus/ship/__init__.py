@@ -2,12 +2,14 @@
 
 from prunus.ship.bundle import Bundle, load_bundle
 from prunus.ship.deploy import check_format, export_file
+from prunus.ship.follow import GraphLimits
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
 from prunus.ship.pack import stored_size_bytes
 from prunus.ship.save import save_bundle
 
 __all__ = [
     "Bundle",
+    "GraphLimits",
     "Manifest",
     "bundle_sha256",
     "bundle_size_bytes",

@@ -1,6 +1,6 @@
 """Which traced computation goes along with a model, and does it compute the same?
 
-It is read back from its own text and compared with the model at several batch sizes before it may go along.
+It is read back from its own text, as a receiver would, and compared with the model at several batch sizes before it may go along.
 """
 
 from __future__ import annotations
@@ -10,17 +10,9 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
-from torch.utils import _pytree as pytree
 
 from prunus.apply.regraph import PrunedGraph, pruned_graph
 from prunus.core.errors import BundleError
@@ -28,12 +20,12 @@ from prunus.core.imports import one_line
 from prunus.core.runtime import device_of, generator, seeded
 from prunus.graph import analyze
 from prunus.graph.states import canonical_states, duplicate
+from prunus.ship.follow import Guard, check_runs
 from prunus.ship.graph_file import read_graph, state_names, write_graph
 
-__all__ = ["Exported", "check_runs", "check_same", "export", "printable", "same_outputs", "stable_line"]
+__all__ = ["Exported", "check_same", "export", "printable", "same_outputs", "stable_line"]
 
 _BATCHES = (1, 3, 5)
-_LARGEST = 2**36
 aten = torch.ops.aten
 
 
@@ -59,7 +51,10 @@ def export(model: nn.Module, input_shape: tuple[int, ...]) -> Exported:
     text = write_graph(twin)
     tree = json.loads(text)
     tensors = {name: operator.attrgetter(name)(twin).detach() for name in state_names(tree)}
-    check_same(model, read_graph(tree, tensors), input_shape)
+    graph = read_graph(tree, tensors)
+    check_runs(graph, input_shape)
+    graph.guard = Guard()
+    check_same(model, graph, input_shape)
     state = model.state_dict(keep_vars=True)
     held = canonical_states(model)
     return Exported(text, {n: t for n, t in tensors.items() if n not in state or state[n] is not held.get(n)})
@@ -111,41 +106,6 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
 def same_outputs(one: Tensor, other: Tensor) -> bool:
     """Tell whether outputs agree as far as another order of the same sums lets them."""
     return one.shape == other.shape and torch.allclose(one, other.to(one.dtype), rtol=1e-4, atol=1e-5, equal_nan=True)
-
-
-def check_runs(graph: PrunedGraph, input_shape: tuple[int, ...]) -> None:
-    """Run a graph on shapes alone, where it has no data to look at: a wrong size costs nothing here.
-
-    Raises:
-        BundleError: an operation doesn't take what it is given, or makes an absurdly large tensor.
-    """
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
-        values = [mode.from_tensor(operator.attrgetter(name)(graph).detach()) for name in graph.names]
-        try:
-            runner = _Sizes(graph.graph_module)
-            runner.extra_traceback = False  # it would add lines to the message
-            outputs = runner.run(*values, torch.empty(2, *input_shape))
-        except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException):
-            return
-        except BundleError:
-            raise
-        except Exception as error:
-            raise BundleError(f"it doesn't run: {one_line(error)[:200]}") from error
-    if not isinstance(outputs[0], Tensor) or outputs[0].ndim == 0 or len(outputs[0]) != 2:
-        raise BundleError(f"two inputs must give two outputs: got {tuple(getattr(outputs[0], 'shape', ()))}")
-
-
-class _Sizes(fx.Interpreter):
-    """Runs a graph node by node and looks at how large the results are."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        made = super().run_node(n)
-        for leaf in pytree.tree_leaves(made):
-            if isinstance(leaf, Tensor) and leaf.numel() > _LARGEST:
-                raise BundleError(
-                    f"node {n.name!r}: tensors of at most {_LARGEST} elements were expected, got {tuple(leaf.shape)}"
-                )
-        return made
 
 
 def _make_portable(graph: fx.Graph) -> None:

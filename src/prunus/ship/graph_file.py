@@ -14,6 +14,7 @@ import keyword
 import math
 import operator
 import re
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,17 +23,21 @@ from torch import Tensor, fx, nn
 
 from prunus.apply.regraph import PrunedGraph
 from prunus.core.errors import BundleError
-from prunus.ship.operations import fit_arguments, name_of, operation
+from prunus.ship.allowed_operations import name_of, operation
+from prunus.ship.argument_types import Made, fit_arguments, made_by
 
-__all__ = ["CONSTANTS", "read_graph", "state_names", "write_graph"]
+__all__ = ["CONSTANTS", "MOST_NODES", "read_graph", "state_names", "write_graph"]
 
 FORMAT = 1
 CONSTANTS = "graph_module."
 """Where a :class:`PrunedGraph` keeps the constants of its trace."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
-_MOST_NODES = 2_000_000
+MOST_NODES = 50_000
+"""The longest honest trace of the zoo has 3,900 nodes; a recurrent cell that is unrolled has some ten for each position."""
+
 _DEEPEST = 8
+_LONGEST_LIST = 16_384
 _KINDS = ("parameter", "buffer", "input", "constant", "call", "output")
 
 
@@ -96,17 +101,21 @@ def _written(value: Any) -> Any:
     raise BundleError(f"a graph can't hold a value like {value!r} of type {type(value).__name__}")
 
 
-def state_names(tree: Any) -> tuple[str, ...]:
+def state_names(tree: Any, *, most_nodes: int = MOST_NODES) -> tuple[str, ...]:
     """Return the names of all tensors that the parsed ``graph.json`` needs.
 
     Raises:
         BundleError: it isn't a list of nodes.
     """
-    return tuple(row[2] for row in _rows(tree) if row[1] in ("parameter", "buffer", "constant"))
+    return tuple(row[2] for row in _rows(tree, most_nodes) if row[1] in ("parameter", "buffer", "constant"))
 
 
-def read_graph(tree: Any, tensors: Mapping[str, Tensor], *, device: str = "cpu") -> PrunedGraph:
+def read_graph(
+    tree: Any, tensors: Mapping[str, Tensor], *, device: str = "cpu", most_nodes: int = MOST_NODES
+) -> PrunedGraph:
     """Return the computation that the parsed ``graph.json`` describes, with one input, on ``tensors``.
+
+    Its sizes aren't checked yet: see :func:`prunus.ship.follow.follow`.
 
     Args:
         tensors: the parameters, buffers and constants, by the names of :func:`state_names`.
@@ -116,30 +125,31 @@ def read_graph(tree: Any, tensors: Mapping[str, Tensor], *, device: str = "cpu")
         BundleError: it isn't a computation that :func:`write_graph` could have written; the message says at which node.
     """
     reader = _Reader(tensors, device)
-    for row in _rows(tree):
+    for row in _rows(tree, most_nodes):
         reader.add(*row)
     return reader.finish()
 
 
-def _rows(tree: Any) -> list[tuple[str, str, Any, list[Any], dict[str, Any]]]:
+def _rows(tree: Any, most_nodes: int) -> list[tuple[str, str, Any, list[Any], dict[str, Any]]]:
     if not isinstance(tree, dict) or set(tree) != {"format", "nodes"} or type(tree["format"]) is not int:
-        raise BundleError(f"expected a mapping with format and nodes, got {str(tree)[:60]!r}")
+        raise BundleError(f"expected a mapping with format and nodes, got {reprlib.repr(tree)}")
     if tree["format"] != FORMAT:
         raise BundleError(
             f"expected a graph of format {FORMAT}, got {tree['format']}; load it with the prunus that wrote it"
         )
     nodes = tree["nodes"]
-    if not isinstance(nodes, list) or not 0 < len(nodes) <= _MOST_NODES:
-        raise BundleError(f"nodes must be a list of 1 to {_MOST_NODES} nodes, got {str(nodes)[:60]!r}")
+    if not isinstance(nodes, list) or not 0 < len(nodes) <= most_nodes:
+        got = f"{len(nodes)}" if isinstance(nodes, list) else reprlib.repr(nodes)
+        raise BundleError(f"nodes must be a list of 1 to {most_nodes} nodes, got {got}")
     for number, row in enumerate(nodes):
         shape = [type(part) for part in row] if isinstance(row, list) else []
         if shape not in ([str, str, str, list, dict], [str, str, type(None), list, dict]) or row[1] not in _KINDS:
             raise BundleError(
-                f"node {number} must be [name, one of {', '.join(_KINDS)}, target, [], {{}}]: got {str(row)[:60]!r}"
+                f"node {number} must be [name, one of {', '.join(_KINDS)}, target, [], {{}}]: got {reprlib.repr(row)}"
             )
         if (row[2] is None) != (row[1] in ("input", "output")):
             raise BundleError(
-                f"node {number}: a target goes with every kind but input and output, got {row[1]!r} with {str(row[2])[:60]!r}"
+                f"node {number}: a target goes with every kind but input and output, got {row[1]!r} with {reprlib.repr(row[2])}"
             )
     return nodes
 
@@ -153,7 +163,7 @@ class _Reader:
         self.made: dict[str, fx.Node] = {}
         self.states: dict[str, Tensor] = {}
         self.constants: dict[str, Tensor] = {}
-        self.numbers: set[fx.Node] = set()
+        self.kinds: dict[fx.Node, Made] = {}
         self.stage = 0
         self.n_inputs = 0
 
@@ -167,15 +177,19 @@ class _Reader:
             raise BundleError(f"node {name!r}: a {kind} can't come here")
         self.stage = stage
         try:
-            self.made[name] = self._node(name, kind, target, arguments, named)
+            made = self.made[name] = self._node(name, kind, target, arguments, named)
         except BundleError as error:
             raise BundleError(f"node {name!r}: {error}") from error
+        self.kinds.setdefault(made, "tensor")
 
     def _node(self, name: str, kind: str, target: Any, arguments: list[Any], named: dict[str, Any]) -> fx.Node:
         if kind == "output":
             if len(arguments) != 1 or named:
                 raise BundleError(f"a bundle's model has one output, got {len(arguments) + len(named)}")
-            return self.graph.create_node("output", "output", ([self._value(arguments[0])],))
+            value = self._value(arguments[0])
+            if not isinstance(value, fx.Node) or self.kinds.get(value) != "tensor":
+                raise BundleError(f"a bundle's model gives a tensor, got {reprlib.repr(arguments[0])}")
+            return self.graph.create_node("output", "output", ([value],))
         if kind == "call":
             return self._call(name, target, arguments, named)
         if arguments or named:
@@ -200,22 +214,35 @@ class _Reader:
     def _call(self, name: str, target: str, arguments: list[Any], named: dict[str, Any]) -> fx.Node:
         function = operation(target)
         given, keywords = self._value(arguments), {key: self._value(value) for key, value in named.items()}
-        if problem := fit_arguments(function, given, keywords):
+        if function is torch.ops.aten.zeros.default:
+            keywords.pop("memory_format", None)  # what is read as zeros may have had one
+        if problem := fit_arguments(function, given, keywords, self.kinds):
             raise BundleError(f"{target} can't be called so: {problem}")
-        counts = function in (operator.add, operator.mul)
-        if counts and not all(type(p) is int or (isinstance(p, fx.Node) and p in self.numbers) for p in given):
-            raise BundleError(f"{target} is for sizes only, got {str(arguments)[:60]}")
-        if function is operator.getitem and not (isinstance(given[0], fx.Node) and type(given[1]) is int):
-            raise BundleError(f"{target} takes a node and a number, got {str(arguments)[:60]}")
+        kind: Made
+        if function in (operator.add, operator.mul):
+            if not all(type(p) is int or (isinstance(p, fx.Node) and self.kinds.get(p) == "number") for p in given):
+                raise BundleError(f"{target} is for sizes only, got {reprlib.repr(arguments)}")
+            kind = "number"
+        elif function is operator.getitem:
+            source, place = given
+            several = isinstance(source, fx.Node) and self.kinds.get(source) == "tensors"
+            if not several or type(place) is not int or place < 0:
+                raise BundleError(
+                    f"{target} takes a node of several tensors and a number, got {reprlib.repr(arguments)}"
+                )
+            kind = "tensor"
+        else:
+            kind = made_by(function)
         node = self.graph.create_node("call_function", function, tuple(given), keywords, name=name)
-        if counts or function is torch.ops.aten.sym_size.int:
-            self.numbers.add(node)
+        self.kinds[node] = kind
         return node
 
     def _value(self, value: Any, depth: int = 0) -> Any:
         if depth > _DEEPEST:
             raise BundleError(f"values lie at most {_DEEPEST} lists deep")
         if isinstance(value, list):
+            if len(value) > _LONGEST_LIST:
+                raise BundleError(f"lists of at most {_LONGEST_LIST} values were expected, got {len(value)}")
             return [self._value(part, depth + 1) for part in value]
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise BundleError(f"a number must fit into 64 bits, got one of {value.bit_length()} bits")
@@ -230,7 +257,7 @@ class _Reader:
             return self.device
         if isinstance(word, str) and word in _WORDS.get(tag, {}):
             return _WORDS[tag][word]
-        raise BundleError(f"{str(value)[:60]} is no value that a graph may hold")
+        raise BundleError(f"{reprlib.repr(value)} is no value that a graph may hold")
 
     def finish(self) -> PrunedGraph:
         """Return the module."""
