@@ -6,6 +6,7 @@ The batch is dynamic, everything else has the sizes of the example. The packages
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from prunus.core.errors import ModelError
 from prunus.core.extras import require
 
 __all__ = ["OnnxModel", "export_onnx", "open_session"]
+
+_TALKATIVE = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
 
 def export_onnx(model: nn.Module, inputs: Tensor) -> bytes:
@@ -73,17 +76,22 @@ class _Plain(nn.Module):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter from talking about packages that aren't there, and from the fused attention that it can't read."""
-    logger = logging.getLogger("torch.onnx")
-    level, fast = logger.level, torch.backends.mha.get_fastpath_enabled()
-    logger.setLevel(logging.ERROR)
+    """Keep the exporter from talking about its own ways, and from the fused attention that it can't read.
+
+    What fails is raised; the rest (packages that aren't there, constants that it can't fold) is no business of the user's.
+    """
+    loggers = {name: logging.getLogger(name) for name in _TALKATIVE}
+    levels, fast = {name: logger.level for name, logger in loggers.items()}, torch.backends.mha.get_fastpath_enabled()
+    for logger in loggers.values():
+        logger.setLevel(logging.ERROR)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            loggers[name].setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
