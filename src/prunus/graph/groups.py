@@ -5,7 +5,6 @@ One group per unfrozen leaf axis that reaches a parameter. What is frozen is lis
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ModelError
 from prunus.graph import rules  # noqa: F401 - registers the rules
 from prunus.graph.axes import Atom, find, leaves, positions
 from prunus.graph.kinds import Kind, kinds_of
 from prunus.graph.solve import Solver
 from prunus.graph.stacks import find_blocks, find_experts
 from prunus.graph.trace import trace
+from prunus.graph.training import learn_from_training
 
 __all__ = ["AxisGraph", "Frozen", "Group", "Member", "Solution", "analyze", "parameters_per_unit"]
 
@@ -130,7 +129,7 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
     traced = trace(model, inputs, kwargs)
     solver = Solver(traced)
     solver.solve()
-    _learn_from_training(model, inputs, kwargs, solver)
+    learn_from_training(model, inputs, kwargs, solver)
     parameters = {name for name, _ in model.named_parameters()}
     found: dict[Atom, list[Member]] = {}
     squared: set[Atom] = set()
@@ -192,19 +191,6 @@ def _expert_groups(model: nn.Module, solver: Solver, found: Mapping[Atom, list[M
         each = torch.arange(size).unsqueeze(1)
         members = tuple(Member(name, 0, each, name in parameters) for name in tensors)
         yield Group(f"{path or 'model'} (experts)", size, members, "expert", lists, tuple(range(size)), many)
-
-
-def _learn_from_training(
-    model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None, solver: Solver
-) -> None:
-    """Add what only training runs (auxiliary heads): it hangs together with the rest all the same."""
-    placeholders = [node for node in solver.trace.graph_module.graph.nodes if node.op == "placeholder"]
-    used = {name for name, node in zip(solver.trace.states, placeholders, strict=False) if node.users}
-    if all(name in used for name, _ in model.named_parameters()):
-        return
-    with contextlib.suppress(ModelError):
-        # A model that can't train on these inputs is pruned for evaluation, as far as that tells.
-        Solver(trace(model, inputs, kwargs, training=True), states=solver.states).solve()
 
 
 def _reached(atom: Atom, found: Mapping[Atom, object]) -> bool:

@@ -88,8 +88,11 @@ def trace(
         queue = iter(given)
         filled = [next(queue) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         arguments, named = pytree.tree_unflatten(filled, spec)
-        with running_on(model, dict(zip(states, values, strict=True))):
+        own = dict(zip(states, values, strict=True))
+        with running_on(model, own):
             out = model(*arguments, **named)
+            if training:
+                _write_replaced(model, own)
         flat = pytree.tree_leaves(plain(out))
         return [leaf for leaf in flat if isinstance(leaf, Tensor)]
 
@@ -111,8 +114,8 @@ def trace(
             with as_it_was(model), _quiet(model, training, calls):
                 recorder = Recorder()
                 calls.node_of = recorder.known
-                # What runs for real may write for real: training counts batch statistics.
-                kept = {name for name, _ in model.named_parameters()}
+                # What runs for real may write for real: training counts batch statistics, or moves an average of weights.
+                kept = set() if training else {name for name, _ in model.named_parameters()}
                 given = [value.detach() if name in kept else value.detach().clone() for name, value in states.items()]
                 graph_module, uses = recorder.record(model, forward, given, tensors)
             one_path = not _looks_only(error) or recorder.follows(len(states))
@@ -122,6 +125,15 @@ def trace(
                 "give inputs that the model takes"
             ) from real
     return Trace(graph_module, tuple(states), len(tensors), tuple(notes), tuple(uses), tuple(calls), one_path)
+
+
+def _write_replaced(model: nn.Module, states: Mapping[str, Tensor]) -> None:
+    """Copy each tensor that the model put in a state's place into the state: it has its axes."""
+    now = dict(model.named_buffers())
+    for name, value in states.items():
+        held = now.get(name)
+        if held is not None and held is not value and held.shape == value.shape:
+            value.copy_(held)
 
 
 def _looks_only(error: Exception) -> bool:
