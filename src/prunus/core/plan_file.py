@@ -7,7 +7,6 @@ unit (operation, criterion, stratum, unit, name, saliency, keep, reason, round, 
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prunus.core.errors import PlanError
 from prunus.core.files import atomic_folder, open_plain, sha256_file, write_json
 from prunus.core.imports import one_line
+from prunus.core.json_text import read_json_file
 from prunus.core.sealed import sealed_tree, tree_sha256
 from prunus.core.text import shown
 from prunus.core.types import Decision, Operation, Plan, Step
@@ -167,8 +167,7 @@ def load_plan(folder: Path) -> Plan:
 
 
 def _read_header(path: Path) -> _Header:
-    with open_plain(path) as file:
-        tree = json.loads(file.read().decode("utf-8"))
+    tree = read_json_file(path)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         got = tree.get("format") if isinstance(tree, dict) else tree
         raise PlanError(f"{path}: expected format {FORMAT}, got {shown(got)}; use the prunus that wrote it")

@@ -1,6 +1,7 @@
 """How does a YAML file and a few overrides become a recipe, and what does a mistake in it say?
 
-YAML is read by a safe loader that also refuses duplicate keys and reads ``1e-3`` as a number (YAML 1.1 reads a string).
+YAML is read by a safe loader that also refuses duplicate keys and reads ``1e-3`` as a number (YAML 1.1 reads a string). What its
+aliases would become is counted before it is made.
 """
 
 from __future__ import annotations
@@ -15,8 +16,16 @@ from pydantic import BaseModel, ValidationError
 
 from prunus.core.errors import RecipeError, near
 from prunus.core.recipe import Recipe
+from prunus.core.text import shown
 
 __all__ = ["load_recipe", "make_recipe", "override", "parse_yaml"]
+
+
+MAX_BYTES = 128 * 2**10
+MAX_VALUES = 20_000
+"""A recipe has some hundred values; aliases of aliases make billions of a few lines."""
+MAX_DEPTH = 100
+MAX_DIGITS = 400
 
 
 class _Loader(yaml.SafeLoader):
@@ -26,6 +35,8 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
             raise RecipeError(f"line {key_node.start_mark.line + 1}: a key must be a word, got {key!r}")
@@ -61,16 +72,72 @@ def parse_yaml(text: str, where: str) -> Any:
     {'rate': 0.001, True: True}
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+        return _construct(text)
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except RecursionError as error:
+        raise RecipeError(f"{where}: expected YAML of at most {MAX_DEPTH} levels, got more") from error
+    # A tag on a value that it doesn't fit (!!bool maybe) makes the loader fail in many ways.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise RecipeError(
             f"{where}:{line} this is not valid YAML: {problem}; check the indentation and the quotes"
         ) from error
+
+
+def _construct(text: str) -> Any:
+    if len(text) > MAX_BYTES:
+        raise RecipeError(
+            f"expected YAML of at most {MAX_BYTES} letters, got {len(text)}; keep data in files of their own"
+        )
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node)
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Count what a tree of nodes becomes with every alias written out; each node is visited once."""
+    sizes: dict[int, tuple[int, int]] = {}  # values and levels of what is below a node, once that is known
+    opened: set[int] = set()
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        line = f"line {node.start_mark.line + 1}"
+        children = _children(node)
+        if id(node) in sizes:
+            stack.pop()
+            continue
+        if id(node) not in opened:
+            opened.add(id(node))
+            for child in children:
+                if id(child) in opened and id(child) not in sizes:
+                    raise RecipeError(f"{line}: an alias stands for something that holds it; write it out")
+            stack += [child for child in children if id(child) not in sizes]
+            continue
+        below = [sizes[id(child)] for child in children]
+        values, depth = 1 + sum(size for size, _ in below), 1 + max((levels for _, levels in below), default=0)
+        if values > MAX_VALUES:
+            raise RecipeError(f"{line}: expected YAML of at most {MAX_VALUES} values, aliases written out, got more")
+        if depth > MAX_DEPTH:
+            raise RecipeError(f"{line}: expected YAML of at most {MAX_DEPTH} levels, got more")
+        if isinstance(node, yaml.ScalarNode) and node.tag == _INT and len(node.value) > MAX_DIGITS:
+            raise RecipeError(f"{line}: expected numbers of at most {MAX_DIGITS} digits, got {len(node.value)}")
+        sizes[id(node)] = values, depth
+        stack.pop()
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def override(tree: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -145,7 +212,8 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
         RecipeError: the file is missing, isn't YAML, or says something that a recipe can't say.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise RecipeError(
             f"no recipe at {path}: give the path of a YAML file, or start from one under examples/"
@@ -173,7 +241,7 @@ def _explain(error: ValidationError) -> str:
         text = f"{key}: {first['msg'].removeprefix('Value error, ')}"
     else:
         reason = first["msg"].replace("Input should be", "expected")
-        text = f"{key}: {reason[0].lower()}{reason[1:]}, got {got!r}"
+        text = f"{key}: {reason[0].lower()}{reason[1:]}, got {shown(got)}"
     rest = len(mistakes) - 1
     return text + (f" (and {rest} more mistake{'s' if rest > 1 else ''})" if rest else "")
 

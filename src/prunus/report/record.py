@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from prunus.core.errors import PlanError
-from prunus.core.files import write_text
+from prunus.core.files import NotPlainError, open_plain, write_text
+from prunus.core.json_text import MAX_BYTES, JsonError, check_json
 from prunus.core.text import shown
 from prunus.report.record_repairs import AdjustmentFacts, Part
 
@@ -397,7 +398,14 @@ def load_record(path: Path) -> RunRecord:
         PlanError: there is none, or it isn't one that this version knows.
     """
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        with open_plain(path) as file:
+            content = file.read(MAX_BYTES + 1)
+        check_json(content)
+        return RunRecord.model_validate_json(content)
+    except JsonError as error:
+        raise PlanError(f"{path}: {error}; it was damaged or isn't the record of a run") from error
+    except NotPlainError as error:
+        raise PlanError(f"{error.strerror}; a record is a plain file") from error
     except OSError as error:
         raise PlanError(
             f"no record at {path}: a run has one when it is finished; go on with `prunus run RECIPE --resume`"

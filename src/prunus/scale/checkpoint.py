@@ -6,13 +6,14 @@ and an index (``*.safetensors.index.json``) that says which tensor is in which, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prunus.core.errors import WeightsError
+from prunus.core.imports import one_line
+from prunus.core.json_text import JsonError, read_json_file
 from prunus.core.places import check_shards
 from prunus.models.safetensors_file import read_header
 
@@ -108,9 +109,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
-        index: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise WeightsError(f"{path}: the index is no readable JSON ({type(error).__name__}); get it anew") from error
+        index: Any = read_json_file(path)
+    except (OSError, JsonError) as error:
+        raise WeightsError(f"{path}: the index is no readable JSON ({one_line(error)}); get it anew") from error
     names = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(value, str) for value in names.values()):
         raise WeightsError(

@@ -10,11 +10,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from prunus.core.errors import RecipeError, near
+from prunus.core.text import shown
 from prunus.scale.checkpoint import Stored
 
 __all__ = ["drop_from_config", "layer_prefix", "parse_layers", "parse_pattern", "renamed"]
 
-_NUMBERED = re.compile(r"^(.*?\.?)(\d+)\.")
+MAX_LAYERS = 100_000
+
+_NUMBERED = re.compile(r"^(.*?\.?)(?<![0-9])([0-9]{1,5})\.")
 
 
 def parse_layers(text: str) -> tuple[int, ...]:
@@ -28,10 +31,13 @@ def parse_layers(text: str) -> tuple[int, ...]:
     """
     found: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*([0-9]{1,9})(?:-([0-9]{1,9}))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
-            raise RecipeError(f"layers to drop are numbers and ranges like 3,5-7: got {text!r}")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+            raise RecipeError(f"layers to drop are numbers and ranges like 3,5-7: got {shown(text)}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= MAX_LAYERS:
+            raise RecipeError(f"layers to drop are fewer than {MAX_LAYERS}: got the range {part.strip()}")
+        found += range(first, last + 1)
     return tuple(sorted(set(found)))
 
 
@@ -44,9 +50,9 @@ def parse_pattern(text: str) -> tuple[int, int]:
     >>> parse_pattern("2:4")
     (2, 4)
     """
-    match = re.fullmatch(r"\s*(\d+):(\d+)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,9}):([0-9]{1,9})\s*", text)
     if match is None:
-        raise RecipeError(f"a pattern is N:M, N kept of every M, like 2:4: got {text!r}")
+        raise RecipeError(f"a pattern is N:M, N kept of every M, like 2:4: got {shown(text)}")
     return int(match[1]), int(match[2])
 
 

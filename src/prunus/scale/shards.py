@@ -20,6 +20,8 @@ from typing import Any
 from prunus.core.errors import OutputError, RecipeError, WeightsError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files import atomic_path, explain_os_error, folder_lock, write_json
+from prunus.core.imports import one_line
+from prunus.core.json_text import JsonError, read_json_file
 from prunus.scale.checkpoint import Checkpoint, Shard, read_checkpoint
 from prunus.scale.depth import drop_from_config, layer_prefix, renamed
 from prunus.scale.magnitudes import FLOATS
@@ -250,11 +252,11 @@ def _write_rest(checkpoint: Checkpoint, output: Path, settings: Settings, names:
     for path in checkpoint.others:
         if path.name == "config.json" and settings.drop_layers:
             try:
-                config = json.loads(path.read_text(encoding="utf-8"))
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise WeightsError(
-                    f"{path}: the config is no readable JSON ({type(error).__name__}); repair it"
-                ) from error
+                config = read_json_file(path)
+            except (OSError, JsonError) as error:
+                raise WeightsError(f"{path}: the config is no readable JSON ({one_line(error)}); repair it") from error
+            if not isinstance(config, dict):
+                raise WeightsError(f"{path}: the config must be a mapping: got {type(config).__name__}; repair it")
             write_json(output / path.name, drop_from_config(config, n_layers, settings.drop_layers))
             continue
         try:

@@ -1,5 +1,6 @@
 """What a recipe file may say, and what each mistake answers."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,48 @@ def test_a_missing_or_binary_recipe_is_one_line(tmp_path: Path):
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="UTF-8"):
         load_recipe(tmp_path / "b.yaml")
+
+
+def _grown(opened: str, first: str, closed: str) -> str:
+    """Nine lines, each of which names the one before ten times."""
+    lines = [
+        f"a0: &a0 {first}",
+        *(f"a{i}: &a{i} {opened}{', '.join([f'*a{i - 1}'] * 10)}{closed}" for i in range(1, 10)),
+    ]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (_grown("[", "x", "]"), "aliases written out, got more"),
+        (_grown("{<<: [", "{k: 1}", "]}"), "aliases written out, got more"),
+        ("a: &a [*a]", "stands for something that holds it"),
+        ("[" * 50_000, "at most 100 levels"),
+        ("- " * 300 + "a", "at most 100 levels"),
+        ("a: " + "9" * 5_000, "at most 400 digits"),
+        ("a: 0x" + "f" * 100_000, "at most 400 digits"),
+        ("a: " + "b" * 300_000, "at most 131072 letters"),
+        ("[" + "a," * 60_000 + "]", "at most 20000 values"),
+        ("!!bool maybe", "not valid YAML"),
+        ('!!int ""', "not valid YAML"),
+        ("!!timestamp soon", "not valid YAML"),
+        ("!!map [1]", "not valid YAML"),
+    ],
+)
+def test_a_bomb_of_yaml_is_refused_in_one_line_and_two_seconds(text, words):
+    started = time.process_time()
+    with pytest.raises(RecipeError, match=words) as caught:
+        parse_yaml(text, "here")
+    assert time.process_time() - started < 2
+    assert "\n" not in str(caught.value)
+
+
+def test_an_honest_alias_stands_for_its_value():
+    assert parse_yaml("a: &a {k: [1, 2]}\nb: *a\nc: {<<: *a, d: 3}", "here")["c"] == {"k": [1, 2], "d": 3}
+
+
+def test_a_mistake_in_a_huge_value_is_one_short_line():
+    with pytest.raises(RecipeError) as caught:
+        make_recipe({"data": {"source": ["x" * 50] * 1000}})
+    assert len(str(caught.value)) < 400

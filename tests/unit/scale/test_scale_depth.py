@@ -1,0 +1,31 @@
+"""Numbers of layers that somebody wrote are small before they become a range."""
+
+import time
+
+import pytest
+
+from prunus.core.errors import RecipeError
+from prunus.scale.checkpoint import Stored
+from prunus.scale.depth import layer_prefix, parse_layers, parse_pattern
+
+
+@pytest.mark.parametrize("text", ["0-99999999999", "0-999999999", "1" * 5000, "0-" + "9" * 5000, "٣", "5-3"])
+def test_a_range_that_no_model_has_is_refused_at_once(text):
+    started = time.process_time()
+    with pytest.raises(RecipeError, match="layers to drop are") as caught:
+        parse_layers(text)
+    assert time.process_time() - started < 0.5
+    assert len(str(caught.value)) < 200
+
+
+def test_a_pattern_of_thousands_of_digits_is_refused():
+    with pytest.raises(RecipeError, match="a pattern is N:M"):
+        parse_pattern("2:" + "4" * 5000)
+
+
+@pytest.mark.parametrize("name", ["h.99999999999.w", "h." + "9" * 200_000 + ".w", "9" * 200_000])
+def test_a_tensor_s_name_makes_no_huge_list_of_layers(name):
+    started = time.process_time()
+    tensors = [Stored(name, "F32", (1,), 0, 4), Stored("h.0.w", "F32", (1,), 4, 4)]
+    assert layer_prefix(tensors) == ("h.", 1)
+    assert time.process_time() - started < 0.5
