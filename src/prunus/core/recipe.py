@@ -275,6 +275,11 @@ class Strategy(Section):
         "LAMP scores; owl: more where outliers are; sensitivity: by the loss that was measured with each layer pruned alone; "
         "cost: what a target implies",
     )
+    compare_allocations: bool = Field(
+        True,
+        description="say how far uniform, global and cost-aware cuts at the same cost would take the outputs from the dense "
+        "model's, on calibration examples that are held out: a few forward passes",
+    )
     owl_multiple: Positive = Field(5.0, description="owl: an outlier scores above this many times its layer's mean")
     owl_spread: Share = Field(0.08, description="owl: keep fractions of layers differ from their mean by at most this")
     sensitivity_steps: Annotated[tuple[Fraction, ...], Field(min_length=1)] = Field(

@@ -22,10 +22,13 @@ from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, 
 from prunus.core.units import Mask, as_mask, plural
 from prunus.data import Examples
 from prunus.graph import AxisGraph, Group
+from prunus.graph.cost_model import CostModel, count_model
+from prunus.pipeline.alternatives import Weights, compare_allocations
 from prunus.pipeline.compensation import check_compensation, make_good, swept_step
 from prunus.pipeline.evidence import gather_evidence
 from prunus.pipeline.graph_view import describe
 from prunus.pipeline.job import Candidate, Decide, Job
+from prunus.pipeline.places import kept_outputs, n_weights, slices_at, weights_at
 from prunus.pipeline.prunable import groups_of, layer_of, names_of, nothing_to_cut, prunable_graph, rule_for, wide
 from prunus.pipeline.sensitivity import Zeroed, losses_in, measure_losses
 from prunus.pipeline.tiles import best_of_tiles, tiles_of
@@ -105,8 +108,13 @@ class Round:
                     row=stratum.row if single else None,
                 )
                 strata.append(replace(_only(judged, alive), whole=len(place), shape=tuple(shapes[stratum.name])))
-            zeroed = {stratum.name: partial(_weights, model, stratum.name, units[stratum.name]) for stratum in strata}
-            return (self._step(strata, called, self._losses(candidate, strata, zeroed)),)
+            zeroed = {stratum.name: partial(weights_at, model, stratum.name, units[stratum.name]) for stratum in strata}
+
+            def places(stratum: Stratum, gone: Bools) -> Zeroed:
+                return weights_at(model, stratum.name, units[stratum.name][stratum.units], gone)
+
+            compare = partial(self._compare, model, cost=Weights(strata), kind="weights", places=places)
+            return (self._step(strata, called, self._losses(candidate, strata, zeroed), compare=compare),)
 
         (step,) = self.decide(self.stage, compute)
         new = {}
@@ -161,7 +169,7 @@ class Round:
                     min_units=of[s.name].min_units,
                     multiple=of[s.name].multiple,
                     whole=original[s.name],
-                    n_weights=_n_weights(model, of[s.name]),
+                    n_weights=n_weights(model, of[s.name]),
                 )
                 for s in strata
             ]
@@ -169,12 +177,23 @@ class Round:
             def without(group: Group, gone: Bools) -> Zeroed | nn.Module:
                 if group.containers:  # whole modules: zeros inside aren't the same as their absence
                     return shrink(model, inputs, graph, {group.name: torch.from_numpy(~gone)}).model
-                return _slices(model, group, gone)
+                return slices_at(model, group, gone)
 
             zeroed = {group.name: partial(without, group) for group in groups}
             called = {group.name: names_of(group, model) for group in groups}
             choose = None if self.budgeted is None else partial(self.budgeted, graph, groups, model)
-            return (self._step(strata, called, self._losses(candidate, strata, zeroed), choose),)
+            compare = None
+            if not any(group.containers for group in groups):  # whole modules can't be tried by zeros
+                target = self.job.recipe.target
+                kind = target.kind if target is not None and target.kind != "latency" else "macs"
+                compare = partial(
+                    self._compare,
+                    model,
+                    cost=count_model(kind, graph, groups, model),
+                    kind=kind,
+                    places=lambda stratum, gone: slices_at(model, of[stratum.name], gone),
+                )
+            return (self._step(strata, called, self._losses(candidate, strata, zeroed), choose, compare),)
 
         (step,) = self.decide(self.stage, compute)
         keep = _aligned(step, alive)
@@ -199,7 +218,7 @@ class Round:
                 original=original,
                 graph=candidate.graph or describe(graph, model),
                 losses=losses_in(step) or candidate.losses,
-                kept_outputs=_kept_outputs(model, groups, keep),
+                kept_outputs=kept_outputs(model, groups, keep),
                 folded_outputs={layer_of(name): f for name, f in shrunk.folded.items() if name.endswith(".weight")},
                 frozen=candidate.frozen
                 or tuple({"name": f.name, "size": f.size, "reason": f.reason} for f in graph.frozen),
@@ -254,6 +273,7 @@ class Round:
         called: Mapping[str, set[str]],
         losses: Mapping[str, Floats],
         choose: Callable[[Sequence[Stratum]], list[Bools]] | None = None,
+        compare: Callable[[Sequence[Stratum], Sequence[Bools]], dict[str, Any] | None] | None = None,
     ) -> Step:
         """Decide, and write the reasons down."""
         strategy = self.strategy
@@ -263,11 +283,43 @@ class Round:
             for stratum, rule in zip(strata, rules, strict=True)
         ]
         keep = self._choose(strata, rules) if choose is None else choose(strata)
-        facts = {name: curve.tolist() for name, curve in losses.items()} if self.number == 0 else {}
+        facts: dict[str, Any] = {}
+        if self.number == 0 and losses:
+            facts["losses"] = {name: curve.tolist() for name, curve in losses.items()}
+        own = any(rule is not None and rule.keep_fraction is not None for rule in rules)
+        if strategy.compare_allocations and compare is not None and not own:
+            compared = compare(strata, keep)
+            facts |= {} if compared is None else {"allocations": compared}
         return self._written({s.name: k for s, k in zip(strata, keep, strict=True)}, strata, facts)
 
+    def _compare(
+        self,
+        model: nn.Module,
+        strata: Sequence[Stratum],
+        keep: Sequence[Bools],
+        *,
+        cost: CostModel | Weights,
+        kind: str,
+        places: Callable[[Stratum, Bools], Zeroed],
+    ) -> dict[str, Any] | None:
+        """Say what other allocations would have lost."""
+        strategy = self.strategy
+        chosen = "cost" if self.budgeted else "cutoff" if strategy.cutoff is not None else strategy.allocation
+        return compare_allocations(
+            self.job,
+            model,
+            strata,
+            keep,
+            chosen=chosen,
+            cost=cost,
+            kind=kind,
+            zeroed=lambda i, gone: places(strata[i], gone),
+            normalize=strategy.normalize,
+            note=self._note,
+        )
+
     def _written(
-        self, keep: Mapping[str, Bools], strata: Sequence[Stratum], losses: Mapping[str, Any] | None = None
+        self, keep: Mapping[str, Bools], strata: Sequence[Stratum], facts: Mapping[str, Any] | None = None
     ) -> Step:
         strategy = self.strategy
         reason = f"{strategy.criterion}: lowest in its "
@@ -284,7 +336,7 @@ class Round:
             Decision(s.name, s.units, s.saliency, keep[s.name], np.where(keep[s.name], "kept", reason).astype(object))
             for s in strata
         )
-        settings = {"round": self.number, **({"losses": dict(losses)} if losses else {})}
+        settings = {"round": self.number, **(facts or {})}
         return Step("prune", self.granularity, strategy.criterion, decisions, settings)
 
     def _choose(self, strata: Sequence[Stratum], rules: Sequence[LayerRule | None]) -> list[Bools]:
@@ -330,46 +382,9 @@ class Round:
         return rule.keep_fraction if rule is not None and rule.keep_fraction is not None else self.strategy.amount
 
 
-def _weights(model: nn.Module, name: str, units: Ints, gone: Bools) -> Zeroed:
-    """Return where the weights of some units lie."""
-    return [(model.get_parameter(name), None, torch.from_numpy(units[gone].ravel()))]
-
-
-def _slices(model: nn.Module, group: Group, gone: Bools) -> Zeroed:
-    """Return where the parameters of some units of a group lie."""
-    parameters = dict(model.named_parameters())
-    which = torch.from_numpy(gone)
-    return [
-        (parameters[member.tensor], member.dim, member.index[which].flatten())
-        for member in group.members
-        if member.is_parameter
-    ]
-
-
-def _n_weights(model: nn.Module, group: Group) -> int:
-    """Return how many matrices and kernels lose a slice with each unit; those of modules that leave whole count as one."""
-    parameters = dict(model.named_parameters())
-    return max(1, sum(m.is_parameter and parameters[m.tensor].ndim > 1 for m in group.members))
-
-
 def _only(stratum: Stratum, alive: Bools) -> Stratum:
     row = None if stratum.row is None else stratum.row[alive]
     return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64), row=row)
-
-
-def _kept_outputs(model: nn.Module, groups: Sequence[Group], keep: Mapping[str, Bools]) -> dict[str, Tensor]:
-    """Return which outputs of each layer of the uncut ``model`` stay, by the layer's name; a batch norm's are its channels."""
-    stays: dict[str, Tensor] = {}
-    held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    sizes = {
-        name: tensor.shape[0] for name, tensor in held if tensor.dim() and name.endswith(("weight", "running_mean"))
-    }
-    for group in groups:
-        for member in group.members:
-            if member.dim == 0 and group.name in keep and member.tensor in sizes:
-                mask = stays.setdefault(layer_of(member.tensor), torch.ones(sizes[member.tensor], dtype=torch.bool))
-                mask[member.index[torch.from_numpy(~keep[group.name])].flatten()] = False
-    return {name: mask.nonzero().flatten() for name, mask in stays.items()}
 
 
 def _aligned(step: Step, alive: Mapping[str, Ints]) -> dict[str, Bools]:

@@ -80,6 +80,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "class_changes": _class_changes(outputs, results, data.test, recipe),
             "cost": cost,
             "searches": [result.search for result in results if result.search is not None],
+            "allocations": [facts for result in results for facts in _allocations(result)],
             "adjustments": [facts for result in results for facts in result.pruned.adjustments],
             "layers": _layers(plan),
             "sensitivity": _sensitivity(plan),
@@ -203,6 +204,15 @@ def _layers(plan: Plan) -> list[dict[str, Any]]:
             )
             entry["after"] = decision.n_kept
     return list(layers.values())
+
+
+def _allocations(result: SeedResult) -> list[dict[str, Any]]:
+    cuts = [step for step in result.steps if step.operation == "prune"]
+    return [
+        {"seed": result.seed, "cut": number, **step.settings["allocations"]}
+        for number, step in enumerate(cuts, start=1)
+        if "allocations" in step.settings
+    ]
 
 
 def _sensitivity(plan: Plan) -> list[dict[str, Any]]:

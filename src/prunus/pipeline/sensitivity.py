@@ -24,7 +24,7 @@ from prunus.select import top
 if TYPE_CHECKING:
     from prunus.pipeline.job import Job
 
-__all__ = ["Zeroed", "losses_in", "measure_losses"]
+__all__ = ["Zeroed", "losses_in", "measure_losses", "without"]
 
 Zeroed = list[tuple[nn.Parameter, int | None, Tensor]]
 """Where units lie: a parameter, and positions along a dimension of it (None: of the flattened parameter)."""
@@ -74,7 +74,7 @@ def measure_losses(
             if isinstance(cut, nn.Module):
                 rows.append((count / n, _loss(cut, examples, what)))
                 continue
-            with _without(cut):
+            with without(cut):
                 rows.append((count / n, _loss(model, examples, what)))
         return {"losses": torch.tensor(rows, dtype=torch.float64)}
 
@@ -106,7 +106,7 @@ def _loss(model: nn.Module, examples: Examples, what: str) -> float:
 
 @contextmanager
 @torch.no_grad()
-def _without(places: Zeroed) -> Iterator[None]:
+def without(places: Zeroed) -> Iterator[None]:
     """Set the weights at some places to zero for a block, and put them back bit for bit after it."""
     before = {id(parameter): (parameter, parameter.detach().clone()) for parameter, _, _ in places}
     try:

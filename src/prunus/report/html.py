@@ -16,7 +16,7 @@ from prunus.report.charts import all_charts
 from prunus.report.page_marks import definitions, details, escape, joined, section, table
 from prunus.report.page_style import STYLE
 from prunus.report.record import RunRecord, Suspect
-from prunus.report.repairs import adjustments_html
+from prunus.report.repairs import adjustments_html, allocations_html
 from prunus.report.searches import search_html
 from prunus.report.words import amount, called, difference, finding, size, speed_change, times, value
 
@@ -39,6 +39,7 @@ def render_html(record: RunRecord) -> str:
         section("Quality", _quality_note(record), tables.quality(record), tables.spreads(record)),
         section("Cost", tables.cost(record)),
         section("Target and contract", search_html(record)),
+        section("Other allocations", allocations_html(record)),
         section("Set right after the cut", adjustments_html(record)),
         section(
             "Where it changed",

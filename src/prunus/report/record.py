@@ -16,7 +16,7 @@ from prunus.core.errors import PlanError
 from prunus.core.files import NotPlainError, open_plain, write_text
 from prunus.core.json_text import MAX_BYTES, JsonError, check_json
 from prunus.core.text import shown
-from prunus.report.record_repairs import AdjustmentFacts, Part
+from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts, Part
 
 __all__ = [
     "CandidateRow",
@@ -311,6 +311,7 @@ class RunRecord(Part):
     class_changes: list[Number]
     cost: dict[ModelName, CostRow]
     searches: list[SearchFacts] = Field(default=[], description="with a target, one for each seed")
+    allocations: list[AllocationFacts] = Field(default=[], description="what others would have lost at the same cost")
     adjustments: list[AdjustmentFacts] = Field(default=[], description="what was set right after each cut")
     layers: list[LayerCount]
     sensitivity: list[SensitivityCurve] = Field(default=[])

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["AdjustmentFacts", "AdjustmentRow", "Part"]
+__all__ = ["AdjustmentFacts", "AdjustmentRow", "AllocationFacts", "AllocationRow", "Part"]
 
 
 class Part(BaseModel):
@@ -40,3 +40,22 @@ class AdjustmentFacts(Part):
     notes: list[str]
     n_fitted: int
     n_held_out: int
+
+
+class AllocationRow(Part):
+    """One way to share a cost: how far it takes the outputs, as a share of their size; ``share`` is the cost that is left."""
+
+    allocation: str
+    distance: float | None
+    share: float
+    chosen: bool
+
+
+class AllocationFacts(Part):
+    """What each allocation would have lost in one cut of one seed, by zeros on held-out examples, before anything is set right."""
+
+    seed: int
+    cut: int
+    cost: Literal["params", "macs", "bytes", "weights"]
+    n_held_out: int
+    rows: list[AllocationRow]

@@ -1,16 +1,70 @@
-"""How does a reader learn what was set right after the cuts, and what was taken back?"""
+"""How does a reader learn what other cuts would have lost, what was set right after them, and what was taken back?"""
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 from prunus.report.page_marks import details, escape, joined, table
 from prunus.report.record import RunRecord
 from prunus.report.record_repairs import AdjustmentFacts, AdjustmentRow
 
-__all__ = ["adjustment_lines", "adjustments_html"]
+__all__ = ["adjustment_lines", "adjustments_html", "allocation_line", "allocations_html"]
 
 _KINDS = ("least_squares", "bias", "batch_norm")
+
+_CLEARLY = 0.9
+"""Below this share of the chosen one's distance, another allocation would have lost less."""
+_COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "weights": "number of weights"}
+
+
+def allocation_line(record: RunRecord) -> str:
+    """Return in one line which allocation would have lost least at the same cost; empty where none was compared."""
+    if not record.allocations:
+        return ""
+    chosen = next(row.allocation for row in record.allocations[0].rows if row.chosen)
+    lost = {name: _middle(record, name) for name in {row.allocation: 0 for f in record.allocations for row in f.rows}}
+    best = min(lost, key=lambda name: (lost[name], name != chosen))
+    cost = _COSTS[record.allocations[0].cost]
+    said = ", ".join(f"{name} {_far(value)}" for name, value in sorted(lost.items(), key=lambda item: item[1]))
+    n = len(record.allocations)
+    over = f", in the middle over {n} cuts" if n > 1 else ""
+    if lost[best] < _CLEARLY * lost[chosen]:
+        return (
+            f"allocation: {best} would have lost less than {chosen} at the same {cost} (distance of the outputs to the dense "
+            f"model's, before anything is set right{over}: {said})"
+        )
+    return (
+        f"allocation: none that was tried would have lost clearly less than {chosen} at the same {cost} (distance of the "
+        f"outputs{over}: {said})"
+    )
+
+
+def _middle(record: RunRecord, allocation: str) -> float:
+    rows = [row for facts in record.allocations for row in facts.rows if row.allocation == allocation]
+    return median(math.inf if row.distance is None else row.distance for row in rows)
+
+
+def _far(distance: float) -> str:
+    return f"{distance:.3g}" if math.isfinite(distance) else "not finite"
+
+
+def allocations_html(record: RunRecord) -> str:
+    """Return what each allocation would have lost in every cut."""
+    line = allocation_line(record)
+    if not line:
+        return ""
+    rows = [
+        [
+            *map(escape, (facts.seed, facts.cut, row.allocation + (" (chosen)" if row.chosen else ""))),
+            escape(_far(math.inf if row.distance is None else row.distance)),
+            escape(f"{100 * row.share:.1f} % of the {_COSTS[facts.cost]}"),
+        ]
+        for facts in record.allocations
+        for row in facts.rows
+    ]
+    head = ["seed", "cut", "allocation", "distance of the outputs", "left"]
+    return f"<p>{escape(line)}.</p>" + details("Every allocation", "", table(head, rows))
 
 
 def adjustment_lines(record: RunRecord) -> list[str]:

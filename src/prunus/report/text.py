@@ -14,7 +14,7 @@ from rich.text import Text
 
 from prunus.core.units import plural
 from prunus.report.record import Number, RunRecord, SearchFacts
-from prunus.report.repairs import adjustment_lines
+from prunus.report.repairs import adjustment_lines, allocation_line
 from prunus.report.searches import HEAD, candidate_cells, outcome
 from prunus.report.words import (
     amount,
@@ -168,6 +168,8 @@ def _removals(record: RunRecord) -> list[str]:
         lines.append("the pruned model is the traced computation, not the original class (see the notes)")
     if note := mask_note(record):
         lines.append(note)
+    if line := allocation_line(record):
+        lines.append(line)
     return lines
 
 

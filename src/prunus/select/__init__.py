@@ -6,7 +6,7 @@ The same code prunes weights, channels and training examples.
 from prunus.select.allocate import Allocation, allocation, allocations
 from prunus.select.amount import budget, check_keep_fraction
 from prunus.select.choose import select, top
-from prunus.select.knapsack import climb, cost_aware, floor_counts, one_less, predicted_loss
+from prunus.select.knapsack import Cost, climb, cost_aware, floor_counts, one_less, predicted_loss
 from prunus.select.layerwise import lamp_scores, owl
 from prunus.select.normalize import normalization, normalizations
 from prunus.select.schedule import keep_fractions, schedules
@@ -14,6 +14,7 @@ from prunus.select.tiles import best_of_each, tile
 
 __all__ = [
     "Allocation",
+    "Cost",
     "allocation",
     "allocations",
     "best_of_each",
