@@ -23,7 +23,7 @@ from prunus.pipeline.sensitivity import Zeroed, without
 from prunus.recover import FEWEST, distance, split_off
 from prunus.select import Cost, cost_aware, floor_counts, select
 
-__all__ = ["Weights", "compare_allocations"]
+__all__ = ["Weights", "compare_allocations", "within"]
 
 _BISECTIONS = 20
 _RUNGS = 1024
@@ -81,7 +81,7 @@ def compare_allocations(
         if same is None:
             places = [place for i, mask in enumerate(masks) if not mask.all() for place in zeroed(i, ~mask)]
             with without(places):
-                lost = distance(model, dense, held_out)
+                lost = distance(model, dense, held_out, measure=job.measure)
         else:
             lost = math.inf if same["distance"] is None else same["distance"]
         rows.append(
@@ -93,7 +93,7 @@ def compare_allocations(
             }
         )
     model.train(was_training)
-    return {"cost": kind, "n_held_out": len(held_out), "rows": rows}
+    return {"cost": kind, "measure": job.measure, "n_held_out": len(held_out), "rows": rows}
 
 
 def _others(
@@ -102,7 +102,7 @@ def _others(
     """Yield the simple allocations at no more than ``limit``; zeros have no costs that depend on each other."""
     for name in ("uniform", "global"):
         if name != chosen:
-            masks = _within(strata, cost, limit, name, normalize)
+            masks = within(strata, cost, limit, name, normalize)
             if masks is not None:
                 yield name, masks
     if chosen != "cost" and not isinstance(cost, Weights):
@@ -112,7 +112,7 @@ def _others(
             yield "cost", masks_of(coarse, cost_aware(coarse, cost, limit))
 
 
-def _within(
+def within(
     strata: Sequence[Stratum], cost: Cost | Weights, limit: float, allocation: str, normalize: str
 ) -> list[Bools] | None:
     """Return what an allocation keeps at the largest keep fraction that doesn't cost more than ``limit``; None if all do."""

@@ -17,7 +17,7 @@ from prunus.core.recipe import Recipe
 from prunus.core.types import Floats, Ints, Step
 from prunus.data import Examples, Prepared
 from prunus.pipeline.workspace import Workspace
-from prunus.recover import Loss, TrainingStep
+from prunus.recover import Loss, Measure, TrainingStep
 
 __all__ = ["Candidate", "Decide", "Job", "SeedResult"]
 
@@ -43,6 +43,11 @@ class Job:
     named_builder: bool = True
     loss: Loss | None = None
     training_step: TrainingStep | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """How far a smaller model's outputs are from the dense one's: classes by what they answer, numbers by their size."""
+        return "kl" if self.data.train.task == "classification" else "relative"
 
     @property
     def trace_inputs(self) -> tuple[Tensor, ...]:

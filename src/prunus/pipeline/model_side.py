@@ -183,6 +183,7 @@ def adjust_after_cut(
         job.data.calibration,
         kinds,
         target=dense,
+        measure=job.measure,
         kept=candidate.kept_outputs,
         folded=candidate.folded_outputs,
         masks=masks,

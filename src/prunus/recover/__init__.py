@@ -7,7 +7,7 @@ from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.features import FeatureMatch, check_modules, match_features
 from prunus.recover.gates import HardConcrete
 from prunus.recover.gradual import GradualPruning
-from prunus.recover.held_out import FEWEST, distance, split_off
+from prunus.recover.held_out import FEWEST, Measure, distance, split_off
 from prunus.recover.history import History
 from prunus.recover.in_order import compensate, layers_in_order, moments_in_order
 from prunus.recover.layer_inputs import (
@@ -41,6 +41,7 @@ __all__ = [
     "HardConcrete",
     "History",
     "Loss",
+    "Measure",
     "Moments",
     "Penalty",
     "ProximalGroup",

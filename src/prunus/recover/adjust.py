@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from prunus.recover.counterparts import names_after
 from prunus.recover.fit_layers import fit_bias, fit_norm, fit_weights, loses_more, moment_bytes
 from prunus.recover.formula import Saved, why_weight_is_fixed
-from prunus.recover.held_out import FEWEST, distance, split_off
+from prunus.recover.held_out import FEWEST, Measure, distance, split_off
 from prunus.recover.in_order import CallsDifferError, Look, Pair, look, pairs
 from prunus.recover.layer_inputs import channel_dim, is_matrix_layer
 
@@ -75,6 +75,7 @@ class Adjusted:
     notes: tuple[str, ...]
     n_fitted: int
     n_held_out: int
+    measure: Measure
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a distance that isn't finite becomes None."""
@@ -92,6 +93,7 @@ def adjust(
     *,
     held_out: Examples | None = None,
     target: nn.Module | None = None,
+    measure: Measure = "relative",
     kept: Mapping[str, Tensor] | None = None,
     folded: Mapping[str, Tensor] | None = None,
     masks: Mapping[str, Tensor] | None = None,
@@ -109,6 +111,7 @@ def adjust(
             statistics by what the cut did to them. They are done in this order, whatever order they are given in.
         held_out: what the result is judged on; without it every fourth of ``examples``, which then has no part in the fits.
         target: whose outputs the model's should be close to in the end; without it ``reference``'s.
+        measure: how far outputs are from others, see :func:`distance`; ``kl`` for class scores.
         kept: which outputs of the reference's layer are left, by that layer's name; without an entry all of them.
         folded: by what the outputs that are left were multiplied, by that layer's name; without an entry by 1.
         masks: single weights that stay (True), by parameter name: the others stay zero.
@@ -125,7 +128,7 @@ def adjust(
                 f"nothing is adjusted: with {len(examples)} calibration examples none can be held out to judge it; expected at "
                 f"least {FEWEST}, raise data.split.calibration"
             )
-            return Adjusted((), (note,), len(examples), 0)
+            return Adjusted((), (note,), len(examples), 0, measure)
         examples, held_out = split_off(examples)
     names = names_after(model, reference)
     walk = _Walk(
@@ -144,7 +147,7 @@ def adjust(
     seen = look(model, examples)
     before = {names[old]: one for old, one in look(reference, examples).items() if old in names}
     checks: list[Check] = []
-    judge = partial(distance, model, target or reference, held_out, batch_size=batch_size)
+    judge = partial(distance, model, target or reference, held_out, measure=measure, batch_size=batch_size)
     far = judge()
     for kind in (kind for kind in _ORDER if kind in kinds):
         layers, reasons = walk.choose(kind, seen, before)
@@ -161,7 +164,7 @@ def adjust(
         else:
             whole.restore()
     notes = tuple(line for check in checks for line in check.notes())
-    return Adjusted(tuple(checks), notes, len(examples), len(held_out))
+    return Adjusted(tuple(checks), notes, len(examples), len(held_out), measure)
 
 
 @dataclass(frozen=True)

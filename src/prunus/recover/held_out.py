@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples
 
-__all__ = ["FEWEST", "Part", "distance", "split_off"]
+__all__ = ["FEWEST", "Measure", "Part", "distance", "split_off"]
+
+Measure = Literal["relative", "kl"]
 
 FEWEST = 8
 """With fewer examples, those that are held out say nothing."""
@@ -51,20 +53,41 @@ def split_off(examples: Examples) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def distance(model: nn.Module, reference: nn.Module, examples: Examples, *, batch_size: int = 256) -> float:
-    """Return how far the outputs are from the reference's, as a share of their own size; both end in evaluation mode.
+def distance(
+    model: nn.Module, reference: nn.Module, examples: Examples, *, measure: Measure = "relative", batch_size: int = 256
+) -> float:
+    """Return how far the outputs are from the reference's; both models end in evaluation mode.
 
     Units:
-        ``|y - r| / |r|`` over all outputs of all examples: 0 for the same outputs, 1 for those that are all zero.
+        ``relative``: ``|y - r| / |r|`` over all outputs of all examples, 0 for the same outputs and 1 for those that are all zero.
+        ``kl``, for class scores along dimension 1: the mean divergence of the reference's answer from the model's, in nats. Scores
+        that only shrink or move together answer the same, and the classes that win count most: it goes the way of a metric where
+        the other needn't (benchmarks/adjust.py).
     """
     model.eval()
     reference.eval()
     lost = size = 0.0
     for batch in examples.batches(batch_size):
         for found, wanted in zip(_numbers(model(batch.inputs)), _numbers(reference(batch.inputs)), strict=True):
-            lost += float((found.double() - wanted.double()).square().sum())
-            size += float(wanted.double().square().sum())
-    return math.sqrt(lost / size) if size > 0 else math.inf if lost > 0 else 0.0
+            new, old = found.double(), wanted.double()
+            if measure == "kl":
+                old = _log_shares(old)
+                each = (old.exp() * (old - _log_shares(new))).sum(dim=1)
+                lost, size = lost + float(each.sum()), size + each.numel()
+            else:
+                lost, size = lost + float((new - old).square().sum()), size + float(old.square().sum())
+    if size == 0:
+        return math.inf if lost > 0 else 0.0
+    return max(lost / size, 0.0) if measure == "kl" else math.sqrt(lost / size)
+
+
+def _log_shares(scores: Tensor) -> Tensor:
+    """Return the logarithms of the classes' probabilities; a single score is that of one class against another's zero."""
+    if scores.dim() < 2:
+        scores = scores.unsqueeze(1)
+    if scores.shape[1] == 1:
+        scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
+    return scores.log_softmax(dim=1)
 
 
 def _numbers(outputs: Any) -> list[Tensor]:

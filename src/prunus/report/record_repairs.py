@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = ["AdjustmentFacts", "AdjustmentRow", "AllocationFacts", "AllocationRow", "Part"]
 
+Measure = Literal["relative", "kl"]
+
 
 class Part(BaseModel):
     """A part of a record: nothing else in it, nothing changed, every number finite."""
@@ -16,7 +18,7 @@ class Part(BaseModel):
 
 
 class AdjustmentRow(Part):
-    """One kind of adjustment after one cut; distances are shares of the size of the dense model's outputs, on held-out examples.
+    """One kind of adjustment after one cut; distances are those of the outputs to the dense model's, on held-out examples.
 
     ``fitted`` are the layers that were changed, ``returned`` those that were taken back by themselves, and ``left_out`` says of
     others why they couldn't be adjusted. The verdict is about the kind as a whole.
@@ -32,7 +34,10 @@ class AdjustmentRow(Part):
 
 
 class AdjustmentFacts(Part):
-    """What was set right after one cut of one seed: fitted on some calibration examples, judged on others."""
+    """What was set right after one cut of one seed: fitted on some calibration examples, judged on others.
+
+    ``measure`` says what a distance is: ``relative``, as a share of the outputs' size, or ``kl``, in nats.
+    """
 
     seed: int
     after: str
@@ -40,10 +45,11 @@ class AdjustmentFacts(Part):
     notes: list[str]
     n_fitted: int
     n_held_out: int
+    measure: Measure = "relative"
 
 
 class AllocationRow(Part):
-    """One way to share a cost: how far it takes the outputs, as a share of their size; ``share`` is the cost that is left."""
+    """One way to share a cost: how far it takes the outputs from what they were; ``share`` is the cost that is left."""
 
     allocation: str
     distance: float | None
@@ -58,4 +64,5 @@ class AllocationFacts(Part):
     cut: int
     cost: Literal["params", "macs", "bytes", "weights"]
     n_held_out: int
+    measure: Measure = "relative"
     rows: list[AllocationRow]

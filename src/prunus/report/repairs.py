@@ -15,6 +15,10 @@ _KINDS = ("least_squares", "bias", "batch_norm")
 
 _CLEARLY = 0.9
 """Below this share of the chosen one's distance, another allocation would have lost less."""
+_MEASURES = {
+    "relative": "distance of the outputs to the dense model's",
+    "kl": "divergence of the answers from the dense model's, in nats",
+}
 _COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "weights": "number of weights"}
 
 
@@ -27,16 +31,17 @@ def allocation_line(record: RunRecord) -> str:
     best = min(lost, key=lambda name: (lost[name], name != chosen))
     cost = _COSTS[record.allocations[0].cost]
     said = ", ".join(f"{name} {_far(value)}" for name, value in sorted(lost.items(), key=lambda item: item[1]))
+    measured = _MEASURES[record.allocations[0].measure]
     n = len(record.allocations)
     over = f", in the middle over {n} cuts" if n > 1 else ""
     if lost[best] < _CLEARLY * lost[chosen]:
         return (
-            f"allocation: {best} would have lost less than {chosen} at the same {cost} (distance of the outputs to the dense "
-            f"model's, before anything is set right{over}: {said})"
+            f"allocation: {best} would have lost less than {chosen} at the same {cost} ({measured}, before "
+            f"anything is set right{over}: {said})"
         )
     return (
-        f"allocation: none that was tried would have lost clearly less than {chosen} at the same {cost} (distance of the "
-        f"outputs{over}: {said})"
+        f"allocation: none that was tried would have lost clearly less than {chosen} at the same {cost} ({measured}{over}: "
+        f"{said})"
     )
 
 
@@ -76,9 +81,10 @@ def adjustment_lines(record: RunRecord) -> list[str]:
             lines.append(f"adjusted by {kind}: {_outcome(rows)}")
     held_out = max((facts.n_held_out for facts in record.adjustments), default=0)
     if lines:
-        lines[-1] += f"; judged on {held_out} calibration examples that nothing was fitted to"
-    said = (note for facts in record.adjustments for note in facts.notes if " is taken back: " not in note)
-    return [*lines, *dict.fromkeys(said)]
+        said = _MEASURES[record.adjustments[0].measure]
+        lines[-1] += f"; numbers are the {said}, on {held_out} calibration examples that nothing was fitted to"
+    notes = (note for facts in record.adjustments for note in facts.notes if " is taken back: " not in note)
+    return [*lines, *dict.fromkeys(notes)]
 
 
 def _outcome(rows: list[AdjustmentRow]) -> str:
@@ -93,7 +99,7 @@ def _outcome(rows: list[AdjustmentRow]) -> str:
             continue
         ends = [[d for row in mine if (d := getattr(row, end)) is not None] for end in ("before", "after")]
         moved = " -> ".join(f"{median(found):.3g}" if found else "not finite" for found in ends)
-        parts.append(f"{word}{_of(mine, rows)} (distance of the outputs to the dense model's {moved})")
+        parts.append(f"{word}{_of(mine, rows)} ({moved})")
     layers = {name for row in rows for name in row.returned}
     if layers:
         parts.append(f"{len(layers)} layer{'s' if len(layers) > 1 else ''} taken back alone")

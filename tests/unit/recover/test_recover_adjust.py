@@ -147,6 +147,14 @@ def test_a_layer_with_a_forward_of_its_own_is_named_and_only_its_bias_moves(laye
     assert lost(small, model, examples) < error
 
 
+def test_a_layer_with_a_forward_of_its_own_is_not_made_good_as_if_it_were_plain():
+    model = nn.Sequential(PadsInside(4, 5, 3), nn.Conv2d(5, 2, 3)).eval()
+    masks = {name: torch.rand(p.shape) < 0.6 for name, p in model.named_parameters() if p.dim() > 1}
+    weight = model[0].weight.detach().clone()
+    assert compensate(model, masks, pictures(), obs_update) == ["0.weight"]
+    assert torch.equal(model[0].weight, weight)
+
+
 def test_the_weight_behind_a_weight_norm_is_fitted_as_a_plain_one_is():
     torch.manual_seed(0)
     examples = make_examples(n=200, features=8)
