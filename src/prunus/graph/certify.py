@@ -16,7 +16,8 @@ from torch.utils import _pytree as pytree
 
 from prunus.core.runtime import generator
 from prunus.core.values import check_values
-from prunus.graph.groups import AxisGraph, Frozen, Group, permuted
+from prunus.graph.groups import AxisGraph, Frozen, Group
+from prunus.graph.reorder import reordered
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, running_on
 from prunus.graph.trace import plain
 
@@ -116,15 +117,17 @@ class _Check:
         self.scale = max((float(out.abs().max()) for out in self.expected if out.numel()), default=0.0) or 1.0
 
     def _prepare(self, model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], *, double: bool) -> None:
-        self.model = duplicate(model).eval()
-        if double:
-            self.model = self.model.double()
+        def own(value: Tensor) -> Tensor:
+            return value.detach().to(torch.float64 if double and value.is_floating_point() else value.dtype, copy=True)
+
+        # Copies, since reordering writes into them, and a forward may write into its buffers.
+        self.states = {name: own(value) for name, value in enlivened(model, self.seed).items()}
+        self.model = duplicate(model, self.states).eval()
         self.arguments = pytree.tree_map_only(
             Tensor,
             lambda t: t.detach().double() if double and t.is_floating_point() else t.detach(),
             (tuple(inputs), dict(kwargs)),
         )
-        self.states = {name: value.detach() for name, value in enlivened(self.model, self.seed).items()}
         self.expected = self._outputs(self.states)
 
     def error(self, groups: tuple[Group, ...]) -> float:
@@ -135,7 +138,8 @@ class _Check:
         draw = generator(self.seed, "certify", reorder.__name__)
         orders = {group.name: reorder(group.size, draw) for group in groups}
         try:
-            got = self._outputs(permuted(self.states, groups, orders))
+            with reordered(self.states, groups, orders) as states:
+                got = self._outputs(states)
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError):
             return float("inf")  # it ran before its units were reordered
         worst = 0.0

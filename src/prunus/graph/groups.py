@@ -218,25 +218,3 @@ def parameters_per_unit(group: Group, model: nn.Module) -> int:
         for member in group.members
         if member.is_parameter
     )
-
-
-def permuted(
-    states: Mapping[str, Tensor], groups: tuple[Group, ...], orders: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return all tensors with the units of every group in a new order, the same order in all of its members."""
-    result = dict(states)
-    for group in groups:
-        order = orders[group.name]
-        before = dict(result)
-        for container in group.containers:
-            for place, other in zip(group.entries, (group.entries[unit] for unit in order.tolist()), strict=True):
-                here, there = f"{container}.{place}.", f"{container}.{other}."
-                for name in before:
-                    if name.startswith(here):
-                        result[name] = before[there + name.removeprefix(here)]
-        for member in group.members:
-            tensor = result[member.tensor]
-            source = torch.arange(tensor.shape[member.dim])
-            source[member.index.reshape(-1)] = member.index[order].reshape(-1)
-            result[member.tensor] = tensor.index_select(member.dim, source.to(tensor.device))
-    return result

@@ -21,18 +21,24 @@ __all__ = ["as_it_was", "canonical_states", "duplicate", "enlivened", "in_precis
 M = TypeVar("M", bound=nn.Module)
 
 
-def duplicate(model: M) -> M:
+def duplicate(model: M, values: Mapping[str, Tensor] | None = None) -> M:
     """Return a deep copy of ``model``, also where it holds tensors that torch refuses to copy: those with a gradient history.
 
     What the model cached for evaluation is forgotten in the copy, if training makes it forget: it was made of other weights.
+
+    Args:
+        values: tensors that the copy holds in place of copies of the model's, by canonical name.
     """
-    memo = {
+    memo: dict[int, Any] = {
         id(value): value.detach().clone()
         for module in model.modules()
         for held in vars(module).values()
         for value in (held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else [held])
         if isinstance(value, Tensor) and not value.is_leaf
     }
+    for name, tensor in canonical_states(model).items():
+        if values is not None and name in values:
+            memo[id(tensor)] = _in_place_of(tensor, values[name])
     twin = copy.deepcopy(model, memo)
     modes = {module: module.training for module in twin.modules()}
     twin.train()
@@ -40,6 +46,12 @@ def duplicate(model: M) -> M:
     for module, training in modes.items():
         module.training = training
     return twin
+
+
+def _in_place_of(tensor: Tensor, value: Tensor) -> Tensor:
+    if isinstance(tensor, nn.Parameter) and not isinstance(value, nn.Parameter):
+        return nn.Parameter(value, requires_grad=tensor.requires_grad)
+    return value
 
 
 @contextmanager
