@@ -24,12 +24,16 @@ __all__ = ["PrunedGraph", "pruned_graph"]
 aten = torch.ops.aten
 
 
+Guard = Callable[["PrunedGraph", Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
+"""Runs a computation on its tensors and its inputs."""
+
+
 class PrunedGraph(nn.Module):
     """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors.
 
     Its tensors are called as in the model that was traced. ``folded`` says by what the class beside it has multiplied some of
-    them, to make good for scales that it computes anew (:mod:`prunus.apply.scales`). ``guard`` looks at the inputs before
-    every run, where the computation came from elsewhere.
+    them, to make good for scales that it computes anew (:mod:`prunus.apply.scales`). Where the computation came
+    from elsewhere, ``guard`` runs it, on what it has looked at.
     """
 
     def __init__(self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str]) -> None:
@@ -37,7 +41,7 @@ class PrunedGraph(nn.Module):
         self.graph_module = graph_module
         self.names = tuple(states)
         self.folded: dict[str, Tensor] = {}
-        self.guard: Callable[[PrunedGraph, Sequence[Tensor]], None] | None = None
+        self.guard: Guard | None = None
         for name, value in states.items():
             path, _, own = name.rpartition(".")
             holder = _holder(self, path)
@@ -49,9 +53,8 @@ class PrunedGraph(nn.Module):
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the traced operations."""
         given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
-        if self.guard is not None:
-            self.guard(self, given)
-        outputs = self.graph_module(*(operator.attrgetter(name)(self) for name in self.names), *given)
+        states = [operator.attrgetter(name)(self) for name in self.names]
+        outputs = self.graph_module(*states, *given) if self.guard is None else self.guard(self, states, given)
         return outputs[0] if len(outputs) == 1 else outputs
 
 

@@ -171,7 +171,10 @@ def cut_down(model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor]) 
     counts = {name: int(mask.sum()) for name, mask in dropped.items()}
     mend_sizes(model, smaller, graph.solution, counts)
     parameters = frozenset(name for name, _ in smaller.named_parameters())
-    return smaller, pruned_graph(graph.solution, counts, canonical_states(smaller), parameters)
+    reference = pruned_graph(graph.solution, counts, canonical_states(smaller), parameters)
+    if isinstance(model, PrunedGraph):  # what came from elsewhere stays guarded
+        reference.guard = copy.deepcopy(model.guard)
+    return smaller, reference
 
 
 def _check(graph: AxisGraph, keep: Mapping[str, Tensor]) -> None:

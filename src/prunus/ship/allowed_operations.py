@@ -21,7 +21,7 @@ import torch
 
 from prunus.core.errors import BundleError
 
-__all__ = ["allowed_names", "name_of", "operation"]
+__all__ = ["allowed_names", "name_of", "operation", "takes_numbers"]
 
 aten = torch.ops.aten
 
@@ -154,6 +154,12 @@ def operation(name: str) -> Callable[..., Any]:
             f"prunus.ship.allowed_operations that torch {torch.__version__} has, or one of {', '.join(_PYTHON)}"
         )
     return found
+
+
+def takes_numbers(target: Any) -> bool:
+    """Tell whether an operation works value by value, so that a plain number can take the place of one of its tensors."""
+    packet, overload = str(target).removeprefix("aten.").split(".")
+    return f"{packet.removesuffix('_')}.{overload}" in _POINTWISE.split()
 
 
 def name_of(target: Any) -> str:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import fx
 
+from prunus.ship.allowed_operations import takes_numbers
+
 __all__ = ["LARGEST_INT", "Made", "arguments_of", "fit_arguments", "made_by"]
 
 Made = Literal["tensor", "tensors", "number", "nothing"]
@@ -62,7 +64,7 @@ def fit_arguments(
     if odd := sorted((set(named) - known) | (set(named) & set(given))):
         return f"it has no (further) argument {odd[0][:_SHOWN]!r}"
     given.update(named)
-    numbers_as_tensors = torch.Tag.pointwise in operation.tags and any(
+    numbers_as_tensors = takes_numbers(operation) and any(
         isinstance(value, fx.Node) and made.get(value) == "tensor" for value in given.values()
     )
     for argument in schema:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from prunus.apply import shrink
 from prunus.core.errors import BundleError
+from prunus.graph import analyze
 from prunus.ship.follow import DEFAULT_LIMITS, GraphLimits, Guard, follow
 from prunus.ship.graph_file import read_graph
 
@@ -232,6 +234,57 @@ def test_sizes_are_checked_again_for_inputs_of_another_shape():
         ):
             graph(x)
     assert len(guard.seen) == 1, "a shape that was seen isn't followed again"
+
+
+class Marked(torch.Tensor):
+    """A tensor of a class of its own, as other libraries have."""
+
+
+def test_an_input_of_another_class_is_looked_at_too():
+    graph = graph_of(*Turned.calls, s=torch.ones(2))
+    graph.guard = Guard()
+    with pytest.raises(BundleError, match="running_mean must have the shape"):
+        graph(torch.randn(300, 8, 5).as_subclass(Marked))
+
+
+def test_sizes_are_checked_again_when_the_models_own_have_changed():
+    graph = graph_of(*Turned.calls, s=torch.ones(2))
+    graph.guard = Guard()
+    graph(torch.randn(2, 8, 5))
+    graph.s = torch.ones(1)
+    with pytest.raises(BundleError, match="running_mean must have the shape"):
+        graph(torch.randn(2, 8, 5))
+
+
+def test_what_only_values_decide_ends_in_one_line(capfd):
+    graph = graph_of(
+        ("aten.embedding.default", [node("w"), node("places")]), w=torch.ones(3, 4), places=torch.tensor([0, 7])
+    )
+    graph.guard = Guard()
+    with pytest.raises(
+        BundleError, match=r"^the bundle's graph fails on inputs of shape \[2\]: IndexError: index out of range[^\n]*$"
+    ):
+        graph(torch.randn(2))
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_pruned_again_stays_guarded():
+    calls = [
+        ("aten.linear.default", [X, node("one"), None]),
+        ("aten.relu.default", [node("n0")]),
+        ("aten.linear.default", [node("n1"), node("two"), None]),
+    ]
+    graph = graph_of(*calls, one=torch.randn(6, 5), two=torch.randn(3, 6))
+    graph.guard = Guard(GraphLimits(arithmetic_per_example=1e6))
+    inputs = (torch.randn(2, 5),)
+    found = analyze(graph, inputs)
+    keep = {group.name: torch.arange(group.size) % 2 == 0 for group in found.groups}
+    for prefer in ("eager", "graph"):
+        smaller = shrink(graph, inputs, found, keep, prefer=prefer).model
+        smaller.guard.limits = GraphLimits(arithmetic_per_example=1)
+        smaller.guard.seen.clear()
+        with pytest.raises(BundleError, match="operations of arithmetic"):
+            smaller(torch.randn(2, 5))
 
 
 def test_a_guard_leaves_no_trace_where_a_graph_is_traced_or_recorded():
