@@ -323,7 +323,7 @@ def outcomes(seeds: list[int], *, each: int = 200) -> Iterator[tuple[int, str, l
         os.close(writer)
         lines: list[str] = []
         with os.fdopen(reader) as pipe:
-            while select.select([pipe], [], [], 20 * MOST_SECONDS)[0]:
+            while select.select([pipe], [], [], 60 * MOST_SECONDS)[0]:
                 line = pipe.readline()
                 if not line:
                     break
