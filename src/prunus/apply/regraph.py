@@ -7,6 +7,7 @@ model itself where no mending helps.
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from prunus.graph import Solution
-from prunus.graph.axes import Atom, find, leaves
+from prunus.graph.axes import Atom, cut, find, fold, leaves
 from prunus.graph.solve import Solver
 
 __all__ = ["PrunedGraph", "pruned_graph"]
@@ -121,21 +122,20 @@ class _Rewriter:
 
     def size(self, atom: Atom) -> Any:
         """Return what is left of an axis: a number, or a node that reads it off an input."""
-        root = find(atom)
+        return fold(atom, self._known, self._of_parts)
+
+    def _known(self, root: Atom) -> Any:
         if root in self.measured:
             return self.measured[root]
         if root in self.of_input and root not in self.sizes:
             source, dim = self.of_input[root]
             found = self.measured[root] = self._early(source, aten.sym_size.int, (source, dim))
             return found
-        if root.kind == "leaf":
-            return self.sizes.get(root, root.size)
-        parts = [self.size(part) for part in root.parts]
-        combine = operator.mul if root.kind == "product" else operator.add
-        total = parts[0]
-        for part in parts[1:]:
-            total = self.combine(combine, total, part)
-        return total
+        return self.sizes.get(root, root.size) if root.kind == "leaf" else None
+
+    def _of_parts(self, root: Atom, parts: Sequence[Any]) -> Any:
+        operation = operator.mul if root.kind == "product" else operator.add
+        return functools.reduce(lambda one, other: self.combine(operation, one, other), parts)
 
     def untouched(self, atom: Atom) -> bool:
         """Tell whether nothing of an axis was cut, so that numbers in the trace still hold for it."""
@@ -220,23 +220,19 @@ def _slice(rewriter: _Rewriter, old: Any, new: Any) -> None:
 
 def _prefix(root: Atom, start: int) -> list[Atom]:
     """Return the atoms that fill the first ``start`` positions of a sum."""
-    if start == 0:
-        return []
     found: list[Atom] = []
-    filled = 0
-    if root.kind == "product":
-        # A stretch of the slowest factor: so many whole copies of the rest.
-        from prunus.graph.axes import cut
-
-        pieces = cut(root, [start, root.size - start])
-        return [pieces[0]] if pieces else []
-    for part in root.parts:
-        if filled == start:
-            break
-        if filled + part.size > start:
-            return [*found, *_prefix(find(part), start - filled)]
-        found.append(part)
-        filled += part.size
+    pending = [root]
+    while start and pending:
+        part = find(pending.pop())
+        if part.size <= start:
+            found.append(part)
+            start -= part.size
+        elif part.kind == "product":
+            # A stretch of the slowest factor: so many whole copies of the rest.
+            pieces = cut(part, [start, part.size - start])
+            return [*found, pieces[0]] if pieces else found
+        else:
+            pending.extend(reversed(part.parts))
     return found
 
 

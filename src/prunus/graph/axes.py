@@ -4,13 +4,17 @@ Every dimension of every tensor is an :class:`Atom`. Operations never assign, th
 dimensions are the same atom, a reshape that one is the ordered product of others, a concatenation that one is the sum of its
 parts. The atoms that are not bound to parts (leaves) are the axes that can be pruned on their own.
 
+A stack of a thousand slices makes parts of parts a thousand deep, so nothing here recurses into sums of sums.
+
 Convention: products are ordered from the slowest to the fastest index, as in a row-major reshape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +22,7 @@ from torch import Tensor
 __all__ = [
     "Atom",
     "factors",
+    "fold",
     "freeze",
     "fresh",
     "leaves",
@@ -31,6 +36,7 @@ __all__ = [
 ]
 
 _SERIAL = count()
+V = TypeVar("V")
 
 
 class Atom:
@@ -84,12 +90,33 @@ def leaves_of_product(atom: Atom) -> list[Atom]:
     >>> leaves_of_product(sum_of([product([heads, width])] * 3)) == [heads, width]
     True
     """
-    root = find(atom)
-    if root.kind == "sum":
-        return next((found for part in root.parts if (found := leaves_of_product(part))), [])
-    if root.kind == "leaf":
-        return []
-    return [leaf for part in root.parts for leaf in leaves(part)]
+    stack = [find(atom)]
+    while stack:
+        root = stack.pop()
+        if root.kind == "product":
+            return list(leaves(root))
+        stack.extend(find(part) for part in reversed(root.parts))
+    return []
+
+
+def fold(atom: Atom, known: Callable[[Atom], V | None], combine: Callable[[Atom, list[V]], V]) -> V:
+    """Return a value of ``atom``, combined from the values of its parts, down to where ``known`` gives one (leaves at least)."""
+    whole = find(atom)
+    values: dict[Atom, V] = {}
+    stack = [whole]
+    while stack:
+        root = stack[-1]
+        value = values[root] if root in values else known(root)
+        if value is None:
+            parts = [find(part) for part in root.parts]
+            missing = [part for part in parts if part not in values]
+            if missing:
+                stack.extend(missing)
+                continue
+            value = combine(root, [values[part] for part in parts])
+        values[root] = value
+        stack.pop()
+    return values[whole]
 
 
 def freeze(atom: Atom, reason: str) -> None:
@@ -160,7 +187,7 @@ def unify(one: Atom, other: Atom) -> bool:
     if one.kind == other.kind == "product":
         fits = _align_products(factors(one), factors(other))
     elif one.kind == other.kind == "sum":
-        fits = _align_sums(list(one.parts), list(other.parts))
+        fits = _align_sums(_terms(one), _terms(other))
     else:
         total, prod = (one, other) if one.kind == "sum" else (other, one)
         fits = _align_sum_with_product(total, prod)
@@ -177,10 +204,24 @@ def unify(one: Atom, other: Atom) -> bool:
 
 def factors(atom: Atom) -> list[Atom]:
     """Return the factors of nested products in order; a sum inside is one factor."""
-    root = find(atom)
-    if root.kind != "product":
-        return [root]
-    return [factor for part in root.parts for factor in factors(part)]
+    return _flat(atom, "product")
+
+
+def _terms(atom: Atom) -> list[Atom]:
+    """Return the parts of nested sums in order; a product inside is one part."""
+    return _flat(atom, "sum")
+
+
+def _flat(atom: Atom, kind: str) -> list[Atom]:
+    found: list[Atom] = []
+    stack = [find(atom)]
+    while stack:
+        root = stack.pop()
+        if root.kind == kind:
+            stack.extend(find(part) for part in reversed(root.parts))
+        else:
+            found.append(root)
+    return found
 
 
 def _align_products(left: list[Atom], right: list[Atom]) -> bool:
@@ -245,7 +286,7 @@ def split_product(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
 def _split_even_sum(atom: Atom, leading: int) -> tuple[Atom, Atom] | None:
     """Read a sum as ``leading`` x each, which couples its parts: every part is rows of the same columns."""
     each = atom.size // leading
-    parts = [find(part) for part in atom.parts]
+    parts = _terms(atom)
     if any(part.size % each for part in parts):
         # A row lies across parts: cut them where rows end.
         pieces = cut(atom, [each] * leading)
@@ -275,6 +316,12 @@ def _align_sums(left: list[Atom], right: list[Atom]) -> bool:
     left, right = left[::-1], right[::-1]
     while left and right:
         a, b = find(left.pop()), find(right.pop())
+        if a is b:
+            continue
+        if a.kind == b.kind == "sum":
+            left.extend(reversed(_terms(a)))
+            right.extend(reversed(_terms(b)))
+            continue
         if a.size == b.size:
             if not unify(a, b):
                 return False
@@ -299,13 +346,16 @@ def cut(atom: Atom, sizes: Sequence[int]) -> list[Atom] | None:
         return pieces
     if atom.kind == "product":
         return _cut_product(atom, sizes)
-    pieces, pending = [], [find(part) for part in atom.parts][::-1]
+    pieces, pending = [], _terms(atom)[::-1]
     flat: list[Atom] = []
     for size in sizes:
         taken: list[Atom] = []
         need = size
         while need:
             part = find(pending.pop())
+            if part.kind == "sum":  # cut just now, as another place of the same axis
+                pending.extend(reversed(_terms(part)))
+                continue
             if part.size > need:
                 halves = cut(part, [need, part.size - need])
                 if halves is None:
@@ -334,29 +384,32 @@ def _cut_product(atom: Atom, sizes: Sequence[int]) -> list[Atom] | None:
 
 def _align_sum_with_product(total: Atom, prod: Atom) -> bool:
     """Bring a sum and a product together: cut the product like the sum, or read equal parts as a grid."""
-    sizes = [part.size for part in total.parts]
-    grid = len(set(sizes)) == 1 and len(sizes) == factors(prod)[0].size
-    pieces = None if grid else _cut_product(prod, sizes)
-    if pieces is not None:
-        return all(unify(part, piece) for part, piece in zip(total.parts, pieces, strict=True))
-    halves = split_product(total, factors(prod)[0].size)
-    if halves is None:
-        return False
-    return _align_products([halves[0], *factors(halves[1])], factors(prod))
+    pending = [(total, prod)]
+    while pending:
+        total, prod = map(find, pending.pop())
+        if (total.kind, prod.kind) != ("sum", "product"):
+            if not unify(total, prod):
+                return False
+            continue
+        sizes = [part.size for part in total.parts]
+        grid = len(set(sizes)) == 1 and len(sizes) == factors(prod)[0].size
+        pieces = None if grid else _cut_product(prod, sizes)
+        if pieces is not None:
+            pending.extend(zip(reversed(total.parts), reversed(pieces), strict=True))
+            continue
+        halves = split_product(total, factors(prod)[0].size)
+        if halves is None or not _align_products([halves[0], *factors(halves[1])], factors(prod)):
+            return False
+    return True
 
 
 def left_of(atom: Atom, sizes: Mapping[Atom, int]) -> int:
     """Return how many positions of an axis are left when leaf ``a`` keeps ``sizes[a]``."""
-    root = find(atom)
-    if root.kind == "leaf":
-        return sizes.get(root, root.size)
-    parts = [left_of(part, sizes) for part in root.parts]
-    if root.kind == "sum":
-        return sum(parts)
-    total = 1
-    for part in parts:
-        total *= part
-    return total
+    return fold(
+        atom,
+        lambda root: sizes.get(root, root.size) if root.kind == "leaf" else None,
+        lambda root, parts: sum(parts) if root.kind == "sum" else math.prod(parts),
+    )
 
 
 def positions(atom: Atom) -> dict[Atom, Tensor]:
@@ -374,24 +427,25 @@ def positions(atom: Atom) -> dict[Atom, Tensor]:
     return {leaf: torch.cat(parts, dim=1) for leaf, parts in found.items()}
 
 
-def _occurrences(root: Atom) -> Iterator[tuple[Atom, Tensor]]:
-    if root.kind == "leaf":
-        yield root, torch.arange(root.size).unsqueeze(1)
-        return
-    parts = [find(part) for part in root.parts]
-    if root.kind == "sum":
-        offset = 0
-        for part in parts:
-            for leaf, index in _occurrences(part):
-                yield leaf, index + offset
-            offset += part.size
-        return
-    before, after = 1, root.size
-    for part in parts:
-        after //= part.size
-        outer = torch.arange(before) * (part.size * after)
-        inner = torch.arange(after)
-        grid = (outer[:, None] + inner[None, :]).reshape(-1)
-        for leaf, index in _occurrences(part):
-            yield leaf, (index[:, :, None] * after + grid).reshape(index.shape[0], -1)
-        before *= part.size
+def _occurrences(whole: Atom) -> Iterator[tuple[Atom, Tensor]]:
+    """Yield every leaf with the positions of its units, each time that it occurs."""
+    # Position i of an atom on the stack lies at ``start + i * stride`` in the whole, for each of its starts.
+    stack = [(whole, 1, torch.zeros(1, dtype=torch.int64))]
+    while stack:
+        root, stride, starts = stack.pop()
+        if root.kind == "leaf":
+            yield root, torch.arange(root.size).unsqueeze(1) * stride + starts
+            continue
+        inside: list[tuple[Atom, int, Tensor]] = []
+        before, after, offset = 1, root.size, 0
+        for part in map(find, root.parts):
+            if root.kind == "sum":
+                inside.append((part, stride, starts + offset * stride))
+                offset += part.size
+                continue
+            after //= part.size
+            outer = torch.arange(before) * (part.size * after)
+            grid = (outer[:, None] + torch.arange(after)[None, :]).reshape(-1, 1)
+            inside.append((part, stride * after, (grid * stride + starts).reshape(-1)))
+            before *= part.size
+        stack.extend(reversed(inside))
