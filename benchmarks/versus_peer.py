@@ -86,9 +86,14 @@ def _kept_outputs(model: Any, groups: Any) -> dict[str, Any]:
     from torch import nn
     from torch_pruning import function
 
-    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    kinds = nn.Conv2d | nn.Linear | nn.BatchNorm2d
+    names = {module: name for name, module in model.named_modules() if isinstance(module, kinds)}
     kept = {name: torch.arange(model.get_submodule(name).weight.shape[0]) for name in names.values()}
-    makes = (function.prune_conv_out_channels, function.prune_linear_out_channels)
+    makes = (
+        function.prune_conv_out_channels,
+        function.prune_linear_out_channels,
+        function.prune_batchnorm_out_channels,
+    )
     for group in groups:
         gone: dict[str, Any] = {}
         for dependency, positions in group:

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from prunus.core.errors import ShapeError
+from prunus.core.errors import RunError, ShapeError
 
-__all__ = ["Prediction", "postprocess"]
+__all__ = ["Prediction", "check_outputs_finite", "postprocess"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,21 @@ class Prediction:
     probabilities: Tensor | None = None
 
 
+def check_outputs_finite(outputs: Tensor) -> None:
+    """Check that every output is a number.
+
+    Raises:
+        RunError: one isn't; the message names its row.
+    """
+    rows = outputs.detach()[:, None] if outputs.ndim == 1 else outputs.detach().flatten(start_dim=1)
+    bad = ~rows.isfinite().all(dim=1)
+    if bool(bad.any()):
+        raise RunError(
+            f"the model's output for input row {int(bad.long().argmax())} is NaN or infinite (and for {int(bad.sum()) - 1} more "
+            "rows): the inputs are far from what it learnt from, or the model is broken"
+        )
+
+
 def postprocess(
     outputs: Tensor, *, task: Literal["classification", "regression"], class_names: Sequence[str] = ()
 ) -> Prediction:
@@ -40,12 +55,14 @@ def postprocess(
 
     Raises:
         ShapeError: the outputs have another shape, or another number of classes than there are names.
+        RunError: an output is NaN or infinite; it would have a label all the same.
 
     >>> postprocess(torch.tensor([[0.0, 2.0], [3.0, 1.0]]), task="classification", class_names=("cat", "dog")).labels
     ('dog', 'cat')
     >>> postprocess(torch.tensor([[1.5], [-2.0]]), task="regression").labels
     (1.5, -2.0)
     """
+    check_outputs_finite(outputs)
     if task == "regression":
         if outputs.ndim != 1 and (outputs.ndim != 2 or outputs.shape[1] != 1):
             raise ShapeError(f"a regression model's outputs must be (n,) or (n, 1): got {tuple(outputs.shape)}")

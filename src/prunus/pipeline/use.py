@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prunus.core.errors import DataError, PlanError, PrunusError
+from prunus.core.errors import BundleError, DataError, PlanError, PrunusError
 from prunus.core.imports import one_line
 from prunus.core.recipe import Data, Recipe
+from prunus.core.text import plain
 from prunus.data import Examples, Source, open_inputs, open_source, prepare
 from prunus.evaluate import measure_cost, predict_outputs
 from prunus.pipeline.carried import data_of_bundle
@@ -139,6 +140,14 @@ def write_report(folder: Path) -> RunRecord:
 
 def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:
     bundle = load_bundle(folder, trust_code=trust_code)
+    record = folder.parent / RECORD
+    if folder.name == "bundle" and record.exists():
+        made = load_record(record).fingerprints.get("bundle")
+        if made is not None and made != bundle.sha256:
+            raise BundleError(
+                f"{folder} isn't the bundle that this run made: its record says {plain(made[:12])}…, got {bundle.sha256[:12]}…; "
+                "fetch or make it anew, or move it out of the run"
+            )
     if bundle.note and note is not None:
         note(f"{folder}: {bundle.note}")
     return bundle

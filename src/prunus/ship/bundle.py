@@ -21,7 +21,7 @@ from prunus.apply.regraph import PrunedGraph
 from prunus.core import recipe
 from prunus.core.errors import BundleError, DataError, PrunusError, ShapeError
 from prunus.core.imports import call
-from prunus.core.outputs import Prediction, postprocess
+from prunus.core.outputs import Prediction, check_outputs_finite, postprocess
 from prunus.core.runtime import device_of
 from prunus.ship.follow import DEFAULT_LIMITS, GraphLimits, Guard, check_runs
 from prunus.ship.graph_file import read_graph, state_names
@@ -29,13 +29,11 @@ from prunus.ship.manifest import (
     GRAPH,
     GRAPH_TENSORS,
     WEIGHTS,
+    Contents,
     Manifest,
-    check_files,
-    manifest_sha256,
-    read_json,
-    read_manifest,
+    read_contents,
 )
-from prunus.ship.pack import unpack
+from prunus.ship.pack import check_storable, unpack
 
 if TYPE_CHECKING:
     from prunus.data import Scaler
@@ -90,6 +88,7 @@ class Bundle:
         Raises:
             ShapeError: the inputs have another shape.
             DataError: an input is NaN or infinite; the message names its row.
+            RunError: an output is.
         """
         if inputs.ndim == 0 or tuple(inputs.shape[1:]) != self.input_shape:
             raise ShapeError(
@@ -107,7 +106,9 @@ class Bundle:
         with torch.no_grad():
             parts = [self.model(self._scaled(part).to(device)).cpu() for part in torch.split(inputs, batch_size)]
         outputs = torch.cat(parts)
-        return outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
+        outputs = outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
+        check_outputs_finite(outputs)
+        return outputs
 
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return the labels (and probabilities) that ``outputs`` mean."""
@@ -142,15 +143,15 @@ def load_bundle(
         BundleError: no bundle, a damaged one, or one without a graph that needs code that wasn't trusted.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    contents = read_contents(folder)
+    manifest = contents.manifest
     kind, note = _kind_of(folder, manifest, builder is not None, trust_code, prefer)
     if kind == "graph":
-        model: nn.Module = assemble_graph(folder, manifest, device, graph_limits)
+        model: nn.Module = assemble_graph(contents, device, graph_limits)
     else:
-        model = assemble(folder, manifest, lambda: _skeleton(folder, manifest, builder))
+        model = assemble(contents, lambda: _skeleton(folder, manifest, builder))
     scalers = _scaler(folder, manifest, "scaler"), _scaler(folder, manifest, "target_scaler")
-    return Bundle(model.to(device).eval(), manifest, *scalers, manifest_sha256(manifest), kind, note)
+    return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note)
 
 
 def _kind_of(folder: Path, manifest: Manifest, given: bool, trust_code: bool, prefer: Kind) -> tuple[Kind, str]:
@@ -211,12 +212,13 @@ def _skeleton(folder: Path, manifest: Manifest, builder: Callable[..., nn.Module
         raise BundleError(f"{folder}: the model of this bundle can't be built: {error}{hint}") from error
 
 
-def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]) -> nn.Module:
+def assemble(contents: Contents, skeleton: Callable[[], nn.Module]) -> nn.Module:
     """Return the model: the skeleton, made smaller, with the weights in it.
 
     Raises:
         BundleError: skeleton, edits and weights don't fit each other.
     """
+    folder, manifest = contents.folder, contents.manifest
     edits = Edits.from_dict(manifest.edits)
     model = rebuild(skeleton(), edits)
     reserved = GRAPH_TENSORS if GRAPH in manifest.files else ()  # then no tensor of the model has such a name
@@ -229,9 +231,14 @@ def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]
             f"{folder}: the built model doesn't fit the weights: expected {odd!r} as {_shown(expected.get(odd))}, "
             f"got {_shown(found.get(odd))}; was the builder changed since?"
         )
-    state = unpack(folder / WEIGHTS, manifest.tensors)
+    state = unpack(contents.files[WEIGHTS], manifest.tensors, folder / WEIGHTS)
     materialize(model)
     model.load_state_dict({name: state[name] for name in entries}, strict=True)
+    for name, parameter in model.named_parameters():  # a buffer may be infinite: masks of attention are
+        try:
+            check_storable(name, parameter)
+        except BundleError as error:
+            raise BundleError(f"{folder / WEIGHTS}: {error}") from error
     if edits.kept_inputs is not None:
         kept = getattr(model, "kept")  # noqa: B009 - rebuild made it a SelectInputs
         if tuple(kept.tolist()) != edits.kept_inputs or edits.kept_inputs[-1] >= manifest.input_shape[0]:
@@ -242,17 +249,15 @@ def assemble(folder: Path, manifest: Manifest, skeleton: Callable[[], nn.Module]
     return model
 
 
-def assemble_graph(
-    folder: Path, manifest: Manifest, device: str = "cpu", limits: GraphLimits = DEFAULT_LIMITS
-) -> PrunedGraph:
+def assemble_graph(contents: Contents, device: str = "cpu", limits: GraphLimits = DEFAULT_LIMITS) -> PrunedGraph:
     """Return the traced computation with the weights in it; it checks what it is given each time that it runs.
 
     Raises:
         BundleError: the graph isn't one, doesn't fit the weights, or takes more than ``limits`` allow.
     """
-    path = folder / GRAPH
-    tree = read_json(path)
-    state = unpack(folder / WEIGHTS, manifest.tensors)
+    path, manifest = contents.folder / GRAPH, contents.manifest
+    tree = contents.json(GRAPH)
+    state = unpack(contents.files[WEIGHTS], manifest.tensors, contents.folder / WEIGHTS)
     try:
         # What was stored for the graph alone comes before the state dict's tensor of that name.
         found = {

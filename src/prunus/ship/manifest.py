@@ -1,22 +1,26 @@
 """What does a bundle say about itself, and is the bundle what it says?
 
-``manifest.json`` names every file with size and SHA-256. It holds no time and no path, so one seed gives one hash. Reading it
-runs no code; files are checked before anything parses them.
+``manifest.json`` names every file with size and SHA-256, and holds its own. It holds no time and no path, so one seed gives one
+hash. Reading it runs no code. Every file is read once: what was hashed is what is parsed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import stat
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prunus.core.errors import BundleError
-from prunus.core.files import sha256_file
+from prunus.core.files import NotPlainError, open_plain
 from prunus.core.recipe import Model
+from prunus.core.sealed import canonical_json, tree_sha256
+from prunus.core.text import plain, shown
 from prunus.core.trust import reaches
 
 __all__ = [
@@ -26,21 +30,21 @@ __all__ = [
     "MANIFEST",
     "WEIGHTS",
     "BuiltBy",
+    "Contents",
     "FileEntry",
     "Manifest",
     "TensorEntry",
     "bundle_sha256",
     "bundle_size_bytes",
     "canonical_json",
-    "check_files",
     "explain",
     "manifest_sha256",
     "manifest_tree",
-    "read_json",
+    "read_contents",
     "read_manifest",
 ]
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 GRAPH = "graph.json"
@@ -100,7 +104,7 @@ class Manifest(_Part):
     ``edits`` is None when the model *is* a traced computation, of no class. ``no_graph`` says why no ``graph.json`` goes along.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     versions: dict[str, str]
     model: BuiltBy
     edits: dict[str, Any] | None
@@ -115,6 +119,7 @@ class Manifest(_Part):
     no_graph: str | None = Field(None, max_length=500)
     facts: dict[str, Any] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
+    sha256: Sha256 = Field("0" * 64, description="of the canonical JSON of all the rest")
 
     @model_validator(mode="after")
     def _fit(self) -> Manifest:
@@ -145,79 +150,109 @@ class Manifest(_Part):
         return self
 
 
-def canonical_json(value: Any) -> str:
-    """Return the one JSON text of ``value``: sorted keys, no spaces, no NaN.
+@dataclass(frozen=True)
+class Contents:
+    """A bundle as it was read: its manifest, and the bytes of weights and graph, which are those that were hashed."""
 
-    >>> canonical_json({"b": 1.5, "a": [True, None]})
-    '{"a":[true,null],"b":1.5}'
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    folder: Path
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    def json(self, name: str) -> Any:
+        """Return what one of the files holds.
+
+        Raises:
+            BundleError: it is no JSON.
+        """
+        return _parse_json(self.files[name], self.folder / name)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of the bundle at ``folder``; nothing else is read.
 
     Raises:
-        BundleError: there is none, or it isn't one that this version knows.
+        BundleError: there is none, it isn't one that this version knows, or it was changed after it was written.
     """
     path = folder / MANIFEST
-    tree = read_json(path)
+    tree = _parse_json(_read(path, _LARGEST_JSON[MANIFEST]), path)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         got = tree.get("format") if isinstance(tree, dict) else type(tree).__name__
         older = type(got) is int and 0 < got < FORMAT
         advice = "an older prunus wrote it: make the bundle anew, or " if older else ""
         raise BundleError(
-            f"{path}: expected format {FORMAT}, got {got!r}; {advice}load it with the prunus that wrote it"
+            f"{path}: expected format {FORMAT}, got {shown(got)}; {advice}load it with the prunus that wrote it"
         )
+    if (got := tree_sha256(tree)) != tree.get("sha256"):
+        raise _changed(path, str(tree.get("sha256")), got)
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
         raise BundleError(f"{path}: {explain(error)}; fetch or make the bundle anew") from error
 
 
-def read_json(path: Path) -> Any:
-    """Return what a JSON file of a bundle holds; keys that come twice and numbers that JSON hasn't got are refused.
+def read_contents(folder: Path) -> Contents:
+    """Return what lies in the bundle at ``folder``: every file that the manifest lists is a plain one of that size and SHA-256.
 
     Raises:
-        BundleError: it is no plain file, too large, or no JSON.
+        BundleError: a file is missing, is a link, or was changed.
     """
-    _check_plain_file(path)
-    if path.stat().st_size > _LARGEST_JSON[path.name]:
-        raise BundleError(f"{path}: expected at most {_LARGEST_JSON[path.name]} bytes, got {path.stat().st_size}")
+    manifest = read_manifest(folder)
+    files = {}
+    for name, entry in sorted(manifest.files.items()):
+        path = folder / name
+        content = _read(path, _LARGEST_JSON.get(name), entry.size_bytes)
+        if (got := hashlib.sha256(content).hexdigest()) != entry.sha256:
+            raise _changed(path, entry.sha256, got)
+        if name in (WEIGHTS, GRAPH):
+            files[name] = content
+    return Contents(folder, manifest, files)
+
+
+def _read(path: Path, most_bytes: int | None = None, size_bytes: int | None = None) -> bytes:
+    """Return the content of a plain file, whose size is looked at before anything is read."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if (n := sum(text.count(mark) for mark in ",[{")) > _MOST_VALUES:
-            raise BundleError(f"{path}: expected at most {_MOST_VALUES} values, got {n}")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: expected JSON, got {error}; fetch or make the bundle anew") from error
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size_bytes is not None and size != size_bytes:
+                raise BundleError(f"{path}: expected {size_bytes} bytes, got {size}; fetch or make the bundle anew")
+            if most_bytes is not None and size > most_bytes:
+                raise BundleError(f"{path}: expected at most {most_bytes} bytes, got {size}")
+            return file.read(size)  # what is appended meanwhile isn't in the hash either
+    except NotPlainError as error:
+        raise BundleError(
+            f"{path}: a bundle holds plain files only, got a link, a folder or a device; copy the file itself"
+        ) from error
+    except OSError as error:
+        raise BundleError(
+            f"no bundle at {path.parent}: {path.name} is missing or can't be read ({error.strerror}); give the bundle's folder"
+        ) from error
+
+
+def _parse_json(content: bytes, path: Path) -> Any:
+    """Return what a JSON file holds; keys that come twice and numbers that JSON hasn't got are refused."""
+    if (n := sum(content.count(mark) for mark in (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise BundleError(f"{path}: expected at most {_MOST_VALUES} values, got {n}")
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{path}: expected JSON, got {shown(str(error), 200)}; fetch or make the bundle anew"
+        ) from error
+
+
+def _changed(path: Path, expected: str, got: str) -> BundleError:
+    return BundleError(
+        f"{path} was changed after it was written: expected SHA-256 {plain(expected[:12])}…, got {got[:12]}…; "
+        "fetch or make the bundle anew"
+    )
 
 
 def explain(error: ValidationError) -> str:
     """Return the first mistake in a manifest in one line: the key, what was expected, what came."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"]) or "manifest"
-    got = "" if first["type"] == "value_error" else f", got {str(first['input'])[:80]!r}"
+    got = "" if first["type"] == "value_error" else f", got {shown(str(first['input']))}"
     return " ".join(f"{key}: {first['msg'].removeprefix('Value error, ')}{got}".split())
-
-
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Check every file that ``manifest`` lists: a plain file inside ``folder``, of that size and that SHA-256.
-
-    Raises:
-        BundleError: a file is missing, is a link, or was changed.
-    """
-    for name, entry in sorted(manifest.files.items()):
-        path = folder / name
-        _check_plain_file(path)
-        size = path.stat().st_size
-        if size != entry.size_bytes:
-            raise BundleError(f"{path}: expected {entry.size_bytes} bytes, got {size}; fetch or make the bundle anew")
-        if (got := sha256_file(path)) != entry.sha256:
-            raise BundleError(
-                f"{path} was changed after it was written: expected SHA-256 {entry.sha256[:12]}…, got {got[:12]}…; "
-                "fetch or make the bundle anew"
-            )
 
 
 def bundle_sha256(folder: Path) -> str:
@@ -228,9 +263,7 @@ def bundle_sha256(folder: Path) -> str:
     Raises:
         BundleError: the manifest can't be read, or a file isn't what it says.
     """
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
-    return manifest_sha256(manifest)
+    return read_contents(folder).manifest.sha256
 
 
 def manifest_tree(manifest: Manifest) -> dict[str, Any]:
@@ -239,27 +272,14 @@ def manifest_tree(manifest: Manifest) -> dict[str, Any]:
 
 
 def manifest_sha256(manifest: Manifest) -> str:
-    """Return the hash of the manifest's canonical JSON."""
-    return hashlib.sha256(canonical_json(manifest_tree(manifest)).encode()).hexdigest()
+    """Return the hash of the manifest's canonical JSON, but for the hash that it holds."""
+    return tree_sha256(manifest_tree(manifest))
 
 
 def bundle_size_bytes(folder: Path) -> int:
     """Return the bytes of the manifest and of every file that it lists, as they lie on disk (no block rounding)."""
     names = [MANIFEST, *read_manifest(folder).files]
     return sum((folder / name).stat().st_size for name in names)
-
-
-def _check_plain_file(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except OSError as error:
-        raise BundleError(
-            f"no bundle at {path.parent}: {path.name} is missing or can't be read ({error.strerror}); give the bundle's folder"
-        ) from error
-    if not stat.S_ISREG(mode):
-        raise BundleError(
-            f"{path}: a bundle holds plain files only, got a link, a folder or a device; copy the file itself"
-        )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

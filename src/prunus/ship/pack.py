@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, WeightsError
+from prunus.core.text import shown
+from prunus.models.safetensors_file import parse_header
 from prunus.ship.manifest import TensorEntry
 from prunus.ship.sparse import pack_sparse, unpack_sparse
 
@@ -75,18 +76,26 @@ def pack(
     return stored, entries
 
 
-def unpack(path: Path, entries: Mapping[str, TensorEntry]) -> dict[str, Tensor]:
+def unpack(content: bytes, entries: Mapping[str, TensorEntry], path: Path) -> dict[str, Tensor]:
     """Return the state dict that ``entries`` describe; names, types and sizes are checked before a tensor is made.
 
+    Args:
+        content: of a safetensors file.
+        path: where it was read, for messages.
+
     Raises:
-        BundleError: the file isn't safetensors, or isn't what the entries say.
+        BundleError: it isn't safetensors, isn't what the entries say, or holds a weight that is no number.
     """
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            _check_header(path, file, entries)
-            state = {name: _read(file, name, entry, path) for name, entry in entries.items() if entry.stored != "alias"}
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path}: expected a safetensors file, got {error}; fetch or make the bundle anew") from error
+        header, start = parse_header(content, path)
+    except WeightsError as error:
+        raise BundleError(f"{path}: expected a safetensors file: {error}; fetch or make the bundle anew") from error
+    _check_header(path, len(content), header, entries)
+    state = {
+        name: _read(content, header[name], start, entry, name, path)
+        for name, entry in entries.items()
+        if entry.stored != "alias"
+    }
     return {name: state[entry.same_as or name] for name, entry in entries.items()}
 
 
@@ -110,20 +119,19 @@ def check_storable(name: str, tensor: Any) -> None:
         )
 
 
-def _check_header(path: Path, file: Any, entries: Mapping[str, TensorEntry]) -> None:
+def _check_header(path: Path, size_bytes: int, header: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> None:
     whole = sum(math.prod(e.shape) * 8 for e in entries.values() if e.stored == "bitmask")
-    allowed = max(_SMALL_BYTES, _MOST_TIMES * path.stat().st_size)
+    allowed = max(_SMALL_BYTES, _MOST_TIMES * size_bytes)
     if whole > allowed:
         raise BundleError(
             f"{path}: its compressed tensors claim {whole} bytes, and at most {_MOST_TIMES} times the file are unpacked "
             f"(here {allowed}): this is no model; fetch or make the bundle anew"
         )
     needed = {name for name, entry in entries.items() if entry.stored != "alias"}
-    if odd := sorted(set(file.keys()) ^ needed):
-        raise BundleError(f"{path} and the manifest must list the same tensors: got a difference at {odd[:3]}")
+    if odd := sorted(set(header) - {"__metadata__"} ^ needed):
+        raise BundleError(f"{path} and the manifest must list the same tensors: got a difference at {shown(odd[:3])}")
     for name in sorted(needed):
-        entry, part = entries[name], file.get_slice(name)
-        shape, dtype = tuple(part.get_shape()), part.get_dtype()
+        entry, shape, dtype = entries[name], tuple(header[name]["shape"]), header[name]["dtype"]
         plain = entry.stored == "plain"
         wanted = (_HEADER.get(entry.dtype), entry.shape) if plain else ("U8", (sum(entry.parts),))
         if entry.dtype not in _DTYPES or (dtype, shape) != wanted:
@@ -131,11 +139,19 @@ def _check_header(path: Path, file: Any, entries: Mapping[str, TensorEntry]) -> 
             raise BundleError(f"{path}: {name!r} must be {what} {list(wanted[1])}, got {dtype} {list(shape)}")
 
 
-def _read(file: Any, name: str, entry: TensorEntry, path: Path) -> Tensor:
-    tensor: Tensor = file.get_tensor(name)
-    if entry.stored == "plain":
-        return tensor.clone()  # not a view of the file, which may be replaced
+def _read(content: bytes, found: Mapping[str, Any], start: int, entry: TensorEntry, name: str, path: Path) -> Tensor:
+    first, last = found["data_offsets"]
+    # A copy: it begins where its type may begin, and the file's bytes needn't stay.
+    raw = torch.frombuffer(bytearray(content[start + first : start + last]) or bytearray(1), dtype=torch.uint8)
+    raw = raw[: last - first]
     try:
-        return unpack_sparse(tensor, entry.parts, entry.shape, _DTYPES[entry.dtype])
+        if entry.stored == "bitmask":
+            tensor = unpack_sparse(raw, entry.parts, entry.shape, _DTYPES[entry.dtype])
+        else:
+            if entry.dtype == "bool" and bool((raw > 1).any()):
+                raise BundleError("a truth value must be 0 or 1")
+            tensor = raw.view(_DTYPES[entry.dtype]).reshape(entry.shape)
+        check_storable(name, tensor)
     except BundleError as error:
         raise BundleError(f"{path}: {name!r}: {error}") from error
+    return tensor

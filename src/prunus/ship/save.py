@@ -21,6 +21,7 @@ from prunus.core import recipe
 from prunus.core.errors import BundleError
 from prunus.core.files import atomic_folder, sha256_file, write_json, write_text
 from prunus.core.runtime import generator, seeded, versions
+from prunus.core.sealed import canonical_json
 from prunus.core.tensors import save_tensors
 from prunus.ship.bundle import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
@@ -33,12 +34,10 @@ from prunus.ship.manifest import (
     BuiltBy,
     FileEntry,
     Manifest,
-    canonical_json,
-    check_files,
     explain,
     manifest_sha256,
     manifest_tree,
-    read_manifest,
+    read_contents,
 )
 from prunus.ship.pack import check_storable, pack
 
@@ -116,9 +115,10 @@ def save_bundle(
             )
         except ValidationError as error:
             raise BundleError(f"the model can't be bundled with these facts: {explain(error)}") from error
+        manifest = manifest.model_copy(update={"sha256": manifest_sha256(manifest)})
         write_json(temporary / MANIFEST, manifest_tree(manifest))
         _check_comes_back(temporary, model, None if edits is None else dense)
-        return manifest_sha256(manifest)
+        return manifest.sha256
 
 
 def _dense(built_by: recipe.Model | None, input_shape: Sequence[int], n_outputs: int) -> nn.Module:
@@ -154,12 +154,11 @@ def _entry(path: Path) -> FileEntry:
 
 def _check_comes_back(folder: Path, model: nn.Module, dense: nn.Module | None) -> None:
     """Raise unless the bundle that was just written gives the weights bit for bit and the outputs of ``model``."""
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    contents = read_contents(folder)
     if dense is None:  # what it computes was compared when it was exported
-        loaded: nn.Module = assemble_graph(folder, manifest)
+        loaded: nn.Module = assemble_graph(contents)
     else:
-        loaded = assemble(folder, manifest, lambda: copy.deepcopy(dense).cpu()).eval()
+        loaded = assemble(contents, lambda: copy.deepcopy(dense).cpu()).eval()
     original = copy.deepcopy(model).cpu().eval()
     for name, tensor in original.state_dict().items():
         if not _same_bits(loaded.state_dict()[name], tensor):
@@ -168,7 +167,7 @@ def _check_comes_back(folder: Path, model: nn.Module, dense: nn.Module | None) -
             )
     if dense is None:
         return
-    inputs = torch.randn(2, *manifest.input_shape, generator=generator(0, "bundle", "check"))
+    inputs = torch.randn(2, *contents.manifest.input_shape, generator=generator(0, "bundle", "check"))
     outputs = []
     for candidate in (original, loaded):
         with torch.no_grad(), seeded(0, "bundle", "check"):

@@ -69,6 +69,7 @@ def test_no_field_of_a_manifest_reaches_outside(stage):
     home, values = stage
     bundle = home / "run" / "bundle"
     whole = full_manifest(bundle)
+    (home / "run" / "record.json").unlink()  # it would tell that the bundle isn't the run's
     np.savez(home / "x.npz", inputs=np.zeros((2, 4), np.float32))
     fields = [at for at in leaves(whole) if at[0] != "files" or at[1] == "model.safetensors"]
     assert {at[0] for at in fields} == set(whole)
@@ -247,3 +248,17 @@ def test_python_callers_allow_in_the_call_too(stage):
         recipe_of_plan(plan, Path("p/plan"))
     assert isinstance(recipe_of_plan(plan, Path("p/plan"), trust_code=True), Recipe)
     assert recipe_of_plan(plan, Path("p/plan"), own=recipe).data == recipe.data
+
+
+def test_a_bundle_that_another_run_made_is_noticed_by_the_record(stage, tmp_path_factory, capsys):
+    home, _ = stage
+    assert invoke(["evaluate", "run"]) == 0
+    other = tmp_path_factory.mktemp("other") / "run"
+    run(make_recipe({**IRIS, "train": {"epochs": 2}, "output": str(other)}))
+    shutil.rmtree(home / "run" / "bundle")
+    shutil.copytree(other / "bundle", home / "run" / "bundle")
+    for use in (["evaluate", "run"], ["evaluate", "run/bundle"], ["export", "run", "--to", "onnx"]):
+        assert invoke(use) == 6
+        assert "isn't the bundle that this run made: its record says" in capsys.readouterr().err
+    shutil.move(home / "run" / "bundle", home / "alone")
+    assert invoke(["evaluate", "alone"]) == 0

@@ -11,6 +11,7 @@ import torch
 
 from prunus import models
 from prunus.core.recipe import Model
+from prunus.core.sealed import sealed_tree
 from prunus.ship import load_bundle, save_bundle
 
 SHAPES = {"mlp": (6,), "cnn": (1, 8, 8), "resnet": (3, 8, 8)}
@@ -48,7 +49,7 @@ def test_a_manifest_that_asks_for_a_huge_built_in_model_costs_no_memory(tmp_path
     path = tmp_path / "b" / "manifest.json"
     tree = json.loads(path.read_text())
     tree["model"]["args"] = {"depth": 1, "width": 10**8}
-    path.write_text(json.dumps(tree))
+    path.write_text(json.dumps(sealed_tree(tree)))
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "b")], capture_output=True, text=True, check=True
     )

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from ship_stand_ins import build, made, options, pruned
 
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, RunError
 from prunus.ship import bundle_sha256, load_bundle
 
 WEIGHTS = "model.safetensors"
@@ -113,12 +113,12 @@ MISTAKES = {
     "unknown key": (lambda t: t.update(more=1), "more: "),
     "unknown key inside": (lambda t: t["model"].update(more=1), r"model\.more: "),
     "missing key": (lambda t: t.pop("task"), "task: "),
-    "newer format": (lambda t: t.update(format=3), "expected format 2, got 3; load it with the prunus that wrote it"),
+    "newer format": (lambda t: t.update(format=4), "expected format 3, got 4; load it with the prunus that wrote it"),
     "older format": (
-        lambda t: t.update(format=1),
-        "expected format 2, got 1; an older prunus wrote it: make the bundle anew",
+        lambda t: t.update(format=2),
+        "expected format 3, got 2; an older prunus wrote it: make the bundle anew",
     ),
-    "no format": (lambda t: t.pop("format"), "expected format 2, got None"),
+    "no format": (lambda t: t.pop("format"), "expected format 3, got None"),
     "wrong type": (lambda t: t.update(n_outputs="3"), "n_outputs: .*got '3'"),
     "negative size": (lambda t: t["tensors"]["0.weight"].update(shape=[-1, 6]), "shape"),
     "absurd size": (lambda t: t["tensors"]["0.weight"].update(shape=[2**63, 6]), "shape"),
@@ -184,7 +184,7 @@ def test_a_manifest_that_makes_no_sense_is_refused(made, name):
     [
         ("", "expected JSON"),
         ("{", "expected JSON"),
-        ("[1]", "expected format 2, got 'list'"),
+        ("[1]", "expected format 3, got 'list'"),
         ('{"format": 1, "format": 1}', "the key 'format' twice"),
         ('{"format": NaN}', "NaN, which is no JSON number"),
         ("[" * 100_000, "expected JSON"),
@@ -234,3 +234,107 @@ def test_a_mask_with_too_few_values_is_refused(made):
     made.rewrite(lambda tree: tree["tensors"]["0.weight"].update(stored="bitmask", parts=[4, 7, 7, 7, 7]))
     fix_hash(made)
     refused(made, r"'0.weight': its byte 0 of the values must decompress to 30 bytes")
+
+
+def change_names(tree):
+    tree["class_names"] = ["b", "a", "c"]
+
+
+def change_scaler(tree):
+    tree["scaler"]["mean"][0] += 1
+
+
+@pytest.mark.parametrize("change", [change_names, change_scaler, lambda t: t["facts"].update(seed=7)])
+def test_a_manifest_that_was_changed_by_hand_is_noticed(made, change):
+    tree = made.manifest()
+    change(tree)
+    (made.folder / "manifest.json").write_text(json.dumps(tree))
+    refused(made, r"manifest\.json was changed after it was written: expected SHA-256")
+
+
+def test_a_manifest_without_its_hash_is_refused(made):
+    tree = made.manifest()
+    del tree["sha256"]
+    (made.folder / "manifest.json").write_text(json.dumps(tree))
+    refused(made, r"manifest\.json was changed after it was written")
+
+
+def test_what_was_hashed_is_what_is_used_whoever_swaps_files_meanwhile(made, pruned, monkeypatch):
+    """Another bundle of the same form takes the place of the files at every moment of a load."""
+    whole = {path.name: path.read_bytes() for path in made.folder.iterdir()}
+    other = dict(whole)
+    tensors = {name: tensor.clone() for name, tensor in load_file(made.folder / WEIGHTS).items()}
+    tensors["3.bias"] += 1
+    save_file(tensors, made.folder / WEIGHTS)
+    other[WEIGHTS] = (made.folder / WEIGHTS).read_bytes()
+    other["graph.json"] = whole["graph.json"].replace(b"aten.relu", b"aten.sigmoid")
+    assert other["graph.json"] != whole["graph.json"]
+    expected = pruned.eval()(made.inputs * 0 + 1)
+
+    def put(files):
+        for name, content in files.items():
+            (made.folder / f"{name}.new").write_bytes(content)
+            (made.folder / f"{name}.new").replace(made.folder / name)
+
+    at = {"opened": 0, "swap": -1}
+    real = os.open
+
+    def opened(path, *arguments, **more):
+        if "bundle" in str(path) and ".new" not in str(path):
+            handle = real(path, *arguments, **more)
+            if at["opened"] == at["swap"]:
+                put(other)
+            at["opened"] += 1
+            return handle
+        return real(path, *arguments, **more)
+
+    for prefer in ("eager", "graph"):
+        put(whole)
+        at |= {"opened": 0, "swap": -1}
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", opened)
+            load_bundle(made.folder, prefer=prefer)
+            assert at["opened"] >= 3
+            for moment in range(at["opened"]):
+                put(whole)
+                at |= {"opened": 0, "swap": moment}
+                try:
+                    bundle = load_bundle(made.folder, prefer=prefer)
+                except BundleError as error:
+                    assert "was changed" in str(error) or "bytes, got" in str(error)
+                    continue
+                with torch.no_grad():
+                    torch.testing.assert_close(bundle.model(made.inputs * 0 + 1), expected)
+
+
+def test_an_output_that_is_no_number_is_an_error_and_no_label(made):
+    bundle = load_bundle(made.folder)
+    with torch.no_grad():
+        bundle.model[3].bias[1] = float("nan")
+    with pytest.raises(RunError, match=r"output for input row 0 is NaN or infinite \(and for 8 more"):
+        bundle.predict(made.inputs)
+    with pytest.raises(RunError, match="input row 1"):
+        bundle.postprocess(torch.tensor([[0.0, 1.0, 2.0], [0.0, float("inf"), 1.0]]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_no_number_is_refused_when_loaded(made, value):
+    tensors = load_file(made.folder / WEIGHTS)
+    tensors["3.bias"][1] = value
+    save_file(tensors, made.folder / WEIGHTS)
+    fix_hash(made)
+    refused(made, "'3.bias' has 1 values that are NaN or infinite")
+
+
+def test_a_truth_value_that_is_neither_is_refused(tmp_path):
+    from pathlib import Path
+
+    from prunus.ship.manifest import TensorEntry
+    from prunus.ship.pack import unpack
+
+    content = bytearray(
+        (save_file({"m": torch.tensor([True, False])}, tmp_path / "x"), (tmp_path / "x").read_bytes())[1]
+    )
+    content[-1] = 7
+    with pytest.raises(BundleError, match="truth value must be 0 or 1"):
+        unpack(bytes(content), {"m": TensorEntry(dtype="bool", shape=(2,))}, Path("x"))
