@@ -6,6 +6,7 @@ and an index (``*.safetensors.index.json``) that says which tensor is in which, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,13 @@ from prunus.core.errors import WeightsError
 from prunus.core.imports import one_line
 from prunus.core.json_text import JsonError, read_json_file
 from prunus.core.places import check_shards
+from prunus.core.text import shown
 from prunus.models.safetensors_file import read_header
 
 __all__ = ["Checkpoint", "Shard", "Stored", "read_checkpoint"]
+
+_SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ +=@-]{0,200}\.safetensors")
+"""No separator, no dot in front (files of prunus begin like that), and not the index's own name."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +46,33 @@ class Stored:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file; its tensors in the order of their bytes."""
+    """One file; its tensors in the order of their bytes. ``seen`` changes when it is written to: its size, and when that was."""
 
     path: Path
     tensors: tuple[Stored, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    seen: tuple[int, int] = (0, 0)
+
+    def check_unchanged(self) -> None:
+        """Check that the file is the one whose header was read.
+
+        Raises:
+            WeightsError: it was written to, or replaced, since.
+        """
+        if _size_and_time(self.path) != self.seen:
+            raise WeightsError(f"{self.path}: it was changed while it was read; wait until it is whole")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All shards, the index if there is one (with its file name), and the other files of the folder."""
+    """All shards, the index if there is one (with its file name), the other files, and what is no plain file of the folder."""
 
     folder: Path
     shards: tuple[Shard, ...]
     index_name: str | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[Path, ...] = ()
+    left_out: tuple[Path, ...] = ()
 
     @property
     def tensors(self) -> list[Stored]:
@@ -100,16 +116,31 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 f"{missing[0]}; get it anew"
             )
     shards = tuple(_read_shard(path) for path in files)
+    _check_names(shards)
     if index is not None:
         _check_map(indexes[0], index["weight_map"], shards)
     known = {*files, *indexes}
-    others = tuple(p for p in sorted(folder.iterdir()) if p.is_file() and p not in known and not p.name.startswith("."))
-    return Checkpoint(folder, shards, indexes[0].name if indexes else None, index or {}, others)
+    rest = [path for path in sorted(folder.iterdir()) if path not in known and not path.name.startswith(".")]
+    others = tuple(path for path in rest if _is_within(path))
+    left_out = tuple(path for path in rest if path not in others and not (path.is_dir() and not path.is_symlink()))
+    return Checkpoint(folder, shards, indexes[0].name if indexes else None, index or {}, others, left_out)
+
+
+def _is_within(path: Path) -> bool:
+    """Return whether ``path`` is a plain file, or a link to one of the same checkpoint: a hub's cache keeps its files as links.
+
+    There, ``snapshots/REVISION/config.json`` links to ``../../blobs/HASH``.
+    """
+    if not path.is_symlink():
+        return path.is_file()
+    target, folder = path.resolve(), path.parent.resolve()
+    blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    return target.is_file() and target.parent in (folder, blobs)
 
 
 def _read_index(path: Path) -> dict[str, Any]:
     try:
-        index: Any = read_json_file(path)
+        index: Any = read_json_file(path.resolve() if _is_within(path) else path)
     except (OSError, JsonError) as error:
         raise WeightsError(f"{path}: the index is no readable JSON ({one_line(error)}); get it anew") from error
     names = index.get("weight_map") if isinstance(index, dict) else None
@@ -117,20 +148,41 @@ def _read_index(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path}: the index needs a weight_map from tensor names to file names: got {str(names)[:60]}; get it anew"
         )
-    outside = [value for value in names.values() if Path(value).name != value]
-    if outside:
-        raise WeightsError(f"{path}: a shard must lie beside the index: got {outside[0]!r}")
+    odd = [value for value in names.values() if not _SHARD.fullmatch(value)]
+    if odd:
+        raise WeightsError(
+            f"{path}: a shard must lie beside the index and be called like NAME.safetensors: got {shown(odd[0])}"
+        )
+    metadata = index.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise WeightsError(f"{path}: the index's metadata must be values by name: got {shown(metadata)}; get it anew")
     return dict(index)
 
 
 def _read_shard(path: Path) -> Shard:
+    seen = _size_and_time(path)
     header, data = read_header(path)
     metadata = header.pop("__metadata__", {}) or {}
     tensors = []
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         tensors.append(Stored(name, str(entry["dtype"]), tuple(entry["shape"]), data + begin, end - begin))
-    return Shard(path, tuple(sorted(tensors, key=lambda tensor: (tensor.start, tensor.size_bytes))), metadata)
+    return Shard(path, tuple(sorted(tensors, key=lambda tensor: (tensor.start, tensor.size_bytes))), metadata, seen)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _check_names(shards: tuple[Shard, ...]) -> None:
+    where: dict[str, str] = {}
+    for shard in shards:
+        for tensor in shard.tensors:
+            if (other := where.setdefault(tensor.name, shard.path.name)) != shard.path.name:
+                raise WeightsError(
+                    f"{shard.path}: it holds {shown(tensor.name)}, and so does {other}: which one holds? get the checkpoint anew"
+                )
 
 
 def _check_map(path: Path, names: Mapping[str, str], shards: tuple[Shard, ...]) -> None:
@@ -138,7 +190,11 @@ def _check_map(path: Path, names: Mapping[str, str], shards: tuple[Shard, ...]) 
     for name, file in names.items():
         if where.get(name) != file:
             got = f"it is in {where[name]}" if name in where else "it is in none"
-            raise WeightsError(f"{path}: the index says that {name!r} is in {file}, but {got}; get the checkpoint anew")
+            raise WeightsError(
+                f"{path}: the index says that {shown(name)} is in {file}, but {got}; get the checkpoint anew"
+            )
     extra = sorted(set(where) - set(names))
     if extra:
-        raise WeightsError(f"{path}: the index doesn't know {extra[0]!r} of {where[extra[0]]}; get the checkpoint anew")
+        raise WeightsError(
+            f"{path}: the index doesn't know {shown(extra[0])} of {where[extra[0]]}; get the checkpoint anew"
+        )

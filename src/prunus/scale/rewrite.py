@@ -6,7 +6,9 @@ any order.
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,7 @@ from prunus.core.errors import RunError, WeightsError
 from prunus.core.files import atomic_path
 from prunus.scale.checkpoint import Shard, Stored
 from prunus.scale.magnitudes import FLOATS, PIECE, find_cut, prune_n_m, prune_piece
+from prunus.scale.resume import fold
 
 __all__ = ["Settings", "write_shard"]
 
@@ -54,23 +57,27 @@ def write_shard(
     names: dict[str, str],
     chosen: set[str],
     pool: ThreadPoolExecutor,
-) -> None:
-    """Write one shard in one step: the tensors that stay, under their new names, pruned if they are ``chosen``."""
+) -> int:
+    """Write one shard in one step: the tensors that stay, under their new names, pruned if they are ``chosen``.
+
+    Returns the fold of the file (``scale.resume``).
+    """
     header, starts = _header(shard, tensors, names)
     with atomic_path(target) as temporary, shard.path.open("rb") as source, temporary.open("r+b") as sink:
         sink.write(header)
         sink.flush()
         os.ftruncate(sink.fileno(), starts[-1] + tensors[-1].size_bytes)
 
-        def work(tensor: Stored, start: int) -> None:
+        def work(tensor: Stored, start: int) -> int:
             files = source.fileno(), sink.fileno()
             _announce(source.fileno(), tensor)
             if tensor.name in chosen:
-                _prune(*files, tensor, start, settings)
-            else:
-                _copy(*files, tensor, start, settings.piece_bytes)
+                return _prune(*files, tensor, start, settings)
+            return _copy(*files, tensor, start, settings.piece_bytes)
 
-        list(pool.map(work, tensors, starts))
+        total = functools.reduce(operator.xor, pool.map(work, tensors, starts), fold(header, 0))
+        shard.check_unchanged()
+        return total
 
 
 def _header(shard: Shard, tensors: Sequence[Stored], names: dict[str, str]) -> tuple[bytes, list[int]]:
@@ -90,8 +97,8 @@ def _header(shard: Shard, tensors: Sequence[Stored], names: dict[str, str]) -> t
     return len(text).to_bytes(8, "little") + text, starts
 
 
-def _prune(source: int, sink: int, tensor: Stored, start: int, settings: Settings) -> None:
-    """Prune one tensor from one file into the other."""
+def _prune(source: int, sink: int, tensor: Stored, start: int, settings: Settings) -> int:
+    """Prune one tensor from one file into the other; return the fold of what was written."""
     kind, infinity = FLOATS[tensor.dtype]
     size = np.dtype(kind).itemsize
     m = 1 if settings.n_m is None else settings.n_m[1]
@@ -107,19 +114,20 @@ def _prune(source: int, sink: int, tensor: Stored, start: int, settings: Setting
     cut, finite = None, True
     if settings.n_m is None and n_removed:
         cut, finite = find_cut(pieces, _sample(source, tensor, kind), tensor.n_units, n_removed, infinity)
-    place, n_kept = start, 0
+    place, n_kept, total = start, 0, 0
     for piece in pieces():
         if settings.n_m is not None:
             finite = prune_n_m(piece, settings.n_m[0], m, infinity) and finite
         elif cut is not None:
             n_kept += prune_piece(piece, cut)
         _write(sink, piece, place)
-        place += piece.nbytes
+        total, place = total ^ fold(piece, place), place + piece.nbytes
     if not finite:
         raise WeightsError(
             f"{tensor.name}: every number must be finite: got NaN or infinity; repair the checkpoint or exclude it"
         )
     assert cut is None or n_kept == tensor.n_units - n_removed, f"{n_kept} of {tensor.name} stay"
+    return total
 
 
 def _sample(source: int, tensor: Stored, kind: Any) -> Any:
@@ -160,8 +168,12 @@ def _write(sink: int, bits: npt.NDArray[Any], place: int) -> None:
         os.posix_fadvise(sink, start, place - start, os.POSIX_FADV_DONTNEED)
 
 
-def _copy(source: int, sink: int, tensor: Stored, start: int, piece_bytes: int) -> None:
-    """Copy a tensor's bytes as they are."""
+def _copy(source: int, sink: int, tensor: Stored, start: int, piece_bytes: int) -> int:
+    """Copy a tensor's bytes as they are; return their fold."""
+    total = 0
     room = np.empty(min(piece_bytes, PIECE, tensor.size_bytes), np.uint8)
     for first in range(0, tensor.size_bytes, max(len(room), 1)):
-        _write(sink, _read(source, tensor, first, room[: tensor.size_bytes - first]), start + first)
+        piece = _read(source, tensor, first, room[: tensor.size_bytes - first])
+        _write(sink, piece, start + first)
+        total ^= fold(piece, start + first)
+    return total

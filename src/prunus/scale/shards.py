@@ -8,9 +8,10 @@ target and renamed, so what is there is whole, and a run that was killed goes on
 from __future__ import annotations
 
 import fnmatch
-import json
+import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,12 +20,22 @@ from typing import Any
 
 from prunus.core.errors import OutputError, RecipeError, WeightsError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files import atomic_path, explain_os_error, folder_lock, write_json
+from prunus.core.files import (
+    atomic_path,
+    clear_leftovers,
+    explain_os_error,
+    folder_lock,
+    is_leftover,
+    remove,
+    write_json,
+)
 from prunus.core.imports import one_line
 from prunus.core.json_text import JsonError, read_json_file
+from prunus.core.text import plain, shown
 from prunus.scale.checkpoint import Checkpoint, Shard, read_checkpoint
 from prunus.scale.depth import drop_from_config, layer_prefix, renamed
 from prunus.scale.magnitudes import FLOATS
+from prunus.scale.resume import STATE, State
 from prunus.scale.rewrite import Settings, write_shard
 
 __all__ = ["EXCLUDED", "ShardsReport", "prune_shards"]
@@ -32,7 +43,6 @@ __all__ = ["EXCLUDED", "ShardsReport", "prune_shards"]
 EXCLUDED = ("*embed*", "*lm_head*", "*wte*", "*wpe*", "*norm*", "*router*")
 """Tables to look up in, the head, norms and routers: few numbers that matter much."""
 
-_STATE = ".prunus-shards.json"
 _AT_ONCE = 2
 """Shards: while one is flushed to the disk, the next one is worked on."""
 
@@ -103,10 +113,16 @@ def prune_shards(
     checkpoint = read_checkpoint(source)
     names, n_layers = _names(checkpoint, settings)
     chosen = _chosen(checkpoint, settings, names)
-    with folder_lock(_prepared(checkpoint, output, settings, names, resume)):
-        resumed = _write_all(checkpoint, output, settings, names, chosen, workers, listener)
+    state = _checked(checkpoint, output, settings, resume)
+    with folder_lock(output):
+        clear_leftovers(output)
+        _check_room(checkpoint, output, names, state)
+        state.write()
+        resumed = _write_all(checkpoint, output, settings, names, chosen, workers, state, listener)
         _write_rest(checkpoint, output, settings, names, n_layers)
     (output / ".lock").unlink(missing_ok=True)
+    for path in checkpoint.left_out:
+        listener(Event("note", "shards", f"{plain(path.name)} isn't copied: it is no plain file of {source}"))
     written = sum(t.size_bytes for t in checkpoint.tensors if t.name in names)
     pruned = [tensor for tensor in checkpoint.tensors if tensor.name in chosen]
     dropped = tuple(sorted(set(drop_layers)))
@@ -134,7 +150,13 @@ def _names(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[str, str], 
     if not settings.drop_layers:
         return {name: name for name in names}, 0
     prefix, n_layers = layer_prefix(checkpoint.tensors, settings.layers)
-    return renamed(names, prefix, n_layers, settings.drop_layers), n_layers
+    found = renamed(names, prefix, n_layers, settings.drop_layers)
+    if len(set(found.values())) < len(found):
+        twice = next(name for name, count in Counter(found.values()).items() if count > 1)
+        raise WeightsError(
+            f"{checkpoint.folder}: two tensors would be called {shown(twice)}; rename one in the checkpoint"
+        )
+    return found, n_layers
 
 
 def _chosen(checkpoint: Checkpoint, settings: Settings, names: dict[str, str]) -> set[str]:
@@ -171,43 +193,39 @@ def _chosen(checkpoint: Checkpoint, settings: Settings, names: dict[str, str]) -
     return chosen
 
 
-def _prepared(checkpoint: Checkpoint, output: Path, settings: Settings, names: dict[str, str], resume: bool) -> Path:
-    """Return the output folder, ready to be written to."""
-    state = {
-        "source": str(checkpoint.folder.resolve()),
-        "bytes": checkpoint.size_bytes,
-        "shards": len(checkpoint.shards),
-    }
-    state |= {key: value for key, value in asdict(settings).items() if key != "piece_bytes"}
-    state = json.loads(json.dumps(state))
+def _checked(checkpoint: Checkpoint, output: Path, settings: Settings, resume: bool) -> State:
+    """Return what is done already in the output folder, after checking that it is there for this run."""
+    kept = {key: value for key, value in asdict(settings).items() if key != "piece_bytes"}
+    state = State(output, checkpoint, kept)
     if output.resolve() == checkpoint.folder.resolve():
         raise OutputError(f"{output}: the output must be another folder than the input")
-    there = output / _STATE
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: expected a folder to write to: got a file")
-    if there.exists():
+    if os.path.lexists(state.path):
         if not resume:
             raise OutputError(f"{output} holds a run that was stopped: add --resume to go on, or choose another folder")
-        if json.loads(there.read_text()) != state:
-            raise OutputError(
-                f"{output} holds a run with other settings or of another checkpoint: choose another folder"
-            )
-    elif output.exists() and any(output.iterdir()):
+        state.read()
+        ours = {shard.path.name for shard in checkpoint.shards} | {path.name for path in checkpoint.others}
+        ours |= {STATE, ".lock", checkpoint.index_name or STATE}
+        if odd := [path for path in output.iterdir() if path.name not in ours and not is_leftover(path)]:
+            raise OutputError(f"{output} holds {shown(odd[0].name)}, which is none of the run's: move it away")
+    elif output.exists() and any(not is_leftover(path) and path.name != ".lock" for path in output.iterdir()):
         raise OutputError(f"{output} isn't empty: choose another folder, or empty it")
+    return state
+
+
+def _check_room(checkpoint: Checkpoint, output: Path, names: dict[str, str], state: State) -> None:
     wanted = sum(
         tensor.size_bytes
         for shard in checkpoint.shards
         for tensor in shard.tensors
-        if tensor.name in names and not (output / shard.path.name).exists()
+        if tensor.name in names and shard.path.name not in state.done
     )
-    parent = next(folder for folder in (output.resolve(), *output.resolve().parents) if folder.is_dir())
-    free = shutil.disk_usage(parent).free
+    free = shutil.disk_usage(output).free
     if free < wanted * 1.01:
         raise OutputError(
             f"no space left to write {output}: expected {wanted / 1e9:.2f} GB, got {free / 1e9:.2f} GB; free some space"
         )
-    write_json(there, state)
-    return output
 
 
 def _write_all(
@@ -217,9 +235,10 @@ def _write_all(
     names: dict[str, str],
     chosen: set[str],
     workers: int,
+    state: State,
     listener: Listener,
 ) -> int:
-    """Write every shard that isn't there; return how many were."""
+    """Write every shard that isn't there as it was written; return how many were."""
     resumed, done = 0, 0
     total = sum(tensor.size_bytes for tensor in checkpoint.tensors if tensor.name in names)
     listener(Event("start", "shards", total=total))
@@ -229,9 +248,12 @@ def _write_all(
         def write(shard: Shard) -> tuple[int, bool]:
             """Write one shard; return how many bytes of tensors stay of it, and whether it was there already."""
             tensors, target = [tensor for tensor in shard.tensors if tensor.name in names], output / shard.path.name
-            there = target.exists()
+            there = state.holds(target)
             if tensors and not there:
-                write_shard(shard, tensors, target, settings, names, chosen, pool)
+                if target.name in state.done:
+                    listener(Event("note", "shards", f"{target.name} isn't as it was written: it is written again"))
+                remove(target)
+                state.finish(target, write_shard(shard, tensors, target, settings, names, chosen, pool))
             return sum(tensor.size_bytes for tensor in tensors), there
 
         try:
@@ -252,7 +274,7 @@ def _write_rest(checkpoint: Checkpoint, output: Path, settings: Settings, names:
     for path in checkpoint.others:
         if path.name == "config.json" and settings.drop_layers:
             try:
-                config = read_json_file(path)
+                config = read_json_file(path.resolve())  # a link is one within the checkpoint
             except (OSError, JsonError) as error:
                 raise WeightsError(f"{path}: the config is no readable JSON ({one_line(error)}); repair it") from error
             if not isinstance(config, dict):
@@ -269,4 +291,4 @@ def _write_rest(checkpoint: Checkpoint, output: Path, settings: Settings, names:
         size = sum(tensor.size_bytes for tensor in checkpoint.tensors if tensor.name in names)
         metadata = {**checkpoint.index.get("metadata", {}), "total_size": size}
         write_json(output / checkpoint.index_name, {"metadata": metadata, "weight_map": left})
-    (output / _STATE).unlink()
+    (output / STATE).unlink()
