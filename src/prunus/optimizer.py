@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import RecipeError
-from prunus.core.events import Listener, silent
+from prunus.core.events import Listener
+from prunus.core.narrate import Narrator
 from prunus.core.outputs import Prediction, postprocess
 from prunus.core.recipe import Average, Data, Recipe
 from prunus.core.recipe_file import make_recipe
@@ -61,13 +62,15 @@ class ModelOptimizer:
         target: what the model may cost, as a share of the dense one's: ``{"latency": 0.5}``, or ``"smallest"``.
         contract: what it must keep, shown on the validation examples: ``{"metric": "accuracy", "max_drop": 0.01}``.
         train, recovery, examples, features, evaluation, data_options, runtime: keys of those sections of a recipe.
-        trained: the model's weights are final, ``fit`` has nothing to do.
+        trained: the model that is handed over is trained: it is taken as it is, on inputs as they are (unless ``data_options``
+            say ``standardize``), and ``fit`` has nothing to do. Otherwise it is trained first, as ``train`` says.
         seeds: one dense/pruned pair each in ``run``; everything else uses the first.
         loss: ``(outputs, batch) -> scalar`` to minimise instead of cross-entropy or squared error; gradients that criteria read
             are its gradients too.
         training_step: instead, ``(model, batch) -> scalar``: the way from the model to the loss is yours. ``batch`` has ``index``,
             ``inputs`` and ``targets``. The scores of examples, which need outputs, are still recorded with the loss.
-        listener: is told about the progress.
+        listener: is told about the progress; default: lines on standard error where somebody watches it, else the logger
+            ``prunus``.
 
     Raises:
         ModelError: the loss fails on two examples, gives no number, or has no gradient.
@@ -102,7 +105,7 @@ class ModelOptimizer:
         seeds: Sequence[int] = (0, 1, 2),
         loss: Loss | None = None,
         training_step: TrainingStep | None = None,
-        listener: Listener = silent,
+        listener: Listener | None = None,
     ) -> None:
         named = data if isinstance(data, str) else "memory"
         sections = {
@@ -113,7 +116,8 @@ class ModelOptimizer:
             "runtime": runtime,
         }
         tree: dict[str, Any] = {key: dict(value) for key, value in sections.items() if value is not None}
-        tree["data"] = {"source": named, **(data_options or {})}
+        as_given = {"standardize": False, "standardize_target": False} if trained else {}
+        tree["data"] = {"source": named, **as_given, **(data_options or {})}
         tree["strategy"] = {"criterion": strategy} if isinstance(strategy, str) else strategy and dict(strategy)
         tree |= {key: value for key, value in (("target", target), ("contract", contract)) if value is not None}
         tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
@@ -130,7 +134,7 @@ class ModelOptimizer:
             prepared,
             lambda seed: copy.deepcopy(start),
             not trained,
-            Workspace(None, listener),
+            Workspace(None, Narrator() if listener is None else listener),
             device,
             named_builder=False,
             loss=None if loss is None else guarded(loss, "loss"),
