@@ -27,7 +27,7 @@ from prunus.pipeline.compensation import check_compensation
 from prunus.pipeline.data_side import check_examples, clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
-from prunus.pipeline.measure import measure_run
+from prunus.pipeline.measure import measure_run, timed
 from prunus.pipeline.model_side import check_schedule, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.objective import check_objective
 from prunus.pipeline.prunable import check_patterns
@@ -129,6 +129,7 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
         sha256 = ship(job, results[0], folder / "bundle")
     with job.workspace.stage("evaluate"):
         record = measure_run(job, results, made, sha256)
+    record = timed(record, job.workspace)
     if folder is not None:
         write_html(record, folder / "report.html")
         save_record(record, folder / RECORD)

@@ -6,6 +6,7 @@ The test set is read here and nowhere before: no decision depends on it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,10 @@ from prunus.evaluate import (
 from prunus.pipeline.data_side import clean, thinned_classes
 from prunus.pipeline.job import Job, SeedResult
 from prunus.pipeline.shipping import sizes_on_disk
+from prunus.pipeline.workspace import Workspace
 from prunus.report import GraphFacts, RunRecord, png_data_uri
 
-__all__ = ["measure_run", "quality_of"]
+__all__ = ["measure_run", "quality_of", "timed"]
 
 N_SUSPECTS = 48
 _SPLITS = ("train", "test")
@@ -92,9 +94,16 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "kind": first.pruned.kind,
             "notes": [*data.notes, *thinned_classes(data.train, first.train)],
             "curves": {name: history for name, history in first.histories.items() if history},
-            "timing": {"latency": latency.to_dict(), "seconds": job.workspace.seconds},
+            "timing": {"latency": latency.to_dict()},
         }
     )
+
+
+def timed(record: RunRecord, workspace: Workspace) -> RunRecord:
+    """Return ``record`` with the time of every stage, the evaluation too, and the date."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    spent = {"seconds": workspace.seconds, "total_seconds": workspace.elapsed_s, "finished": now}
+    return record.model_copy(update={"timing": {**record.timing, **spent}})
 
 
 def latency_of(job: Job, models: Mapping[str, nn.Module], runtime: str | None = None) -> Latency:

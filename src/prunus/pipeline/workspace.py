@@ -54,12 +54,18 @@ class Workspace:
         self.folder = folder
         self.listener = listener
         self._seconds: dict[str, float] = {}
+        self._opened = time.perf_counter()
         self._states: dict[str, dict[str, torch.Tensor]] = {}
 
     @property
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds per stage of this process (a resumed run knows only its own)."""
         return dict(self._seconds)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall-clock seconds since this process opened the workspace."""
+        return round(time.perf_counter() - self._opened, 3)
 
     def emit(self, event: Event) -> None:
         """Tell the listener, and keep all but the progress ticks in ``log.jsonl``."""

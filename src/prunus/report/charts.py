@@ -60,7 +60,7 @@ def graph_svg(facts: GraphFacts) -> str:
     """
     altair = require("altair", extra="report")
     convert = require("vl_convert", extra="report").vegalite_to_svg
-    return _svg(graph_chart(altair, facts)[1], convert, "g")
+    return _svg(graph_chart(altair, facts, width=_WIDTH)[1], convert, "g")
 
 
 _Drawn = tuple[str, str, Any] | None
@@ -200,7 +200,7 @@ def _layers(altair: Any, record: RunRecord) -> _Drawn:
 def _groups(altair: Any, record: RunRecord) -> _Drawn:
     if record.graph is None or not record.graph.groups:
         return None
-    return "What hangs together", *graph_chart(altair, record.graph)
+    return "What hangs together", *graph_chart(altair, record.graph, width=_WIDTH)
 
 
 def _sensitivity(altair: Any, record: RunRecord) -> _Drawn:

@@ -16,10 +16,11 @@ from prunus.report.words import amount
 __all__ = ["MOST_GROUPS", "graph_chart"]
 
 MOST_GROUPS = 24
+_LETTER, _LABEL = 6.4, 210  # pixels: of a letter on average, and of a name at most
 _SIDES = {"out": "makes it", "in": "reads it", "": "scale or bias"}
 
 
-def graph_chart(altair: Any, facts: GraphFacts) -> tuple[str, Any]:
+def graph_chart(altair: Any, facts: GraphFacts, *, width: int = 430) -> tuple[str, Any]:
     """Return what to say about the drawing, and the drawing (an altair chart) of the groups that carry most parameters."""
     order = sorted(facts.groups, key=lambda group: -group.units * group.parameters_per_unit)[:MOST_GROUPS]
     shown = sorted(order, key=lambda group: min((place for place, _ in group.places), default=0))
@@ -31,8 +32,8 @@ def graph_chart(altair: Any, facts: GraphFacts) -> tuple[str, Any]:
         spans.append({"group": label, "first": min(places), "last": max(places), "each": each})
         rows += [{"group": label, "place": place, "side": _SIDES[side]} for place, side in group.places]
     n = len(facts.layers)
-    y = altair.Y("group:N", title=None, sort=None, axis=altair.Axis(grid=False, labelLimit=320))
-    scale = altair.Scale(domain=[-0.5, 1.4 * n], nice=False)
+    y = altair.Y("group:N", title=None, sort=None, axis=altair.Axis(grid=False, labelLimit=_LABEL))
+    scale = altair.Scale(domain=[-0.5, n * _stretch(spans, width)], nice=False)
     title = f"layers with parameters, {facts.layers[0]} to {facts.layers[-1]}"
     x = altair.X("place:Q", title=title, scale=scale, axis=altair.Axis(labels=False, grid=False))
     sides = list(_SIDES.values())
@@ -57,15 +58,21 @@ def graph_chart(altair: Any, facts: GraphFacts) -> tuple[str, Any]:
             layers.append(_data(altair, points).mark_point(opacity=1, **settings).encode(x=x, y=y, color=colour))
     words = (
         _data(altair, spans)
-        .mark_text(align="right", fontSize=11, color=PALETTE["dim"])
-        .encode(y=y, x=altair.value("width"), text="each:N")
+        .mark_text(align="left", dx=10, fontSize=11, color=PALETTE["dim"])
+        .encode(y=y, x=altair.X("last:Q", scale=scale, title=title), text="each:N")
     )
-    note = (
-        "A line is a group: units that can only leave together. At its right: parameters / MACs that one unit carries."
-    )
+    note = "A line is a group: units that can only leave together. At its end: parameters / MACs that one unit carries."
     if len(facts.groups) > len(shown):
         note += f" The {len(shown)} that carry most, of {len(facts.groups)}."
     return note, altair.layer(*layers, words).properties(height={"step": 30})
+
+
+def _stretch(spans: Sequence[Mapping[str, Any]], width: int) -> float:
+    """Return by how much the scale goes beyond the last layer, so that there is room for the numbers at a line's end."""
+    name = min(float(_LABEL), 1.15 * _LETTER * max(len(span["group"]) for span in spans)) + 18
+    numbers = _LETTER * max(len(span["each"]) for span in spans) + 14
+    plot = max(width - name, 1.5 * numbers)
+    return plot / (plot - numbers)
 
 
 def _data(altair: Any, rows: Sequence[Mapping[str, Any]]) -> Any:

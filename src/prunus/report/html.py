@@ -15,6 +15,7 @@ from prunus.report import page_tables as tables
 from prunus.report.charts import all_charts
 from prunus.report.page_marks import definitions, details, escape, joined, section, table
 from prunus.report.page_style import STYLE
+from prunus.report.provenance import made
 from prunus.report.record import RunRecord, Suspect
 from prunus.report.repairs import adjustments_html, allocations_html
 from prunus.report.searches import search_html
@@ -185,11 +186,14 @@ def _provenance(record: RunRecord, missing: str) -> str:
     data = record.data
     counts = ", ".join(f"{amount(n)} {part}" for part, n in data.n.items())
     kind = f"{data.task}, {len(data.class_names)} classes" if data.class_names else data.task
-    seconds = sum(float(value) for value in (record.timing.get("seconds") or {}).values())
     rows = [
+        *((term, escape(text)) for term, text in made(record)),
         ("data", f"{escape(data.source)} ({escape(kind)}; inputs {escape(' × '.join(map(str, data.input_shape)))})"),
         ("split", escape(counts)),
-        ("seeds", joined(map(str, record.seeds))),
+        (
+            "seeds",
+            joined(map(str, record.seeds)) + (f"; in the bundle: seed {record.seeds[0]}" if record.seeds[1:] else ""),
+        ),
         *(
             (f"{name} SHA-256", f"<code>{escape(digest)}</code>")
             for name, digest in record.fingerprints.items()
@@ -197,8 +201,6 @@ def _provenance(record: RunRecord, missing: str) -> str:
         ),
         ("software", joined(f"{name} {version}" for name, version in record.versions.items())),
     ]
-    if seconds:
-        rows.append(("time", f"{seconds:.0f} s"))
     lines = [*record.notes, *data.duplicates, *([missing] if missing else [])]
     if data.n_duplicates > len(data.duplicates):
         lines.append(f"and {amount(data.n_duplicates - len(data.duplicates))} more duplicates")

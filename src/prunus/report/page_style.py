@@ -121,8 +121,9 @@ dl{{grid-template-columns:6.5rem minmax(0,1fr)}}
 }}
 @media(max-width:600px){{
 .quality th:nth-child(5),.quality td:nth-child(5),.quality td:nth-child(2) small,.quality td:nth-child(3) small{{display:none}}
-.mark{{white-space:normal;max-width:5.8rem;border-radius:9px;text-align:center;line-height:1.25;font-size:.72rem}}
-.quality td:first-child{{white-space:normal}}
+.mark{{white-space:normal;max-width:5.4rem;border-radius:9px;text-align:center;line-height:1.25;font-size:.72rem;padding:.12rem .4rem}}
+.quality td:first-child,.quality td:nth-child(4),.cost td:first-child,.cost td:last-child{{white-space:normal}}
+.cost td:nth-child(2) small,.cost td:nth-child(3) small{{display:none}}
 th,td{{padding-left:.4rem;padding-right:.4rem}}
 table{{font-size:.86rem}}
 td small{{font-size:.72rem}}

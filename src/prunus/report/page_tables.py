@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 
 from prunus.report.page_marks import chip, details, escape, forest, joined, share_bar, spread, table
 from prunus.report.record import ClassScore, ComparisonRow, ModelName, Number, RunRecord
-from prunus.report.words import amount, called, difference, is_share, mask_note, size, times, value
+from prunus.report.words import amount, called, difference, is_share, lead_metrics, mask_note, size, times, value
 
 __all__ = ["classes", "cost", "features", "frozen", "layers", "quality", "spreads"]
 
 
 def quality(record: RunRecord) -> str:
     """Return dense against pruned on the test examples, one row per metric, with the paired difference."""
+    leading, rest = lead_metrics(record)
     reach = max((_reach(row.difference) for row in record.comparison if is_share(row.metric)), default=0.0)
     rows = []
-    for row in record.comparison:
+    for row in (*leading, *rest):
         better_is_less = row.difference.higher_is_better is False
         drawn = forest(
             row.difference,
@@ -28,7 +29,12 @@ def quality(record: RunRecord) -> str:
         change = escape(said) + (f"<small>{escape(between.removesuffix(')'))}</small>" if between else "")
         rows.append([escape(called(row.metric)), *cells, change, drawn, chip(row)])
     head = ["", "dense", "pruned", "pruned − dense", "worse&ensp;|&ensp;better", ""]
-    return table(head, rows, kind="quality")
+    shown, folded = rows[: len(leading)], rows[len(leading) :]
+    if not folded:
+        return table(head, shown, kind="quality")
+    names = ", ".join(called(row.metric) for row in rest)
+    more = details(f"{len(rest)} more with the same verdict", names, table(head, folded, kind="quality"))
+    return table(head, shown, kind="quality") + more
 
 
 def _means(row: ComparisonRow) -> tuple[tuple[ModelName, float], ...]:
@@ -113,7 +119,7 @@ def cost(record: RunRecord) -> str:
     if record.kind == "graph":
         notes.append("The pruned model is the traced computation, not the original class.")
     said_notes = "".join(f'<p class="dim">{escape(note)}</p>' for note in notes)
-    return table(["", "dense", "pruned", "ratio"], rows) + said_notes
+    return table(["", "dense", "pruned", "ratio"], rows, kind="cost") + said_notes
 
 
 def _times(ratio: float | None) -> str:

@@ -349,6 +349,9 @@ class RunRecord(Part):
         seconds = timing.get("seconds") or {}
         if not isinstance(seconds, dict) or not all(isinstance(value, int | float) for value in seconds.values()):
             raise ValueError(f"seconds must be numbers by stage, got {shown(seconds)}")
+        for key, kind in (("total_seconds", int | float), ("finished", str)):
+            if not isinstance(timing.get(key), kind | None):
+                raise ValueError(f"{key} must be a {'text' if kind is str else 'number'}, got {shown(timing[key])}")
         return timing
 
     @property

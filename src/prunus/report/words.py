@@ -13,6 +13,7 @@ __all__ = [
     "finding",
     "headline",
     "is_share",
+    "lead_metrics",
     "mask_note",
     "ratio_with_interval",
     "size",
@@ -137,6 +138,19 @@ def verdict(row: ComparisonRow) -> str:
         f"test {row.metric} {value(row.metric, row.pruned)} against {value(row.metric, row.dense)} dense: {row.verdict}, "
         f"{difference(row.metric, row.difference)}, {seeds}"
     )
+
+
+def lead_metrics(record: RunRecord) -> tuple[list[ComparisonRow], list[ComparisonRow]]:
+    """Return the metrics to show, and those that add nothing: the first leads, what has another verdict stands beside it.
+
+    Where all agree, the second is shown, too, and two are never folded away.
+    """
+    first, *others = record.comparison
+    shown = [first, *(row for row in others if row.verdict != first.verdict)]
+    if len(shown) == 1:
+        shown += others[:1]
+    rest = [row for row in others if row not in shown]
+    return (shown, rest) if len(rest) > 1 else (list(record.comparison), [])
 
 
 def headline(record: RunRecord) -> str:
