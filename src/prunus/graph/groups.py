@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prunus.graph import rules  # noqa: F401 - registers the rules
 from prunus.graph.axes import Atom, find, leaves, positions
 from prunus.graph.kinds import Kind, kinds_of
+from prunus.graph.reach import freeze_beside, freeze_unreached
 from prunus.graph.solve import Solver
 from prunus.graph.stacks import find_blocks, find_experts
 from prunus.graph.trace import trace
@@ -129,8 +130,11 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
     traced = trace(model, inputs, kwargs)
     solver = Solver(traced)
     solver.solve()
-    learn_from_training(model, inputs, kwargs, solver)
+    solvers = (solver, *learn_from_training(model, inputs, kwargs, solver))
     parameters = {name for name, _ in model.named_parameters()}
+    unread = [name for name in freeze_unreached(solvers) if name in parameters]
+    for name in unread:
+        freeze_beside(solver, name)
     found: dict[Atom, list[Member]] = {}
     squared: set[Atom] = set()
     for name, axes in solver.states.items():
@@ -172,6 +176,10 @@ def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
     notes = (
         *traced.notes,
         *(f"no rule for the operation {name}: its axes are frozen" for name in sorted(solver.unknown)),
+        *(
+            f"the example never reached {name}: it stays whole, and so does what it may hang together with"
+            for name in unread
+        ),
         *(f"the rule for {name} can't read one of its calls: its axes are frozen" for name in sorted(solver.unread)),
     )
     stacks = (*_block_groups(model, solver), *_expert_groups(model, solver, found))
