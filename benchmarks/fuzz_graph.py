@@ -64,6 +64,7 @@ def main() -> None:
                 print(f"seed {seed}: {said}: {' '.join(called)}", flush=True)
             elif said == "ran" or said.startswith("failed"):
                 met.update(called)
+        print(f"{sum(counts.values())} graphs, {len(bad)} bad", file=sys.stderr, flush=True)
     print(
         f"torch {torch.__version__}, allocator {'guarded' if guards else 'as it is'}, seeds {options.first_seed} to {seed}"
     )

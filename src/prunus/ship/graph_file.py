@@ -76,7 +76,10 @@ def write_graph(graph: PrunedGraph) -> str:
         elif node.op == "output":
             row = [node.name, "output", None, _written(node.args[0]), {}]
         elif node.op == "call_function":
-            row = [node.name, "call", name_of(node.target), _written(node.args), _written(node.kwargs)]
+            try:
+                row = [node.name, "call", name_of(node.target), _written(node.args), _written(node.kwargs)]
+            except BundleError as error:
+                raise BundleError(f"node {node.name!r}: {error}") from error
         else:
             raise BundleError(f"a graph of tensor operations was expected: got a {node.op} of {node.target!r}")
         lines.append(json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -244,6 +245,52 @@ def test_a_model_that_no_trace_stands_for_ships_without_a_graph_and_says_why(tmp
     for prefer in ("eager", "graph"):
         with pytest.raises(BundleError, match=r"no graph goes along with this bundle \(other inputs may run"):
             load_bundle(tmp_path / "b", prefer=prefer)
+
+
+class Picking(nn.Module):
+    """Has a size that a value of its own decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("mask", torch.tensor([True] * 5 + [False]))
+
+    def forward(self, x):
+        return self.layer(nn.functional.pad(x[:, self.mask.nonzero()[:, 0]], (0, 1)))
+
+
+class Bag(nn.Module):
+    """Has an operation that trusts values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(5, 3)
+
+    def forward(self, x):
+        return self.bag((x * 0).long() + 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"), [(Picking, "aten.nonzero"), (Bag, "node '.*': 'aten._embedding_bag.default' is no operation")]
+)
+def test_a_model_whose_graph_nobody_could_load_ships_without_one_and_says_which_operation_it_is(make, words, tmp_path):
+    ship(make(), tmp_path / "b", (6,))
+    assert re.search(words, read_manifest(tmp_path / "b").no_graph)
+    assert load_bundle(tmp_path / "b", builder=make).kind == "eager"
+
+
+def test_a_model_that_lost_its_class_and_has_no_graph_that_loads_is_not_saved(tmp_path):
+    model = Bag()
+    inputs = (torch.randn(2, 6),)
+    graph = analyze(model, inputs)
+    lost = shrink(model, inputs, graph, {}, prefer="graph").model
+    assert isinstance(lost, PrunedGraph)
+    options = {"input_shape": (6,), "n_outputs": 3, "task": "classification"}
+    with pytest.raises(
+        BundleError, match=r"node '.*': 'aten\._embedding_bag\.default' is no operation that a graph may name"
+    ):
+        save_bundle(tmp_path / "b", lost, built_by=Model(builder="gone:function"), **options)
+    assert not (tmp_path / "b").exists()
 
 
 class Counting(nn.Module):
