@@ -1,7 +1,7 @@
 """How do weights get from a file into a model without running code, and all or nothing?
 
 The file is read and checked in full before the first number of the model changes. ``.safetensors`` is the format of choice; a
-``.pt`` goes through ``torch.load(weights_only=True)`` and nothing else, after its declared sizes were checked.
+``.pt`` is followed as data and never unpickled, after its declared sizes were checked.
 """
 
 from __future__ import annotations
