@@ -20,7 +20,9 @@ import typer
 from rich.console import Console
 
 from prunus.cli.terminal import hush, speak_plainly
-from prunus.core.errors import OutputError, PrunusError
+from prunus.core.errors import OutputError, PrunusError, RunError
+from prunus.core.imports import one_line
+from prunus.core.text import plain
 
 if TYPE_CHECKING:
     from prunus.cli.progress import Display
@@ -376,18 +378,31 @@ def _stopped(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
+    """Say in one line what went wrong, and return the exit code of it."""
     if isinstance(error, PrunusError):
-        typer.echo(f"error: {error}", err=True)
-        return error.exit_code
+        return _say(f"error: {error}", error.exit_code)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        typer.echo(f"error: no space left on the disk ({error}): free some space, then add --resume", err=True)
-        return OutputError.exit_code
-    first = (str(error).splitlines() or [""])[0]
-    typer.echo(
-        f"internal error: {type(error).__name__}: {first}; this is a fault of prunus, --debug shows the traceback",
-        err=True,
-    )
-    return PrunusError.exit_code
+        return _say(
+            f"error: no space left on the disk ({error}): free some space, then add --resume", OutputError.exit_code
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return _say(
+            f"error: can't use {error.filename}: {error.strerror}; check that it is there and yours",
+            OutputError.exit_code,
+        )
+    if isinstance(error, MemoryError):
+        return _say(
+            "error: not enough memory for this: take smaller data, a smaller model or smaller batches",
+            RunError.exit_code,
+        )
+    text = f"internal error: {one_line(error)}; this is a fault of prunus, --debug shows the traceback"
+    return _say(text, PrunusError.exit_code)
+
+
+def _say(text: str, code: int) -> int:
+    """Print one line on standard error in which no name steers the terminal, and return ``code``."""
+    typer.echo(plain(" ".join(text.splitlines())), err=True)
+    return code
 
 
 def _load(recipe: Path, overrides: list[str] | None, resume: bool = False) -> Recipe:
@@ -426,7 +441,7 @@ def _print_record(record: Any, folder: Path, as_json: bool) -> None:
 
 
 def _note(text: str) -> None:
-    typer.echo(f"note: {text}", err=True)
+    typer.echo(f"note: {plain(text)}", err=True)
 
 
 def _plain(value: Any) -> Any:

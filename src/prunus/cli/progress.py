@@ -5,10 +5,12 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 
 from prunus.core.events import Event
+from prunus.core.text import plain
 
 __all__ = ["Display"]
 
@@ -50,7 +52,7 @@ class Display:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if event.kind == "warning":
-            self.console.print(f"[yellow]warning[/] {event.stage}: {event.message}", highlight=False)
+            self.console.print(f"[yellow]warning[/] {_safe(event)}", highlight=False)
         elif self.quiet:
             return
         elif self._progress is not None:
@@ -58,11 +60,11 @@ class Display:
         elif event.kind == "end":
             self.console.print(f"{event.stage}: done in {event.facts['seconds']:.1f} s", highlight=False, markup=False)
         elif event.kind == "note":
-            self.console.print(f"{event.stage}: {event.message}", highlight=False, markup=False)
+            self.console.print(_safe(event), highlight=False)
 
     def _draw(self, event: Event, progress: Progress) -> None:
         if event.kind == "note":
-            progress.console.print(f"[dim]{event.stage}:[/] {event.message}", highlight=False)
+            progress.console.print(f"[dim]{_safe(event)}[/]", highlight=False)
             return
         if event.stage not in self._tasks:
             self._tasks[event.stage] = progress.add_task(event.stage, total=None, fact="")
@@ -73,3 +75,8 @@ class Display:
         elif event.kind == "end":
             total = progress.tasks[progress.task_ids.index(task)].total or 1
             progress.update(task, completed=total, total=total)
+
+
+def _safe(event: Event) -> str:
+    """Return what an event says as markup in which no name is one, or steers the terminal."""
+    return escape(plain(f"{event.stage}: {event.message}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from prunus.core.text import plain
 from prunus.report.record import ComparisonRow, Number
 from prunus.report.words import value
 
@@ -12,12 +13,12 @@ __all__ = ["chip", "definitions", "details", "escape", "forest", "joined", "sect
 
 
 def escape(text: object) -> str:
-    """Return text that is safe between tags and inside quotes; a hyphen before a digit becomes a minus.
+    """Return text that is safe between tags and inside quotes, and turns nothing round; a hyphen before a digit becomes a minus.
 
     >>> escape("<b> -0.3 & x-1")
     '&lt;b&gt; −0.3 &amp; x-1'
     """
-    said = html.escape(str(text), quote=True)
+    said = html.escape("\n".join(map(plain, str(text).split("\n"))), quote=True)
     for before in (" -", "(-"):
         for digit in "0123456789":
             said = said.replace(before + digit, f"{before[0]}−{digit}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -224,12 +225,21 @@ def print_predictions(rows: Sequence[Mapping[str, Any]], console: Console) -> No
 
 
 def predictions_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return predictions as CSV with a header."""
+    """Return predictions as CSV with a header; a text that a spreadsheet would carry out begins with an apostrophe."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", "\\r")  # the writer leaves it bare, and readers take it for the end of a row
+    number = re.fullmatch(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", value, re.IGNORECASE)
+    formula = value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not number
+    return f"'{value}" if formula else value
 
 
 def exported_line(facts: Mapping[str, Any]) -> str:
@@ -260,11 +270,11 @@ def print_graph(view: Mapping[str, Any], console: Console) -> None:
     _show(table, console)
     console.print("\nwhere they lie", style="bold")
     for row in rows:
-        console.print(f"  {row['name']}: {_some(row['members'])}", highlight=False)
+        console.print(_plain(f"  {row['name']}: {_some(row['members'])}"))
     if view["frozen"]:
         console.print("\nnot pruned", style="bold")
         for item in view["frozen"]:
-            console.print(f"  {_some(item['axes'])}: {item['reason']}", highlight=False)
+            console.print(_plain(f"  {_some(item['axes'])}: {item['reason']}"))
     for note in view["notes"]:
         console.print(f"note: {note}", highlight=False)
 
