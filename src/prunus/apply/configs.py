@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunus.core.runtime import seeded
 from prunus.graph.observe import Attribute, is_config
 
-__all__ = ["built_from_config", "fit_config"]
+__all__ = ["built_again", "built_from_config", "fit_config", "follow_lists", "lists_of_entries"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 Path = tuple[tuple[str, ...], str, int | None]
@@ -52,6 +53,47 @@ def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
 def built_from_config(model: nn.Module) -> bool:
     """Tell whether a model's class builds it from its config alone, as those of transformers do."""
     return is_config(vars(model).get("config")) and hasattr(type(model), "from_pretrained")
+
+
+def built_again(model: nn.Module) -> nn.Module | None:
+    """Return what the config of ``model`` builds, with its weights, as ``from_pretrained`` would; None where they don't fit.
+
+    A constructor makes constants anew, so buffers must come out as they are.
+    """
+    try:
+        with seeded(0, "built again"):
+            again: nn.Module = type(model)(copy.deepcopy(vars(model)["config"])).to(next(model.parameters()).device)
+        again.load_state_dict(model.state_dict(), strict=False)
+    except Exception:  # a size that doesn't fit; and a constructor may raise anything at a config that it doesn't like
+        return None
+    here, there = dict(model.named_buffers()), dict(again.named_buffers())
+    if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
+        return None
+    return again
+
+
+def lists_of_entries(model: nn.Module, path: str) -> list[tuple[Any, str]]:
+    """Return the lists that have an entry for each module of the container at ``path``, each as its config and its name.
+
+    Those configs are looked at that the modules around the container hold.
+    """
+    size = len(model.get_submodule(path))  # type: ignore[arg-type]
+    parents = [".".join(path.split(".")[:depth]) for depth in range(path.count(".") + 1)]
+    around = [held for parent in dict.fromkeys(["", *parents]) for held in vars(model.get_submodule(parent)).values()]
+    return [
+        (config, name)
+        for config in {id(held): held for held in around if is_config(held)}.values()
+        for name, held in vars(config).items()
+        if type(held) in (list, tuple) and len(held) == size > 1 and not name.startswith("__")
+    ]
+
+
+def follow_lists(model: nn.Module, path: str, kept: Sequence[int]) -> None:
+    """Let those lists keep the entries of the modules that stay; one that numbers its entries numbers what is left."""
+    for config, name in lists_of_entries(model, path):
+        held = vars(config)[name]
+        numbered = list(held) == list(range(len(held)))
+        setattr(config, name, type(held)(range(len(kept)) if numbered else (held[place] for place in kept)))
 
 
 def _step(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from prunus.apply.configs import fit_config
+from prunus.apply.configs import built_again, built_from_config, fit_config, follow_lists, lists_of_entries
 from prunus.apply.slices import slice_tensors
 from prunus.core.errors import ModelError
 from prunus.core.runtime import seeded
@@ -24,7 +24,7 @@ from prunus.graph import Group
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened
 from prunus.graph.trace import plain
 
-__all__ = ["drop_entries", "keep_entries", "stacks_that_follow"]
+__all__ = ["comes_back", "drop_entries", "keep_entries", "stacks_that_follow"]
 
 
 def drop_entries(
@@ -50,6 +50,18 @@ def drop_entries(
     smaller = _without(model, group, keep, counts=counts)
     fit_config(model, smaller)
     return smaller
+
+
+def comes_back(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether a model that is built from a config computes the same when its config builds it again."""
+    if not built_from_config(model) or any(value.is_meta for value in canonical_states(model).values()):
+        return True
+    again = built_again(model)
+    if again is None:
+        return False
+    model = duplicate(model).eval()
+    with torch.no_grad():
+        return not _apart(_outputs(model, inputs, kwargs), _outputs(again.eval(), inputs, kwargs))
 
 
 def stacks_that_follow(
@@ -92,9 +104,10 @@ def _lively(model: nn.Module) -> nn.Module:
 def _way(
     whole: nn.Module, inputs: tuple[Any, ...], group: Group, keep: Tensor, kwargs: Mapping[str, Any]
 ) -> tuple[bool, str]:
-    """Return whether numbers that count the units must follow, and why nothing works (empty where it does)."""
+    """Return whether what counts the units (numbers, or lists with one entry each) must follow, and why nothing works (if so)."""
     problem = ""
-    for counts in (True, False) if group.kind == "expert" else (False,):
+    counted = group.kind == "expert" or bool(lists_of_entries(whole, group.containers[0]))
+    for counts in (True, False) if counted else (False,):
         problem = _differs(whole, group, keep, inputs, kwargs, counts=counts)
         if not problem:
             return counts, ""
@@ -111,8 +124,11 @@ def _without(model: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> n
     slice_tensors(smaller, along)
     dropped = {group.entries[unit] for unit in torch.nonzero(~keep).flatten().tolist()}
     for path in group.containers:
-        keep_entries(smaller, path, [i for i in range(len(smaller.get_submodule(path)._modules)) if i not in dropped])
-    if counts:
+        kept = [i for i in range(len(smaller.get_submodule(path)._modules)) if i not in dropped]
+        if counts and group.kind == "block":
+            follow_lists(smaller, path, kept)
+        keep_entries(smaller, path, kept)
+    if counts and group.kind == "expert":
         _count(smaller, group.name.rpartition(" ")[0], group.size, int(keep.sum()))
     return smaller
 
@@ -175,13 +191,19 @@ def _differs(
         got = _outputs(_without(whole, group, keep, counts=counts), inputs, kwargs)
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+    if _apart(expected, got):
+        return "its output differs from the whole model with these made to do nothing"
+    return ""
+
+
+def _apart(expected: Sequence[Tensor], got: Sequence[Tensor]) -> bool:
     for one, other in zip(expected, got, strict=False):
         if one.shape != other.shape or not one.is_floating_point():
             continue  # one value for each expert or layer (router logits, caches): there are fewer now
         scale = float(one.abs().max()) if one.numel() else 0.0
         if not torch.allclose(one, other, rtol=1e-3, atol=1e-4 * max(scale, 1e-6), equal_nan=True):
-            return "its output differs from the whole model with these made to do nothing"
-    return ""
+            return True
+    return False
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.apply.configs import built_from_config, fit_config
-from prunus.apply.entries import drop_entries
+from prunus.apply.configs import built_again, built_from_config, fit_config
+from prunus.apply.entries import comes_back, drop_entries
 from prunus.apply.mend_sizes import mend_sizes
 from prunus.apply.regraph import PrunedGraph, pruned_graph
 from prunus.apply.scales import fold_scales
@@ -108,7 +108,7 @@ def _without_modules(
     for stack in stacks:
         model = drop_entries(model, inputs, stack, dropped[stack.name], kwargs)
     if not rest and prefer == "eager":
-        return Shrunk(model, "eager")
+        return Shrunk(model, "eager", () if comes_back(model, inputs, kwargs or {}) else (_NO_CONFIG,))
     return shrink(model, inputs, analyze(model, inputs, kwargs), rest, kwargs=kwargs, prefer=prefer)
 
 
@@ -132,15 +132,8 @@ def _comes_back(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, .
     """Tell whether the model that the config builds computes the same: its constructor makes constants anew."""
     if any(value.device.type == "meta" for value in smaller.state_dict().values()):
         return True
-    again = type(smaller)(copy.deepcopy(vars(smaller)["config"])).to(next(smaller.parameters()).device)
-    try:
-        again.load_state_dict(smaller.state_dict(), strict=False)
-    except RuntimeError:  # a buffer that has another size
-        return False
-    here, there = dict(smaller.named_buffers()), dict(again.named_buffers())
-    if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
-        return False
-    return not difference(again, reference, inputs, kwargs)
+    again = built_again(smaller)
+    return again is not None and not difference(again, reference, inputs, kwargs)
 
 
 def cut_to_fit(
