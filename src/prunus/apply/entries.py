@@ -71,17 +71,31 @@ def stacks_that_follow(
     if not stacks or any(value.is_meta for value in canonical_states(model).values()):
         return tuple(stacks)
     whole = _lively(model)
+    tried: dict[tuple[str, tuple[int, ...]], bool] = {}
 
     def can_lose(group: Group, units: Sequence[int]) -> bool:
-        keep = torch.ones(group.size, dtype=torch.bool)
-        keep[list(units)] = False
-        return not _way(whole, inputs, group, keep, kwargs or {})[1]
+        key = group.name, tuple(units)
+        if key not in tried:
+            tried[key] = not _way(whole, inputs, group, _without_units(group, units), kwargs or {})[1]
+        return tried[key]
 
+    def together(cuts: Sequence[tuple[Group, Sequence[int]]]) -> None:
+        """Try blocks of several stacks in one run, and halves of them where that fails."""
+        if len(cuts) == 1:
+            can_lose(*cuts[0])
+        elif cuts and not _differs(whole, [(g, _without_units(g, u)) for g, u in cuts], inputs, kwargs or {}):
+            tried.update({(group.name, tuple(units)): True for group, units in cuts})
+        elif cuts:
+            together(cuts[: len(cuts) // 2])
+            together(cuts[len(cuts) // 2 :])
+
+    beside = [g for g in stacks if g.kind == "block" and not lists_of_entries(whole, g.containers[0])]
+    for level in _levels(beside):
+        together([(group, _halves(group)[0]) for group in level if _halves(group)])
+        together([(g, _halves(g)[1]) for g in level if len(_halves(g)) > 1 and tried[g.name, tuple(_halves(g)[0])]])
     found = []
     for group in stacks:
-        middle = max(group.size // 2, group.min_units)
-        halves = (range(middle), range(middle, group.size)) if group.kind == "block" else (range(middle, group.size),)
-        if all(can_lose(group, half) for half in halves if half):
+        if all(can_lose(group, half) for half in _halves(group)):
             found.append(group)
         elif group.kind == "block":
             units = [unit for unit in range(group.size) if can_lose(group, [unit])]
@@ -91,14 +105,33 @@ def stacks_that_follow(
     return tuple(found)
 
 
+def _halves(group: Group) -> list[range]:
+    """Return the units to try to do without: of blocks the first and the last ones, of experts the last."""
+    middle = max(group.size // 2, group.min_units)
+    halves = (range(middle), range(middle, group.size)) if group.kind == "block" else (range(middle, group.size),)
+    return [half for half in halves if half]
+
+
+def _without_units(group: Group, units: Sequence[int]) -> Tensor:
+    keep = torch.ones(group.size, dtype=torch.bool)
+    keep[list(units)] = False
+    return keep
+
+
+def _levels(stacks: Sequence[Group]) -> list[list[Group]]:
+    """Return the stacks by how many others they lie in: those of one level lie beside one another."""
+    levels: dict[int, list[Group]] = {}
+    for group in stacks:
+        path = group.containers[0]
+        around = [o for o in stacks if o is not group and f"{path}.".startswith(f"{o.containers[0]}.".lstrip("."))]
+        levels.setdefault(len(around), []).append(group)
+    return list(levels.values())
+
+
 def _lively(model: nn.Module) -> nn.Module:
     """Return a copy for evaluation in which no constant weights hide anything."""
-    whole = duplicate(model).eval()
-    values = enlivened(model)
-    with torch.no_grad():
-        for name, tensor in canonical_states(whole).items():
-            tensor.copy_(values[name])
-    return whole
+    own = {name: value.detach().clone() for name, value in enlivened(model).items()}
+    return duplicate(model, own).eval()
 
 
 def _way(
@@ -108,7 +141,7 @@ def _way(
     problem = ""
     counted = group.kind == "expert" or bool(lists_of_entries(whole, group.containers[0]))
     for counts in (True, False) if counted else (False,):
-        problem = _differs(whole, group, keep, inputs, kwargs, counts=counts)
+        problem = _differs(whole, [(group, keep)], inputs, kwargs, counts=counts)
         if not problem:
             return counts, ""
     return False, problem
@@ -116,6 +149,12 @@ def _way(
 
 def _without(model: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> nn.Module:
     smaller = duplicate(model)
+    _drop(smaller, group, keep, counts=counts)
+    return smaller
+
+
+def _drop(smaller: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> None:
+    """Take units out of a model, in place of it."""
     along = {}
     for member in group.members:
         mask = torch.ones(member.index.numel(), dtype=torch.bool)
@@ -130,7 +169,6 @@ def _without(model: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> n
         keep_entries(smaller, path, kept)
     if counts and group.kind == "expert":
         _count(smaller, group.name.rpartition(" ")[0], group.size, int(keep.sum()))
-    return smaller
 
 
 def keep_entries(model: nn.Module, path: str, kept: Sequence[int]) -> None:
@@ -179,16 +217,32 @@ def _count(model: nn.Module, path: str, old: int, new: int) -> None:
 
 @torch.no_grad()
 def _differs(
-    whole: nn.Module, group: Group, keep: Tensor, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], *, counts: bool
+    whole: nn.Module,
+    cuts: Sequence[tuple[Group, Tensor]],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    counts: bool = False,
 ) -> str:
-    """Return why the cut model isn't the whole one with the dropped units made to do nothing; empty where it is."""
+    """Return why the cut model isn't the whole one with the dropped units made to do nothing; empty where it is.
+
+    Args:
+        whole: a model that may be written to; the cut one holds the same parameters where nothing was cut.
+        cuts: stacks that lie beside one another, and which of their units stay.
+    """
     if any(value.is_meta for value in canonical_states(whole).values()):
         return ""
-    silent = _silent_blocks(whole, group, keep) if group.kind == "block" else _SilentExperts(whole, group, keep)
-    with silent:
+    with ExitStack() as silent:
+        for group, keep in cuts:
+            silent.enter_context(
+                _silent_blocks(whole, group, keep) if group.kind == "block" else _SilentExperts(whole, group, keep)
+            )
         expected = _outputs(whole, inputs, kwargs)
     try:
-        got = _outputs(_without(whole, group, keep, counts=counts), inputs, kwargs)
+        smaller = duplicate(whole, dict(whole.named_parameters()))
+        for group, keep in cuts:
+            _drop(smaller, group, keep, counts=counts)
+        got = _outputs(smaller, inputs, kwargs)
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
     if _apart(expected, got):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.apply.entries import stacks_that_follow
-from prunus.apply.shrink import cut_down, cut_to_fit
+from prunus.apply.shrink import Trial, cut_down, cut_to_fit
 from prunus.graph import AxisGraph, Frozen, tie_head_dims
 from prunus.graph.axes import leaves, leaves_of_product
 
@@ -59,6 +59,7 @@ def follow_class(
     }
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
     problems: list[str] = []
+    tried = Trial(model, inputs, kwargs or {})
 
     def fits(names: Set[str]) -> bool:
         if len(problems) == _MOST_FAILURES:
@@ -66,7 +67,7 @@ def follow_class(
         cut = {name: trial[name] for name in trial if name in names}
         # The other units tell what units of no influence hide.
         for half in (cut, {name: mask.flip(0) for name, mask in cut.items()}):
-            if found := cut_to_fit(model, graph, half, inputs, kwargs or {}, tolerance=_STRICT)[2]:
+            if found := cut_to_fit(model, graph, half, inputs, kwargs or {}, tolerance=_STRICT, trial=tried)[2]:
                 problems.append(found)
                 return False
         return True
@@ -75,7 +76,7 @@ def follow_class(
     works = _grown_by_family(known, _families(graph, trial.keys()), fits)
     if not known and works:
         # A class that could lose little is no use: then the traced computation, which loses all, is the better result.
-        whole, least, most = (_left(model, graph, {n: trial[n] for n in names}) for names in ((), works, trial))
+        whole, least, most = (_left(tried, graph, {n: trial[n] for n in names}) for names in ((), works, trial))
         works = works if whole - least >= (whole - most) / 2 else known
     return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph
 
@@ -118,9 +119,9 @@ def _grown(
     return works
 
 
-def _left(model: nn.Module, graph: AxisGraph, cut: Mapping[str, Tensor]) -> int:
+def _left(whole: Trial, graph: AxisGraph, cut: Mapping[str, Tensor]) -> int:
     """Return how many parameters are left after a cut."""
-    smaller = cut_down(model, graph, cut)[0] if cut else model
+    smaller = cut_down(whole.model, graph, cut, trial=whole)[0] if cut else whole.model
     return sum(parameter.numel() for parameter in smaller.parameters())
 
 

@@ -20,7 +20,7 @@ from prunus.graph import Solution
 from prunus.graph.axes import Atom, cut, find, fold, leaves
 from prunus.graph.solve import Solver
 
-__all__ = ["PrunedGraph", "pruned_graph"]
+__all__ = ["PrunedGraph", "resized"]
 
 aten = torch.ops.aten
 
@@ -68,16 +68,9 @@ def _holder(root: nn.Module, path: str) -> nn.Module:
     return root
 
 
-def pruned_graph(
-    solution: Solution, kept: Mapping[str, int], states: Mapping[str, Tensor], parameters: frozenset[str]
-) -> PrunedGraph:
-    """Return the trace with all sizes as they are when group ``name`` keeps ``kept[name]`` units.
-
-    Args:
-        states: the sliced parameters and buffers, by name.
-        parameters: which of them are parameters.
-    """
-    return PrunedGraph(_Rewriter(solution.solver, solution.sizes(kept)).run(), states, parameters)
+def resized(solution: Solution, kept: Mapping[str, int]) -> fx.GraphModule:
+    """Return the trace with all sizes as they are when group ``name`` keeps ``kept[name]`` units."""
+    return _Rewriter(solution.solver, solution.sizes(kept)).run()
 
 
 class _Rewriter:

@@ -7,19 +7,20 @@ the same sliced tensors. If they differ (a size written into ``forward``), the t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.apply.configs import built_again, built_from_config, fit_config
 from prunus.apply.entries import comes_back, drop_entries
 from prunus.apply.mend_sizes import mend_sizes
-from prunus.apply.regraph import PrunedGraph, pruned_graph
+from prunus.apply.regraph import PrunedGraph, resized
 from prunus.apply.scales import fold_scales
 from prunus.apply.slices import slice_tensors
 from prunus.core.errors import ModelError, ShapeError
@@ -31,7 +32,7 @@ from prunus.graph.trace import plain
 _DIFFERS = "its output differs from the traced computation on the same parameters"
 _NO_CONFIG = "no setting of its config builds these sizes, so from_pretrained won't bring it back: keep it as a bundle"
 
-__all__ = ["Shrunk", "cut_down", "cut_to_fit", "shrink"]
+__all__ = ["Shrunk", "Trial", "cut_down", "cut_to_fit", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def shrink(
     if graph.solution is None:
         graph = analyze(model, inputs, kwargs)
     if prefer == "graph":
-        return Shrunk(cut_down(model, graph, dropped)[1], "graph")
-    smaller, reference, problem = cut_to_fit(model, graph, dropped, inputs, kwargs or {})
+        return Shrunk(cut_down(model, graph, dropped)[1](), "graph")
+    smaller, traced, problem = cut_to_fit(model, graph, dropped, inputs, kwargs or {})
+    reference = traced()
     if not problem:
         fits = _fit_config(model, smaller, reference, inputs, kwargs or {})
         return Shrunk(smaller, "eager", () if fits else (_NO_CONFIG,), reference.folded)
@@ -122,7 +124,7 @@ def _fit_config(
     before = copy.deepcopy(held)
     if not fit_config(model, smaller):
         return False
-    if not difference(smaller, reference, inputs, kwargs) and _comes_back(smaller, reference, inputs, kwargs):
+    if not difference(smaller, lambda: reference, inputs, kwargs) and _comes_back(smaller, reference, inputs, kwargs):
         return True
     vars(held).update(vars(before))
     return False
@@ -133,7 +135,7 @@ def _comes_back(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, .
     if any(value.device.type == "meta" for value in smaller.state_dict().values()):
         return True
     again = built_again(smaller)
-    return again is not None and not difference(again, reference, inputs, kwargs)
+    return again is not None and not difference(again, lambda: reference, inputs, kwargs)
 
 
 def cut_to_fit(
@@ -144,30 +146,69 @@ def cut_to_fit(
     kwargs: Mapping[str, Any],
     *,
     tolerance: float = 1e-9,
-) -> tuple[nn.Module, PrunedGraph, str]:
-    """Return the sliced model, the traced computation, and why they differ, after all that can be done about it."""
-    smaller, reference = cut_down(model, graph, dropped)
-    problem = difference(smaller, reference, inputs, kwargs, tolerance=tolerance)
+    trial: Trial | None = None,
+) -> tuple[nn.Module, Callable[[], PrunedGraph], str]:
+    """Return the sliced model, the traced computation (made when asked for), and why they differ, after all that can be done
+    about it.
+
+    Args:
+        trial: the sliced model is only looked at, and not the first of its kind.
+    """
+    smaller, traced = cut_down(model, graph, dropped, trial=trial)
+    problem = difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial)
     if problem == _DIFFERS:
         counts = {name: int(mask.sum()) for name, mask in dropped.items()}
-        reference.folded = fold_scales(smaller, reference, graph, counts, inputs, kwargs)
-        if reference.folded:
-            problem = difference(smaller, reference, inputs, kwargs, tolerance=tolerance)
-    return smaller, reference, problem
+        traced().folded = fold_scales(smaller, traced(), graph, counts, inputs, kwargs)
+        if traced().folded:
+            problem = difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial)
+    return smaller, traced, problem
 
 
-def cut_down(model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor]) -> tuple[nn.Module, PrunedGraph]:
-    """Return a sliced and mended copy of the model, and the traced computation on the same tensors."""
+@dataclass(frozen=True)
+class Trial:
+    """The whole model whose cuts are tried, what it runs on, and the traced computations so far, by what they keep."""
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    computations: dict[frozenset[tuple[str, int]], fx.GraphModule] = field(default_factory=dict)
+
+    @cached_property
+    def runs_in_double(self) -> bool:
+        """Whether the whole model runs in double precision: then it is a cut's fault when the cut model doesn't."""
+        twin = duplicate(self.model)
+        values = {name: in_precision(value, torch.float64) for name, value in canonical_states(twin).items()}
+        return not _run(twin, values, *_in_precision((self.inputs, dict(self.kwargs)), torch.float64))[1]
+
+
+def cut_down(
+    model: nn.Module, graph: AxisGraph, dropped: Mapping[str, Tensor], *, trial: Trial | None = None
+) -> tuple[nn.Module, Callable[[], PrunedGraph]]:
+    """Return a sliced and mended copy of the model, and what makes the traced computation on the same tensors.
+
+    Args:
+        trial: the copy is to be looked at, not to be kept: parameters that nothing is cut from are the model's own.
+    """
     assert graph.solution is not None
-    smaller = duplicate(model)
+    solution = graph.solution
+    smaller = duplicate(model, dict(model.named_parameters()) if trial is not None else None)
     slice_tensors(smaller, _kept_positions(graph, dropped, canonical_states(model)))
     counts = {name: int(mask.sum()) for name, mask in dropped.items()}
-    mend_sizes(model, smaller, graph.solution, counts)
+    mend_sizes(model, smaller, solution, counts)
     parameters = frozenset(name for name, _ in smaller.named_parameters())
-    reference = pruned_graph(graph.solution, counts, canonical_states(smaller), parameters)
-    if isinstance(model, PrunedGraph):  # what came from elsewhere stays guarded
-        reference.guard = copy.deepcopy(model.guard)
-    return smaller, reference
+    states = canonical_states(smaller)
+    known = {} if trial is None else trial.computations
+
+    def traced() -> PrunedGraph:
+        key = frozenset(counts.items())
+        if key not in known:
+            known[key] = resized(solution, counts)
+        reference = PrunedGraph(known[key], states, parameters)
+        if isinstance(model, PrunedGraph):  # what came from elsewhere stays guarded
+            reference.guard = copy.deepcopy(model.guard)
+        return reference
+
+    return smaller, cache(traced)
 
 
 def _check(graph: AxisGraph, keep: Mapping[str, Tensor]) -> None:
@@ -203,11 +244,12 @@ def _kept_positions(
 
 def difference(
     smaller: nn.Module,
-    reference: PrunedGraph,
+    traced: Callable[[], PrunedGraph],
     inputs: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     *,
     tolerance: float = 1e-9,
+    trial: Trial | None = None,
 ) -> str:
     """Return why the two don't compute the same, up to ``tolerance`` in double precision; empty when they do.
 
@@ -218,18 +260,30 @@ def difference(
         return ""
     for dtype, allowed in ((torch.float64, tolerance), (torch.float32, 1e-4)):
         values = {name: in_precision(value, dtype) for name, value in enlivened(smaller).items()}
-        given, named = pytree.tree_map_only(Tensor, lambda tensor: in_precision(tensor, dtype), (inputs, dict(kwargs)))  # noqa: B023
+        if trial is not None:  # its tensors are the whole model's, and a forward may write
+            own = dict(smaller.named_parameters())
+            values = {n: v.clone() if n in own and v.data_ptr() == own[n].data_ptr() else v for n, v in values.items()}
+        given, named = _in_precision((inputs, dict(kwargs)), dtype)
         with _Coarsest() as coarsest:  # type: ignore[no-untyped-call]
+            got, problem = _run(smaller, values, given, named)
+            if problem and (dtype == torch.float32 or (trial is not None and trial.runs_in_double)):
+                return problem
+            if problem:
+                continue
+            reference = traced()
             unfolded = {name: values[name] / factor.to(values[name]) for name, factor in reference.folded.items()}
             expected, broken = _run(reference, {**values, **unfolded}, given, named)
-            got, problem = _run(smaller, values, given, named)
         if dtype == torch.float64 and coarsest.rounds:
             allowed = 1e-6
-        if dtype == torch.float64 and (broken or problem):
+        if dtype == torch.float64 and broken:
             continue
         # A recorded path holds for the old values only (experts that they chose): then there is nothing to compare with.
-        return problem or ("" if broken else _apart(expected, got, allowed))
+        return "" if broken else _apart(expected, got, allowed)
     raise AssertionError
+
+
+def _in_precision(values: Any, dtype: torch.dtype) -> Any:
+    return pytree.tree_map_only(Tensor, lambda tensor: in_precision(tensor, dtype), values)
 
 
 class _Coarsest(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from prunus.apply.regraph import PrunedGraph, pruned_graph
+from prunus.apply.regraph import PrunedGraph, resized
 from prunus.core.errors import BundleError
 from prunus.core.imports import one_line
 from prunus.core.runtime import device_of, generator, seeded
@@ -66,7 +66,7 @@ def _traced(model: nn.Module, input_shape: tuple[int, ...]) -> PrunedGraph:
     if graph.solution.solver.trace.one_path:
         raise BundleError(f"other inputs may run other operations: {'; '.join(graph.notes)}")
     parameters = frozenset(name for name, _ in model.named_parameters())
-    return pruned_graph(graph.solution, {}, canonical_states(model), parameters)
+    return PrunedGraph(resized(graph.solution, {}), canonical_states(model), parameters)
 
 
 def check_same(model: nn.Module, graph: nn.Module, input_shape: tuple[int, ...]) -> None:

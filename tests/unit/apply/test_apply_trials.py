@@ -1,0 +1,108 @@
+"""What it costs to try which cuts a class can follow, and what it leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graph_zoo import randomize
+from prunus.apply import follow_class, regraph
+from prunus.graph import analyze
+from prunus.graph.states import canonical_states
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(self.up(x).relu())
+
+
+class Stages(nn.Module):
+    """Some stages of a few residual blocks each; one of them may have blocks that can't leave."""
+
+    runs = 0
+
+    def __init__(self, stages: int, *, broken: int | None = None) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.ModuleList(Residual(4) for _ in range(2)) for _ in range(stages))
+        self.first, self.out, self.broken = nn.Linear(3, 4), nn.Linear(4, 2), broken
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).runs += 1
+        x = self.first(x)
+        for number, stage in enumerate(self.stages):
+            for block in stage:
+                x = block(x)
+            if number == self.broken:
+                assert len(stage) == 2
+        return self.out(x)
+
+
+def runs_of_trials(stages: int) -> int:
+    model, inputs = randomize(Stages(stages)), (torch.randn(2, 3),)
+    graph = analyze(model, inputs)
+    assert len([stack for stack in graph.stacks if stack.kind == "block"]) == stages
+    Stages.runs = 0
+    followed = follow_class(model, inputs, graph, kinds={"block"})
+    assert followed.stacks == graph.stacks
+    return Stages.runs
+
+
+def test_stacks_that_lie_beside_one_another_are_tried_in_as_many_runs_as_one():
+    assert runs_of_trials(6) == runs_of_trials(1)
+
+
+def test_of_stacks_that_are_tried_together_the_one_that_cannot_lose_its_blocks_is_found():
+    for broken in range(5):
+        model, inputs = randomize(Stages(5, broken=broken)), (torch.randn(2, 3),)
+        followed = follow_class(model, inputs, analyze(model, inputs))
+        assert {stack.name for stack in followed.stacks} == {f"stages.{n} (blocks)" for n in range(5) if n != broken}
+
+
+class Fixed(nn.Module):
+    """Two hidden widths, of which one is written into ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(3, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.second(self.first(x).relu().view(-1, 8)).relu())
+
+
+def test_a_cut_that_the_class_cannot_run_is_not_computed_another_way_and_both_halves_share_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    made: list[int] = []
+    plain = regraph._Rewriter.run
+    monkeypatch.setattr(regraph._Rewriter, "run", lambda rewriter: made.append(len(rewriter.sizes)) or plain(rewriter))
+    model, inputs = randomize(Fixed()), (torch.randn(2, 3),)
+    followed = follow_class(model, inputs, analyze(model, inputs))
+    assert [group.name for group in followed.groups] == ["second"]
+    assert made == [1]
+
+
+class WritesItsWeights(nn.Module):
+    """Normalises its weights in place whenever it runs, and runs in single precision only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(3, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.third.weight.copy_(self.third.weight / self.third.weight.norm())
+        hidden = self.second(self.first(x + torch.ones(3)).relu()) + torch.eye(6, dtype=torch.float32)[0]
+        return self.third(hidden.relu().float())
+
+
+def test_what_a_trial_writes_into_its_weights_never_reaches_the_model():
+    model, inputs = randomize(WritesItsWeights()), (torch.randn(2, 3),)
+    graph = analyze(model, inputs)
+    before = {name: value.detach().clone() for name, value in canonical_states(model).items()}
+    follow_class(model, inputs, graph)
+    assert all(torch.equal(before[name], value) for name, value in canonical_states(model).items())
