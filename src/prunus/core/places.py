@@ -37,10 +37,10 @@ def check_recipe(recipe: Recipe) -> None:
     check_source(recipe.data.source)
     if recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights))
-    _check_module(recipe.model.builder, ModelError)
-    for loss in (recipe.train.loss, recipe.recovery.loss):
-        if loss is not None:
-            _check_module(loss, RecipeError)
+    _check_module(recipe.model.builder, "model.builder", ModelError)
+    for key, section in (("train.loss", recipe.train), ("recovery.loss", recipe.recovery)):
+        if section.loss is not None:
+            _check_module(section.loss, key, RecipeError)
 
 
 def check_source(source: str) -> None:
@@ -56,7 +56,7 @@ def check_source(source: str) -> None:
     if not colon or "/" in source or path.suffix.lower() in FILES:
         raise missing_data(path)
     if scheme != "sklearn":
-        _check_module(source, DataError)
+        _check_module(source, "data.source", DataError)
 
 
 def check_inputs_file(path: Path) -> None:
@@ -116,7 +116,7 @@ def missing_data(path: Path) -> DataError:
     )
 
 
-def _check_module(reference: str, error: type[PrunusError]) -> None:
+def _check_module(reference: str, key: str, error: type[PrunusError]) -> None:
     """Look for the outermost package of ``module:function``; names of built-ins, and what is no name, are left to the reader."""
     module, colon, _ = reference.partition(":")
     outermost = module.split(".")[0]
@@ -129,5 +129,6 @@ def _check_module(reference: str, error: type[PrunusError]) -> None:
             return
     if not found:
         raise error(
-            f"{reference!r}: there is no module {outermost!r}; it is looked for in {Path.cwd()} and among the installed packages"
+            f"{key} {reference!r}: there is no module {outermost!r}; it is looked for in {Path.cwd()} and among the installed "
+            "packages"
         )

@@ -132,7 +132,7 @@ def test_a_batch_must_hold_something(examples):
 
 
 def test_in_memory_an_epoch_needs_no_work_per_example():
-    n = 100_000
+    n = 1_000_000
     source = ArraySource(
         "big", tuple(map(str, range(n))), torch.zeros(n, 4), torch.zeros(n, dtype=torch.int64), "classification", ("a",)
     )
@@ -140,4 +140,4 @@ def test_in_memory_an_epoch_needs_no_work_per_example():
     next(iter(examples.batches(512)))
     start = time.perf_counter()
     assert sum(len(batch.targets) for batch in examples.batches(512, torch.Generator())) == n
-    assert time.perf_counter() - start < 0.5  # a loop over examples takes several seconds
+    assert time.perf_counter() - start < 20  # a loop over a million examples takes a minute
