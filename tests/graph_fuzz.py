@@ -276,7 +276,7 @@ def _outcome(seed: int, tree: dict[str, Any], tensors: dict[str, Tensor]) -> str
     try:
         made = graph(given)
     except BundleError as error:
-        return "out of memory" if "memory" in str(error) else "failed when it ran"
+        return "out of memory" if "allocate memory" in str(error) else "failed when it ran"
     if (made.shape, made.dtype) != (expected[0].shape, expected[0].dtype):
         return "another shape"
     float(

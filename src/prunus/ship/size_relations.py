@@ -227,6 +227,11 @@ def _triangle(given: Arguments) -> str:
     return "" if min(sizes) >= 0 and max(sizes) <= 2**20 else f"row, col and offset must be 0 to 1048576, got {sizes}"
 
 
+def _no_dimensions(given: Arguments) -> str:
+    """Summed along none of them: torch's shapes keep them all, its kernel none."""
+    return "dim must name a dimension, got none" if given["dim"] == [] else ""
+
+
 def _pieces(given: Arguments) -> str:
     x, dim = given["self"], given.get("dim", 0)
     if not -x.dim() <= dim < x.dim():
@@ -269,6 +274,7 @@ RELATIONS: dict[str, Relation] = {
     **dict.fromkeys(("_fft_c2c", "_fft_c2r", "_fft_r2c"), _spectrum),
     **dict.fromkeys(("div", "floor_divide", "remainder", "fmod"), _whole_division),
     **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), _grid),
+    "nansum": _no_dimensions,
     **dict.fromkeys(("tril_indices", "triu_indices"), _triangle),
     **dict.fromkeys(
         ("unbind", "unbind_copy", "split", "split_copy", "unsafe_split", "chunk", "unsafe_chunk", "tensor_split"),

@@ -127,6 +127,7 @@ HOSTILE = {
         RNN,
         r"a parameter of layer 0 must have the shape \(6, 5\), got \(1, 5\)",
     ),
+    "a sum along no dimension": ([("aten.nansum.default", [X, []])], {}, "dim must name a dimension, got none"),
     "groups of channels": (
         [("aten.native_group_norm.default", [X, None, None, 2, 8, 5000, 2, 1e-5])],
         {},
