@@ -6,7 +6,6 @@ package that does the work.
 
 from __future__ import annotations
 
-import copy
 import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,8 @@ from prunus.core.types import Plan
 from prunus.core.values import check_values
 from prunus.data import Prepared, prepare, prepare_arrays, prepare_dataset, raw_inputs
 from prunus.evaluate import Quality, default_metrics, predict_outputs
+from prunus.graph.states import duplicate
+from prunus.models import check_kind, check_outputs
 from prunus.pipeline import (
     Candidate,
     Job,
@@ -73,7 +74,8 @@ class ModelOptimizer:
             ``prunus``.
 
     Raises:
-        ModelError: the loss fails on two examples, gives no number, or has no gradient.
+        ModelError: the model is of a kind that can't be trained (quantised, lazy, without values, in another precision), or its
+            outputs don't fit the labels; the loss fails on two examples, gives no number, or has no gradient.
         RecipeError: a setting that a recipe couldn't say.
         DataError: data that can't be used.
 
@@ -107,6 +109,7 @@ class ModelOptimizer:
         training_step: TrainingStep | None = None,
         listener: Listener | None = None,
     ) -> None:
+        check_kind(model)
         named = data if isinstance(data, str) else "memory"
         sections = {
             "train": train,
@@ -128,11 +131,11 @@ class ModelOptimizer:
         prepared = _prepared(data, recipe.data, device)
         check_contract(recipe, prepared)
         check_values(model)
-        start = copy.deepcopy(model)
+        start = duplicate(model)
         self._job = Job(
             recipe,
             prepared,
-            lambda seed: copy.deepcopy(start),
+            lambda seed: duplicate(start),
             not trained,
             Workspace(None, Narrator() if listener is None else listener),
             device,
@@ -253,8 +256,11 @@ def _check_one_objective(job: Job, loss: Any, training_step: Any) -> None:
         raise RecipeError(
             f"ModelOptimizer: label_smoothing belongs to the default loss: got it together with {several[0]}"
         )
-    model = job.build(0).to(job.device)
-    check_objective(job, model, next(iter(job.data.calibration.batches(2))))
+    model, data = job.build(0).to(job.device), job.data
+    batch = next(iter(data.calibration.batches(2)))
+    if not several:  # the default loss takes what a classifier or a regressor gives; another one takes what it likes
+        check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
+    check_objective(job, model, batch)
 
 
 def _with_excluded(recipe: Recipe, model: nn.Module, exclude: Callable[[str, nn.Module], bool]) -> Recipe:

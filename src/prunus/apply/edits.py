@@ -6,7 +6,6 @@ just those, as data. So a bundle needs no pickled module: build the dense struct
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from prunus.apply.entries import keep_entries
 from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError
 from prunus.graph.observe import is_config
+from prunus.graph.states import duplicate
 
 __all__ = ["Edits", "Plain", "diff", "is_plain", "materialize", "rebuild"]
 
@@ -139,7 +139,7 @@ def _with_entries(dense: nn.Module, entries: Mapping[str, tuple[int, ...]]) -> n
     """Return a copy of ``dense`` with those entries alone in its containers; ``dense`` itself where nothing leaves."""
     if not entries:
         return dense
-    model = copy.deepcopy(dense)
+    model = duplicate(dense)
     for path, kept in sorted(entries.items(), key=_depth):
         try:
             length = len(model.get_submodule(path)._modules)
@@ -159,7 +159,7 @@ def rebuild(dense: nn.Module, edits: Edits) -> nn.Module:
     Raises:
         BundleError: the edits don't fit: an unknown module, tensor or setting, a size that grows, a value of another type.
     """
-    model = _with_entries(dense, edits.entries) if edits.entries else copy.deepcopy(dense)
+    model = _with_entries(dense, edits.entries) if edits.entries else duplicate(dense)
     slots = {name: slot for slot, _ in _slots(model).values() for name in slot}
     tensors = dict(_named(model))
     for name, shape in edits.shapes.items():

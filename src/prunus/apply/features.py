@@ -6,7 +6,6 @@ still takes the whole input and picks the columns itself, so nothing around it c
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ModelError, ShapeError
 from prunus.core.runtime import device_of
+from prunus.graph.states import duplicate
 
 if TYPE_CHECKING:
     from prunus.graph import Member
@@ -68,7 +68,7 @@ def replace_features(model: nn.Module, members: Sequence[Member], kept: Tensor, 
     keep = _checked_columns(kept, fill, members)
     if bool(keep.all()):
         return model
-    inner = copy.deepcopy(model)
+    inner = duplicate(model)
     readers = _readers(inner, members)
     device = device_of(model)
     fill = fill.to(device)

@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-__all__ = ["mend_module"]
+__all__ = ["mend_module", "rebuild_flat", "refresh_hooked"]
 
 
 def mend_module(module: nn.Module, kept: Mapping[str, Tensor]) -> None:
@@ -97,3 +100,13 @@ def rebuild_flat(module: nn.Module) -> None:
     if isinstance(module, nn.RNNBase):
         module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
         torch.nn.RNNBase.flatten_parameters(module)
+
+
+@torch.no_grad()
+def refresh_hooked(module: nn.Module) -> None:
+    """Compute anew the weights that a hook of ``torch.nn.utils`` makes before every call, from the parameters that it reads."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod | SpectralNorm | WeightNorm):
+            training, module.training = module.training, False  # training moves the vectors of a spectral norm on
+            hook(module, None)
+            module.training = training

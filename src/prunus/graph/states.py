@@ -40,6 +40,10 @@ def duplicate(model: M, values: Mapping[str, Tensor] | None = None) -> M:
         if values is not None and name in values:
             memo[id(tensor)] = _in_place_of(tensor, values[name])
     twin = copy.deepcopy(model, memo)
+    for module in twin.modules():
+        for name, value in list(module._parameters.items()):
+            if value is not None and not value.is_leaf:  # torch copies a scripted module's with a history
+                setattr(module, name, nn.Parameter(value.detach(), requires_grad=value.requires_grad))
     modes = {module: module.training for module in twin.modules()}
     twin.train()
     twin.eval()

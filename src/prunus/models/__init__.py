@@ -2,7 +2,8 @@
 
 from prunus.models.build import build
 from prunus.models.builtin import builders
+from prunus.models.kinds import check_kind
 from prunus.models.outputs import check_outputs
 from prunus.models.weights import load_weights
 
-__all__ = ["build", "builders", "check_outputs", "load_weights"]
+__all__ = ["build", "builders", "check_kind", "check_outputs", "load_weights"]

@@ -7,7 +7,6 @@ the outputs to those of the model before the cut is what counts. What is adjuste
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from prunus.core.types import Bools, Ints, Stratum
+from prunus.graph.states import duplicate
 from prunus.pipeline.costing import masks_of
 from prunus.pipeline.job import Job
 from prunus.pipeline.sensitivity import Zeroed, without
@@ -74,7 +74,7 @@ def compare_allocations(
     if all(_same(masks, keep) for masks in tried.values()):
         return None
     _, held_out = split_off(job.data.calibration)
-    was_training, dense = model.training, copy.deepcopy(model)
+    was_training, dense = model.training, duplicate(model)
     rows: list[dict[str, Any]] = []
     for name, masks in tried.items():
         same = next((row for row, before in zip(rows, tried.values(), strict=False) if _same(masks, before)), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from prunus.core.errors import RecipeError
 from prunus.core.recipe import Strategy
 from prunus.core.types import Decision
 from prunus.core.units import as_mask
+from prunus.graph.states import duplicate
 from prunus.recover import (
     compensate,
     from_matrices,
@@ -87,7 +87,7 @@ def swept_step(
         masks: what earlier rounds left, True.
         shares: the share of each weight that stays; empty with ``n_m``.
     """
-    chosen, notes = sweep_model(copy.deepcopy(model), names, masks, examples, shares=shares, n_m=n_m)
+    chosen, notes = sweep_model(duplicate(model), names, masks, examples, shares=shares, n_m=n_m)
     reason = "sparsegpt: cheapest in its columns, after what went before was made good"
     decisions = []
     for name in names:

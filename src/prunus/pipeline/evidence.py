@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 
 from torch import nn
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 from prunus.apply import Masks
 from prunus.core.recipe import Strategy
 from prunus.data import Examples
+from prunus.graph.states import duplicate
 from prunus.pipeline.job import Candidate, Job
 from prunus.pipeline.objective import base_loss, evidence_loss
 from prunus.recover import train
@@ -54,7 +54,7 @@ def _moved(
     stage: str,
 ) -> MovementRecorder:
     """Train a copy for as long as the strategy says, and return what moved; the candidate stays as it is."""
-    model: nn.Module = copy.deepcopy(candidate.model)
+    model: nn.Module = duplicate(candidate.model)
     recorder = MovementRecorder(model, names)
     masks = Masks(model, dict(candidate.masks))
     hooks: tuple[Callable[[Optimizer], None], ...] = (masks.guard, recorder.attach)

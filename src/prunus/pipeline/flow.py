@@ -22,7 +22,7 @@ from prunus.core.types import Plan, Step
 from prunus.core.values import check_values
 from prunus.data import prepare
 from prunus.evaluate import check_metrics
-from prunus.models import build, check_outputs, load_weights
+from prunus.models import build, check_kind, check_outputs, load_weights
 from prunus.pipeline.compensation import check_compensation
 from prunus.pipeline.data_side import check_examples, clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
@@ -207,7 +207,9 @@ def _check_fit(job: Job) -> None:
         check_calibration(recipe.strategy.criterion, len(data.calibration))
     check_examples(job)
     batch = next(iter(data.calibration.batches(2)))
-    model = job.build(recipe.seeds[0]).to(job.device)
+    model = job.build(recipe.seeds[0])
+    check_kind(model)
+    model = model.to(job.device)
     check_values(model)
     if recipe.strategy is not None:
         check_patterns(model, recipe.strategy)

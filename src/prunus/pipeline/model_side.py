@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
@@ -19,6 +18,7 @@ from prunus.core.types import Granularity, Step
 from prunus.core.units import as_mask, is_mask
 from prunus.data import Examples
 from prunus.graph import Group
+from prunus.graph.states import duplicate
 from prunus.pipeline.cut import Round
 from prunus.pipeline.given import better_unscaled
 from prunus.pipeline.job import Candidate, Decide, Job
@@ -139,7 +139,7 @@ def prune_model(
             candidate = candidate.having(alive={}, original={}, losses={})
         if during:
             train_part(place - 1)
-        before = copy.deepcopy(candidate.model) if job.recipe.recovery.adjust else candidate.model
+        before = duplicate(candidate.model) if job.recipe.recovery.adjust else candidate.model
         with job.workspace.stage(stage):
             candidate, step = Round(job, seed, strategy, granularity, number, stage, decide, examples).cut(candidate)
         steps.append(step)
@@ -160,7 +160,7 @@ def begin(job: Job, seed: int, start: Candidate, examples: Examples) -> tuple[Ca
     """Return a copy of ``start`` that is ready for the first cut, and the histories of the training for it."""
     strategy = job.recipe.strategy
     assert strategy is not None
-    candidate = start.having(model=copy.deepcopy(start.model))
+    candidate = start.having(model=duplicate(start.model))
     histories: dict[str, dict[str, Any]] = {}
     if criteria[strategy.criterion].regularizer is not None and strategy.l1_epochs > 0:
         histories["sparsify"] = _sparsify(job, seed, candidate.model, strategy, examples)
@@ -331,7 +331,7 @@ def retrain(
     """Return what the data alone changed: the narrowed model recovered, or the dense structure trained anew on ``examples``."""
     stage = f"seed {seed} / retrain"
     if candidate.model is not dense:
-        candidate = candidate.having(model=copy.deepcopy(candidate.model))
+        candidate = candidate.having(model=duplicate(candidate.model))
         return candidate, {"recover": recover(job, seed, dense, candidate, examples, stage=stage)}
     fresh = job.build(seed).to(job.device)
     if not job.train_dense:

@@ -7,7 +7,6 @@ differs.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -18,6 +17,7 @@ from prunus.apply import Masks
 from prunus.core.errors import RecipeError
 from prunus.core.recipe import Average, Train
 from prunus.evaluate import measure_quality, predict_outputs
+from prunus.graph.states import duplicate
 from prunus.pipeline.job import Candidate, Job
 from prunus.pipeline.model_side import fit
 
@@ -66,7 +66,7 @@ def reduce_variance(
     first: nn.Module | None = None
     for seed in seeds:
         for name, config in (("before", plain), ("after", plain.model_copy(update={"average": average}))):
-            model = copy.deepcopy(candidate.model)
+            model = duplicate(candidate.model)
             masks = Masks(model, dict(candidate.masks))
             # The same stage name means the same draws: the two differ in the averaging alone.
             fit(job, model, job.data.train, config, seed=seed, stage=f"seed {seed} / average", on_optimizer=masks.guard)

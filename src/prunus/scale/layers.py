@@ -50,7 +50,7 @@ def layers_of(
     loose: list[dict[str, nn.Parameter]] = []
     for number, block in enumerate(stack.blocks):
         named = {f"{stack.entry(number)}.{path}".removesuffix("."): module for path, module in block.named_modules()}
-        found.append({name: m for name, m in named.items() if is_matrix_layer(m) and not _matches(name, exclude)})
+        found.append({name: m for name, m in named.items() if _is_layer(m) and not _matches(name, exclude)})
         loose.append({name: p for name, p in _unheld(stack, number, found[-1], exclude).items() if p.dim() == 3})
     if any(loose):
         stacked = stacked_in(dict(ChainMap(*loose)), lambda: run_once(model, batch))
@@ -61,6 +61,12 @@ def layers_of(
             for name, layer in layers.items():
                 check_pattern(matrices(layer).shape[2], n_m, name)
     return found
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Tell whether a module's weight can be written: it isn't packed, and no hook or parametrization computes it anew."""
+    weight = module._parameters.get("weight") if is_matrix_layer(module) else None
+    return weight is not None and weight.is_floating_point()
 
 
 def left_whole(stack: Stack, layers: Sequence[Layers], exclude: Sequence[str]) -> list[dict[str, nn.Parameter]]:

@@ -5,7 +5,6 @@ Saving loads what it wrote and compares it with the model before anything is kep
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ from prunus.core.files import atomic_folder, sha256_file, write_json, write_text
 from prunus.core.runtime import generator, seeded, versions
 from prunus.core.sealed import canonical_json
 from prunus.core.tensors import save_tensors
+from prunus.graph.states import duplicate
 from prunus.ship.bundle import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
 from prunus.ship.manifest import (
@@ -158,8 +158,8 @@ def _check_comes_back(folder: Path, model: nn.Module, dense: nn.Module | None) -
     if dense is None:  # what it computes was compared when it was exported
         loaded: nn.Module = assemble_graph(contents)
     else:
-        loaded = assemble(contents, lambda: copy.deepcopy(dense).cpu()).eval()
-    original = copy.deepcopy(model).cpu().eval()
+        loaded = assemble(contents, lambda: duplicate(dense).cpu()).eval()
+    original = duplicate(model).cpu().eval()
     for name, tensor in original.state_dict().items():
         if not _same_bits(loaded.state_dict()[name], tensor):
             raise BundleError(

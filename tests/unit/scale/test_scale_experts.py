@@ -134,3 +134,14 @@ def test_a_finished_block_of_experts_comes_back_from_its_folder(tmp_path):
     other = prune_layerwise(again, batches(), keep_fraction=0.5, folder=tmp_path / "run")
     assert one == other
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_a_weight_that_is_computed_anew_stays_whole_and_is_named(norm):
+    model = nn.Sequential(norm(nn.Linear(WIDTH, WIDTH)), nn.Linear(WIDTH, WIDTH))
+    before = model[0](batches()[0])
+    reports = prune_layerwise(model, batches(), criterion="wanda", keep_fraction=0.5)
+    assert torch.equal(model[0](batches()[0]), before)
+    assert [report.name for report in reports if report.kept < report.total] == ["1"]
+    assert any(report.name.startswith("0.") for report in reports)
