@@ -1,13 +1,17 @@
 # Two commands: `make demo` prunes a real model and its data, `make test` runs every check.
 .DELETE_ON_ERROR:
-PYTHON ?= python3.11
+# The first Python from 3.11 on that runs; `make demo PYTHON=/path/to/python` says which.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := .venv-newest
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 # One thread per process: tests run in parallel, and results are the same bit for bit.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test format lint types contracts tests lock clean
+.PHONY: demo demo-dirty test format lint types contracts tests test-newest check-wheel lock clean
 
 demo: $(READY)
 	$(BIN)/prunus run examples/digits.yaml --overwrite
@@ -32,15 +36,31 @@ contracts: $(READY)
 tests: $(READY)
 	$(BIN)/pytest
 
-$(READY): requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# The lock was written with Python 3.11 and the oldest torch that is allowed. Where a later Python has no such wheels, the ranges of pyproject.toml do.
+$(READY): requirements.lock pyproject.toml tools/check_python.sh
+	@sh tools/check_python.sh "$(PYTHON)"
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) --requirement requirements.lock || { $(BIN)/python tools/requirements.py --instead-of-the-lock > $(VENV)/ranges.txt && \
+		$(PIP) --requirement $(VENV)/ranges.txt; }
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
+
+# The fast tests with the newest torch that there is; `make test` runs all with the oldest, which is in the lock.
+test-newest:
+	@sh tools/check_python.sh "$(PYTHON)"
+	test -x $(NEWEST)/bin/python || "$(PYTHON)" -m venv $(NEWEST)
+	"$(PYTHON)" tools/requirements.py | xargs -d '\n' $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(NEWEST)/bin/python -c 'import torch; print("torch", torch.__version__)'
+	$(NEWEST)/bin/pytest tests/unit
+
+# The wheel in a new environment, away from the repository: it installs, and runs the demo.
+check-wheel: $(READY)
+	sh tools/check_wheel.sh $(BIN)/python
 
 # Write requirements.lock anew from the packages that are installed now.
 lock: $(READY)
 	$(BIN)/python tools/write_lock.py > requirements.lock
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
