@@ -7,6 +7,7 @@ the trace. Where fake tracing is impossible (control flow that looks at values) 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from prunus.graph.states import as_it_was, canonical_states, running_on
 __all__ = ["ModuleCall", "Trace", "operation_name", "plain", "trace"]
 
 MODULE = "prunus_module"
+_TRACERS = ("torch._subclasses", "torch.fx")
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,12 @@ def plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet(model: nn.Module, training: bool, calls: _Calls) -> Iterator[None]:
-    """The asked mode, plain kernels instead of fused ones, and the running module's name on every node."""
+    """The asked mode, plain kernels instead of fused ones, the running module's name on every node, and no log of torch's.
+
+    The tracer logs a page for an operation that refuses its inputs; whether that is an error, and which, is said here.
+    """
+    loggers = [log for name, log in logging.Logger.manager.loggerDict.items() if name.startswith(_TRACERS)]
+    silenced = [log for log in loggers if isinstance(log, logging.Logger) and not log.disabled]
     fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     stack: list[tuple[str, fx.Node | None]] = [("", None)]
     hooks = []
@@ -189,6 +196,8 @@ def _quiet(model: nn.Module, training: bool, calls: _Calls) -> Iterator[None]:
         fx.traceback.current_meta["custom"] = {MODULE: stack[-1][0]}
 
     try:
+        for log in silenced:
+            log.disabled = True
         model.train()  # what is cached for evaluation is forgotten
         model.train(training)
         for name, module in model.named_modules():
@@ -202,6 +211,8 @@ def _quiet(model: nn.Module, training: bool, calls: _Calls) -> Iterator[None]:
         with torch.no_grad(), fx.traceback.preserve_node_meta():
             yield
     finally:
+        for log in silenced:
+            log.disabled = False
         for hook in hooks:
             hook.remove()
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -246,6 +248,25 @@ def test_keyword_inputs_and_dict_outputs_are_understood():
 def test_inputs_that_the_model_does_not_take_are_one_clear_error():
     with pytest.raises(ModelError, match=r"forward fails on inputs of shape \[\(2, 4\)\]"):
         analyze(nn.Linear(3, 2), (torch.randn(2, 4),))
+
+
+def test_inputs_that_the_model_does_not_take_leave_no_log_of_the_tracer_behind(capfd):
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    said: list[str] = []
+    listener = lambda record: said.append(record.getMessage()) or False  # noqa: E731
+    log.addFilter(listener)
+    for model, inputs in (
+        (nn.Linear(3, 2), (torch.randn(2, 4),)),
+        (nn.Conv2d(3, 2, 3), (torch.randn(2, 4, 5, 5),)),
+    ):
+        with pytest.raises(ModelError):
+            analyze(model, inputs)
+    assert said == []
+    assert capfd.readouterr() == ("", "")
+    assert not log.disabled
+    log.error("still heard")
+    log.removeFilter(listener)
+    assert said == ["still heard"]
 
 
 def test_masks_that_do_not_fit_are_refused():
