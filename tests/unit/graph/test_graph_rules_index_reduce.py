@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -29,7 +31,42 @@ SYMMETRIC = {
     "rows written": lambda x: x.new_zeros(3, 8).index_put((torch.tensor([0, 2]),), x)[::2],
     "rows added": lambda x: x.new_zeros(3, 8).index_add(0, torch.tensor([0, 1]), x)[:2],
     "Fourier over the batch": lambda x: torch.fft.fft(x, dim=0).real,
+    "neighbours summed": lambda x: torch.zeros_like(x).scatter_add(0, TO[:, None].expand(-1, 8), x),
+    "largest of the neighbours": lambda x: torch.zeros_like(x).scatter_reduce(0, TO[:, None].expand(-1, 8), x, "amax"),
+    "neighbours summed in place": lambda x: x.new_zeros(5, 8).scatter_add_(0, TO[:, None].expand(-1, 8), x)[:2],
+    "neighbours weighted": lambda x: weighted_by_neighbours(x),
+    "rows written over": lambda x: torch.zeros_like(x).scatter(0, TO[:, None].expand(-1, 8), x),
+    "rows set": lambda x: x.scatter(0, TO[:, None].expand(-1, 8), 2.0),
+    "rows multiplied": lambda x: multiplied(x),
+    "rows filled": lambda x: x.index_fill(0, TO[:1], 1.0),
+    "rows copied": lambda x: x.new_zeros(3, 8).index_copy(0, TO + 1, x)[1:],
+    "columns of a middle dimension": lambda x: middle(x)[:, 0],
+    "rows under a mask": lambda x: x.index_put((torch.tensor([True, False]),), x[:1] * 2),
+    "stretches of rows": lambda x: torch.segment_reduce(x, "sum", lengths=torch.tensor([1, 1])),
+    "entries added by their own numbers": lambda x: x.new_zeros(2, 8).scatter_add(0, (x * 0).long(), x),
 }
+TO = torch.tensor([1, 0])
+
+
+def weighted_by_neighbours(x):
+    """A softmax over the neighbours of each node, as graph attention has it."""
+    numbers = TO[:, None].expand(-1, 8)
+    largest = torch.zeros_like(x).scatter_reduce(0, numbers, x, "amax", include_self=False)
+    weights = (x - largest.index_select(0, TO)).exp()
+    total = torch.zeros_like(x).scatter_add(0, numbers, weights).index_select(0, TO)
+    return x.new_zeros(2, 8).index_add(0, TO, x * weights / total)
+
+
+def multiplied(x):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "index_reduce.. is in beta")
+        return x.index_reduce(0, TO, x, "prod")
+
+
+def middle(x):
+    many = x[:, None].expand(-1, 3, -1).clone()
+    many[:, torch.tensor([0, 2])] = x[:, None] * 2
+    return many
 
 
 @pytest.mark.parametrize("name", SYMMETRIC)
@@ -47,6 +84,10 @@ ORDERED = {
     "columns looked up": lambda x: x[:, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])],
     "gathered": lambda x: x.gather(1, torch.zeros(2, 8, dtype=torch.long)),
     "scattered": lambda x: torch.zeros_like(x).scatter(1, torch.arange(8).expand(2, 8), x),
+    "summed by number": lambda x: torch.zeros_like(x).scatter_add(1, torch.arange(8).expand(2, 8), x),
+    "the first ones summed": lambda x: x.scatter_add(0, torch.zeros(1, 4, dtype=torch.long), x),
+    "columns added": lambda x: x.index_add(1, torch.tensor([3, 1]), x[:, :1].expand(-1, 2)),
+    "written in order": lambda x: x.masked_scatter(x > 0, x.flatten()),
     "Fourier": lambda x: torch.fft.fft(x).real,
     "neighbours": lambda x: functional.local_response_norm(x[:, :, None], 3)[:, :, 0],
 }

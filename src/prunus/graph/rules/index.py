@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -58,20 +61,12 @@ def index_select(call: Call) -> Axes:
 @rule("index", "_unsafe_index")
 def index(call: Call) -> Axes:
     """Some dimensions are looked up, those with None stay."""
-    axes, given, masks = call.axes("self"), [], False
-    for item in call["indices"]:
-        value = item.meta.get("val") if isinstance(item, fx.Node) else None
-        # A mask of k dimensions stands for k of them.
-        mask = isinstance(value, Tensor) and value.dtype in (torch.bool, torch.uint8)
-        masks = masks or mask
-        given += [item] * (value.dim() if mask and value is not None else 1)
-    given += [None] * (len(axes) - len(given))
+    axes, given, masks = call.axes("self"), *_numbers(call["indices"], call.axes("self"))
     looked = [d for d, item in enumerate(given) if isinstance(item, fx.Node)]
     call.freeze([axes[d] for d in looked], "its entries are looked up by number")
     kept = [a for d, a in enumerate(axes) if d not in looked]
     n_new = len(call.shape) - len(kept)
-    contiguous = looked == list(range(looked[0], looked[-1] + 1)) if looked else True
-    at = looked[0] if looked and contiguous else 0
+    at = _place(looked)
     new = [call.new(n, "its entries are looked up by number") for n in call.shape[at : at + n_new]]
     for d in looked if not masks else ():
         numbers = call.solver.axes(given[d])
@@ -80,6 +75,25 @@ def index(call: Call) -> Axes:
         if (counted := _counted(given[d])) is not None and counted.meta["val"].numel() == axes[d].size:
             unify(axes[d], call.solver.axes(counted)[0])  # every entry, in order: nothing is chosen
     return [*kept[:at], *new, *kept[at:]]
+
+
+def _numbers(indices: Sequence[Any], axes: Axes) -> tuple[list[Any], bool]:
+    """Return what each dimension is looked up by (None where it isn't), and whether there is a mask among it."""
+    given: list[Any] = []
+    masks = False
+    for item in indices:
+        value = item.meta.get("val") if isinstance(item, fx.Node) else None
+        # A mask of k dimensions stands for k of them.
+        mask = isinstance(value, Tensor) and value.dtype in (torch.bool, torch.uint8)
+        masks = masks or mask
+        given += [item] * (value.dim() if mask and value is not None else 1)
+    return given + [None] * (len(axes) - len(given)), masks
+
+
+def _place(looked: Sequence[int]) -> int:
+    """Return where the dimensions that are looked up lie in the result: in their place if they are neighbours, else in front."""
+    contiguous = bool(looked) and list(looked) == list(range(looked[0], looked[-1] + 1))
+    return looked[0] if contiguous else 0
 
 
 def _counted(node: fx.Node) -> fx.Node | None:
@@ -96,42 +110,80 @@ def _counted(node: fx.Node) -> fx.Node | None:
     return None
 
 
-@rule(
-    "index_put",
-    "_index_put_impl",
-    "_unsafe_index_put",
-    "scatter",
-    "scatter_add",
-    "scatter_reduce",
-    "index_add",
-    "index_copy",
-    "masked_scatter",
-)
-def write(call: Call) -> Axes:
-    """Entries are written by number; dimensions that no index touches stay together."""
-    axes = call.solver.axes(call.operands[0])
-    if call.name.rstrip("_").startswith("index") and "dim" in call.arguments:
-        dim = call["dim"] % len(axes)
-        call.freeze([axes[dim]], "its entries are written by number")
-        source = call.solver.axes(call.operands[2])
-        call.freeze([source[dim]], "its entries are written by number")
-        for d, (a, b) in enumerate(zip(axes, source, strict=True)):
-            if d != dim:
-                join(a, b)
-        return list(axes)
-    if call.name.rstrip("_").endswith("index_put") or call.name == "_index_put_impl":
-        given = list(call["indices"])
-        n = len(given)
-        call.freeze(axes[:n], "its entries are written by number")
-        values = call.axes("values")
-        rest = axes[n:]
-        for a, b in zip(rest[::-1], values[::-1], strict=False):
-            join(a, b)
-        call.freeze(values[: max(len(values) - len(rest), 0)], "its entries are written by number")
-        return list(axes)
-    for node in call.operands:
-        call.freeze(call.solver.axes(node), "its entries are written by number")
+@rule("index_put", "_index_put_impl", "_unsafe_index_put")
+def put(call: Call) -> Axes:
+    """Entries of some dimensions are written by number; the others are aligned with the values."""
+    axes, values = call.axes("self"), call.axes("values")
+    given, _ = _numbers(call["indices"], axes)
+    looked = [d for d, item in enumerate(given) if isinstance(item, fx.Node)]
+    call.freeze([axes[d] for d in looked], "its entries are written by number")
+    kept = [a for d, a in enumerate(axes) if d not in looked]
+    after = len(kept) - _place(looked)  # so many dimensions lie behind those of the numbers
+    tail = values[max(len(values) - after, 0) :]
+    for a, b in zip(kept[::-1], tail[::-1], strict=False):
+        join(a, b)
+    # Dimensions in front of the numbers are aligned only where the values have all dimensions.
+    ranks = [1 if _is_mask(given[d]) else len(call.solver.axes(given[d])) for d in looked]
+    front = len(kept) - after
+    whole = len(values) == len(kept) + max(ranks, default=0)
+    for a, b in zip(kept[:front], values[:front] if whole else [], strict=False):
+        join(a, b)
+    call.freeze(values[front if whole else 0 : len(values) - len(tail)], "its entries are written by number")
+    if not whole:
+        call.freeze(kept[:front], "its entries are written by number")
     return list(axes)
+
+
+def _is_mask(node: fx.Node) -> bool:
+    return node.meta["val"].dtype in (torch.bool, torch.uint8)
+
+
+@rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_reduce", "index_copy", "index_fill")
+def write(call: Call) -> Axes:
+    """Entries of one dimension are written by number; in the others what is written is aligned with what it is written to.
+
+    A sum (or a product, or the largest) of entries doesn't depend on their order, as long as each keeps its number.
+    """
+    axes, numbers = call.axes("self"), call.axes("index")
+    if not axes:
+        return []
+    dim = call["dim"] % len(axes)
+    source = next((call.axes(name) for name in ("src", "source", "value") if call.has(name)), [])
+    why = "its entries are written by number"
+    call.freeze([axes[dim]], why)
+    along = call.name.startswith("index")  # numbers for whole slices, or for single entries
+    written = [(d, atom) for d, atom in enumerate(source)] if len(source) == len(axes) else []
+    written += [(dim, numbers[0])] if along and numbers else list(enumerate(numbers)) if not along else []
+    for d, atom in written:
+        if d != dim and atom.size == axes[d].size:
+            unify(axes[d], atom)
+        elif d != dim:
+            call.freeze([axes[d], atom], why)  # only the first entries are written
+    here = [atom for d, atom in written if d == dim]
+    order = "add" not in call.name and "reduce" not in call.name and call.arguments.get("reduce") is None
+    if order or len({atom.size for atom in here}) > 1:
+        call.freeze(here, why)
+    for atom in here[1:] if len({atom.size for atom in here}) == 1 else ():
+        unify(here[0], atom)
+    return list(axes)
+
+
+@rule("segment_reduce")
+def segments(call: Call) -> Axes:
+    """Stretches of one dimension are reduced, each to one entry."""
+    axes = list(call.axes("data"))
+    dim = call["axis"] % len(axes)
+    call.freeze([axes[dim]], "stretches of it are reduced")
+    axes[dim] = call.new(call.shape[dim], "stretches of another dimension")
+    return axes
+
+
+@rule("masked_scatter")
+def write_all(call: Call) -> Axes:
+    """Entries are written one after the other, wherever the mask says."""
+    for node in call.operands:
+        call.freeze(call.solver.axes(node), "its entries are written in their order")
+    return list(call.axes("self"))
 
 
 @rule("gather", "take_along_dim")
