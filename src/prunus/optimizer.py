@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from prunus.core.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
 from prunus.core.values import check_values
-from prunus.data import Prepared, prepare, prepare_arrays, prepare_dataset, raw_inputs
+from prunus.data import Prepared, holds_ids, prepare, prepare_arrays, prepare_dataset, raw_inputs, to_array
 from prunus.evaluate import Quality, default_metrics, predict_outputs
 from prunus.graph.states import duplicate
 from prunus.models import check_kind, check_outputs
@@ -40,6 +41,7 @@ from prunus.pipeline import (
     reduce_variance,
 )
 from prunus.pipeline.data_side import check_examples
+from prunus.pipeline.ids import are_ids, first_inputs
 from prunus.pipeline.model_side import fit_dense
 from prunus.pipeline.objective import check_objective
 from prunus.pipeline.search import check_contract
@@ -128,7 +130,7 @@ class ModelOptimizer:
         if exclude is not None:
             recipe = _with_excluded(recipe, model, exclude)
         device = pick_device(recipe.runtime.device)
-        prepared = _prepared(data, recipe.data, device)
+        prepared = _prepared(data, recipe.data, device, model)
         check_contract(recipe, prepared)
         check_values(model)
         start = duplicate(model)
@@ -190,7 +192,9 @@ class ModelOptimizer:
 
     def predict_outputs(self, inputs: Any) -> Tensor:
         """Return the model's outputs for raw inputs, ``(n, outputs)``; they are scaled as in training."""
-        values = self._job.data.scaler(raw_inputs(inputs)).to(self._job.device)
+        ids = holds_ids(self._job.data.source)
+        raw = torch.from_numpy(to_array(inputs).astype(np.int64)) if ids else raw_inputs(inputs)
+        values = self._job.data.scaler(raw).to(self._job.device)
         with torch.inference_mode():
             outputs: Tensor = self.model_.eval()(values)
             return self._job.data.train.in_units(outputs.cpu().clone())
@@ -276,11 +280,11 @@ def _with_excluded(recipe: Recipe, model: nn.Module, exclude: Callable[[str, nn.
     return recipe.model_copy(update={"strategy": strategy})
 
 
-def _prepared(data: Any, config: Data, device: torch.device) -> Prepared:
+def _prepared(data: Any, config: Data, device: torch.device, model: nn.Module) -> Prepared:
     if isinstance(data, Prepared):
         return data
     if isinstance(data, str):
         return prepare(config, device=device)
     if isinstance(data, tuple) and len(data) == 2:
-        return prepare_arrays(*data, config, device=device)
-    return prepare_dataset(data, config, device=device)
+        return prepare_arrays(*data, config, device=device, ids=are_ids(data[0], model))
+    return prepare_dataset(data, config, device=device, ids=are_ids(first_inputs(data), model))

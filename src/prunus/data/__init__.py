@@ -1,12 +1,12 @@
 """Where do examples come from, and how are they split, scaled and handed out?"""
 
-from prunus.data.arrays import raw_inputs
+from prunus.data.arrays import raw_inputs, to_array
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Batch, Examples
 from prunus.data.open import open_inputs, open_source
 from prunus.data.prepare import Noise, Prepared, prepare, prepare_arrays, prepare_dataset, prepare_source
 from prunus.data.scaler import Scaler
-from prunus.data.source import ArraySource, Source
+from prunus.data.source import ArraySource, Source, holds_ids
 from prunus.data.split import Duplicate, Splits, split
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Splits",
     "content_digests",
     "fingerprint",
+    "holds_ids",
     "open_inputs",
     "open_source",
     "prepare",
@@ -29,4 +30,5 @@ __all__ = [
     "prepare_source",
     "raw_inputs",
     "split",
+    "to_array",
 ]

@@ -95,11 +95,13 @@ def find_target(names: list[str], wanted: str | None, where: str, kind: str) -> 
     raise DataError(f"{where}: no target {kind}: expected label, target or y, got {shown}; name it with data.target")
 
 
-def array_to_tensor(array: np.ndarray[Any, Any], where: str) -> Tensor:
+def array_to_tensor(array: np.ndarray[Any, Any], where: str, *, ids: bool = False) -> Tensor:
     """Return numbers as a tensor: uint8 stays, everything else becomes float32, or float64 where that would lose something.
 
-    One number per example becomes one feature.
+    One number per example becomes one feature. With ``ids``, whole numbers become int64.
     """
+    if ids:
+        return torch.from_numpy(_numbers(array, where).astype(np.int64))
     tensor = torch.from_numpy(narrowed(_numbers(array, where), where))
     return tensor[:, None] if tensor.dim() == 1 else tensor
 

@@ -20,7 +20,7 @@ def content_digests(source: Source, *, chunk_rows: int = CHUNK_ROWS) -> tuple[by
     """Return one SHA-256 per example, of its raw input; equal inputs have equal digests."""
     digests: list[bytes] = []
     for _, values in chunks(source, size=chunk_rows):
-        wide = values.cpu() if values.dtype == torch.float64 else values.float().cpu()
+        wide = values.cpu().double() if values.dtype in (torch.float64, torch.int64) else values.float().cpu()
         single = (wide.float() + 0.0).numpy()
         if wide.dtype == torch.float32:
             digests += [hashlib.sha256(row.tobytes()).digest() for row in single]

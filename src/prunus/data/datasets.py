@@ -68,8 +68,11 @@ def open_dataset(config: Data, *, budget_bytes: int = MEMORY_BUDGET_BYTES) -> So
         return read_dataset(dataset, config, budget_bytes=budget_bytes)
 
 
-def read_dataset(dataset: Any, config: Data, *, budget_bytes: int = MEMORY_BUDGET_BYTES) -> Source:
+def read_dataset(dataset: Any, config: Data, *, budget_bytes: int = MEMORY_BUDGET_BYTES, ids: bool = False) -> Source:
     """Return the source that a map-style ``Dataset`` of (input, target) pairs makes; ``config.source`` names it.
+
+    Args:
+        ids: the inputs stay whole numbers.
 
     Raises:
         DataError: it is none, reading an example fails, or inputs differ in shape.
@@ -79,10 +82,10 @@ def read_dataset(dataset: Any, config: Data, *, budget_bytes: int = MEMORY_BUDGE
     if type(dataset) is TensorDataset and len(dataset.tensors) == 2 and dataset.tensors[1].dim() == 1:
         values, targets = dataset.tensors
         return array_source(
-            array_to_tensor(to_array(values), config.source), to_array(targets), config, class_names=names
+            array_to_tensor(to_array(values), config.source, ids=ids), to_array(targets), config, class_names=names
         )
     with current_folder_importable():
-        return _read_all(dataset, config, names, budget_bytes)
+        return _read_all(dataset, config, names, budget_bytes, ids)
 
 
 def _check_map_style(dataset: Any, name: str) -> None:
@@ -95,7 +98,7 @@ def _check_map_style(dataset: Any, name: str) -> None:
         raise DataError(f"{name}: expected a map-style torch Dataset, got {kind}; return one from the function")
 
 
-def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_bytes: int) -> Source:
+def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_bytes: int, ids: bool) -> Source:
     name = config.source
     try:
         n_examples = len(dataset)
@@ -127,7 +130,7 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
     if kept is not None:
         same = {value.dtype for value in kept}
         values = torch.stack(kept if len(same) == 1 else [value.to(dtype) for value in kept])
-        return array_source(array_to_tensor(values.numpy(), name), raw, config, class_names=class_names)
+        return array_source(array_to_tensor(values.numpy(), name, ids=ids), raw, config, class_names=class_names)
     targets = read_targets(raw, task=config.task, name=name, class_names=class_names)
     assert shape is not None
     return DatasetSource(
@@ -137,7 +140,7 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
         task=targets.task,
         class_names=targets.class_names,
         input_shape=shape,
-        dtype=dtype,
+        dtype=torch.int64 if ids else dtype,
     )
 
 

@@ -21,7 +21,7 @@ from prunus.data.datasets import read_dataset
 from prunus.data.examples import Examples
 from prunus.data.open import open_source
 from prunus.data.scaler import Scaler
-from prunus.data.source import Source, chunks
+from prunus.data.source import Source, chunks, holds_ids
 from prunus.data.split import PARTS, Splits, split
 
 __all__ = [
@@ -85,15 +85,19 @@ def prepare_arrays(
     device: torch.device | str = "cpu",
     feature_names: Sequence[str] = (),
     class_names: Sequence[str] = (),
+    ids: bool = False,
 ) -> Prepared:
     """Return the examples in two arrays (tensors, NumPy arrays, lists): one input and one target per row.
+
+    Args:
+        ids: the inputs stand for something (tokens): they stay whole numbers, int64, and aren't scaled.
 
     Raises:
         DataError: lengths differ, NaN, or data that can't be learnt from or split.
     """
     config = config or Data(source="arrays")
     source = array_source(
-        array_to_tensor(to_array(inputs), config.source),
+        array_to_tensor(to_array(inputs), config.source, ids=ids),
         to_array(targets),
         config,
         class_names=tuple(class_names),
@@ -102,14 +106,19 @@ def prepare_arrays(
     return prepare_source(source, config, device=device)
 
 
-def prepare_dataset(dataset: Any, config: Data | None = None, *, device: torch.device | str = "cpu") -> Prepared:
+def prepare_dataset(
+    dataset: Any, config: Data | None = None, *, device: torch.device | str = "cpu", ids: bool = False
+) -> Prepared:
     """Return the examples in a map-style torch ``Dataset`` of (input, target) pairs.
+
+    Args:
+        ids: the inputs stand for something (tokens): they stay whole numbers, int64, and aren't scaled.
 
     Raises:
         DataError: it is none, or its data can't be learnt from or split.
     """
     config = config or Data(source=type(dataset).__name__)
-    return prepare_source(read_dataset(dataset, config), config, device=device)
+    return prepare_source(read_dataset(dataset, config, ids=ids), config, device=device)
 
 
 def prepare_source(source: Source, config: Data, *, device: torch.device | str = "cpu") -> Prepared:
@@ -117,7 +126,8 @@ def prepare_source(source: Source, config: Data, *, device: torch.device | str =
     digests = content_digests(source)
     splits = split(source, config.split, digests=digests)
     noise = flip_labels(source, splits.train, config.label_noise, seed=config.split.seed)
-    scaler = Scaler.fit(source, splits.train) if config.standardize else Scaler.identity()
+    scales = config.standardize and not holds_ids(source)
+    scaler = Scaler.fit(source, splits.train) if scales else Scaler.identity()
     scaled = config.standardize_target and source.task == "regression"
     target_scaler = Scaler.fit_values(source.targets[splits.train]) if scaled else Scaler.identity()
     parts = {
@@ -177,6 +187,8 @@ def _precision_notes(source: Source, scaler: Scaler, digests: Sequence[bytes]) -
 
 def _notes(config: Data, source: Source, splits: Splits) -> tuple[str, ...]:
     notes = []
+    if holds_ids(source):
+        notes.append("the inputs are whole numbers that the model looks up (ids), so they aren't scaled")
     if config.task == "auto":
         what = f"{len(source.class_names)} classes" if source.task == "classification" else "values"
         notes.append(f"task: {source.task} ({what}), read off the target; set data.task to change it")

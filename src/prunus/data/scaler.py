@@ -37,7 +37,9 @@ class Scaler:
     wide: bool = False
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the scaled inputs, ``(n, *input_shape)``, float32 if they came as float64."""
+        """Return the scaled inputs, ``(n, *input_shape)``, float32 if they came as float64; ids (int64) as they are."""
+        if inputs.dtype == torch.int64:
+            return inputs
         if inputs.dtype == torch.float64 and not self.wide:
             inputs = inputs.float()
         scaled = (inputs - self.mean.to(inputs.device)) / self.deviation.to(inputs.device)

@@ -25,6 +25,7 @@ __all__ = [
     "check_ids",
     "check_inputs",
     "chunks",
+    "holds_ids",
     "row_chunks",
 ]
 
@@ -42,7 +43,7 @@ class Source(Protocol):
 
     Shapes:
         ``targets`` is ``(n,)``: int64 class numbers, or float32 for regression; ``inputs(rows)`` is
-        ``(len(rows), *input_shape)``, raw values, float32 or, where that would lose something, float64.
+        ``(len(rows), *input_shape)``, raw values, float32 or, where that would lose something, float64; int64 where they are ids.
     """
 
     @property
@@ -107,9 +108,14 @@ class ArraySource:
         return tuple(self.values.shape[1:])
 
     def inputs(self, rows: Tensor) -> Tensor:
-        """Return the raw inputs of some rows, float64 if they are kept so, else float32."""
+        """Return the raw inputs of some rows, float64 or int64 if they are kept so, else float32."""
         values = self.values[rows]
-        return values if values.dtype == torch.float64 else values.to(torch.float32)
+        return values if values.dtype in (torch.float64, torch.int64) else values.to(torch.float32)
+
+
+def holds_ids(source: Source) -> bool:
+    """Return whether inputs are whole numbers that stand for something (token ids), and not amounts: they are never scaled."""
+    return source.inputs(torch.arange(1)).dtype == torch.int64
 
 
 def chunks(source: Source, rows: Tensor | None = None, size: int = CHUNK_ROWS) -> Iterator[tuple[Tensor, Tensor]]:
