@@ -23,8 +23,8 @@ __all__ = ["KINDS", "PRODUCTS", "Kind", "kinds_of"]
 Kind = Literal["channel", "head", "head_dim", "mlp", "width", "hidden", "expert", "block"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-_SOFT = ("_softmax", "softmax", "_safe_softmax", "_softmax_backward_data")
-PRODUCTS = ("bmm", "matmul", "baddbmm")
+_SOFT = ("_softmax", "_safe_softmax", "_softmax_backward_data")
+PRODUCTS = ("bmm", "baddbmm")
 # These make new values from weights; everything else passes on what it was given.
 _MAKES = (*PRODUCTS, "mm", "addmm", "_grouped_mm", "convolution", "embedding", "linear", "native_layer_norm", "mean")
 

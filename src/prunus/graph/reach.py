@@ -18,9 +18,7 @@ from prunus.graph.trace import MODULE, operation_name
 
 __all__ = ["freeze_beside", "freeze_unreached"]
 
-_CUTS = frozenset(
-    ("slice", "narrow", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "tensor_split")
-)
+_CUTS = frozenset(("slice", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"))
 _NEVER = "the example never reached it: give inputs that do, or leave it whole"
 
 

@@ -6,7 +6,7 @@ from prunus.graph.axes import Atom, freeze, fresh, product, split_product, unify
 from prunus.graph.solve import Axes, Call, join, rule
 
 
-@rule("mm", "bmm", "matmul", "dot", "vdot", "mv")
+@rule("mm", "bmm", "dot", "vdot", "mv")
 def matmul(call: Call) -> Axes:
     """``(..., n, k) @ (..., k, m)`` is ``(..., n, m)``."""
     left, right = (call.solver.axes(node) for node in call.operands[:2])
@@ -34,14 +34,16 @@ def grouped_matmul(call: Call) -> Axes:
         (atom, 8) for atom in experts[1:]
     ]  # its kernel wants rows of 16 bytes, in half precision, too
     call.freeze(experts[:1], "its matrices are told apart by number")
+    call.freeze(rows[:1], "stretches of it belong to one matrix each")
     return [rows[0], experts[-1]]
 
 
 @rule("addmm", "baddbmm", "addbmm", "addmv")
 def add_matmul(call: Call) -> Axes:
-    """A matrix product and something added to it."""
+    """A matrix product (or the sum of several) and something added to it."""
     added, left, right = (call.solver.axes(node) for node in call.operands[:3])
     result = _product(left, right)
+    result = result[1:] if call.name == "addbmm" else result
     for position, atom in enumerate(added, start=len(result) - len(added)):
         result[position] = join(result[position], atom)
     return result
@@ -58,7 +60,7 @@ def linear(call: Call) -> Axes:
     return [*x[:-1], weight[0]]
 
 
-@rule("convolution", "_convolution", "conv1d", "conv2d", "conv3d")
+@rule("convolution", "_convolution")
 def convolution(call: Call) -> Axes:
     """Channels are contracted group by group: g x (in/g) against g x (out/g). A kernel of one position leaves positions alone."""
     x, weight, groups = call.axes("input"), call.axes("weight"), int(call["groups"])
@@ -99,11 +101,9 @@ def _grouped_out(channels: Atom, per_group: Atom, groups: int) -> Atom:
 
 @rule(
     "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_attention_math",
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
-    "scaled_dot_product_attention",
     "_scaled_dot_product_attention_math_for_mps",
     "_scaled_dot_product_fused_attention_overrideable",
 )
@@ -157,13 +157,11 @@ def distances(call: Call) -> Axes:
     return [*batch, left[-2], right[-2]]
 
 
-@rule("outer", "ger", "addr")
+@rule("addr")
 def outer(call: Call) -> Axes:
     """One dimension of each operand."""
-    left, right = (call.solver.axes(node)[0] for node in call.operands[-2:])
-    if call.name == "addr":
-        added = call.axes("self")
-        left, right = join(left, added[-2]) if len(added) > 1 else left, join(right, added[-1]) if added else right
+    left, right, added = call.axes("vec1")[0], call.axes("vec2")[0], call.axes("self")
+    left, right = join(left, added[-2]) if len(added) > 1 else left, join(right, added[-1]) if added else right
     return [left, right]
 
 

@@ -30,7 +30,7 @@ def embedding_bag(call: Call) -> list[Axes]:
     return [[call.new(int(out.shape[0]), why), weight[1]], *([call.new(int(n), why) for n in v.shape] for v in rest)]
 
 
-@rule("linalg_cross", "cross")
+@rule("linalg_cross")
 def cross(call: Call) -> Axes:
     """Three coordinates, each with a place of its own."""
     left, right = (call.solver.axes(node) for node in call.operands[:2])
@@ -186,7 +186,14 @@ def write_all(call: Call) -> Axes:
     return list(call.axes("self"))
 
 
-@rule("gather", "take_along_dim")
+@rule("repeat_interleave")
+def repeat_interleave(call: Call) -> Axes:
+    """The number of each entry, as often as the entry says."""
+    call.freeze(call.axes("repeats"), "it is repeated by number")
+    return [call.new(n, "it is a number of an entry") for n in call.shape]
+
+
+@rule("gather")
 def gather(call: Call) -> Axes:
     """Entries are looked up along one dimension, aligned in the others."""
     axes, where = call.axes("self"), call.axes("index")

@@ -35,18 +35,8 @@ def batch_norm(call: Call) -> list[Axes | None]:
     return _side_results(call, list(x))
 
 
-@rule("batch_norm", "instance_norm")
-def whole_batch_norm(call: Call) -> Axes:
-    """The same, undecomposed."""
-    x = call.axes("input")
-    for name in _PER_CHANNEL:
-        if call.has(name):
-            unify(x[1], call.axes(name)[0])
-    return list(x)
-
-
-@rule("native_layer_norm", "layer_norm", "rms_norm", "_fused_rms_norm")
-def layer_norm(call: Call) -> Axes | list[Axes | None]:
+@rule("native_layer_norm", "_fused_rms_norm")
+def layer_norm(call: Call) -> list[Axes | None]:
     """Scale and shift lie along the last dimensions."""
     x = call.axes("input")
     for name in ("weight", "bias"):
@@ -54,21 +44,21 @@ def layer_norm(call: Call) -> Axes | list[Axes | None]:
             axes = call.axes(name)
             for atom, own in zip(axes, x[len(x) - len(axes) :], strict=True):
                 join(own, atom)
-    return _side_results(call, list(x)) if isinstance(call.node.meta["val"], list | tuple) else list(x)
+    return _side_results(call, list(x))
 
 
-@rule("native_group_norm", "group_norm")
-def group_norm(call: Call) -> Axes | list[Axes | None]:
+@rule("native_group_norm")
+def group_norm(call: Call) -> list[Axes | None]:
     """Channels are groups x rest. The number of groups is a setting and stays; every group loses the same channels."""
     x = call.axes("input")
     for name in ("weight", "bias"):
         if call.has(name):
             unify(x[1], call.axes(name)[0])
-    groups = int(call.arguments.get("group", call.arguments.get("num_groups", 1)))
+    groups = int(call["group"])
     if 1 < groups < x[1].size:  # with a group per channel, the number of groups follows the channels
         halves = split_product(x[1], groups)
         if halves is None:
             call.freeze([x[1]], "its normalisation groups cut across parts")
         elif halves[1].size > 1:  # a group for each channel goes with its channel
             call.freeze([halves[0]], "the number of normalisation groups is a setting")
-    return _side_results(call, list(x)) if isinstance(call.node.meta["val"], list | tuple) else list(x)
+    return _side_results(call, list(x))

@@ -27,7 +27,8 @@ def _reduced(call: Call) -> Axes:
 @rule("histc", "bincount", "unique_consecutive", "_unique2")
 def counted(call: Call) -> Axes | list[Axes]:
     """What is counted may come in any order; the counts have an order of their own."""
-    for node in call.operands[1:]:
+    ordered_too = call.name == "unique_consecutive"  # neighbours that are equal are one
+    for node in call.operands[0 if ordered_too else 1 :]:
         call.freeze(call.solver.axes(node), "its order matters")
     value = call.node.meta["val"]
     if isinstance(value, list | tuple):
@@ -84,9 +85,7 @@ def _is_used(call: Call, position: int) -> bool:
     return any(user.args[1] == position and bool(user.users) for user in call.node.users)
 
 
-@rule(
-    "cumsum", "cumprod", "sort", "argsort", "topk", "flip", "roll", "logcumsumexp", "cummax", "cummin", "diff", "msort"
-)
+@rule("cumsum", "cumprod", "sort", "topk", "flip", "roll", "logcumsumexp", "cummax", "cummin")
 def ordered(call: Call) -> Axes | list[Axes]:
     """The order along the dimension matters."""
     axes = list(call.solver.axes(call.operands[0]))

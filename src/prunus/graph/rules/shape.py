@@ -6,7 +6,7 @@ from prunus.graph.axes import Atom, cut, fresh, product, split_product, sum_of
 from prunus.graph.solve import Axes, Call, join, rule
 
 
-@rule("view", "reshape", "_unsafe_view", "_reshape_alias", "flatten", "unflatten", "view_copy")
+@rule("view", "_unsafe_view", "_reshape_alias", "view_copy")
 def view(call: Call) -> Axes:
     """Read the same row-major elements in another grid: the factors are the same, from left to right."""
     source, shape = call.solver.axes(call.operands[0]), call.shape
@@ -45,7 +45,7 @@ def _unreadable(call: Call, source: Axes, shape: tuple[int, ...]) -> Axes:
     return [call.new(n, why) for n in shape]
 
 
-@rule("permute", "transpose", "t", "movedim", "swapaxes", "numpy_T", "mT", "permute_copy")
+@rule("permute", "transpose", "t", "permute_copy")
 def permute(call: Call) -> Axes:
     """Reorder the dimensions."""
     axes = call.solver.axes(call.operands[0])
@@ -82,7 +82,7 @@ def squeeze(call: Call) -> Axes:
     return [atom for d, atom in enumerate(axes) if not (d in dims and atom.size == 1)]
 
 
-@rule("expand", "broadcast_to", "expand_as", "expand_copy")
+@rule("expand", "expand_copy")
 def expand(call: Call) -> Axes:
     """Repeat along dimensions of one; the copies are an axis of their own."""
     axes, shape = call.solver.axes(call.operands[0]), call.shape
@@ -90,7 +90,7 @@ def expand(call: Call) -> Axes:
     return [atom if atom.size == n else fresh(n) for atom, n in zip(padded, shape, strict=True)]
 
 
-@rule("repeat", "tile")
+@rule("repeat")
 def repeat(call: Call) -> Axes:
     """Lay copies side by side: copies x dimension."""
     axes, shape = call.solver.axes(call.operands[0]), call.shape
@@ -98,14 +98,7 @@ def repeat(call: Call) -> Axes:
     return [a if a.size == n else product([fresh(n // a.size), a]) for a, n in zip(padded, shape, strict=True)]
 
 
-@rule("repeat_interleave")
-def repeat_interleave(call: Call) -> Axes:
-    """Repeat every entry: dimension x copies."""
-    axes, shape = call.solver.axes(call.operands[0]), call.shape
-    return [a if a.size == n else product([a, fresh(n // a.size)]) for a, n in zip(axes, shape, strict=True)]
-
-
-@rule("cat", "concat", "concatenate")
+@rule("cat")
 def cat(call: Call) -> Axes:
     """One dimension is the sum of its parts, the others are the same."""
     parts = [
@@ -135,17 +128,7 @@ def stack(call: Call) -> Axes:
     return result
 
 
-@rule(
-    "split",
-    "split_with_sizes",
-    "unsafe_split",
-    "unsafe_split_with_sizes",
-    "chunk",
-    "unsafe_chunk",
-    "tensor_split",
-    "split_copy",
-    "split_with_sizes_copy",
-)
+@rule("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "split_copy", "split_with_sizes_copy")
 def split(call: Call) -> list[Axes]:
     """Consecutive pieces: the dimension is the sum of them."""
     axes = call.solver.axes(call.operands[0])
@@ -168,17 +151,14 @@ def _with(axes: Axes, dim: int, atom: Atom) -> Axes:
     return [*axes[:dim], atom, *axes[dim + 1 :]]
 
 
-@rule("slice", "narrow", "slice_copy")
+@rule("slice", "slice_copy")
 def slice_(call: Call) -> Axes:
     """A stretch of a dimension, or every n-th of its entries."""
     axes = call.solver.axes(call.operands[0])
     dim = call.arguments.get("dim", 0) % len(axes)
     atom = axes[dim]
-    if call.name == "narrow":
-        start, step = call["start"], 1
-    else:
-        step = call["step"]
-        start, _, _ = slice(call["start"], call["end"], step).indices(atom.size)
+    step = call["step"]
+    start, _, _ = slice(call["start"], call["end"], step).indices(atom.size)
     size = call.shape[dim]
     if size == atom.size:
         return list(axes)
@@ -214,7 +194,7 @@ def unbind(call: Call) -> list[Axes]:
     return [[*axes[:dim], *axes[dim + 1 :]] for _ in call.node.meta["val"]]
 
 
-@rule("constant_pad_nd", "pad")
+@rule("constant_pad_nd")
 def pad(call: Call) -> Axes:
     """What is padded stays where it is: a sum of fixed padding and the dimension."""
     axes = list(call.solver.axes(call.operands[0]))
@@ -267,12 +247,12 @@ def diag_embed(call: Call) -> Axes:
     return axes
 
 
-@rule("view_as_real", "view_as_complex")
+@rule("view_as_real", "view_as_complex", "view_as_real_copy", "view_as_complex_copy")
 def complex_view(call: Call) -> Axes:
     """A complex number is a last dimension of two."""
     axes = call.axes("self")
     part = "it is the real and the imaginary part"
-    if call.name == "view_as_real":
+    if call.name.startswith("view_as_real"):
         return [*axes, call.new(2, part)]
     call.freeze(axes[-1:], part)
     return axes[:-1]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from prunus.graph.axes import fresh, product, split_product
 from prunus.graph.solve import Axes, Call, join, rule
 
-_POOLS = [
-    f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "fractional_max") for n in (1, 2, 3)
-]
-_POOLS += [f"max_pool{n}d_with_indices" for n in (1, 2, 3)] + [f"_adaptive_avg_pool{n}d" for n in (2, 3)]
+_POOLS = [f"{kind}_pool{n}d" for kind in ("avg", "_adaptive_avg", "adaptive_max", "fractional_max") for n in (2, 3)]
+_POOLS += [f"max_pool{n}d_with_indices" for n in (2, 3)]
 _RESIZES = [
     f"upsample_{kind}"
     for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d", "bicubic2d")
@@ -20,7 +18,7 @@ _RESIZES += [
     "_upsample_bilinear2d_aa",
     "_upsample_bicubic2d_aa",
 ]
-_PADS = [f"{kind}_pad{n}d" for kind in ("reflection", "replication", "circular") for n in (1, 2, 3)]
+_PADS = [f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)]
 
 
 @rule(*_POOLS, *_RESIZES, *_PADS)
@@ -34,12 +32,12 @@ def spatial(call: Call) -> Axes | list[Axes]:
     return [list(out) for _ in value] if isinstance(value, list | tuple) else out
 
 
-@rule("grid_sampler_2d", "grid_sampler_3d", "grid_sampler")
+@rule("grid_sampler_2d", "grid_sampler_3d")
 def sample(call: Call) -> Axes:
     """Positions are looked up, channels stay."""
     x, grid = (call.solver.axes(node) for node in call.operands[:2])
-    call.freeze([*x[2:], *grid], "it is a position in space")
-    return [x[0], x[1], *(call.new(n, "it is a position in space") for n in call.shape[2:])]
+    call.freeze([*x[2:], *grid[1:]], "it is a position in space")
+    return [join(x[0], grid[0]), x[1], *(call.new(n, "it is a position in space") for n in call.shape[2:])]
 
 
 @rule("max_unpool2d", "max_unpool3d")
@@ -57,6 +55,7 @@ def pixel_shuffle(call: Call) -> Axes:
     """Channels are (rest, r, r): the two factors become space, or come from it."""
     axes, shape = call.solver.axes(call.operands[0]), call.shape
     place = "it is a position in space"
+    call.freeze(axes[-2:], place)
     if call.name == "pixel_shuffle":
         halves = split_product(axes[-3], shape[-3])
         if halves is None:
@@ -99,4 +98,5 @@ def fold(call: Call) -> Axes:
         call.freeze([axes[-2]], "it folds across parts")
         return [call.new(n, "it folds across parts") for n in shape]
     call.freeze([halves[1]], "it is a position in the kernel")
+    call.freeze([axes[-1]], "it is a position in space")
     return [*axes[:-2], halves[0], *(call.new(n, "it is a position in space") for n in shape[-2:])]
