@@ -19,6 +19,7 @@ from prunus.core.errors import PlanError
 from prunus.core.files import atomic_folder, open_plain, sha256_file, write_json
 from prunus.core.imports import one_line
 from prunus.core.json_text import read_json_file
+from prunus.core.parquet_file import read_parquet
 from prunus.core.sealed import sealed_tree, tree_sha256
 from prunus.core.text import shown
 from prunus.core.types import Decision, Operation, Plan, Step
@@ -150,7 +151,7 @@ def load_plan(folder: Path) -> Plan:
             raise PlanError(
                 f"{units} was changed after it was written (its SHA-256 differs from plan.json): make the plan anew"
             )
-        table = pq.read_table(pa.BufferReader(content))
+        table = read_parquet(pa.BufferReader(content), units, len(content), PlanError)
         if table.schema.names != _SCHEMA.names:
             raise PlanError(
                 f"{units}: expected the columns {', '.join(_SCHEMA.names)}, got {', '.join(table.schema.names)}"

@@ -6,18 +6,21 @@ Inputs are the array ``x``, ``inputs`` or ``data``; targets the array that the r
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, near
+from prunus.core.expansion import check_expansion
 from prunus.core.recipe import Data
+from prunus.core.text import shown
 from prunus.data.precision import exact, narrowed
 from prunus.data.source import ArraySource, check_ids, check_inputs
 from prunus.data.targets import read_targets
@@ -33,6 +36,8 @@ __all__ = [
     "read_npz",
     "read_npz_inputs",
 ]
+
+_NPY = b"\x93NUMPY"
 
 INPUT_NAMES = ("x", "X", "inputs", "data")
 TARGET_NAMES = ("label", "target", "y")
@@ -50,11 +55,17 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {}
     try:
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            if file.read(len(_NPY)) == _NPY:
                 raise DataError(f"{path}: expected an .npz with several arrays, got one alone; save with numpy.savez")
-            for name in archive.files:
-                arrays[name] = _read_array(archive, name, path)
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                check_expansion(path, sum(member.file_size for member in members), path.stat().st_size, DataError)
+                if len({member.filename for member in members}) != len(members):
+                    raise DataError(f"{path}: this .npz file has two arrays of one name; save it again")
+                for member in members:
+                    name = member.filename.removesuffix(".npy")
+                    with archive.open(member) as content:
+                        arrays[name] = _read_array(content, name, member.file_size, path)
     except DataError:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
@@ -64,17 +75,29 @@ def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return arrays
 
 
-def _read_array(archive: Any, name: str, path: Path) -> np.ndarray[Any, Any]:
-    try:
-        array: np.ndarray[Any, Any] = archive[name]
-    except ValueError as error:
-        if "bject array" not in str(error):
-            raise
+def _read_array(content: IO[bytes], name: str, held_bytes: int, path: Path) -> np.ndarray[Any, Any]:
+    """Return one array; its shape is compared with the bytes that are there for it before any are read."""
+    version = np.lib.format.read_magic(content)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, in_columns, dtype = read(content)
+    if dtype.hasobject:
         raise DataError(
-            f"{path}: the array {name!r} holds Python objects, which could run code when read; save it as numbers or text "
+            f"{path}: the array {shown(name)} holds Python objects, which could run code when read; save it as numbers or text "
             "(array.astype(...))"
-        ) from error
-    return array
+        )
+    declared = math.prod(shape) * dtype.itemsize
+    if any(size < 0 for size in shape) or declared > held_bytes:
+        raise DataError(
+            f"{path}: this is not a readable .npz file: the array {shown(name)} declares {shown(shape)} of {dtype}, "
+            f"and {held_bytes} bytes are there for it: it is damaged "
+            "or cut off, save it again"
+        )
+    array = (
+        np.frombuffer(bytearray(content.read(declared)), dtype, count=math.prod(shape))
+        if declared
+        else np.empty(0, dtype)
+    )
+    return array.reshape(shape, order="F" if in_columns else "C")
 
 
 def find_target(names: list[str], wanted: str | None, where: str, kind: str) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, near
+from prunus.core.expansion import check_expansion
 from prunus.core.extras import require
 from prunus.core.imports import one_line
 from prunus.core.recipe import Data
@@ -80,6 +81,7 @@ def read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
     try:
         with image_module.open(path, formats=FORMATS) as image:
             _refuse_deep(path, image.mode)
+            _check_pixels(path, image)
             converted = image if image.mode == mode else image.convert(mode)
             if converted.size != (size[1], size[0]):
                 converted = converted.resize((size[1], size[0]), image_module.Resampling.BILINEAR)
@@ -165,7 +167,10 @@ def _common_form(paths: Sequence[Path], size: tuple[int, int] | None, mode: str 
     for path in paths:
         try:
             with image_module.open(path, formats=FORMATS) as image:
+                _check_pixels(path, image)
                 found = (image.size[1], image.size[0]), image.mode
+        except DataError:
+            raise
         except Exception as error:  # decoders raise many kinds
             raise DataError(
                 f"{path}: this image can't be read: {one_line(error)}; replace or remove the file"
@@ -184,6 +189,11 @@ def _common_form(paths: Sequence[Path], size: tuple[int, int] | None, mode: str 
             )
     assert first is not None
     return size or first[0], mode or first[1]
+
+
+def _check_pixels(path: Path, image: Any) -> None:
+    """Compare what a header declares with the file, at four bytes for each pixel, as they lie in memory."""
+    check_expansion(path, 4 * image.size[0] * image.size[1], path.stat().st_size, DataError)
 
 
 def _refuse_deep(path: Path, mode: str) -> None:

@@ -15,12 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, near
+from prunus.core.expansion import check_expansion
+from prunus.core.parquet_file import read_parquet
 from prunus.core.recipe import Data
+from prunus.core.text import shown
 from prunus.data.arrays import array_source, find_target
 from prunus.data.precision import exact, narrowed
 from prunus.data.source import ArraySource
@@ -29,6 +31,8 @@ __all__ = ["MAX_CATEGORIES", "encode_like", "open_table", "read_table", "row_ids
 
 MAX_CATEGORIES = 50
 """A text column with more different values than this is refused as a feature."""
+
+MAX_LETTERS = 10_000
 
 ID = "id"
 _CSV_BLOCK_BYTES = 16 << 20  # one row may be as long as this
@@ -50,11 +54,13 @@ def read_table(path: Path, arguments: Mapping[str, Any] | None = None) -> pa.Tab
         raise DataError(f"{path}: data.args.delimiter must be one character, got {delimiter!r}")
     table = _read_csv(path, delimiter) if path.suffix.lower() == ".csv" else _read_parquet(path)
     names = table.schema.names
+    seen: set[str] = set()
     for position, column in enumerate(names):
         if not column:
             raise DataError(f"{path}: column {position + 1} has no name; give it one (id, if it numbers the rows)")
-        if names.index(column) != position:
-            raise DataError(f"{path}: the column {column!r} is there twice; rename one")
+        if column in seen:
+            raise DataError(f"{path}: the column {shown(column)} is there twice; rename one")
+        seen.add(column)
     if table.num_rows == 0:
         raise DataError(f"{path}: expected at least one row, got an empty set")
     return table
@@ -77,8 +83,7 @@ def _read_csv(path: Path, delimiter: str) -> pa.Table:
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        with pa.parquet.ParquetFile(path) as file:
-            table = file.read(use_threads=False)
+        table = read_parquet(path, path, path.stat().st_size, DataError)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: this is not a readable Parquet file: {_text(error)}; it may be damaged or cut off"
@@ -236,6 +241,19 @@ def _text_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray[A
     empty = pc.or_kleene(column.is_null(), pc.equal(column, ""))
     if pc.any(empty).as_py():
         raise DataError(f"{path}: column {name!r}, {_row(empty)}: expected a value, got none; fill or remove such rows")
+    return _as_texts(column, f"{path}: column {name!r}")
+
+
+def _as_texts(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
+    """Return texts as an array, in which every one takes as much as the longest."""
+    longest = pc.max(pc.binary_length(column)).as_py() or 0
+    if longest > MAX_LETTERS:
+        row = pc.index(pc.greater(pc.binary_length(column), MAX_LETTERS), True).as_py()
+        raise DataError(
+            f"{where}, row {row} (the first is 0): a label or a category has at most {MAX_LETTERS} letters, got {longest}; "
+            "drop the column or shorten its values"
+        )
+    check_expansion(where, 4 * longest * len(column), max(column.nbytes, 1), DataError)
     return np.asarray(column.to_pylist(), dtype=np.str_)
 
 
@@ -245,7 +263,7 @@ def _targets(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
     if column.null_count:
         raise DataError(f"{where}, {_row(column.is_null())}: expected a label, got none; remove rows without one")
     if _is_text(kind):
-        return np.asarray(column.to_pylist(), dtype=np.str_)
+        return _as_texts(column, where)
     if pa.types.is_decimal(kind):
         column = column.cast(pa.float64())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):

@@ -18,6 +18,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from prunus.core.errors import WeightsError
+from prunus.core.json_text import check_json
 from prunus.core.text import shown
 
 __all__ = ["parse_header", "read_header", "read_safetensors"]
@@ -78,6 +79,7 @@ def parse_header(content: bytes, path: Path, size: int | None = None) -> tuple[d
     length = _check_length(content[:8], size, path)
     text = content[8 : 8 + length]
     try:
+        check_json(text, max_bytes=MAX_HEADER_BYTES)
         header = json.loads(text.decode("utf-8"), object_pairs_hook=lambda pairs: _without_duplicates(pairs, path))
     except WeightsError:
         raise

@@ -7,7 +7,6 @@ hash. Reading it runs no code. Every file is read once: what was hashed is what 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from prunus.core.errors import BundleError
 from prunus.core.files import NotPlainError, open_plain
+from prunus.core.json_text import JsonError, parse_json
 from prunus.core.recipe import Model
 from prunus.core.sealed import canonical_json, tree_sha256
 from prunus.core.text import plain, shown
@@ -230,14 +230,10 @@ def _read(path: Path, most_bytes: int | None = None, size_bytes: int | None = No
 
 def _parse_json(content: bytes, path: Path) -> Any:
     """Return what a JSON file holds; keys that come twice and numbers that JSON hasn't got are refused."""
-    if (n := sum(content.count(mark) for mark in (b",", b"[", b"{"))) > _MOST_VALUES:
-        raise BundleError(f"{path}: expected at most {_MOST_VALUES} values, got {n}")
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{path}: expected JSON, got {shown(str(error), 200)}; fetch or make the bundle anew"
-        ) from error
+        return parse_json(content, max_bytes=_LARGEST_JSON[path.name], max_values=_MOST_VALUES)
+    except JsonError as error:
+        raise BundleError(f"{path}: {error}; fetch or make the bundle anew") from error
 
 
 def _changed(path: Path, expected: str, got: str) -> BundleError:
@@ -280,15 +276,3 @@ def bundle_size_bytes(folder: Path) -> int:
     """Return the bytes of the manifest and of every file that it lists, as they lie on disk (no block rounding)."""
     names = [MANIFEST, *read_manifest(folder).files]
     return sum((folder / name).stat().st_size for name in names)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = sorted({name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1})
-        raise ValueError(f"the key {twice[0]!r} twice")
-    return found
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant}, which is no JSON number")

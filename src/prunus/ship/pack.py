@@ -41,7 +41,7 @@ _HEADER = {
     "bool": "BOOL",
 }
 # Nothing real shrinks more; what claims to is refused before anything is allocated, unless it is small anyway.
-_MOST_TIMES, _SMALL_BYTES = 1000, 2**30
+_MOST_TIMES, _SMALL_BYTES = 1000, 2**28
 
 
 def pack(
