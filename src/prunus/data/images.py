@@ -6,6 +6,7 @@ Images are decoded when they are asked for, and kept as bytes while all of them 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
     """
     image_module = require("PIL.Image", extra="images")
     try:
-        with image_module.open(path, formats=FORMATS) as image:
+        with _opened(image_module, path) as image:
             _refuse_deep(path, image.mode)
             _check_pixels(path, image)
             converted = image if image.mode == mode else image.convert(mode)
@@ -166,7 +167,7 @@ def _common_form(paths: Sequence[Path], size: tuple[int, int] | None, mode: str 
     first: tuple[tuple[int, int], str] | None = None
     for path in paths:
         try:
-            with image_module.open(path, formats=FORMATS) as image:
+            with _opened(image_module, path) as image:
                 _check_pixels(path, image)
                 found = (image.size[1], image.size[0]), image.mode
         except DataError:
@@ -189,6 +190,13 @@ def _common_form(paths: Sequence[Path], size: tuple[int, int] | None, mode: str 
             )
     assert first is not None
     return size or first[0], mode or first[1]
+
+
+def _opened(image_module: Any, path: Path) -> Any:
+    """Open an image, of which only the header is read; how many pixels are too many is decided by what its file holds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
+        return image_module.open(path, formats=FORMATS)
 
 
 def _check_pixels(path: Path, image: Any) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from prunus.core.errors import PlanError
 from prunus.core.files import NotPlainError, open_plain, write_text
-from prunus.core.json_text import MAX_BYTES, JsonError, check_json
+from prunus.core.json_text import MAX_BYTES, JsonError, parse_json
 from prunus.core.text import shown
 from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts, Part
 
@@ -404,7 +404,14 @@ def load_record(path: Path) -> RunRecord:
     try:
         with open_plain(path) as file:
             content = file.read(MAX_BYTES + 1)
-        check_json(content)
+        tree = parse_json(content)
+        if not isinstance(tree, dict) or (
+            unknown := next((key for key in tree if key not in RunRecord.model_fields), None)
+        ):
+            got = f"the unknown key {shown(unknown)}" if isinstance(tree, dict) else f"a {type(tree).__name__}"
+            raise PlanError(
+                f"{path}: expected the record of a run, got {got}; it was damaged or written by another version of prunus"
+            )
         return RunRecord.model_validate_json(content)
     except JsonError as error:
         raise PlanError(f"{path}: {error}; it was damaged or isn't the record of a run") from error

@@ -6,6 +6,7 @@ and an index (``*.safetensors.index.json``) that says which tensor is in which, 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def _is_within(path: Path) -> bool:
     """
     if not path.is_symlink():
         return path.is_file()
-    target, folder = path.resolve(), path.parent.resolve()
+    target, folder = Path(os.path.realpath(path)), path.parent.resolve()  # a link to itself is no error there
     blobs = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
     return target.is_file() and target.parent in (folder, blobs)
 
