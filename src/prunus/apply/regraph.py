@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from prunus.core.errors import ModelError
 from prunus.graph import Solution
 from prunus.graph.axes import Atom, cut, find, fold, leaves
 from prunus.graph.solve import Solver
@@ -43,6 +44,7 @@ class PrunedGraph(nn.Module):
         self.names = tuple(states)
         self.folded: dict[str, Tensor] = {}
         self.guard: Guard | None = None
+        self.keywords: tuple[str, ...] = ()
         for name, value in states.items():
             path, _, own = name.rpartition(".")
             holder = _holder(self, path)
@@ -53,6 +55,12 @@ class PrunedGraph(nn.Module):
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the traced operations."""
+        if self.keywords and not inputs:  # they come in any order
+            if set(kwargs) != set(self.keywords):
+                raise ModelError(
+                    f"the model takes {', '.join(self.keywords)} by name: got {', '.join(kwargs) or 'none'}"
+                )
+            kwargs = {name: kwargs[name] for name in self.keywords}
         given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
         states = [operator.attrgetter(name)(self) for name in self.names]
         outputs = self.graph_module(*states, *given) if self.guard is None else self.guard(self, states, given)

@@ -46,7 +46,9 @@ class Scaler:
         return scaled.float() if scaled.dtype == torch.float64 else scaled
 
     def undo(self, values: Tensor) -> Tensor:
-        """Return scaled values as they were before."""
+        """Return scaled values as they were before; ids (int64) were never scaled."""
+        if values.dtype == torch.int64:
+            return values
         return values * self.deviation.to(values.device) + self.mean.to(values.device)
 
     @property

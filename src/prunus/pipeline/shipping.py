@@ -6,8 +6,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from prunus.data import holds_ids
+from prunus.data.source import CHUNK_ROWS
 from prunus.pipeline.job import Candidate, Job, SeedResult
 from prunus.ship import save_bundle, stored_size_bytes
 
@@ -36,12 +39,22 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         input_shape=data.source.input_shape,
         n_outputs=data.train.n_outputs,
         task=data.train.task,
+        example=_ids(job) if holds_ids(data.source) else None,
         class_names=data.train.class_names,
         feature_names=data.train.feature_names,
         scaler=data.scaler,
         target_scaler=data.train.target_scaler if data.train.task == "regression" else None,
         facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},
     )
+
+
+def _ids(job: Job) -> Tensor:
+    """Return two rows of ids that show how large they get."""
+    source, largest = job.data.source, 0
+    for first in range(0, len(source.ids), CHUNK_ROWS):
+        rows = torch.arange(first, min(first + CHUNK_ROWS, len(source.ids)))
+        largest = max(largest, int(source.inputs(rows).max()))
+    return torch.full((2, *source.input_shape), largest)
 
 
 def bundle_folder(path: Path) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from prunus.core.outputs import Prediction, check_outputs_finite, postprocess
 from prunus.core.runtime import device_of
 from prunus.ship.follow import DEFAULT_LIMITS, GraphLimits, Guard, check_runs
 from prunus.ship.graph_file import read_graph, state_names
+from prunus.ship.inputs import InputEntry, arguments_of, keywords_of, output_tensors
 from prunus.ship.manifest import (
     GRAPH,
     GRAPH_TENSORS,
@@ -86,14 +87,28 @@ class Bundle:
             ``inputs`` is ``(n, *input_shape)``; the result ``(n, outputs)``.
 
         Raises:
-            ShapeError: the inputs have another shape.
+            ShapeError: the inputs have another shape, or the model takes or gives several tensors.
             DataError: an input is NaN or infinite; the message names its row.
             RunError: an output is.
         """
+        takes = self.manifest.takes
+        if (len(takes), takes[0].name, self.manifest.n_output_tensors) != (1, None, 1):
+            raise ShapeError(
+                f"predict is for models of one tensor and one output: this one takes {len(takes)} "
+                f"({', '.join(keywords_of(takes)) or 'positional'}) and gives {self.manifest.n_output_tensors}; use outputs(...)"
+            )
         if inputs.ndim == 0 or tuple(inputs.shape[1:]) != self.input_shape:
             raise ShapeError(
                 f"the inputs must have the shape (n, {', '.join(map(str, self.input_shape))}): got {tuple(inputs.shape)}"
             )
+        if not takes[0].kind.is_floating_point:
+            outputs = (
+                self.outputs(inputs, batch_size=batch_size)[0]
+                if len(inputs)
+                else torch.zeros(0, self.manifest.n_outputs)
+            )
+            check_outputs_finite(outputs)
+            return outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
         inputs = data.raw_inputs(inputs)
         bad = ~inputs.flatten(start_dim=1).isfinite().all(dim=1)
         if bool(bad.any()):
@@ -109,6 +124,45 @@ class Bundle:
         outputs = outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
         check_outputs_finite(outputs)
         return outputs
+
+    def outputs(self, inputs: Any, *, batch_size: int = 256) -> tuple[Tensor, ...]:
+        """Return every tensor that the model gives, on the CPU, for inputs as the model takes them: nothing is scaled.
+
+        Args:
+            inputs: a tensor, a tuple (positional) or a mapping (keywords), the batch first in each tensor.
+
+        Raises:
+            ShapeError: other tensors than the manifest's ``takes`` describes.
+        """
+        positional, named = arguments_of(inputs)
+        takes = self.manifest.takes
+        given: dict[int | str, Any] = dict([*enumerate(positional), *named.items()])
+        wanted: dict[int | str, InputEntry] = {
+            number if entry.name is None else entry.name: entry for number, entry in enumerate(takes)
+        }
+        if given.keys() != wanted.keys():
+            raise ShapeError(f"the model takes {list(wanted)}: got {list(given)}")
+        for key, entry in wanted.items():
+            value = given[key]
+            whole = not entry.kind.is_floating_point
+            fits = isinstance(value, Tensor) and value.dim() and tuple(value.shape[1:]) == entry.shape
+            if not fits or whole == (value.is_floating_point() or value.is_complex()):
+                got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise ShapeError(
+                    f"input {key!r} must be {entry.dtype} of shape (n, {', '.join(map(str, entry.shape))}): got {got}"
+                )
+        sizes = {len(value) for value in given.values()}
+        if len(sizes) != 1 or not min(sizes):
+            raise ShapeError(f"all inputs must hold the same number of examples, at least one: got {sorted(sizes)}")
+        device, parts = device_of(self.model), []
+        ready = {key: given[key].to(wanted[key].kind) for key in wanted}
+        for start in range(0, sizes.pop(), batch_size):
+            batch = {key: value[start : start + batch_size].to(device) for key, value in ready.items()}
+            by_name = {key: value for key, value in batch.items() if isinstance(key, str)}
+            with torch.no_grad():
+                made = self.model(*(value for key, value in batch.items() if not isinstance(key, str)), **by_name)
+            parts.append([value.cpu() for value in output_tensors(made)])
+        return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
 
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return the labels (and probabilities) that ``outputs`` mean."""
@@ -267,8 +321,12 @@ def assemble_graph(contents: Contents, device: str = "cpu", limits: GraphLimits 
             if key in state
         }
         tensors = {name: state[key] for name, key in found.items()}
-        graph = read_graph(tree, tensors, device=device, most_nodes=limits.n_nodes)
-        check_runs(graph, manifest.input_shape, limits)
+        takes, n_outputs = manifest.takes, manifest.n_output_tensors
+        graph = read_graph(
+            tree, tensors, device=device, most_nodes=limits.n_nodes, n_inputs=len(takes), n_outputs=n_outputs
+        )
+        graph.keywords = keywords_of(takes)
+        check_runs(graph, takes, limits)
         graph.guard = Guard(limits)
         return graph
     except BundleError as error:

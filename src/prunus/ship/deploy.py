@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from prunus.core.errors import ModelError, UnknownNameError, near
 from prunus.core.extras import require
 from prunus.core.files import atomic_path
-from prunus.core.runtime import generator
 from prunus.data import Scaler
 from prunus.evaluate.onnx import OnnxModel, export_onnx
 from prunus.ship.bundle import Bundle
+from prunus.ship.inputs import keywords_of, made
 from prunus.ship.mnn_file import mnn_needs, run_mnn, write_mnn
 from prunus.ship.mnn_zeros import best_block, weight_layers
 
@@ -72,6 +72,12 @@ def export_file(bundle: Bundle, to: str, path: Path) -> ExportedFile:
         OutputError: the disk is full or the folder can't be written.
     """
     check_format(to)
+    takes, n_outputs = bundle.manifest.takes, bundle.manifest.n_output_tensors
+    if (len(takes), keywords_of(takes), n_outputs) != (1, (), 1):
+        raise ModelError(
+            f"{to} files are written of models with one positional input and one output: this one takes {len(takes)} "
+            f"({', '.join(keywords_of(takes)) or 'positional'}) and gives {n_outputs}; export bundle.model with torch.onnx"
+        )
     if to == "mnn":
         mnn_needs()
     else:
@@ -128,5 +134,5 @@ class _Raw(nn.Module):
 
 def _inputs(bundle: Bundle, size: int) -> Tensor:
     """Return inputs that are normal to the model, as the user would give them."""
-    scaled = torch.randn(size, *bundle.input_shape, generator=generator(0, "bundle", "export", size))
+    scaled: Tensor = made(bundle.manifest.takes, size, "export", size)
     return (bundle.scaler or Scaler.identity()).undo(scaled)

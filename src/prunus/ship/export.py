@@ -8,20 +8,23 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from prunus.apply.regraph import PrunedGraph, resized
 from prunus.core.errors import BundleError
 from prunus.core.imports import one_line
-from prunus.core.runtime import device_of, generator, seeded
+from prunus.core.runtime import device_of, seeded
 from prunus.graph import analyze
 from prunus.graph.states import canonical_states, duplicate
 from prunus.ship.follow import Guard, check_runs
 from prunus.ship.graph_file import read_graph, state_names, write_graph
+from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made
 
 __all__ = ["Exported", "check_same", "export", "printable", "same_outputs", "stable_line"]
 
@@ -37,31 +40,32 @@ class Exported:
     constants: Mapping[str, Tensor]
 
 
-def export(model: nn.Module, input_shape: tuple[int, ...]) -> Exported:
-    """Return the computation of ``model`` in evaluation mode; the model isn't changed.
+def export(model: nn.Module, takes: Inputs) -> Exported:
+    """Return the computation of ``model`` in evaluation mode on what it takes; the model isn't changed.
 
     Raises:
         BundleError: there is none that can be written and computes the same; the message says why.
     """
     twin = duplicate(model).cpu().eval()
     if not isinstance(model, PrunedGraph):
-        twin = _traced(twin, input_shape)
+        twin = _traced(twin, takes)
     assert isinstance(twin, PrunedGraph)
     _make_portable(twin.graph_module.graph)
     text = write_graph(twin)
     tree = json.loads(text)
     tensors = {name: operator.attrgetter(name)(twin).detach() for name in state_names(tree)}
-    graph = read_graph(tree, tensors)
-    check_runs(graph, input_shape)
+    graph = read_graph(tree, tensors, n_inputs=len(takes), n_outputs=None)
+    graph.keywords = keywords_of(takes)
+    check_runs(graph, takes)
     graph.guard = Guard()
-    check_same(model, graph, input_shape)
+    check_same(model, graph, takes)
     state = model.state_dict(keep_vars=True)
     held = canonical_states(model)
     return Exported(text, {n: t for n, t in tensors.items() if n not in state or state[n] is not held.get(n)})
 
 
-def _traced(model: nn.Module, input_shape: tuple[int, ...]) -> PrunedGraph:
-    graph = analyze(model, (torch.randn(2, *input_shape, generator=generator(0, "bundle", "trace")),))
+def _traced(model: nn.Module, takes: Inputs) -> PrunedGraph:
+    graph = analyze(model, *arguments_of(made(takes, 2, "trace")))
     assert graph.solution is not None
     if graph.solution.solver.trace.one_path:
         raise BundleError(f"other inputs may run other operations: {'; '.join(graph.notes)}")
@@ -69,11 +73,11 @@ def _traced(model: nn.Module, input_shape: tuple[int, ...]) -> PrunedGraph:
     return PrunedGraph(resized(graph.solution, {}), canonical_states(model), parameters)
 
 
-def check_same(model: nn.Module, graph: nn.Module, input_shape: tuple[int, ...]) -> None:
+def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
     """Raise unless the two give the same outputs for two batch sizes: the first of ``_BATCHES`` that ``model`` takes."""
     n_compared = 0
     for size in _BATCHES:
-        inputs = torch.randn(size, *input_shape, generator=generator(0, "bundle", "check", size))
+        inputs = made(takes, size, "check", size)
         try:
             expected = _outputs(model, inputs)
         except Exception:  # noqa: S112 - a model that doesn't take one example needn't be compared on it
@@ -90,22 +94,25 @@ def check_same(model: nn.Module, graph: nn.Module, input_shape: tuple[int, ...])
     raise BundleError(f"the model runs on {n_compared} of the batch sizes {_BATCHES}, so its trace can't be compared")
 
 
-def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad(), seeded(0, "bundle", "check"):
-            outputs = model.eval()(inputs.to(device_of(model)))
+            outputs = called_on(model.eval(), pytree.tree_map_only(Tensor, lambda t: t.to(device_of(model)), inputs))
     finally:
         for module, training in modes.items():
             module.training = training
-    if not isinstance(outputs, Tensor):
-        raise BundleError(f"the model must return one tensor, got {type(outputs).__name__}")
-    return outputs.cpu()
+    if not outputs:
+        raise BundleError("the model must return tensors, got none")
+    return [value.cpu() for value in outputs]
 
 
-def same_outputs(one: Tensor, other: Tensor) -> bool:
+def same_outputs(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     """Tell whether outputs agree as far as another order of the same sums lets them."""
-    return one.shape == other.shape and torch.allclose(one, other.to(one.dtype), rtol=1e-4, atol=1e-5, equal_nan=True)
+    return len(ones) == len(others) and all(
+        one.shape == other.shape and torch.allclose(one, other.to(one.dtype), rtol=1e-4, atol=1e-5, equal_nan=True)
+        for one, other in zip(ones, others, strict=True)
+    )
 
 
 def _make_portable(graph: fx.Graph) -> None:

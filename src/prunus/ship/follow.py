@@ -26,6 +26,7 @@ from prunus.core.errors import BundleError
 from prunus.core.imports import one_line
 from prunus.ship.argument_types import LARGEST_INT, arguments_of
 from prunus.ship.graph_file import MOST_NODES
+from prunus.ship.inputs import Inputs, shapes
 from prunus.ship.operation_costs import cost_of
 from prunus.ship.size_relations import RELATIONS, SHAPES
 
@@ -113,13 +114,13 @@ def _follow(graph: PrunedGraph, inputs: Sequence[Tensor], limits: GraphLimits) -
     raise BundleError("a graph has one output, got none")
 
 
-def check_runs(graph: PrunedGraph, input_shape: tuple[int, ...], limits: GraphLimits = DEFAULT_LIMITS) -> None:
-    """Follow a graph on two inputs.
+def check_runs(graph: PrunedGraph, takes: Inputs, limits: GraphLimits = DEFAULT_LIMITS) -> None:
+    """Follow a graph on two examples of what it takes.
 
     Raises:
         BundleError: it doesn't take them, would take too much, or doesn't give two outputs.
     """
-    outputs, _ = follow(graph, [torch.empty(2, *input_shape, device="meta")], limits)
+    outputs, _ = follow(graph, shapes(takes, 2), limits)
     if outputs[0].dim() == 0 or len(outputs[0]) != 2:
         raise BundleError(f"two inputs must give two outputs: got {tuple(outputs[0].shape)}")
 

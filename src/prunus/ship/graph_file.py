@@ -114,20 +114,27 @@ def state_names(tree: Any, *, most_nodes: int = MOST_NODES) -> tuple[str, ...]:
 
 
 def read_graph(
-    tree: Any, tensors: Mapping[str, Tensor], *, device: str = "cpu", most_nodes: int = MOST_NODES
+    tree: Any,
+    tensors: Mapping[str, Tensor],
+    *,
+    device: str = "cpu",
+    most_nodes: int = MOST_NODES,
+    n_inputs: int = 1,
+    n_outputs: int | None = 1,
 ) -> PrunedGraph:
-    """Return the computation that the parsed ``graph.json`` describes, with one input, on ``tensors``.
+    """Return the computation that the parsed ``graph.json`` describes, on ``tensors``.
 
     Its sizes aren't checked yet: see :func:`prunus.ship.follow.follow`.
 
     Args:
         tensors: the parameters, buffers and constants, by the names of :func:`state_names`.
         device: where tensors that the computation makes are to lie.
+        n_inputs, n_outputs: how many tensors it takes and gives (None: any number of outputs).
 
     Raises:
         BundleError: it isn't a computation that :func:`write_graph` could have written; the message says at which node.
     """
-    reader = _Reader(tensors, device)
+    reader = _Reader(tensors, device, n_inputs, n_outputs)
     for row in _rows(tree, most_nodes):
         reader.add(*row)
     return reader.finish()
@@ -160,8 +167,11 @@ def _rows(tree: Any, most_nodes: int) -> list[tuple[str, str, Any, list[Any], di
 class _Reader:
     """Builds the graph node by node; what isn't known yet can't be used."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], device: str) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], device: str, expected_inputs: int, expected_outputs: int | None
+    ) -> None:
         self.tensors, self.device = tensors, torch.device(device)
+        self.expected_inputs, self.expected_outputs = expected_inputs, expected_outputs
         self.graph = fx.Graph()
         self.made: dict[str, fx.Node] = {}
         self.states: dict[str, Tensor] = {}
@@ -187,12 +197,16 @@ class _Reader:
 
     def _node(self, name: str, kind: str, target: Any, arguments: list[Any], named: dict[str, Any]) -> fx.Node:
         if kind == "output":
-            if len(arguments) != 1 or named:
-                raise BundleError(f"a bundle's model has one output, got {len(arguments) + len(named)}")
-            value = self._value(arguments[0])
-            if not isinstance(value, fx.Node) or self.kinds.get(value) != "tensor":
-                raise BundleError(f"a bundle's model gives a tensor, got {reprlib.repr(arguments[0])}")
-            return self.graph.create_node("output", "output", ([value],))
+            wanted = self.expected_outputs or max(len(arguments), 1)
+            if len(arguments) != wanted or named:
+                raise BundleError(
+                    f"this bundle's model has {_count(wanted, 'output')}, got {len(arguments) + len(named)}"
+                )
+            values = [self._value(argument) for argument in arguments]
+            for value, argument in zip(values, arguments, strict=True):
+                if not isinstance(value, fx.Node) or self.kinds.get(value) != "tensor":
+                    raise BundleError(f"a bundle's model gives a tensor, got {reprlib.repr(argument)}")
+            return self.graph.create_node("output", "output", (values,))
         if kind == "call":
             return self._call(name, target, arguments, named)
         if arguments or named:
@@ -264,12 +278,17 @@ class _Reader:
 
     def finish(self) -> PrunedGraph:
         """Return the module."""
-        if self.stage != 3 or self.n_inputs != 1:
-            raise BundleError(f"a graph has one input and one output, got {self.n_inputs} and {int(self.stage == 3)}")
+        if self.stage != 3 or self.n_inputs != self.expected_inputs:
+            wanted = f"{_count(self.expected_inputs, 'input')} and one output"
+            raise BundleError(f"a graph has {wanted}, got {self.n_inputs} and {int(self.stage == 3)}")
         try:
             return PrunedGraph(fx.GraphModule(self.constants, self.graph), self.states, _parameters(self.states))
         except (KeyError, TypeError, SyntaxError, RuntimeError) as error:
             raise BundleError(f"the names of its tensors make no model: {str(error)[:120]}") from error
+
+
+def _count(number: int, what: str) -> str:
+    return f"one {what}" if number == 1 else f"{number} {what}s"
 
 
 def _is_free(name: str) -> bool:

@@ -22,6 +22,7 @@ from prunus.core.recipe import Model
 from prunus.core.sealed import canonical_json, tree_sha256
 from prunus.core.text import plain, shown
 from prunus.core.trust import reaches
+from prunus.ship.inputs import Inputs, floats
 
 __all__ = [
     "FORMAT",
@@ -102,6 +103,8 @@ class Manifest(_Part):
     """Everything but the weights and the traced computation.
 
     ``edits`` is None when the model *is* a traced computation, of no class. ``no_graph`` says why no ``graph.json`` goes along.
+    ``inputs`` says what the model takes where that isn't one float32 tensor of ``input_shape``; ``n_output_tensors`` how many
+    tensors it gives.
     """
 
     format: Literal[3]
@@ -117,12 +120,22 @@ class Manifest(_Part):
     scaler: dict[str, Any] | None = None
     target_scaler: dict[str, Any] | None = None
     no_graph: str | None = Field(None, max_length=500)
+    inputs: Inputs = Field((), strict=False, max_length=64)
+    n_output_tensors: int = Field(1, ge=1, le=64)
     facts: dict[str, Any] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
     sha256: Sha256 = Field("0" * 64, description="of the canonical JSON of all the rest")
 
+    @property
+    def takes(self) -> Inputs:
+        """What the model takes."""
+        return self.inputs or floats(self.input_shape)
+
     @model_validator(mode="after")
     def _fit(self) -> Manifest:
+        names = [entry.name for entry in self.inputs]
+        if len({name is None for name in names}) > 1 or len(set(names)) < len(names) > names.count(None):
+            raise ValueError(f"inputs are positional or have names of their own, got {names}")
         if WEIGHTS not in self.files:
             raise ValueError(f"files must list {WEIGHTS}, got {sorted(self.files)}")
         if MANIFEST in self.files:

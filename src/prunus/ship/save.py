@@ -19,12 +19,13 @@ from prunus.apply.regraph import PrunedGraph
 from prunus.core import recipe
 from prunus.core.errors import BundleError
 from prunus.core.files import atomic_folder, sha256_file, write_json, write_text
-from prunus.core.runtime import generator, seeded, versions
+from prunus.core.runtime import seeded, versions
 from prunus.core.sealed import canonical_json
 from prunus.core.tensors import save_tensors
 from prunus.graph.states import duplicate
 from prunus.ship.bundle import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
+from prunus.ship.inputs import Inputs, called_on, described, floats, made
 from prunus.ship.manifest import (
     FORMAT,
     GRAPH,
@@ -56,6 +57,7 @@ def save_bundle(
     input_shape: Sequence[int],
     n_outputs: int,
     task: Literal["classification", "regression"],
+    example: Any = None,
     class_names: Sequence[str] = (),
     feature_names: Sequence[str] = (),
     scaler: Scaler | None = None,
@@ -72,6 +74,8 @@ def save_bundle(
         built_by: how the dense model is built. None when only a model object is known: whoever wants the class again then has to
             pass a ``builder``, and ``dense`` is needed here.
         dense: a model with the dense structure; default: what ``built_by`` builds.
+        example: two or more examples of what the model takes, the batch first: a tensor, a tuple (positional) or a mapping
+            (keywords); default: float32 of ``input_shape``. Token ids and images in bytes need it, and models of several inputs.
         target_scaler: what a regression's outputs are undone with.
         facts: plain values to keep in the manifest. Times don't belong here: the same seed must give the same hash.
 
@@ -80,11 +84,12 @@ def save_bundle(
             it is a traced computation that can't be written.
         OutputError: the disk is full or the folder can't be written.
     """
+    takes = floats(input_shape) if example is None else described(example)
     edits = None
     if not isinstance(model, PrunedGraph):
         dense = _dense(built_by, input_shape, n_outputs) if dense is None else dense
         edits = diff(dense, model)
-    graph, no_graph = _graph_of(model, tuple(input_shape), needed=edits is None)
+    graph, no_graph = _graph_of(model, takes, needed=edits is None)
     more = {} if graph is None else {GRAPH_TENSORS + name: tensor for name, tensor in graph.constants.items()}
     stored, tensors = pack(model, more)
     args = {} if built_by is None else dict(built_by.args)
@@ -110,6 +115,8 @@ def save_bundle(
                 scaler=None if scaler is None else scaler.to_dict(),
                 target_scaler=None if target_scaler is None else target_scaler.to_dict(),
                 no_graph=no_graph,
+                inputs=() if takes == floats(input_shape) else takes,
+                n_output_tensors=_n_outputs(model, takes),
                 facts=dict(facts or {}),
                 files={path.name: _entry(path) for path in sorted(temporary.iterdir())},
             )
@@ -129,10 +136,10 @@ def _dense(built_by: recipe.Model | None, input_shape: Sequence[int], n_outputs:
     return models.build(built_by, input_shape=tuple(input_shape), n_outputs=n_outputs, seed=0)
 
 
-def _graph_of(model: nn.Module, input_shape: tuple[int, ...], *, needed: bool) -> tuple[Exported | None, str | None]:
+def _graph_of(model: nn.Module, takes: Inputs, *, needed: bool) -> tuple[Exported | None, str | None]:
     """Return the graph that goes along, or why there is none."""
     try:
-        graph = export(model, input_shape)
+        graph = export(model, takes)
         for name, tensor in graph.constants.items():
             check_storable(name, tensor)
         if odd := [name for name in model.state_dict() if name.startswith(GRAPH_TENSORS)]:
@@ -146,6 +153,16 @@ def _graph_of(model: nn.Module, input_shape: tuple[int, ...], *, needed: bool) -
         if needed:
             raise BundleError(f"the traced computation can't be written: {stable_line(error)}") from error
         return None, stable_line(error)
+
+
+def _n_outputs(model: nn.Module, takes: Inputs) -> int:
+    """Return how many tensors the model gives; 1 where it fails on what it is said to take, which is noticed elsewhere."""
+    twin = duplicate(model).cpu().eval()
+    with torch.no_grad(), seeded(0, "bundle", "check"):
+        try:
+            return len(called_on(twin, made(takes, 2, "check")))
+        except Exception:
+            return 1
 
 
 def _entry(path: Path) -> FileEntry:
@@ -167,11 +184,11 @@ def _check_comes_back(folder: Path, model: nn.Module, dense: nn.Module | None) -
             )
     if dense is None:
         return
-    inputs = torch.randn(2, *contents.manifest.input_shape, generator=generator(0, "bundle", "check"))
+    inputs = made(contents.manifest.takes, 2, "check")
     outputs = []
     for candidate in (original, loaded):
         with torch.no_grad(), seeded(0, "bundle", "check"):
-            outputs.append(candidate(inputs))
+            outputs.append(called_on(candidate, inputs))
     if not same_outputs(outputs[0], outputs[1]):
         raise BundleError(
             "the model that the bundle gives back has other outputs than the one that was saved, so nothing was written: "

@@ -1,0 +1,149 @@
+"""What does the model of a bundle take and give: which tensors, of what type and shape, by which names?
+
+A description is a flat list: positional tensors first, then those that have names. The batch comes first in every tensor and isn't
+part of its shape. From a description come inputs to compare models on; whole numbers are drawn below what an example showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from prunus.core.errors import BundleError
+from prunus.core.runtime import generator
+from prunus.graph.trace import plain
+
+__all__ = [
+    "InputEntry",
+    "Inputs",
+    "arguments_of",
+    "called_on",
+    "described",
+    "floats",
+    "keywords_of",
+    "made",
+    "output_tensors",
+    "shapes",
+]
+
+Dtype = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+_MOST = 64
+
+
+class InputEntry(BaseModel):
+    """One tensor that the model takes: for a batch of ``n`` it has the shape ``(n, *shape)``.
+
+    ``name`` is the keyword that it is given by; without one it is positional. ``below``: whole numbers to try are smaller.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    dtype: Dtype
+    shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(strict=False, max_length=16)
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")] | None = None
+    below: int = Field(0, ge=0, lt=2**62)
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The type of its values."""
+        found: torch.dtype = getattr(torch, self.dtype)
+        return found
+
+
+Inputs = tuple[InputEntry, ...]
+
+
+def floats(shape: Sequence[int]) -> Inputs:
+    """Return the description of one tensor of single-precision numbers."""
+    # Unchecked: the manifest checks its input_shape, and says so under that name.
+    return (InputEntry.model_construct(dtype="float32", shape=tuple(shape)),)
+
+
+def described(example: Any) -> Inputs:
+    """Return the description of what a model is called on: a tensor, a tuple of them (positional) or a mapping (keywords).
+
+    Raises:
+        BundleError: something else is among them, or they aren't batches of one size.
+    """
+    positional, named = arguments_of(example)
+    pairs = [*((None, value) for value in positional), *named.items()]
+    if not 0 < len(pairs) <= _MOST:
+        raise BundleError(f"an example must hold 1 to {_MOST} tensors: got {len(pairs)}")
+    entries: list[InputEntry] = []
+    for name, value in pairs:
+        what = "the example" if len(pairs) == 1 else f"the example's {name or f'input {len(entries)}'}"
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(pairs[0][1]):
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise BundleError(f"{what} must be a tensor with the batch as its first dimension: got {got}")
+        kind = str(value.dtype).removeprefix("torch.")
+        whole = not value.is_floating_point() and value.dtype != torch.bool and value.numel() > 0
+        try:
+            entry = InputEntry(
+                dtype=kind,  # type: ignore[arg-type]
+                shape=tuple(value.shape[1:]),
+                name=name,
+                below=int(value.max()) + 1 if whole and int(value.max()) > 0 else 0,
+            )
+        except ValueError as error:
+            raise BundleError(
+                f"{what} can't be described: got {kind} {tuple(value.shape)} by the name {name!r}"
+            ) from error
+        entries.append(entry)
+    return tuple(entries)
+
+
+def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and the keyword arguments that inputs stand for."""
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
+
+
+def keywords_of(entries: Inputs) -> tuple[str, ...]:
+    """Return the names that the inputs have, in order."""
+    return tuple(entry.name for entry in entries if entry.name is not None)
+
+
+def made(entries: Inputs, size: int, *names: object) -> Any:
+    """Return inputs of ``size`` examples, the same ones for the same ``names``; one tensor where the model takes one."""
+    draw = generator(0, "bundle", *names)
+    values = [_drawn(entry, size, draw) for entry in entries]
+    if [entry.name for entry in entries] == [None]:
+        return values[0]
+    return _arranged(entries, values)
+
+
+def shapes(entries: Inputs, size: int) -> list[Tensor]:
+    """Return tensors without values of the shapes and types that the model takes."""
+    return [torch.empty(size, *entry.shape, dtype=entry.kind, device="meta") for entry in entries]
+
+
+def _arranged(entries: Inputs, values: Sequence[Tensor]) -> Any:
+    named = {entry.name: value for entry, value in zip(entries, values, strict=True) if entry.name is not None}
+    positional = tuple(value for entry, value in zip(entries, values, strict=True) if entry.name is None)
+    if positional and named:
+        raise BundleError("a model's inputs are positional or have names: got both")
+    return named or positional
+
+
+def _drawn(entry: InputEntry, size: int, draw: torch.Generator) -> Tensor:
+    shape = (size, *entry.shape)
+    if entry.kind.is_floating_point:
+        return torch.randn(shape, generator=draw).to(entry.kind)
+    return torch.randint(2 if entry.kind == torch.bool else max(entry.below, 1), shape, generator=draw).to(entry.kind)
+
+
+def called_on(model: nn.Module | Callable[..., Any], inputs: Any) -> list[Tensor]:
+    """Return the tensors that ``model`` gives for inputs, in order, whatever holds them."""
+    positional, named = arguments_of(inputs)
+    return output_tensors(model(*positional, **named))
+
+
+def output_tensors(outputs: Any) -> list[Tensor]:
+    """Return the tensors among a model's outputs, in order."""
+    return [leaf for leaf in pytree.tree_leaves(plain(outputs)) if isinstance(leaf, Tensor)]
