@@ -6,6 +6,7 @@ is bounded; a call of a command, the canary's import and a file that it opens to
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
@@ -78,6 +79,7 @@ def _child(use: Callable[[Path], Any], folder: Path, said: Path, writer: int, cp
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    faulthandler.disable()  # a crash is told by its signal
     os.chdir(folder)
     (folder / f"{MODULE}.py").write_text("raise SystemExit('it ran')\n")
     touched: list[str] = []
