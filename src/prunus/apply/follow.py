@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -61,7 +62,8 @@ def follow_class(
     problems: list[str] = []
     tried = Trial(model, inputs, kwargs or {})
 
-    def fits(names: Set[str]) -> bool:
+    @cache
+    def fits(names: frozenset[str]) -> bool:
         if len(problems) == _MOST_FAILURES:
             return False
         cut = {name: trial[name] for name in trial if name in names}
@@ -81,26 +83,34 @@ def follow_class(
     return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph
 
 
-def _families(graph: AxisGraph, names: Set[str]) -> list[list[str]]:
-    """Return the groups of these names, those together that several blocks have one each of."""
-    found: dict[tuple[str, str], list[str]] = {}
+def _families(graph: AxisGraph, names: Set[str]) -> list[list[list[str]]]:
+    """Return the groups of these names by what they are called in their block, and those together that several blocks have."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for group in graph.groups:
         if group.name in names:
             alike = re.sub(r"\d+", "*", group.name.partition("#")[0])
-            found.setdefault((group.kind, alike), []).append(group.name)
-    return list(found.values())
+            role = group.kind, alike.rpartition(".")[2]
+            found.setdefault(role, {}).setdefault(alike, []).append(group.name)
+    return [list(families.values()) for families in found.values()]
 
 
 def _grown_by_family(
-    known: frozenset[str], families: Sequence[Sequence[str]], fits: Callable[[frozenset[str]], bool]
+    known: frozenset[str], roles: Sequence[Sequence[Sequence[str]]], fits: Callable[[frozenset[str]], bool]
 ) -> frozenset[str]:
-    """Return ``known`` with whole families that fit beside it, and then with single groups of the others."""
-    works = _grown(known, [frozenset(family) - known for family in families], fits)
-    for family in families:
-        # Of blocks of one kind that differ, the first or the last mostly fits; where neither does, the others don't either.
-        left = [frozenset({name}) for name in family if name not in works]
-        grown = _grown(_grown(works, left[:1], fits), left[1:][-1:], fits)
-        works = _grown(grown, left[1:-1], fits) if grown > works else works
+    """Return ``known`` with all groups of a role that fit beside it, then with whole families, and then with single groups."""
+    works = _grown(known, [frozenset(name for family in role for name in family) - known for role in roles], fits)
+    for role in roles:
+        left = [name for family in role for name in family if name not in works]
+        # Of groups of one role that differ, the first or the last mostly fits; where neither does, the others don't either.
+        ends = [frozenset({name}) for name in dict.fromkeys([*left[:1], *left[-1:]])]
+        if not left or (len(left) > len(ends) and not any(fits(works | end) for end in ends)):
+            continue
+        if len(role) > 1:
+            works = _grown(works, [frozenset(family) - works for family in role], fits)
+        for family in role:
+            alone = [frozenset({name}) for name in family if name not in works]
+            grown = _grown(_grown(works, alone[:1], fits), alone[1:][-1:], fits)
+            works = _grown(grown, alone[1:-1], fits) if grown > works else works
     return works
 
 

@@ -22,15 +22,23 @@ def mend_sizes(model: nn.Module, smaller: nn.Module, solution: Solution, kept: M
     """Set the attributes of ``smaller`` (a copy of ``model``) that its forward takes changed sizes from."""
     sizes = solution.sizes(kept)
     wanted: dict[Attribute, set[int]] = {}
+    compared: dict[Attribute, set[int]] = {}
     compound: list[tuple[Expression, int]] = []
     for use in solution.solver.trace.uses:
         want = _want(solution, use, sizes)
         if want is None:
             continue
-        if isinstance(use.expression, Attribute):
+        if isinstance(use.expression, Attribute) and use.kind == "compared":
+            compared.setdefault(use.expression, set()).add(want)
+        elif isinstance(use.expression, Attribute):
             wanted.setdefault(use.expression, set()).add(want)
         else:
             compound.append((use.expression, want))
+    for attribute, found in compared.items():
+        # A check of a size is no use of it. Several dimensions may be as large as the one that is meant: what is cut changes.
+        changed = found - {attribute.get()}
+        if attribute not in wanted and changed:
+            wanted[attribute] = changed
     values = {attribute: found.pop() for attribute, found in wanted.items() if len(found) == 1}
     # Products first: in a division one side may be a number that the trace read off a tensor of the old size.
     for expression, want in sorted(compound, key=lambda pair: "//" in repr(_signs(pair[0]))):
@@ -51,7 +59,7 @@ def _want(solution: Solution, use: SizeUse, sizes: Mapping[Atom, int]) -> int | 
     if use.kind == "outer":
         return _rows_left(axis, _value(use.expression, {}), sizes)
     size = left_of(axis, sizes)
-    if use.kind == "size":
+    if use.kind in ("size", "compared"):
         return size
     source = solution.solver.axis(use.source, use.dim)
     if source is None:

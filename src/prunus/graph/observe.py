@@ -65,6 +65,19 @@ class Tagged(int):
         made.expression = expression
         return made
 
+    def __eq__(self, other: object) -> bool:
+        """Compare as numbers do; whoever observes hears that a size was found to be as expected."""
+        same = int.__eq__(self, other)
+        if same is True and type(other) is int:
+            for observer in _OBSERVERS:
+                observer.compared(self)
+        return same
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = int.__hash__
+
     def __deepcopy__(self, memo: Any) -> int:
         return int(self)
 
@@ -98,7 +111,8 @@ class SizeUse:
     """An expression of attributes that is the size of dimension ``dim`` of a traced value.
 
     ``kind``: ``size``; ``start`` (what comes before the value along that dimension of ``source``); ``times`` (how often the
-    dimension of ``source`` is repeated in it); or ``outer`` (the number of rows that the dimension is read as).
+    dimension of ``source`` is repeated in it); ``outer`` (the number of rows that the dimension is read as); or ``compared``
+    (the dimension was as large, when ``forward`` looked whether something is).
     """
 
     expression: Expression
@@ -155,15 +169,45 @@ def observing(model: nn.Module, node_of: Callable[[Tensor], fx.Node | None] | No
         yield uses
 
 
+_OBSERVERS: list[_Observer] = []
+_SHAPE = Tensor.shape.__get__  # type: ignore[attr-defined]
+
+
 class _Observer(TorchFunctionMode):
     def __init__(self, uses: list[SizeUse], node_of: Callable[[Tensor], fx.Node | None]) -> None:
         super().__init__()
         self.uses, self.node_of = uses, node_of
+        self.read: tuple[Tensor, tuple[int, ...]] | None = None  # the tensor and its sizes, from dimension ``first`` on
+        self.first = 0
+
+    def __enter__(self) -> _Observer:
+        _OBSERVERS.append(self)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _OBSERVERS.remove(self)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def compared(self, number: Tagged) -> None:
+        """Note a number that a size equals: one of the tensor whose shape was read last."""
+        if self.read is None or not isinstance(number.expression, Attribute):
+            return
+        value, sizes = self.read
+        node = self.node_of(value)
+        for dim, size in enumerate(sizes, start=self.first % max(value.dim(), 1)):
+            if node is not None and int.__eq__(number, size) is True:
+                self.uses.append(SizeUse(number.expression, node, dim, "compared"))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        look = _READ.get(getattr(func, "__name__", ""))
+        name = getattr(func, "__name__", "")
+        if (name == "__get__" and func == _SHAPE) or (name == "size" and args):
+            self.read = args[0], tuple(out) if isinstance(out, tuple) else (out,)
+            self.first = 0 if isinstance(out, tuple) else (args[1] if len(args) > 1 else kwargs["dim"])
+            return out
+        look = _READ.get(name)
         if look is not None and _any_tagged((args, tuple(kwargs.values()))):
             for expression, value, dim, kind, source in look(out, args, kwargs):
                 node = self.node_of(value)

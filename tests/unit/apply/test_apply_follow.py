@@ -260,3 +260,34 @@ def test_a_class_that_could_lose_little_gives_way_to_the_traced_computation():
     model, x = randomize(Written()), torch.randn(2, 4)
     graph = analyze(model, (x,))
     assert follow_class(model, (x,), graph).groups == graph.groups
+
+
+class Checked(nn.Module):
+    """Looks whether its input is as wide as it was built for, as diffusers' samplers do."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.channels = how, 8
+        self.first, self.second, self.third = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        if self.how == "asserts":
+            assert x.shape[1] == self.channels
+        elif self.how == "refuses":
+            if x.size(1) != self.channels:
+                raise ValueError("another number of channels")
+        else:
+            assert self.channels == x.size()[-3]
+        return self.third(self.second(x.relu()))
+
+
+@pytest.mark.parametrize("how", ["asserts", "refuses", "asserts the other way round"])
+@pytest.mark.parametrize("side", [10, 12])  # at the first of them, the image is as high as the channels are many
+def test_a_size_that_is_only_checked_follows(how, side):
+    model, x = randomize(Checked(how)), torch.randn(2, 3, side, side)
+    graph = follow_class(model, (x,), analyze(model, (x,)))
+    assert {group.name for group in graph.groups} == {"first", "second"}
+    shrunk = shrink(model, (x,), graph, half(graph))
+    assert shrunk.kind == "eager"
+    assert (shrunk.model.channels, model.channels) == (4, 8)
