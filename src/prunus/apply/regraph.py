@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from prunus.apply.limits import Limits
 from prunus.core.errors import ModelError
 from prunus.graph import Solution
 from prunus.graph.axes import Atom, cut, find, fold, leaves
+from prunus.graph.sizes import FollowedSizes
 from prunus.graph.solve import Solver
 
 __all__ = ["PrunedGraph", "resized"]
@@ -34,8 +36,8 @@ class PrunedGraph(nn.Module):
     """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors.
 
     Its tensors are called as in the model that was traced. ``folded`` says by what the class beside it has multiplied some of
-    them, to make good for scales that it computes anew (:mod:`prunus.apply.scales`). Where the computation came
-    from elsewhere, ``guard`` runs it, on what it has looked at.
+    them, to make good for scales that it computes anew (:mod:`prunus.apply.scales`). ``limits`` say for which inputs it holds.
+    Where the computation came from elsewhere, ``guard`` runs it, on what it has looked at.
     """
 
     def __init__(self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str]) -> None:
@@ -43,6 +45,7 @@ class PrunedGraph(nn.Module):
         self.graph_module = graph_module
         self.names = tuple(states)
         self.folded: dict[str, Tensor] = {}
+        self.limits: Limits | None = None
         self.guard: Guard | None = None
         self.keywords: tuple[str, ...] = ()
         for name, value in states.items():
@@ -62,8 +65,13 @@ class PrunedGraph(nn.Module):
                 )
             kwargs = {name: kwargs[name] for name in self.keywords}
         given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
+        if self.limits is not None:
+            self.limits.check_sizes(given)
         states = [operator.attrgetter(name)(self) for name in self.names]
         outputs = self.graph_module(*states, *given) if self.guard is None else self.guard(self, states, given)
+        if self.limits is not None and self.limits.read:
+            outputs, read = outputs[: -len(self.limits.read)], outputs[-len(self.limits.read) :]
+            self.limits.check_read(read)
         return outputs[0] if len(outputs) == 1 else outputs
 
 
@@ -76,36 +84,60 @@ def _holder(root: nn.Module, path: str) -> nn.Module:
     return root
 
 
-def resized(solution: Solution, kept: Mapping[str, int]) -> fx.GraphModule:
-    """Return the trace with all sizes as they are when group ``name`` keeps ``kept[name]`` units."""
-    return _Rewriter(solution.solver, solution.sizes(kept)).run()
+def resized(
+    solution: Solution, kept: Mapping[str, int], followed: FollowedSizes | None = None, *, reads: bool = False
+) -> fx.GraphModule:
+    """Return the trace with all sizes as they are when group ``name`` keeps ``kept[name]`` units.
+
+    Args:
+        followed: which numbers follow the sizes of the inputs; without it, those that are sizes of the inputs' own axes do.
+        reads: whether the values that the model read numbers out of come out, too, after the outputs.
+    """
+    read = solution.solver.trace.reads if reads else ()
+    return _Rewriter(solution.solver, solution.sizes(kept), followed, read).run()
 
 
 class _Rewriter:
     """Copy a trace, writing every size as an expression of the inputs and the cut axes."""
 
-    def __init__(self, solver: Solver, sizes: Mapping[Atom, int]) -> None:
-        self.solver, self.sizes = solver, sizes
+    def __init__(
+        self, solver: Solver, sizes: Mapping[Atom, int], followed: FollowedSizes | None, reads: Sequence[fx.Node]
+    ) -> None:
+        self.solver, self.sizes, self.followed, self.reads = solver, sizes, followed, reads
         self.graph = fx.Graph()
         self.made: dict[fx.Node, Any] = {}
         self.of_input: dict[Atom, tuple[fx.Node, int]] = {}
         self.measured: dict[Atom, Any] = {}
+        self.written: dict[Any, Any] = {}
+        self.given: list[fx.Node] = []
+        self.first: fx.Node | None = None
 
     def run(self) -> fx.GraphModule:
         source = self.solver.trace.graph_module
         given = iter(self.solver.inputs)
         n_states, seen = len(self.solver.trace.states), 0
-        for node in source.graph.nodes:
+        for place, node in enumerate(source.graph.nodes):
             if node.target is operator.getitem and not node.users:
                 continue  # another kernel may give back fewer values
             self.made[node] = new = self.graph.node_copy(node, lambda n: self.made[n])
+            new.meta["number"] = place
             if node.op == "placeholder":
                 seen += 1
                 if seen > n_states:
+                    self.given.append(new)
                     for dim, atom in enumerate(next(given)):
                         self.of_input.setdefault(find(atom), (new, dim))
-            elif node.op == "call_function":
+                continue
+            self.first = self.first or new
+            if node.op == "output":
+                outputs: Any = new.args[0]
+                new.args = ([*outputs, *(self.made[read] for read in self.reads)],)
+            if node.op == "call_function":
+                self._renumber(node, new)
                 self._resize(node, new)
+        for node in reversed(self.graph.nodes):
+            if not node.users and node.target in (aten.sym_size.int, *_ARITHMETIC.values()):
+                self.graph.erase_node(node)  # a size that another way to it made needless
         return fx.GraphModule(source, self.graph)
 
     def _resize(self, old: Any, new: Any) -> None:
@@ -116,6 +148,51 @@ class _Rewriter:
         if resize is not None:
             with self.graph.inserting_before(new):
                 resize(self, old, new)
+
+    def _renumber(self, old: fx.Node, new: fx.Node) -> None:
+        """Write the numbers of an operation that follow sizes of inputs as expressions of them."""
+        if self.followed is not None and old in self.followed.arguments:
+            args, kwargs = self.followed.arguments[old]
+            new.args, new.kwargs = self._merged(new.args, args), self._merged(new.kwargs, kwargs)
+
+    def _merged(self, own: Any, other: Any) -> Any:
+        if isinstance(own, Mapping):
+            return {name: self._merged(value, other.get(name)) for name, value in own.items()}
+        if isinstance(own, tuple | list) and isinstance(other, tuple | list):
+            return type(own)([*map(self._merged, own, other), *own[len(other) :]])
+        number = isinstance(own, int | float) and not isinstance(own, bool)
+        return self.write(other, own) if number and hasattr(other, "free_symbols") else own
+
+    def write(self, expression: Any, example: Any) -> Any:
+        """Return a node that computes ``expression`` before the first operation; ``example`` where it can't be written."""
+        if self.followed is None or not expression.free_symbols <= self.followed.symbols.keys():
+            return example
+        assert self.first is not None
+        with self.graph.inserting_before(self.first):
+            made = self._write(expression)
+        return example if made is None else made
+
+    def _write(self, expression: Any) -> Any:
+        if expression in self.written:
+            return self.written[expression]
+        assert self.followed is not None
+        name = type(expression).__name__
+        if expression.is_Symbol:
+            number, dim = self.followed.symbols[expression]
+            made = self.graph.call_function(aten.sym_size.int, (self.given[number], dim))
+        elif expression.is_Integer:
+            return int(expression)
+        elif expression.is_number:
+            return float(expression)
+        else:
+            parts = [self._write(part) for part in expression.args]
+            if None in parts or (name != "ToFloat" and name not in _ARITHMETIC):
+                return None
+            made = parts[0]
+            for part in parts[1:]:
+                made = self.graph.call_function(_ARITHMETIC[name], (made, part))
+        self.written[expression] = made
+        return made
 
     def axes(self, node: fx.Node) -> list[Atom]:
         """Return the axes of a value of the original trace."""
@@ -132,6 +209,8 @@ class _Rewriter:
             source, dim = self.of_input[root]
             found = self.measured[root] = self._early(source, aten.sym_size.int, (source, dim))
             return found
+        if root.kind == "leaf" and root not in self.sizes and self.followed is not None and root in self.followed.axes:
+            return self.write(self.followed.axes[root], root.size)
         return self.sizes.get(root, root.size) if root.kind == "leaf" else None
 
     def _of_parts(self, root: Atom, parts: Sequence[Any]) -> Any:
@@ -180,7 +259,7 @@ def _repeat(rewriter: _Rewriter, old: Any, new: Any) -> None:
     new_dims = len(out) - len(source)
     counts = [
         rewriter.size(atom) if dim < new_dims or source[dim - new_dims].size == 1 else count
-        for dim, (atom, count) in enumerate(zip(out, old.args[1], strict=True))
+        for dim, (atom, count) in enumerate(zip(out, new.args[1], strict=True))
     ]
     _at(new, 1, counts)
 
@@ -323,6 +402,14 @@ def _embedding_bag(rewriter: _Rewriter, old: Any, new: Any) -> None:
     new.target = aten._embedding_bag.default
 
 
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "Add": operator.add,
+    "Mul": operator.mul,
+    **dict.fromkeys(("FloorDiv", "CleanDiv"), operator.floordiv),
+    **dict.fromkeys(("Mod", "PythonMod"), operator.mod),
+    **dict.fromkeys(("IntTrueDiv", "FloatTrueDiv"), operator.truediv),
+    **dict.fromkeys(("Pow", "FloatPow", "PowByNatural"), operator.pow),
+}
 _PLAIN = aten._scaled_dot_product_attention_math
 _FOR_CPU = aten._scaled_dot_product_flash_attention_for_cpu
 _RESIZE: dict[str, Callable[[_Rewriter, fx.Node, fx.Node], None]] = {

@@ -21,8 +21,10 @@ from prunus.apply.configs import built_again, built_from_config, fit_config
 from prunus.apply.entries import comes_back, drop_entries
 from prunus.apply.mend_sizes import mend_sizes
 from prunus.apply.regraph import PrunedGraph, resized
+from prunus.apply.reread import Reread
 from prunus.apply.scales import fold_scales
 from prunus.apply.slices import slice_tensors
+from prunus.apply.traced import with_limits
 from prunus.core.errors import ModelError, ShapeError
 from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
@@ -80,16 +82,20 @@ def shrink(
         return Shrunk(duplicate(model), "eager")
     if graph.solution is None:
         graph = analyze(model, inputs, kwargs)
+    assert graph.solution is not None
+    counts = {name: int(mask.sum()) for name, mask in dropped.items()}
     if prefer == "graph":
-        return Shrunk(cut_down(model, graph, dropped)[1](), "graph")
+        traced = cut_down(model, graph, dropped)[1]
+        return Shrunk(with_limits(traced(), model, graph.solution, counts, inputs, kwargs or {}), "graph")
     smaller, traced, problem = cut_to_fit(model, graph, dropped, inputs, kwargs or {})
     reference = traced()
     if not problem:
         fits = _fit_config(model, smaller, reference, inputs, kwargs or {})
         return Shrunk(smaller, "eager", () if fits else (_NO_CONFIG,), reference.folded)
-    reference.train(model.training)
+    limited = with_limits(reference, model, graph.solution, counts, inputs, kwargs or {})
+    limited.train(model.training)
     note = f"the module itself can't run at the new sizes ({problem}), so the traced computation takes its place"
-    return Shrunk(reference, "graph", (note,))
+    return Shrunk(limited, "graph", (note, f"it holds for {limited.limits}"))
 
 
 def _without_modules(
@@ -161,6 +167,11 @@ def cut_to_fit(
         traced().folded = fold_scales(smaller, traced(), graph, counts, inputs, kwargs)
         if traced().folded:
             problem = difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial)
+    assert graph.solution is not None
+    recorded = graph.solution.solver.trace
+    if problem == _DIFFERS and recorded.recorded:
+        reread = Reread(model, recorded, inputs, kwargs)
+        problem = difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial, reread=reread)
     return smaller, traced, problem
 
 
@@ -250,6 +261,7 @@ def difference(
     *,
     tolerance: float = 1e-9,
     trial: Trial | None = None,
+    reread: Reread | None = None,
 ) -> str:
     """Return why the two don't compute the same, up to ``tolerance`` in double precision; empty when they do.
 
@@ -272,7 +284,12 @@ def difference(
                 continue
             reference = traced()
             unfolded = {name: values[name] / factor.to(values[name]) for name, factor in reference.folded.items()}
-            expected, broken = _run(reference, {**values, **unfolded}, given, named)
+            oracle = reference if reread is None else reread.on(reference, smaller, values, given, named)
+            if oracle is None and dtype == torch.float64:
+                continue  # it reads the precision, too
+            if oracle is None:
+                return _DIFFERS
+            expected, broken = _run(oracle, {**values, **unfolded}, given, named)
         if dtype == torch.float64 and coarsest.rounds:
             allowed = 1e-6
         if dtype == torch.float64 and broken:

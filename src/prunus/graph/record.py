@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -46,20 +47,27 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         for position, value in enumerate(tensor for part in arguments for tensor in part):
             self.name(self.graph.placeholder(f"given_{position}"), value)
-        with observing(model, self.known) as uses, self:
+        with observing(model, self.known) as uses, _Reads(self), self:
             outputs = function(*arguments)
         self.graph.output([self.node_of(value) for value in outputs])
         return _FlatCall(self.root, self.graph), uses
 
     def follows(self, n_states: int) -> bool:
         """Tell whether the path that was taken may be another for other inputs, which come after ``n_states`` placeholders."""
-        inputs = [node for node in self.graph.nodes if node.op == "placeholder"][n_states:]
-        reached = set(inputs)
+        shapes = [n for n in self._fed(n_states) if torch.Tag.dynamic_output_shape in getattr(n.target, "tags", ())]
+        return bool(shapes or self.reads(n_states))
+
+    def reads(self, n_states: int) -> tuple[fx.Node, ...]:
+        """Return what the model read numbers out of, as far as inputs made it, which come after ``n_states`` placeholders."""
+        fed = self._fed(n_states)
+        return tuple(node for node in dict.fromkeys(self.looked_at) if node in fed)
+
+    def _fed(self, n_states: int) -> set[fx.Node]:
+        reached = set([node for node in self.graph.nodes if node.op == "placeholder"][n_states:])
         for node in self.graph.nodes:  # in order, so what a node takes was looked at before it
             if not reached.isdisjoint(node.all_input_nodes):
                 reached.add(node)
-        shapes = [n for n in reached if torch.Tag.dynamic_output_shape in getattr(n.target, "tags", ())]
-        return bool(shapes) or not reached.isdisjoint(self.looked_at)
+        return reached
 
     def known(self, value: Tensor) -> fx.Node | None:
         """Return the node that made ``value``, if one did."""
@@ -99,3 +107,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(value, Tensor):
                 self.name(self.graph.call_function(operator.getitem, (node, position)), value)
         return out
+
+
+class _Reads(TorchFunctionMode):
+    """Notes what leaves torch as a plain value without an operation: arrays of NumPy and lists."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("numpy", "tolist", "__array__", "item", "__dlpack__") and args:
+            node = self.recorder.known(args[0])
+            self.recorder.looked_at += [] if node is None else [node]
+        return func(*args, **(kwargs or {}))

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +25,9 @@ from prunus.graph.record import Recorder
 from prunus.graph.stand_ins import StandIns, decompositions, put_back
 from prunus.graph.states import as_it_was, canonical_states, running_on
 
+if TYPE_CHECKING:
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
 __all__ = ["ModuleCall", "Trace", "operation_name", "plain", "trace"]
 
 MODULE = "prunus_module"
@@ -38,7 +41,8 @@ class Trace:
     ``states`` names the first placeholders of ``graph_module`` (parameters and buffers, tied ones once); the other
     placeholders are the tensors among the model's inputs, in pytree order. Every node's ``meta`` has the value's shape under
     ``val``, and the module that runs it under ``custom``. ``uses`` says which attributes forward took sizes from; ``calls`` which
-    value each module took first and which it gave back first. ``one_path`` says that other inputs may run other operations.
+    value each module took first and which it gave back first. ``one_path`` says that other inputs may run other operations;
+    ``reads`` are the values, made of inputs, whose numbers the model read while it ran: they are built into what came after.
     """
 
     graph_module: fx.GraphModule
@@ -48,6 +52,8 @@ class Trace:
     uses: tuple[SizeUse, ...] = ()
     calls: tuple[ModuleCall, ...] = ()
     one_path: bool = False
+    reads: tuple[fx.Node, ...] = ()
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,20 @@ class _Calls(list[ModuleCall]):
 
 
 def trace(
-    model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None, *, training: bool = False
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    training: bool = False,
+    symbols: ShapeEnv | None = None,
 ) -> Trace:
     """Return the operations that ``model(*inputs, **kwargs)`` runs in evaluation (or training) mode; the model isn't changed.
 
+    Args:
+        symbols: where the sizes of the inputs are to be symbols instead of numbers, what is asked about them is written down here.
+
     Raises:
-        ModelError: the model's forward fails on these inputs.
+        ModelError: the model's forward fails on these inputs, or can't be traced with symbols for sizes.
     """
     states = canonical_states(model)
     leaves, spec = pytree.tree_flatten((tuple(inputs), dict(kwargs or {})))
@@ -100,16 +114,22 @@ def trace(
 
     notes: list[str] = []
     one_path = False
+    recorder = None
     calls = _Calls()
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=symbols)
     try:
-        with as_it_was(model), _quiet(model, training, calls), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with as_it_was(model), _quiet(model, training, calls), mode:
             fake = [_fake(mode, value) for value in states.values()]
-            given = [_fake(mode, value) for value in tensors]
-            with StandIns(), observing(model) as uses:
+            given = [_fake(mode, t) if symbols is None else _of_any_size(mode, t, n) for n, t in enumerate(tensors)]
+            # Which attribute a size comes from is asked by comparing numbers, and a symbol that is compared is settled.
+            watched: Any = observing(model) if symbols is None else contextlib.nullcontext([])
+            with StandIns(), watched as uses:
                 tracer = make_fx(forward, decompositions(), tracing_mode="real", _allow_non_fake_inputs=True)
                 graph_module = tracer(fake, given)
                 put_back(graph_module)
     except Exception as error:
+        if symbols is not None:
+            raise ModelError(f"the model can't be traced with symbols for sizes ({_first_line(error)})") from error
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
         try:
             calls.clear()
@@ -126,7 +146,18 @@ def trace(
                 f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(real)}; "
                 "give inputs that the model takes"
             ) from real
-    return Trace(graph_module, tuple(states), len(tensors), tuple(notes), tuple(uses), tuple(calls), one_path)
+    reads = () if recorder is None else recorder.reads(len(states))
+    return Trace(
+        graph_module,
+        tuple(states),
+        len(tensors),
+        tuple(notes),
+        tuple(uses),
+        tuple(calls),
+        one_path,
+        reads,
+        recorder is not None,
+    )
 
 
 def _write_replaced(model: nn.Module, states: Mapping[str, Tensor]) -> None:
@@ -149,6 +180,16 @@ def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
             shape = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
         return FakeTensor(mode, shape, value.device)
     return mode.from_tensor(value.detach())
+
+
+def _of_any_size(mode: FakeTensorMode, value: Tensor, number: int) -> Tensor:
+    from torch._dynamo.source import ConstantSource  # takes a second to import
+    from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+    free: Any = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC] * value.dim())
+    with no_dispatch():  # the mode would settle the sizes
+        value = value.detach()
+    return mode.from_tensor(value, source=ConstantSource(f"given_{number}"), symbolic_context=free)
 
 
 def _first_line(error: Exception) -> str:

@@ -27,7 +27,16 @@ aten = torch.ops.aten
 
 _NAME = re.compile(r"aten\.([A-Za-z_][A-Za-z0-9_]*)\.([A-Za-z_][A-Za-z0-9_]*)")
 _PYTHON: dict[str, Callable[..., Any]] = {
-    f"operator.{f.__name__}": f for f in (operator.getitem, operator.add, operator.mul)
+    f"operator.{f.__name__}": f
+    for f in (
+        operator.getitem,
+        operator.add,
+        operator.mul,
+        operator.floordiv,
+        operator.mod,
+        operator.truediv,
+        operator.pow,
+    )
 }
 
 # Views, and what only looks at a tensor. Those that change a tensor's sizes in place would change the model's own tensors, so these

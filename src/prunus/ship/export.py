@@ -50,6 +50,8 @@ def export(model: nn.Module, takes: Inputs) -> Exported:
     if not isinstance(model, PrunedGraph):
         twin = _traced(twin, takes)
     assert isinstance(twin, PrunedGraph)
+    if twin.limits is not None and twin.limits.read:
+        raise BundleError(f"it is a traced computation that holds for {twin.limits}")
     _make_portable(twin.graph_module.graph)
     text = write_graph(twin)
     tree = json.loads(text)

@@ -157,6 +157,8 @@ def _run(node: fx.Node, given: Any, values: Mapping[fx.Node, Any], module: nn.Mo
         made = target(*arguments)
         if isinstance(made, int) and abs(made) > LARGEST_INT:
             raise BundleError(f"sizes of at most {LARGEST_INT} were expected, got one of {made.bit_length()} bits")
+        if isinstance(made, complex):
+            raise BundleError(f"a size, or a root of one, was expected: got {made}")
         return made
     return watch.call(target, arguments, named)
 

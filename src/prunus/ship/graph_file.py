@@ -38,6 +38,7 @@ MOST_NODES = 50_000
 
 _DEEPEST = 8
 _LONGEST_LIST = 16_384
+_OF_SIZES = (operator.add, operator.mul, operator.floordiv, operator.mod, operator.truediv, operator.pow)
 _KINDS = ("parameter", "buffer", "input", "constant", "call", "output")
 
 
@@ -236,8 +237,12 @@ class _Reader:
         if problem := fit_arguments(function, given, keywords, self.kinds):
             raise BundleError(f"{target} can't be called so: {problem}")
         kind: Made
-        if function in (operator.add, operator.mul):
-            if not all(type(p) is int or (isinstance(p, fx.Node) and self.kinds.get(p) == "number") for p in given):
+        if function in _OF_SIZES:
+            if function is operator.pow:  # of whole numbers it could make one that fills the memory
+                given = [given[0], given[1] if type(given[1]) is float else None]
+            if not all(
+                type(p) in (int, float) or (isinstance(p, fx.Node) and self.kinds.get(p) == "number") for p in given
+            ):
                 raise BundleError(f"{target} is for sizes only, got {reprlib.repr(arguments)}")
             kind = "number"
         elif function is operator.getitem:

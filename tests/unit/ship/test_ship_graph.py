@@ -324,3 +324,37 @@ def test_attention_in_a_graph_names_no_kind_of_device(tmp_path):
     assert "aten.scaled_dot_product_attention.default" in text
     assert "_for_cpu" not in text
     assert "cuda" not in text
+
+
+class Averaging(nn.Module):
+    """The hidden width is written into forward, so that the cut gives a traced computation; lengths are in its arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.o = nn.Linear(5, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        hidden = torch.relu(self.a(x)).reshape(x.shape[0], x.shape[1], 16)[:, : x.shape[1] // 2]
+        return self.o(hidden.sum(1) / x.shape[1]) * x.shape[1] ** -0.5
+
+
+def test_sizes_follow_the_inputs_in_the_file_too(tmp_path):
+    model, x = Averaging().eval(), torch.randn(2, 8, 5)
+    small = shrink(model, (x,), analyze(model, (x,)), {"a": torch.arange(16) % 2 == 0}).model
+    assert isinstance(small, PrunedGraph)
+    save_bundle(tmp_path / "b", small, built_by=None, task="regression", input_shape=(8, 5), n_outputs=3)
+    loaded = load_bundle(tmp_path / "b", prefer="graph").model
+    for n in (8, 12, 5):
+        longer = torch.randn(3, n, 5)
+        assert torch.allclose(loaded(longer), small(longer), atol=1e-6)
+
+
+def test_a_computation_that_holds_for_the_values_of_its_example_is_not_shipped(tmp_path):
+    class Reading(Averaging):
+        def forward(self, x):
+            return self.o(torch.relu(self.a(x)).reshape(x.shape[0], x.shape[1], 16).mean(1) / float(x.abs().mean()))
+
+    model, x = Reading().eval(), torch.randn(2, 8, 5)
+    small = shrink(model, (x,), analyze(model, (x,)), {"a": torch.arange(16) % 2 == 0}).model
+    with pytest.raises(BundleError, match=r"holds for inputs of the shape .* the numbers that the model read"):
+        save_bundle(tmp_path / "b", small, built_by=None, task="regression", input_shape=(8, 5), n_outputs=3)
