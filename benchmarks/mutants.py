@@ -1,11 +1,13 @@
 """Would the tests notice? Change the code in one place at a time, run its tests, and count the changes that nothing fails on.
 
 Usage: python benchmarks/mutants.py [--packages score select evaluate graph/rules] [--sample 200] [--seed 0] [--out FILE]
+       python benchmarks/mutants.py --again FILE [--out FILE2]      # those that survived, on the tests of today
 
 The changes are cosmic-ray's (``pip install cosmic-ray``): another operator, comparison, number, condition, a loop that never runs,
 and so on. What stands in an annotation isn't changed, since nothing reads it. Places are drawn at random, one change for each, so
 that a place with many possible changes counts no more than others. Each change has a process of its own, forked from one that has
-torch imported already; the tests are the unit and property tests of the package, the module's own first. A second start goes on.
+torch imported already. A first run without a change notes which statements each test runs and how long it takes; a change is then
+tried on the tests that run its statement, quick ones first, for ``--seconds`` of processor time at most. A second start goes on.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ import multiprocessing
 import os
 import random
 import re
+import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SOURCE, TESTS = ROOT / "src" / "prunus", ROOT / "tests"
 PACKAGES = ("score", "select", "evaluate", "graph/rules")
-SECONDS = 240
 UNLIKELY = ("core/RemoveDecorator", "core/VariableReplacer", "core/VariableInserter")
 
 
@@ -40,28 +44,74 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--packages", nargs="+", default=list(PACKAGES), choices=PACKAGES)
     parser.add_argument("--sample", type=int, default=200, help="changes for each package")
+    parser.add_argument("--seconds", type=float, default=30, help="processor time of the tests for one change")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--again", type=Path, help="try the survivors of this file again, found by the line before the change"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/mutants.jsonl"))
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {row["change"]: row for row in rows_of(arguments.out)}
     warm_up()
     for package in arguments.packages:
-        assert run_tests(package, None, "")[0] == "survived", f"the tests of {package} fail without a change"
-        places = list(mutations(package))
-        draw = random.Random(f"{arguments.seed}/{package}")
-        for module, place in draw.sample(places, min(arguments.sample, len(places))):
-            operator, occurrence, line, mutated = one_of(module, place, draw)
-            change = f"{module.relative_to(SOURCE)}:{line} {operator} {occurrence}"
-            if change in done:
-                continue
-            outcome, seconds = run_tests(package, module, mutated)
-            row = {"package": package, "change": change, "places": len(places), "outcome": outcome, "seconds": seconds}
-            row["diff"] = difference(module.read_text(), mutated)
+        done = {row["change"] for row in rows_of(arguments.out)}
+        drawn = survivors(package, arguments.again) if arguments.again else draw_from(package, arguments)
+        drawn = [change for change in drawn if change.name not in done]
+        tests = watch(package) if drawn else {}
+        for change in drawn:
+            outcome, seconds, n_tests = run_tests(package, change, tests, arguments.seconds)
+            row = {"package": package, "change": change.name, "places": change.places, "outcome": outcome}
+            row |= {"seconds": seconds, "tests": n_tests, "diff": difference(change.module.read_text(), change.code)}
             with arguments.out.open("a") as out:
                 out.write(json.dumps(row) + "\n")
-            print(f"{outcome:9s} {seconds:6.1f} s  {change}", flush=True)
+            print(f"{outcome:9s} {seconds:6.1f} s {n_tests:4d} tests  {change.name}", flush=True)
     print_table([row for row in rows_of(arguments.out) if row["package"] in arguments.packages])
+
+
+@dataclass(frozen=True)
+class Change:
+    """One changed module."""
+
+    module: Path
+    line: int
+    operator: str
+    code: str
+    places: int
+
+    @property
+    def name(self) -> str:
+        """Return what tells it from others."""
+        return f"{self.module.relative_to(SOURCE)}:{self.line} {self.operator}"
+
+
+def draw_from(package: str, arguments: argparse.Namespace) -> list[Change]:
+    """Return changes at places drawn at random."""
+    places = list(mutations(package))
+    draw, found = random.Random(f"{arguments.seed}/{package}"), []
+    for module, place in draw.sample(places, min(arguments.sample, len(places))):
+        operator, occurrence, line, code = one_of(module, place, draw)
+        found.append(Change(module, line, f"{operator} {occurrence}", code, len(places)))
+    return found
+
+
+def survivors(package: str, path: Path) -> list[Change]:
+    """Return the changes that survived an earlier run and whose line is still there."""
+    found = []
+    for row in rows_of(path):
+        if row["package"] != package or row["outcome"] != "survived":
+            continue
+        name, _, operator = row["change"].partition(" ")
+        module, _, line = name.rpartition(":")
+        before, _, after = row["diff"].partition("  ->  ")
+        lines = (SOURCE / module).read_text().splitlines()
+        same = [i for i, text in enumerate(lines) if text.strip() == before]
+        if same:
+            at = min(same, key=lambda i: abs(i + 1 - int(line)))
+            lines[at] = lines[at].replace(before, after)
+            found.append(Change(SOURCE / module, int(line), operator, "\n".join(lines) + "\n", row["places"]))
+        else:
+            print(f"moved      {row['change']}")
+    return found
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -141,57 +191,166 @@ def one_of(module: Path, place: tuple[int, int], draw: random.Random) -> tuple[s
     return name, occurrence, place[0], mutated
 
 
-def run_tests(package: str, module: Path | None, mutated: str) -> tuple[str, float]:
-    """Return whether the change was caught, survived or took too long, and the seconds."""
-    start = time.perf_counter()
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(package, module, mutated))
+@dataclass
+class Test:
+    """What one test runs, and how long it takes."""
+
+    seconds: float = 0
+    lines: set[tuple[str, int]] = field(default_factory=set)
+
+
+class Watch:
+    """Notes which lines of a package each test runs. What a fixture runs counts for every test of its file."""
+
+    def __init__(self, package: str) -> None:
+        self.files = {str(module) for module in (SOURCE / package).glob("*.py")}
+        self.tests: dict[str, Test] = {}
+        self.shared: dict[str, set[tuple[str, int]]] = {}
+        self.into: set[tuple[str, int]] = set()
+
+    def lines(self, frame: Any, event: str, _: Any) -> Any:
+        """Note a line; answers to ``sys.settrace``."""
+        if event == "call" and frame.f_code.co_filename not in self.files:
+            return None
+        self.into.add((frame.f_code.co_filename, frame.f_lineno))
+        return self.lines
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Start when everything is imported."""
+        sys.settrace(self.lines)
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        """Note what fixtures run."""
+        self.into = self.shared.setdefault(file_of(item.nodeid), set())
+
+    def pytest_runtest_call(self, item: Any) -> None:
+        """Note what the test runs."""
+        self.into = self.tests.setdefault(item.nodeid, Test(-time.process_time())).lines
+        sys.settrace(self.lines)
+
+    def pytest_runtest_teardown(self, item: Any) -> None:
+        """Note the time."""
+        if item.nodeid in self.tests:  # it may have been skipped
+            self.tests[item.nodeid].seconds += time.process_time()
+
+    def runs(self) -> dict[str, Test]:
+        """Return every test with what it and its file's fixtures run."""
+        for name, test in self.tests.items():
+            test.lines |= self.shared.get(file_of(name), set())
+        return self.tests
+
+
+class Only:
+    """Keeps some of the tests, in a given order."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.rank = {name: i for i, name in enumerate(names)}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        """Keep and sort."""
+        items[:] = sorted((item for item in items if item.nodeid in self.rank), key=lambda item: self.rank[item.nodeid])
+
+
+def file_of(nodeid: str) -> str:
+    """Return the file of a test."""
+    return nodeid.partition("::")[0]
+
+
+def watch(package: str) -> dict[str, Test]:
+    """Run a package's tests without a change, in a process of its own, and return what each runs."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+
+    def child() -> None:
+        watcher = Watch(package)
+        code = pytest_main(tests_of(package), watcher)
+        sys.settrace(None)
+        send.send((code, watcher.runs()))
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
-    process.join(SECONDS)
-    outcome = "timeout" if process.is_alive() else "survived" if process.exitcode == 0 else "caught"
+    code, tests = receive.recv()
+    process.join()
+    assert code == 0, f"the tests of {package} fail without a change"
+    total = sum(test.seconds for test in tests.values())
+    print(f"{package}: {len(tests)} tests, {total:.0f} s while watched", flush=True)
+    return dict(sorted(tests.items(), key=lambda item: item[1].seconds))
+
+
+def touching(change: Change, tests: dict[str, Test]) -> list[str]:
+    """Return the tests that run the changed statement; every test, if it runs when the module is imported."""
+    first, last, function = statement_at(change.module.read_text(), change.line)
+    if not function:
+        return list(tests)
+    wanted = {(str(change.module), line) for line in range(first, last + 1)}
+    return [name for name, test in tests.items() if wanted & test.lines]
+
+
+def statement_at(text: str, line: int) -> tuple[int, int, bool]:
+    """Return the lines of the statement at a line, a definition's being its whole body, and whether a function holds it."""
+    first, last, function = 1, len(text.splitlines()), False
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.stmt) or isinstance(node, ast.ClassDef):
+            continue
+        start, end = node.lineno, node.end_lineno or node.lineno
+        if isinstance(node, ast.FunctionDef):
+            start = min([start, *(decorator.lineno for decorator in node.decorator_list)])
+            function |= start <= line <= end
+        elif getattr(node, "body", None):
+            end = max(start, node.body[0].lineno - 1)
+        if start <= line <= end and end - start <= last - first:
+            first, last = start, end
+    return first, last, function
+
+
+def run_tests(package: str, change: Change, tests: dict[str, Test], limit: float) -> tuple[str, float, int]:
+    """Return whether the change was caught, survived or took too long, the seconds, and the number of tests that could notice."""
+    names, seconds = [], 0.0
+    for name in touching(change, tests):
+        if seconds + tests[name].seconds <= limit or not names:
+            names.append(name)
+            seconds += tests[name].seconds
+    if not names:
+        return "survived", 0, 0
+    start, processor = time.perf_counter(), int(15 + 3 * seconds)
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(package, change, names, processor))
+    process.start()
+    process.join(8 * processor)
+    slow = process.is_alive() or process.exitcode == -signal.SIGXCPU
+    outcome = "timeout" if slow else "survived" if process.exitcode == 0 else "caught"
     process.kill()
     process.join()
-    return outcome, round(time.perf_counter() - start, 1)
+    return outcome, round(time.perf_counter() - start, 1), len(names)
 
 
-def _child(package: str, module: Path | None, mutated: str) -> None:
+def _child(package: str, change: Change, names: list[str], processor: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (processor, processor + 5))
+    resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
+    module = ".".join(change.module.relative_to(SOURCE.parent).with_suffix("").parts)
+    sys.meta_path.insert(0, Changed(module, change.module, change.code))
+    files = {str(ROOT / file_of(name)) for name in names}
+    os._exit(pytest_main(sorted(files), Only(names)))
+
+
+def pytest_main(files: list[str], plugin: Any) -> int:
+    """Run tests, silently."""
     import pytest
 
     os.chdir(ROOT)
     sys.path[:0] = [str(SOURCE.parent), str(TESTS)]
-    if module is not None:
-        name = ".".join(module.relative_to(SOURCE.parent).with_suffix("").parts)
-        sys.meta_path.insert(0, Changed(name, module, mutated))
     quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
+    for stream in (1, 2):
+        os.dup2(quiet, stream)
+    options = ["-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:randomly", "--assert=plain"]
     with contextlib.redirect_stdout(io.StringIO()):
-        code = pytest.main(
-            [
-                "-x",
-                "-n",
-                "0",
-                "-p",
-                "no:cacheprovider",
-                "-p",
-                "no:randomly",
-                "--assert=plain",
-                *tests_of(package, module),
-            ]
-        )
-    os._exit(int(code))
+        return int(pytest.main([*options, *files], plugins=[plugin]))
 
 
-def tests_of(package: str, module: Path | None) -> list[str]:
-    """Return the tests of a package, those that are named after the module first, with its doctests."""
-    folder = package.partition("/")[0]
-    files = [
-        *sorted((TESTS / "unit" / folder).glob("test_*.py")),
-        *sorted((TESTS / "property").glob(f"test_{folder}_*.py")),
-    ]
-    if module is None:
-        return [str(file) for file in files]
-    stem = module.stem.rstrip("s")
-    return [str(module), *(str(file) for file in sorted(files, key=lambda file: stem not in file.name))]
+def tests_of(package: str) -> list[str]:
+    """Return the files with tests of a package: its doctests, its unit tests, its laws."""
+    folder, _, part = package.partition("/")
+    files = [*(SOURCE / package).glob("*.py"), *(TESTS / "unit" / folder).glob(f"test_{folder}_{part}*.py")]
+    return [str(file) for file in sorted([*files, *(TESTS / "property").glob(f"test_{folder}_{part}*.py")])]
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -86,6 +86,14 @@ def test_seeds_that_disagree_widen_the_interval_and_their_deviation_is_told():
     assert one.dense_deviation is not None
 
 
+def test_two_seeds_have_the_deviation_of_two_numbers():
+    targets = torch.arange(100) % 2
+    models = [answers(torch.arange(100) >= wrong, targets) for wrong in (10, 20, 30, 60)]
+    row = compare(models[:2], models[2:], targets, **SETTINGS)[0]
+    assert row.dense_deviation == pytest.approx(0.1 / np.sqrt(2))
+    assert row.pruned_deviation == pytest.approx(0.3 / np.sqrt(2))
+
+
 def test_one_seed_has_no_deviation_and_says_what_it_cannot_say():
     row = paired(1, 1, 98)
     assert (row.n_seeds, row.dense_deviation, row.pruned_deviation) == (1, None, None)

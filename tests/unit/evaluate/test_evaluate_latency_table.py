@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from prunus.evaluate import latency_table
 from prunus.evaluate.latency_table import LatencyTable
 from prunus.evaluate.operation_time import time_operation
 from prunus.evaluate.runtimes import onnxruntime_installed
@@ -71,6 +73,35 @@ def test_a_damaged_file_holds_nothing(tmp_path, content):
     path = LatencyTable("torch", tmp_path).path
     path.write_text(content)
     assert LatencyTable("torch", tmp_path).milliseconds == {}
+
+
+def test_nothing_takes_no_time_and_is_not_measured(tmp_path, linear):
+    calls: list[tuple[int, ...]] = []
+    price = LatencyTable("torch", tmp_path, counting(calls)).price(linear, (4, 100, 60))
+    assert [price(sizes) for sizes in ((4, 0, 60), (4, 100, 0), (0, 100, 60))] == [0.0, 0.0, 0.0]
+    assert not calls
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path, linear):
+    table = LatencyTable("torch", tmp_path / "cache" / "prunus", counting([]))
+    table.price(linear, (4, 100, 60))((4, 100, 60))
+    table.save()
+    assert table.path.is_file()
+
+
+def test_a_processor_that_the_system_does_not_tell_has_the_name_that_python_knows(monkeypatch):
+    read = Path.read_text
+
+    def missing(path, **settings):
+        if path == Path("/proc/cpuinfo"):
+            raise FileNotFoundError
+        return read(path, **settings)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    for name, known in (("x86", "x86"), ("", "machine")):
+        monkeypatch.setattr(latency_table.platform, "processor", lambda name=name: name)
+        monkeypatch.setattr(latency_table.platform, "machine", lambda: "machine")
+        assert latency_table.machine_facts("torch")["processor"] == known
 
 
 def test_another_number_of_threads_has_another_file(tmp_path, monkeypatch):

@@ -63,6 +63,10 @@ def test_the_plain_score_would_pass_too_often_where_no_example_differs():
     assert no_worse_accuracy(0, 0, 299, 0.01) <= 0.05
 
 
+def test_counts_that_speak_most_against_a_small_drop_have_a_chance_of_one():
+    assert no_worse_accuracy(10, 0, 10, 0.1) == 1.0
+
+
 def test_the_bound_and_the_verdict_say_the_same():
     for lost, gained in ((0, 0), (1, 0), (3, 2), (6, 1), (2, 9)):
         found = judged(lost, gained)
@@ -87,6 +91,10 @@ def test_the_fewest_examples_are_those_on_which_no_difference_shows_it():
     for margin, confidence in ((0.01, 0.95), (0.02, 0.9), (0.05, 0.95)):
         n = examples_needed(margin, confidence)
         assert (1 - margin) ** n <= 1 - confidence < (1 - margin) ** (n - 1)
+
+
+def test_a_drop_of_everything_needs_one_example():
+    assert examples_needed(1.0, 0.95) == 1
 
 
 @pytest.mark.parametrize(("metric", "worse"), [("r2", -1), ("rmse", 1), ("mae", 1)])

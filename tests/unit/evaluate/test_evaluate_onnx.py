@@ -44,3 +44,12 @@ def test_what_can_not_be_exported_is_one_line():
     with pytest.raises(ModelError, match="can't be exported to ONNX") as caught:
         export_onnx(Undecided(), torch.randn(2, 3))
     assert "\n" not in str(caught.value)
+
+
+def test_the_line_is_what_the_model_said_and_not_what_the_exporter_made_of_it():
+    class Refuses(nn.Module):
+        def forward(self, x):
+            raise ValueError("three channels are needed\nand more words")
+
+    with pytest.raises(ModelError, match=r"exported to ONNX: three channels are needed$"):
+        export_onnx(Refuses(), torch.randn(2, 3))

@@ -8,6 +8,7 @@ from torch import nn
 from prunus.core.errors import DataError, RunError, ShapeError
 from prunus.core.recipe import Features
 from prunus.score import judge_feature_importance
+from prunus.score.features import _largest
 
 CONFIG = Features(repeats=5, tolerance=0.01)
 
@@ -155,3 +156,16 @@ def test_what_can_not_be_judged_is_refused(examples_of):
         judge_feature_importance(
             Formula(lambda x: x * float("nan")), examples_of(torch.ones(5, 2), labels), CONFIG, fill=torch.zeros(2)
         )
+
+
+@pytest.mark.parametrize("n", range(12))
+def test_the_largest_count_that_holds_is_found_and_none_is_never_asked(n):
+    for most in range(n + 1):
+        asked = []
+
+        def holds(count, most=most, asked=asked):
+            asked.append(count)
+            return count <= most
+
+        assert _largest(n, holds) == most
+        assert 0 not in asked

@@ -133,3 +133,30 @@ def test_movement_is_minus_the_sum_of_weight_times_gradient_before_each_step():
         expected -= model.weight.detach() * model.weight.grad
         optimizer.step()
     torch.testing.assert_close(recorder.movement["weight"], expected)
+
+
+class Tells(nn.Module):
+    """A block that takes no tensor, or gives none: nothing passes through it."""
+
+    def __init__(self, back):
+        super().__init__()
+        self.back = back
+
+    def forward(self, given):
+        return self.back
+
+
+@pytest.mark.parametrize("gives", [True, False])
+def test_a_block_through_which_nothing_passes_has_no_cosine(examples_of, gives):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.adds, self.tells = Adds(), Tells(torch.zeros(1) if gives else 0)
+
+        def forward(self, x):
+            return self.adds(x) + self.tells(0 if gives else x)
+
+    found = gather(
+        Net(), [], examples_of(torch.randn(6, 4), torch.zeros(6)), None, ("block_cosine",), blocks=["adds", "tells"]
+    )
+    assert list(found.more["block_cosine"]) == ["adds"]

@@ -39,6 +39,13 @@ def test_input_norms_of_linear_layers_and_of_plain_products(examples_of, batch_s
     torch.testing.assert_close(norms["columns"].float(), hidden.norm(dim=0)[:, None])
 
 
+def test_each_of_two_inputs_of_one_size_has_norms_of_its_own(examples_of):
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.randn(11, 4)
+    norms = measured(model, x, ("input_norm",), examples_of).more["input_norm"]
+    torch.testing.assert_close(norms["0.weight"].float(), x.norm(dim=0)[None])
+    torch.testing.assert_close(norms["1.weight"].float(), model[0](x).detach().norm(dim=0)[None])
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "norms"),
     [
@@ -212,3 +219,35 @@ def test_fused_kernels_of_recurrent_layers_and_attention_hide_nothing(examples_o
     norms = measured(Recurrent(), x, ("input_norm",), examples_of).more["input_norm"]
     torch.testing.assert_close(norms["cell.weight_ih_l0"].float().flatten(), x.norm(dim=(0, 1)))
     assert norms["cell.weight_hh_l0"].shape == (1, 4)
+
+
+class Packed(nn.Module):
+    """One weight of which two products read different rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.packed = nn.Parameter(torch.randn(6, 3))
+
+    def forward(self, x):
+        return functional.linear(x, self.packed[:2]).sum(1) + functional.linear(3 * x, self.packed[2:]).sum(1)
+
+
+def test_every_row_of_a_packed_weight_has_the_mean_of_what_it_makes(examples_of):
+    model, x = Packed(), torch.randn(11, 3)
+    found = measured(model, x, ("output_mean",), examples_of).more["output_mean"]["packed"].flatten().float()
+    made = (x @ model.packed.detach().t()).abs().mean(dim=0)
+    torch.testing.assert_close(found, made * torch.tensor([1.0, 1, 3, 3, 3, 3]))
+
+
+def test_an_output_that_is_spread_over_another_dimension_is_read_as_the_layer_made_it(examples_of):
+    class Spread(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, x):
+            return (self.layer(x) + torch.ones(2, 1, 4)).relu().sum(dim=0)
+
+    model, x = Spread(), torch.randn(4, 3)
+    found = measured(model, x, ("output_mean",), examples_of).more["output_mean"]["layer.weight"].flatten().float()
+    torch.testing.assert_close(found, model.layer(x).detach().abs().mean(dim=0))
