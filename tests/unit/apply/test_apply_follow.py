@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import types
 
 import pytest
 import torch
@@ -260,6 +261,24 @@ def test_a_class_that_could_lose_little_gives_way_to_the_traced_computation():
     model, x = randomize(Written()), torch.randn(2, 4)
     graph = analyze(model, (x,))
     assert follow_class(model, (x,), graph).groups == graph.groups
+
+
+class BroughtBack(nn.Sequential):
+    """Has ``from_pretrained``, and keeps what builds it in a mapping, as diffusers' models do."""
+
+    config = types.MappingProxyType({"width": 8})
+
+    @classmethod
+    def from_pretrained(cls, folder: str) -> BroughtBack:
+        raise NotImplementedError
+
+
+def test_a_model_that_from_pretrained_would_build_at_its_old_sizes_is_told_so():
+    model, x = randomize(BroughtBack(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))), torch.randn(2, 3)
+    graph = analyze(model, (x,))
+    (note,) = shrink(model, (x,), graph, half(graph)).notes
+    assert "from_pretrained" in note
+    assert shrink(model, (x,), graph, {}).notes == ()
 
 
 class Checked(nn.Module):
