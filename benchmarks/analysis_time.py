@@ -1,8 +1,10 @@
 """How long does it take to find what hangs together, and how does that grow?
 
-Usage: python benchmarks/analysis_time.py [densenet] [depth] [llama70b] [--rounds 3]
+Usage: python benchmarks/analysis_time.py [densenet] [common] [depth] [llama70b] [--rounds 3] [--weights]
 
-* densenet: analysis and cut of four DenseNets by prunus and by torch-pruning, in turns, each in a process of its own.
+* densenet: all that a cut needs (trace and groups, certificate, trial of the class, cut) of four DenseNets by prunus, and
+  graph and cut by torch-pruning, in turns, each in a process of its own.
+* common: the same for other common models. With ``--weights`` both are on torchvision's trained weights.
 * depth: analysis of a residual convnet and of a transformer encoder with 12, 24, 48 and 96 blocks, by prunus and by torch-pruning.
 * llama70b: a Llama of 70 B parameters on the meta device: seconds and peak memory of the analysis.
 
@@ -23,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 DENSENETS = ("densenet121", "densenet169", "densenet201", "densenet161")
+COMMON = ("resnet50", "wide_resnet50_2", "vgg16", "convnext_base", "swin_t", "vit_b_16")
 DEPTHS = (12, 24, 48, 96)
+STAGES = ("groups", "certificate", "trial", "cut")
 
 
 def main() -> None:
@@ -31,14 +35,17 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--weights", action="store_true")
     parser.add_argument("--one", nargs=2, metavar=("TOOL", "MODEL"))
     arguments = parser.parse_args()
     if arguments.one:
-        print("RESULT " + json.dumps(one(*arguments.one)))
+        print("RESULT " + json.dumps(one(*arguments.one, weights=arguments.weights)))
         return
-    what = arguments.what or ["densenet", "depth", "llama70b"]
+    what = arguments.what or ["densenet", "common", "depth", "llama70b"]
     if "densenet" in what:
-        compare("DenseNet, concatenations", DENSENETS, arguments.rounds)
+        compare("DenseNet, concatenations", DENSENETS, arguments.rounds, weights=arguments.weights)
+    if "common" in what:
+        compare("Common models", COMMON, arguments.rounds, weights=arguments.weights)
     if "depth" in what:
         compare("Residual convnet by depth", [f"convnet{n}" for n in DEPTHS], arguments.rounds)
         compare("Transformer encoder by depth", [f"encoder{n}" for n in DEPTHS], arguments.rounds)
@@ -46,27 +53,30 @@ def main() -> None:
         llama(arguments.rounds)
 
 
-def compare(title: str, models: Any, rounds: int) -> None:
+def compare(title: str, models: Any, rounds: int, *, weights: bool = False) -> None:
     """Print both tools side by side."""
     times: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for _ in range(rounds):
         for model in models:
             for tool in ("prunus", "torch-pruning"):
-                times.setdefault((model, tool), []).append(process(tool, model))
+                times.setdefault((model, tool), []).append(process(tool, model, weights=weights))
     print(f"\n### {title}\n")
-    print("| model | prunus: analysis | with the cut | torch-pruning: graph and cut | ratio |")
-    print("| --- | --- | --- | --- | --- |")
+    print(f"| model | prunus: {' | '.join(STAGES)} | all | torch-pruning: graph and cut | ratio |")
+    print(f"| --- |{' --- |' * len(STAGES)} --- | --- | --- |")
     for model in models:
         ours, peer = times[model, "prunus"], times[model, "torch-pruning"]
         ratios = [
             a["seconds"] / b["seconds"] for a, b in zip(ours, peer, strict=True) if "seconds" in a and "seconds" in b
         ]
-        analysis = spread([row["analysis"] for row in ours if "analysis" in row], "s")
+        stages = [spread([row[stage] for row in ours if stage in row], "s") for stage in STAGES]
         whole = spread([row["seconds"] for row in ours if "seconds" in row], "s")
         other = (
             spread([row["seconds"] for row in peer if "seconds" in row], "s") if ratios else peer[0].get("error", "")
         )
-        print(f"| {model} | {analysis} | {whole} | {other} | {spread(ratios, '') if ratios else ''} |", flush=True)
+        print(
+            f"| {model} | {' | '.join(stages)} | {whole} | {other} | {spread(ratios, '') if ratios else ''} |",
+            flush=True,
+        )
 
 
 def spread(values: list[float], unit: str) -> str:
@@ -82,16 +92,16 @@ def llama(rounds: int) -> None:
     print("\n### Llama of 70 B parameters on the meta device\n")
     print("| parameters | groups | blocks | analysis | peak memory of the process |\n| --- | --- | --- | --- | --- |")
     row = rows[0]
-    seconds = spread([r["analysis"] for r in rows], "s")
+    seconds = spread([r["groups"] for r in rows], "s")
     print(
-        f"| {row['parameters'] / 1e9:.1f} B | {row['groups']} | {row['blocks']} | {seconds} | "
+        f"| {row['parameters'] / 1e9:.1f} B | {row['n_groups']} | {row['n_blocks']} | {seconds} | "
         f"{max(r['peak_mb'] for r in rows)} MB |"
     )
 
 
-def process(tool: str, model: str) -> dict[str, Any]:
+def process(tool: str, model: str, *, weights: bool = False) -> dict[str, Any]:
     """Return one measurement, made in a process of its own."""
-    command = [sys.executable, "-W", "ignore", __file__, "--one", tool, model]
+    command = [sys.executable, "-W", "ignore", __file__, "--one", tool, model, *(["--weights"] if weights else [])]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     except subprocess.TimeoutExpired:
@@ -100,7 +110,7 @@ def process(tool: str, model: str) -> dict[str, Any]:
     return json.loads(lines[-1][7:]) if lines else {"error": (done.stderr.strip().splitlines() or ["died"])[-1][:120]}
 
 
-def one(tool: str, name: str) -> dict[str, Any]:
+def one(tool: str, name: str, *, weights: bool) -> dict[str, Any]:
     """Measure one tool on one model."""
     warnings.simplefilter("ignore")
     import torch
@@ -109,33 +119,37 @@ def one(tool: str, name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     run = ours if tool == "prunus" else peer
     run(*build("convnet2"), "warm-up")  # leave torch's own first-call costs out, for both
-    model, inputs, kwargs = build(name)
+    model, inputs, kwargs = build(name, weights=weights)
     return run(model.eval(), inputs, kwargs, name)
 
 
 def ours(model: Any, inputs: Any, kwargs: Any, name: str) -> dict[str, Any]:
-    """Find the groups and keep half of each."""
+    """Find the groups, certify them, try what the class can follow, and keep half of each; without values only the first."""
     import torch
 
     from prunus.apply import follow_class, shrink
-    from prunus.graph import analyze
+    from prunus.graph import analyze, certify
 
-    start = time.process_time()
-    graph = analyze(model, inputs, kwargs)
-    analysis = time.process_time() - start
-    row = {
-        "analysis": analysis,
-        "groups": len(graph.groups),
-        "blocks": sum(stack.size for stack in graph.stacks if stack.kind == "block"),
-        "parameters": sum(p.numel() for p in model.parameters()),
+    row: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
+
+    def timed(stage: str, work: Any) -> Any:
+        start = time.process_time()
+        result = work()
+        row[stage] = time.process_time() - start
+        return result
+
+    graph = timed("groups", lambda: analyze(model, inputs, kwargs))
+    row |= {
+        "n_groups": len(graph.groups),
+        "n_blocks": sum(stack.size for stack in graph.stacks if stack.kind == "block"),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     if name != "llama70b":
-        start = time.process_time()
-        graph = follow_class(model, inputs, graph, kwargs)
-        keep = {group.name: torch.arange(group.size) < max(1, group.size // 2) for group in graph.groups}
-        assert shrink(model, inputs, graph, keep).kind == "eager"
-        row["seconds"] = analysis + time.process_time() - start
+        certified = timed("certificate", lambda: certify(model, inputs, graph, kwargs=kwargs))
+        followed = timed("trial", lambda: follow_class(model, inputs, certified, kwargs))
+        keep = {g.name: torch.arange(g.size) < max(1, g.size // 2) for g in followed.groups}
+        assert timed("cut", lambda: shrink(model, inputs, followed, keep, kwargs=kwargs)).kind == "eager"
+        row["seconds"] = sum(row[stage] for stage in STAGES)
     return row
 
 
@@ -158,16 +172,18 @@ def peer(model: Any, inputs: Any, kwargs: Any, name: str) -> dict[str, Any]:
     return {"seconds": time.process_time() - start}
 
 
-def build(name: str) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def build(name: str, *, weights: bool = False) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Return a model, its positional inputs and its keyword inputs."""
     import torch
     from torch import nn
 
     sys.path.insert(0, str(Path(__file__).parent))
-    if name.startswith("densenet"):
+    if name.startswith("densenet") or name in COMMON:
         from zoo_models import import_torchvision
 
-        return import_torchvision().models.get_model(name, weights=None), (torch.randn(2, 3, 64, 64),), {}
+        side = 224 if name.startswith(("vit", "swin")) else 64
+        chosen = "DEFAULT" if weights else None
+        return import_torchvision().models.get_model(name, weights=chosen), (torch.randn(2, 3, side, side),), {}
     if name == "llama70b":
         from zoo_models import import_torchvision
 

@@ -46,7 +46,11 @@ def arguments_of(seconds: float) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
-    run.add_argument("--suite", choices=["torchvision", "timm", "transformers", "torch"], required=True)
+    run.add_argument(
+        "--suite",
+        choices=["torchvision", "timm", "transformers", "torch", "diffusers", "segmentation", "geometric"],
+        required=True,
+    )
     run.add_argument("--out", type=Path, required=True)
     run.add_argument("--match", default="")
     run.add_argument("--seconds", type=float, default=seconds)
@@ -121,7 +125,9 @@ def warm_up(suite: str) -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 1)).eval()
     inputs = (torch.randn(2, 3, 8, 8),)
     follow_class(model, inputs, certify(model, inputs, analyze(model, inputs)))
-    load(suite, {"torch": "lstm", "transformers": "bert", "timm": "resnet18", "torchvision": "resnet18"}[suite])
+    plain = {"torch": "lstm", "transformers": "bert", "timm": "resnet18", "torchvision": "resnet18"}
+    plain |= {"diffusers": "dit", "segmentation": "unet", "geometric": "gcn"}
+    load(suite, plain[suite])
 
 
 def one_model(steps: Callable[[dict[str, Any]], None], suite: str, name: str, debug: bool) -> dict[str, Any]:

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from zoo_libraries import DIFFUSERS, GEOMETRIC, SEGMENTATION
 
 __all__ = ["Case", "load", "names"]
 
 META_ABOVE = 150_000_000
+_LIBRARIES = {"diffusers": DIFFUSERS, "segmentation": SEGMENTATION, "geometric": GEOMETRIC}
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Case:
 
 def names(suite: str) -> list[str]:
     """Return the names of a suite."""
+    if suite in _LIBRARIES:
+        return sorted(_LIBRARIES[suite])
     return {
         "torchvision": _torchvision_names,
         "timm": _timm_names,
@@ -55,6 +59,8 @@ def names(suite: str) -> list[str]:
 
 def load(suite: str, name: str) -> Case:
     """Return one model; a very large one lies on the meta device."""
+    if suite in _LIBRARIES:
+        return _case(*_LIBRARIES[suite][name])
     return {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers, "torch": _torch}[suite](name)
 
 
