@@ -107,8 +107,8 @@ def find_spans(
     inputs: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     followed: FollowedSizes | None,
-) -> tuple[tuple[Span, ...], ...]:
-    """Return the sizes for which ``graph`` was seen to compute what ``model`` does, which it was traced from.
+) -> tuple[tuple[tuple[Span, ...], ...], bool]:
+    """Return the sizes for which ``graph`` computes what ``model`` does, which it was traced from, and whether it erred anywhere.
 
     Dimensions that must be the same size vary together. A size that ``model`` itself doesn't take says nothing.
     """
@@ -127,12 +127,15 @@ def find_spans(
         got = _outputs(graph, given, named)
         return got is not None and len(got) == len(expected) and all(map(_alike, expected, got))
 
+    wrong = False
     for places in _together(solver, followed):
         example = spans[places[0][0]][places[0][1]].least
-        found = _span(example, [(n, agree(places, n)) for n in _sizes_to_try(example, places, followed)])
+        tried = [(n, agree(places, n)) for n in _sizes_to_try(example, places, followed)]
+        wrong = wrong or any(agrees is False for _, agrees in tried)
+        found = _span(example, tried)
         for number, dim in places:
             spans[number][dim] = found
-    return tuple(map(tuple, spans))
+    return tuple(map(tuple, spans)), wrong
 
 
 def _together(solver: Solver, followed: FollowedSizes | None) -> list[list[Place]]:

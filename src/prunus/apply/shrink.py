@@ -86,7 +86,8 @@ def shrink(
     counts = {name: int(mask.sum()) for name, mask in dropped.items()}
     if prefer == "graph":
         traced = cut_down(model, graph, dropped)[1]
-        return Shrunk(with_limits(traced(), model, graph.solution, counts, inputs, kwargs or {}), "graph")
+        made = with_limits(traced(), model, graph.solution, counts, inputs, kwargs or {}, asked_for=True)
+        return Shrunk(made, "graph")
     smaller, traced, problem = cut_to_fit(model, graph, dropped, inputs, kwargs or {})
     reference = traced()
     if not problem:

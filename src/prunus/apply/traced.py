@@ -13,19 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from prunus.apply.limits import Limits, find_spans
+from prunus.apply.limits import Limits, Span, find_spans
 from prunus.apply.regraph import PrunedGraph, resized
 from prunus.graph import Solution
-from prunus.graph.sizes import follow_sizes
+from prunus.graph.sizes import FollowedSizes, follow_sizes
 from prunus.graph.states import canonical_states
 
-__all__ = ["traced_model", "with_limits"]
-
-
-def traced_model(model: nn.Module, solution: Solution, inputs: tuple[Any, ...]) -> PrunedGraph:
-    """Return the whole model as a traced computation on its own tensors, with the sizes that it holds for."""
-    states, names = canonical_states(model), frozenset(name for name, _ in model.named_parameters())
-    return with_limits(PrunedGraph(resized(solution, {}), states, names), model, solution, {}, inputs, {})
+__all__ = ["with_limits"]
 
 
 def with_limits(
@@ -35,18 +29,29 @@ def with_limits(
     counts: Mapping[str, int],
     inputs: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    *,
+    asked_for: bool = False,
 ) -> PrunedGraph:
     """Return ``smaller`` with the numbers that follow sizes, saying for which inputs it holds.
 
     Args:
+        asked_for: the class wasn't tried. Then the second trace is made only where other sizes show that it is needed.
         model: what was traced, as ``solution`` says, on ``inputs`` and ``kwargs``; its groups keep ``counts`` in ``smaller``.
     """
     if any(value.is_meta for value in canonical_states(model).values()):
         return smaller
     solver = solution.solver
-    followed = follow_sizes(model, inputs, kwargs, solver)
     parameters = frozenset(name for name, _ in smaller.named_parameters())
-    whole = PrunedGraph(resized(solution, {}, followed), canonical_states(model), parameters)
+
+    def spans(followed: FollowedSizes | None) -> tuple[tuple[tuple[Span, ...], ...], bool]:
+        whole = PrunedGraph(resized(solution, {}, followed), canonical_states(model), parameters)
+        return find_spans(model, whole, solver, inputs, kwargs, followed)
+
+    followed = None
+    found, wrong = spans(None) if asked_for else ((), True)
+    if wrong:
+        followed = follow_sizes(model, inputs, kwargs, solver)
+        found, _ = spans(followed)
     states = {name: operator.attrgetter(name)(smaller) for name in smaller.names}
     made = PrunedGraph(resized(solution, counts, followed, reads=True), states, parameters)
     made.guard, made.keywords = smaller.guard, smaller.keywords
@@ -56,5 +61,5 @@ def with_limits(
         with torch.no_grad():
             outputs = made.graph_module(*states.values(), *given)
         read = tuple(value.detach().clone() for value in outputs[-n_read:])
-    made.limits = Limits(find_spans(model, whole, solver, inputs, kwargs, followed), read)
+    made.limits = Limits(found, read)
     return made
