@@ -75,8 +75,6 @@ def global_ranking(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
         return _rank_blocks(strata, ladder, target)
     rest = [_without_best(stratum.saliency, int(n)) for stratum, n in zip(strata, floor, strict=True)]
     pool = np.concatenate(rest)
-    if spare >= len(pool):
-        return ladder.size.copy()
     threshold = np.partition(pool, len(pool) - spare)[len(pool) - spare]
     counts = floor + np.array([np.count_nonzero(values > threshold) for values in rest], np.int64)
     for i, values in enumerate(rest):

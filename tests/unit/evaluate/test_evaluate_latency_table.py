@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunus.evaluate import latency_table
+from prunus.evaluate import latency_table, operation_time
 from prunus.evaluate.latency_table import LatencyTable
 from prunus.evaluate.operation_time import time_operation
 from prunus.evaluate.runtimes import onnxruntime_installed
@@ -108,6 +108,24 @@ def test_another_number_of_threads_has_another_file(tmp_path, monkeypatch):
     path = LatencyTable("torch", tmp_path).path
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     assert LatencyTable("torch", tmp_path).path != path
+
+
+@pytest.mark.parametrize(
+    ("sizes", "transposed", "each", "n_groups"),
+    [
+        ((2, 3, 4), False, None, 1),
+        ((2, 3, 4), True, None, 1),
+        ((2, 6), False, (1, 2), 3),
+        ((2, 8), True, (3, 2), 4),
+        ((2, 1), False, (3, 2), 1),
+    ],
+)
+def test_the_convolution_that_is_timed_has_the_sizes_that_are_asked(sizes, transposed, each, n_groups):
+    fixed = ((5, 5), (3, 3), (1, 1), (1, 1), (1, 1), transposed, each)
+    given, weight, groups = operation_time._convolution(sizes, fixed)
+    made = torch.convolution(given, weight, None, (1, 1), (1, 1), (1, 1), transposed, (0, 0), groups)
+    n_in, n_out = sizes[1:] if each is None else (n_groups * each[0], n_groups * each[1])
+    assert (groups, given.shape, made.shape) == (n_groups, (2, n_in, 5, 5), (2, n_out, 5, 5))
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

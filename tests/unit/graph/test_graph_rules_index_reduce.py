@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import pytest
@@ -11,6 +12,10 @@ from torch.nn import functional
 
 from graph_cases import Net, between, holds, rows
 from prunus.graph import analyze
+from prunus.graph.axes import leaves
+from prunus.graph.rules.index import _place
+from prunus.graph.solve import Solver
+from prunus.graph.trace import trace
 
 SYMMETRIC = {
     "mean": lambda x: x - x.mean(-1, keepdim=True),
@@ -144,3 +149,22 @@ def test_a_call_that_its_rule_cannot_read_costs_axes_and_never_the_analysis(monk
     monkeypatch.setitem(solve.RULES, "_softmax", broken)
     graph = holds(between(lambda x: x.softmax(-1)), rows(), {}, knows=False)
     assert "can't read one of its calls" in graph.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "same"),
+    [(lambda: torch.arange(3), True), (lambda: torch.arange(0, 3), True), (lambda: torch.arange(-1, 2), False)],
+    ids=["every entry", "every entry, from zero", "turned round"],
+)
+def test_looking_up_every_entry_in_order_is_the_same_dimension(numbers, same):
+    solver = Solver(trace(Net(lambda net, x: x[numbers()]), (torch.randn(3, 5),)))
+    solver.solve()
+    given, *_, result = solver.trace.graph_module.graph.nodes
+    (made,) = torch.utils._pytree.tree_leaves(result.args)
+    assert (list(leaves(solver.axes(given)[0])) == list(leaves(solver.axes(made)[0]))) == same
+
+
+@pytest.mark.parametrize("looked", [c for n in range(1, 4) for c in itertools.combinations(range(4), n)])
+def test_what_is_looked_up_lies_where_torch_puts_it(looked):
+    numbers = [torch.zeros(11, dtype=torch.int64) if dim in looked else slice(None) for dim in range(4)]
+    assert torch.zeros(2, 3, 5, 7)[tuple(numbers)].shape.index(11) == _place(looked)

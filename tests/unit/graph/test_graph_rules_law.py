@@ -101,3 +101,14 @@ def test_the_law_sees_a_rule_that_couples_the_wrong_axis(monkeypatch):
     with pytest.raises(AssertionError):
         test_what_a_rule_says_is_the_same_dimension_is_the_same("_cdist_forward")
     assert case.operands[0] != case.operands[1]
+
+
+def test_a_mask_of_attention_has_the_queries_and_the_keys(monkeypatch):
+    name = "_scaled_dot_product_flash_attention_for_cpu"
+    plain = CASES[name]
+
+    def masked(query, key, value, mask):
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+    monkeypatch.setitem(CASES, name, plain._replace(function=masked, operands=(*plain.operands, (5, 7))))
+    test_what_a_rule_says_is_the_same_dimension_is_the_same(name)

@@ -91,6 +91,16 @@ def test_a_model_that_can_not_be_mapped_is_looped_over(examples):
             torch.testing.assert_close(found.more[need][f"net.{name}"], expected.more[need][name])
 
 
+@pytest.mark.parametrize("budget", [1, 3000, pullbacks.BUDGET_BYTES])
+def test_a_model_that_can_be_mapped_is_not_looped_over(examples, monkeypatch, budget):
+    def loop(*_):
+        raise AssertionError("one example after the other")
+
+    monkeypatch.setattr(pullbacks, "BUDGET_BYTES", budget)
+    monkeypatch.setattr(pullbacks.Pullbacks, "_pull_one", loop)
+    gather(net(), NAMES, examples, cross_entropy, ("squared_gradient", "curvature"))
+
+
 def test_a_small_budget_changes_nothing_but_the_memory(examples, monkeypatch):
     model = net()
     expected = gather(model, NAMES, examples, cross_entropy, ("curvature",)).more["curvature"]

@@ -1,5 +1,7 @@
 """What enters and leaves the weights is found by memory, and its statistics equal those of everything at once."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch.nn import functional
 
 from prunus.core.errors import DataError
 from prunus.score import gather
+from prunus.score.watch import _same_axis
 
 OUTPUTS = ("active_fraction", "output_mean", "output_variance")
 torch.manual_seed(0)
@@ -251,3 +254,19 @@ def test_an_output_that_is_spread_over_another_dimension_is_read_as_the_layer_ma
     model, x = Spread(), torch.randn(4, 3)
     found = measured(model, x, ("output_mean",), examples_of).more["output_mean"]["layer.weight"].flatten().float()
     torch.testing.assert_close(found, model.layer(x).detach().abs().mean(dim=0))
+
+
+def test_rows_that_are_read_in_steps_are_not_taken_for_those_that_lie_together(examples_of):
+    class Steps(Packed):
+        def forward(self, x):
+            return functional.linear(x, self.packed[::2])
+
+    assert "packed" not in measured(Steps(), torch.randn(11, 3), ("output_mean",), examples_of).more["output_mean"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_dimension_is_found_again_in_a_view_by_its_size_and_its_stride(order):
+    now = torch.zeros(3, 3, 2)
+    for axis in range(3):
+        assert _same_axis(now.permute(order), now, axis) == order.index(axis)
+        assert _same_axis(now[:2], now, axis) is None

@@ -5,7 +5,7 @@ import pytest
 
 from prunus.core.errors import RecipeError, RunError, UnknownNameError
 from prunus.core.types import Stratum
-from prunus.select import select, top
+from prunus.select import allocations, select, top
 
 LAYER = Stratum("conv1", np.array([0.5, 0.1, 0.9, 0.3]))
 
@@ -65,6 +65,12 @@ def test_a_floor_or_multiple_that_makes_no_sense_is_refused(settings):
         select([Stratum("a", np.arange(4.0), **settings)], keep_fraction=0.5)
 
 
+@pytest.mark.parametrize("allocation", [name for name in allocations if name != "sensitivity"])
+def test_empty_strata_are_no_trouble_to_any_allocation(allocation):
+    masks = select([Stratum("none", np.zeros(0)), LAYER], keep_fraction=0.5, allocation=allocation)
+    assert [len(mask) for mask in masks] == [0, 4]
+
+
 def test_no_strata_and_empty_strata_are_no_trouble():
     assert select([], keep_fraction=0.5) == []
     masks = select([Stratum("none", np.zeros(0)), LAYER], keep_fraction=0.5, allocation="global", normalize="max")
@@ -74,6 +80,12 @@ def test_no_strata_and_empty_strata_are_no_trouble():
 
 def test_ties_are_settled_by_the_unit_number():
     assert top(np.zeros(4), np.array([9, 2, 7, 5]), 2).tolist() == [False, True, False, True]
+
+
+def test_where_rows_tie_for_the_last_place_the_better_unit_takes_it():
+    part = Stratum("s", np.array([5.0, 1.0, 9.0, 2.0]), row=np.array([0, 0, 1, 1]))
+    (mask,) = select([part], keep_fraction=0.25)
+    assert mask.tolist() == [False, False, True, False]
 
 
 def test_a_normalised_global_ranking_does_not_empty_the_layer_with_small_weights():
