@@ -166,7 +166,7 @@ def peer(model: Any, inputs: Any, kwargs: Any, name: str) -> dict[str, Any]:
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=0.5,
         ignored_layers=heads,
-        num_heads={m.qkv: m.heads for m in model.modules() if hasattr(m, "qkv")},
+        num_heads={m.qkv: getattr(m, "heads", None) or m.num_heads for m in model.modules() if hasattr(m, "qkv")},
     )
     pruner.step()
     return {"seconds": time.process_time() - start}
@@ -181,7 +181,7 @@ def build(name: str, *, weights: bool = False) -> tuple[Any, tuple[Any, ...], di
     if name.startswith("densenet") or name in COMMON:
         from zoo_models import import_torchvision
 
-        side = 224 if name.startswith(("vit", "swin")) else 64
+        side = 224 if name.startswith("vit") else 64
         chosen = "DEFAULT" if weights else None
         return import_torchvision().models.get_model(name, weights=chosen), (torch.randn(2, 3, side, side),), {}
     if name == "llama70b":
