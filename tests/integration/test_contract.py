@@ -211,7 +211,7 @@ def test_killed_and_resumed_is_never_killed(tmp_path, small_recipe, monkeypatch,
     assert again == whole
     assert len(again["searches"][0]["candidates"]) == 2
     # What was found is a plan like any other: it is carried out without a search.
-    assert invoke(["apply", "out", "--quiet"]) == 0
+    assert invoke(["apply", "out", "--recipe", str(path), "--quiet"]) == 0
     applied = json.loads((tmp_path / "out-applied" / "record.json").read_text())
     assert applied["layers"] == whole["layers"]
     assert applied["searches"] == []

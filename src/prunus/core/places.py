@@ -37,10 +37,10 @@ def check_recipe(recipe: Recipe) -> None:
     check_source(recipe.data.source)
     if recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights))
-    _check_module(recipe.model.builder, "model.builder", ModelError)
+    _check_module(recipe.model.builder, ModelError)
     for key, section in (("train.loss", recipe.train), ("recovery.loss", recipe.recovery)):
         if section.loss is not None:
-            _check_module(section.loss, key, RecipeError)
+            _check_module(section.loss, RecipeError, f"{key} ")
 
 
 def check_source(source: str) -> None:
@@ -56,7 +56,7 @@ def check_source(source: str) -> None:
     if not colon or "/" in source or path.suffix.lower() in FILES:
         raise missing_data(path)
     if scheme != "sklearn":
-        _check_module(source, "data.source", DataError)
+        _check_module(source, DataError)
 
 
 def check_inputs_file(path: Path) -> None:
@@ -116,7 +116,7 @@ def missing_data(path: Path) -> DataError:
     )
 
 
-def _check_module(reference: str, key: str, error: type[PrunusError]) -> None:
+def _check_module(reference: str, error: type[PrunusError], key: str = "") -> None:
     """Look for the outermost package of ``module:function``; names of built-ins, and what is no name, are left to the reader."""
     module, colon, _ = reference.partition(":")
     outermost = module.split(".")[0]
@@ -129,6 +129,6 @@ def _check_module(reference: str, key: str, error: type[PrunusError]) -> None:
             return
     if not found:
         raise error(
-            f"{key} {reference!r}: there is no module {outermost!r}; it is looked for in {Path.cwd()} and among the installed "
+            f"{key}{reference!r}: there is no module {outermost!r}; it is looked for in {Path.cwd()} and among the installed "
             "packages"
         )

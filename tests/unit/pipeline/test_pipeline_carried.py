@@ -71,11 +71,13 @@ def test_no_field_of_a_manifest_reaches_outside(stage):
     whole = full_manifest(bundle)
     (home / "run" / "record.json").unlink()  # it would tell that the bundle isn't the run's
     np.savez(home / "x.npz", inputs=np.zeros((2, 4), np.float32))
-    fields = [at for at in leaves(whole) if at[0] != "files" or at[1] == "model.safetensors"]
-    assert {at[0] for at in fields} == set(whole)
-    for at in fields:
+    described = {**whole, "inputs": [{"dtype": "float32", "shape": [4], "name": "x", "below": 0}]}
+    fields = [(whole, at) for at in leaves(whole) if at[0] != "files" or at[1] == "model.safetensors"]
+    fields += [(described, at) for at in leaves(described) if at[0] == "inputs"]
+    assert {at[0] for _, at in fields} == set(whole)
+    for tree, at in fields:
         for value in values if at[0] in ("facts", "model") else values[::2]:
-            rewrite(bundle / "manifest.json", planted(whole, at, value))
+            rewrite(bundle / "manifest.json", planted(tree, at, value))
             with watched() as touched:
                 for use in (lambda: evaluate_bundle(home / "run"), lambda: predict_file(home / "run", "x.npz")):
                     try:
