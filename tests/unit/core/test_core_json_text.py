@@ -36,7 +36,7 @@ TREES = st.recursive(
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_in_one_line_and_two_seconds(name):
+def test_a_bomb_is_refused_in_one_line_and_soon(name):
     content, words = BOMBS[name]
     started = time.process_time()
     with pytest.raises(JsonError, match=words) as caught:
