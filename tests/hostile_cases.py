@@ -35,18 +35,9 @@ from prunus.pipeline.flow import run
 from prunus.report import load_record
 from prunus.scale import prune_shards
 from prunus.ship import load_bundle
+from recipe_samples import IRIS
 
 Prepare = Callable[[Path], Any]
-
-IRIS = {
-    "data": {"source": "sklearn:iris"},
-    "model": {"builder": "mlp", "args": {"width": 4, "depth": 1}},
-    "train": {"epochs": 1},
-    "strategy": {"criterion": "magnitude_l2", "keep_fraction": 0.5},
-    "recovery": {"method": "none"},
-    "evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "batch_size": 8, "runtime": "torch"}},
-    "seeds": [0],
-}
 
 
 def honest(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graph_cases import Net, P
+from graph_cases import Net, P, masked
 from graph_zoo import randomize
 from prunus.apply import Shrunk, follow_class, shrink
 from prunus.core.errors import ModelError, ShapeError
@@ -25,14 +24,7 @@ def halved(net: nn.Module, *given: Any, prefer: Any = "eager", every: int = 2) -
     graph = follow_class(net, given, certify(net, given, analyze(net, given)))
     assert graph.groups, graph.frozen
     keep = {group.name: torch.arange(group.size) % every == 0 for group in graph.groups}
-    masked = copy.deepcopy(net)
-    states = dict(masked.named_parameters())
-    with torch.no_grad():
-        for group in graph.groups:
-            for member in group.members:
-                if member.is_parameter:
-                    states[member.tensor].index_fill_(member.dim, member.index[~keep[group.name]].reshape(-1), 0.0)
-    return shrink(net, given, graph, keep, prefer=prefer), masked
+    return shrink(net, given, graph, keep, prefer=prefer), masked(net, graph, keep)
 
 
 @torch.no_grad()

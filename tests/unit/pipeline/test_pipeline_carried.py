@@ -24,16 +24,7 @@ from prunus.pipeline import apply_plan, evaluate_bundle, make_plan, predict_file
 from prunus.pipeline.flow import run
 from prunus.report import load_record
 from prunus.scale import prune_shards
-
-IRIS = {
-    "data": {"source": "sklearn:iris"},
-    "model": {"builder": "mlp", "args": {"width": 4, "depth": 1}},
-    "train": {"epochs": 1},
-    "strategy": {"criterion": "magnitude_l2", "keep_fraction": 0.5},
-    "recovery": {"method": "none"},
-    "evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "batch_size": 8, "runtime": "torch"}},
-    "seeds": [0],
-}
+from recipe_samples import IRIS
 
 
 @pytest.fixture(scope="module")
