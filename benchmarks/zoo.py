@@ -5,7 +5,8 @@ Usage:
     python benchmarks/zoo.py table build/zoo.jsonl
     python benchmarks/zoo.py one SUITE NAME
 
-Resumable: a model that has a line in --out isn't run again. Every model has a process and a time limit of its own. For each model:
+Resumable: a model that has a line in --out isn't run again. Every model has a process of its own and a limit of processor
+seconds, which other work on the machine doesn't use up. For each model:
 analysis (seconds of one core), permutation certificate, keep 50 % of every group, forward, train mode with backward and one optimiser step, another
 batch size, and the cut rebuilt from the original builder. Models above the size limit are analysed and cut on the meta device, where
 nothing can be certified or run. Seconds are of one core, of all that a run does before it cuts: trace, certificate, trial of the class.
@@ -16,8 +17,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import multiprocessing
 import resource
+import signal
 import sys
 import time
 import traceback
@@ -28,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 META_ABOVE = 150_000_000
+HANGS = 10
+"""So many times its processor seconds a process may take by the clock before it counts as one that hangs."""
 
 
 def main() -> None:
@@ -91,24 +96,38 @@ def run_suite(arguments: argparse.Namespace, steps: Callable[[dict[str, Any]], N
 def in_process(
     run: Callable[[str, str, bool], dict[str, Any]], suite: str, name: str, seconds: float
 ) -> dict[str, Any]:
-    """Return one model's row, also when its process dies: a fork, so that nothing is imported anew for every model."""
-    start = time.perf_counter()
+    """Return one model's row, also when its process dies: a fork, so that nothing is imported anew for every model.
+
+    ``seconds`` are the process's own, so that other work on the machine decides nothing; the wall clock only ends one that hangs.
+    """
+    before = _children_seconds()
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_send, args=(theirs, run, suite, name))
+    process = multiprocessing.get_context("fork").Process(target=_send, args=(theirs, run, suite, name, seconds))
     process.start()
     theirs.close()
     row: dict[str, Any]
     try:
-        row = ours.recv() if ours.poll(seconds) else {"status": "timeout", "error": f"more than {seconds:.0f} s"}
+        hung = {"status": "timeout", "error": f"no answer within {HANGS * seconds:.0f} s by the clock"}
+        row = ours.recv() if ours.poll(HANGS * seconds) else hung
     except EOFError:
         process.join()
         row = {"status": "died", "error": f"exit {process.exitcode}"}
+        if process.exitcode == -signal.SIGXCPU:
+            row = {"status": "timeout", "error": f"more than {seconds:.0f} s"}
     process.kill()
     process.join()
-    return {"suite": suite, "name": name, **row, "process_seconds": round(time.perf_counter() - start, 1)}
+    return {"suite": suite, "name": name, **row, "process_seconds": round(_children_seconds() - before, 1)}
 
 
-def _send(pipe: Any, run: Callable[[str, str, bool], dict[str, Any]], suite: str, name: str) -> None:
+def _children_seconds() -> float:
+    """Return the processor seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _send(pipe: Any, run: Callable[[str, str, bool], dict[str, Any]], suite: str, name: str, seconds: float) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(seconds), math.ceil(seconds) + 5))
     pipe.send(run(suite, name, False))
 
 
