@@ -10,32 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.graph import rules  # noqa: F401 - registers the rules
 from prunus.graph.axes import Atom, find, leaves, positions
 from prunus.graph.kinds import Kind, kinds_of
+from prunus.graph.members import Member
 from prunus.graph.reach import freeze_beside, freeze_unreached
 from prunus.graph.solve import Solver
 from prunus.graph.stacks import find_blocks, find_experts
 from prunus.graph.trace import trace
 from prunus.graph.training import learn_from_training
 
-__all__ = ["AxisGraph", "Frozen", "Group", "Member", "Solution", "analyze", "parameters_per_unit"]
-
-
-@dataclass(frozen=True)
-class Member:
-    """One dimension of one parameter or buffer, and where each unit lies along it.
-
-    Shapes:
-        ``index`` is ``(units, positions)``, int64.
-    """
-
-    tensor: str
-    dim: int
-    index: Tensor
-    is_parameter: bool
+__all__ = ["AxisGraph", "Frozen", "Group", "Solution", "analyze", "parameters_per_unit"]
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,14 @@ a head dimension is what is contracted inside them, a width is what an addition 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, fx
 
 from prunus.graph.axes import Atom, leaves
+from prunus.graph.members import Member
 from prunus.graph.solve import Solver
 from prunus.graph.trace import operation_name
-
-if TYPE_CHECKING:
-    from prunus.graph.groups import Member
 
 __all__ = ["KINDS", "PRODUCTS", "Kind", "kinds_of"]
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from prunus.graph.groups import Group, Member
+from prunus.graph.groups import Group
+from prunus.graph.members import Member
 
 __all__ = ["reordered"]
 

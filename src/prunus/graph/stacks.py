@@ -7,16 +7,13 @@ what it took, because an addition joined them. An expert goes together with its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor, fx, nn
 
 from prunus.graph.axes import Atom, find
+from prunus.graph.members import Member
 from prunus.graph.solve import Solver
 from prunus.graph.trace import ModuleCall, operation_name
-
-if TYPE_CHECKING:
-    from prunus.graph.groups import Member
 
 __all__ = ["Blocks", "Experts", "find_blocks", "find_experts"]
 

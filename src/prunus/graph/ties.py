@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from prunus.graph.axes import Atom, find, leaves, positions, sum_of
-from prunus.graph.groups import AxisGraph, Group, Member
+from prunus.graph.groups import AxisGraph, Group
+from prunus.graph.members import Member
 from prunus.graph.observe import Attribute, Expression
 
 __all__ = ["tie_head_dims"]
