@@ -26,7 +26,7 @@ from prunus.graph.cost_model import CostModel, count_model
 from prunus.pipeline.alternatives import Weights, compare_allocations
 from prunus.pipeline.compensation import check_compensation, make_good, swept_step
 from prunus.pipeline.evidence import gather_evidence
-from prunus.pipeline.graph_view import describe
+from prunus.pipeline.graph_tables import describe
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.places import kept_outputs, n_weights, slices_at, weights_at
 from prunus.pipeline.prunable import groups_of, layer_of, names_of, nothing_to_cut, prunable_graph, rule_for, wide

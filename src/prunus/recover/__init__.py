@@ -23,10 +23,11 @@ from prunus.recover.layer_inputs import (
 )
 from prunus.recover.lora import adapters, check_lora
 from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, guarded, named_loss
+from prunus.recover.penalty import Penalty
 from prunus.recover.precision import check_precision
 from prunus.recover.refit import least_squares, least_squares_inputs, obs_update, reconstruct
 from prunus.recover.sparsegpt import inverse_factor, sparsegpt_prune
-from prunus.recover.sparsify import Penalty, ProximalGroup, ProximalL1, ProximalScale, sparsity_step
+from prunus.recover.sparsify import ProximalGroup, ProximalL1, ProximalScale, sparsity_step
 from prunus.recover.step import check_loss
 from prunus.recover.support import check_amount, check_pattern, keep_top
 from prunus.recover.train import train

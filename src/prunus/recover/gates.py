@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from prunus.core.errors import ModelError
 from prunus.core.runtime import generator
-from prunus.recover.sparsify import Penalty
+from prunus.recover.penalty import Penalty
 
 if TYPE_CHECKING:
     from prunus.graph import Group

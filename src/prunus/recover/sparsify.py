@@ -10,45 +10,24 @@ References:
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim import Optimizer
 
 from prunus.core.errors import ModelError
+from prunus.recover.gates import HardConcrete
+from prunus.recover.penalty import Penalty
 
 if TYPE_CHECKING:
     from prunus.graph import Group
 
-__all__ = ["Penalty", "ProximalGroup", "ProximalL1", "ProximalScale", "norm_scale_names", "sparsity_step"]
+__all__ = ["ProximalGroup", "ProximalL1", "ProximalScale", "norm_scale_names", "sparsity_step"]
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-
-
-class Penalty(ABC):
-    """What is done beside each optimizer step to drive to zero what isn't needed.
-
-    ``resumable`` says whether a training can go on from the model and the optimizer alone.
-    """
-
-    resumable: ClassVar[bool] = True
-
-    @abstractmethod
-    def step(self, learning_rate: float) -> None:
-        """Move what is penalised once, in place; a proximal operator has the threshold ``learning_rate * strength``."""
-
-    def finish(self) -> None:
-        """Leave the model as it is to be scored, when the training is over: a proximal step has nothing left to do."""
-        return
-
-    def attach(self, optimizer: Optimizer) -> None:
-        """Take a step after each of ``optimizer``'s, at its learning rate: give this to ``train`` as ``on_optimizer``."""
-        optimizer.register_step_post_hook(lambda owner, args, kwargs: self.step(float(owner.param_groups[0]["lr"])))
 
 
 def sparsity_step(
@@ -68,8 +47,6 @@ def sparsity_step(
         ModelError: nothing to penalise.
     """
     if kind == "l0":
-        from prunus.recover.gates import HardConcrete
-
         return HardConcrete(model, names, groups, strength, seed=seed)
     if kind == "bn_scale":
         return ProximalScale(model, groups, strength)

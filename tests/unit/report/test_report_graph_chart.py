@@ -10,7 +10,7 @@ import torch
 from prunus.core.recipe import Model
 from prunus.graph import analyze
 from prunus.models import build
-from prunus.pipeline.graph_view import describe
+from prunus.pipeline.graph_tables import describe
 from prunus.report import GraphFacts, graph_svg
 from prunus.report.graph_chart import MOST_GROUPS, graph_chart
 
