@@ -1,12 +1,14 @@
 """Prune a small Llama trained on real English to half of its weights, and compare with llm-compressor: perplexity and time.
 
-Usage: python benchmarks/llm.py [--seeds 0 1 2] [--steps 1500] [--calibration 16] [--test 24] [--folder build/llm]
-       python benchmarks/llm.py --size medium --device cuda
+Usage: python benchmarks/llm.py [--seeds 0 1 2] [--steps 1500] [--calibration 1 16 48] [--test 24] [--folder build/llm]
+       python benchmarks/llm.py --size medium --device cuda --calibration 16
+
+What must be installed beside prunus is said in ``llm_reference.py``.
 
 For every seed a model is trained (and kept), then prunus and the reference prune copies of it by turns, on the same calibration
-text. Resumable: a row that is in ``results-*.jsonl`` isn't measured again. The time is that of pruning, calibration included,
-without loading and without the perplexity; both prune once before, untimed, so that nobody pays for imports. Intervals are 95 %
-by Student's t over seeds, of the paired ratios where two are compared.
+text; with several amounts of calibration, these take turns, too. Resumable: a row that is in ``results-*.jsonl`` isn't measured
+again. The time is that of pruning, calibration included, without loading and without the perplexity; both prune once before,
+untimed, so that nobody pays for imports. Intervals are 95 % by Student's t over seeds, of the paired ratios where two are compared.
 """
 
 from __future__ import annotations
@@ -38,46 +40,60 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=1500, help="of training, with a batch of windows of 128 tokens each"
     )
-    parser.add_argument("--calibration", type=int, default=16, help="batches")
+    parser.add_argument("--calibration", type=int, nargs="+", default=[16], help="batches; several give a curve")
     parser.add_argument("--test", type=int, default=24, help="batches")
     parser.add_argument("--folder", type=Path, default=Path("build/llm"))
     arguments = parser.parse_args()
     kind = "" if arguments.size == "small" else f"{arguments.size}-{arguments.device}-"
-    results = arguments.folder / f"results-{kind}{arguments.steps}-{arguments.calibration}-{arguments.test}.jsonl"
+    results = arguments.folder / f"results-{kind}{arguments.steps}-{arguments.test}.jsonl"
     where: dict[str, Any] = {"size": arguments.size, "device": arguments.device}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(row["seed"], row["amount"], row["method"], row["who"]) for row in rows}
+    done = {(row["seed"], row["amount"], row["method"], row["calibration"], row["who"]) for row in rows}
     for seed in arguments.seeds:
         model = trained(seed, arguments.folder, steps=arguments.steps, **where)
-        calibration = batches(arguments.folder, "calibration", arguments.calibration, seed=seed, **where)
+        given = batches(arguments.folder, "calibration", max(arguments.calibration), seed=seed, **where)
         test = batches(arguments.folder, "test", arguments.test, seed=1000, **where)
-        plan = [("", "dense", "none")]
-        for amount in AMOUNTS:
-            for method in METHODS:
-                plan += [
-                    (amount, method, who) for who in (("prunus", "reference") if seed % 2 else ("reference", "prunus"))
-                ]
-            plan += [(amount, "wanda + refit", "prunus"), (amount, "sparsegpt + refit", "prunus")]
-        left = [step for step in plan if (seed, *step) not in done]
+        left = [step for step in steps_of(seed, arguments.calibration) if (seed, *step) not in done]
         for who in ("prunus", "reference") if left else ():
             for criterion in METHODS:
-                prune(who, copy.deepcopy(model), calibration[:1], criterion, AMOUNTS["50 %"])
-        for amount, method, who in left:
+                prune(who, copy.deepcopy(model), given[:1], criterion, AMOUNTS["50 %"])
+        for amount, method, count, who in left:
             pruned = copy.deepcopy(model)
             finish(arguments.device)
             started, worked = time.perf_counter(), time.process_time()
             if who != "none":
-                prune(who, pruned, calibration, method, AMOUNTS[amount])
+                prune(who, pruned, given[:count], method, AMOUNTS[amount])
             finish(arguments.device)
             seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
-            row = {"seed": seed, "amount": amount, "method": method, "who": who, "seconds": seconds, "cpu": cpu_seconds}
-            row |= {"perplexity": perplexity(pruned, test), "kept": kept(pruned)}
+            row = {"seed": seed, "amount": amount, "method": method, "calibration": count, "who": who}
+            row |= {
+                "seconds": seconds,
+                "cpu": cpu_seconds,
+                "perplexity": perplexity(pruned, test),
+                "kept": kept(pruned),
+            }
             with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             rows.append(row)
             print(row, flush=True)
-    print_table([row for row in rows if row["seed"] in arguments.seeds])
+    rows = [row for row in rows if row["seed"] in arguments.seeds]
+    for count in arguments.calibration:
+        print(f"\n{count} batches of calibration")
+        print_table([row for row in rows if row["calibration"] in (0, count)])
+    if len(arguments.calibration) > 1:
+        print_curve(rows, arguments.calibration)
+
+
+def steps_of(seed: int, counts: list[int]) -> list[tuple[str, str, int, str]]:
+    """Return what is measured for a seed, in order: amount, method, batches of calibration, and by whom."""
+    plan = [("", "dense", 0, "none")]
+    for amount in AMOUNTS:
+        for method in METHODS:
+            turns = ("prunus", "reference") if seed % 2 else ("reference", "prunus")
+            plan += [(amount, method, count, who) for count in counts for who in turns]
+        plan += [(amount, f"{method} + refit", count, "prunus") for count in counts for method in METHODS[1:]]
+    return plan
 
 
 def prune(
@@ -135,6 +151,26 @@ def print_table(rows: list[dict[str, Any]]) -> None:
                 seeds = sorted({seed for name, seed in found if name == method and (against, seed) in found})
                 cells.append(interval([found[method, seed] / found[against, seed] for seed in seeds]))
             print("| " + " | ".join(cells) + " |")
+
+
+def print_curve(rows: list[dict[str, Any]], counts: list[int]) -> None:
+    """Print how the ratio of processor time changes with the amount of calibration."""
+    found = {(r["amount"], r["method"], r["calibration"], r["who"], r["seed"]): r for r in rows}
+    print(
+        "\n| amount | method | batches | prunus, s | reference, s | ratio of processor time | ratio of perplexities |"
+    )
+    print("| --- " * 7 + "|")
+    for amount in AMOUNTS:
+        for method in METHODS[1:]:
+            for count in counts:
+                seeds = sorted({key[4] for key in found if key[:4] == (amount, method, count, "reference")})
+                mine, theirs = (
+                    [found[amount, method, count, who, seed] for seed in seeds] for who in ("prunus", "reference")
+                )
+                pairs = list(zip(mine, theirs, strict=True))
+                cells = [interval([row["cpu"] for row in side]) for side in (mine, theirs)]
+                cells += [interval([a[key] / b[key] for a, b in pairs]) for key in ("cpu", "perplexity")]
+                print("| " + " | ".join([amount, method, str(count), *cells]) + " |")
 
 
 def interval(values: list[float]) -> str:

@@ -1,11 +1,12 @@
 """Which language model is pruned? A Llama, trained here on docstrings, one for each seed, and kept under build/.
 
-transformers asks for torchvision, whose compiled operators don't load next to torch's CPU build here: declaring their schemas
-first is enough, as in the zoo.
+transformers imports torchvision where it is installed, whose compiled operators may not load next to torch's CPU build: declaring
+their schemas first is enough, as in the zoo.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import time
@@ -48,9 +49,10 @@ SIZES = {
 
 def build(size: Size) -> Any:
     """Return the untrained model."""
-    from zoo_models import import_torchvision
+    if importlib.util.find_spec("torchvision"):
+        from zoo_models import import_torchvision
 
-    import_torchvision()
+        import_torchvision()
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(

@@ -1,6 +1,13 @@
 """What do others make of the same model, calibration text and amount? llm-compressor for Wanda and SparseGPT, torch for magnitude.
 
-llm-compressor is installed with ``pip install --no-deps llmcompressor compressed-tensors loguru accelerate datasets``.
+llm-compressor 0.14.0.1 wants older packages than prunus's lock has, so it gets an environment of its own. In one with
+prunus (``pip install '.[sklearn]'``; SciPy comes with it) and the same torch:
+
+    pip install transformers==5.17.0 pandas dill multiprocess xxhash requests psutil loguru
+    pip install --no-deps llmcompressor==0.14.0.1 compressed-tensors==0.19.0 accelerate datasets
+
+``--no-deps``, because the second line would otherwise bring another torch and what only its quantisation needs (auto-round,
+nvidia-ml-py, pillow): this is all that is imported here.
 """
 
 from __future__ import annotations
