@@ -29,6 +29,7 @@ MAX_DIGITS = 400
 _TEXT = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
 _DIGITS = re.compile(rb"[0-9]{%d}" % (MAX_DIGITS + 1))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1, ord(","): 0}
+_COMMA = ord(",")
 _REST = bytes(set(range(256)) - set(_STEPS))
 
 
@@ -36,8 +37,13 @@ class JsonError(ValueError):
     """It is no JSON, or not of a kind that a file of prunus may hold; the text says why, in one line."""
 
 
-def parse_json(content: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:
+def parse_json(
+    content: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES, max_rows: int | None = None
+) -> Any:
     """Return what a JSON text in UTF-8 holds.
+
+    Args:
+        max_rows: so many values may the lists hold that lie in the outermost mapping.
 
     Raises:
         JsonError: it isn't JSON, too large, too deep, names a key twice, or has a number that nothing can hold.
@@ -48,7 +54,7 @@ def parse_json(content: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = 
     Traceback (most recent call last):
     prunus.core.json_text.JsonError: expected JSON of at most 100 levels, got 5000
     """
-    check_json(content, max_bytes=max_bytes, max_values=max_values)
+    check_json(content, max_bytes=max_bytes, max_values=max_values, max_rows=max_rows)
     try:
         return json.loads(
             content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
@@ -59,7 +65,9 @@ def parse_json(content: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = 
         raise JsonError(f"expected JSON, got {' '.join(str(error).split())}") from error
 
 
-def check_json(content: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> None:
+def check_json(
+    content: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES, max_rows: int | None = None
+) -> None:
     """Count what a JSON text would become, without making any of it.
 
     Raises:
@@ -77,6 +85,11 @@ def check_json(content: bytes, *, max_bytes: int = MAX_BYTES, max_values: int = 
     depth = max(accumulate(map(_STEPS.__getitem__, marks)), default=0)
     if depth > MAX_DEPTH:
         raise JsonError(f"expected JSON of at most {MAX_DEPTH} levels, got {depth}")
+    if max_rows is not None:
+        depths = accumulate(map(_STEPS.__getitem__, marks))
+        n_rows = 1 + sum(mark == _COMMA and depth == 2 for mark, depth in zip(marks, depths, strict=True))
+        if n_rows > max_rows:
+            raise JsonError(f"expected lists of at most {max_rows} entries, got {n_rows}")
 
 
 def read_json_file(path: Path, *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Any:

@@ -29,7 +29,22 @@ MAX_DIGITS = 400
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, stricter with keys and wider with numbers."""
+    """The safe loader, stricter with keys and wider with numbers; it counts while it reads."""
+
+    n_values, n_levels = 0, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next value; what is too much is refused there, before the rest of the text is looked at."""
+        line = f"line {self.peek_event().start_mark.line + 1}"  # type: ignore[no-untyped-call]
+        self.n_values += 1
+        self.n_levels += 1
+        if self.n_values > MAX_VALUES:
+            raise RecipeError(f"{line}: expected YAML of at most {MAX_VALUES} values, got more")
+        if self.n_levels > MAX_DEPTH:
+            raise RecipeError(f"{line}: expected YAML of at most {MAX_DEPTH} levels, got more")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.n_levels -= 1
+        return node
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:

@@ -310,7 +310,7 @@ def assemble_graph(contents: Contents, device: str = "cpu", limits: GraphLimits 
         BundleError: the graph isn't one, doesn't fit the weights, or takes more than ``limits`` allow.
     """
     path, manifest = contents.folder / GRAPH, contents.manifest
-    tree = contents.json(GRAPH)
+    tree = contents.json(GRAPH, max_rows=limits.n_nodes)
     state = unpack(contents.files[WEIGHTS], manifest.tensors, contents.folder / WEIGHTS)
     try:
         # What was stored for the graph alone comes before the state dict's tensor of that name.

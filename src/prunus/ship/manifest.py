@@ -171,13 +171,13 @@ class Contents:
     manifest: Manifest
     files: Mapping[str, bytes]
 
-    def json(self, name: str) -> Any:
-        """Return what one of the files holds.
+    def json(self, name: str, *, max_rows: int | None = None) -> Any:
+        """Return what one of the files holds; ``max_rows`` as in :func:`parse_json`.
 
         Raises:
             BundleError: it is no JSON.
         """
-        return _parse_json(self.files[name], self.folder / name)
+        return _parse_json(self.files[name], self.folder / name, max_rows)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -241,10 +241,10 @@ def _read(path: Path, most_bytes: int | None = None, size_bytes: int | None = No
         ) from error
 
 
-def _parse_json(content: bytes, path: Path) -> Any:
+def _parse_json(content: bytes, path: Path, max_rows: int | None = None) -> Any:
     """Return what a JSON file holds; keys that come twice and numbers that JSON hasn't got are refused."""
     try:
-        return parse_json(content, max_bytes=_LARGEST_JSON[path.name], max_values=_MOST_VALUES)
+        return parse_json(content, max_bytes=_LARGEST_JSON[path.name], max_values=_MOST_VALUES, max_rows=max_rows)
     except JsonError as error:
         raise BundleError(f"{path}: {error}; fetch or make the bundle anew") from error
 

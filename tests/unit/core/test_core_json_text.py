@@ -67,6 +67,14 @@ def test_the_limits_are_the_callers_to_set(tmp_path):
         read_json_file(tmp_path / "a.json", max_bytes=5)
 
 
+def test_rows_are_counted_before_one_of_them_is_made():
+    rows = b'{"format": 1, "nodes": [' + b",".join([b'["a", [1, 2], {"b": 3}]'] * 5)
+    assert len(parse_json(rows + b"]}", max_rows=5)["nodes"]) == 5
+    for end in (b"]}", b" this is no JSON"):
+        with pytest.raises(JsonError, match="lists of at most 4 entries, got 5"):
+            parse_json(rows + end, max_rows=4)
+
+
 def test_a_link_is_not_followed(tmp_path):
     (tmp_path / "a.json").write_bytes(b"[]")
     (tmp_path / "link.json").symlink_to(tmp_path / "a.json")

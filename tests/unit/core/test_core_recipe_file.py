@@ -135,6 +135,8 @@ def _grown(opened: str, first: str, closed: str) -> str:
         ("a: 0x" + "f" * 100_000, "at most 400 digits"),
         ("a: " + "b" * 300_000, "at most 131072 letters"),
         ("[" + "a," * 60_000 + "]", "at most 20000 values"),
+        ("[" + "a," * 25_000 + "@ this can't be read", "at most 20000 values"),
+        ("[" * 2_000 + "@ this can't be read", "at most 100 levels"),
         ("!!bool maybe", "not valid YAML"),
         ('!!int ""', "not valid YAML"),
         ("!!timestamp soon", "not valid YAML"),
