@@ -59,7 +59,7 @@ class ModelOptimizer:
         data: ``(inputs, targets)``, a map-style torch ``Dataset`` of such pairs, a source as a recipe names it, or examples that
             were split already (:class:`prunus.data.Prepared`, by groups, say), for which ``data_options`` have no say.
         strategy: a criterion's name, or the keys of a recipe's ``strategy``; None leaves the structure alone.
-        metrics: which ones to report; default: all that fit the task.
+        metrics: which ones to report; default: the usual ones of the task.
         exclude: called once with the name and the module of every part of the model; the parts for which it returns True stay
             whole, with all that is in them. Their names join ``strategy.exclude``.
         target: what the model may cost, as a share of the dense one's: ``{"latency": 0.5}``, or ``"smallest"``.

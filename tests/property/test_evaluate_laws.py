@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.evaluate import compare, default_metrics, measure_quality
+from prunus.evaluate import compare, measure_quality, metrics_of
 from prunus.evaluate.metrics import Tally, metrics
 from prunus.evaluate.quality import wilson
 from prunus.evaluate.resample import confusion, resample, tally
 
 COMMON = settings(deadline=None, derandomize=True, max_examples=40)
-CLASSIFICATION = default_metrics("classification")
+CLASSIFICATION = metrics_of("classification")
 
 
 @st.composite

@@ -181,7 +181,9 @@ class Latency(Section):
 class Evaluation(Section):
     """What is measured on train and test."""
 
-    metrics: tuple[str, ...] = Field((), description="default: all that fit the task; the first one leads the report")
+    metrics: tuple[str, ...] = Field(
+        (), description="default: the usual ones of the task; the first one leads the report"
+    )
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind the intervals")
     latency: Latency = Field(default_factory=Latency)

@@ -4,7 +4,7 @@ from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
 from prunus.evaluate.latency import Latency, measure_latency
 from prunus.evaluate.latency_table import LatencyTable
-from prunus.evaluate.metrics import check_metrics, default_metrics, metrics
+from prunus.evaluate.metrics import check_metrics, default_metrics, metric, metrics, metrics_of, metrics_table
 from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
 from prunus.evaluate.predict import predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
@@ -30,7 +30,10 @@ __all__ = [
     "measure_cost",
     "measure_latency",
     "measure_quality",
+    "metric",
     "metrics",
+    "metrics_of",
+    "metrics_table",
     "noninferiority",
     "predict_outputs",
     "promises",

@@ -80,7 +80,7 @@ def noninferiority(
         raise DataError("a contract needs validation examples: got none; raise data.split.validation")
     higher = metrics[metric].higher_is_better
     n = len(targets)
-    if metric == "accuracy":
+    if metrics[metric].exact_test:
         true = targets.cpu().numpy()
         right = [predicted_of(outputs, task) == true for outputs in (dense, pruned)]
         lost, gained = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())

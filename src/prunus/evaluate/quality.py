@@ -107,7 +107,7 @@ def measure_quality(
     )
     low, high = wilson(np.trace(counts), n, confidence)
     found = [
-        replace(item, low=low, high=high) if item.name == "accuracy" else item
+        replace(item, low=low, high=high) if registry[item.name].exact_test else item
         for item in _measurements(chosen, values[0], confidence)
     ]
     labels = [*class_names, *(str(number) for number in range(len(class_names), n_classes))]

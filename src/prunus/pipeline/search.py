@@ -78,7 +78,7 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
     if contract is None:
         return
     evaluated = recipe.evaluation.metrics or default_metrics(data.train.task)
-    metrics[contract.metric]
+    promised = metrics[contract.metric]
     if contract.metric not in evaluated:
         raise RecipeError(
             f"contract.metric must be one that is evaluated ({', '.join(evaluated)}): got {contract.metric!r}; "
@@ -90,7 +90,7 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
             "got both; prune the features in a run of their own"
         )
     n, needed = len(data.validation), examples_needed(contract.max_drop, contract.confidence)
-    if contract.metric == "accuracy" and n < needed:
+    if promised.exact_test and n < needed:
         raise DataError(
             f"contract: {n} validation examples can't show a drop below {contract.max_drop:g} at confidence "
             f"{contract.confidence:g}, whatever the model: expected at least {needed}, got {n}; raise data.split.validation "

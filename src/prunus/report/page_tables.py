@@ -6,7 +6,19 @@ from collections.abc import Callable, Sequence
 
 from prunus.report.page_marks import chip, details, escape, forest, joined, share_bar, spread, table
 from prunus.report.record import ClassScore, ComparisonRow, ModelName, Number, RunRecord
-from prunus.report.words import amount, called, difference, is_share, lead_metrics, mask_note, size, times, value
+from prunus.report.words import (
+    amount,
+    called,
+    difference,
+    is_share,
+    lead_metrics,
+    mask_note,
+    percent,
+    points,
+    size,
+    times,
+    value,
+)
 
 __all__ = ["classes", "cost", "features", "frozen", "layers", "quality", "spreads"]
 
@@ -166,7 +178,7 @@ def classes(record: RunRecord) -> str:
         count, change = counts.get(name), changes[name]
         tone = "better" if (change.low or 0) > 0 else "worse" if (change.high or 0) < 0 else ""
         row = [escape(name), amount(of_class[0][1].support), _recall(of_class, "dense"), _recall(of_class, "pruned")]
-        row += [escape(difference("recall", change).partition(" (")[0]), forest(change, reach=reach, tone=tone)]
+        row += [escape(points(change).partition(" (")[0]), forest(change, reach=reach, tone=tone)]
         row += [amount(count.before), amount(count.removed), amount(count.relabelled)] if count else ["–"] * 3
         rows.append(row)
     head = ["", "test<br>examples", "recall<br>dense", "recall<br>pruned", "change", "worse&ensp;|&ensp;better"]
@@ -180,7 +192,7 @@ def classes(record: RunRecord) -> str:
 
 def _recall(scores: Sequence[tuple[str, ClassScore]], model: str) -> str:
     found = [score.recall.value for name, score in scores if name == model and score.recall.value is not None]
-    return escape(value("recall", sum(found) / len(found) if found else None))
+    return escape(percent(sum(found) / len(found) if found else None))
 
 
 def features(record: RunRecord) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunus.report.page_marks import details, escape, table
 from prunus.report.record import CandidateRow, ContractFacts, RunRecord, SearchFacts
-from prunus.report.words import called, is_share, value
+from prunus.report.words import called, is_share, percent
 
 __all__ = ["candidate_cells", "outcome", "search_html"]
 
@@ -88,4 +88,4 @@ def _promise(contract: ContractFacts) -> str:
 
 
 def _percent(share: float) -> str:
-    return value("accuracy", share).replace(".0 %", " %")
+    return percent(share).replace(".0 %", " %")

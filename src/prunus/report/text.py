@@ -22,6 +22,7 @@ from prunus.report.words import (
     difference,
     headline,
     mask_note,
+    percent,
     ratio_with_interval,
     size,
     times,
@@ -201,7 +202,7 @@ def print_qualities(result: Mapping[str, Any], console: Console) -> None:
             console.print()
             table = _table(f"per class, {name}", "", "examples", "precision", "recall", "F1")
             for item in quality["per_class"]:
-                cells = (value("f1", item[part]["value"]) for part in ("precision", "recall", "f1"))
+                cells = (percent(item[part]["value"]) for part in ("precision", "recall", "f1"))
                 _add(table, item["name"], amount(item["support"]), *cells)
             _show(table, console)
     cost = result["cost"]

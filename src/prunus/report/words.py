@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prunus.core.units import as_mask, plural
+from prunus.evaluate import metrics
 from prunus.report.record import ComparisonRow, Number, RunRecord
 
 __all__ = [
-    "SHARES",
     "amount",
     "called",
     "difference",
@@ -15,6 +15,8 @@ __all__ = [
     "is_share",
     "lead_metrics",
     "mask_note",
+    "percent",
+    "points",
     "ratio_with_interval",
     "size",
     "speed_change",
@@ -24,24 +26,28 @@ __all__ = [
     "with_interval",
 ]
 
-SHARES = ("accuracy", "precision", "recall", "f1", "balanced")
-"""Metrics that start so are shares, and are said in percent."""
-
 
 def is_share(name: str) -> bool:
-    """Tell whether a metric is a share of 1."""
-    return name.startswith(SHARES)
+    """Tell whether a metric is a share of 1, said in percent; of a metric that isn't there nothing is known."""
+    return name in metrics and metrics[name].is_share
 
 
 def called(name: str) -> str:
     """Return a metric's name as one says it.
 
-    >>> called("f1_macro"), called("accuracy"), called("r2"), called("mae")
-    ('macro F1', 'accuracy', 'R²', 'MAE')
+    >>> called("f1_macro"), called("accuracy"), called("r2"), called("mae"), called("not_there")
+    ('macro F1', 'accuracy', 'R²', 'MAE', 'not_there')
     """
-    what, _, average = name.partition("_")
-    said = {"f1": "F1", "r2": "R²", "mae": "MAE", "rmse": "RMSE"}.get(what, what)
-    return f"{average} {said}".strip()
+    return metrics[name].label if name in metrics else name
+
+
+def percent(number: float | None) -> str:
+    """Return a share in percent.
+
+    >>> percent(0.97834), percent(None)
+    ('97.8 %', '–')
+    """
+    return "–" if number is None else f"{100 * number:.1f} %"
 
 
 def value(name: str, number: float | None) -> str:
@@ -50,9 +56,9 @@ def value(name: str, number: float | None) -> str:
     >>> value("accuracy", 0.97834), value("rmse", 12.3456), value("r2", None)
     ('97.8 %', '12.35', '–')
     """
-    if number is None:
-        return "–"
-    return f"{100 * number:.1f} %" if is_share(name) else f"{number:.4g}"
+    if is_share(name):
+        return percent(number)
+    return "–" if number is None else f"{number:.4g}"
 
 
 def with_interval(name: str, number: Number) -> str:
@@ -62,9 +68,17 @@ def with_interval(name: str, number: Number) -> str:
 
 def difference(name: str, number: Number) -> str:
     """Return a signed difference with its interval; of shares in points."""
+    return points(number) if is_share(name) else _apart(number, 1, "", 3)
+
+
+def points(number: Number) -> str:
+    """Return a signed difference of shares, in points, with its interval."""
+    return _apart(number, 100, " points", 1)
+
+
+def _apart(number: Number, scale: int, unit: str, digits: int) -> str:
     if number.value is None or number.low is None or number.high is None:
         return "–"
-    scale, unit, digits = (100, " points", 1) if is_share(name) else (1, "", 3)
     said = [_signed(scale * x, digits) for x in (number.value, number.low, number.high)]
     return f"{said[0]}{unit} ({said[1]} to {said[2]})"
 

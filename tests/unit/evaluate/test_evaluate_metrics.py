@@ -1,13 +1,17 @@
 """Every formula against torchmetrics and scikit-learn."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torchmetrics.functional import classification, regression
 
 from prunus.core.errors import RecipeError, UnknownNameError
-from prunus.evaluate import check_metrics, default_metrics, measure_quality
-from prunus.evaluate.metrics import Moments, metrics
+from prunus.core.registry import Registry
+from prunus.evaluate import check_metrics, default_metrics, measure_quality, metrics_of
+from prunus.evaluate.metrics import Moments, metric, metrics
+from prunus.report import words
 
 CLASSES = 4
 
@@ -30,7 +34,7 @@ def oracle(name, logits, targets):
     return float(function(logits, targets, num_classes=CLASSES, average=average or "micro"))
 
 
-@pytest.mark.parametrize("name", default_metrics("classification"))
+@pytest.mark.parametrize("name", metrics_of("classification"))
 @pytest.mark.parametrize("seed", range(3))
 def test_a_classification_metric_is_what_torchmetrics_says(name, seed):
     logits, targets = logits_and_targets(seed)
@@ -79,9 +83,39 @@ def test_r2_does_not_depend_on_where_the_targets_are_counted_from():
     assert metrics["r2"].function(one) == metrics["r2"].function(other) == 0.75
 
 
-@pytest.mark.parametrize("name", list(metrics))
-def test_every_metric_is_found_among_the_defaults_of_its_task(name):
-    assert name in default_metrics(metrics[name].task)
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry that a test may add to."""
+    mine = Registry("metric")
+    for name in metrics:
+        mine.add(name, metrics[name])
+    module = sys.modules[metric.__module__]
+    monkeypatch.setattr(module, "metrics", mine)
+    return mine
+
+
+def test_a_new_metric_is_in_no_report_that_does_not_name_it(registry):
+    before = default_metrics("regression")
+    metric("bias", task="regression", higher_is_better=False, label="bias", unit="target units")(lambda m: m.target)
+    assert default_metrics("regression") == before
+    assert "bias" in metrics_of("regression")
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_one_metric_leads_a_task(task):
+    assert [metrics[name].default for name in default_metrics(task)].count(0) == 1
+
+
+def test_what_accuracy_is_stands_in_its_fields():
+    """The exact test, Wilson's interval and the number of examples that a contract needs hang on a field, not on a name."""
+    assert [name for name in metrics if metrics[name].exact_test] == ["accuracy"]
+
+
+def test_a_metric_that_is_called_like_a_share_is_none(registry, monkeypatch):
+    metric("recall_rank", task="regression", higher_is_better=False, label="rank")(lambda m: m.target)
+    monkeypatch.setattr(words, "metrics", registry)
+    assert words.value("recall_rank", 3.25) == "3.25"
+    assert words.called("recall_rank") == "rank"
 
 
 def test_an_unknown_metric_names_the_near_one():

@@ -1,21 +1,28 @@
-"""Print docs/reference/criteria.md from the registry: every criterion with what it judges, what it needs, and where it comes from.
+"""Write the pages of docs/reference that list what is registered: criteria, metrics.
 
-Usage: python tools/write_criteria.py > docs/reference/criteria.md
+Usage: python tools/write_reference.py
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from prunus.evaluate import metrics_table
 from prunus.score import NEEDS, criteria_table
 
-HEAD = """# Criteria
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+WRITTEN = "<!-- Written by tools/write_reference.py from the registry; don't edit. -->"
 
-<!-- Written by tools/write_criteria.py from the registry; don't edit. -->
+CRITERIA = f"""# Criteria
+
+{WRITTEN}
 
 A criterion turns evidence into one saliency per unit, and a higher saliency means *keep*. `strategy.criterion` names one.
 Evidence is gathered in one pass over the calibration set (`data.split.calibration`), for everything that is asked.
 """
 
-FOOT = """## How units of several parameters are judged
+CRITERIA_FOOT = """## How units of several parameters are judged
 
 A unit of a width (a channel, a head ...) is a slice of several parameters: what makes it, what normalises it, what reads it.
 Each is judged by itself, and `strategy.reduce` makes one number of them: their `sum` (default), `mean` or `max`, or that of the
@@ -34,10 +41,9 @@ They take a trained network as well.
 """
 
 
-def page() -> str:
-    """Return the page."""
+def criteria_page() -> str:
     rows = criteria_table()
-    parts = [HEAD]
+    parts = [CRITERIA]
     parts += _table(
         ("name", "judges", "needs", "training before", "what is kept", "source"),
         [
@@ -48,12 +54,30 @@ def page() -> str:
     )
     parts += ["", "## What the evidence is", ""]
     parts += _table(("evidence", "what is measured"), [(f"`{need}`", words) for need, words in NEEDS.items()])
-    parts += ["", FOOT, "## For training examples", "", "`examples.remove.criterion` names one.", ""]
+    parts += ["", CRITERIA_FOOT, "## For training examples", "", "`examples.remove.criterion` names one.", ""]
     parts += _table(
         ("name", "what is kept", "source"),
         [(f"`{r['name']}`", r["summary"], r["reference"]) for r in rows if r["section"] != "strategy"],
     )
     return "\n".join(parts) + "\n"
+
+
+METRICS = f"""# Metrics
+
+{WRITTEN}
+
+`evaluation.metrics` names those that are measured, the first one leads the report; `contract.metric` names the one that must be
+kept. Every value and every difference has an interval: a bootstrap over the examples, for `accuracy` Wilson's.
+"""
+
+
+def metrics_page() -> str:
+    rows = [
+        (f"`{r['name']}`", r["task"], r["called"], r["unit"], r["better"], r["shown"], r["summary"])
+        for r in metrics_table()
+    ]
+    head = ("name", "task", "called", "unit", "better", "shown", "what it is")
+    return "\n".join([METRICS, *_table(head, rows)]) + "\n"
 
 
 def _code(needs: str) -> str:
@@ -65,5 +89,9 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
 
 
+PAGES: Mapping[str, Callable[[], str]] = {"criteria.md": criteria_page, "metrics.md": metrics_page}
+
+
 if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201 - it is what this script is for
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page())
