@@ -1,9 +1,9 @@
-"""Prune every model of the zoo to half of every group, without a line of configuration, and print what came out.
+"""What becomes of every model of the zoo, at half of every group, without a line of configuration?
 
 Usage:
     python benchmarks/zoo.py run --suite torchvision --out build/zoo.jsonl [--match resnet] [--seconds 120]
-    python benchmarks/zoo.py table build/zoo.jsonl
     python benchmarks/zoo.py one SUITE NAME
+    python benchmarks/zoo_page.py zoo build/zoo.jsonl
 
 Resumable: a model that has a line in --out isn't run again. Every model has a process of its own and a limit of processor
 seconds, which other work on the machine doesn't use up. For each model:
@@ -30,7 +30,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-META_ABOVE = 150_000_000
 HANGS = 10
 """So many times its processor seconds a process may take by the clock before it counts as one that hangs."""
 
@@ -40,8 +39,6 @@ def main() -> None:
     arguments = arguments_of(seconds=180)
     if arguments.command == "one":
         print("RESULT " + json.dumps(one_model(_steps, arguments.suite, arguments.name, arguments.debug)), flush=True)
-    elif arguments.command == "table":
-        print_table([row for path in arguments.files for row in rows_of(path)])
     else:
         run_suite(arguments, _steps)
 
@@ -63,8 +60,6 @@ def arguments_of(seconds: float) -> argparse.Namespace:
     one.add_argument("suite")
     one.add_argument("name")
     one.add_argument("--debug", action="store_true")
-    table = commands.add_parser("table")
-    table.add_argument("files", type=Path, nargs="+")
     return parser.parse_args()
 
 
@@ -336,68 +331,6 @@ def _rebuild(case: Any, small: Any, kind: str, inputs: Any, kwargs: Any, keep: d
     assert torch.allclose(one, other, rtol=1e-4, atol=1e-5, equal_nan=True), (
         f"outputs differ after a rebuild: {one} and {other}"
     )
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print the sums that the bars are about, and every model, failures first."""
-    suites = sorted({row["suite"] for row in rows})
-    print(
-        "| suite | models | end without an error | lose 30 % or more | eager class "
-        "| eager with uneven shares | certified | seconds before the cut, median | slowest | slowest below 150 M |"
-    )
-    print("| --- " * 10 + "|")
-    for suite in (*suites, "all"):
-        print(_sums(suite, [row for row in rows if suite in (row["suite"], "all")]))
-    print(
-        "\n| suite | model | parameters | status | kind | lost | groups | analysis + certificate + trial | failed certificate | what |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for row in sorted(
-        rows,
-        key=lambda row: (row["status"] == "ok", row.get("kind") == "eager", row.get("lost", 0) >= 0.3, row["name"]),
-    ):
-        what = row.get("error") or "; ".join(
-            row.get("why", []) + row.get("certificate_reasons", []) + row.get("left_whole_why", [])
-        )
-        print(
-            f"| {row['suite']} | {row['name']} | {row.get('parameters', 0) / 1e6:.1f} M | {row['status']} | {row.get('kind', '')} | "
-            f"{row.get('lost', 0):.0%} | {row.get('groups', '')} | {_stages(row)} | {row.get('failed_certificate', 'not run')} | {what[:160]} |"
-        )
-
-
-STAGES = ("analyze_seconds", "certify_seconds", "follow_seconds")
-
-
-def _seconds(row: dict[str, Any]) -> float:
-    return sum(row.get(stage, 0.0) for stage in STAGES)
-
-
-def _stages(row: dict[str, Any]) -> str:
-    return " + ".join(f"{row[stage]:.2f}" for stage in STAGES if stage in row) + f" = {_seconds(row):.2f} s"
-
-
-def _sums(suite: str, rows: list[dict[str, Any]]) -> str:
-    def share(test: Callable[[dict[str, Any]], bool]) -> str:
-        count = sum(map(test, rows))
-        return f"{count} ({count / len(rows):.1%})"
-
-    timed = [row for row in rows if "follow_seconds" in row]
-    seconds = sorted(map(_seconds, timed)) or [float("nan")]
-    small = [_seconds(row) for row in timed if row["parameters"] < META_ABOVE] or [float("nan")]
-    ended = [row for row in rows if row["status"] == "ok"]
-    cells = [
-        suite,
-        str(len(rows)),
-        share(lambda row: row in ended),
-        share(lambda row: row.get("lost", 0) >= 0.3),
-        share(lambda row: row.get("kind") == "eager"),
-        f"{sum(row.get('uneven') == 'eager' for row in rows)} of {sum('uneven' in row for row in rows)}",
-        f"{sum(row.get('failed_certificate') == 0 for row in ended)} of {sum('failed_certificate' in row for row in rows)}",
-        f"{seconds[len(seconds) // 2]:.2f} s",
-        f"{seconds[-1]:.2f} s",
-        f"{max(small):.2f} s",
-    ]
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

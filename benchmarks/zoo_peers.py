@@ -2,8 +2,8 @@
 
 Usage:
     python benchmarks/zoo_peers.py run --suite torchvision --out build/peer.jsonl [--match resnet] [--seconds 180]
-    python benchmarks/zoo_peers.py table build/zoo.jsonl build/peer.jsonl
     python benchmarks/zoo_peers.py one SUITE NAME
+    python benchmarks/zoo_page.py peer build/zoo.jsonl build/peer.jsonl
 
 Same models, inputs, steps and row format as ``zoo.py``; every model has a process of its own, and the same limit of processor
 seconds. torch-pruning gets what its examples give it by hand: which layers to leave whole, heads, fused projections, an output
@@ -41,14 +41,11 @@ class Wiring:
 def main() -> None:
     """Parse and dispatch."""
     os.environ["TIMM_FUSED_ATTN"] = "0"  # as its timm example does, before timm is imported
-    from zoo import arguments_of, one_model, rows_of, run_suite
+    from zoo import arguments_of, one_model, run_suite
 
     arguments = arguments_of(seconds=180)
     if arguments.command == "one":
         print("RESULT " + json.dumps(one_model(_steps, arguments.suite, arguments.name, arguments.debug)), flush=True)
-    elif arguments.command == "table":
-        ours, peer = ({(row["suite"], row["name"]): row for row in rows_of(path)} for path in arguments.files)
-        print_table(ours, peer)
     else:
         _warm_up()
         run_suite(arguments, _steps)
@@ -357,44 +354,6 @@ def _causal(kind: str, model: Any, projected: list[Any]) -> Wiring:
             config.hidden_size = model.lm_head.in_features
 
     return Wiring(f"{'documented' if documented else 'by analogy'}: prune_llm", options, mend=mend)
-
-
-def print_table(ours: dict[tuple[str, str], dict[str, Any]], peer: dict[tuple[str, str], dict[str, Any]]) -> None:
-    """Print the models that both have run, side by side, and the sums."""
-    both = [key for key in sorted(ours) if key in peer]
-    print(
-        "| suite | model | prunus | lost | seconds | torch-pruning | lost | seconds | settings of torch-pruning | its error |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for key in both:
-        cells = [*key]
-        for row in (ours[key], peer[key]):
-            cells += [row["status"], f"{row.get('lost', 0):.0%}" if row["status"] == "ok" else "", _seconds(row)]
-        error = peer[key].get("error") or ("" if peer[key].get("same_output_shapes", True) else "narrows the outputs")
-        print("| " + " | ".join([*cells, peer[key].get("settings", ""), error[:110].replace("|", "/")]) + " |")
-    print("\n| suite | models | tool | ends without an error | loses 30 % or more | median seconds where both end |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for suite in sorted({key[0] for key in both}):
-        keys = [key for key in both if key[0] == suite]
-        shared = [
-            key for key in keys if ours[key]["status"] == peer[key]["status"] == "ok" and not ours[key].get("meta")
-        ]
-        for tool, rows in (("prunus", ours), ("torch-pruning", peer)):
-            ended = sum(rows[key]["status"] == "ok" for key in keys)
-            lost = sum(rows[key]["status"] == "ok" and rows[key].get("lost", 0) >= 0.3 for key in keys)
-            times = sorted(float(_seconds(rows[key])) for key in shared)
-            middle = f"{times[len(times) // 2]:.2f}" if times else ""
-            print(
-                f"| {suite} | {len(keys)} | {tool} | {ended} ({ended / len(keys):.0%}) | {lost} ({lost / len(keys):.0%}) | {middle} |"
-            )
-
-
-def _seconds(row: dict[str, Any]) -> str:
-    """Return the seconds from the model to the cut one, with every stage between; none without real weights."""
-    if "shrink_seconds" not in row or row.get("meta"):
-        return ""
-    stages = ("analyze_seconds", "certify_seconds", "follow_seconds", "shrink_seconds")
-    return f"{sum(row.get(stage, 0.0) for stage in stages):.2f}"
 
 
 if __name__ == "__main__":
