@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.core.errors import ModelError, ShapeError
+from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph.axes import find
 from prunus.graph.sizes import FollowedSizes
@@ -184,7 +185,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 @torch.no_grad()
 def _outputs(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor] | None:
     """Return the output tensors; None where the model doesn't run."""
-    with as_it_was(model), seeded(0, "limits"):
+    with as_it_was(model), seeded(0, "limits"), quiet(model):
         try:
             out = model.eval()(*inputs, **kwargs)
         except Exception:

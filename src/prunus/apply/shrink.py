@@ -26,6 +26,7 @@ from prunus.apply.scales import fold_scales
 from prunus.apply.slices import slice_tensors
 from prunus.apply.traced import with_limits
 from prunus.core.errors import ModelError, ShapeError
+from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, in_precision, running_on
@@ -324,7 +325,7 @@ def _run(
     model: nn.Module, values: Mapping[str, Tensor], inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[list[Tensor], str]:
     """Return the output tensors, or why there are none."""
-    with as_it_was(model), seeded(0, "shrink"), running_on(model, values):
+    with as_it_was(model), seeded(0, "shrink"), quiet(model), running_on(model, values):
         try:
             out = model.eval()(*inputs, **kwargs)
         except Exception as error:

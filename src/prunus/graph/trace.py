@@ -7,7 +7,6 @@ the trace. Where fake tracing is impossible (control flow that looks at values) 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
 
 from prunus.core.errors import ModelError
+from prunus.core.quiet import quiet
 from prunus.graph.observe import SizeUse, observing, traced_node
 from prunus.graph.record import Recorder
 from prunus.graph.stand_ins import StandIns, decompositions, put_back
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["ModuleCall", "Trace", "operation_name", "plain", "trace"]
 
 MODULE = "prunus_module"
-_TRACERS = ("torch._subclasses", "torch.fx")
 
 
 @dataclass(frozen=True)
@@ -215,12 +214,7 @@ def plain(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet(model: nn.Module, training: bool, calls: _Calls) -> Iterator[None]:
-    """The asked mode, plain kernels instead of fused ones, the running module's name on every node, and no log of torch's.
-
-    The tracer logs a page for an operation that refuses its inputs; whether that is an error, and which, is said here.
-    """
-    loggers = [log for name, log in logging.Logger.manager.loggerDict.items() if name.startswith(_TRACERS)]
-    silenced = [log for log in loggers if isinstance(log, logging.Logger) and not log.disabled]
+    """The asked mode, plain kernels instead of fused ones, the running module's name on every node, and no words of torch's."""
     fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
     stack: list[tuple[str, fx.Node | None]] = [("", None)]
     hooks = []
@@ -237,8 +231,6 @@ def _quiet(model: nn.Module, training: bool, calls: _Calls) -> Iterator[None]:
         fx.traceback.current_meta["custom"] = {MODULE: stack[-1][0]}
 
     try:
-        for log in silenced:
-            log.disabled = True
         model.train()  # what is cached for evaluation is forgotten
         model.train(training)
         for name, module in model.named_modules():
@@ -249,11 +241,9 @@ def _quiet(model: nn.Module, training: bool, calls: _Calls) -> Iterator[None]:
                 ]
         torch.backends.mha.set_fastpath_enabled(False)
         torch._C._set_mkldnn_enabled(False)
-        with torch.no_grad(), fx.traceback.preserve_node_meta():
+        with quiet(model), torch.no_grad(), fx.traceback.preserve_node_meta():
             yield
     finally:
-        for log in silenced:
-            log.disabled = False
         for hook in hooks:
             hook.remove()
         torch.backends.mha.set_fastpath_enabled(fast)

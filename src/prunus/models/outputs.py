@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
 from prunus.core.imports import one_line
+from prunus.core.quiet import quiet
 
 __all__ = ["check_outputs"]
 
@@ -35,7 +36,7 @@ def check_outputs(
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
+        with quiet(model), torch.no_grad():
             outputs = model(inputs)
     except Exception as error:
         raise ModelError(

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from prunus.apply.regraph import PrunedGraph, resized
 from prunus.core.errors import BundleError
 from prunus.core.imports import one_line
+from prunus.core.quiet import quiet
 from prunus.core.runtime import device_of, seeded
 from prunus.graph import analyze
 from prunus.graph.states import canonical_states, duplicate
@@ -99,7 +100,7 @@ def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
 def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
     modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad(), seeded(0, "bundle", "check"):
+        with quiet(model), torch.no_grad(), seeded(0, "bundle", "check"):
             outputs = called_on(model.eval(), pytree.tree_map_only(Tensor, lambda t: t.to(device_of(model)), inputs))
     finally:
         for module, training in modes.items():

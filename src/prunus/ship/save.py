@@ -19,6 +19,7 @@ from prunus.apply.regraph import PrunedGraph
 from prunus.core import recipe
 from prunus.core.errors import BundleError
 from prunus.core.files import atomic_folder, sha256_file, write_json, write_text
+from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded, versions
 from prunus.core.sealed import canonical_json
 from prunus.core.tensors import save_tensors
@@ -158,7 +159,7 @@ def _graph_of(model: nn.Module, takes: Inputs, *, needed: bool) -> tuple[Exporte
 def _n_outputs(model: nn.Module, takes: Inputs) -> int:
     """Return how many tensors the model gives; 1 where it fails on what it is said to take, which is noticed elsewhere."""
     twin = duplicate(model).cpu().eval()
-    with torch.no_grad(), seeded(0, "bundle", "check"):
+    with quiet(twin), torch.no_grad(), seeded(0, "bundle", "check"):
         try:
             return len(called_on(twin, made(takes, 2, "check")))
         except Exception:

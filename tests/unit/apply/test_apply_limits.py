@@ -197,3 +197,17 @@ def test_a_scale_that_follows_the_width_is_still_told_from_a_number_that_was_rea
     shrunk, masked = halved(Net(forward, a=nn.Linear(6, 16), o=nn.Linear(16, 2)), x := torch.randn(4, 6))
     assert shrunk.kind == "graph", "the class scales by another root"
     agree(shrunk, masked, x)
+
+
+def of_fx() -> nn.Module:
+    """Six positions are built in, by operations that its own generated code calls."""
+    graph = torch.fx.Graph()
+    hidden = graph.call_module("a", (graph.placeholder("x"),))
+    rows = graph.call_method("reshape", (hidden, -1, 6 * 16))
+    graph.output(graph.call_module("o", (graph.call_function(torch.narrow, (rows, 1, 0, 16)),)))
+    return torch.fx.GraphModule({"a": nn.Linear(5, 16), "o": nn.Linear(16, 3)}, graph)
+
+
+def test_sizes_that_are_tried_and_fail_print_nothing(capfd):
+    halved(of_fx(), of_length(6), prefer="graph")
+    assert capfd.readouterr().err == ""
