@@ -6,6 +6,7 @@ Images are decoded when they are asked for, and kept as bytes while all of them 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,12 +24,14 @@ from prunus.core.recipe import Data
 from prunus.data.source import MEMORY_BUDGET_BYTES, Task
 from prunus.data.targets import read_targets
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "find_images", "open_image_folder", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "check_resized", "find_images", "open_image_folder", "read_image"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What the endings stand for: whatever a file is called, no other decoder looks at it (that of EPS starts Ghostscript)."""
 CHANNELS = {"L": 1, "RGB": 3}
+_BLOCK_BYTES = 4096
+"""What a file takes on a disk, however little it holds: a thumbnail may become a picture."""
 
 
 class ImageFolder:
@@ -76,10 +79,11 @@ def read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
     """Return one image as ``(channels, height, width)`` bytes, converted and resized where it differs.
 
     Raises:
-        DataError: it can't be decoded.
+        DataError: it can't be decoded, or would become far larger than its file.
     """
     image_module = require("PIL.Image", extra="images")
     try:
+        check_resized([path], (CHANNELS[mode], *size), n_bytes=1)
         with _opened(image_module, path) as image:
             _refuse_deep(path, image.mode)
             _check_pixels(path, image)
@@ -92,6 +96,20 @@ def read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
     except Exception as error:  # decoders raise many kinds
         raise DataError(f"{path}: this image can't be read: {one_line(error)}; replace or remove the file") from error
     return torch.from_numpy(pixels).reshape(size[0], size[1], CHANNELS[mode]).permute(2, 0, 1)
+
+
+def check_resized(paths: Sequence[Path], shape: Sequence[int], *, n_bytes: int) -> None:
+    """Compare what images become with their files: whoever writes a model's input shape may ask for any size.
+
+    Args:
+        n_bytes: how many each value takes.
+
+    Raises:
+        DataError: it is too much.
+    """
+    where = f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}, as images of {shape[1]} x {shape[2]} pixels"
+    held = sum(max(path.stat().st_size, _BLOCK_BYTES) for path in paths)
+    check_expansion(where, len(paths) * n_bytes * math.prod(shape), held, DataError)
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from prunus.core.recipe import Data
 from prunus.data.arrays import open_npz, read_npz_inputs
 from prunus.data.bundled import open_bundled
 from prunus.data.datasets import open_dataset
-from prunus.data.images import IMAGE_SUFFIXES, find_images, open_image_folder, read_image
+from prunus.data.images import IMAGE_SUFFIXES, check_resized, find_images, open_image_folder, read_image
 from prunus.data.source import Source, check_ids, check_inputs
 from prunus.data.tables import encode_like, open_table, read_table, row_ids
 
@@ -97,6 +97,7 @@ def _images(where: Path, shape: tuple[int, ...]) -> tuple[tuple[str, ...], Tenso
     if not paths:
         raise DataError(f"{where}: expected images ({', '.join(IMAGE_SUFFIXES)}), got an empty set")
     mode = "L" if shape[0] == 1 else "RGB"
+    check_resized(paths, shape, n_bytes=4)
     values = torch.stack([read_image(path, (shape[1], shape[2]), mode) for path in paths]).float()
     return tuple(path.relative_to(folder).as_posix() for path in paths), values
 

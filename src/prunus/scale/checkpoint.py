@@ -66,14 +66,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All shards, the index if there is one (with its file name), the other files, and what is no plain file of the folder."""
+    """All shards, the index if there is one (with its file name), the other files, and what isn't part of it, with the reason."""
 
     folder: Path
     shards: tuple[Shard, ...]
     index_name: str | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[Path, ...] = ()
-    left_out: tuple[Path, ...] = ()
+    left_out: tuple[tuple[Path, str], ...] = ()
 
     @property
     def tensors(self) -> list[Stored]:
@@ -122,9 +122,17 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         _check_map(indexes[0], index["weight_map"], shards)
     known = {*files, *indexes}
     rest = [path for path in sorted(folder.iterdir()) if path not in known and not path.name.startswith(".")]
-    others = tuple(path for path in rest if _is_within(path))
-    left_out = tuple(path for path in rest if path not in others and not (path.is_dir() and not path.is_symlink()))
-    return Checkpoint(folder, shards, indexes[0].name if indexes else None, index or {}, others, left_out)
+    others, left_out = [], []
+    for path in rest:
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if not _is_within(path):
+            left_out.append((path, f"it is no plain file of {folder}"))
+        elif path.suffix == ".safetensors":  # whole weights beside the pruned ones would be loaded by mistake
+            left_out.append((path, f"{indexes[0].name} names none of its tensors"))
+        else:
+            others.append(path)
+    return Checkpoint(folder, shards, indexes[0].name if indexes else None, index or {}, tuple(others), tuple(left_out))
 
 
 def _is_within(path: Path) -> bool:

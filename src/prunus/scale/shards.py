@@ -121,8 +121,8 @@ def prune_shards(
         resumed = _write_all(checkpoint, output, settings, names, chosen, workers, state, listener)
         _write_rest(checkpoint, output, settings, names, n_layers)
     (output / ".lock").unlink(missing_ok=True)
-    for path in checkpoint.left_out:
-        listener(Event("note", "shards", f"{plain(path.name)} isn't copied: it is no plain file of {source}"))
+    for path, why in checkpoint.left_out:
+        listener(Event("warning", "shards", f"{plain(path.name)} isn't copied: {why}"))
     written = sum(t.size_bytes for t in checkpoint.tensors if t.name in names)
     pruned = [tensor for tensor in checkpoint.tensors if tensor.name in chosen]
     dropped = tuple(sorted(set(drop_layers)))

@@ -168,6 +168,24 @@ def test_images_to_predict_come_in_the_models_form(folder):
         open_inputs(str(folder / "void"), input_shape=(1, 4, 6), feature_names=())
 
 
+@pytest.mark.parametrize(("side", "n_images"), [(100_000, 1), (5_000, 6)])
+def test_a_model_that_asks_for_huge_images_is_refused_before_one_is_resized(folder, monkeypatch, side, n_images):
+    monkeypatch.setattr("prunus.data.open.read_image", lambda *arguments: pytest.fail("it was resized"))
+    path = folder if n_images > 1 else folder / "dogs" / "1.png"
+    with pytest.raises(DataError, match=rf"as images of {side} x {side} pixels: refused, .* PRUNUS_MAX_EXPANSION="):
+        open_inputs(str(path), input_shape=(3, side, side), feature_names=())
+
+
+def test_a_size_that_a_recipe_asks_for_is_refused_where_it_fills_the_memory(folder):
+    with pytest.raises(DataError, match=r"refused, it would become 10000000000 bytes"):
+        opened(folder, args={"size": [100_000, 100_000]}).inputs(torch.arange(1))
+
+
+def test_thumbnails_may_become_pictures(folder):
+    _, values = open_inputs(str(folder), input_shape=(3, 224, 224), feature_names=())
+    assert values.shape[1:] == (3, 224, 224)
+
+
 def test_a_file_is_decoded_as_what_its_ending_may_mean_and_nothing_else(folder):
     """An EPS starts Ghostscript; no decoder but those of the endings may even look at a file."""
     path = folder / "cats" / "indoor" / "0.png"

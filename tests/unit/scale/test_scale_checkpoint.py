@@ -106,6 +106,19 @@ def test_only_plain_files_of_the_checkpoint_are_copied(checkpoint, tmp_path):
     assert "pipe isn't copied" in said
 
 
+def test_weights_that_the_index_doesn_t_name_are_left_out_and_said(tmp_path):
+    (tmp_path / "in").mkdir()
+    names = {f"h.{n}.w": f"m-{n}.safetensors" for n in range(2)}
+    for name, file in {**names, "all": "consolidated.safetensors"}.items():
+        save_file({name: torch.randn(8, 8)}, tmp_path / "in" / file)
+    (tmp_path / "in" / "m.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    said = []
+    prune_shards(tmp_path / "in", tmp_path / "out", keep_fraction=0.5, listener=said.append)
+    assert not (tmp_path / "out" / "consolidated.safetensors").exists()
+    warnings = [event.message for event in said if event.kind == "warning"]
+    assert warnings == ["consolidated.safetensors isn't copied: m.safetensors.index.json names none of its tensors"]
+
+
 def test_the_links_of_a_hub_s_cache_are_its_own_files(checkpoint, tmp_path):
     source, _ = checkpoint()
     cache = tmp_path / "models--x" / "snapshots" / "0123"
