@@ -27,6 +27,7 @@ from prunus.recover import (
     set_matrices,
     sparsegpt_prune,
 )
+from prunus.score import Compensation, criteria
 
 if TYPE_CHECKING:
     from prunus.data import Examples
@@ -39,8 +40,8 @@ def _swept(weight: Tensor, gram: Tensor, mask: Tensor) -> Tensor:
     return sparsegpt_prune(weight, gram, mask=mask)[0]
 
 
-COMPENSATIONS: Mapping[str, Update] = {"obs": obs_update, "sparsegpt": _swept}
-"""By criterion: ``(weight, gram, mask) -> weight`` of one matrix. So a plan's replay computes what its maker did."""
+COMPENSATIONS: Mapping[Compensation, Update] = {"afterwards": obs_update, "column_by_column": _swept}
+"""``(weight, gram, mask) -> weight`` of one matrix. So a plan's replay computes what its maker did."""
 
 
 def check_compensation(strategy: Strategy) -> None:
@@ -49,26 +50,26 @@ def check_compensation(strategy: Strategy) -> None:
     Raises:
         RecipeError: a cutoff, an allocation over layers, or blocks.
     """
-    if strategy.criterion != "sparsegpt":
+    if criteria[strategy.criterion].compensation != "column_by_column":
         return
     if strategy.cutoff is not None or strategy.allocation != "uniform":
         raise RecipeError(
-            "strategy: sparsegpt chooses inside each layer: give a keep_fraction, not a cutoff, and allocation uniform"
+            f"strategy: {strategy.criterion} chooses inside each layer: give a keep_fraction, not a cutoff, and allocation uniform"
         )
     for granularity in strategy.granularity:
         mask = as_mask(granularity)
         if mask is not None and mask.kind == "block" and mask.rows * mask.columns > 1:
             raise RecipeError(
-                f"strategy: sparsegpt judges single weights and N:M: got {granularity} blocks; take weight or 2:4"
+                f"strategy: {strategy.criterion} judges single weights and N:M: got {granularity} blocks; take weight or 2:4"
             )
 
 
 def make_good(model: nn.Module, masks: Mapping[str, Tensor], criterion: str, examples: Examples) -> list[str]:
     """Let the weights that stay take over the work of those that go, if that belongs to the criterion; return notes."""
-    update = COMPENSATIONS.get(criterion)
-    if update is None:
+    compensation = criteria[criterion].compensation
+    if compensation is None:
         return []
-    left = compensate(model, masks, examples, update)
+    left = compensate(model, masks, examples, COMPENSATIONS[compensation])
     return [f"{name}: isn't made good, since no layer was seen to multiply with it" for name in left]
 
 

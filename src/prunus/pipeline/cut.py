@@ -68,9 +68,8 @@ class Round:
 
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
-        if criteria[self.strategy.criterion].single:
-            check_criterion(self.strategy.criterion, self.granularity)
-            check_compensation(self.strategy)
+        check_criterion(self.strategy.criterion, self.granularity)
+        check_compensation(self.strategy)
         mask = as_mask(self.granularity)
         return self._cut_groups(candidate) if mask is None else self._cut_weights(candidate, mask)
 
@@ -89,7 +88,7 @@ class Round:
         called = {name: {name, layer_of(name)} for name in names}
 
         def compute() -> tuple[Step, ...]:
-            if strategy.criterion == "sparsegpt":
+            if criteria[strategy.criterion].compensation == "column_by_column":
                 return (self._sweep(model, names, masks, mask),)
             evidence = self._evidence(candidate, names)
             scored = score_weights(evidence, names, strategy.criterion, seed=self.seed, note=self._note)
@@ -243,7 +242,7 @@ class Round:
         shares = {}
         for name in names if mask.kind != "n_m" else ():
             amount = self._amount(rule_for(self.strategy, {name, layer_of(name)}))
-            assert amount is not None, "a recipe gives sparsegpt no cutoff"
+            assert amount is not None, "a recipe gives no cutoff where columns are judged one by one"
             shares[name] = keep_fractions(self.strategy.schedule, amount)[self.number]
         n_m = (mask.first, mask.second) if mask.kind == "n_m" else None
         decisions, notes = swept_step(model, names, masks, self.job.data.calibration, shares=shares, n_m=n_m)

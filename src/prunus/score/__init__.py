@@ -5,7 +5,7 @@ Importing this package registers the criteria of every file in it.
 
 from prunus.core.registry import import_all
 from prunus.score.catalogue import NEEDS, criteria_table
-from prunus.score.criteria import Criterion, check_criterion, criteria, criterion
+from prunus.score.criteria import EVERY_UNIT, WIDTHS, Compensation, Criterion, check_criterion, criteria, criterion
 from prunus.score.embeddings import embed
 from prunus.score.evidence import Evidence, check_calibration, gather
 from prunus.score.examples import ExampleCriterion, ExampleRecorder, example_criteria, example_strata
@@ -16,7 +16,10 @@ from prunus.score.parameters import norm_scales, prunable_weights
 from prunus.score.units import block_paths, score_groups, score_weights
 
 __all__ = [
+    "EVERY_UNIT",
     "NEEDS",
+    "WIDTHS",
+    "Compensation",
     "Criterion",
     "Evidence",
     "ExampleCriterion",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prunus.score.criteria import criterion
+from prunus.score.criteria import WIDTHS, criterion
 
 __all__ = ["activation_mean", "activation_variance", "apoz", "block_influence", "wanda"]
 
@@ -38,7 +38,13 @@ def wanda(weight: Tensor, input_norm: Tensor) -> Tensor:
     return (weight.abs() * input_norm).reshape(weight.shape[0], -1).sum(dim=1)
 
 
-@criterion("apoz", needs=("active_fraction",), reads="makers", reference="Hu et al., 2016, arXiv:1607.03250")
+@criterion(
+    "apoz",
+    needs=("active_fraction",),
+    reads="makers",
+    granularities=WIDTHS,
+    reference="Hu et al., 2016, arXiv:1607.03250",
+)
 def apoz(active_fraction: Tensor) -> Tensor:
     """Return how often each unit is active: one minus its average percentage of zeros (APoZ).
 
@@ -51,7 +57,11 @@ def apoz(active_fraction: Tensor) -> Tensor:
 
 
 @criterion(
-    "activation_mean", needs=("output_mean",), reads="makers", reference="Molchanov et al., ICLR 2017, arXiv:1611.06440"
+    "activation_mean",
+    needs=("output_mean",),
+    reads="makers",
+    granularities=WIDTHS,
+    reference="Molchanov et al., ICLR 2017, arXiv:1611.06440",
 )
 def activation_mean(output_mean: Tensor) -> Tensor:
     """Return the mean modulus of each unit's outputs.
@@ -66,6 +76,7 @@ def activation_mean(output_mean: Tensor) -> Tensor:
     "activation_variance",
     needs=("output_variance",),
     reads="makers",
+    granularities=WIDTHS,
     reference="Molchanov et al., ICLR 2017, arXiv:1611.06440",
 )
 def activation_variance(output_variance: Tensor) -> Tensor:
@@ -81,6 +92,7 @@ def activation_variance(output_variance: Tensor) -> Tensor:
     "block_influence",
     needs=("block_cosine",),
     reads="blocks",
+    granularities=("block",),
     reference="Men et al., 2024, arXiv:2403.03853 (ShortGPT)",
 )
 def block_influence(block_cosine: Tensor) -> Tensor:

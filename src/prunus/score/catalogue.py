@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from prunus.score.criteria import Criterion, Need, criteria
+from prunus.core.units import plural
+from prunus.score.criteria import EVERY_UNIT, WIDTHS, Criterion, Need, criteria
 from prunus.score.examples import example_criteria
 
 __all__ = ["NEEDS", "criteria_table"]
@@ -62,10 +63,12 @@ def criteria_table() -> list[dict[str, str]]:
 
 
 def _judges(criterion: Criterion) -> str:
-    if criterion.reads == "blocks":
-        return "blocks"
-    if criterion.single:
-        return "weights"
-    if "weight" not in criterion.granularities:
-        return "widths"
-    return "weights, widths" if criterion.relative else "every unit"
+    units = set(criterion.granularities)
+    if units == set(EVERY_UNIT):
+        return "every unit"
+    widths = ["widths"] if units >= set(WIDTHS) else _plurals(units, WIDTHS)
+    return ", ".join([*_plurals(units, ("weight",)), *widths, *_plurals(units, ("expert", "block"))])
+
+
+def _plurals(units: Collection[str], among: Sequence[str]) -> list[str]:
+    return [plural(unit) for unit in among if unit in units]

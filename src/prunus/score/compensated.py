@@ -16,7 +16,8 @@ __all__ = ["sparsegpt"]
 @criterion(
     "sparsegpt",
     needs=("weight", "inverse_gram"),
-    single=True,
+    granularities=("weight",),
+    compensation="column_by_column",
     reference="Frantar & Alistarh, ICML 2023, arXiv:2301.00774",
 )
 def sparsegpt(weight: Tensor, inverse_gram: Tensor) -> Tensor:

@@ -16,7 +16,21 @@ from prunus.core.errors import RecipeError, ShapeError
 from prunus.core.registry import Registry
 from prunus.core.units import UNITS, is_mask
 
-__all__ = ["Criterion", "Formula", "Need", "Reads", "Regularizer", "check_criterion", "criteria", "criterion"]
+__all__ = [
+    "EVERY_UNIT",
+    "INPUT_NEEDS",
+    "OUTPUT_NEEDS",
+    "WIDTHS",
+    "Compensation",
+    "Criterion",
+    "Formula",
+    "Need",
+    "Reads",
+    "Regularizer",
+    "check_criterion",
+    "criteria",
+    "criterion",
+]
 
 Need = Literal[
     "weight",
@@ -39,12 +53,32 @@ Need = Literal[
 Regularizer = Literal["l1", "bn_scale", "l0"]
 """The penalty of the sparsity-inducing training that comes before the score."""
 
-Reads = Literal["parameters", "norm_scales", "layers", "readers", "makers", "blocks"]
-"""On which tensors of a group a criterion looks.
+INPUT_NEEDS: frozenset[Need] = frozenset(("input_norm", "inverse_gram"))
+"""What is measured where a weight reads its inputs."""
+OUTPUT_NEEDS: frozenset[Need] = frozenset(("active_fraction", "output_mean", "output_variance"))
+"""What is measured where a weight makes its outputs."""
 
-``parameters``: all. ``norm_scales``: the scales of normalisation layers. ``layers``: those whose inputs were seen. ``readers``: the
+Reads = Literal["parameters", "norm_scales", "layers", "readers", "makers", "blocks"]
+"""On which tensors of a group a criterion looks; it gets no others.
+
+``parameters``: all. ``norm_scales``: the scales of normalisation layers. ``layers``: those that were seen at work. ``readers``: the
 weights that read the axis. ``makers``: the weights that make it. ``blocks``: none, the module as a whole.
 """
+
+_MUST_NEED: Mapping[Reads, tuple[frozenset[Need], str]] = {
+    "layers": (INPUT_NEEDS | OUTPUT_NEEDS, "layers are told by what was measured at them"),
+    "readers": (INPUT_NEEDS, "readers are told by what was measured at their inputs"),
+    "makers": (OUTPUT_NEEDS, "makers are told by what was measured at their outputs"),
+    "blocks": (frozenset(("block_cosine",)), "a block is judged by what passes through it"),
+}
+
+Compensation = Literal["afterwards", "column_by_column"]
+"""What the weights that stay take over: ``afterwards``, once it is decided what goes (Optimal Brain Surgeon), or
+``column_by_column``, so that later columns are judged after they took over the work of earlier ones (SparseGPT).
+"""
+
+EVERY_UNIT = UNITS
+WIDTHS = tuple(unit for unit in UNITS if unit not in ("weight", "expert", "block"))
 
 Formula = Callable[..., Tensor]
 
@@ -53,9 +87,13 @@ Formula = Callable[..., Tensor]
 class Criterion:
     """A formula and what it takes: ``function(*evidence in the order of needs) -> (units,)``.
 
-    ``compare`` says among whom a single weight is judged: its tensor, or only its row (the weights into one output).
-    ``signed`` scores may be below zero: such a unit does harm. A ``relative`` criterion compares the units of a tensor, and has
-    nothing to say of a whole module. A ``single`` criterion judges single weights only.
+    ``granularities`` are the units that it can judge. What is measured along an axis says nothing of single weights and of whole
+    modules, and a criterion that compares the units of a tensor has nothing to say of a whole module. ``compare`` says among whom
+    a single weight is judged: its tensor, or only its row (the weights into one output). ``signed`` scores may be below zero:
+    such a unit does harm. ``compensation`` says whether the single weights that stay make up for those that go.
+
+    Raises:
+        RecipeError: the fields contradict each other.
     """
 
     name: str
@@ -65,21 +103,34 @@ class Criterion:
     reference: str = ""
     regularizer: Regularizer | None = None
     reads: Reads = "parameters"
+    granularities: tuple[str, ...] = EVERY_UNIT
     compare: Literal["tensor", "row"] = "tensor"
     signed: bool = False
-    relative: bool = False
-    single: bool = False
+    compensation: Compensation | None = None
 
-    @property
-    def granularities(self) -> tuple[str, ...]:
-        """What it can judge: what is measured along an axis says nothing of single weights and of whole modules."""
-        if self.reads == "blocks":
-            return ("block",)
-        if self.single:
-            return ("weight",)
-        not_single = self.reads in ("norm_scales", "makers")
-        out = {"weight", "block", "expert"} if not_single else {"block", "expert"} if self.relative else set()
-        return tuple(unit for unit in UNITS if unit not in out)
+    def __post_init__(self) -> None:
+        unknown = [unit for unit in self.granularities if unit not in UNITS]
+        if unknown or not self.granularities:
+            raise RecipeError(
+                f"criterion {self.name!r}: granularities must be among {', '.join(UNITS)}: got {unknown or 'none'}"
+            )
+        needed, why = _MUST_NEED.get(self.reads, (frozenset(), ""))
+        if needed and not needed & set(self.needs):
+            raise RecipeError(
+                f"criterion {self.name!r}: reads {self.reads!r} needs one of {', '.join(sorted(needed))}, got "
+                f"{', '.join(self.needs)}: {why}"
+            )
+        if "weight" in self.granularities and self.reads in ("norm_scales", "makers", "blocks"):
+            raise RecipeError(
+                f"criterion {self.name!r}: reads {self.reads!r}, which says nothing of single weights: got granularities "
+                f"{', '.join(self.granularities)}; leave out weight"
+            )
+        of_blocks = (self.needs == ("block_cosine",), self.reads == "blocks", self.granularities == ("block",))
+        if (self.reads == "blocks" or "block_cosine" in self.needs) and not all(of_blocks):
+            raise RecipeError(
+                f"criterion {self.name!r}: needs 'block_cosine' alone, reads 'blocks' and granularity 'block' belong together: got "
+                f"needs {', '.join(self.needs)}, reads {self.reads!r}, granularities {', '.join(self.granularities)}"
+            )
 
     def __call__(self, evidence: Mapping[Need, Tensor]) -> Tensor:
         """Return one saliency per unit.
@@ -106,19 +157,19 @@ def criterion(
     reference: str = "",
     regularizer: Regularizer | None = None,
     reads: Reads = "parameters",
+    granularities: tuple[str, ...] = EVERY_UNIT,
     compare: Literal["tensor", "row"] = "tensor",
     signed: bool = False,
-    relative: bool = False,
-    single: bool = False,
+    compensation: Compensation | None = None,
 ) -> Callable[[Formula], Formula]:
     """Register a formula under ``name``, which also enrols it in the law tests; its first docstring line is the summary."""
 
     def register(function: Formula) -> Formula:
         summary = (function.__doc__ or "").strip().partition("\n")[0].removeprefix("Return ").rstrip(".")
-        criteria.add(
-            name,
-            Criterion(name, needs, function, summary, reference, regularizer, reads, compare, signed, relative, single),
+        made = Criterion(
+            name, needs, function, summary, reference, regularizer, reads, granularities, compare, signed, compensation
         )
+        criteria.add(name, made)
         return function
 
     return register

@@ -74,6 +74,7 @@ def fisher_empirical(weight: Tensor, squared_gradient: Tensor) -> Tensor:
     "obs",
     needs=("weight", "inverse_gram"),
     reads="layers",
+    compensation="afterwards",
     reference="Hassibi & Stork, NeurIPS 1992; Frantar & Alistarh, NeurIPS 2022, arXiv:2208.11580 (layer by layer)",
 )
 def obs(weight: Tensor, inverse_gram: Tensor) -> Tensor:

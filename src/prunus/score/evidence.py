@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from prunus.core.errors import DataError, ModelError, RunError, near
 from prunus.score.blocks import BlockWatch
-from prunus.score.criteria import Need, criteria
+from prunus.score.criteria import INPUT_NEEDS, OUTPUT_NEEDS, Need, criteria
 from prunus.score.initially import hessian_gradient, synaptic_flow
 from prunus.score.pullbacks import PULLBACK_NEEDS, Pullbacks
-from prunus.score.watch import INPUT_NEEDS, OUTPUT_NEEDS, WeightWatch
+from prunus.score.watch import WeightWatch
 
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples

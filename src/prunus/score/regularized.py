@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prunus.score.criteria import criterion
+from prunus.score.criteria import WIDTHS, criterion
 from prunus.score.weights import magnitude_l1, magnitude_l2
 
 __all__ = ["bn_scale", "l0", "l1"]
@@ -35,6 +35,7 @@ def l1(weight: Tensor) -> Tensor:
     reference="Liu et al., ICCV 2017, arXiv:1708.06519",
     regularizer="bn_scale",
     reads="norm_scales",
+    granularities=WIDTHS,
 )
 def bn_scale(weight: Tensor) -> Tensor:
     """Return the modulus of each channel's normalisation scale after training with an L1 penalty on the scales.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunus.data.source import row_chunks
-from prunus.score.criteria import criterion
+from prunus.score.criteria import WIDTHS, criterion
 
 __all__ = ["fpgm", "lamp"]
 
@@ -17,7 +17,9 @@ _PAIRS_AT_ONCE = 2**22
 """How many distances are held at a time: 16 MiB in single precision."""
 
 
-@criterion("lamp", needs=("weight",), relative=True, reference="Lee et al., ICLR 2021, arXiv:2010.07611")
+@criterion(
+    "lamp", needs=("weight",), granularities=("weight", *WIDTHS), reference="Lee et al., ICLR 2021, arXiv:2010.07611"
+)
 def lamp(weight: Tensor) -> Tensor:
     """Return each unit's squared norm as a share of all in its tensor that are as large or larger.
 
@@ -36,7 +38,9 @@ def lamp(weight: Tensor) -> Tensor:
     return torch.where(larger > 0, squares / larger, 0).to(weight.dtype)
 
 
-@criterion("fpgm", needs=("weight",), relative=True, reference="He et al., CVPR 2019, arXiv:1811.00250")
+@criterion(
+    "fpgm", needs=("weight",), granularities=("weight", *WIDTHS), reference="He et al., CVPR 2019, arXiv:1811.00250"
+)
 def fpgm(weight: Tensor) -> Tensor:
     """Return the sum of each unit's distances to all others of its tensor: near the geometric median, others can stand in.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from prunus.core.errors import ModelError, RecipeError
 from prunus.core.runtime import generator
 from prunus.core.types import Floats, Ints, Stratum
-from prunus.score.criteria import Criterion, Need, check_criterion, criteria
+from prunus.score.criteria import INPUT_NEEDS, OUTPUT_NEEDS, Criterion, Need, check_criterion, criteria
 from prunus.score.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -167,20 +167,21 @@ def _judged(
 def _read(
     chosen: Criterion, evidence: Evidence, members: Sequence[Member], norm_scales: Collection[str]
 ) -> list[Member]:
-    """Return the members that a criterion looks at."""
+    """Return the members that a criterion looks at, and no others."""
     if chosen.reads == "parameters":
         return list(members)
     if chosen.reads == "norm_scales":
         return [member for member in members if member.tensor in norm_scales]
     seen = [member for member in members if _is_known(chosen, evidence, member.tensor)]
-    along = [member for member in seen if _runs_along(chosen, evidence, member)]
-    return {"layers": seen, "readers": along or seen, "makers": along}[chosen.reads]
+    if chosen.reads == "layers":
+        return seen
+    told_by = INPUT_NEEDS if chosen.reads == "readers" else OUTPUT_NEEDS
+    return [member for member in seen if _runs_along([n for n in chosen.needs if n in told_by], evidence, member)]
 
 
-def _runs_along(chosen: Criterion, evidence: Evidence, member: Member) -> bool:
+def _runs_along(measured: Sequence[Need], evidence: Evidence, member: Member) -> bool:
     """Tell whether what was measured differs from unit to unit of this member."""
     size = _tensor(evidence, "weight", member.tensor).shape[member.dim]
-    measured = [need for need in chosen.needs if need not in ("weight", "noise")]
     return all(_tensor(evidence, need, member.tensor).shape[member.dim] == size for need in measured)
 
 

@@ -15,13 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.score.criteria import Need
+from prunus.score.criteria import OUTPUT_NEEDS, Need
 from prunus.score.sums import Grams, Moments, Norms
 
-__all__ = ["INPUT_NEEDS", "OUTPUT_NEEDS", "WeightWatch"]
-
-INPUT_NEEDS: frozenset[Need] = frozenset(("input_norm", "inverse_gram"))
-OUTPUT_NEEDS: frozenset[Need] = frozenset(("active_fraction", "output_mean", "output_variance"))
+__all__ = ["WeightWatch"]
 
 _NONLINEAR = frozenset(
     (

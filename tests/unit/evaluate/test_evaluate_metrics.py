@@ -1,14 +1,11 @@
 """Every formula against torchmetrics and scikit-learn."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 from torchmetrics.functional import classification, regression
 
 from prunus.core.errors import RecipeError, UnknownNameError
-from prunus.core.registry import Registry
 from prunus.evaluate import check_metrics, default_metrics, measure_quality, metrics_of
 from prunus.evaluate.metrics import Moments, metric, metrics
 from prunus.report import words
@@ -83,18 +80,13 @@ def test_r2_does_not_depend_on_where_the_targets_are_counted_from():
     assert metrics["r2"].function(one) == metrics["r2"].function(other) == 0.75
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def registry(monkeypatch):
-    """A registry that a test may add to."""
-    mine = Registry("metric")
-    for name in metrics:
-        mine.add(name, metrics[name])
-    module = sys.modules[metric.__module__]
-    monkeypatch.setattr(module, "metrics", mine)
-    return mine
+    """What a test adds to the registry is gone after it."""
+    monkeypatch.setattr(metrics, "_items", dict(metrics._items))
 
 
-def test_a_new_metric_is_in_no_report_that_does_not_name_it(registry):
+def test_a_new_metric_is_in_no_report_that_does_not_name_it():
     before = default_metrics("regression")
     metric("bias", task="regression", higher_is_better=False, label="bias", unit="target units")(lambda m: m.target)
     assert default_metrics("regression") == before
@@ -111,9 +103,8 @@ def test_what_accuracy_is_stands_in_its_fields():
     assert [name for name in metrics if metrics[name].exact_test] == ["accuracy"]
 
 
-def test_a_metric_that_is_called_like_a_share_is_none(registry, monkeypatch):
+def test_a_metric_that_is_called_like_a_share_is_none():
     metric("recall_rank", task="regression", higher_is_better=False, label="rank")(lambda m: m.target)
-    monkeypatch.setattr(words, "metrics", registry)
     assert words.value("recall_rank", 3.25) == "3.25"
     assert words.called("recall_rank") == "rank"
 
