@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prunus.core.types import Plan
     from prunus.graph import analyze, certify
     from prunus.optimizer import ModelOptimizer
-    from prunus.pipeline import apply_plan, make_plan, run
+    from prunus.pipeline import apply_plan, make_plan, prune, run
     from prunus.ship import load_bundle, save_bundle
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ _HOME = {
     "load_plan": "prunus.core.plan_file",
     "load_recipe": "prunus.core.recipe_file",
     "make_plan": "prunus.pipeline",
+    "prune": "prunus.pipeline",
     "run": "prunus.pipeline",
     "save_bundle": "prunus.ship",
     "save_plan": "prunus.core.plan_file",
@@ -52,6 +53,7 @@ __all__ = [
     "load_plan",
     "load_recipe",
     "make_plan",
+    "prune",
     "run",
     "save_bundle",
     "save_plan",

@@ -45,7 +45,7 @@ from prunus.pipeline.ids import are_ids, first_inputs
 from prunus.pipeline.model_side import fit_dense
 from prunus.pipeline.objective import check_objective
 from prunus.pipeline.search import check_contract
-from prunus.recover import Loss, TrainingStep, guarded
+from prunus.recover import Loss, TrainingStep, given_loss, guarded
 from prunus.report import RunRecord
 
 __all__ = ["ModelOptimizer"]
@@ -68,8 +68,8 @@ class ModelOptimizer:
         trained: the model that is handed over is trained: it is taken as it is, on inputs as they are (unless ``data_options``
             say ``standardize``), and ``fit`` has nothing to do. Otherwise it is trained first, as ``train`` says.
         seeds: one dense/pruned pair each in ``run``; everything else uses the first.
-        loss: ``(outputs, batch) -> scalar`` to minimise instead of cross-entropy or squared error; gradients that criteria read
-            are its gradients too.
+        loss: ``(outputs, batch) -> scalar`` to minimise instead of cross-entropy or squared error, or a module of outputs and
+            targets (``nn.CrossEntropyLoss(weight=...)``); gradients that criteria read are its gradients too.
         training_step: instead, ``(model, batch) -> scalar``: the way from the model to the loss is yours. ``batch`` has ``index``,
             ``inputs`` and ``targets``. The scores of examples, which need outputs, are still recorded with the loss.
         listener: is told about the progress; default: lines on standard error where somebody watches it, else the logger
@@ -142,7 +142,7 @@ class ModelOptimizer:
             Workspace(None, Narrator() if listener is None else listener),
             device,
             named_builder=False,
-            loss=None if loss is None else guarded(loss, "loss"),
+            loss=None if loss is None else given_loss(loss, "loss"),
             training_step=None if training_step is None else guarded(training_step, "training_step"),
         )
         for note in prepared.notes:

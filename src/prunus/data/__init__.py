@@ -1,8 +1,9 @@
 """Where do examples come from, and how are they split, scaled and handed out?"""
 
 from prunus.data.arrays import raw_inputs, to_array
+from prunus.data.batches import Batches, collect
 from prunus.data.content import content_digests, fingerprint
-from prunus.data.examples import Batch, Examples
+from prunus.data.examples import Batch, Batched, Examples
 from prunus.data.open import open_inputs, open_source
 from prunus.data.prepare import Noise, Prepared, prepare, prepare_arrays, prepare_dataset, prepare_source
 from prunus.data.scaler import Scaler
@@ -12,6 +13,8 @@ from prunus.data.split import Duplicate, Splits, split
 __all__ = [
     "ArraySource",
     "Batch",
+    "Batched",
+    "Batches",
     "Duplicate",
     "Examples",
     "Noise",
@@ -19,6 +22,7 @@ __all__ = [
     "Scaler",
     "Source",
     "Splits",
+    "collect",
     "content_digests",
     "fingerprint",
     "holds_ids",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +19,28 @@ from prunus.core.errors import DataError
 from prunus.data.scaler import Scaler
 from prunus.data.source import MEMORY_BUDGET_BYTES, Source, Task, row_chunks
 
-__all__ = ["Batch", "Examples"]
+__all__ = ["Batch", "Batched", "Examples"]
 
 
 class Batch(NamedTuple):
-    """Some examples: ``index`` holds their positions (on the CPU) inside the set that they came from."""
+    """Some examples: ``index`` holds their positions (on the CPU) inside the set that they came from.
+
+    ``inputs`` is what the model takes, as :func:`prunus.core.calls.call` hands it over; ``targets`` any structure, or None.
+    """
 
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    inputs: Tensor
-    targets: Tensor
+    inputs: Any
+    targets: Any
+
+
+class Batched(Protocol):
+    """What can be gone through in batches, as often as one likes: :class:`Examples`, or whatever else yields them."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """Yield every example once."""
+        ...
 
 
 class _ScaledInputs:

@@ -11,8 +11,10 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from prunus.core.calls import call, tensors
 
 __all__ = ["Cost", "measure_cost"]
 
@@ -31,10 +33,10 @@ class Cost:
         return asdict(self)
 
 
-def measure_cost(model: nn.Module, inputs: tuple[Any, ...]) -> Cost:
+def measure_cost(model: nn.Module, inputs: Any) -> Cost:
     """Return what ``model`` costs, counted while it runs once on ``inputs`` (whose first dimension is the batch)."""
     parameters = list(model.parameters())
-    tensors = [*parameters, *model.buffers()]
+    states = [*parameters, *model.buffers()]
     modes = {module: module.training for module in model.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
@@ -42,17 +44,17 @@ def measure_cost(model: nn.Module, inputs: tuple[Any, ...]) -> Cost:
         # The fused attention fast path hides its products from the counter.
         torch.backends.mha.set_fastpath_enabled(False)
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_uncounted()) as counter:
-            model(*inputs)
+            call(model, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes.items():
             module.training = training
-    batch = next((len(value) for value in inputs if isinstance(value, Tensor) and value.dim()), 1)
+    batch = next((len(value) for _, value in tensors(inputs) if value.dim()), 1)
     return Cost(
         sum(p.numel() for p in parameters),
         sum(int(torch.count_nonzero(p)) for p in parameters),
         counter.get_total_flops() // (2 * batch),
-        sum(t.numel() * t.element_size() for t in tensors),
+        sum(t.numel() * t.element_size() for t in states),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from prunus.core.calls import call
 from prunus.core.errors import RunError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def predict_outputs(model: nn.Module, examples: Examples, *, batch_size: int = 5
     try:
         model.eval()
         with torch.no_grad():
-            outputs = torch.cat([model(batch.inputs).float().cpu() for batch in examples.batches(batch_size)])
+            outputs = torch.cat([call(model, batch.inputs).float().cpu() for batch in examples.batches(batch_size)])
     finally:
         for module, training in modes.items():
             module.training = training

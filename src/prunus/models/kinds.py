@@ -13,8 +13,8 @@ from prunus.core.errors import ModelError
 __all__ = ["check_kind"]
 
 
-def check_kind(model: nn.Module) -> None:
-    """Refuse a model whose weights have no values, aren't single-precision numbers, or are packed.
+def check_kind(model: nn.Module, *, any_precision: bool = False) -> None:
+    """Refuse a model whose weights have no values, aren't single-precision numbers (unless ``any_precision``), or are packed.
 
     Raises:
         ModelError: it says which part is of what kind, and what to do.
@@ -38,7 +38,8 @@ def check_kind(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point() and not parameter.is_complex():
             _refuse_quantized(f"the parameter {name} holds {parameter.dtype}")
-        if parameter.dtype in (torch.bfloat16, torch.float16, torch.float64) or parameter.itemsize == 1:
+        other = parameter.dtype in (torch.bfloat16, torch.float16, torch.float64) and not any_precision
+        if other or parameter.itemsize == 1:
             raise ModelError(
                 f"the model's weights are {', '.join(str(kind) for kind in kinds)} ({name}): inputs, training and measuring are "
                 "float32; hand over model.float(), and convert what comes out (train.precision: bfloat16 trains in that)"

@@ -1,5 +1,6 @@
 """The main job as a readable list of stages, and what is done with its results."""
 
+from prunus.pipeline.auto import Pruned, prune
 from prunus.pipeline.carried import needs_permission, recipe_of_plan
 from prunus.pipeline.flow import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.job import Candidate, Job, SeedResult
@@ -11,6 +12,7 @@ from prunus.pipeline.workspace import Workspace
 __all__ = [
     "Candidate",
     "Job",
+    "Pruned",
     "SeedResult",
     "Variance",
     "Workspace",
@@ -22,6 +24,7 @@ __all__ = [
     "needs_permission",
     "plan_of",
     "predict_file",
+    "prune",
     "prune_seed",
     "quality_of",
     "recipe_of_plan",

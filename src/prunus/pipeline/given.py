@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from prunus.core.calls import call
 from prunus.pipeline.job import Job
 from prunus.pipeline.objective import base_loss
 
@@ -27,11 +28,11 @@ def better_unscaled(job: Job, model: nn.Module) -> str | None:
     loss, training = base_loss(job), model.training
     model.eval()
     with torch.no_grad():
-        scaled_loss, raw_loss = (float(loss(model(one.inputs), one)) for one in (batch, raw))
+        scaled_loss, raw_loss = (float(loss(call(model, one.inputs), one)) for one in (batch, raw))
     model.train(training)
     if not raw_loss < CLEARLY * scaled_loss:
         return None
     return (
         f"the given model does better on inputs as they are than on standardised ones (loss {raw_loss:.3g} against "
-        f"{scaled_loss:.3g} on {len(batch.targets)} validation examples): set data.standardize: false"
+        f"{scaled_loss:.3g} on {len(batch.index)} validation examples): set data.standardize: false"
     )

@@ -59,7 +59,7 @@ class Job:
     def timed_inputs(self) -> Tensor:
         """A whole batch to time models on: calibration examples, again from the first one where they are too few."""
         examples, size = self.data.calibration, self.recipe.evaluation.latency.batch_size
-        inputs = next(iter(examples.batches(min(size, len(examples))))).inputs
+        inputs: Tensor = next(iter(examples.batches(min(size, len(examples))))).inputs
         return inputs[torch.arange(size) % len(inputs)].contiguous()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from prunus.core.calls import call
 from prunus.core.recipe import Recovery, Train
 from prunus.data import Batch
 from prunus.pipeline.job import Job
@@ -57,4 +58,4 @@ def check_objective(job: Job, model: nn.Module, batch: Batch) -> None:
         if any(losses.values()):
             loss = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
             key = "recovery" if config is recovery else "train"
-            check_loss(loss(model.eval()(batch.inputs), batch), f"{key}.loss")
+            check_loss(loss(call(model.eval(), batch.inputs), batch), f"{key}.loss")

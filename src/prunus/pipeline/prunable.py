@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.apply import follow_class
 from prunus.core.errors import RecipeError, near
@@ -15,6 +16,7 @@ from prunus.core.types import Granularity
 from prunus.graph import AxisGraph, Group, analyze, certify
 
 __all__ = [
+    "check_names",
     "check_patterns",
     "groups_of",
     "layer_of",
@@ -28,19 +30,20 @@ __all__ = [
 
 def prunable_graph(
     model: nn.Module,
-    inputs: tuple[Tensor, ...],
+    inputs: tuple[Any, ...],
     exclude: Sequence[str],
     *,
     seed: int,
     granularity: Granularity = "channel",
+    kwargs: Mapping[str, Any] | None = None,
 ) -> AxisGraph:
     """Return the certified groups of ``model`` without those that a name pattern excludes.
 
     Of the groups that ``granularity`` will cut, those that the class can't follow are left whole where that helps.
     """
-    graph = certify(model, inputs, analyze(model, inputs), seed=seed)
+    graph = certify(model, inputs, analyze(model, inputs, kwargs), kwargs=kwargs, seed=seed)
     kinds = {group.kind for group in graph.groups} if granularity == "channel" else {granularity}
-    graph = follow_class(model, inputs, graph, kinds=kinds)
+    graph = follow_class(model, inputs, graph, kwargs, kinds=kinds)
     patterns = wide(exclude)
 
     def allowed(groups: Sequence[Group]) -> tuple[Group, ...]:
@@ -76,9 +79,19 @@ def check_patterns(model: nn.Module, strategy: Strategy) -> None:
     Raises:
         RecipeError: it names the pattern and some names.
     """
-    names = [name for name, _ in (*model.named_modules(), *model.named_parameters()) if name]
     given = [("strategy.exclude", pattern) for pattern in strategy.exclude]
-    given += [(f"strategy.layers.{i}.match", rule.match) for i, rule in enumerate(strategy.layers)]
+    check_names(
+        model, [*given, *((f"strategy.layers.{i}.match", rule.match) for i, rule in enumerate(strategy.layers))]
+    )
+
+
+def check_names(model: nn.Module, given: Sequence[tuple[str, str]]) -> None:
+    """Refuse a pattern, given as (where it stands, pattern), that fits no name.
+
+    Raises:
+        RecipeError: it names the pattern and some names.
+    """
+    names = [name for name, _ in (*model.named_modules(), *model.named_parameters()) if name]
     for where, pattern in given:
         if not fnmatch.filter(names, pattern):
             raise RecipeError(f"{where}: {pattern!r} fits no layer or parameter; {near(pattern, names[:60])}")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunus.core.calls import call
 from prunus.core.errors import DataError, RunError
 from prunus.core.types import Bools, Floats, Step, Stratum
 from prunus.data import Examples
@@ -95,7 +96,7 @@ def _loss(model: nn.Module, examples: Examples, what: str) -> float:
     was_training = model.training
     model.eval()
     for batch in examples.batches(256):
-        total += float(loss(model(batch.inputs), batch)) * len(batch.targets)
+        total += float(loss(call(model, batch.inputs), batch)) * len(batch.index)
     model.train(was_training)
     if not np.isfinite(total):
         raise RunError(

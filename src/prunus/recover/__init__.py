@@ -22,7 +22,7 @@ from prunus.recover.layer_inputs import (
     set_matrices,
 )
 from prunus.recover.lora import adapters, check_lora
-from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, guarded, named_loss
+from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, given_loss, guarded, named_loss
 from prunus.recover.penalty import Penalty
 from prunus.recover.precision import check_precision
 from prunus.recover.refit import least_squares, least_squares_inputs, obs_update, reconstruct
@@ -67,6 +67,7 @@ __all__ = [
     "distance",
     "distillation_loss",
     "from_matrices",
+    "given_loss",
     "guarded",
     "input_rows",
     "inverse_factor",

@@ -25,7 +25,7 @@ from prunus.recover.in_order import CallsDifferError, Look, Pair, look, pairs
 from prunus.recover.layer_inputs import channel_dim, is_matrix_layer
 
 if TYPE_CHECKING:
-    from prunus.data import Examples
+    from prunus.data import Batched
 
 __all__ = ["Adjusted", "Adjustment", "Check", "adjust"]
 
@@ -88,10 +88,10 @@ class Adjusted:
 def adjust(
     model: nn.Module,
     reference: nn.Module,
-    examples: Examples,
+    examples: Batched,
     kinds: Sequence[Adjustment],
     *,
-    held_out: Examples | None = None,
+    held_out: Batched | None = None,
     target: nn.Module | None = None,
     measure: Measure = "relative",
     kept: Mapping[str, Tensor] | None = None,
@@ -173,8 +173,8 @@ class _Walk:
 
     model: nn.Module
     reference: nn.Module
-    examples: Examples
-    held_out: Examples
+    examples: Batched
+    held_out: Batched
     kept: Mapping[str, Tensor]
     folded: Mapping[str, Tensor]
     masks: Mapping[str, Tensor]
@@ -281,7 +281,7 @@ class _Walk:
             fit_norm(layer, seen, self.kept.get(name))
         return None
 
-    def _pairs(self, name: str, examples: Examples) -> Iterable[Pair]:
+    def _pairs(self, name: str, examples: Batched) -> Iterable[Pair]:
         return pairs(
             (self.model, self.reference),
             (name, self.names_before[name]),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunus.core import recipe
+from prunus.core.calls import call
 from prunus.recover.batches import training_batches
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def recompute_batch_norm(
             layer.reset_running_stats()
             layer.train()
         for batch in training_batches(examples, max(2, batch_size), generator):
-            model(batch.inputs)
+            call(model, batch.inputs)
     model.eval()
     return len(layers)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from prunus.core.calls import joined, select_rows
+
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples
 
@@ -35,8 +37,8 @@ def training_batches(examples: Examples, batch_size: int, generator: torch.Gener
         return
     held: Batch | None = None
     for batch in batches:
-        if held is not None and len(batch.targets) == 1:
-            batch = type(batch)(*(torch.cat(pair) for pair in zip(held, batch, strict=True)))
+        if held is not None and len(batch.index) == 1:
+            batch = type(batch)(*(joined(pair) for pair in zip(held, batch, strict=True)))
             held = None
         if held is not None:
             yield held
@@ -47,7 +49,7 @@ def training_batches(examples: Examples, batch_size: int, generator: torch.Gener
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
     """Yield ``batch`` in parts of ``size`` examples, in order; a last single example joins the part before it."""
-    n = len(batch.targets)
+    n = len(batch.index)
     if n <= size:
         yield batch
         return
@@ -57,5 +59,5 @@ def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
         sizes[-1] += 1
     elif rest:
         sizes.append(rest)
-    for fields in zip(*(torch.split(field, sizes) for field in batch), strict=True):
-        yield type(batch)(*fields)
+    for places in torch.split(torch.arange(n), sizes):
+        yield type(batch)(*(select_rows(field, places) for field in batch))

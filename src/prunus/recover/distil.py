@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from prunus.core.calls import call
 from prunus.core.errors import ShapeError
 from prunus.core.recipe import Distil
 from prunus.recover.features import FeatureMatch
@@ -49,7 +50,7 @@ def distillation_loss(
     def loss(outputs: Tensor, batch: Batch) -> Tensor:
         if known is None:
             with torch.no_grad():
-                goal = teacher(batch.inputs).to(outputs.dtype)
+                goal = call(teacher, batch.inputs).to(outputs.dtype)
         else:
             goal = known[batch.index]
         # Before the base loss, which may run the student anew.
@@ -81,4 +82,4 @@ def teacher_outputs(teacher: nn.Module, examples: Examples, *, batch_size: int =
     """Return what ``teacher`` says in evaluation mode about every example, in their order: ``(n, outputs)``."""
     teacher.eval()
     with torch.no_grad():
-        return torch.cat([teacher(batch.inputs) for batch in examples.batches(batch_size)])
+        return torch.cat([call(teacher, batch.inputs) for batch in examples.batches(batch_size)])

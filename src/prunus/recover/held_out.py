@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from prunus.core.calls import answers, call, select_rows
+
 if TYPE_CHECKING:
-    from prunus.data import Batch, Examples
+    from prunus.data import Batch, Batched
 
 __all__ = ["FEWEST", "Measure", "Part", "distance", "split_off"]
 
-Measure = Literal["relative", "kl"]
+Measure = Literal["relative", "kl", "kl_last"]
 
 FEWEST = 8
 """With fewer examples, those that are held out say nothing."""
@@ -26,7 +28,7 @@ FEWEST = 8
 class Part:
     """Some of a set's examples, by their places in it: every fourth, or the others."""
 
-    def __init__(self, examples: Examples, *, held_out: bool) -> None:
+    def __init__(self, examples: Batched, *, held_out: bool) -> None:
         self._examples, self._held_out = examples, held_out
 
     def __len__(self) -> int:
@@ -40,10 +42,10 @@ class Part:
             if bool(mine.all()):
                 yield batch
             elif bool(mine.any()):
-                yield type(batch)(*(field[mine.to(field.device)] for field in batch))
+                yield type(batch)(*(select_rows(field, mine) for field in batch))
 
 
-def split_off(examples: Examples) -> tuple[Any, Any]:
+def split_off(examples: Batched) -> tuple[Any, Any]:
     """Return the examples to fit on, and every fourth, which is held out.
 
     >>> [len(part) for part in split_off(range(10))]
@@ -54,7 +56,7 @@ def split_off(examples: Examples) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def distance(
-    model: nn.Module, reference: nn.Module, examples: Examples, *, measure: Measure = "relative", batch_size: int = 256
+    model: nn.Module, reference: nn.Module, examples: Batched, *, measure: Measure = "relative", batch_size: int = 256
 ) -> float:
     """Return how far the outputs are from the reference's; both models end in evaluation mode.
 
@@ -62,40 +64,32 @@ def distance(
         ``relative``: ``|y - r| / |r|`` over all outputs of all examples, 0 for the same outputs and 1 for those that are all zero.
         ``kl``, for class scores along dimension 1: the mean divergence of the reference's answer from the model's, in nats. Scores
         that only shrink or move together answer the same, and the classes that win count most: it goes the way of a metric where
-        the other needn't (benchmarks/adjust.py).
+        the other needn't (benchmarks/adjust.py). ``kl_last`` is the same for scores along the last dimension (tokens).
     """
     model.eval()
     reference.eval()
     lost = size = 0.0
     for batch in examples.batches(batch_size):
-        for found, wanted in zip(_numbers(model(batch.inputs)), _numbers(reference(batch.inputs)), strict=True):
+        for found, wanted in zip(
+            answers(call(model, batch.inputs)), answers(call(reference, batch.inputs)), strict=True
+        ):
             new, old = found.double(), wanted.double()
-            if measure == "kl":
-                old = _log_shares(old)
-                each = (old.exp() * (old - _log_shares(new))).sum(dim=1)
+            if measure != "relative":
+                dim = 1 if measure == "kl" else -1
+                old = _log_shares(old, dim)
+                each = (old.exp() * (old - _log_shares(new, dim))).sum(dim=dim)
                 lost, size = lost + float(each.sum()), size + each.numel()
             else:
                 lost, size = lost + float((new - old).square().sum()), size + float(old.square().sum())
     if size == 0:
         return math.inf if lost > 0 else 0.0
-    return max(lost / size, 0.0) if measure == "kl" else math.sqrt(lost / size)
+    return math.sqrt(lost / size) if measure == "relative" else max(lost / size, 0.0)
 
 
-def _log_shares(scores: Tensor) -> Tensor:
+def _log_shares(scores: Tensor, dim: int = 1) -> Tensor:
     """Return the logarithms of the classes' probabilities; a single score is that of one class against another's zero."""
     if scores.dim() < 2:
         scores = scores.unsqueeze(1)
-    if scores.shape[1] == 1:
-        scores = torch.cat([torch.zeros_like(scores), scores], dim=1)
-    return scores.log_softmax(dim=1)
-
-
-def _numbers(outputs: Any) -> list[Tensor]:
-    """Return the floating-point tensors in a model's outputs, however they are nested."""
-    if isinstance(outputs, Tensor):
-        return [outputs] if outputs.is_floating_point() else []
-    if isinstance(outputs, dict):
-        outputs = list(outputs.values())
-    elif not isinstance(outputs, (tuple, list)) and hasattr(outputs, "__dict__"):
-        outputs = list(vars(outputs).values())
-    return [leaf for value in outputs for leaf in _numbers(value)] if isinstance(outputs, (tuple, list)) else []
+    if scores.shape[dim] == 1:
+        scores = torch.cat([torch.zeros_like(scores), scores], dim=dim)
+    return scores.log_softmax(dim=dim)

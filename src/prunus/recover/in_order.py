@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from prunus.core.calls import call
 from prunus.recover.formula import adds_its_bias, multiplies
 from prunus.recover.layer_inputs import (
     Moments,
@@ -25,7 +26,7 @@ from prunus.recover.layer_inputs import (
 )
 
 if TYPE_CHECKING:
-    from prunus.data import Examples
+    from prunus.data import Batched
 
 __all__ = ["CallsDifferError", "Look", "compensate", "layers_in_order", "look", "moments_in_order", "pairs"]
 
@@ -48,7 +49,7 @@ class CallsDifferError(Exception):
 
 
 @torch.no_grad()
-def look(model: nn.Module, examples: Examples) -> dict[str, Look]:
+def look(model: nn.Module, examples: Batched) -> dict[str, Look]:
     """Return the linear, convolutional and batch norm layers that two examples call, in the order of their first calls."""
     kinds = (nn.modules.conv._ConvNd, _BatchNorm)
     names = {m: name for name, m in model.named_modules() if is_matrix_layer(m) or isinstance(m, kinds)}
@@ -68,18 +69,18 @@ def look(model: nn.Module, examples: Examples) -> dict[str, Look]:
 
     model.eval()
     with observed(list(names), see):
-        model(next(iter(examples.batches(2))).inputs)
+        call(model, next(iter(examples.batches(2))).inputs)
     return found
 
 
-def layers_in_order(model: nn.Module, examples: Examples) -> dict[str, nn.Module]:
+def layers_in_order(model: nn.Module, examples: Batched) -> dict[str, nn.Module]:
     """Return the layers that multiply their inputs with their weight, by name, in the order of their first calls."""
     return {name: seen.module for name, seen in look(model, examples).items() if seen.multiplies}
 
 
 @torch.no_grad()
 def moments_in_order(
-    model: nn.Module, layers: Mapping[str, nn.Module], examples: Examples, *, batch_size: int = 256
+    model: nn.Module, layers: Mapping[str, nn.Module], examples: Batched, *, batch_size: int = 256
 ) -> Iterator[tuple[str, nn.Module, Moments]]:
     """Yield each layer with the moments of its inputs, as the model stands when the layer's turn comes.
 
@@ -111,7 +112,7 @@ class Pair:
 def pairs(
     models: tuple[nn.Module, nn.Module],
     names: tuple[str, str],
-    examples: Examples,
+    examples: Batched,
     *,
     kept: Tensor | None = None,
     folded: Tensor | None = None,
@@ -147,7 +148,7 @@ def pairs(
 
 @torch.no_grad()
 def compensate(
-    model: nn.Module, masks: Mapping[str, Tensor], examples: Examples, update: Update, *, batch_size: int = 256
+    model: nn.Module, masks: Mapping[str, Tensor], examples: Batched, update: Update, *, batch_size: int = 256
 ) -> list[str]:
     """Let the weights that stay make good what goes, layer by layer; return the weights for which it couldn't be done.
 
@@ -170,5 +171,5 @@ def _calls(model: nn.Module, layer: nn.Module, inputs: Any) -> Sequence[tuple[Te
     """Return what the layer read and gave in one forward pass, as it was then: what follows may write over it."""
     seen: list[tuple[Tensor, Tensor]] = []
     with observed([layer], lambda module, given, result: seen.append((given.clone(), result.clone()))):
-        model(inputs)
+        call(model, inputs)
     return seen

@@ -24,7 +24,7 @@ else:
     Loss = Callable[..., Tensor]
     TrainingStep = Callable[..., Tensor]
 
-__all__ = ["Loss", "TrainingStep", "bound", "default_loss", "guarded", "like_targets", "named_loss"]
+__all__ = ["Loss", "TrainingStep", "bound", "default_loss", "given_loss", "guarded", "like_targets", "named_loss"]
 
 
 def default_loss(task: Literal["classification", "regression"], label_smoothing: float = 0.0) -> Loss:
@@ -78,9 +78,21 @@ def named_loss(reference: str, *, key: str) -> Loss:
         RecipeError: there is no such function.
     """
     try:
-        return guarded(resolve(reference, error=RecipeError), f"{key} {reference}")
+        return given_loss(resolve(reference, error=RecipeError), f"{key} {reference}")
     except RecipeError as error:
         raise RecipeError(f"{key}: {error}") from error
+
+
+def given_loss(function: Any, what: str) -> Loss:
+    """Return a user's loss of outputs and a batch, guarded; a module (``nn.CrossEntropyLoss``) is one of outputs and targets.
+
+    Raises:
+        RecipeError: it can't be called.
+        ModelError: (when called) it failed.
+    """
+    if isinstance(function, nn.Module):
+        return guarded(lambda outputs, batch: function(outputs, batch.targets), what)
+    return guarded(function, what)
 
 
 def guarded(function: Any, what: str) -> Callable[..., Tensor]:

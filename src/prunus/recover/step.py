@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from prunus.core.calls import call
 from prunus.core.errors import ModelError
 from prunus.core.recipe import Train
 from prunus.recover.batches import parts_of
@@ -60,7 +61,7 @@ class Stepper:
                 value, outputs = self._value(part)
             if check:
                 check_loss(value, self.stage)
-            share = len(part.targets) / len(batch.targets)
+            share = len(part.index) / len(batch.index)
             weighted = value if share == 1 else value * share
             self.precision.backward(weighted)
             losses.append(weighted.detach())
@@ -79,7 +80,7 @@ class Stepper:
 
     def _forward(self, batch: Batch) -> Tensor:
         try:
-            outputs = self.model(batch.inputs)
+            outputs = call(self.model, batch.inputs)
         except ValueError as error:
             if "more than 1 value per channel" in str(error):
                 raise ModelError(

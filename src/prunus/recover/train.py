@@ -199,7 +199,7 @@ class _Loop:
                 self.after_step()
             self.average.after_step()
             losses.append(value)
-            sizes.append(len(batch.targets))
+            sizes.append(len(batch.index))
         return torch.stack(losses), torch.tensor(sizes), torch.stack(right).sum() if right else None
 
     def _rate(self, epoch: int, step: int) -> float:

@@ -14,6 +14,7 @@ from prunus.score.movement import MovementRecorder
 from prunus.score.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.parameters import norm_scales, prunable_weights
 from prunus.score.units import block_paths, score_groups, score_weights
+from prunus.score.without_labels import probe_loss
 
 __all__ = [
     "EVERY_UNIT",
@@ -39,6 +40,7 @@ __all__ = [
     "judge_feature_importance",
     "nearest_neighbours",
     "norm_scales",
+    "probe_loss",
     "prunable_weights",
     "score_groups",
     "score_weights",

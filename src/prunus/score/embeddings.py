@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from prunus.core.calls import call
 from prunus.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -39,12 +40,12 @@ def embed(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> Ten
         model.eval()
         with torch.inference_mode():
             for batch in examples.batches(batch_size):
-                model(batch.inputs)
+                call(model, batch.inputs)
                 if not seen:
                     raise ModelError(
                         "neighbours need an embedding, but the model ran no layer with a weight matrix: leave out examples.relabel"
                     )
-                rows.append(seen[0].reshape(len(batch.inputs), -1).float().cpu().clone())
+                rows.append(seen[0].reshape(len(batch.index), -1).float().cpu().clone())
     finally:
         model.train(training)
         for hook in hooks:

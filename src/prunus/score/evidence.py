@@ -14,22 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import DataError, ModelError, RunError, near
+from prunus.core.calls import call
+from prunus.core.errors import DataError, ModelError, near
 from prunus.score.blocks import BlockWatch
+from prunus.score.checked_loss import checked
 from prunus.score.criteria import INPUT_NEEDS, OUTPUT_NEEDS, Need, criteria
 from prunus.score.initially import hessian_gradient, synaptic_flow
 from prunus.score.pullbacks import PULLBACK_NEEDS, Pullbacks
 from prunus.score.watch import WeightWatch
 
 if TYPE_CHECKING:
-    from prunus.data import Batch, Examples
+    from prunus.data import Batch, Batched
 
-    Loss = Callable[[Tensor, Batch], Tensor]
+    Loss = Callable[[Any, Batch], Tensor]
 
 __all__ = ["Evidence", "check_calibration", "gather"]
 
@@ -80,7 +82,7 @@ def check_calibration(criterion: str, n_examples: int) -> None:
 def gather(
     model: nn.Module,
     names: Sequence[str],
-    examples: Examples,
+    examples: Batched,
     loss: Loss,
     needs: Collection[Need],
     batch_size: int = 256,
@@ -162,12 +164,12 @@ class _Pass:
                 watches.enter_context(self.blocks)
             if self.watch is not None:
                 watches.enter_context(self.watch)
-            outputs: Tensor = self.model(batch.inputs)
+            outputs = call(self.model, batch.inputs)
         if self.slopes is not None:
-            self.slopes.add(_checked(self.loss(outputs, batch), batch), len(batch.targets))
+            self.slopes.add(checked(self.loss(outputs, batch), batch), len(batch.index))
         if self.pullbacks is not None:
-            if self.slopes is None:
-                _checked(self.loss(outputs.detach().requires_grad_(True), batch), batch)
+            if self.slopes is None and isinstance(outputs, Tensor):
+                checked(self.loss(outputs.detach().requires_grad_(True), batch), batch)
             self.pullbacks.add(batch, outputs)
 
     def evidence(self, weights: Evidence, n_examples: int, damping: float) -> Evidence:
@@ -220,24 +222,6 @@ def _check_enough(needs: Collection[Need], n_examples: int) -> None:
                 f"{words} needs at least {least} calibration example{'s' if least > 1 else ''}: got {n_examples}; "
                 "raise data.split.calibration"
             )
-
-
-def _checked(value: Tensor, batch: Batch) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(type(value).__name__)
-        raise ModelError(f"the loss must be one number, the mean over the batch: got {got}")
-    if not value.requires_grad:
-        raise ModelError(
-            "the loss has no gradient: it was computed under no_grad, detached, or by an operation like argmax that isn't "
-            "differentiable; use a criterion that needs no gradient, such as magnitude_l2, or another loss"
-        )
-    if not torch.isfinite(value.detach()).all():
-        first = int(batch.index[0]) if len(batch.index) else 0
-        raise RunError(
-            f"the loss on the calibration batch that starts at example {first} must be finite: got {value.item()}; "
-            "look for NaN in the weights or inputs"
-        )
-    return value.reshape(())
 
 
 @contextmanager

@@ -7,17 +7,19 @@ must be known before it is multiplied. The flow reads no example at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-if TYPE_CHECKING:
-    from prunus.data import Batch, Examples
+from prunus.core.calls import answers, arguments, call, map_tensors
 
-    Loss = Callable[[Tensor, Batch], Tensor]
+if TYPE_CHECKING:
+    from prunus.data import Batch, Batched, Examples
+
+    Loss = Callable[[Any, Batch], Tensor]
 
 __all__ = ["hessian_gradient", "synaptic_flow"]
 
@@ -26,7 +28,7 @@ def hessian_gradient(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
     gradient: Mapping[str, Tensor],
-    examples: Examples,
+    examples: Batched,
     loss: Loss,
     batch_size: int,
 ) -> dict[str, Tensor]:
@@ -40,7 +42,7 @@ def hessian_gradient(
     sums = [torch.zeros_like(g) for g in gradient.values()]
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
         for batch in examples.batches(batch_size):
-            value = loss(model(batch.inputs), batch).reshape(())
+            value = loss(call(model, batch.inputs), batch).reshape(())
             first = torch.autograd.grad(value, wanted, create_graph=True, allow_unused=True)
             slope = [(g * d).sum() for g, d in zip(first, direction, strict=True) if g is not None and g.requires_grad]
             if not slope:
@@ -48,26 +50,31 @@ def hessian_gradient(
             second = torch.autograd.grad(torch.stack(slope).sum(), wanted, allow_unused=True)
             for total, found in zip(sums, second, strict=True):
                 if found is not None:
-                    total.add_(found, alpha=len(batch.targets))
+                    total.add_(found, alpha=len(batch.index))
     return {name: total / len(examples) for name, total in zip(parameters, sums, strict=True)}
 
 
-def synaptic_flow(model: nn.Module, parameters: Mapping[str, nn.Parameter], examples: Examples) -> dict[str, Tensor]:
+def synaptic_flow(model: nn.Module, parameters: Mapping[str, nn.Parameter], examples: Batched) -> dict[str, Tensor]:
     """Return the derivative of the summed outputs by the moduli of the weights, for one input of ones.
 
     All parameters and buffers stand as their moduli, in double precision: the flow of a deep network grows beyond single precision.
     """
-    first = next(iter(examples.batches(1))).inputs if len(examples) else torch.ones(1, *examples.input_shape)
-    ones = torch.ones_like(first, dtype=torch.float64 if first.is_floating_point() else first.dtype)
+    empty = len(examples) == 0
+    first = torch.ones(1, *cast("Examples", examples).input_shape) if empty else next(iter(examples.batches(1))).inputs
+    given, named = arguments(map_tensors(_ones, first))
     states = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     moduli = {
         name: state.detach().double().abs() if state.is_floating_point() else state for name, state in states.items()
     }
     wanted = [moduli[name].requires_grad_(True) for name in parameters]
     with sdpa_kernel(SDPBackend.MATH):
-        outputs: Tensor = functional_call(model, moduli, (ones,))
-    found = torch.autograd.grad(outputs.sum(), wanted, allow_unused=True)
+        outputs = answers(functional_call(model, moduli, given, named))
+    found = torch.autograd.grad(torch.stack([each.sum() for each in outputs]).sum(), wanted, allow_unused=True)
     return {
         name: torch.zeros_like(weight) if flow is None else flow
         for name, weight, flow in zip(parameters, wanted, found, strict=True)
     }
+
+
+def _ones(value: Tensor) -> Tensor:
+    return torch.ones_like(value, dtype=torch.float64 if value.is_floating_point() else value.dtype)

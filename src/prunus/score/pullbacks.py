@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from prunus.core.calls import arguments, call, described, map_tensors, select_rows
 from prunus.core.errors import ModelError
 from prunus.core.runtime import generator
 from prunus.data.source import row_chunks
+from prunus.score.checked_loss import checked
 from prunus.score.criteria import Need
 
 if TYPE_CHECKING:
     from prunus.data import Batch
 
-    Loss = Callable[[Tensor, Batch], Tensor]
+    Loss = Callable[[Any, Batch], Tensor]
 
 __all__ = ["PULLBACK_NEEDS", "Pullbacks"]
 
@@ -58,11 +60,19 @@ class Pullbacks:
         self._together = True
         self._n_batches = 0
 
-    def add(self, batch: Batch, outputs: Tensor) -> None:
+    def add(self, batch: Batch, outputs: Any) -> None:
         """Add a batch whose ``outputs`` are known."""
         for need in self._needs:
-            columns = self._columns(need, batch, outputs.detach())
-            self._pull(self._sums[need], batch.inputs, columns)
+            if isinstance(outputs, Tensor) and len(outputs) == len(batch.index):
+                columns = self._columns(need, batch, outputs.detach())
+                self._pull(self._sums[need], batch.inputs, columns)
+            elif need == "squared_gradient":
+                self._square_losses(self._sums[need], batch)
+            else:
+                raise ModelError(
+                    f"curvature needs one tensor of outputs with a row for each example: got {described(outputs)}; use "
+                    "fisher_empirical, or a criterion without curvature"
+                )
         self._n_batches += 1
 
     def results(self, n_examples: int) -> dict[Need, dict[str, Tensor]]:
@@ -91,17 +101,17 @@ class Pullbacks:
         found: Tensor = root.to(hessians.dtype)
         return found
 
-    def _pull(self, sums: dict[str, Tensor], inputs: Tensor, columns: Tensor) -> None:
+    def _pull(self, sums: dict[str, Tensor], inputs: Any, columns: Tensor) -> None:
         """Add the squares of ``columns`` pulled back; many examples at once where the model allows it."""
         size = sum(p.numel() * p.element_size() for p in self._parameters.values())
         n_columns = max(columns.shape[1], 1)
         # No more examples times columns than the batch has examples: activations take what a plain backward pass does.
-        at_once = max(1, min(BUDGET_BYTES // max(size * n_columns, 1), len(inputs) // n_columns))
+        at_once = max(1, min(BUDGET_BYTES // max(size * n_columns, 1), len(columns) // n_columns))
         if self._together:
             try:
-                for x, v in zip(row_chunks(inputs, at_once), row_chunks(columns, at_once), strict=True):
+                for rows in row_chunks(torch.arange(len(columns)), at_once):
                     # A chunk that fails has added nothing.
-                    for name, squares in self._pull_together(x, v).items():
+                    for name, squares in self._pull_together(select_rows(inputs, rows), columns[rows]).items():
                         sums[name] += squares
                 return
             except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
@@ -109,18 +119,20 @@ class Pullbacks:
                 if _started(sums):
                     raise
                 self._together = False
-        for x, v in zip(row_chunks(inputs, 1), columns, strict=True):
-            self._pull_one(sums, x, v)
+        for row, v in enumerate(columns):
+            self._pull_one(sums, select_rows(inputs, torch.tensor([row])), v)
 
-    def _pull_together(self, inputs: Tensor, columns: Tensor) -> dict[str, Tensor]:
-        def one(x: Tensor, v: Tensor) -> dict[str, Tensor]:
+    def _pull_together(self, inputs: Any, columns: Tensor) -> dict[str, Tensor]:
+        def one(x: Any, v: Tensor) -> dict[str, Tensor]:
+            given, named = arguments(map_tensors(lambda value: value.unsqueeze(0), x))
+
             def forward(parameters: dict[str, Tensor]) -> Tensor:
-                made: Tensor = functional_call(self._model, parameters, (x.unsqueeze(0),)).squeeze(0)
+                made: Tensor = functional_call(self._model, parameters, given, named).squeeze(0)
                 return made
 
             pull = vjp(forward, self._parameters)[1]
             size = sum(p.numel() * p.element_size() for p in self._parameters.values())
-            (found,) = vmap(pull, chunk_size=max(1, BUDGET_BYTES // max(size * len(inputs), 1)))(v)
+            (found,) = vmap(pull, chunk_size=max(1, BUDGET_BYTES // max(size * len(columns), 1)))(v)
             return {name: g.square().sum(dim=0) for name, g in found.items()}
 
         with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
@@ -128,16 +140,29 @@ class Pullbacks:
             found: dict[str, Tensor] = vmap(one)(inputs, columns)
         return {name: squares.sum(dim=0) for name, squares in found.items()}
 
-    def _pull_one(self, sums: dict[str, Tensor], x: Tensor, columns: Tensor) -> None:
-        wanted = [dict(self._model.named_parameters())[name] for name in self._parameters]
+    def _pull_one(self, sums: dict[str, Tensor], x: Any, columns: Tensor) -> None:
         with torch.enable_grad():
-            made = self._model(x).squeeze(0)
+            made = call(self._model, x).squeeze(0)
             for number, v in enumerate(columns):
-                keep = number + 1 < len(columns)
-                found = torch.autograd.grad(made, wanted, v, retain_graph=keep, allow_unused=True)
-                for name, gradient in zip(self._parameters, found, strict=True):
-                    if gradient is not None:
-                        sums[name] += gradient.square()
+                self._add_squares(sums, made, v, retain_graph=number + 1 < len(columns))
+
+    def _square_losses(self, sums: dict[str, Tensor], batch: Batch) -> None:
+        """Add the squared gradients of each example's own loss, where outputs are a structure that only the loss can read."""
+        for row in range(len(batch.index)):
+            one = type(batch)(*(select_rows(field, torch.tensor([row])) for field in batch))
+            with torch.enable_grad():
+                value = checked(self._loss(call(self._model, one.inputs), one), one)
+            self._add_squares(sums, value)
+
+    def _add_squares(
+        self, sums: dict[str, Tensor], value: Tensor, column: Tensor | None = None, **options: bool
+    ) -> None:
+        known = dict(self._model.named_parameters())
+        wanted = [known[name] for name in self._parameters]
+        found = torch.autograd.grad(value, wanted, column, allow_unused=True, **options)
+        for name, gradient in zip(self._parameters, found, strict=True):
+            if gradient is not None:
+                sums[name] += gradient.square()
 
 
 def _started(sums: Mapping[str, Tensor]) -> bool:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from recover_stand_ins import make_batch, make_examples, make_model
 from torch import nn
+from torch.nn import functional
 
-from prunus.core.errors import ShapeError
+from prunus.core.errors import ModelError, ShapeError
 from prunus.core.recipe import Distil
-from prunus.recover import default_loss, distillation_loss, teacher_outputs
+from prunus.data import Batch
+from prunus.recover import default_loss, distillation_loss, given_loss, teacher_outputs
 from prunus.recover.distil import soft_divergence
 
 
@@ -83,3 +85,13 @@ def test_teacher_outputs_come_in_the_order_of_the_examples():
     teacher, examples = make_model(), make_examples()
     outputs = teacher_outputs(teacher, examples, batch_size=7)
     assert torch.allclose(outputs, teacher(examples.inputs), atol=1e-6)
+
+
+def test_a_module_is_a_loss_of_outputs_and_targets():
+    outputs, targets = torch.randn(6, 3), torch.randint(0, 3, (6,))
+    loss = given_loss(nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0])), "loss")
+    batch = Batch(torch.arange(6), torch.zeros(6, 1), targets)
+    oracle = functional.cross_entropy(outputs, targets, weight=torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(loss(outputs, batch), oracle)
+    with pytest.raises(ModelError, match="loss failed"):
+        loss(outputs[:, 0], batch)

@@ -1,0 +1,218 @@
+"""What is to be kept, as far as the model's answers and the targets tell?
+
+Nobody who hands over a model and its data says twice what they are for: class numbers beside scores ask for cross-entropy, numbers
+beside numbers of the same shape for squared error, and without targets the model's own answers are what is to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from prunus.core.calls import answer, answers, call, described
+from prunus.core.errors import DataError, ModelError, PrunusError
+from prunus.core.imports import one_line
+from prunus.data import Batch, Batches
+from prunus.recover import Measure
+from prunus.score import probe_loss
+
+__all__ = ["Objective", "objective_of"]
+
+IGNORED = -100
+"""A class number that says: don't count this place, as torch's cross-entropy has it."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What gradients are taken of, and how answers are compared.
+
+    ``said`` is it in words; ``labelled`` tells whether ``loss`` reads targets; a ``loss`` takes the model's answer and a batch.
+    """
+
+    loss: Callable[[Any, Batch], Tensor]
+    measure: Measure
+    said: str
+    labelled: bool
+
+
+@torch.no_grad()
+def objective_of(
+    model: nn.Module, examples: Batches, loss: Callable[[Any, Any], Tensor] | None = None, *, seed: int = 0
+) -> Objective:
+    """Return what the outputs on a few examples and their targets imply; ``model`` ends in evaluation mode.
+
+    Args:
+        loss: ``(outputs, targets) -> scalar``, a mean over the examples, instead; a ``nn.Module`` gets the logits where the answer
+            is a structure that has some.
+
+    Raises:
+        DataError: the targets fit none of what is known; it says what came, and to give a loss.
+        ModelError: a given loss fails.
+    """
+    batch = next(iter(examples.batches(8)))
+    outputs = call(model.eval(), batch.inputs)
+    if not answers(outputs):
+        raise ModelError(f"expected numbers in the model's answer: got {described(outputs)}; wrap it in a module")
+    measure = _measure_without(outputs)
+    if loss is not None:
+        return _given(loss, outputs, batch, measure, examples)
+    own = None if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
+    if isinstance(own, Tensor) and own.numel() == 1:
+        return Objective(lambda made, _: made.loss, measure, "the loss that the model itself returns", True)
+    if not examples.labelled:
+        words = {"relative": "how far its outputs move", "kl": "its own answers", "kl_last": "its own answers"}[measure]
+        return Objective(
+            probe_loss(measure, seed=seed), measure, f"no targets: {words} on these inputs are kept", False
+        )
+    return _of_targets(outputs, batch)
+
+
+def _measure_without(outputs: Any) -> Measure:
+    """Return how answers are compared where no targets tell: what is called logits is scores of classes."""
+    named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    if not isinstance(named, Tensor) or len(answers(outputs)) > 1:
+        return "relative"
+    return "kl" if named.dim() in (2, 4) else "kl_last"
+
+
+def _given(
+    loss: Callable[[Any, Any], Tensor], outputs: Any, batch: Batch, measure: Measure, examples: Batches
+) -> Objective:
+    if not callable(loss):
+        raise ModelError(f"loss must be a function of outputs and targets, or a module: got {type(loss).__name__}")
+    if not examples.labelled:
+        raise DataError("a loss reads targets, and the data have none: give data with targets, or leave the loss out")
+    name = type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", type(loss).__name__)
+
+    def run(made: Any, one: Batch) -> Tensor:
+        try:
+            return loss(answer(made) if isinstance(loss, nn.Module) else made, one.targets)
+        except PrunusError:
+            raise
+        except Exception as failure:
+            raise ModelError(
+                f"the loss {name} failed on outputs {described(made)} and targets {described(one.targets)}: {one_line(failure)}"
+            ) from failure
+
+    value = run(outputs, batch)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise ModelError(f"the loss {name} must give one number, the mean over the batch: got {described(value)}")
+    if not isinstance(batch.targets, Tensor) or batch.targets.is_floating_point():
+        return Objective(run, measure, f"{name} of outputs and targets", True)
+    classes = _class_dim(answer(outputs), batch.targets)
+    return Objective(
+        run,
+        measure if classes is None else "kl" if classes == 1 else "kl_last",
+        f"{name} of outputs and targets",
+        True,
+    )
+
+
+def _of_targets(outputs: Any, batch: Batch) -> Objective:
+    found, targets = answer(outputs), batch.targets
+    if isinstance(targets, Tensor):
+        objective = (
+            _of_numbers(found, targets) if targets.is_floating_point() else _of_classes(found, targets, batch.inputs)
+        )
+        if objective is not None:
+            return objective
+    raise DataError(
+        f"targets don't tell what the loss is: got outputs {described(outputs)} and targets {described(targets)}; give "
+        "loss=..., a function of outputs and targets"
+    )
+
+
+def _of_numbers(outputs: Tensor, targets: Tensor) -> Objective | None:
+    if outputs.numel() != targets.numel() or len(outputs) != len(targets):
+        return None
+    if bool(((targets == 0) | (targets == 1)).all()) and targets.dim() > 1 and targets.shape[1] > 1:
+        return Objective(
+            lambda made, one: functional.binary_cross_entropy_with_logits(
+                answer(made).view_as(one.targets), one.targets
+            ),
+            "relative",
+            "binary cross-entropy of each label (targets are 0 or 1)",
+            True,
+        )
+    return Objective(
+        lambda made, one: functional.mse_loss(answer(made).view_as(one.targets), one.targets),
+        "relative",
+        "squared error (targets are numbers)",
+        True,
+    )
+
+
+def _of_classes(outputs: Tensor, targets: Tensor, inputs: Any) -> Objective | None:
+    if targets.dim() == 2 and targets.shape[1] == 1 and outputs.dim() == 2 and outputs.shape[1] > 1:
+        targets = targets.squeeze(1)
+    if outputs.numel() == targets.numel() and len(outputs) == len(targets) and _is_binary(targets):
+        return Objective(
+            lambda made, one: functional.binary_cross_entropy_with_logits(
+                answer(made).view_as(one.targets), one.targets.to(answer(made).dtype)
+            ),
+            "kl" if outputs.numel() == len(outputs) else "relative",
+            "binary cross-entropy (targets are 0 or 1)",
+            True,
+        )
+    dim = _class_dim(outputs, targets)
+    if dim is None:
+        return None
+    highest, lowest = (
+        int(targets.max()),
+        int(targets[targets != IGNORED].min()) if bool((targets != IGNORED).any()) else 0,
+    )
+    if highest >= outputs.shape[dim] or lowest < 0:
+        raise DataError(
+            f"expected class numbers 0..{outputs.shape[dim] - 1} for the model's {outputs.shape[dim]} outputs: got "
+            f"{lowest}..{highest}; look at the label column"
+        )
+    if dim != 1 and _are_next_tokens(targets, inputs):
+        return Objective(_next_token_loss, "kl_last", "cross-entropy of the next token (targets are the inputs)", True)
+    return Objective(
+        lambda made, one: functional.cross_entropy(
+            answer(made).movedim(dim, 1),
+            one.targets.reshape(_without(answer(made).shape, dim)).long(),
+            ignore_index=IGNORED,
+        ),
+        "kl" if dim == 1 else "kl_last",
+        "cross-entropy (targets are class numbers)",
+        True,
+    )
+
+
+def _class_dim(outputs: Tensor, targets: Tensor) -> int | None:
+    """Return the dimension of the outputs that the targets don't have: 1 or the last."""
+    shape = tuple(
+        targets.shape[:1] if targets.dim() == 2 and targets.shape[1] == 1 and outputs.dim() == 2 else targets.shape
+    )
+    if outputs.dim() != len(shape) + 1:
+        return None
+    return next((dim for dim in (1, outputs.dim() - 1) if _without(outputs.shape, dim) == shape), None)
+
+
+def _without(shape: torch.Size, dim: int) -> tuple[int, ...]:
+    dim %= len(shape)
+    return (*shape[:dim], *shape[dim + 1 :])
+
+
+def _is_binary(targets: Tensor) -> bool:
+    return bool(((targets == 0) | (targets == 1)).all())
+
+
+def _are_next_tokens(targets: Tensor, inputs: Any) -> bool:
+    """Tell whether targets are the inputs' own tokens, as language models are trained."""
+    ids = inputs.get("input_ids") if isinstance(inputs, dict) else inputs
+    if not isinstance(ids, Tensor) or ids.shape != targets.shape or ids.is_floating_point():
+        return False
+    counted = targets != IGNORED
+    return bool(counted.any()) and torch.equal(ids[counted], targets[counted].to(ids.dtype))
+
+
+def _next_token_loss(outputs: Any, batch: Batch) -> Tensor:
+    scores = answer(outputs)[:, :-1]
+    return functional.cross_entropy(scores.transpose(1, 2), batch.targets[:, 1:].long(), ignore_index=IGNORED)

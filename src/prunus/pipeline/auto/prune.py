@@ -1,0 +1,175 @@
+"""How does a trained model get smaller in one call?
+
+What may go is found out and certified on the model as it is; data, with targets or without, tell which units matter, which way of
+choosing comes nearest to the model's own answers, and how what is left is set right. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from prunus.core.calls import arguments
+from prunus.core.errors import RecipeError, RunError
+from prunus.core.events import Event, Listener
+from prunus.core.narrate import Narrator
+from prunus.core.runtime import device_of
+from prunus.core.types import Bools, Decision, Plan, Step, Stratum
+from prunus.core.values import check_values
+from prunus.data import collect
+from prunus.evaluate import measure_cost
+from prunus.graph.states import as_it_was
+from prunus.models import check_kind
+from prunus.pipeline.auto.asked import ADJUSTMENTS, check_asked, example_of, share_of
+from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried
+from prunus.pipeline.auto.implied import objective_of
+from prunus.pipeline.auto.result import Pruned
+from prunus.pipeline.auto.ways import Ways, candidates
+from prunus.pipeline.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
+from prunus.pipeline.shipping import model_fingerprint
+from prunus.recover import Adjustment
+
+__all__ = ["prune"]
+
+_STAGE = "prune"
+
+
+def prune(
+    model: nn.Module,
+    inputs: Any,
+    *,
+    keep_fraction: float | None = None,
+    target: Mapping[str, float] | None = None,
+    data: Any = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    criterion: str = "auto",
+    allocation: str = "auto",
+    granularity: str = "channel",
+    exclude: Collection[str] = (),
+    adjust: Literal["auto"] | Sequence[Adjustment] = "auto",
+    round_to: int = 1,
+    min_units: int = 1,
+    n_calibration: int = 256,
+    batch_size: int = 64,
+    plan: Plan | None = None,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> Pruned:
+    """Return a smaller copy of a trained model; ``model`` isn't changed, and nothing is trained.
+
+    Args:
+        model: trained, of any architecture.
+        inputs: an example of what it takes: a tensor, a tuple of positional arguments or a mapping of keywords, whose first
+            dimension is the batch.
+        keep_fraction: the share of units that stays, in (0, 1] (default 0.5). Where data choose the allocation, single groups keep
+            more or less than that, and the model costs no more MACs than if every group kept this share.
+        target: instead, what may be left of a cost: ``{"macs": 0.5}``, ``{"params": 0.4}`` or ``{"bytes": 0.4}``.
+        data: examples with targets or without: a ``DataLoader``, a ``Dataset``, a Hugging Face set, arrays like ``inputs``, alone
+            or as ``(inputs, targets)``, or a stream of batches. Without data units are judged by the norms of their weights.
+        loss: ``(outputs, targets) -> scalar``, a function or a module such as ``nn.CrossEntropyLoss``; default: what the targets
+            imply.
+        criterion: a name in ``prunus.score.criteria``; ``auto`` tries several, where there are data.
+        allocation: ``uniform``, ``global``, ``cost``, or ``auto``: all three, where there are data.
+        granularity: ``channel`` for all axes, or one kind of them: ``head``, ``head_dim``, ``mlp``, ...
+        exclude: patterns of names (of layers, parameters or groups) that stay whole.
+        adjust: which of ``least_squares``, ``bias`` and ``batch_norm`` set the smaller model right; what doesn't help is undone.
+        round_to: each group keeps a multiple of so many units.
+        min_units: each group keeps at least so many.
+        n_calibration: how many examples of ``data`` are used; a quarter of them only judges.
+        plan: what an earlier call decided: it is done again, and nothing is chosen.
+        seed: the same call gives the same model.
+        listener: is told of the progress; default: as ``ModelOptimizer``.
+
+    Raises:
+        ModelError: a model that can't be cut: packed, lazy or without values, or that fails on the inputs.
+        DataError: data that hold no such inputs, or targets that imply no loss.
+        RecipeError: an argument out of its range, or an unknown name.
+        RunError: there is nothing that can be cut.
+        PlanError: the plan was made for another model.
+
+    >>> network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+    >>> small = prune(network, torch.randn(1, 4), keep_fraction=0.25)
+    >>> small.model[0].out_features, small.after.parameters
+    (4, 30)
+    """
+    check_kind(model, any_precision=True)
+    check_values(model)
+    check_asked(granularity, criterion, allocation, adjust)
+    share = share_of(keep_fraction, target)
+    tell = Narrator() if listener is None else listener
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        tell(Event("note", _STAGE, text))
+
+    with as_it_was(model):
+        example = example_of(inputs, device_of(model))
+        given, named = arguments(example)
+        check_names(model, [("exclude", pattern) for pattern in exclude])
+        tell(Event("start", _STAGE, "finding out what hangs together"))
+        graph = prunable_graph(model, given, tuple(exclude), seed=seed, granularity=granularity, kwargs=named)
+        groups = groups_of(graph, granularity)
+        if any(group.containers for group in groups):
+            raise RecipeError(
+                f"granularity: {granularity}s are whole modules: got it in prunus.prune, which cuts axes; use ModelOptimizer"
+            )
+        if not groups:
+            raise RunError(f"{_STAGE}: {nothing_to_cut(graph, granularity)}")
+        job = Ways(model, given, named, graph, groups, round_to, min_units, batch_size, seed, tell, note)
+        examples = None if data is None else collect(data, example, n=n_calibration, seed=seed, device=device_of(model))
+        objective = None if examples is None else objective_of(model, examples, loss, seed=seed)
+        kinds: Sequence[Adjustment] = ADJUSTMENTS if adjust == "auto" else adjust
+        if plan is not None:
+            choice = job.planned(plan)
+            result = job.made(choice, examples, objective, kinds)
+            tried: tuple[Tried, ...] = ()
+        elif examples is None or objective is None:
+            if criterion == "auto":
+                note(
+                    "no data: units are judged by the norms of their weights (magnitude_l2); data=... judges by what they do"
+                )
+            choice = job.blind("magnitude_l2" if criterion == "auto" else criterion, allocation, share)
+            result, tried = job.made(choice, None, None, ()), ()
+        else:
+            note(f"kept is: {objective.said}")
+            names = candidates(objective) if criterion == "auto" else (criterion,)
+            choice, result, tried = job.chosen(
+                names, ALLOCATIONS if allocation == "auto" else (allocation,), share, examples, objective, kinds
+            )
+        for line in (*result.shrunk.notes, *(() if result.adjusted is None else result.adjusted.notes)):
+            note(line)
+        before, after = measure_cost(model, example), measure_cost(result.shrunk.model, example)
+    tell(Event("end", _STAGE, "", facts={"macs": after.macs / max(before.macs, 1)}))
+    result.shrunk.model.train(model.training)
+    return Pruned(
+        result.shrunk.model,
+        plan or _plan(model, choice, granularity, tried, seed),
+        result.shrunk.kind,
+        before,
+        after,
+        graph.frozen,
+        tried,
+        "" if objective is None else objective.said,
+        "" if objective is None else objective.measure,
+        result.distance,
+        result.adjusted,
+        tuple(notes),
+    )
+
+
+def _plan(model: nn.Module, choice: Choice, granularity: str, tried: Sequence[Tried], seed: int) -> Plan:
+    """Write down what was decided."""
+    reason = f"{choice.criterion}: lowest in its {'model' if choice.allocation == 'global' else 'layer'}"
+
+    def decision(stratum: Stratum, keep: Bools) -> Decision:
+        reasons = np.where(keep, "kept", reason).astype(object)
+        return Decision(stratum.name, stratum.units, stratum.saliency, keep, reasons)
+
+    decisions = tuple(decision(s, k) for s, k in zip(choice.strata, choice.keep, strict=True))
+    settings = {"allocation": choice.allocation, "tried": [vars(row) for row in tried]}
+    step = Step("prune", granularity, choice.criterion, decisions, settings)
+    return Plan((step,), seed, {}, {"model": model_fingerprint(model)})

@@ -1,0 +1,280 @@
+"""How is a way of choosing scored, bounded, tried and carried out?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import lcm
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunus.apply import Shrunk, shrink
+from prunus.core.calls import select_rows
+from prunus.core.errors import DataError, PlanError, RecipeError, near
+from prunus.core.events import Event, Listener
+from prunus.core.types import Plan, Stratum
+from prunus.data import Batched
+from prunus.graph import AxisGraph, Group
+from prunus.graph.cost_model import CostModel, count_model
+from prunus.pipeline.auto.choosing import Choice, Tried, allocate, by_distance, choices
+from prunus.pipeline.auto.implied import Objective
+from prunus.pipeline.places import kept_outputs, n_weights
+from prunus.pipeline.prunable import layer_of
+from prunus.pipeline.shipping import model_fingerprint
+from prunus.recover import FEWEST, Adjusted, Adjustment, adjust, distance, split_off
+from prunus.score import criteria, gather, norm_scales, score_groups
+from prunus.select import floor_counts, select
+
+__all__ = ["Made", "Ways", "candidates"]
+
+_STAGE = "prune"
+_FINALISTS = 3
+"""So many of the choices are really cut and adjusted before one wins."""
+_LABELLED = ("magnitude_l2", "wanda", "activation_variance", "fisher_empirical", "taylor")
+_UNLABELLED = _LABELLED[:-1]
+_SINGLE_EXAMPLES = 128
+"""Squares of single examples' gradients take a backward pass each: so many examples are enough to rank units."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A cut that was carried out; ``distance`` is to the dense model's outputs on held-out examples, where there are some."""
+
+    shrunk: Shrunk
+    adjusted: Adjusted | None
+    distance: float | None
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What every way of choosing needs."""
+
+    model: nn.Module
+    given: tuple[Any, ...]
+    named: Mapping[str, Any]
+    graph: AxisGraph
+    groups: Sequence[Group]
+    round_to: int
+    min_units: int
+    batch_size: int
+    seed: int
+    tell: Listener
+    note: Callable[[str], None]
+
+    def blind(self, criterion: str, allocation: str, share: tuple[str, float]) -> Choice:
+        """Choose by the weights alone; where an allocation isn't asked for, every group keeps the same share."""
+        needed = [need for need in criteria[criterion].needs if need not in ("weight", "noise", "flow")]
+        if needed:
+            raise DataError(f"criterion {criterion} needs examples ({', '.join(needed)}): give data=...")
+        strata = self._scored((criterion,), None, None)[criterion]
+        cost, limit = self._limit(strata, share)
+        allocation = "uniform" if allocation == "auto" else allocation
+        if share[0] == "units" and allocation == "uniform":
+            return Choice(criterion, allocation, tuple(strata), tuple(select(strata, keep_fraction=share[1])))
+        keep = allocate(strata, cost, limit, allocation)
+        if keep is None:
+            raise self._below(strata, cost, share)
+        return Choice(criterion, allocation, tuple(strata), tuple(keep))
+
+    def chosen(
+        self,
+        names: Sequence[str],
+        allocations: Sequence[str],
+        share: tuple[str, float],
+        examples: Batched,
+        objective: Objective,
+        kinds: Sequence[Adjustment],
+    ) -> tuple[Choice, Made, tuple[Tried, ...]]:
+        """Try every criterion with every allocation, cut and adjust the best, and take the nearest to the dense outputs."""
+        fit, held_out = split_off(examples)
+        few = len(examples) < FEWEST
+        if few:
+            self.note(
+                f"{len(examples)} examples are too few to hold some out (at least {FEWEST}): the first way is taken"
+            )
+        scored = self._scored(names, examples if few else fit, objective)
+        strata = next(iter(scored.values()))
+        cost, limit = self._limit(strata, share)
+        found = list(choices(scored, allocations[:1] if few else allocations, cost, limit))
+        if not found:
+            raise self._below(strata, cost, share)
+        whole = cost.total([len(s.saliency) for s in strata])
+        if few:
+            return found[0], self.made(found[0], examples, objective, ()), ()
+        ranked = by_distance(
+            self.model,
+            self.groups,
+            found,
+            held_out,
+            measure=objective.measure,
+            batch_size=self.batch_size,
+            tell=lambda done, total: self.tell(Event("progress", f"{_STAGE} / compare", done=done, total=total)),
+        )
+        finals = [(self.made(choice, examples, objective, kinds), choice) for _, choice in ranked[:_FINALISTS]]
+        best, choice = min(finals, key=lambda one: _number(one[0].distance))
+        after = {id(one): made.distance for made, one in finals}
+        tried = tuple(
+            Tried(
+                one.criterion,
+                one.allocation,
+                cost.total([int(mask.sum()) for mask in one.keep]) / whole,
+                far,
+                after.get(id(one)),
+                one is choice,
+            )
+            for far, one in ranked
+        )
+        return choice, best, tried
+
+    def made(
+        self, choice: Choice, examples: Batched | None, objective: Objective | None, kinds: Sequence[Adjustment]
+    ) -> Made:
+        """Cut for real, and set right what is left."""
+        shrunk = shrink(self.model, self.given, self.graph, choice.masks, kwargs=self.named)
+        if examples is None or objective is None or len(examples) < FEWEST:
+            return Made(shrunk, None, None)
+        fit, held_out = split_off(examples)
+        adjusted = None
+        if kinds:
+            keep = {s.name: mask for s, mask in zip(choice.strata, choice.keep, strict=True)}
+            adjusted = adjust(
+                shrunk.model,
+                self.model,
+                fit,
+                kinds,
+                held_out=held_out,
+                measure=objective.measure,
+                kept=kept_outputs(self.model, self.groups, keep),
+                folded={layer_of(name): f for name, f in shrunk.folded.items() if name.endswith(".weight")},
+                batch_size=self.batch_size,
+            )
+        far = distance(shrunk.model, self.model, held_out, measure=objective.measure, batch_size=self.batch_size)
+        return Made(shrunk, adjusted, far)
+
+    def planned(self, plan: Plan) -> Choice:
+        """Return what a plan decided.
+
+        Raises:
+            PlanError: it is another model's.
+        """
+        here = model_fingerprint(self.model)
+        if plan.fingerprints.get("model") != here:
+            raise PlanError(
+                f"the plan was made for another model (fingerprint {plan.fingerprints.get('model', 'missing')[:12]}, got "
+                f"{here[:12]}): use the model of the plan, or make a new one"
+            )
+        sizes = {group.name: group.size for group in self.groups}
+        (step,) = plan.steps
+        wrong = [d.stratum for d in step.decisions if sizes.get(d.stratum) != len(d.unit)]
+        if wrong:
+            raise PlanError(
+                f"the plan cuts {wrong[0]!r}, which this call doesn't find in that size; {near(wrong[0], sizes)}; use the "
+                "arguments that the plan was made with"
+            )
+        strata = tuple(Stratum(d.stratum, d.saliency) for d in step.decisions)
+        return Choice(
+            step.criterion, str(step.settings.get("allocation", "")), strata, tuple(d.keep for d in step.decisions)
+        )
+
+    def _scored(
+        self, names: Sequence[str], examples: Batched | None, objective: Objective | None
+    ) -> dict[str, list[Stratum]]:
+        parameters = sorted({name for group in self.groups for name in group.parameters(self.model)})
+        needs = {need for name in names for need in criteria[name].needs}
+        some = _Nothing() if examples is None else examples
+        loss = _no_loss if objective is None else objective.loss
+        cheap = needs - {"squared_gradient"}
+        self.tell(Event("start", f"{_STAGE} / score", f"{', '.join(names)} on {len(some)} examples"))
+        evidence = gather(self.model, parameters, some, loss, cheap, self.batch_size, seed=self.seed)
+        if "squared_gradient" in needs:
+            first = _First(some, _SINGLE_EXAMPLES)
+            single = gather(self.model, parameters, first, loss, ["squared_gradient"], self.batch_size, seed=self.seed)
+            evidence = evidence.having("squared_gradient", single.of("squared_gradient") or {})
+        scales = norm_scales(self.model)
+        return {
+            name: [
+                self._ruled(stratum, group)
+                for stratum, group in zip(
+                    score_groups(self.groups, evidence, name, norm_scales=scales, seed=self.seed, note=self.note),
+                    self.groups,
+                    strict=True,
+                )
+            ]
+            for name in names
+        }
+
+    def _ruled(self, stratum: Stratum, group: Group) -> Stratum:
+        return replace(
+            stratum,
+            min_units=max(group.min_units, self.min_units),
+            multiple=lcm(group.multiple, self.round_to),
+            whole=group.size,
+            n_weights=n_weights(self.model, group),
+        )
+
+    def _limit(self, strata: Sequence[Stratum], share: tuple[str, float]) -> tuple[CostModel, float]:
+        """Return the cost that counts, and how much of it may be left."""
+        kind, fraction = share
+        cost = count_model("macs" if kind == "units" else cast("Any", kind), self.graph, self.groups, self.model)
+        whole = cost.total([group.size for group in self.groups])
+        if kind != "units":
+            return cost, fraction * whole
+        uniform = select(strata, keep_fraction=fraction)
+        return cost, cost.total([int(mask.sum()) for mask in uniform])
+
+    def _below(self, strata: Sequence[Stratum], cost: CostModel, share: tuple[str, float]) -> RecipeError:
+        floor = cost.total(floor_counts(strata)) / cost.total([group.size for group in self.groups])
+        return RecipeError(
+            f"{share[1]:g} of the {share[0]} is below the floor: what can't be cut costs {floor:.3g} of the dense model; ask for "
+            f"more than that, or exclude less"
+        )
+
+
+class _Nothing:
+    """No examples."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Any:
+        """Yield nothing."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first so many examples of a set, by batches of it."""
+
+    examples: Batched
+    n: int
+
+    def __len__(self) -> int:
+        return min(self.n, len(self.examples))
+
+    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Any:
+        """Yield batches until there are enough."""
+        left = len(self)
+        for batch in self.examples.batches(batch_size, generator):
+            size = len(batch.index)
+            if size > left:
+                batch = type(batch)(*(select_rows(field, torch.arange(left)) for field in batch))
+            yield batch
+            left -= min(size, left)
+            if left == 0:
+                return
+
+
+def _no_loss(outputs: Any, batch: Any) -> Tensor:
+    raise AssertionError("a criterion of weights alone takes no loss")
+
+
+def candidates(objective: Objective) -> tuple[str, ...]:
+    """Return the criteria that ``auto`` tries."""
+    return _LABELLED if objective.labelled else _UNLABELLED
+
+
+def _number(value: float | None) -> float:
+    return float("inf") if value is None or not np.isfinite(value) else value
