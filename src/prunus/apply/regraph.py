@@ -66,7 +66,7 @@ class PrunedGraph(nn.Module):
             kwargs = {name: kwargs[name] for name in self.keywords}
         given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
         if self.limits is not None:
-            self.limits.check_sizes(given)
+            self.limits.check_sizes(given, self.keywords)
         states = [operator.attrgetter(name)(self) for name in self.names]
         outputs = self.graph_module(*states, *given) if self.guard is None else self.guard(self, states, given)
         if self.limits is not None and self.limits.read:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from prunus.apply.limits import Limits, Span, find_spans
+from prunus.apply.limits import Limits
 from prunus.apply.regraph import PrunedGraph, resized
+from prunus.apply.spans import Affordable, Spans, find_spans
 from prunus.graph import Solution
 from prunus.graph.sizes import FollowedSizes, follow_sizes
 from prunus.graph.states import canonical_states
@@ -31,10 +32,12 @@ def with_limits(
     kwargs: Mapping[str, Any],
     *,
     asked_for: bool = False,
+    affordable: Affordable | None = None,
 ) -> PrunedGraph:
     """Return ``smaller`` with the numbers that follow sizes, saying for which inputs it holds.
 
     Args:
+        affordable: which runs may be made to find the largest sizes.
         asked_for: the class wasn't tried. Then the second trace is made only where other sizes show that it is needed.
         model: what was traced, as ``solution`` says, on ``inputs`` and ``kwargs``; its groups keep ``counts`` in ``smaller``.
     """
@@ -43,12 +46,15 @@ def with_limits(
     solver = solution.solver
     parameters = frozenset(name for name, _ in smaller.named_parameters())
 
-    def spans(followed: FollowedSizes | None) -> tuple[tuple[tuple[Span, ...], ...], bool]:
+    def spans(followed: FollowedSizes | None) -> tuple[Spans, bool]:
         whole = PrunedGraph(resized(solution, {}, followed), canonical_states(model), parameters)
-        return find_spans(model, whole, solver, inputs, kwargs, followed)
+        return find_spans(model, whole, solver, inputs, kwargs, followed, affordable)
 
     followed = None
-    found, wrong = spans(None) if asked_for else ((), True)
+    found: Spans = ()
+    wrong = True
+    if asked_for:
+        found, wrong = spans(None)
     if wrong:
         followed = follow_sizes(model, inputs, kwargs, solver)
         found, _ = spans(followed)

@@ -45,11 +45,16 @@ class FollowedSizes:
         return {symbol: place for place, symbol in reversed([*self.symbol_of.items()])}
 
     def beyond(self, places: Sequence[tuple[int, int]], example: int) -> Iterator[int]:
-        """Yield the sizes next to ``example`` at which a comparison that the model made of that size alone comes out otherwise."""
+        """Yield the sizes next to ``example`` at which a comparison that the model made of that size alone comes out otherwise.
+
+        Farther away, only those are looked at that the comparison names, and what is next to them.
+        """
         symbol = next((self.symbol_of[place] for place in places if place in self.symbol_of), None)
         for condition in self.asked:
             if condition.free_symbols == {symbol} and condition.is_Relational:
-                for way in (range(example + 1, 4 * example + 64), range(example - 1, 0, -1)):
+                named = sorted({int(n) + step for n in condition.atoms() if n.is_Integer for step in (-1, 0, 1)})
+                above = itertools.chain(range(example + 1, 4 * example + 64), (n for n in named if n > example))
+                for way in (above, range(example - 1, 0, -1)):
                     yield from itertools.islice((n for n in way if not _holds(condition, symbol, n)), 1)
 
 

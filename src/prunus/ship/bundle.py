@@ -19,13 +19,13 @@ from prunus import data, models
 from prunus.apply.edits import Edits, materialize, rebuild
 from prunus.apply.regraph import PrunedGraph
 from prunus.core import recipe
-from prunus.core.errors import BundleError, DataError, PrunusError, ShapeError
+from prunus.core.errors import BundleError, PrunusError, ShapeError
 from prunus.core.imports import call
 from prunus.core.outputs import Prediction, check_outputs_finite, postprocess
-from prunus.core.runtime import device_of
+from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
 from prunus.ship.follow import DEFAULT_LIMITS, GraphLimits, Guard, check_runs
 from prunus.ship.graph_file import read_graph, state_names
-from prunus.ship.inputs import InputEntry, arguments_of, keywords_of, output_tensors
+from prunus.ship.inputs import keywords_of, settled
 from prunus.ship.manifest import (
     GRAPH,
     GRAPH_TENSORS,
@@ -80,47 +80,33 @@ class Bundle:
         """What the model was trained for."""
         return self.manifest.task
 
-    def predict(self, inputs: Tensor, *, batch_size: int = 256) -> Tensor:
+    def predict(self, inputs: Any, *, batch_size: int = 256) -> Tensor:
         """Return the model's outputs for raw inputs (the scaler is applied here), on the CPU.
 
+        Args:
+            inputs: a tensor, a tuple (positional) or a mapping (keywords), the batch first in each tensor. Whole numbers that the
+                model takes as such stay what they are.
+
         Shapes:
-            ``inputs`` is ``(n, *input_shape)``; the result ``(n, outputs)``.
+            Each input is ``(n, *shape)``, where ``manifest.takes`` says which sizes may vary; the result ``(n, outputs)``.
 
         Raises:
-            ShapeError: the inputs have another shape, or the model takes or gives several tensors.
+            ShapeError: the inputs have another type or shape, or the model gives several tensors.
             DataError: an input is NaN or infinite; the message names its row.
             RunError: an output is.
         """
         takes = self.manifest.takes
-        if (len(takes), takes[0].name, self.manifest.n_output_tensors) != (1, None, 1):
+        if self.manifest.n_output_tensors != 1:
             raise ShapeError(
-                f"predict is for models of one tensor and one output: this one takes {len(takes)} "
-                f"({', '.join(keywords_of(takes)) or 'positional'}) and gives {self.manifest.n_output_tensors}; use outputs(...)"
+                f"predict is for models of one output: this one gives {self.manifest.n_output_tensors}; use outputs(...)"
             )
-        if inputs.ndim == 0 or tuple(inputs.shape[1:]) != self.input_shape:
-            raise ShapeError(
-                f"the inputs must have the shape (n, {', '.join(map(str, self.input_shape))}): got {tuple(inputs.shape)}"
-            )
-        if not takes[0].kind.is_floating_point:
-            outputs = (
-                self.outputs(inputs, batch_size=batch_size)[0]
-                if len(inputs)
-                else torch.zeros(0, self.manifest.n_outputs)
-            )
-            check_outputs_finite(outputs)
-            return outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
-        inputs = data.raw_inputs(inputs)
-        bad = ~inputs.flatten(start_dim=1).isfinite().all(dim=1)
-        if bool(bad.any()):
-            raise DataError(
-                f"input row {int(bad.long().argmax())} has a NaN or infinite value (and {int(bad.sum()) - 1} more rows)"
-            )
-        if len(inputs) == 0:
+        given = arranged(takes, as_numbers(takes, inputs))
+        check_finite(given)
+        if len(takes) == 1 and takes[0].kind.is_floating_point:
+            given = {key: self._scaled(value) for key, value in given.items()}
+        if not len(next(iter(given.values()))):
             return torch.zeros(0, self.manifest.n_outputs)
-        device = device_of(self.model)
-        with torch.no_grad():
-            parts = [self.model(self._scaled(part).to(device)).cpu() for part in torch.split(inputs, batch_size)]
-        outputs = torch.cat(parts)
+        (outputs,) = in_batches(self.model, takes, given, batch_size)
         outputs = outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
         check_outputs_finite(outputs)
         return outputs
@@ -134,35 +120,10 @@ class Bundle:
         Raises:
             ShapeError: other tensors than the manifest's ``takes`` describes.
         """
-        positional, named = arguments_of(inputs)
-        takes = self.manifest.takes
-        given: dict[int | str, Any] = dict([*enumerate(positional), *named.items()])
-        wanted: dict[int | str, InputEntry] = {
-            number if entry.name is None else entry.name: entry for number, entry in enumerate(takes)
-        }
-        if given.keys() != wanted.keys():
-            raise ShapeError(f"the model takes {list(wanted)}: got {list(given)}")
-        for key, entry in wanted.items():
-            value = given[key]
-            whole = not entry.kind.is_floating_point
-            fits = isinstance(value, Tensor) and value.dim() and tuple(value.shape[1:]) == entry.shape
-            if not fits or whole == (value.is_floating_point() or value.is_complex()):
-                got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise ShapeError(
-                    f"input {key!r} must be {entry.dtype} of shape (n, {', '.join(map(str, entry.shape))}): got {got}"
-                )
-        sizes = {len(value) for value in given.values()}
-        if len(sizes) != 1 or not min(sizes):
-            raise ShapeError(f"all inputs must hold the same number of examples, at least one: got {sorted(sizes)}")
-        device, parts = device_of(self.model), []
-        ready = {key: given[key].to(wanted[key].kind) for key in wanted}
-        for start in range(0, sizes.pop(), batch_size):
-            batch = {key: value[start : start + batch_size].to(device) for key, value in ready.items()}
-            by_name = {key: value for key, value in batch.items() if isinstance(key, str)}
-            with torch.no_grad():
-                made = self.model(*(value for key, value in batch.items() if not isinstance(key, str)), **by_name)
-            parts.append([value.cpu() for value in output_tensors(made)])
-        return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+        given = arranged(self.manifest.takes, inputs)
+        if not len(next(iter(given.values()))):
+            raise ShapeError("at least one example is needed: got none")
+        return in_batches(self.model, self.manifest.takes, given, batch_size)
 
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return the labels (and probabilities) that ``outputs`` mean."""
@@ -205,6 +166,14 @@ def load_bundle(
     else:
         model = assemble(contents, lambda: _skeleton(folder, manifest, builder))
     scalers = _scaler(folder, manifest, "scaler"), _scaler(folder, manifest, "target_scaler")
+    columns = bool(manifest.feature_names) or bool(manifest.edits and manifest.edits.get("kept_inputs"))
+    mean = () if scalers[0] is None else scalers[0].mean.shape
+    for number, place in settled(manifest.takes, mean, columns=columns):
+        if any(manifest.takes[number].spans[place : place + 1]):
+            raise BundleError(
+                f"{folder}: input {number} has columns, or is scaled by place, so that its dimension {place + 1} has one size: "
+                f"got {manifest.takes[number].allowed[place + 1]}; fetch or make the bundle anew"
+            )
     return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note)
 
 

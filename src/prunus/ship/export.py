@@ -1,6 +1,7 @@
 """Which traced computation goes along with a model, and does it compute the same?
 
-It is read back from its own text, as a receiver would, and compared with the model at several batch sizes before it may go along.
+It is read back from its own text, as a receiver would, and compared with the model at several batch sizes, and at other sizes of
+what may vary, before it may go along.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,33 +17,46 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from prunus.apply.limits import BATCH, Limits, Span
 from prunus.apply.regraph import PrunedGraph, resized
+from prunus.apply.spans import Spans
+from prunus.apply.traced import with_limits
 from prunus.core.errors import BundleError
 from prunus.core.imports import one_line
 from prunus.core.quiet import quiet
 from prunus.core.runtime import device_of, seeded
 from prunus.graph import analyze
 from prunus.graph.states import canonical_states, duplicate
-from prunus.ship.follow import Guard, check_runs
+from prunus.ship.follow import GraphLimits, Guard, TooCostlyError, check_runs, follow
 from prunus.ship.graph_file import read_graph, state_names, write_graph
-from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made
+from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made, other_sizes, resized_to, with_spans
 
 __all__ = ["Exported", "check_same", "export", "printable", "same_outputs", "stable_line"]
 
 _BATCHES = (1, 3, 5)
+_TRIAL = GraphLimits(live_bytes=2**28, arithmetic_per_example=5e9)
+"""What a run may take that looks for the largest sizes: about a second on one core."""
+
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The text of ``graph.json``, and the tensors that the graph needs and the model's state dict hasn't got, by name."""
+    """The text of ``graph.json``, and the tensors that the graph needs and the model's state dict hasn't got, by name.
+
+    ``spans`` are the sizes that it holds for.
+    """
 
     text: str
     constants: Mapping[str, Tensor]
+    spans: Spans
 
 
-def export(model: nn.Module, takes: Inputs) -> Exported:
+def export(model: nn.Module, takes: Inputs, fixed: Collection[tuple[int, int]] = ()) -> Exported:
     """Return the computation of ``model`` in evaluation mode on what it takes; the model isn't changed.
+
+    Args:
+        fixed: sizes that don't vary, by input and place in its shape, even if the model takes others.
 
     Raises:
         BundleError: there is none that can be written and computes the same; the message says why.
@@ -53,6 +67,12 @@ def export(model: nn.Module, takes: Inputs) -> Exported:
     assert isinstance(twin, PrunedGraph)
     if twin.limits is not None and twin.limits.read:
         raise BundleError(f"it is a traced computation that holds for {twin.limits}")
+    if twin.limits is None:
+        twin.limits = Limits(tuple((Span(1, None, BATCH), *(Span(n, n) for n in entry.shape)) for entry in takes))
+    spans = [list(own) for own in twin.limits.spans]
+    for number, place in fixed:
+        spans[number][place + 1] = Span(takes[number].shape[place], takes[number].shape[place])
+    twin.limits = Limits(tuple(map(tuple, spans)))
     _make_portable(twin.graph_module.graph)
     text = write_graph(twin)
     tree = json.loads(text)
@@ -61,26 +81,44 @@ def export(model: nn.Module, takes: Inputs) -> Exported:
     graph.keywords = keywords_of(takes)
     check_runs(graph, takes)
     graph.guard = Guard()
-    check_same(model, graph, takes)
+    check_same(model, graph, with_spans(takes, twin.limits.spans))
     state = model.state_dict(keep_vars=True)
     held = canonical_states(model)
-    return Exported(text, {n: t for n, t in tensors.items() if n not in state or state[n] is not held.get(n)})
+    return Exported(
+        text, {n: t for n, t in tensors.items() if n not in state or state[n] is not held.get(n)}, twin.limits.spans
+    )
 
 
 def _traced(model: nn.Module, takes: Inputs) -> PrunedGraph:
-    graph = analyze(model, *arguments_of(made(takes, 2, "trace")))
+    given, named = arguments_of(made(takes, 2, "trace"))
+    graph = analyze(model, given, named)
     assert graph.solution is not None
     if graph.solution.solver.trace.one_path:
         raise BundleError(f"other inputs may run other operations: {'; '.join(graph.notes)}")
     parameters = frozenset(name for name, _ in model.named_parameters())
-    return PrunedGraph(resized(graph.solution, {}), canonical_states(model), parameters)
+    whole = PrunedGraph(resized(graph.solution, {}), canonical_states(model), parameters)
+
+    def affordable(inputs: Sequence[Tensor]) -> bool:
+        try:
+            follow(whole, inputs, _TRIAL)
+        except TooCostlyError:
+            return False
+        except BundleError:  # where the sizes don't fit, the model is to say so
+            return True
+        return True
+
+    return with_limits(whole, model, graph.solution, {}, given, named, asked_for=True, affordable=affordable)
 
 
 def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
-    """Raise unless the two give the same outputs for two batch sizes: the first of ``_BATCHES`` that ``model`` takes."""
+    """Raise unless the two give the same outputs for two batch sizes: the first of ``_BATCHES`` that ``model`` takes.
+
+    The second one comes with other sizes of what may vary.
+    """
     n_compared = 0
-    for size in _BATCHES:
-        inputs = made(takes, size, "check", size)
+    others = resized_to(takes, other_sizes(takes))
+    for size, entries in ((n, entries) for n in _BATCHES for entries in ((others, takes) if n_compared else (takes,))):
+        inputs = made(entries, size, "check", size)
         try:
             expected = _outputs(model, inputs)
         except Exception:  # noqa: S112 - a model that doesn't take one example needn't be compared on it
@@ -88,13 +126,18 @@ def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
         try:
             got = _outputs(graph, inputs)
         except Exception as error:
-            raise BundleError(f"its trace fails on a batch of {size}: {stable_line(error)}") from error
+            raise BundleError(f"its trace fails on {_shown(inputs)}: {stable_line(error)}") from error
         if not same_outputs(expected, got):
-            raise BundleError(f"its trace gives other outputs for a batch of {size}")
+            raise BundleError(f"its trace gives other outputs for {_shown(inputs)}")
         n_compared += 1
         if n_compared == 2:
             return
     raise BundleError(f"the model runs on {n_compared} of the batch sizes {_BATCHES}, so its trace can't be compared")
+
+
+def _shown(inputs: Any) -> str:
+    positional, named = arguments_of(inputs)
+    return f"inputs of shape {', '.join(str(list(value.shape)) for value in (*positional, *named.values()))}"
 
 
 def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:

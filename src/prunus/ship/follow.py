@@ -21,8 +21,9 @@ from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from prunus.apply.limits import BATCH, Limits, Span
 from prunus.apply.regraph import PrunedGraph
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, ShapeError
 from prunus.core.imports import one_line
 from prunus.ship.argument_types import LARGEST_INT, arguments_of
 from prunus.ship.graph_file import MOST_NODES
@@ -30,10 +31,14 @@ from prunus.ship.inputs import Inputs, shapes
 from prunus.ship.operation_costs import cost_of
 from prunus.ship.size_relations import RELATIONS, SHAPES
 
-__all__ = ["DEFAULT_LIMITS", "Cost", "GraphLimits", "Guard", "check_runs", "follow"]
+__all__ = ["DEFAULT_LIMITS", "Cost", "GraphLimits", "Guard", "TooCostlyError", "check_runs", "follow"]
 
 _OPEN_END = 2**63 - 1
 _MOST_TENSORS_PER_NODE = 4
+
+
+class TooCostlyError(BundleError):
+    """A computation would take more than its limits allow."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def _follow(graph: PrunedGraph, inputs: Sequence[Tensor], limits: GraphLimits) -
                 values[node] = made = _run(node, given, values, graph.graph_module, watch)
                 watch.live(held.add(made), limits)
             except BundleError as error:
-                raise BundleError(f"node {node.name!r}, {_name(node)}: {error}") from error
+                raise type(error)(f"node {node.name!r}, {_name(node)}: {error}") from error
             except NotImplementedError as error:
                 raise BundleError(
                     f"node {node.name!r}, {_name(node)}: the sizes of its result can't be told without values ({_short(error)})"
@@ -115,12 +120,19 @@ def _follow(graph: PrunedGraph, inputs: Sequence[Tensor], limits: GraphLimits) -
 
 
 def check_runs(graph: PrunedGraph, takes: Inputs, limits: GraphLimits = DEFAULT_LIMITS) -> None:
-    """Follow a graph on two examples of what it takes.
+    """Follow a graph on two examples of what it takes; where it doesn't say for which sizes it holds, it holds for these alone.
 
     Raises:
         BundleError: it doesn't take them, would take too much, or doesn't give two outputs.
     """
-    outputs, _ = follow(graph, shapes(takes, 2), limits)
+    given = shapes(takes, 2)
+    if graph.limits is None:
+        graph.limits = Limits(tuple((Span(1, None, BATCH), *(Span(n, n) for n in entry.shape)) for entry in takes))
+    try:
+        graph.limits.check_sizes(given, graph.keywords)
+    except ShapeError as error:
+        raise BundleError(str(error)) from error
+    outputs, _ = follow(graph, given, limits)
     if outputs[0].dim() == 0 or len(outputs[0]) != 2:
         raise BundleError(f"two inputs must give two outputs: got {tuple(outputs[0].shape)}")
 
@@ -211,7 +223,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         leaves = pytree.tree_leaves(made)
         self.n_made += len(leaves)
         if self.n_made > self.most_made:
-            raise BundleError(f"at most {self.most_made} tensors in all were expected, got {self.n_made} up to here")
+            raise TooCostlyError(f"at most {self.most_made} tensors in all were expected, got {self.n_made} up to here")
         for leaf in leaves:
             if isinstance(leaf, Tensor):
                 assert leaf.is_meta, f"{target} makes a tensor with values"
@@ -219,13 +231,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 n_bytes = leaf.untyped_storage().nbytes()
                 self.largest = max(self.largest, n_bytes)
                 if n_bytes > self.limits.tensor_bytes:
-                    raise BundleError(
+                    raise TooCostlyError(
                         f"tensors of at most {self.limits.tensor_bytes} bytes were expected, got {n_bytes} for {tuple(leaf.shape)}"
                     )
         if not parts_counted:
             self.arithmetic += cost_of(own, given, made, is_view=_is_view(target))
         if self.arithmetic > self.most_arithmetic:
-            raise BundleError(
+            raise TooCostlyError(
                 f"at most {self.most_arithmetic:.3g} operations of arithmetic were expected, got {self.arithmetic:.3g} up to here"
             )
         return made
@@ -234,7 +246,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Look at how much is held now."""
         self.most_live = max(self.most_live, n_bytes)
         if n_bytes > limits.live_bytes:
-            raise BundleError(f"at most {limits.live_bytes} bytes at once were expected, got {n_bytes}")
+            raise TooCostlyError(f"at most {limits.live_bytes} bytes at once were expected, got {n_bytes}")
 
 
 def _check_numbers(value: Any, kind: str) -> None:

@@ -1,8 +1,10 @@
 """How is a traced computation written as JSON, and read from a sender that nobody knows?
 
-``graph.json`` is ``{"format": 1, "nodes": [...]}``. A node is ``[name, kind, target, arguments, named arguments]``, and takes only
+``graph.json`` is ``{"format": 2, "nodes": [...]}``. A node is ``[name, kind, target, arguments, named arguments]``, and takes only
 what nodes before it give, so nothing can dangle or go round in circles. Kinds, in this order: ``parameter`` and ``buffer``
 (target: the tensor's name in the model), ``input``, ``constant`` (like ``buffer``) and ``call`` (target: an operation), ``output``.
+The arguments of an input are its sizes: a number, or ``[LEAST, MOST or null, NAME]`` where others will do; sizes of one name are
+one. Format 1 had none of them.
 Plain values are JSON's own; others are ``{"node": NAME}``, ``{"dtype": ...}``, ``{"layout": ...}``, ``{"memory_format": ...}``,
 ``{"float": "inf" | "-inf" | "nan"}``, and ``{"device": "model"}``, which is wherever the model lies.
 """
@@ -21,18 +23,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from prunus.apply.limits import Limits, Span
 from prunus.apply.regraph import PrunedGraph
 from prunus.core.errors import BundleError
 from prunus.ship.allowed_operations import name_of, operation
-from prunus.ship.argument_types import Made, fit_arguments, made_by
+from prunus.ship.argument_types import LARGEST_INT, Made, fit_arguments, made_by
 
 __all__ = ["CONSTANTS", "MOST_NODES", "read_graph", "state_names", "write_graph"]
 
-FORMAT = 1
+FORMAT = 2
+_FORMATS = (1, 2)
 CONSTANTS = "graph_module."
 """Where a :class:`PrunedGraph` keeps the constants of its trace."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_SIZE_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_MOST_DIMS = 17
 MOST_NODES = 50_000
 """The longest honest trace of the zoo has 3,900 nodes; a recurrent cell that is unrolled has some ten for each position."""
 
@@ -61,17 +67,21 @@ _WORDS: dict[str, dict[str, Any]] = {
 def write_graph(graph: PrunedGraph) -> str:
     """Return the text of ``graph.json``: the same for the same computation, one node a line, no spaces.
 
+    The computation must know its limits.
+
     Raises:
         BundleError: it holds something that a graph may not name.
     """
     parameters = {name for name, _ in graph.named_parameters(remove_duplicate=False)}
     states = iter(graph.names)
+    assert graph.limits is not None
+    sizes = iter(graph.limits.spans)
     lines = []
     for node in graph.graph_module.graph.nodes:
         if node.op == "placeholder":
             name = next(states, None)
             kind = "input" if name is None else "parameter" if name in parameters else "buffer"
-            row = [node.name, kind, name, [], {}]
+            row = [node.name, kind, name, [_size(span) for span in next(sizes)] if name is None else [], {}]
         elif node.op == "get_attr":
             row = [node.name, "constant", CONSTANTS + node.target, [], {}]
         elif node.op == "output":
@@ -85,6 +95,10 @@ def write_graph(graph: PrunedGraph) -> str:
             raise BundleError(f"a graph of tensor operations was expected: got a {node.op} of {node.target!r}")
         lines.append(json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False))
     return f'{{"format":{FORMAT},"nodes":[\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def _size(span: Span) -> Any:
+    return span.least if span.least == span.most else [span.least, span.most, span.name]
 
 
 def _written(value: Any) -> Any:
@@ -144,7 +158,7 @@ def read_graph(
 def _rows(tree: Any, most_nodes: int) -> list[tuple[str, str, Any, list[Any], dict[str, Any]]]:
     if not isinstance(tree, dict) or set(tree) != {"format", "nodes"} or type(tree["format"]) is not int:
         raise BundleError(f"expected a mapping with format and nodes, got {reprlib.repr(tree)}")
-    if tree["format"] != FORMAT:
+    if tree["format"] not in _FORMATS:
         raise BundleError(
             f"expected a graph of format {FORMAT}, got {tree['format']}; load it with the prunus that wrote it"
         )
@@ -180,6 +194,7 @@ class _Reader:
         self.kinds: dict[fx.Node, Made] = {}
         self.stage = 0
         self.n_inputs = 0
+        self.spans: list[tuple[Span, ...]] = []
 
     def add(self, name: str, kind: str, target: Any, arguments: list[Any], named: dict[str, Any]) -> None:
         """Read one node."""
@@ -210,11 +225,15 @@ class _Reader:
             return self.graph.create_node("output", "output", (values,))
         if kind == "call":
             return self._call(name, target, arguments, named)
+        if kind == "input" and not named:
+            self.n_inputs += 1
+            if len(arguments) > _MOST_DIMS:
+                raise BundleError(f"an input has at most {_MOST_DIMS} dimensions, got {len(arguments)}")
+            if arguments:
+                self.spans.append(tuple(map(_span, arguments)))
+            return self.graph.placeholder(name)
         if arguments or named:
             raise BundleError(f"a {kind} has no arguments, got {len(arguments) + len(named)}")
-        if kind == "input":
-            self.n_inputs += 1
-            return self.graph.placeholder(name)
         if target not in self.tensors:
             raise BundleError(f"there is no tensor {target[:60]!r}")
         if kind == "constant":
@@ -286,10 +305,26 @@ class _Reader:
         if self.stage != 3 or self.n_inputs != self.expected_inputs:
             wanted = f"{_count(self.expected_inputs, 'input')} and one output"
             raise BundleError(f"a graph has {wanted}, got {self.n_inputs} and {int(self.stage == 3)}")
+        if len(self.spans) not in (0, self.n_inputs):
+            raise BundleError(f"all inputs have sizes, or none: got {len(self.spans)} of {self.n_inputs}")
         try:
-            return PrunedGraph(fx.GraphModule(self.constants, self.graph), self.states, _parameters(self.states))
+            made = PrunedGraph(fx.GraphModule(self.constants, self.graph), self.states, _parameters(self.states))
+            made.limits = Limits(tuple(self.spans)) if self.spans else None
+            return made
         except (KeyError, TypeError, SyntaxError, RuntimeError) as error:
             raise BundleError(f"the names of its tensors make no model: {str(error)[:120]}") from error
+
+
+def _span(value: Any) -> Span:
+    """Return the sizes that an input's dimension may have."""
+    least, most, name = value if isinstance(value, list) and len(value) == 3 else (value, value, "")
+    fits = all(type(n) is int and 0 <= n <= LARGEST_INT for n in (least, most) if n is not None) and least is not None
+    named = isinstance(value, list)
+    if not fits or type(name) is not str or (named and not _SIZE_NAME.fullmatch(name)):
+        raise BundleError(
+            f"a size is a number, or [LEAST, MOST or null, NAME], of at most {LARGEST_INT}: got {reprlib.repr(value)}"
+        )
+    return Span(least, most, name)
 
 
 def _count(number: int, what: str) -> str:

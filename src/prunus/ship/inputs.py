@@ -1,7 +1,8 @@
 """What does the model of a bundle take and give: which tensors, of what type and shape, by which names?
 
 A description is a flat list: positional tensors first, then those that have names. The batch comes first in every tensor and isn't
-part of its shape. From a description come inputs to compare models on; whole numbers are drawn below what an example showed.
+part of its shape; ``spans`` say which other sizes may vary. From a description come inputs to compare models on; whole numbers
+are drawn below what an example showed.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from prunus.apply.limits import BATCH, Span, misfit
 from prunus.core.errors import BundleError
 from prunus.core.runtime import generator
 from prunus.graph.trace import plain
@@ -21,32 +23,72 @@ from prunus.graph.trace import plain
 __all__ = [
     "InputEntry",
     "Inputs",
+    "SpanEntry",
     "arguments_of",
     "called_on",
+    "check_sizes",
     "described",
     "floats",
     "keywords_of",
     "made",
+    "other_sizes",
     "output_tensors",
+    "resized_to",
+    "settled",
     "shapes",
+    "with_spans",
 ]
 
+Size = Annotated[int, Field(ge=1, lt=2**31)]
 Dtype = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
 _MOST = 64
+
+
+class SpanEntry(BaseModel):
+    """The sizes ``least`` to ``most`` (None: any above) that a dimension may have; dimensions of one ``name`` have one size."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+    least: Size = 1
+    most: Size | None = None
+
+    @property
+    def span(self) -> Span:
+        """What a computation is checked against."""
+        return Span(self.least, self.most, self.name)
 
 
 class InputEntry(BaseModel):
     """One tensor that the model takes: for a batch of ``n`` it has the shape ``(n, *shape)``.
 
     ``name`` is the keyword that it is given by; without one it is positional. ``below``: whole numbers to try are smaller.
+    ``spans`` has an entry for each size of ``shape``: the sizes that may come instead, or None where there are no others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     dtype: Dtype
-    shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(strict=False, max_length=16)
+    shape: tuple[Size, ...] = Field(strict=False, max_length=16)
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")] | None = None
     below: int = Field(0, ge=0, lt=2**62)
+    spans: tuple[SpanEntry | None, ...] = Field((), strict=False, max_length=16)
+
+    @model_validator(mode="after")
+    def _fit(self) -> InputEntry:
+        if self.spans and len(self.spans) != len(self.shape):
+            raise ValueError(f"spans must have an entry for each of {list(self.shape)}, got {len(self.spans)}")
+        for size, entry in zip(self.shape, self.spans, strict=False):
+            if entry is not None and size not in entry.span:
+                raise ValueError(f"the size {size} of shape must be one of its span, got {entry.span}")
+        return self
+
+    @property
+    def allowed(self) -> tuple[Span, ...]:
+        """The sizes that its dimensions may have, the batch's first."""
+        free = self.spans or (None,) * len(self.shape)
+        own = (Span(n, n) if s is None else s.span for n, s in zip(self.shape, free, strict=True))
+        return (Span(0, None, BATCH), *own)
 
     @property
     def kind(self) -> torch.dtype:
@@ -56,6 +98,7 @@ class InputEntry(BaseModel):
 
 
 Inputs = tuple[InputEntry, ...]
+"""All that a model takes, in order."""
 
 
 def floats(shape: Sequence[int]) -> Inputs:
@@ -107,6 +150,65 @@ def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def keywords_of(entries: Inputs) -> tuple[str, ...]:
     """Return the names that the inputs have, in order."""
     return tuple(entry.name for entry in entries if entry.name is not None)
+
+
+def with_spans(entries: Inputs, spans: Sequence[Sequence[Span]]) -> Inputs:
+    """Return the description with the sizes that a computation holds for, the batch's first."""
+    found = []
+    for entry, (_, *own) in zip(entries, spans, strict=True):
+        free = tuple(
+            None if s.name in ("", BATCH) else SpanEntry(name=s.name, least=max(s.least, 1), most=s.most) for s in own
+        )
+        found.append(entry.model_copy(update={"spans": free if any(free) else ()}))
+    return tuple(found)
+
+
+def settled(entries: Inputs, scaled: Sequence[int], *, columns: bool) -> set[tuple[int, int]]:
+    """Return the sizes that don't vary whatever a model takes, by input and place in its shape.
+
+    Args:
+        scaled: the shape of the scaler's mean: what is scaled by place has as many places.
+        columns: whether the places of the first input have a meaning each.
+    """
+    first = max(len(entries[0].shape) - len(scaled), 0)
+    return {(0, first + place) for place, size in enumerate(scaled) if size != 1} | ({(0, 0)} if columns else set())
+
+
+def other_sizes(entries: Inputs) -> dict[str, int]:
+    """Return another size for each that may vary, by its name."""
+    sizes: dict[str, list[tuple[int, SpanEntry]]] = {}
+    for entry in entries:
+        for size, free in zip(entry.shape, entry.spans, strict=False):
+            if free is not None:
+                sizes.setdefault(free.name, []).append((size, free))
+    found: dict[str, int] = {}
+    for name, places in sizes.items():
+        fitting = (n for size, _ in places for n in (size + 1, size - 1, 2 * size, size // 2))
+        other = next((n for n in fitting if all(n != size and n in free.span for size, free in places)), None)
+        found |= {} if other is None else {name: other}
+    return found
+
+
+def resized_to(entries: Inputs, sizes: Mapping[str, int]) -> Inputs:
+    """Return the description of inputs of other sizes, given by name."""
+    return tuple(
+        entry.model_copy(
+            update={
+                "shape": tuple(
+                    n if s is None else sizes.get(s.name, n) for n, s in zip(entry.shape, entry.spans, strict=True)
+                )
+            }
+        )
+        if entry.spans
+        else entry
+        for entry in entries
+    )
+
+
+def check_sizes(entries: Inputs, given: Sequence[Tensor]) -> str:
+    """Return which dimension of which input has a size that the model doesn't take; empty where all fit."""
+    names = [entry.name or str(number) for number, entry in enumerate(entries)] if keywords_of(entries) else []
+    return misfit(given, [entry.allowed for entry in entries], names)
 
 
 def made(entries: Inputs, size: int, *names: object) -> Any:

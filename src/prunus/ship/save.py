@@ -5,7 +5,7 @@ Saving loads what it wrote and compares it with the model before anything is kep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +26,7 @@ from prunus.core.tensors import save_tensors
 from prunus.graph.states import duplicate
 from prunus.ship.bundle import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
-from prunus.ship.inputs import Inputs, called_on, described, floats, made
+from prunus.ship.inputs import Inputs, called_on, described, floats, made, settled, with_spans
 from prunus.ship.manifest import (
     FORMAT,
     GRAPH,
@@ -90,7 +90,11 @@ def save_bundle(
     if not isinstance(model, PrunedGraph):
         dense = _dense(built_by, input_shape, n_outputs) if dense is None else dense
         edits = diff(dense, model)
-    graph, no_graph = _graph_of(model, takes, needed=edits is None)
+    columns = bool(feature_names) or (edits is not None and edits.kept_inputs is not None)
+    fixed = settled(takes, () if scaler is None else scaler.mean.shape, columns=columns)
+    graph, no_graph = _graph_of(model, takes, fixed, needed=edits is None)
+    if graph is not None:
+        takes = with_spans(takes, graph.spans)
     more = {} if graph is None else {GRAPH_TENSORS + name: tensor for name, tensor in graph.constants.items()}
     stored, tensors = pack(model, more)
     args = {} if built_by is None else dict(built_by.args)
@@ -137,10 +141,12 @@ def _dense(built_by: recipe.Model | None, input_shape: Sequence[int], n_outputs:
     return models.build(built_by, input_shape=tuple(input_shape), n_outputs=n_outputs, seed=0)
 
 
-def _graph_of(model: nn.Module, takes: Inputs, *, needed: bool) -> tuple[Exported | None, str | None]:
+def _graph_of(
+    model: nn.Module, takes: Inputs, fixed: Collection[tuple[int, int]], *, needed: bool
+) -> tuple[Exported | None, str | None]:
     """Return the graph that goes along, or why there is none."""
     try:
-        graph = export(model, takes)
+        graph = export(model, takes, fixed)
         for name, tensor in graph.constants.items():
             check_storable(name, tensor)
         if odd := [name for name in model.state_dict() if name.startswith(GRAPH_TENSORS)]:

@@ -166,9 +166,12 @@ def test_a_model_without_a_known_builder_needs_one_for_its_class_alone(build, pr
     assert states_equal(load_bundle(tmp_path / "b", builder=lambda: dense).model, pruned)
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(6), torch.zeros(2, 5), torch.zeros(2, 6, 1), torch.tensor(0.0)])
+@pytest.mark.parametrize("bad", [torch.zeros(6), torch.zeros(2, 5), torch.zeros(2, 6, 1)])
 def test_inputs_of_another_shape_are_refused(made, bad):
-    with pytest.raises(ShapeError, match=r"must have the shape \(n, 6\): got"):
+    said = (
+        r"input 0 must have (2 dimensions|the size 6 in dimension 1): got .*; the model takes inputs of shape \(n, 6\)"
+    )
+    with pytest.raises(ShapeError, match=said):
         load_bundle(made.folder).predict(bad)
 
 

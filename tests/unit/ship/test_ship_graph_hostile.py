@@ -200,7 +200,7 @@ def test_a_constant_takes_no_name_that_means_something(made, name):
         ("", "expected JSON"),
         ("[1]", "expected a mapping with format and nodes"),
         ('{"format": 1, "nodes": [], "nodes": []}', "the key 'nodes' twice"),
-        ('{"format": 2, "nodes": []}', "expected a graph of format 1, got 2"),
+        ('{"format": 3, "nodes": []}', "expected a graph of format 2, got 3"),
         ('{"format": true, "nodes": []}', "expected a mapping"),
         ('{"format": 1, "nodes": []}', "a list of 1 to 50000 nodes"),
         ('{"format": 1, "nodes": {}}', "a list of 1 to 50000 nodes"),

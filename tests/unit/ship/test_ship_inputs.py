@@ -123,11 +123,12 @@ def test_what_a_model_takes_comes_back_with_it(name, prefer, tmp_path):
             )
             with pytest.raises(ModelError, match="by name: got"):
                 bundle.model(**{next(iter(example)): example[next(iter(example))]})
-    if isinstance(example, torch.Tensor):
+    if len(wanted) == 1:
         assert torch.allclose(bundle.predict(example), wanted[0], atol=1e-6)
     else:
-        with pytest.raises(ShapeError, match=r"use outputs\(\.\.\.\)"):
-            bundle.predict(torch.randn(6, 4))
+        with pytest.raises(ShapeError, match=r"this one gives 2; use outputs\(\.\.\.\)"):
+            bundle.predict(example)
+    if not isinstance(example, torch.Tensor):
         with pytest.raises(ModelError, match="one positional input and one output"):
             export_file(bundle, "onnx", tmp_path / "model.onnx")
 
@@ -138,9 +139,11 @@ def test_what_doesn_t_fit_the_description_is_said(tmp_path):
     mask = torch.ones(6, 7)
     with pytest.raises(ShapeError, match=r"takes \['input_ids', 'attention_mask'\]: got \['input_ids'\]"):
         bundle.outputs({"input_ids": IDS})
-    with pytest.raises(ShapeError, match=r"'input_ids' must be int64 of shape \(n, 7\): got torch.float32"):
+    with pytest.raises(ShapeError, match=r"'input_ids' must be int64 of shape \(n, any\): got torch.float32"):
         bundle.outputs({"input_ids": IDS.float(), "attention_mask": mask})
-    with pytest.raises(ShapeError, match="same number of examples"):
+    with pytest.raises(
+        ShapeError, match="'attention_mask' must have the size 6 in dimension 0, as input 'input_ids' has"
+    ):
         bundle.outputs({"input_ids": IDS, "attention_mask": mask[:3]})
 
 

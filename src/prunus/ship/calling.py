@@ -1,0 +1,126 @@
+"""Does a bundle's model take these inputs, and what does it give for them?
+
+Inputs are arranged by place or name as the manifest describes them, and looked at before the model is: type, dimensions, sizes,
+number of examples. What the model itself refuses then is one line, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import DataError, ModelError, PrunusError, ShapeError
+from prunus.core.imports import one_line
+from prunus.core.runtime import device_of
+from prunus.data import raw_inputs
+from prunus.ship.inputs import InputEntry, Inputs, arguments_of, check_sizes, output_tensors
+
+__all__ = ["Key", "arranged", "as_numbers", "check_finite", "in_batches"]
+
+Key = int | str
+"""The place or the name of an input."""
+
+
+def arranged(takes: Inputs, inputs: Any) -> dict[Key, Tensor]:
+    """Return the inputs by place or name; fractional ones may come in another precision than the model's.
+
+    Raises:
+        ShapeError: others than ``takes`` describes; the message names input, dimension, what was expected and what came.
+    """
+    positional, named = arguments_of(inputs)
+    given: dict[Key, Any] = dict([*enumerate(positional), *named.items()])
+    wanted = _by_key(takes)
+    if given.keys() != wanted.keys():
+        raise ShapeError(f"the model takes {list(wanted)}: got {list(given)}")
+    for key, entry in wanted.items():
+        value = given[key]
+        whole = not entry.kind.is_floating_point
+        if not isinstance(value, Tensor) or whole == (value.is_floating_point() or value.is_complex()):
+            got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ShapeError(f"input {key!r} must be {entry.dtype} of shape {_shape(entry)}: got {got}")
+        if whole and value.dtype != entry.kind and not torch.equal(value.to(entry.kind).to(value.dtype), value):
+            least, most = (int(bound) for bound in value.aminmax())
+            raise ShapeError(f"input {key!r} must hold values that {entry.dtype} can: got {least} to {most}")
+    if problem := check_sizes(takes, [given[key] for key in wanted]):
+        raise ShapeError(f"{problem}; the model takes inputs of shape {', '.join(map(_shape, takes))}")
+    return {key: given[key] for key in wanted}
+
+
+def as_numbers(takes: Inputs, inputs: Any) -> Any:
+    """Return inputs with those that the model takes as fractional numbers in single or double precision, nothing rounded."""
+
+    def made(entry: InputEntry | None, value: Any) -> Any:
+        return raw_inputs(value) if entry is not None and entry.kind.is_floating_point else value
+
+    wanted = _by_key(takes)
+    if isinstance(inputs, Mapping):
+        return {name: made(wanted.get(name), value) for name, value in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(made(wanted.get(number), value) for number, value in enumerate(inputs))
+    return made(wanted.get(0), inputs)
+
+
+def check_finite(given: Mapping[Key, Tensor]) -> None:
+    """Raise unless all numbers are.
+
+    Raises:
+        DataError: it names the first row that holds NaN or infinity.
+    """
+    for key, value in given.items():
+        if value.is_floating_point() and len(value):
+            bad = ~value.flatten(start_dim=1).isfinite().all(dim=1) if value.dim() > 1 else ~value.isfinite()
+            if bool(bad.any()):
+                which = "input row" if len(given) == 1 else f"input {key!r}, row"
+                raise DataError(
+                    f"{which} {int(bad.long().argmax())} has a NaN or infinite value (and {int(bad.sum()) - 1} more rows)"
+                )
+
+
+def in_batches(model: nn.Module, takes: Inputs, given: Mapping[Key, Tensor], batch_size: int) -> tuple[Tensor, ...]:
+    """Return all that the model gives, on the CPU, for at least one example, so many at a time.
+
+    Raises:
+        ShapeError: the model itself fails on sizes that aren't those that it was saved with.
+        ModelError: it fails on these.
+    """
+    device, parts = device_of(model), []
+    kinds = {key: entry.kind for key, entry in _by_key(takes).items()}
+    for start in range(0, len(next(iter(given.values()))), batch_size):
+        batch = {key: given[key][start : start + batch_size].to(device, kind) for key, kind in kinds.items()}
+        named = {key: value for key, value in batch.items() if isinstance(key, str)}
+        try:
+            with torch.no_grad():
+                made = model(*(value for key, value in batch.items() if not isinstance(key, str)), **named)
+        except (PrunusError, MemoryError):
+            raise
+        except Exception as error:
+            raise _failed(takes, batch, error) from error
+        parts.append([value.cpu() for value in output_tensors(made)])
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
+
+
+def _failed(takes: Inputs, batch: Mapping[Key, Tensor], error: Exception) -> ModelError:
+    for (key, value), entry in zip(batch.items(), takes, strict=True):
+        for dim, (size, usual) in enumerate(zip(value.shape[1:], entry.shape, strict=True), 1):
+            if size != usual:
+                return ShapeError(
+                    f"input {key!r} has the size {size} in dimension {dim} (the model was saved with {usual}), got "
+                    f"{tuple(value.shape)}, and the model fails on it: {one_line(error)[:200]}"
+                )
+    shapes = ", ".join(str(tuple(value.shape)) for value in batch.values())
+    return ModelError(f"the model fails on inputs of shape {shapes}: {one_line(error)[:200]}")
+
+
+def _by_key(takes: Inputs) -> dict[Key, InputEntry]:
+    return {number if entry.name is None else entry.name: entry for number, entry in enumerate(takes)}
+
+
+def _shape(entry: InputEntry) -> str:
+    return f"(n, {', '.join(map(str, entry.allowed[1:]))})" if entry.shape else "(n,)"
