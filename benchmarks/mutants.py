@@ -125,7 +125,7 @@ def warm_up() -> None:
     import pytest
     import scipy.stats
     import sklearn.metrics
-    import torch
+    import torch._dynamo
     import torchmetrics
 
     assert all((numpy, pytest, scipy, sklearn, torchmetrics))

@@ -345,29 +345,17 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 """By the name of the operation in :data:`prunus.graph.solve.RULES`."""
 
-_GPU = "a kernel of GPUs alone"
 ELSEWHERE: dict[str, str] = {
     "pointwise": "no operation: ATen's own tag leads there, and clamp, where and others are met",
     "no rule": "no operation: what has no rule leads there",
-    "linear": "taken apart but on Apple's GPUs",
-    "_fused_rms_norm": _GPU,
-    "cudnn_batch_norm": _GPU,
-    "miopen_batch_norm": _GPU,
-    "_scaled_dot_product_flash_attention": _GPU,
-    "_scaled_dot_product_efficient_attention": _GPU,
-    "_scaled_dot_product_cudnn_attention": _GPU,
-    "_scaled_dot_product_attention_math_for_mps": _GPU,
-    "_scaled_dot_product_fused_attention_overrideable": "a kernel of other accelerators alone",
-    "_thnn_fused_lstm_cell": _GPU,
-    "_thnn_fused_gru_cell": _GPU,
     "_assert_tensor_metadata": "the tracer drops it, since it has no result; a recording of what runs has it",
     "lift_fresh": "the tracer writes lift_fresh_copy; a recording of what runs has it",
     "index_reduce": "met in test_graph_rules_index_reduce, where its warning is caught",
 }
-"""Rules that no call on a CPU leads to, and why they stay."""
+"""Rules that no call leads to, and why they stay."""
 
 
-def operands_of(case: Case) -> list[Any]:
+def operands_of(case: Any) -> list[Any]:
     """Return the operands of a call: tensors of the given shapes, and what is given as it is."""
     draw = torch.Generator().manual_seed(3)
     return [torch.rand(o, generator=draw) if isinstance(o, tuple) else o for o in case.operands]

@@ -132,10 +132,8 @@ def product(parts: Sequence[Atom]) -> Atom:
         return Atom(1)
     if len(parts) == 1:
         return parts[0]
-    size = 1
-    for part in parts:
-        size *= part.size
-    return _bound("product", size, parts)
+    size = math.prod(part.size for part in parts)
+    return _bound("product", size, parts) if size else Atom(0)
 
 
 def sum_of(parts: Sequence[Atom]) -> Atom:

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from prunus.graph.axes import Atom, freeze, fresh, unify
 from prunus.graph.trace import MODULE, Trace
 
-__all__ = ["RULES", "Axes", "Call", "Solver", "rule"]
+__all__ = ["RULES", "Axes", "Call", "Solver", "arguments_of", "broadcast", "join", "rule"]
 
 Axes = list[Atom]
 Rule = Callable[["Call"], Any]
@@ -66,6 +66,21 @@ class Call:
         return found
 
     @property
+    def given(self) -> list[Axes]:
+        """The axes of every tensor that goes in."""
+        return [list(self.solver.axes(node)) for node in self.operands]
+
+    @property
+    def first(self) -> Axes:
+        """The axes of the first tensor that goes in."""
+        return self.given[0]
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the first tensor that the operation names, counted from the front."""
+        return int(self["dim"] % len(self.first))
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the (first) result."""
         value = self.node.meta["val"]
@@ -85,7 +100,24 @@ class Call:
 
     def new(self, size: int, why: str) -> Atom:
         """Return a frozen axis that this operation makes."""
-        return fresh(size, f"{why} ({self.where})")
+        return fresh(int(size), f"{why} ({self.where})")
+
+    def resized(self, axes: Axes, why: str) -> Axes:
+        """Return the axes of the result where they have the sizes of these, and new ones where they don't."""
+        return [a if a.size == n else self.new(n, why) for a, n in zip(axes, self.shape, strict=True)]
+
+    def alike(self, axes: Axes) -> Axes | list[Axes]:
+        """Return ``axes`` for the result, or for each of several results."""
+        value = self.node.meta["val"]
+        return [list(axes) for _ in value] if isinstance(value, list | tuple) else axes
+
+    def with_side_results(self, axes: Axes) -> list[Axes | None]:
+        """Return ``axes`` for the first result and axes of their own for the tensors that come with it."""
+        beside = (
+            [self.new(n, "a side result") for n in value.shape] if isinstance(value, Tensor) else None
+            for value in self.node.meta["val"][1:]
+        )
+        return [axes, *beside]
 
 
 @dataclass
@@ -150,7 +182,7 @@ class Solver:
             self.values[node] = None
             return
         name = node.target.overloadpacket.__name__
-        call = Call(self, node, name, _bind(node))
+        call = Call(self, node, name, arguments_of(node))
         known = RULES.get(name) or RULES.get(name.removesuffix("_")) or _general(node.target)
         if known is None:
             self.unknown.add(name)
@@ -175,7 +207,7 @@ class Solver:
                 assert tuple(int(n) for n in tensor.shape) == tuple(a.size for a in axes), (node.format_node(), axes)
 
 
-def _bind(node: fx.Node) -> dict[str, Any]:
+def arguments_of(node: fx.Node) -> dict[str, Any]:
     """Return the arguments of an operation by name, defaults filled in."""
     bound: dict[str, Any] = {}
     for position, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
@@ -199,3 +231,13 @@ def join(one: Atom, other: Atom) -> Atom:
         return one
     unify(one, other)
     return one
+
+
+def broadcast(*operands: Axes) -> Axes:
+    """Join the axes of operands that are aligned from the right, as element by element, and return those of the result."""
+    rank = max(map(len, operands), default=0)
+    result = [fresh(1) for _ in range(rank)]
+    for axes in operands:
+        for position, atom in enumerate(axes, start=rank - len(axes)):
+            result[position] = join(result[position], atom)
+    return result

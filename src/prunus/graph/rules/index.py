@@ -3,56 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain, pairwise
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from prunus.graph.axes import unify
-from prunus.graph.solve import Axes, Call, join, rule
+from prunus.graph.axes import fresh, unify
+from prunus.graph.solve import Axes, Call, arguments_of, broadcast, rule
 
 
 @rule("embedding")
 def embedding(call: Call) -> Axes:
     """Rows are looked up, columns stay."""
-    weight, index = call.axes("weight"), call.axes("indices")
-    call.freeze([weight[0]], "its rows are looked up by number")
-    return [*index, weight[1]]
+    rows, columns = call.axes("weight")
+    call.freeze([rows], "its rows are looked up by number")
+    return [*call.axes("indices"), columns]
 
 
 @rule("_embedding_bag", "_embedding_bag_forward_only")
-def embedding_bag(call: Call) -> list[Axes]:
+def embedding_bag(call: Call) -> list[Axes | None]:
     """Rows are looked up and summed, columns stay."""
-    weight = call.axes("weight")
-    call.freeze([weight[0]], "its rows are looked up by number")
-    why = "it is a bag of rows that are looked up"
-    out, *rest = call.node.meta["val"]
-    return [[call.new(int(out.shape[0]), why), weight[1]], *([call.new(int(n), why) for n in v.shape] for v in rest)]
+    (rows, columns), *numbers = call.given
+    call.freeze([rows], "its rows are looked up by number")
+    for axes in numbers:
+        call.freeze(axes, "it is cut into bags")
+    bags = call.new(call.shape[0], "it is a bag of rows that are looked up")
+    return call.with_side_results([bags, columns])
 
 
 @rule("linalg_cross")
 def cross(call: Call) -> Axes:
     """Three coordinates, each with a place of its own."""
-    left, right = (call.solver.axes(node) for node in call.operands[:2])
-    result = [join(a, b) for a, b in zip(left, right, strict=True)]
-    call.freeze([result[call["dim"] % len(result)]], "its entries are coordinates")
+    result = broadcast(*call.given)
+    call.freeze([result[call["dim"]]], "its entries are coordinates")
     return result
 
 
 @rule("_fft_r2c", "_fft_c2r", "_fft_c2c")
 def fourier(call: Call) -> Axes:
     """Positions become frequencies; other dimensions stay."""
-    axes = list(call.axes("self"))
-    for dim in call["dim"]:
-        call.freeze([axes[dim % len(axes)]], "a Fourier transform runs along it")
-    return [a if a.size == n else call.new(n, "it is a frequency") for a, n in zip(axes, call.shape, strict=True)]
+    call.freeze([call.first[dim] for dim in call["dim"]], "a Fourier transform runs along it")
+    return call.resized(call.first, "it is a frequency")
 
 
 @rule("index_select")
 def index_select(call: Call) -> Axes:
     """Entries of one dimension are looked up."""
-    axes = list(call.solver.axes(call.operands[0]))
-    dim = call["dim"] % len(axes)
+    axes, dim = call.first, call["dim"]
     call.freeze([axes[dim]], "its entries are looked up by number")
     axes[dim] = call.new(call.shape[dim], "its entries are looked up by number")
     return axes
@@ -61,39 +58,41 @@ def index_select(call: Call) -> Axes:
 @rule("index", "_unsafe_index")
 def index(call: Call) -> Axes:
     """Some dimensions are looked up, those with None stay."""
-    axes, given, masks = call.axes("self"), *_numbers(call["indices"], call.axes("self"))
-    looked = [d for d, item in enumerate(given) if isinstance(item, fx.Node)]
-    call.freeze([axes[d] for d in looked], "its entries are looked up by number")
-    kept = [a for d, a in enumerate(axes) if d not in looked]
-    n_new = len(call.shape) - len(kept)
-    at = _place(looked)
+    axes, numbers = call.axes("self"), _numbers(call)
+    call.freeze([axes[d] for d in numbers], "its entries are looked up by number")
+    kept = [a for d, a in enumerate(axes) if d not in numbers]
+    at, n_new = _place(list(numbers)), len(call.shape) - len(kept)
     new = [call.new(n, "its entries are looked up by number") for n in call.shape[at : at + n_new]]
-    for d in looked if not masks else ():
-        numbers = call.solver.axes(given[d])
-        for place, atom in enumerate(numbers, start=n_new - len(numbers)):
-            new[place] = join(new[place], atom)
-        if (counted := _counted(given[d])) is not None and counted.meta["val"].numel() == axes[d].size:
-            unify(axes[d], call.solver.axes(counted)[0])  # every entry, in order: nothing is chosen
+    for d, node in numbers.items():
+        broadcast(new, _axes_of(call, node))
+        counted = _counted(node)
+        if counted is not None and counted.meta["val"].numel() == axes[d].size:
+            unify(axes[d], *call.solver.axes(counted))  # every entry, in order: nothing is chosen
     return [*kept[:at], *new, *kept[at:]]
 
 
-def _numbers(indices: Sequence[Any], axes: Axes) -> tuple[list[Any], bool]:
-    """Return what each dimension is looked up by (None where it isn't), and whether there is a mask among it."""
-    given: list[Any] = []
-    masks = False
-    for item in indices:
-        value = item.meta.get("val") if isinstance(item, fx.Node) else None
-        # A mask of k dimensions stands for k of them.
-        mask = isinstance(value, Tensor) and value.dtype in (torch.bool, torch.uint8)
-        masks = masks or mask
-        given += [item] * (value.dim() if mask and value is not None else 1)
-    return given + [None] * (len(axes) - len(given)), masks
+def _numbers(call: Call) -> dict[int, fx.Node]:
+    """Return what looks dimensions up; a mask of k dimensions stands for k of them."""
+    given = [[item] * (item.meta["val"].dim() if _is_mask(item) else 1) for item in call["indices"]]
+    return {d: node for d, node in enumerate(chain(*given)) if node is not None}
+
+
+def _is_mask(node: fx.Node | None) -> bool:
+    return node is not None and node.meta["val"].dtype in (torch.bool, torch.uint8)
+
+
+def _axes_of(call: Call, node: fx.Node) -> Axes:
+    """Return the axes of numbers; what a mask chooses is one dimension, and the mask's own are frozen."""
+    axes = call.solver.axes(node)
+    if not _is_mask(node):
+        return axes
+    call.freeze(axes, "it is a mask")
+    return [fresh(1)]
 
 
 def _place(looked: Sequence[int]) -> int:
     """Return where the dimensions that are looked up lie in the result: in their place if they are neighbours, else in front."""
-    contiguous = bool(looked) and list(looked) == list(range(looked[0], looked[-1] + 1))
-    return looked[0] if contiguous else 0
+    return looked[0] if looked[-1] - looked[0] < len(looked) else 0
 
 
 def _counted(node: fx.Node) -> fx.Node | None:
@@ -101,8 +100,8 @@ def _counted(node: fx.Node) -> fx.Node | None:
     while isinstance(node.target, torch._ops.OpOverload):
         name = node.target.overloadpacket.__name__
         if name == "arange":
-            start = node.args[0] if node.target._overloadname != "default" else 0
-            return node if start == 0 and len(node.args) < 3 else None
+            given = arguments_of(node)
+            return node if given.get("start", 0) == 0 and given.get("step", 1) == 1 else None
         nothing_added = name == "add" and node.args[1] == 0
         if not (nothing_added or name in ("unsqueeze", "view", "detach", "alias", "_to_copy")):
             return None
@@ -113,29 +112,18 @@ def _counted(node: fx.Node) -> fx.Node | None:
 @rule("index_put", "_index_put_impl", "_unsafe_index_put")
 def put(call: Call) -> Axes:
     """Entries of some dimensions are written by number; the others are aligned with the values."""
-    axes, values = call.axes("self"), call.axes("values")
-    given, _ = _numbers(call["indices"], axes)
-    looked = [d for d, item in enumerate(given) if isinstance(item, fx.Node)]
-    call.freeze([axes[d] for d in looked], "its entries are written by number")
-    kept = [a for d, a in enumerate(axes) if d not in looked]
-    after = len(kept) - _place(looked)  # so many dimensions lie behind those of the numbers
-    tail = values[max(len(values) - after, 0) :]
-    for a, b in zip(kept[::-1], tail[::-1], strict=False):
-        join(a, b)
-    # Dimensions in front of the numbers are aligned only where the values have all dimensions.
-    ranks = [1 if _is_mask(given[d]) else len(call.solver.axes(given[d])) for d in looked]
-    front = len(kept) - after
-    whole = len(values) == len(kept) + max(ranks, default=0)
-    for a, b in zip(kept[:front], values[:front] if whole else [], strict=False):
-        join(a, b)
-    call.freeze(values[front if whole else 0 : len(values) - len(tail)], "its entries are written by number")
-    if not whole:
-        call.freeze(kept[:front], "its entries are written by number")
-    return list(axes)
-
-
-def _is_mask(node: fx.Node) -> bool:
-    return node.meta["val"].dtype in (torch.bool, torch.uint8)
+    axes, values, numbers = call.axes("self"), call.axes("values"), _numbers(call)
+    why = "its entries are written by number"
+    call.freeze([axes[d] for d in numbers], why)
+    kept = [a for d, a in enumerate(axes) if d not in numbers]
+    looked = [_axes_of(call, node) for node in numbers.values()]
+    at, n_new = _place(list(numbers)), max(map(len, looked))
+    written = [fresh(1) for _ in range(len(kept) + n_new - len(values))] + values
+    new = written[at : at + n_new]
+    call.freeze(new, why)
+    broadcast(new, *looked)
+    broadcast(kept, [*written[:at], *written[at + n_new :]])
+    return axes
 
 
 @rule("scatter", "scatter_add", "scatter_reduce", "index_add", "index_reduce", "index_copy", "index_fill")
@@ -147,43 +135,43 @@ def write(call: Call) -> Axes:
     axes, numbers = call.axes("self"), call.axes("index")
     if not axes:
         return []
-    dim = call["dim"] % len(axes)
-    source = next((call.axes(name) for name in ("src", "source", "value") if call.has(name)), [])
-    why = "its entries are written by number"
+    dim, why = call.dim, "its entries are written by number"
     call.freeze([axes[dim]], why)
+    source = next((call.axes(name) for name in ("src", "source", "value") if call.has(name)), [])
     along = call.name.startswith("index")  # numbers for whole slices, or for single entries
-    written = [(d, atom) for d, atom in enumerate(source)] if len(source) == len(axes) else []
-    written += [(dim, numbers[0])] if along and numbers else list(enumerate(numbers)) if not along else []
-    for d, atom in written:
-        if d != dim and atom.size == axes[d].size:
-            unify(axes[d], atom)
-        elif d != dim:
-            call.freeze([axes[d], atom], why)  # only the first entries are written
-    here = [atom for d, atom in written if d == dim]
-    order = "add" not in call.name and "reduce" not in call.name and call.arguments.get("reduce") is None
-    if order or len({atom.size for atom in here}) > 1:
-        call.freeze(here, why)
-    for atom in here[1:] if len({atom.size for atom in here}) == 1 else ():
-        unify(here[0], atom)
+    aligned = [other for other in (source, [] if along else numbers) if other]
+    together = [[other[d] for other in aligned] for d in range(len(axes))]
+    together[dim] += numbers if along else []
+    if "add" not in call.name and "reduce" not in call.name and call.arguments.get("reduce") is None:
+        call.freeze(together[dim], why)
+    for d, atoms in enumerate(together):
+        _as_one(call, atoms if d == dim else [axes[d], *atoms], why)
     return list(axes)
+
+
+def _as_one(call: Call, atoms: Axes, why: str) -> None:
+    """Say that axes are the same; where their sizes differ only the first entries of the larger ones are met."""
+    if len({atom.size for atom in atoms}) > 1:
+        call.freeze(atoms, why)
+    else:
+        for one, other in pairwise(atoms):
+            unify(one, other)
 
 
 @rule("segment_reduce")
 def segments(call: Call) -> Axes:
     """Stretches of one dimension are reduced, each to one entry."""
-    axes = list(call.axes("data"))
-    dim = call["axis"] % len(axes)
-    call.freeze([axes[dim]], "stretches of it are reduced")
-    axes[dim] = call.new(call.shape[dim], "stretches of another dimension")
-    return axes
+    axes, dim = call.axes("data"), call["axis"]
+    call.freeze(axes[: dim + 1], "stretches of it are reduced")  # each entry of those in front may have its own
+    return [*axes[:dim], call.new(call.shape[dim], "stretches of another dimension"), *axes[dim + 1 :]]
 
 
 @rule("masked_scatter")
 def write_all(call: Call) -> Axes:
     """Entries are written one after the other, wherever the mask says."""
-    for node in call.operands:
-        call.freeze(call.solver.axes(node), "its entries are written in their order")
-    return list(call.axes("self"))
+    for axes in call.given:
+        call.freeze(axes, "its entries are written in their order")
+    return call.axes("self")
 
 
 @rule("repeat_interleave")
@@ -196,10 +184,10 @@ def repeat_interleave(call: Call) -> Axes:
 @rule("gather")
 def gather(call: Call) -> Axes:
     """Entries are looked up along one dimension, aligned in the others."""
-    axes, where = call.axes("self"), call.axes("index")
-    dim = call["dim"] % len(axes)
-    call.freeze([axes[dim], where[dim]], "its entries are looked up by number")
-    return [
-        where[d] if d == dim else (join(a, w) if a.size == w.size else w)
-        for d, (a, w) in enumerate(zip(axes, where, strict=True))
-    ]
+    axes, where, why = call.axes("self"), call.axes("index"), "its entries are looked up by number"
+    for d, pair in enumerate(zip(axes, where, strict=True)):
+        if d == call.dim:
+            call.freeze(pair, why)
+        else:
+            _as_one(call, list(pair), why)
+    return where

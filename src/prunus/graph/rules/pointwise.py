@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from prunus.graph.axes import Atom, fresh
-from prunus.graph.solve import Axes, Call, join, rule
+from prunus.graph.axes import fresh
+from prunus.graph.solve import Axes, Call, broadcast, rule
 
 
 @rule(
@@ -28,14 +28,7 @@ from prunus.graph.solve import Axes, Call, join, rule
 )
 def pointwise(call: Call) -> Axes | list[Axes]:
     """Align the operands from the right, as broadcasting does."""
-    rank = max((len(call.solver.axes(node)) for node in call.operands), default=0)
-    result: list[Atom] = [fresh(1) for _ in range(rank)]
-    for node in call.operands:
-        axes = call.solver.axes(node)
-        for position, atom in enumerate(axes, start=rank - len(axes)):
-            result[position] = join(result[position], atom)
-    value = call.node.meta["val"]
-    return [list(result) for _ in value] if isinstance(value, list | tuple) else result
+    return call.alike(broadcast(*call.given))
 
 
 @rule(
@@ -70,23 +63,21 @@ def pointwise(call: Call) -> Axes | list[Axes]:
 )
 def same(call: Call) -> Axes | list[Axes]:
     """Keep every axis. Softmax is here, too: reordering its entries reorders its results."""
-    value = call.node.meta.get("val")
-    axes = list(call.solver.axes(call.operands[0]))
-    if isinstance(value, list | tuple):
+    value, axes = call.node.meta.get("val"), call.first
+    if isinstance(value, list | tuple):  # some kernels make a buffer of another shape
         return [axes if part.dim() == len(axes) else [fresh(n) for n in part.shape] for part in value]
-    if not isinstance(value, Tensor):
-        return []
     if call.name.rstrip("_") in ("triu", "tril"):
         call.freeze(axes[-2:], "its order matters to a triangle")
-    return axes
+    return axes if isinstance(value, Tensor) else []
 
 
 @rule("as_strided")
 def as_strided(call: Call) -> Axes | list[Axes]:
-    """Another memory layout of the same shape is the same; anything else is not understood."""
-    axes = call.solver.axes(call.operands[0])
-    if call.shape == tuple(atom.size for atom in axes):
-        return list(axes)
+    """The same entries in the same places are the same; anything else is not understood."""
+    value = call.operands[0].meta["val"]
+    places = (call.shape, tuple(call["stride"]), call["storage_offset"] or 0)
+    if places == (tuple(value.shape), value.stride(), value.storage_offset()):
+        return call.first
     unknown: Axes | list[Axes] = no_rule(call)
     return unknown
 
@@ -121,12 +112,12 @@ def numbered(call: Call) -> Axes:
 def no_rule(call: Call) -> Any:
     """Freeze everything that goes in; nothing is known of what comes out."""
     why = "prunus has no rule for this operation"
-    for node in call.operands:
-        call.freeze(call.solver.axes(node), why)
+    for axes in call.given:
+        call.freeze(axes, why)
 
     def outputs(value: object) -> object:
         if isinstance(value, Tensor):
-            return [call.new(int(n), why) for n in value.shape]
+            return [call.new(n, why) for n in value.shape]
         return [outputs(item) for item in value] if isinstance(value, list | tuple) else None
 
     return outputs(call.node.meta.get("val"))

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from prunus.graph.axes import fresh
-from prunus.graph.rules.pointwise import pointwise
 from prunus.graph.solve import Axes, Call, rule
 
 
-def _dims(call: Call, rank: int) -> set[int]:
+def _dims(call: Call) -> set[int]:
+    """Return the dimensions that an operation names; all, if it names none."""
+    rank = len(call.first)
     given = call.arguments.get("dim", call.arguments.get("dims"))
-    if given is None or (isinstance(given, list | tuple) and not given):
-        return set(range(rank))
-    return {d % max(rank, 1) for d in (given if isinstance(given, list | tuple) else [given])}
+    named = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    return {d % rank for d in named or range(rank)} if rank else set()
 
 
 def _reduced(call: Call) -> Axes:
-    axes = call.solver.axes(call.operands[0])
-    dims = _dims(call, len(axes))
-    if call.arguments.get("keepdim", False):
+    axes, dims = call.first, _dims(call)
+    if call.arguments.get("keepdim"):
         return [fresh(1) if d in dims else a for d, a in enumerate(axes)]
     return [a for d, a in enumerate(axes) if d not in dims]
 
@@ -27,13 +24,17 @@ def _reduced(call: Call) -> Axes:
 @rule("histc", "bincount", "unique_consecutive", "_unique2")
 def counted(call: Call) -> Axes | list[Axes]:
     """What is counted may come in any order; the counts have an order of their own."""
-    ordered_too = call.name == "unique_consecutive"  # neighbours that are equal are one
-    for node in call.operands[0 if ordered_too else 1 :]:
-        call.freeze(call.solver.axes(node), "its order matters")
+    what, *weights = call.given
+    # Neighbours that are equal are one; the second result says which one each entry is.
+    in_order = call.name == "unique_consecutive" or (call.name == "_unique2" and _is_used(call, 1))
+    for axes in [what, *weights] if in_order else weights:
+        call.freeze(axes, "its order matters")
     value = call.node.meta["val"]
-    if isinstance(value, list | tuple):
-        return [[call.new(int(n), "its order matters") for n in part.shape] for part in value]
-    return [call.new(int(n), "its order matters") for n in value.shape]
+    made = [
+        [call.new(n, "its order matters") for n in part.shape]
+        for part in (value if isinstance(value, list | tuple) else [value])
+    ]
+    return made if isinstance(value, list | tuple) else made[0]
 
 
 @rule(
@@ -57,27 +58,18 @@ def counted(call: Call) -> Axes | list[Axes]:
 )
 def symmetric(call: Call) -> Axes | list[Axes]:
     """The result doesn't depend on the order: the dimension is gone."""
-    out = _reduced(call)
-    value = call.node.meta["val"]
-    return [list(out) for _ in value] if isinstance(value, list | tuple) else out
+    return call.alike(_reduced(call))
 
 
 @rule("argmax", "argmin", "max", "min", "median", "nanmedian", "mode", "kthvalue")
 def positional(call: Call) -> Axes | list[Axes]:
     """The result may say *where* something was, so the order matters; where only the value is used, it doesn't."""
-    axes = call.solver.axes(call.operands[0])
-    if call.arguments.get("other") is not None and len(call.operands) == 2:
-        aligned: Axes | list[Axes] = pointwise(call)
-        return aligned
-    value = call.node.meta["val"]
-    if isinstance(value, Tensor) and call.name in ("max", "min", "median", "nanmedian"):
+    several = isinstance(call.node.meta["val"], list | tuple)
+    if not several and call.name in ("max", "min", "median", "nanmedian"):
         return []
-    if isinstance(value, list | tuple) and call.name != "kthvalue" and not _is_used(call, 1):
-        reduced: Axes | list[Axes] = symmetric(call)
-        return reduced
-    call.freeze([axes[d] for d in _dims(call, len(axes))], "a position in it is looked up")
-    out = _reduced(call)
-    return [list(out) for _ in value] if isinstance(value, list | tuple) else out
+    if not several or call.name == "kthvalue" or _is_used(call, 1):
+        call.freeze([call.first[d] for d in _dims(call)], "a position in it is looked up")
+    return call.alike(_reduced(call))
 
 
 def _is_used(call: Call, position: int) -> bool:
@@ -88,10 +80,5 @@ def _is_used(call: Call, position: int) -> bool:
 @rule("cumsum", "cumprod", "sort", "topk", "flip", "roll", "logcumsumexp", "cummax", "cummin")
 def ordered(call: Call) -> Axes | list[Axes]:
     """The order along the dimension matters."""
-    axes = list(call.solver.axes(call.operands[0]))
-    value = call.node.meta["val"]
-    dims = _dims(call, len(axes)) if len(axes) else set()
-    call.freeze([axes[d] for d in dims], "its order matters")
-    shape = call.shape
-    out = [a if a.size == n else call.new(n, "its order matters") for a, n in zip(axes, shape, strict=True)]
-    return [list(out) for _ in value] if isinstance(value, list | tuple) else out
+    call.freeze([call.first[d] for d in _dims(call)], "its order matters")
+    return call.alike(call.resized(call.first, "its order matters"))
