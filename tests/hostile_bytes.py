@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 BAD_JSON = {
     "empty": b"",
@@ -83,3 +84,29 @@ def grown_yaml(opened: str, first: str, closed: str) -> str:
         *(f"a{i}: &a{i} {opened}{', '.join([f'*a{i - 1}'] * 10)}{closed}" for i in range(1, 10)),
     ]
     return "\n".join(lines)
+
+
+def lying_page(path: Path, *, becomes: int | None = None, n_values: int | None = None) -> None:
+    """Let the first page of a Parquet file, of one column in one plain page, say something else of itself.
+
+    It is as much shorter as its header is longer, so that whatever the footer says about places holds.
+    """
+    content = path.read_bytes()
+    end = 4 + pq.ParquetFile(path).metadata.row_group(0).column(0).total_compressed_size
+    assert content[4:7] == b"\x15\x00\x15", "a data page"
+    assert content[12:14] == b"\x2c\x15", "sizes of two bytes each"
+    size = content[7:9] if becomes is None else _zigzag(becomes)
+    values = content[14:16] if n_values is None else _zigzag(n_values)
+    longer = len(size) + len(values) - 4
+    held = _zigzag(((content[10] & 127 | content[11] << 7) >> 1) - longer)
+    head = content[:7] + size + b"\x15" + held + content[12:14] + values
+    path.write_bytes(head + content[16 : end - longer] + content[end:])
+
+
+def _zigzag(number: int) -> bytes:
+    """Return a whole number as Thrift's compact protocol has it."""
+    number, parts = 2 * number if number >= 0 else -2 * number - 1, []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from canary import MODULE
-from hostile_bytes import BAD_JSON, NOT_FILES, archive, grown_yaml, npy, npy_header, png, pt, safetensors
+from hostile_bytes import BAD_JSON, NOT_FILES, archive, grown_yaml, lying_page, npy, npy_header, png, pt, safetensors
 from prunus.core.plan_file import load_plan
 from prunus.core.recipe import Data
 from prunus.core.recipe_file import load_recipe, make_recipe
@@ -445,6 +445,7 @@ def _npz(x: bytes, compression: int = zipfile.ZIP_STORED, **more: bytes) -> Prep
 
 
 CASES["npz"] |= {
+    "a hundred million rows of one byte": _npz(npy((10**8, 1), "|u1", bytes(10**8)), zipfile.ZIP_DEFLATED),
     "zeros that inflate a thousand times": _npz(npy((20_000, 1000), "<f8", bytes(160_000_000)), zipfile.ZIP_DEFLATED),
     "a shape of eight terabytes": _npz(npy((2**40,), "<f8", bytes(64))),
     "a shape that overflows": _npz(npy((2**62, 2**62), "<f8", bytes(64))),
@@ -519,7 +520,34 @@ def _one_text(n_letters: int, n_rows: int) -> pa.Table:
     return pa.table({"a": column, "label": np.arange(n_rows) % 2})
 
 
+def _lying(**words: int) -> Prepare:
+    def prepare(folder: Path) -> None:
+        table = pa.table({"a": np.arange(1000.0), "label": np.arange(1000) % 2})
+        pq.write_table(table, folder / "a.parquet", compression="zstd", use_dictionary=False)
+        lying_page(folder / "a.parquet", **words)
+
+    return prepare
+
+
+def _empty_texts(n_texts: int) -> pa.Table:
+    return pa.table({"a": [""] * n_texts, "label": np.zeros(n_texts, np.int8)})
+
+
 CASES["Parquet"] |= {
+    "a page that says it becomes two gigabytes": _lying(becomes=2**31 - 1),
+    "a page that says it becomes two hundred megabytes": _lying(becomes=2 * 10**8),
+    "a page of two billion values": _lying(n_values=2**31 - 1),
+    "a page of less than nothing": _lying(becomes=-5),
+    "six million equal rows": _parquet(lambda: _equal_rows(6_000_000)),
+    "sixty columns of a million flags": _parquet(
+        lambda: pa.table({**{f"a{i}": np.arange(10**6) % 2 == 0 for i in range(60)}, "label": np.arange(10**6) % 2})
+    ),
+    "six million texts of no letters": _parquet(lambda: _empty_texts(6_000_000)),
+    "texts in lists, by what they share": _parquet(
+        lambda: pa.table({"a": [["x" * 10_000] * 1000], "label": [1]}),
+        use_dictionary=False,
+        column_encoding={"a.list.element": "DELTA_BYTE_ARRAY", "label": "PLAIN"},
+    ),
     "twenty million equal rows": _parquet(lambda: _equal_rows(20_000_000)),
     "one text of 100 kB in a million rows": _parquet(lambda: _one_text(100_000, 1_000_000), store_schema=False),
     "one text of 100 kB in a million rows, as a dictionary": _parquet(lambda: _one_text(100_000, 1_000_000)),

@@ -12,13 +12,16 @@ import os
 from prunus.core.errors import PrunusError
 from prunus.core.text import plain
 
-__all__ = ["SMALL_BYTES", "TIMES", "VARIABLE", "check_expansion"]
+__all__ = ["ROW_BYTES", "SMALL_BYTES", "TIMES", "VARIABLE", "check_expansion"]
 
 SMALL_BYTES = 128 * 2**20
 """Whatever a file declares, this much is always allowed."""
 
 TIMES = 200
 """Real data, compressed, are seldom fifty times their file; a bomb is a million times its own."""
+
+ROW_BYTES = 64
+"""What a row of a data set takes beside its values: its id is a text."""
 
 VARIABLE = "PRUNUS_MAX_EXPANSION"
 """The environment variable that holds another number of times."""

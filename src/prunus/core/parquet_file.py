@@ -1,7 +1,7 @@
 """How is a Parquet file read that may be a bomb: two kilobytes that say a billion rows?
 
-Rows and pages are counted from the footer before a page is read. Text and bytes are read as a dictionary with an index for
-each row, and counted before they are written out.
+Rows and pages are counted from the footer, and from the pages' own headers, before a page is read. Text and bytes are read as a
+dictionary with an index for each row, and counted before they are written out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from prunus.core.errors import PrunusError
 from prunus.core.expansion import check_expansion
+from prunus.core.parquet_pages import check_pages
 
 __all__ = ["read_parquet"]
 
@@ -21,10 +22,13 @@ _BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE
 _TEXTS = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
-def read_parquet(source: Path | pa.BufferReader, where: Path, held_bytes: int, error: type[PrunusError]) -> pa.Table:
+def read_parquet(
+    source: Path | pa.BufferReader, where: Path, held_bytes: int, error: type[PrunusError], *, row_bytes: int = 1
+) -> pa.Table:
     """Return the table in a Parquet file.
 
     Args:
+        row_bytes: what each row takes beside its values.
         where: what errors call it.
         held_bytes: how large the file is.
 
@@ -36,7 +40,9 @@ def read_parquet(source: Path | pa.BufferReader, where: Path, held_bytes: int, e
     if isinstance(source, pa.BufferReader):
         source.seek(0)
     with pq.ParquetFile(source, read_dictionary=texts, page_checksum_verification=False) as file:
-        check_expansion(where, _declared_bytes(file.metadata), held_bytes, error)
+        rows_bytes = file.metadata.num_rows * row_bytes
+        check_expansion(where, rows_bytes + _declared_bytes(file.metadata), held_bytes, error)
+        check_expansion(where, rows_bytes + _page_bytes(source, file.metadata, where, error), held_bytes, error)
         table = file.read(use_threads=False)
     columns = []
     written_out = 0
@@ -50,8 +56,22 @@ def read_parquet(source: Path | pa.BufferReader, where: Path, held_bytes: int, e
     return pa.table(columns, names=table.schema.names)
 
 
+def _page_bytes(
+    source: Path | pa.BufferReader, metadata: pq.FileMetaData, where: Path, error: type[PrunusError]
+) -> int:
+    """Return what the pages say themselves; a footer may say less."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return check_pages(file, metadata, where, error)
+    place = source.tell()
+    try:
+        return check_pages(source, metadata, where, error)
+    finally:
+        source.seek(place)
+
+
 def _declared_bytes(metadata: pq.FileMetaData) -> int:
-    total = int(metadata.num_rows)
+    total = 0
     for group in range(metadata.num_row_groups):
         rows = metadata.row_group(group)
         for number in range(rows.num_columns):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, near
-from prunus.core.expansion import check_expansion
+from prunus.core.expansion import ROW_BYTES, check_expansion
 from prunus.core.recipe import Data
 from prunus.core.text import shown
 from prunus.data.precision import exact, narrowed
@@ -231,7 +231,10 @@ def _inputs(arrays: Mapping[str, np.ndarray[Any, Any]], path: Path) -> tuple[np.
         raise DataError(
             f"{path}: no input array: expected one called x, inputs or data, got {', '.join(arrays) or 'no array'}"
         )
-    return arrays[found[0]], f"{path}: the array {found[0]!r}"
+    array, where = arrays[found[0]], f"{path}: the array {found[0]!r}"
+    if array.ndim:
+        check_expansion(where, array.nbytes + ROW_BYTES * len(array), path.stat().st_size, DataError)
+    return array, where
 
 
 def _texts(arrays: Mapping[str, np.ndarray[Any, Any]], name: str, path: Path) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, near
-from prunus.core.expansion import check_expansion
+from prunus.core.expansion import ROW_BYTES, check_expansion
 from prunus.core.parquet_file import read_parquet
 from prunus.core.recipe import Data
 from prunus.core.text import shown
@@ -83,7 +83,7 @@ def _read_csv(path: Path, delimiter: str) -> pa.Table:
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        table = read_parquet(path, path, path.stat().st_size, DataError)
+        table = read_parquet(path, path, path.stat().st_size, DataError, row_bytes=ROW_BYTES)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: this is not a readable Parquet file: {_text(error)}; it may be damaged or cut off"
