@@ -1,4 +1,4 @@
-"""Write the pages of docs/reference that list what is registered: criteria, metrics.
+"""Write the pages of docs/reference that list what is registered: criteria, metrics, readers.
 
 Usage: python tools/write_reference.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from prunus.data.formats import readers_table
 from prunus.evaluate import metrics_table
 from prunus.score import NEEDS, criteria_table
 
@@ -89,7 +90,26 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines]
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"criteria.md": criteria_page, "metrics.md": metrics_page}
+READERS = f"""# Files of data
+
+{WRITTEN}
+
+`data.source` names a file with one of these endings, a folder of class folders of images, `sklearn:NAME`, or `module:function`.
+What another installed package offers as an entry point `prunus.readers` is read, too, once you name such a file.
+"""
+
+
+def readers_page() -> str:
+    rows = [(f"`{r['ending']}`", r["holds"], _code(r["arguments"]), r["predicts"], r["needs"]) for r in readers_table()]
+    head = ("ending", "what it holds", "`data.args`", "`prunus predict`", "extra to install")
+    return "\n".join([READERS, *_table(head, rows)]) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "criteria.md": criteria_page,
+    "metrics.md": metrics_page,
+    "readers.md": readers_page,
+}
 
 
 if __name__ == "__main__":

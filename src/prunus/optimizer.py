@@ -44,6 +44,7 @@ from prunus.pipeline.data_side import check_examples
 from prunus.pipeline.ids import are_ids, first_inputs
 from prunus.pipeline.model_side import fit_dense
 from prunus.pipeline.objective import check_objective
+from prunus.pipeline.offered import load_offered
 from prunus.pipeline.search import check_contract
 from prunus.recover import Loss, TrainingStep, given_loss, guarded
 from prunus.report import RunRecord
@@ -127,6 +128,7 @@ class ModelOptimizer:
         tree |= {key: value for key, value in (("target", target), ("contract", contract)) if value is not None}
         tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
         recipe = make_recipe({**tree, "seeds": list(seeds)}, "ModelOptimizer")
+        load_offered(recipe)
         if exclude is not None:
             recipe = _with_excluded(recipe, model, exclude)
         device = pick_device(recipe.runtime.device)

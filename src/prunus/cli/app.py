@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from prunus.cli.terminal import hush, speak_plainly
+from prunus.core.endings import in_words, own_endings
 from prunus.core.errors import OutputError, PrunusError, RunError
 from prunus.core.imports import one_line
 from prunus.core.text import plain
@@ -235,7 +236,10 @@ def report(
 def predict(
     bundle: BundlePath,
     inputs: Annotated[
-        str, typer.Argument(metavar="INPUT", help="a .csv, .parquet or .npz file, an image, or a folder of images")
+        str,
+        typer.Argument(
+            metavar="INPUT", help=f"a file that ends in {in_words(own_endings())}, an image, or a folder of images"
+        ),
     ],
     output: Annotated[Path | None, typer.Option("--output", help="write a CSV file instead of printing")] = None,
     trust_code: Trust = False,

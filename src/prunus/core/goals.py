@@ -55,9 +55,3 @@ class Contract(Section):
     max_drop: Positive = Field(0.01, description="in the metric's own unit; 0.01 of accuracy is one point")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="one-sided, for the whole search")
     max_candidates: Count = Field(6, description="how many models the search may train")
-
-    @model_validator(mode="after")
-    def _a_share_drops_by_less_than_one(self) -> Contract:
-        if self.metric not in ("mae", "rmse") and self.max_drop >= 1:
-            raise ValueError(f"max_drop must be below 1 for {self.metric}, 0.01 is one point: got {self.max_drop:g}")
-        return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from prunus.core.endings import data_endings, in_words
 from prunus.core.errors import BundleError, DataError, ModelError, PrunusError, RecipeError, WeightsError, near
 from prunus.core.imports import current_folder_importable
 from prunus.core.recipe import Recipe
@@ -21,8 +22,6 @@ __all__ = [
     "check_weights",
     "missing_data",
 ]
-
-FILES = (".csv", ".parquet", ".npz")
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -53,7 +52,7 @@ def check_source(source: str) -> None:
     if path.exists():
         return
     scheme, colon, _ = source.partition(":")
-    if not colon or "/" in source or path.suffix.lower() in FILES:
+    if not colon or "/" in source or path.suffix.lower() in data_endings():
         raise missing_data(path)
     if scheme != "sklearn":
         _check_module(source, DataError)
@@ -111,7 +110,7 @@ def missing_data(path: Path) -> DataError:
         if hint.startswith("did you mean"):
             return DataError(f"{path}: there is no such file or folder; {hint}")
     return DataError(
-        f"{path}: there is no such file or folder; give an .npz, .csv or .parquet file, a folder of class folders of images, "
+        f"{path}: there is no such file or folder; give a file that ends in {in_words()}, a folder of class folders of images, "
         "sklearn:NAME or module:function"
     )
 

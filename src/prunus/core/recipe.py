@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from prunus.core.contradictions import check_amounts, check_rewind_and_during
+from prunus.core.endings import data_endings, in_words, own_endings
 from prunus.core.goals import Contract, Target
 from prunus.core.section import Count, Fraction, NonNegative, Section, Share
 from prunus.core.strategy import LayerRule, ModelUnit, Schedule, Strategy
@@ -68,7 +69,8 @@ class Data(Section):
     """Where the examples come from."""
 
     source: str = Field(
-        description="a .npz, .csv or .parquet file, a folder of class folders of images, sklearn:NAME, or module:function"
+        description=f"a file that ends in {in_words(own_endings())}, a folder of class folders of images, sklearn:NAME, "
+        "or module:function"
     )
     target: str | None = Field(
         None, description="the label's column (CSV, Parquet) or array (npz); default: label, target or y"
@@ -93,7 +95,7 @@ class Data(Section):
     @property
     def is_function(self) -> bool:
         """Whether the source, if no file has this name, is the user's ``module:function``."""
-        ending = self.source.lower().endswith((".csv", ".parquet", ".npz"))
+        ending = self.source.lower().endswith(data_endings())
         return ":" in self.source and "/" not in self.source and not ending and not self.is_bundled
 
 

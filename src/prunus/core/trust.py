@@ -2,7 +2,7 @@
 
 A recipe is the word of the user who hands it over. What *travels* (a bundle, a plan, a record, a shard index) is not: it may name
 only what comes with prunus, unless the user allows more in that very call. That is decided here and nowhere else, by the text of a
-field alone: nothing is opened or looked for.
+field alone: nothing is opened or looked for, but the names that installed packages offer in their metadata.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple
 
 from prunus.core.errors import PlanError
 from prunus.core.recipe import Data, Model, Recipe
+from prunus.core.registry import CRITERIA, METRICS, would_import
 from prunus.core.text import shown
 
-__all__ = ["Permission", "Reach", "check_reach", "reaches"]
+__all__ = ["Permission", "Reach", "check_reach", "names_registered", "reaches"]
 
 
 class Reach(NamedTuple):
@@ -75,7 +76,20 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
         for key, section in (("train", config.train), ("recovery", config.recovery)):
             if section.loss is not None:
                 yield Reach(f"{prefix}{key}.loss", "function", section.loss)
+        for key, group, name in names_registered(config):
+            if would_import(group, name):
+                yield Reach(f"{prefix}{key}", "function", name)
         yield Reach(f"{prefix}output", "folder", config.output)
+
+
+def names_registered(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Yield every key of a recipe that names something registered, the group in which other packages offer such, and the name."""
+    if recipe.strategy is not None:
+        yield "strategy.criterion", CRITERIA, recipe.strategy.criterion
+    for name in recipe.evaluation.metrics:
+        yield "evaluation.metrics", METRICS, name
+    if recipe.contract is not None:
+        yield "contract.metric", METRICS, recipe.contract.metric
 
 
 def check_reach(

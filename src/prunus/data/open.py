@@ -12,19 +12,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from prunus.core.endings import data_endings, in_words
 from prunus.core.errors import DataError
 from prunus.core.places import missing_data
 from prunus.core.recipe import Data
-from prunus.data.arrays import open_npz, read_npz_inputs
+from prunus.data import readers as _  # noqa: F401 - registers the readers
 from prunus.data.bundled import open_bundled
 from prunus.data.datasets import open_dataset
+from prunus.data.formats import Reader, readers, refuse_arguments
 from prunus.data.images import IMAGE_SUFFIXES, check_resized, find_images, open_image_folder, read_image
-from prunus.data.source import Source, check_ids, check_inputs
-from prunus.data.tables import encode_like, open_table, read_table, row_ids
+from prunus.data.source import Source, check_inputs
 
 __all__ = ["open_inputs", "open_source"]
 
-TABLES = (".csv", ".parquet")
+
+def _reader_of(path: Path) -> Reader | None:
+    """Return what reads the file that the user named; where another package offers it, it is imported now."""
+    ending = path.suffix.lower()
+    return readers.load(ending[1:]) if ending in data_endings() else None
 
 
 def open_source(config: Data) -> Source:
@@ -40,15 +45,11 @@ def open_source(config: Data) -> Source:
     if path.is_dir():
         return open_image_folder(path, config)
     if path.is_file():
-        if path.suffix.lower() in TABLES:
-            return open_table(path, config)
-        if path.suffix.lower() == ".npz":
-            if config.args:
-                raise DataError(f"{path}: an .npz file takes no data.args, got {', '.join(config.args)}")
-            return open_npz(path, config)
-        raise DataError(
-            f"{path}: expected a file that ends in .npz, .csv or .parquet, got {path.suffix or 'no ending'!r}"
-        )
+        reader = _reader_of(path)
+        if reader is None:
+            raise DataError(f"{path}: expected a file that ends in {in_words()}, got {path.suffix or 'no ending'!r}")
+        refuse_arguments(reader, path, config)
+        return reader.open(path, config)
     if config.is_function:
         return open_dataset(config)
     raise missing_data(path)
@@ -70,16 +71,14 @@ def open_inputs(
         ids, values = _images(where, shape)
     elif not where.is_file():
         raise missing_data(where)
-    elif where.suffix.lower() in TABLES:
-        table = read_table(where)
-        names = feature_names or _plain_columns(table.schema.names, shape, where)
-        ids, values = check_ids(row_ids(table, where), path), encode_like(table, names, where)
-    elif where.suffix.lower() == ".npz":
-        ids, values = read_npz_inputs(where)
     else:
-        raise DataError(
-            f"{where}: expected .npz, .csv, .parquet, an image or a folder of images, got {where.suffix or 'no ending'!r}"
-        )
+        reader = _reader_of(where)
+        if reader is None or reader.inputs is None:
+            raise DataError(
+                f"{where}: expected a file that ends in {in_words()}, an image or a folder of images, got "
+                f"{where.suffix or 'no ending'!r}"
+            )
+        ids, values = reader.inputs(where, shape, tuple(feature_names))
     if tuple(values.shape[1:]) != shape:
         raise DataError(f"{where}: the model needs inputs of shape {shape}, got {tuple(values.shape[1:])}")
     if len(values) == 0:
@@ -100,13 +99,3 @@ def _images(where: Path, shape: tuple[int, ...]) -> tuple[tuple[str, ...], Tenso
     check_resized(paths, shape, n_bytes=4)
     values = torch.stack([read_image(path, (shape[1], shape[2]), mode) for path in paths]).float()
     return tuple(path.relative_to(folder).as_posix() for path in paths), values
-
-
-def _plain_columns(names: Sequence[str], shape: tuple[int, ...], where: Path) -> list[str]:
-    """Return the columns for a model whose features have no names: all but ``id``, in order."""
-    columns = [name for name in names if name != "id"]
-    if (len(columns),) != shape:
-        raise DataError(
-            f"{where}: the model needs inputs of shape {shape} and knows no column names, got {len(columns)} columns"
-        )
-    return columns

@@ -1,4 +1,4 @@
-"""How does a table (CSV or Parquet) become numbers, one column per feature?
+"""How does a table become numbers, one column per feature?
 
 Number columns are features as they are. A text column with few different values becomes one 0/1 feature per value, called
 ``color=red``; other text is refused. The column ``id``, where there is one, names the rows.
@@ -7,27 +7,26 @@ Number columns are features as they are. A text column with few different values
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, near
-from prunus.core.expansion import ROW_BYTES, check_expansion
-from prunus.core.parquet_file import read_parquet
+from prunus.core.expansion import check_expansion
 from prunus.core.recipe import Data
 from prunus.core.text import shown
 from prunus.data.arrays import array_source, find_target
+from prunus.data.formats import add_reader
 from prunus.data.precision import exact, narrowed
-from prunus.data.source import ArraySource
+from prunus.data.source import ArraySource, check_ids
 
-__all__ = ["MAX_CATEGORIES", "encode_like", "open_table", "read_table", "row_ids"]
+__all__ = ["MAX_CATEGORIES", "add_table_reader", "arrow_text", "encode_like", "open_table", "row_ids"]
 
 MAX_CATEGORIES = 50
 """A text column with more different values than this is refused as a feature."""
@@ -35,27 +34,28 @@ MAX_CATEGORIES = 50
 MAX_LETTERS = 10_000
 
 ID = "id"
-_CSV_BLOCK_BYTES = 16 << 20  # one row may be as long as this
 
 
-def read_table(path: Path, arguments: Mapping[str, Any] | None = None) -> pa.Table:
-    """Return the table in a ``.csv`` or ``.parquet`` file; ``delimiter`` is the one argument, for CSV.
+def add_table_reader(
+    ending: str, read: Callable[[Path, Mapping[str, Any]], pa.Table], *, holds: str, arguments: tuple[str, ...] = ()
+) -> None:
+    """Register what reads files with this ending as a table: ``read(path, data.args)`` returns it."""
 
-    Raises:
-        DataError: the file is damaged, empty, or its columns have no or equal names.
-    """
-    given = dict(arguments or {})
-    delimiter = given.pop("delimiter", ",") if path.suffix.lower() == ".csv" else ","
-    if given:
-        known = ["delimiter"] if path.suffix.lower() == ".csv" else []
-        hint = near(next(iter(given)), known) if known else "a Parquet file takes none"
-        raise DataError(f"{path}: unknown argument {next(iter(given))!r} (data.args): {hint}")
-    if not isinstance(delimiter, str) or len(delimiter) != 1:
-        raise DataError(f"{path}: data.args.delimiter must be one character, got {delimiter!r}")
-    table = _read_csv(path, delimiter) if path.suffix.lower() == ".csv" else _read_parquet(path)
-    names = table.schema.names
+    def open_file(path: Path, config: Data) -> ArraySource:
+        return open_table(_checked(read(path, config.args), path), path, config)
+
+    def inputs(path: Path, shape: tuple[int, ...], feature_names: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
+        table = _checked(read(path, {}), path)
+        names = feature_names or _plain_columns(table.schema.names, shape, path)
+        return check_ids(row_ids(table, path), str(path)), encode_like(table, names, path)
+
+    add_reader(ending, holds=holds, open=open_file, inputs=inputs, arguments=arguments)
+
+
+def _checked(table: pa.Table, path: Path) -> pa.Table:
+    """Return the table if its columns can be told apart and it has rows."""
     seen: set[str] = set()
-    for position, column in enumerate(names):
+    for position, column in enumerate(table.schema.names):
         if not column:
             raise DataError(f"{path}: column {position + 1} has no name; give it one (id, if it numbers the rows)")
         if column in seen:
@@ -66,39 +66,23 @@ def read_table(path: Path, arguments: Mapping[str, Any] | None = None) -> pa.Tab
     return table
 
 
-def _read_csv(path: Path, delimiter: str) -> pa.Table:
-    try:
-        return pa.csv.read_csv(
-            path,
-            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES, use_threads=False),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        )
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
-            raise DataError(f"{path}: expected a header and rows, got an empty set") from error
-        raise DataError(f"{path}: this is not a readable CSV file in UTF-8: {_text(error)}") from error
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: can't be read as CSV: {_text(error)}") from error
-
-
-def _read_parquet(path: Path) -> pa.Table:
-    try:
-        table = read_parquet(path, path, path.stat().st_size, DataError, row_bytes=ROW_BYTES)
-    except (pa.ArrowException, OSError) as error:
+def _plain_columns(names: Sequence[str], shape: tuple[int, ...], where: Path) -> list[str]:
+    """Return the columns for a model whose features have no names: all but ``id``, in order."""
+    columns = [name for name in names if name != ID]
+    if (len(columns),) != shape:
         raise DataError(
-            f"{path}: this is not a readable Parquet file: {_text(error)}; it may be damaged or cut off"
-        ) from error
-    # pandas keeps its row index as such columns; pandas itself doesn't show them as columns either.
-    return table.drop_columns([name for name in table.schema.names if name.startswith("__index_level_")])
+            f"{where}: the model needs inputs of shape {shape} and knows no column names, got {len(columns)} columns"
+        )
+    return columns
 
 
-def _text(error: Exception) -> str:
+def arrow_text(error: Exception) -> str:
+    """Return what Arrow says, in one short line."""
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
-def open_table(path: Path, config: Data) -> ArraySource:
+def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
     """Return the data set in a table."""
-    table = read_table(path, config.args)
     names = list(table.schema.names)
     if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
         raise DataError(

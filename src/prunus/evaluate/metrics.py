@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from prunus.core.errors import RecipeError
-from prunus.core.registry import Registry
+from prunus.core.registry import METRICS, Registry
 from prunus.core.types import Floats
 
 __all__ = [
@@ -79,7 +79,7 @@ class Metric:
         return self.unit == "share"
 
 
-metrics: Registry[Metric] = Registry("metric")
+metrics: Registry[Metric] = Registry("metric", group=METRICS)
 
 
 def metric(

@@ -30,6 +30,7 @@ from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import measure_run, timed
 from prunus.pipeline.model_side import check_schedule, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.objective import check_objective
+from prunus.pipeline.offered import load_offered
 from prunus.pipeline.prunable import check_patterns
 from prunus.pipeline.reuse import dense_fingerprint, take_over, training_stage
 from prunus.pipeline.search import check_contract, check_floor, search_model
@@ -175,6 +176,7 @@ def prune_seed(job: Job, seed: int, dense: nn.Module, decide: Decide, *, recover
 @contextmanager
 def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     """Load the data, and say how the model is built."""
+    load_offered(recipe)
     with single_run_settings(recipe.runtime.threads):
         device = pick_device(recipe.runtime.device)
         with workspace.stage("load data"):

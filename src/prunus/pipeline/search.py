@@ -84,6 +84,10 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
             f"contract.metric must be one that is evaluated ({', '.join(evaluated)}): got {contract.metric!r}; "
             "add it to evaluation.metrics, or choose among these"
         )
+    if promised.unit != "target units" and contract.max_drop >= 1:
+        raise RecipeError(
+            f"contract.max_drop must be below 1 for {contract.metric}, 0.01 is one point: got {contract.max_drop:g}"
+        )
     if recipe.features is not None:
         raise RecipeError(
             "contract and features both decide on the validation examples, so the contract would show too much: "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prunus.core.units import as_mask, plural
-from prunus.evaluate import metrics
 from prunus.report.record import ComparisonRow, Number, RunRecord
+
+if TYPE_CHECKING:
+    from prunus.evaluate.metrics import Metric
 
 __all__ = [
     "amount",
@@ -29,7 +33,8 @@ __all__ = [
 
 def is_share(name: str) -> bool:
     """Tell whether a metric is a share of 1, said in percent; of a metric that isn't there nothing is known."""
-    return name in metrics and metrics[name].is_share
+    metric = _metric(name)
+    return metric is not None and metric.is_share
 
 
 def called(name: str) -> str:
@@ -38,7 +43,15 @@ def called(name: str) -> str:
     >>> called("f1_macro"), called("accuracy"), called("r2"), called("mae"), called("not_there")
     ('macro F1', 'accuracy', 'R²', 'MAE', 'not_there')
     """
-    return metrics[name].label if name in metrics else name
+    metric = _metric(name)
+    return name if metric is None else metric.label
+
+
+def _metric(name: str) -> Metric | None:
+    # Imported here: a record is read, and its absence said, without torch.
+    from prunus.evaluate.metrics import metrics
+
+    return metrics[name] if name in metrics else None  # noqa: SIM401 - a registry has no get
 
 
 def percent(number: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from prunus.core.errors import RecipeError, ShapeError
-from prunus.core.registry import Registry
+from prunus.core.registry import CRITERIA, Registry
 from prunus.core.units import UNITS, is_mask
 
 __all__ = [
@@ -147,7 +147,7 @@ class Criterion:
         return self.function(*given)
 
 
-criteria: Registry[Criterion] = Registry("criterion")
+criteria: Registry[Criterion] = Registry("criterion", group=CRITERIA)
 
 
 def criterion(

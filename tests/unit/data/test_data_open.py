@@ -1,5 +1,7 @@
 """A source's name decides how it is read, and what can't be read is named; inputs to predict are matched by name."""
 
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -7,10 +9,12 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from prunus.core.endings import own_endings
 from prunus.core.errors import DataError, MissingExtraError
 from prunus.core.recipe import Data
 from prunus.data import open_inputs, open_source
 from prunus.data.bundled import BUNDLED
+from prunus.data.formats import readers, readers_table
 
 
 def refused(name, message):
@@ -23,15 +27,23 @@ def test_a_missing_file_is_named_with_a_near_one(tmp_path):
     (tmp_path / "train.csv").write_text("a,label\n1,0\n")
     refused(str(tmp_path / "trian.csv"), r"trian\.csv: there is no such file or folder; did you mean 'train\.csv'")
     refused(
-        str(tmp_path / "zzz" / "q.npz"), r"q\.npz: there is no such file or folder; give an \.npz, \.csv or \.parquet"
+        str(tmp_path / "zzz" / "q.npz"),
+        r"q\.npz: there is no such file or folder; give a file that ends in \.csv, \.npz or \.parquet",
     )
 
 
 def test_an_unknown_ending_is_named(tmp_path):
     (tmp_path / "a.xlsx").write_text("x")
     (tmp_path / "plain").write_text("x")
-    refused(str(tmp_path / "a.xlsx"), r"expected a file that ends in \.npz, \.csv or \.parquet, got '\.xlsx'")
+    refused(str(tmp_path / "a.xlsx"), r"expected a file that ends in \.csv, \.npz or \.parquet, got '\.xlsx'")
     refused(str(tmp_path / "plain"), "got 'no ending'")
+
+
+def test_a_reader_lies_in_the_file_that_is_called_after_its_ending():
+    """So that the endings are known before anything heavy is imported; there is no other list of them."""
+    assert own_endings() == tuple(row["ending"] for row in readers_table())
+    for name in readers:
+        assert f"prunus.data.readers.read_{name}" in sys.modules
 
 
 def test_an_ending_in_capitals_is_the_same(tmp_path):

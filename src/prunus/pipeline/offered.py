@@ -1,0 +1,25 @@
+"""Which criteria and metrics of other packages does a recipe use?
+
+They are imported here, once the recipe is the user's own word: one that came with a plan has been through ``core.trust``.
+"""
+
+from __future__ import annotations
+
+from prunus.core.recipe import Recipe
+from prunus.core.registry import CRITERIA, METRICS, would_import
+from prunus.core.trust import names_registered
+from prunus.evaluate import metrics
+from prunus.score import criteria
+
+__all__ = ["load_offered"]
+
+
+def load_offered(recipe: Recipe) -> None:
+    """Import what a recipe names and another installed package offers; what nobody has is left to the stages, which say more.
+
+    Raises:
+        RecipeError: the package can't be imported, or doesn't register what it offers.
+    """
+    for _, group, name in names_registered(recipe):
+        if would_import(group, name):
+            {CRITERIA: criteria.load, METRICS: metrics.load}[group](name)
