@@ -3,8 +3,8 @@
 Usage: python benchmarks/mutants.py [--packages score select evaluate graph/rules] [--sample 200] [--seed 0] [--out FILE]
        python benchmarks/mutants.py --again FILE [--out FILE2]      # those that survived, on the tests of today
 
-The changes are cosmic-ray's (``pip install cosmic-ray``): another operator, comparison, number, condition, a loop that never runs,
-and so on. What stands in an annotation isn't changed, since nothing reads it. Places are drawn at random, one change for each, so
+The changes are cosmic-ray's (``pip install cosmic-ray coverage``): another operator, comparison, number, condition, a loop that never
+runs, and so on. What stands in an annotation isn't changed, since nothing reads it. Places are drawn at random, one change for each, so
 that a place with many possible changes counts no more than others. Each change has a process of its own, forked from one that has
 torch imported already. A first run without a change notes which statements each test runs and how long it takes; a change is then
 tried on the tests that run its statement, quick ones first, for ``--seconds`` of processor time at most. A second start goes on.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import gc
 import importlib.abc
 import importlib.machinery
 import io
@@ -130,6 +131,7 @@ def warm_up() -> None:
 
     assert all((numpy, pytest, scipy, sklearn, torchmetrics))
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported is not looked through again in every child
     assert not any(name.partition(".")[0] == "prunus" for name in sys.modules)
 
 
@@ -203,30 +205,23 @@ class Watch:
     """Notes which lines of a package each test runs. What a fixture runs counts for every test of its file."""
 
     def __init__(self, package: str) -> None:
-        self.files = {str(module) for module in (SOURCE / package).glob("*.py")}
-        self.tests: dict[str, Test] = {}
-        self.shared: dict[str, set[tuple[str, int]]] = {}
-        self.into: set[tuple[str, int]] = set()
+        from coverage import Coverage
 
-    def lines(self, frame: Any, event: str, _: Any) -> Any:
-        """Note a line; answers to ``sys.settrace``."""
-        if event == "call" and frame.f_code.co_filename not in self.files:
-            return None
-        self.into.add((frame.f_code.co_filename, frame.f_lineno))
-        return self.lines
+        self.tests: dict[str, Test] = {}
+        self.coverage = Coverage(data_file=None, include=[f"{SOURCE / package}/*.py"], config_file=False)
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Start when everything is imported."""
-        sys.settrace(self.lines)
+        self.coverage.start()
 
     def pytest_runtest_setup(self, item: Any) -> None:
         """Note what fixtures run."""
-        self.into = self.shared.setdefault(file_of(item.nodeid), set())
+        self.coverage.switch_context(file_of(item.nodeid))
 
     def pytest_runtest_call(self, item: Any) -> None:
         """Note what the test runs."""
-        self.into = self.tests.setdefault(item.nodeid, Test(-time.process_time())).lines
-        sys.settrace(self.lines)
+        self.tests[item.nodeid] = Test(-time.process_time())
+        self.coverage.switch_context(item.nodeid)
 
     def pytest_runtest_teardown(self, item: Any) -> None:
         """Note the time."""
@@ -235,8 +230,13 @@ class Watch:
 
     def runs(self) -> dict[str, Test]:
         """Return every test with what it and its file's fixtures run."""
-        for name, test in self.tests.items():
-            test.lines |= self.shared.get(file_of(name), set())
+        self.coverage.stop()
+        data = self.coverage.get_data()
+        for file in data.measured_files():
+            for line, contexts in data.contexts_by_lineno(file).items():
+                for name, test in self.tests.items():
+                    if not {name, file_of(name)}.isdisjoint(contexts):
+                        test.lines.add((file, line))
         return self.tests
 
 
@@ -263,7 +263,6 @@ def watch(package: str) -> dict[str, Test]:
     def child() -> None:
         watcher = Watch(package)
         code = pytest_main(tests_of(package), watcher)
-        sys.settrace(None)
         send.send((code, watcher.runs()))
         os._exit(0)
 

@@ -51,7 +51,7 @@ def uniform(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     array([3, 1, 1])
     """
     everyone = np.ones(len(strata))
-    return apportion(strata, keep_fraction, share=lambda s: s * everyone, level=lambda _, s: s, between=(0.0, 1.0))
+    return apportion(strata, keep_fraction, share=lambda s: s * everyone, level=lambda _, s: s)
 
 
 @allocation("global")
@@ -85,10 +85,8 @@ def global_ranking(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
 
 def _without_best(saliency: Floats, count: int) -> Floats:
     """Return the saliencies that are left when the ``count`` highest are taken out."""
-    n = len(saliency)
-    if count == 0:
-        return saliency
-    return np.partition(saliency, n - count)[: n - count] if count < n else saliency[:0]
+    left = len(saliency) - count
+    return np.partition(saliency, left)[:left] if count else saliency
 
 
 def _rank_blocks(strata: Sequence[Stratum], ladder: Ladder, target: int) -> Ints:
@@ -97,8 +95,6 @@ def _rank_blocks(strata: Sequence[Stratum], ladder: Ladder, target: int) -> Ints
     priority, owner, gain = [], [], []
     for i, stratum in enumerate(strata):
         counts = np.minimum(np.arange(ladder.first[i], ladder.last[i] + 1) * ladder.block[i], ladder.size[i])
-        if len(counts) < 2:
-            continue
         ranked = np.sort(stratum.saliency)[::-1]
         steps = np.diff(counts)
         means = np.add.reduceat(ranked, counts[:-1]) / steps
@@ -106,8 +102,6 @@ def _rank_blocks(strata: Sequence[Stratum], ladder: Ladder, target: int) -> Ints
         priority.append(np.minimum.accumulate(means))
         owner.append(np.full(len(steps), i))
         gain.append(steps)
-    if not gain:
-        return floor
     order = np.argsort(-np.concatenate(priority), kind="stable")
     owners, gains = np.concatenate(owner)[order], np.concatenate(gain)[order]
     taken = closest(target, int(floor.sum()) + np.concatenate([[0], np.cumsum(gains)]))

@@ -95,8 +95,7 @@ class Ladder:
         regular = np.floor(share * self.size / self.block + 0.5).astype(np.int64)
         # The last rung may be a shorter step than the others, so its threshold is its own.
         whole = share >= ((self.last - 1) * self.block + self.size) / (2 * size)
-        rung = np.where(whole, self.last, np.minimum(regular, self.last - 1))
-        return np.maximum(rung, self.first)
+        return np.maximum(np.where(whole, self.last, regular), self.first)
 
 
 def closest(target: int, totals: Ints) -> int:

@@ -29,14 +29,12 @@ def apportion(
     *,
     share: Callable[[float], Floats],
     level: Callable[[int, float], float],
-    between: tuple[float, float],
 ) -> Ints:
     """Return how many units each stratum keeps: ``round(keep_fraction * total)`` in all, or what the floors ask for.
 
     Args:
         share: from the level to each stratum's share of its ``whole``; what is outside of [0, 1] counts as the nearer end.
         level: from a stratum and a share to the level at which it gets it.
-        between: a level at which all shares are 0 or less, and one at which all are 1 or more.
     """
     ladder, wholes = Ladder.of(strata), whole(strata)
     target = budget(int(ladder.size.sum()), keep_fraction)
@@ -47,7 +45,8 @@ def apportion(
     def threshold(stratum: int, rung: int) -> float:
         return level(stratum, ladder.threshold(stratum, rung) * ladder.size[stratum] / wholes[stratum])
 
-    low, high = between
+    numbers = range(len(strata))
+    low, high = min(level(i, 0.0) for i in numbers), max(level(i, 1.0) for i in numbers)
     for _ in range(60):  # find the level whose rounding stays just within the budget
         middle = (low + high) / 2
         if ladder.counts(rungs(middle)).sum() <= target:
@@ -65,20 +64,21 @@ def whole(strata: Sequence[Stratum]) -> Ints:
 
 def _climb(ladder: Ladder, rung: Ints, target: int, threshold: Callable[[int, int], float]) -> Ints:
     """Climb the rung with the lowest threshold, again and again, and stop where the total is closest to ``target``."""
+    steps: list[tuple[float, int, int]] = []
+
+    def wait(stratum: int) -> None:
+        if rung[stratum] < ladder.last[stratum]:
+            step = int(rung[stratum]) + 1
+            heapq.heappush(steps, (threshold(stratum, step), stratum, step))
+
+    for stratum in range(len(rung)):
+        wait(stratum)
     counts = ladder.counts(rung)
-    total = int(counts.sum())
-    waiting = [
-        (threshold(i, int(rung[i]) + 1), i, int(rung[i]) + 1) for i in np.flatnonzero(rung < ladder.last).tolist()
-    ]
-    heapq.heapify(waiting)
-    while waiting and total < target:
-        _, stratum, step = heapq.heappop(waiting)
-        count = min(step * int(ladder.block[stratum]), int(ladder.size[stratum]))
-        gain = count - int(counts[stratum])
-        if total + gain - target > target - total:
+    while counts.sum() < target:
+        _, stratum, rung[stratum] = heapq.heappop(steps)
+        wider = ladder.counts(rung)
+        if wider.sum() - target > target - counts.sum():
             break
-        counts[stratum] = count
-        total += gain
-        if step < ladder.last[stratum]:
-            heapq.heappush(waiting, (threshold(stratum, step + 1), stratum, step + 1))
+        counts = wider
+        wait(stratum)
     return counts

@@ -53,6 +53,8 @@ def select(
     """
     if (keep_fraction is None) == (cutoff is None):
         raise RecipeError(f"give exactly one of keep_fraction and cutoff: got {keep_fraction=} and {cutoff=}")
+    if not strata:
+        return []
     for stratum in strata:
         _check_finite(stratum)
     if cutoff is not None:
@@ -112,8 +114,9 @@ def _above(strata: Sequence[Stratum], cutoff: float) -> Ints:
         raise RecipeError(f"cutoff must be a finite number, below which units go: got {cutoff!r}")
     counts = np.array([np.count_nonzero(stratum.saliency >= cutoff) for stratum in strata], np.int64)
     kept = Ladder.of(strata).at_least(counts)
-    if strata and not kept.any() and any(len(stratum.saliency) for stratum in strata):
-        highest = max(float(stratum.saliency.max()) for stratum in strata if len(stratum.saliency))
+    everything = np.concatenate([stratum.saliency for stratum in strata])
+    if len(everything) and not kept.any():
+        highest = everything.max()
         raise RunError(f"cutoff {cutoff:g} keeps nothing: the highest saliency is {highest:g}; lower the cutoff")
     return kept
 

@@ -56,11 +56,11 @@ def predicted_loss(saliency: Floats) -> Floats:
     >>> predicted_loss(np.array([1.0, 3.0])).round(3).tolist()
     [999999.0, 0.778, 0.0]
     """
-    ranked = np.sort(saliency)[::-1] - min(0.0, float(saliency.min(initial=0.0)))
+    ranked = np.sort(saliency)[::-1] - saliency.min(initial=0.0)
     kept = np.concatenate([[0.0], np.cumsum(ranked)])
-    if kept[-1] <= 0:  # nothing tells the units apart
-        kept = np.arange(len(saliency) + 1, dtype=np.float64)
-    lost: Floats = np.maximum(kept / kept[-1], _LEAST_SHARE) ** -2.0 - 1
+    # Zeros don't tell units apart.
+    share = kept / kept[-1] if kept[-1] > 0 else np.linspace(0.0, 1.0, len(kept))
+    lost: Floats = np.maximum(share, _LEAST_SHARE) ** -2.0 - 1
     return lost
 
 
@@ -96,13 +96,11 @@ def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
     ]
     total = cost.total(counts)
     while total > limit:
-        open_to = [i for i, step in enumerate(steps) if step is not None]
-        if not open_to:  # no step saves anything any more: what is left of the way saves together
+        ways = [(step, i) for i, step in enumerate(steps) if step is not None]
+        if not ways:  # no step saves anything any more: what is left of the way saves together
             return floor
-        chosen = min(open_to, key=lambda i: steps[i] or (0.0, 0))
-        step = steps[chosen]
-        assert step is not None
-        rung[chosen] = _last_rung(chosen, int(rung[chosen]), step[1], ladder, counts, cost, limit)
+        (_, ahead), chosen = min(ways)
+        rung[chosen] = _last_rung(chosen, int(rung[chosen]), ahead, ladder, counts, cost, limit)
         counts = ladder.counts(rung)
         total = cost.total(counts)
         for i in cost.neighbours(chosen):
@@ -123,14 +121,13 @@ def climb(strata: Sequence[Stratum], cost: Cost, low: Ints, high: Ints, *, most:
     stride = max(1, -(-int((end - rung).sum()) // most))
     found: list[Ints] = []
     while (rung < end).any():
-        counts = ladder.counts(rung)
-        best = (-1.0, 0, 0)
+        counts, steps = ladder.counts(rung), []
         for i in np.flatnonzero(rung < end).tolist():
-            trial, there = counts.copy(), min(int(rung[i]) + stride, int(end[i]))
-            trial[i] = min(there * int(ladder.block[i]), int(ladder.size[i]))
+            there = min(int(rung[i]) + stride, int(end[i]))
+            trial = _with(ladder, counts, i, there)
             more = max(cost.part(i, trial) - cost.part(i, counts), 1e-12)
-            best = max(best, (float(losses[i][counts[i]] - losses[i][trial[i]]) / more, i, there))
-        rung[best[1]] = best[2]
+            steps.append((float(losses[i][counts[i]] - losses[i][trial[i]]) / more, i, there))
+        _, chosen, rung[chosen] = max(steps)
         found.append(ladder.counts(rung))
     return found
 
@@ -149,43 +146,41 @@ def _losses(strata: Sequence[Stratum]) -> list[Floats]:
 def _give_back(ladder: Ladder, rung: Ints, losses: Sequence[Floats], cost: Cost, limit: float) -> Ints:
     """Climb again, where the limit allows it, the steps that regain the most loss for what they cost."""
     while True:
-        counts = ladder.counts(rung)
-        total, best = cost.total(counts), (0.0, -1)
+        counts, steps = ladder.counts(rung), []
+        total = cost.total(counts)
         for i in np.flatnonzero(rung < ladder.last).tolist():
-            trial = counts.copy()
-            trial[i] = min((int(rung[i]) + 1) * int(ladder.block[i]), int(ladder.size[i]))
-            more = cost.total(trial) - total
-            if total + more <= limit:
+            trial = _with(ladder, counts, i, int(rung[i]) + 1)
+            if cost.total(trial) <= limit:
                 regained = float(losses[i][counts[i]] - losses[i][trial[i]])
-                best = max(best, (regained / max(more, 1e-12 * total), i))
-        if best[1] < 0:
+                steps.append((regained / max(cost.total(trial) - total, 1e-12 * total), i))
+        if not steps:
             return counts
-        rung[best[1]] += 1
+        rung[max(steps)[1]] += 1
+
+
+def _with(ladder: Ladder, counts: Ints, stratum: int, rung: int) -> Ints:
+    """Return the counts with one stratum on another rung."""
+    trial = counts.copy()
+    trial[stratum] = min(rung * int(ladder.block[stratum]), int(ladder.size[stratum]))
+    return trial
 
 
 def _best_step(
     i: int, ladder: Ladder, rung: Ints, counts: Ints, losses: Floats, cost: Cost
 ) -> tuple[float, int] | None:
-    """Return the least loss per saving of a step down, and the rung that it leads to; far ones cross flat stretches."""
-    here, now, best = int(rung[i]), cost.part(i, counts), None
-    trial = counts.copy()
-    ahead = 1
+    """Return the least loss per saving of a step down, and how many rungs it goes; far ones cross flat stretches."""
+    here, now, ahead = int(rung[i]), cost.part(i, counts), 1
+    steps = []
     while here - ahead >= ladder.first[i]:
-        trial[i] = min((here - ahead) * int(ladder.block[i]), int(ladder.size[i]))
+        trial = _with(ladder, counts, i, here - ahead)
         saved = now - cost.part(i, trial)
         if saved > 1e-12 * now:
-            ratio = float(losses[trial[i]] - losses[counts[i]]) / saved
-            if best is None or ratio < best[0]:
-                best = ratio, here - ahead
+            steps.append((float(losses[trial[i]] - losses[counts[i]]) / saved, ahead))
         ahead *= 2
-    return best
+    return min(steps, default=None)
 
 
-def _last_rung(i: int, here: int, there: int, ladder: Ladder, counts: Ints, cost: Cost, limit: float) -> int:
+def _last_rung(i: int, here: int, ahead: int, ladder: Ladder, counts: Ints, cost: Cost, limit: float) -> int:
     """Return the first rung of the way down that meets ``limit``; the end of the way where none does."""
-    trial = counts.copy()
-    for rung in range(here - 1, there, -1):
-        trial[i] = rung * int(ladder.block[i])
-        if cost.total(trial) <= limit:
-            return rung
-    return there
+    way = [here - step for step in range(1, ahead + 1)]
+    return next((rung for rung in way if cost.total(_with(ladder, counts, i, rung)) <= limit), way[-1])

@@ -33,8 +33,6 @@ def erk(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     >>> erk([wide, narrow], 0.25)  # 20 / 100 against 6 / 8
     array([21,  6])
     """
-    if not strata:
-        return np.zeros(0, np.int64)
     shapes = [s.shape or (float(n), max(s.cost, 1.0)) for s, n in zip(strata, whole(strata).tolist(), strict=True)]
     density = np.array([sum(shape) / float(np.prod(shape)) for shape in shapes])
     return apportion(
@@ -42,7 +40,6 @@ def erk(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
         keep_fraction,
         share=lambda scale: scale * density,
         level=lambda i, share: share / float(density[i]),
-        between=(0.0, float(1 / density.min())),
     )
 
 
@@ -69,13 +66,11 @@ def lamp_scores(saliency: Floats) -> Floats:
     >>> lamp_scores(np.array([3.0, 1.0, 2.0])).round(3).tolist()
     [1.0, 0.071, 0.308]
     """
-    if len(saliency) == 0:
-        return saliency
-    largest = float(saliency.max())
     order = np.argsort(saliency, kind="stable")
-    squares = (np.maximum(saliency[order], 0.0) / (largest if largest > 0 else 1.0)) ** 2
+    positive = np.maximum(saliency[order], 0.0)
+    squares = (positive / max(positive.max(initial=0.0), np.finfo(np.float64).tiny)) ** 2
     no_worse = np.cumsum(squares[::-1])[::-1]
-    scores = np.empty_like(squares)
+    scores: Floats = np.empty_like(squares)
     scores[order] = np.divide(squares, no_worse, out=np.zeros_like(squares), where=no_worse > 0)
     return scores
 
@@ -96,17 +91,13 @@ def owl(strata: Sequence[Stratum], keep_fraction: float, *, multiple: float = 5.
     >>> owl([flat, spiky], 0.5, spread=0.1)
     array([20, 30])
     """
-    if not strata:
-        return np.zeros(0, np.int64)
     outliers = np.array([_outlier_share(stratum.saliency, multiple) for stratum in strata])
-    width = float(np.ptp(outliers))
-    more = spread * (2 * (outliers - outliers.min()) / width - 1) if width > 0 else np.zeros(len(strata))
+    more = 2 * spread * outliers / (float(np.ptp(outliers)) or 1.0)  # the least is taken up by the level
     return apportion(
         strata,
         keep_fraction,
         share=lambda middle: middle + more,
         level=lambda i, share: share - float(more[i]),
-        between=(-float(more.max()), 1 - float(more.min())),
     )
 
 
@@ -129,8 +120,6 @@ def sensitivity(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     >>> sensitivity([tough, frail], 0.5)
     array([2, 8])
     """
-    if not strata:
-        return np.zeros(0, np.int64)
     curves = [_curve(stratum) for stratum in strata]
     # A slope too small to matter, so that flat stretches of all curves are climbed side by side.
     tilt = 1e-6 * (max(float(np.ptp(losses)) for _, losses in curves) or 1.0)
@@ -140,7 +129,6 @@ def sensitivity(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
         keep_fraction,
         share=lambda level: np.array([np.interp(level, -losses, shares) for shares, losses in curves]),
         level=lambda i, share: -float(np.interp(share, *curves[i])),
-        between=(-max(float(losses[0]) for _, losses in curves), -min(float(losses[-1]) for _, losses in curves)),
     )
 
 

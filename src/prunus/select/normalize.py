@@ -33,13 +33,13 @@ def _as_it_is(saliency: Floats) -> Floats:
 @normalization("mean")
 def _by_mean(saliency: Floats) -> Floats:
     """Return the saliencies in units of their mean modulus."""
-    return _divided(saliency, np.abs(saliency).mean() if len(saliency) else 0.0)
+    return _divided(saliency, np.abs(saliency).sum() / max(len(saliency), 1))
 
 
 @normalization("max")
 def _by_max(saliency: Floats) -> Floats:
     """Return the saliencies in units of their largest modulus."""
-    return _divided(saliency, np.abs(saliency).max() if len(saliency) else 0.0)
+    return _divided(saliency, np.abs(saliency).max(initial=0.0))
 
 
 def _divided(saliency: Floats, scale: float) -> Floats:

@@ -5,7 +5,7 @@ import pytest
 
 from prunus.core.errors import RecipeError, RunError, UnknownNameError
 from prunus.core.types import Stratum
-from prunus.select import allocations, select, top
+from prunus.select import allocations, normalizations, select, top
 
 LAYER = Stratum("conv1", np.array([0.5, 0.1, 0.9, 0.3]))
 
@@ -119,3 +119,36 @@ def test_a_million_weights_are_chosen_exactly():
         masks = select(strata, keep_fraction=0.123, allocation=allocation)
         assert sum(int(m.sum()) for m in masks) == round(0.123 * 1_000_001)
     assert int(select(strata, keep_fraction=0.123)[0].sum()) in (86100, 86099, 86101)
+
+
+@pytest.mark.parametrize("count", range(-1, 7))
+def test_the_top_is_that_of_a_sorted_list(count):
+    saliency, units = np.array([2.0, 1.0, 2.0, 3.0, 1.0]), np.array([4, 3, 2, 1, 0])
+    best = sorted(range(5), key=lambda i: (-saliency[i], units[i]))[: max(count, 0)]
+    assert np.flatnonzero(top(saliency, units, count)).tolist() == sorted(best)
+
+
+def test_nothing_at_all_has_no_top_and_no_highest_saliency():
+    assert top(np.zeros(0), np.zeros(0, int), 0).tolist() == []
+    assert [len(mask) for mask in select([Stratum("none", np.zeros(0))], cutoff=1.0)] == [0]
+    assert select([], cutoff=1.0) == []
+
+
+def test_the_cutoff_itself_stays_and_the_multiple_is_filled_up():
+    part = Stratum("a", np.array([4.0, 3.0, 2.0, 1.0, 0.0]), multiple=2, min_units=0)
+    kept = [int(select([part], cutoff=cutoff)[0].sum()) for cutoff in (4.0, 3.0, 2.5, 2.0, 0.5, 0.0)]
+    assert kept == [2, 2, 2, 4, 4, 5]
+
+
+def test_the_share_that_would_keep_one_is_named():
+    with pytest.raises(RunError, match=r"keep_fraction 0.001 of 250 units keeps none: use at least 0.004"):
+        select([Stratum("a", np.zeros(250), min_units=0)], keep_fraction=0.001)
+
+
+def test_a_mean_is_over_all_units_and_nothing_is_scaled_by_nothing():
+    assert normalizations["mean"](np.array([4.0, -2.0])).tolist() == [4 / 3, -2 / 3]
+    assert normalizations["mean"](np.array([8.0])).tolist() == [1.0]
+    assert normalizations["max"](np.array([4.0, -8.0])).tolist() == [0.5, -1.0]
+    for name in ("mean", "max", "none"):
+        assert normalizations[name](np.zeros(0)).tolist() == []
+        assert normalizations[name](np.array([1e-310, 0.0])).tolist() == [1e-310, 0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from prunus.core.errors import RecipeError
 from prunus.core.types import Stratum
-from prunus.select import climb, cost_aware, floor_counts, predicted_loss
+from prunus.select import climb, cost_aware, floor_counts, one_less, predicted_loss
 
 
 class Chain:
@@ -165,3 +166,113 @@ def test_saliencies_that_are_zero_or_negative_still_have_a_loss(saliency):
     loss = predicted_loss(np.array(saliency))
     assert np.isfinite(loss).all()
     assert loss[0] > loss[-1] == 0
+
+
+class Prices:
+    """Every stratum's units cost by a table of its own: ``tables[i][n]`` for n units."""
+
+    def __init__(self, *tables):
+        self.tables = tables
+
+    def total(self, counts):
+        return float(sum(table[n] for table, n in zip(self.tables, counts, strict=True)))
+
+    def part(self, group, counts):
+        return float(self.tables[group][counts[group]])
+
+    def neighbours(self, group):
+        return {group}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([1, 2]), st.integers(3, 12), st.integers(1, 3))
+def test_where_every_unit_costs_the_same_the_loss_is_the_least_there_is(seed, multiple, blocks, floor):
+    layers = [replace(layer, min_units=floor) for layer in strata(seed, (8, 6, 4), multiple)]
+    limit = max(blocks * multiple, 3 * multiple * -(-floor // multiple))
+    counts = cost_aware(layers, Prices(range(9), range(7), range(5)), limit)
+    every = itertools.product(range(9), range(7), range(5))
+    allowed = [
+        c for c in every if sum(c) <= limit and all(n >= floor and n % multiple == 0 for n in c)
+    ]  # fmt: skip
+    assert loss_of(layers, counts) == pytest.approx(min(loss_of(layers, c) for c in allowed))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.integers(5, 40))
+def test_the_cheaper_of_two_alike_keeps_no_fewer_and_scaling_the_price_changes_nothing(seed, limit):
+    saliency = np.random.default_rng(seed).random(8)
+    cheap, dear = np.arange(9.0), 4 * np.arange(9.0)
+    pair = [Stratum("cheap", saliency), Stratum("dear", saliency)]
+    counts = cost_aware(pair, Prices(cheap, dear), limit)
+    assert counts[0] >= counts[1]
+    for scale in (2.0**-60, 2.0**60):
+        again = cost_aware(pair, Prices(scale * cheap, scale * dear), scale * limit)
+        assert again.tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(65, 7), (59, 4), (100, 8), (10, 4), (9, 3)])
+def test_the_first_count_on_the_way_down_that_meets_the_limit_is_kept_though_times_are_not_monotone(limit, kept):
+    measured = [0, 1, 2, 9, 10, 70, 70, 60, 100]
+    assert cost_aware([Stratum("one", np.ones(8))], Prices(measured), limit).tolist() == [kept]
+
+
+def test_what_can_only_be_saved_together_is_saved_by_the_floors():
+    class Together:
+        def total(self, counts):
+            return 10.0 if max(counts) > 1 else 1.0
+
+        def part(self, group, counts):
+            return 10.0 if max(counts) > 1 else 1.0
+
+        def neighbours(self, group):
+            return {0, 1}
+
+    assert cost_aware([Stratum("a", np.ones(4)), Stratum("b", np.ones(4))], Together(), 5.0).tolist() == [1, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([1, 2, 3]), st.integers(1, 9))
+def test_each_step_of_a_climb_regains_the_most_for_its_price_and_there_are_no_more_steps_than_asked(
+    seed, multiple, most
+):
+    layers, cost = strata(seed, (8, 7, 6), multiple), Chain()
+    rungs = [[*range(0, len(s.saliency), multiple), len(s.saliency)] for s in layers]
+    way = climb(layers, cost, floor_counts(layers), np.array([8, 7, 6]), most=most)
+    low = [r.index(n) for r, n in zip(rungs, floor_counts(layers).tolist(), strict=True)]
+    stride = -(-sum(len(r) - 1 - k for r, k in zip(rungs, low, strict=True)) // most)
+    here = floor_counts(layers)
+    for after in way:
+        ratios = {}
+        for i in range(3):
+            at = rungs[i].index(here[i])
+            trial = here.copy()
+            trial[i] = rungs[i][min(at + stride, len(rungs[i]) - 1)]
+            if trial[i] > here[i]:
+                gain = loss_of(layers, here) - loss_of(layers, trial)
+                ratios[tuple(trial.tolist())] = gain / (cost.total(trial) - cost.total(here))
+        assert ratios[tuple(after.tolist())] == pytest.approx(max(ratios.values()))
+        here = after
+    assert here.tolist() == [8, 7, 6]
+
+
+def test_a_climb_that_costs_nothing_goes_first():
+    layers = [Stratum("free", np.ones(4)), Stratum("dear", np.ones(4))]
+    way = climb(layers, Prices([5] * 5, range(5)), np.array([1, 1]), np.array([4, 4]))
+    assert [counts.tolist() for counts in way] == [[2, 1], [3, 1], [4, 1], [4, 2], [4, 3], [4, 4]]
+
+
+@pytest.mark.parametrize("multiple", [1, 3])
+def test_one_less_is_every_count_one_step_narrower(multiple):
+    layers = [Stratum("a", np.ones(7), min_units=2, multiple=multiple), Stratum("b", np.ones(4), multiple=multiple)]
+    lower = {1: [[6, 4], [7, 3]], 3: [[6, 4], [7, 3]]}
+    assert [c.tolist() for c in one_less(layers, np.array([7, 4]))] == lower[multiple]
+    assert one_less(layers, floor_counts(layers)) == []
+    assert floor_counts(layers).tolist() == {1: [2, 1], 3: [3, 3]}[multiple]
+
+
+def test_the_predicted_loss_of_nothing_left_is_large_and_not_infinite():
+    assert predicted_loss(np.array([1.0, 3.0]))[0] == pytest.approx(1e6 - 1)
+    assert predicted_loss(np.array([1e9, 1.0]))[0] == pytest.approx(1e6 - 1)
+    assert predicted_loss(np.array([-2.0, 1.0, -1.0]))[1:] == pytest.approx([(4 / 3) ** 2 - 1, 0, 0])
+    assert predicted_loss(np.zeros(2)).tolist() == pytest.approx([1e6 - 1, 3, 0])
+    assert np.isfinite(predicted_loss(np.zeros(0))).all()

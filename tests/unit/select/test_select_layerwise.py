@@ -108,3 +108,72 @@ def test_a_second_round_ends_where_one_would_have(name):
         assert sum(int(k.sum()) for k in second) == round(0.2 * n)
         return
     assert [int(k.sum()) for k in second] == [int(k.sum()) for k in at_once]
+
+
+def test_erk_counts_units_times_parameters_where_there_is_no_shape():
+    parts = [Stratum("a", np.zeros(200), cost=9.0), Stratum("b", np.zeros(50), cost=50.0)]
+    shaped = [Stratum("a", np.zeros(200), shape=(200, 9)), Stratum("b", np.zeros(50), shape=(50, 50))]
+    free = [Stratum("a", np.zeros(200), cost=0.25), Stratum("b", np.zeros(50), cost=50.0)]
+    one = [Stratum("a", np.zeros(200), cost=1.0), Stratum("b", np.zeros(50), cost=50.0)]
+    for keep in (0.1, 0.3, 0.7):
+        counts = allocations["erk"](parts, keep)
+        assert counts.tolist() == allocations["erk"](shaped, keep).tolist()
+        assert allocations["erk"](free, keep).tolist() == allocations["erk"](one, keep).tolist()
+    # 209 / 1800 against 100 / 2500: the first keeps 2.9 times the second's share.
+    counts = allocations["erk"](parts, 0.1)
+    assert counts[0] / 200 == pytest.approx(counts[1] / 50 * (209 / 1800) / (100 / 2500), rel=0.15)
+
+
+def test_lamp_of_ties_ranks_the_later_one_higher_and_what_is_not_positive_is_nothing():
+    assert lamp_scores(np.array([2.0, 2.0])).tolist() == [0.5, 1.0]
+    assert lamp_scores(np.array([-1.0, 0.0, 3.0])).tolist() == [0.0, 0.0, 1.0]
+    assert lamp_scores(np.array([-1.0, 0.0])).tolist() == [0.0, 0.0]
+    assert lamp_scores(np.zeros(0)).tolist() == []
+    assert lamp_scores(np.array([1e-200, 1e200])).tolist() == [0.0, 1.0]
+
+
+def test_owl_has_its_paper_s_numbers_where_nobody_gives_others():
+    spiky = np.ones(1000)
+    spiky[:100] = 40.0  # the mean is 4.9: outliers above 5 means, 24.5
+    mild = np.ones(1000)
+    mild[:100] = 6.0  # the mean is 1.5: above 3 means, not above 5
+    parts = [Stratum("spiky", spiky), Stratum("mild", mild)]
+    assert owl(parts, 0.5).tolist() == [580, 420]
+    assert owl(parts, 0.5, multiple=3.0).tolist() == [500, 500]
+    assert owl(parts, 0.5, spread=0.2).tolist() == [700, 300]
+    assert owl([parts[0]] * 2, 0.5).tolist() == [500, 500]
+
+
+def test_an_outlier_is_above_the_multiple_and_not_at_it():
+    at, above = np.array([5.0, *[0.0] * 4, *[1.0] * 5]), np.array([5.1, *[0.0] * 4, *[1.0] * 5])
+    # Means 1 and 1.01: the first has no value above 5 means, the second has one at 5.1 > 5.05.
+    assert owl([Stratum("at", at), Stratum("above", above)], 0.5, spread=0.2).tolist() == [3, 7]
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.25, 0.5, 0.8])
+def test_sensitivity_is_the_lowest_worst_loss_of_any_split(keep):
+    shares = np.array([1.0, 0.6, 0.3])
+    curves = [np.array([0.0, 0.2, 0.9]), np.array([0.1, 0.15, 3.0]), np.array([0.0, 0.8, 0.7])]
+    parts = [
+        Stratum(str(i), np.zeros(20), losses=np.c_[shares, losses], min_units=0) for i, losses in enumerate(curves)
+    ]
+
+    def loss(i, n):
+        rising = np.maximum.accumulate(curves[i])
+        slope = (rising[-1] - rising[-2]) / (shares[-2] - shares[-1])
+        known = [*rising[::-1].tolist()]
+        return float(np.interp(n / 20, [0.0, 0.3, 0.6, 1.0], [rising[-1] + slope * 0.3, *known]))
+
+    counts = allocations["sensitivity"](parts, keep)
+    budget = round(60 * keep)
+    assert counts.sum() == budget
+    splits = ((a, b, budget - a - b) for a in range(21) for b in range(21) if 0 <= budget - a - b <= 20)
+    least = min(max(loss(i, n) for i, n in enumerate(split)) for split in splits)
+    one_unit = max(loss(i, n) - loss(i, n + 1) for i in range(3) for n in (int(counts[i]),) if n < 20)
+    assert max(loss(i, n) for i, n in enumerate(counts.tolist())) <= least + one_unit / 2 + 1e-6
+
+
+@pytest.mark.parametrize("losses", [None, np.array([[1.0, 0.0]])])
+def test_one_measurement_is_not_enough(losses):
+    with pytest.raises(RecipeError, match=f"got {0 if losses is None else 1}"):
+        allocations["sensitivity"]([Stratum("a", np.zeros(4), losses=losses)], 0.5)
