@@ -3,11 +3,12 @@
 Usage: python benchmarks/mutants.py [--packages score select evaluate graph/rules] [--sample 200] [--seed 0] [--out FILE]
        python benchmarks/mutants.py --again FILE [--out FILE2]      # those that survived, on the tests of today
 
-The changes are cosmic-ray's (``pip install cosmic-ray coverage``): another operator, comparison, number, condition, a loop that never
-runs, and so on. What stands in an annotation isn't changed, since nothing reads it. Places are drawn at random, one change for each, so
-that a place with many possible changes counts no more than others. Each change has a process of its own, forked from one that has
-torch imported already. A first run without a change notes which statements each test runs and how long it takes; a change is then
-tried on the tests that run its statement, quick ones first, for ``--seconds`` of processor time at most. A second start goes on.
+The changes are cosmic-ray's (``pip install cosmic-ray coverage``): another operator, comparison, number, condition, a loop that
+never runs, and so on. What stands in an annotation isn't changed, since nothing reads it. Places are drawn at random, one
+change for each, so that a place with many possible changes counts no more than others. Each change has a process of its own,
+forked from one that has torch imported already. A first run without a change notes which statements each test runs and how long
+it takes; a change is then tried on the tests that run its statement, quick ones first, for ``--seconds`` of processor time at
+most. A second start goes on.
 """
 
 from __future__ import annotations
