@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from math import ceil, log, sqrt
+from math import ceil, log, log1p, sqrt
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -128,7 +128,7 @@ def examples_needed(max_drop: float, confidence: float) -> int:
     >>> examples_needed(0.01, 0.95)
     299
     """
-    return ceil(log(1 - confidence) / log(1 - max_drop)) if max_drop < 1 else 1
+    return ceil(log(1 - confidence) / log1p(-max_drop)) if max_drop < 1 else 1
 
 
 def promises(found: NonInferiority, n: int) -> bool:
@@ -197,24 +197,16 @@ def no_worse_accuracy(lost: float, gained: float, n: int, margin: float) -> floa
 @lru_cache(maxsize=4096)
 def accuracy_bound(lost: int, gained: int, n: int, confidence: float) -> float:
     """Return the least margin that the test excludes: the drop is smaller, with that confidence."""
-    low, high = max(0.0, (lost - gained) / n), 1.0
-    if no_worse_accuracy(lost, gained, n, low + 1e-9) <= 1 - confidence:
-        low = -1e-9  # nothing positive is left to exclude
+    low, high = 0.0, 1.0
     for _ in range(16):
         middle = (low + high) / 2
-        if no_worse_accuracy(lost, gained, n, middle) <= 1 - confidence:
-            high = middle
-        else:
-            low = middle
-        if high - low < 5e-5:
-            break
+        excluded = no_worse_accuracy(lost, gained, n, middle) <= 1 - confidence
+        low, high = (low, middle) if excluded else (middle, high)
     return high
 
 
 def _upper_share(successes: int, n: int, error: float) -> float:
     """Return the Clopper-Pearson upper bound of a share."""
-    if successes >= n:
-        return 1.0
     ways, k = _log_factorials(n), np.arange(successes + 1)
     count = ways[n] - ways[k] - ways[n - k]
     low, high = successes / n, 1.0

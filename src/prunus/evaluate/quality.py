@@ -128,8 +128,9 @@ def _measurements(chosen: Sequence[Metric], values: Floats, confidence: float) -
 
 
 def _per_class(names: Sequence[str], counts: Tally, confidence: float) -> tuple[ClassQuality, ...]:
-    parts = {part: value[0] for part, value in zip(("precision", "recall", "f1"), class_parts(counts), strict=True)}
-    right, support, predicted = (part[0] for part in counts)
+    precision, recall, f1 = (value for (value,) in class_parts(counts))
+    parts = {"precision": precision, "recall": recall, "f1": f1}
+    right, support, predicted = (count for (count,) in counts)
     trials = {"precision": predicted, "recall": support, "f1": support + predicted - right}
     found = []
     for i, name in enumerate(names):

@@ -24,7 +24,27 @@ class Dot(nn.Module):
         return inputs @ self.weight
 
 
+class Other(nn.Module):
+    """A function of the inputs and of one held tensor."""
+
+    def __init__(self, function, *shape):
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.ones(*shape))
+
+    def forward(self, inputs):
+        return self.function(inputs, self.weight)
+
+
 CASES = {
+    "a vector and a product": (Other(lambda x, w: torch.addmv(x[:, 0], x, w), 8), (2, 8), 8),
+    "two vectors": (Other(lambda x, w: torch.dot(x[0], w) + x, 8), (1, 8), 8),
+    "wide values": (
+        Other(
+            lambda x, w: functional.scaled_dot_product_attention(x, x[..., :5, :], w.expand(len(x), 4, 5, 3)), 4, 5, 3
+        ),
+        (2, 4, 7, 8),
+        4 * 7 * 5 * (8 + 3),
+    ),
     "linear": (nn.Linear(8, 5), (3, 8), 8 * 5),
     "linear per step": (nn.Linear(8, 5), (3, 7, 8), 7 * 8 * 5),
     "conv": (nn.Conv2d(4, 8, 3, padding=1), (2, 4, 6, 6), 36 * 8 * 4 * 9),
@@ -92,3 +112,13 @@ def test_the_model_is_as_it_was_even_after_an_error():
 def test_it_goes_through_json():
     facts = measure_cost(nn.Linear(2, 2), (torch.randn(1, 2),)).to_dict()
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_the_batch_is_the_first_tensor_s_and_one_where_there_is_none():
+    class Counted(nn.Linear):
+        def forward(self, n, inputs):
+            return super().forward(inputs)
+
+    assert measure_cost(Counted(8, 5), (3, torch.randn(2, 8))).macs == 40
+    assert measure_cost(Counted(8, 5), (torch.tensor(3), torch.randn(4, 8))).macs == 40
+    assert measure_cost(Other(lambda n, w: w @ w, 8, 8), (3,)).macs == 512
