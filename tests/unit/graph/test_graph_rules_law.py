@@ -14,6 +14,7 @@ from graph_rule_corners import CORNERS
 from graph_rule_kernels import KERNELS, Kernel
 from prunus.graph import rules  # noqa: F401 - registers the rules
 from prunus.graph.axes import Atom, leaves, positions
+from prunus.graph.rules.recurrent import RECURRENT, recurrent_products
 from prunus.graph.solve import RULES, Solver
 from prunus.graph.trace import Trace, trace
 
@@ -140,3 +141,46 @@ def test_the_law_sees_a_rule_that_couples_the_wrong_axis(monkeypatch):
     with pytest.raises(AssertionError):
         check("_cdist_forward", case)
     assert case.operands[0] != case.operands[1]
+
+
+def test_matrices_of_experts_keep_rows_of_sixteen_bytes():
+    solver, _, _ = solved(Applied(CASES["_grouped_mm"]))
+    assert [(atom.size, multiple) for atom, multiple in solver.multiples] == [(8, 8), (16, 8)]
+
+
+@pytest.mark.parametrize(
+    ("corner", "sizes"),
+    [
+        ("lstm: two layers", [(12, 5), (12, 3)] + [(12, 3)] * 2),
+        ("lstm: projected", [(28, 5), (28, 3), (3, 7)]),
+        ("gru: steps first", [(9, 5), (9, 3)]),
+    ],
+)
+def test_a_recurrent_layer_multiplies_its_rows_with_each_matrix_and_no_bias(corner, sizes):
+    solver, _, _ = solved(Applied(CORNERS[corner][1]))
+    (node,) = [n for n in solver.trace.graph_module.graph.nodes if n.name in RECURRENT]
+    found = list(recurrent_products(solver, node))
+    assert [tuple(atom.size for atom in matrix) for _, matrix in found] == sizes
+    outer = {tuple(atom.size for atom in rows) for rows, _ in found}
+    assert outer == {tuple(CORNERS[corner][1].operands[0][:2])}
+
+
+def test_a_buffer_of_another_shape_has_axes_of_its_own():
+    """On a GPU the logarithm of a sigmoid comes with an empty buffer."""
+    kernel = Kernel(
+        torch.ops.aten.log_sigmoid_forward.default,
+        lambda x: (torch.nn.functional.logsigmoid(x), torch.zeros(0)),
+        ((2, 3, 5),),
+        3,
+        n_results=2,
+    )
+    check("log_sigmoid_forward", kernel)
+
+
+def test_what_has_no_rule_freezes_all_that_goes_in_and_comes_out():
+    kernel = Kernel(torch.ops.aten.cholesky_inverse.default, torch.cholesky_inverse, (torch.eye(3),), 0, n_results=1)
+    solver, results, _ = solved(Applied(kernel))
+    assert solver.unknown == {"cholesky_inverse"}
+    reasons = [atom.reason for axes in [*solver.states.values(), *results] for atom in axes]
+    assert len(reasons) == 4
+    assert all(reason.startswith("prunus has no rule for this operation") for reason in reasons)
