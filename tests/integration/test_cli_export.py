@@ -81,6 +81,8 @@ def test_a_model_with_zeros_goes_to_mnn_with_sparse_kernels_and_json_is_all_ther
         "difference": facts["difference"],
         "batches": [1, 3, 8],
         "zeros": "4x1",
+        "sizes": ["(n, 1, 8, 8)"],
+        "note": "",
     }
     assert facts["difference"] < 1e-4
     inputs = torch.randn(5, 1, 8, 8)

@@ -242,6 +242,9 @@ def predict(
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", help="write a CSV file instead of printing")] = None,
+    own_size: Annotated[
+        bool, typer.Option("--own-size", help="images keep their size, instead of the training's")
+    ] = False,
     trust_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -253,7 +256,7 @@ def predict(
     from prunus.pipeline import predict_file
     from prunus.report import predictions_csv, print_predictions
 
-    rows = predict_file(bundle, inputs, trust_code=trust_code, note=_note)
+    rows = predict_file(bundle, inputs, own_size=own_size, trust_code=trust_code, note=_note)
     if output is not None:
         from prunus.core.files import write_text
 

@@ -4,7 +4,7 @@ from prunus.data.arrays import raw_inputs, to_array
 from prunus.data.batches import Batches, collect
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Batch, Batched, Examples
-from prunus.data.open import open_inputs, open_source
+from prunus.data.open import open_images, open_inputs, open_named_inputs, open_source
 from prunus.data.prepare import Noise, Prepared, prepare, prepare_arrays, prepare_dataset, prepare_source
 from prunus.data.scaler import Scaler
 from prunus.data.source import ArraySource, Source, holds_ids
@@ -26,7 +26,9 @@ __all__ = [
     "content_digests",
     "fingerprint",
     "holds_ids",
+    "open_images",
     "open_inputs",
+    "open_named_inputs",
     "open_source",
     "prepare",
     "prepare_arrays",

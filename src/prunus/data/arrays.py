@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "open_npz",
     "raw_inputs",
     "read_npz",
+    "read_npz_arrays",
     "read_npz_inputs",
 ]
 
@@ -223,6 +224,23 @@ def read_npz_inputs(path: Path) -> tuple[tuple[str, ...], Tensor]:
     if len(ids) != len(values):
         raise DataError(f"{path}: expected one id per input, got {len(ids)} ids and {len(values)} inputs")
     return check_ids(ids, str(path)), values
+
+
+def read_npz_arrays(path: Path, names: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the ids and the arrays of these names, unrounded."""
+    arrays = read_npz(path)
+    if missing := [name for name in names if name not in arrays]:
+        raise DataError(
+            f"{path}: expected the arrays {', '.join(names)}, got {', '.join(arrays) or 'none'}: {missing[0]!r} is missing"
+        )
+    found = {name: raw_inputs(arrays[name], f"{path}: the array {name!r}") for name in names}
+    lengths = {name: len(value) for name, value in found.items()}
+    ids = _texts(arrays, "id", path) or tuple(map(str, range(lengths[names[0]])))
+    if set(lengths.values()) != {len(ids)} or not ids:
+        raise DataError(
+            f"{path}: expected as many examples in every array, at least one: got {lengths}, {len(ids)} ids"
+        )
+    return check_ids(ids, str(path)), found
 
 
 def _inputs(arrays: Mapping[str, np.ndarray[Any, Any]], path: Path) -> tuple[np.ndarray[Any, Any], str]:

@@ -75,27 +75,28 @@ class ImageFolder:
         return self._cache[rows].float()
 
 
-def read_image(path: Path, size: tuple[int, int], mode: str) -> Tensor:
-    """Return one image as ``(channels, height, width)`` bytes, converted and resized where it differs.
+def read_image(path: Path, size: tuple[int, int] | None, mode: str) -> Tensor:
+    """Return one image as ``(channels, height, width)`` bytes, converted, and resized where it differs (None: not at all).
 
     Raises:
         DataError: it can't be decoded, or would become far larger than its file.
     """
     image_module = require("PIL.Image", extra="images")
     try:
-        check_resized([path], (CHANNELS[mode], *size), n_bytes=1)
+        if size is not None:
+            check_resized([path], (CHANNELS[mode], *size), n_bytes=1)
         with _opened(image_module, path) as image:
             _refuse_deep(path, image.mode)
             _check_pixels(path, image)
             converted = image if image.mode == mode else image.convert(mode)
-            if converted.size != (size[1], size[0]):
+            if size is not None and converted.size != (size[1], size[0]):
                 converted = converted.resize((size[1], size[0]), image_module.Resampling.BILINEAR)
             pixels = np.array(converted, dtype=np.uint8)
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds
         raise DataError(f"{path}: this image can't be read: {one_line(error)}; replace or remove the file") from error
-    return torch.from_numpy(pixels).reshape(size[0], size[1], CHANNELS[mode]).permute(2, 0, 1)
+    return torch.from_numpy(pixels).reshape(*pixels.shape[:2], CHANNELS[mode]).permute(2, 0, 1)
 
 
 def check_resized(paths: Sequence[Path], shape: Sequence[int], *, n_bytes: int) -> None:

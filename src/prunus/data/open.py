@@ -6,7 +6,7 @@ A path with a known ending is a file, a folder holds class folders of images, ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,13 +17,14 @@ from prunus.core.errors import DataError
 from prunus.core.places import missing_data
 from prunus.core.recipe import Data
 from prunus.data import readers as _  # noqa: F401 - registers the readers
+from prunus.data.arrays import read_npz_arrays
 from prunus.data.bundled import open_bundled
 from prunus.data.datasets import open_dataset
 from prunus.data.formats import Reader, readers, refuse_arguments
 from prunus.data.images import IMAGE_SUFFIXES, check_resized, find_images, open_image_folder, read_image
 from prunus.data.source import Source, check_inputs
 
-__all__ = ["open_inputs", "open_source"]
+__all__ = ["open_images", "open_inputs", "open_named_inputs", "open_source"]
 
 
 def _reader_of(path: Path) -> Reader | None:
@@ -56,12 +57,21 @@ def open_source(config: Data) -> Source:
 
 
 def open_inputs(
-    path: str, *, input_shape: Sequence[int], feature_names: Sequence[str], exact: bool = False
+    path: str,
+    *,
+    input_shape: Sequence[int],
+    feature_names: Sequence[str],
+    exact: bool = False,
+    whole: bool = False,
+    misfit: Callable[[Tensor], str] | None = None,
 ) -> tuple[tuple[str, ...], Tensor]:
     """Return the ids and the raw inputs, ``(n, *input_shape)``, of a file without labels.
 
     A table's columns are matched by ``feature_names`` and others are ignored; images are converted and resized as for training.
-    They are float32, or as ``exact`` as the file has them.
+    They are float32, or as ``exact`` as the file has them; with ``whole``, int64.
+
+    Args:
+        misfit: says why values of such sizes don't fit the model; default: they have ``input_shape``.
 
     Raises:
         DataError: it isn't there, can't be read, or doesn't fit the model.
@@ -79,12 +89,54 @@ def open_inputs(
                 f"{where.suffix or 'no ending'!r}"
             )
         ids, values = reader.inputs(where, shape, tuple(feature_names))
-    if tuple(values.shape[1:]) != shape:
+        values = values if shape or values.dim() != 2 else values.squeeze(1)
+    if misfit is None and tuple(values.shape[1:]) != shape:
         raise DataError(f"{where}: the model needs inputs of shape {shape}, got {tuple(values.shape[1:])}")
+    if misfit is not None and (problem := misfit(values)):
+        raise DataError(f"{where}: {problem}")
     if len(values) == 0:
         raise DataError(f"{where}: expected at least one input, got an empty set")
     check_inputs(values, ids, path, feature_names)
+    if whole:
+        return ids, _whole(values, str(where))
     return ids, values if exact else values.float()
+
+
+def open_named_inputs(path: str, whole: Mapping[str, bool]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Return the ids and several inputs of an ``.npz`` file, by the names of its arrays; those that are ``whole`` as int64.
+
+    Raises:
+        DataError: it can't be read, or an array isn't there, or they aren't of one length.
+    """
+    where = Path(path)
+    if where.suffix.lower() != ".npz":
+        raise DataError(f"{where}: a model of several inputs takes an .npz with the arrays {', '.join(whole)}")
+    ids, arrays = read_npz_arrays(where, list(whole))
+    return ids, {name: _whole(value, f"{where}: {name}") if whole[name] else value for name, value in arrays.items()}
+
+
+def open_images(path: str, *, channels: int) -> tuple[tuple[str, ...], list[Tensor]]:
+    """Return the ids of an image or a folder of them, and each image as bytes in its own size.
+
+    Raises:
+        DataError: there is none, or it can't be decoded.
+    """
+    where = Path(path)
+    folder, paths = (where, find_images(where)) if where.is_dir() else (where.parent, [where])
+    if not paths or (where.is_file() and where.suffix.lower() not in IMAGE_SUFFIXES):
+        raise DataError(f"{where}: expected images ({', '.join(IMAGE_SUFFIXES)}), got none")
+    if channels not in (1, 3):
+        raise DataError(f"{where}: the model needs inputs of {channels} channels, which images don't have")
+    mode = "L" if channels == 1 else "RGB"
+    return tuple(path.relative_to(folder).as_posix() for path in paths), [read_image(p, None, mode) for p in paths]
+
+
+def _whole(values: Tensor, where: str) -> Tensor:
+    """Return whole numbers as such."""
+    if values.is_floating_point() and not torch.equal(values, values.round()):
+        row = int((values != values.round()).reshape(len(values), -1).any(dim=1).int().argmax())
+        raise DataError(f"{where}: the model takes whole numbers (ids, bytes): got others in row {row}")
+    return values.long()
 
 
 def _images(where: Path, shape: tuple[int, ...]) -> tuple[tuple[str, ...], Tensor]:

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prunus.core.errors import BundleError, DataError, PlanError, PrunusError
 from prunus.core.imports import one_line
 from prunus.core.recipe import Data, Recipe
 from prunus.core.text import plain
-from prunus.data import Examples, Source, open_inputs, open_source, prepare
+from prunus.data import Examples, Source, open_source, prepare
 from prunus.evaluate import measure_cost, predict_outputs
 from prunus.pipeline.carried import data_of_bundle
+from prunus.pipeline.inputs_of_files import inputs_of_file
 from prunus.pipeline.measure import quality_of
 from prunus.pipeline.shipping import bundle_folder
 from prunus.pipeline.workspace import RECORD
@@ -65,20 +68,22 @@ def evaluate_bundle(
 
 
 def predict_file(
-    path: Path, inputs: str, *, trust_code: bool = False, note: Callable[[str], None] | None = None
+    path: Path,
+    inputs: str,
+    *,
+    own_size: bool = False,
+    trust_code: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Return one row per example of a file without labels: its id, and its label with a probability, or its value.
 
-    ``note`` is told when the bundle's graph predicted because its class may not be built.
+    Images keep their ``own_size``, or are resized to that of the training. ``note`` is told when the bundle's graph predicted
+    because its class may not be built.
     """
     bundle = _load(bundle_folder(path), trust_code, note)
-    ids, values = open_inputs(
-        inputs,
-        input_shape=bundle.input_shape,
-        feature_names=bundle.feature_names,
-        exact=bundle.scaler is not None and bundle.scaler.wide,
-    )
-    found = bundle.postprocess(bundle.predict(values))
+    ids, parts = inputs_of_file(inputs, bundle, own_size=own_size)
+    order = torch.tensor([place for places, _ in parts for place in places]).argsort()
+    found = bundle.postprocess(torch.cat([bundle.predict(values) for _, values in parts])[order])
     if found.probabilities is None:
         return [{"id": name, "value": value} for name, value in zip(ids, found.labels, strict=True)]
     best = found.probabilities.max(dim=1).values.tolist()
@@ -114,9 +119,10 @@ def export_bundle(
     if out is None:
         named = folder if folder.name not in ("", "..") else folder.resolve()
         out = named.with_name(f"{named.name}.{to}")
-    return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind} | export_file(
-        bundle, to, out
-    ).to_dict()
+    made = export_file(bundle, to, out)
+    if made.note and note is not None:
+        note(f"{made.path}: {made.note}")
+    return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind} | made.to_dict()
 
 
 def write_report(folder: Path) -> RunRecord:
@@ -155,8 +161,6 @@ def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) ->
 
 def _all_examples(config: Data, bundle: Bundle) -> Examples:
     """Return every example of a source, its labels numbered as the bundle numbers them."""
-    import torch
-
     found = open_source(config)
     _check_fits(found, bundle)
     rows = torch.arange(len(found.ids))

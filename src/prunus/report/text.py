@@ -249,7 +249,7 @@ def exported_line(facts: Mapping[str, Any]) -> str:
     batches = ", ".join(map(str, facts["batches"]))
     return (
         f"{facts['path']}: {size(facts['size_bytes'])}{kernels}; its outputs are within {facts['difference']:.1g} "
-        f"of the largest one of the bundle's, for batches of {batches}"
+        f"of the largest one of the bundle's, for batches of {batches}; it takes {', '.join(facts['sizes'])}"
     )
 
 

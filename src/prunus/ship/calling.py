@@ -16,7 +16,7 @@ from prunus.core.errors import DataError, ModelError, PrunusError, ShapeError
 from prunus.core.imports import one_line
 from prunus.core.runtime import device_of
 from prunus.data import raw_inputs
-from prunus.ship.inputs import InputEntry, Inputs, arguments_of, check_sizes, output_tensors
+from prunus.ship.inputs import InputEntry, Inputs, arguments_of, output_tensors, sizes_misfit
 
 __all__ = ["Key", "arranged", "as_numbers", "check_finite", "in_batches"]
 
@@ -44,7 +44,7 @@ def arranged(takes: Inputs, inputs: Any) -> dict[Key, Tensor]:
         if whole and value.dtype != entry.kind and not torch.equal(value.to(entry.kind).to(value.dtype), value):
             least, most = (int(bound) for bound in value.aminmax())
             raise ShapeError(f"input {key!r} must hold values that {entry.dtype} can: got {least} to {most}")
-    if problem := check_sizes(takes, [given[key] for key in wanted]):
+    if problem := sizes_misfit(takes, [given[key] for key in wanted]):
         raise ShapeError(f"{problem}; the model takes inputs of shape {', '.join(map(_shape, takes))}")
     return {key: given[key] for key in wanted}
 

@@ -1,27 +1,30 @@
 """In which file does a model leave for a runtime without Python, and does that file answer as the bundle does?
 
-The file takes raw inputs and gives the outputs of ``Bundle.predict``: the scalers are in it. The batch is free, the other sizes are
-those of the bundle. It is run on random inputs before it takes its name.
+The file takes raw inputs and gives the outputs of ``Bundle.predict``: the scalers are in it. The batch is free, and in ONNX the
+sizes that are free in the bundle, too. It is run on random inputs, also of other sizes, before it takes its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from prunus.apply.limits import BATCH, Span
 from prunus.core.errors import ModelError, UnknownNameError, near
 from prunus.core.extras import require
 from prunus.core.files import atomic_path
 from prunus.data import Scaler
 from prunus.evaluate.onnx import OnnxModel, export_onnx
 from prunus.ship.bundle import Bundle
-from prunus.ship.inputs import keywords_of, made
+from prunus.ship.inputs import Inputs, called_on, keywords_of, made, other_sizes, output_tensors
 from prunus.ship.mnn_file import mnn_needs, run_mnn, write_mnn
 from prunus.ship.mnn_zeros import best_block, weight_layers
 
@@ -29,6 +32,7 @@ __all__ = ["FORMATS", "ExportedFile", "check_format", "export_file", "relative_d
 
 FORMATS = ("mnn", "onnx")
 _BATCHES = (1, 3, 8)
+_ANY = Span(1, None, BATCH)
 _TOLERANCE = 1e-3
 """Of the largest output. Measured on 13 architectures: at most 3e-6 in ONNX Runtime, 2e-5 in MNN, 2e-4 of transformers there."""
 
@@ -37,7 +41,8 @@ _TOLERANCE = 1e-3
 class ExportedFile:
     """What was written, and how far its answers are from the bundle's, as a share of the largest output.
 
-    ``zeros`` says how the zeros are used: ``"1x1"`` or ``"4x1"`` blocks by sparse kernels, or ``"no"``: all kernels are dense.
+    ``sizes`` are the shapes that it takes. ``zeros`` says how the zeros are used: ``"1x1"`` or ``"4x1"`` blocks by sparse kernels,
+    or ``"no"``: all kernels are dense. ``note`` says why sizes that are free in the bundle aren't in the file.
     """
 
     path: str
@@ -46,10 +51,12 @@ class ExportedFile:
     difference: float
     batches: tuple[int, ...]
     zeros: str = "no"
+    sizes: tuple[str, ...] = ()
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self) | {"batches": list(self.batches)}
+        return asdict(self) | {"batches": list(self.batches), "sizes": list(self.sizes)}
 
 
 def check_format(name: str) -> None:
@@ -73,37 +80,81 @@ def export_file(bundle: Bundle, to: str, path: Path) -> ExportedFile:
     """
     check_format(to)
     takes, n_outputs = bundle.manifest.takes, bundle.manifest.n_output_tensors
-    if (len(takes), keywords_of(takes), n_outputs) != (1, (), 1):
-        raise ModelError(
-            f"{to} files are written of models with one positional input and one output: this one takes {len(takes)} "
-            f"({', '.join(keywords_of(takes)) or 'positional'}) and gives {n_outputs}; export bundle.model with torch.onnx"
-        )
     if to == "mnn":
-        mnn_needs()
-    else:
-        require("onnxruntime", extra="onnx")
-    model = _Raw(bundle).eval()
-    batches = [_inputs(bundle, size) for size in _BATCHES]
-    proto = export_onnx(model, _inputs(bundle, 2))
-    block = None
-    with atomic_path(path) as temporary:
-        if to == "onnx":
-            temporary.write_bytes(proto)
-            session = OnnxModel(proto)
-            answers = [session(batch) for batch in batches]
-        else:
-            block = best_block(weight_layers(proto))
-            write_mnn(proto, temporary, block=block)
-            answers = run_mnn(temporary, batches)
-        with torch.no_grad():
-            difference = relative_difference([model(batch) for batch in batches], answers)
-        if not difference <= _TOLERANCE:
+        if (len(takes), keywords_of(takes), n_outputs) != (1, (), 1):
             raise ModelError(
-                f"{path}: the file would give other outputs than the bundle: they may differ by {_TOLERANCE:g} of the largest one, "
-                f"got {difference:.2g}; nothing was written"
+                f"mnn files are written of models with one positional input and one output: this one takes {len(takes)} "
+                f"({', '.join(keywords_of(takes)) or 'positional'}) and gives {n_outputs}; export it to ONNX"
             )
+        mnn_needs()
+        return _export_mnn(bundle, path)
+    require("onnxruntime", extra="onnx")
+    try:
+        return _export_onnx(bundle, takes, path)
+    except ModelError as error:
+        if not any(entry.spans for entry in takes):
+            raise
+        made = _export_onnx(bundle, _as_example(takes), path)
+        return replace(made, note=f"sizes are those of the example, since others can't be exported ({error})")
+
+
+def _export_onnx(bundle: Bundle, takes: Inputs, path: Path) -> ExportedFile:
+    """Write the file, compared on several batches, and on one of other sizes where they may vary."""
+    model = _Raw(bundle).eval()
+    proto = export_onnx(model, _inputs(bundle, takes, 2), [(_ANY, *entry.allowed[1:]) for entry in takes])
+    batches = [_inputs(bundle, takes, size) for size in _BATCHES]
+    expected = [_answers(model, batch) for batch in batches]
+    for entries in other_sizes(takes):
+        other = _inputs(bundle, entries, _BATCHES[1])
+        with contextlib.suppress(Exception):  # sizes that the model itself doesn't take
+            expected.append(_answers(model, other))
+            batches.append(other)
+            break
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(proto)
+        session = OnnxModel(proto)
+        answers = [session.outputs(batch) for batch in batches]
+        difference = _check(path, expected, answers)
+    return ExportedFile(str(path), "onnx", path.stat().st_size, difference, _BATCHES, sizes=_sizes(takes))
+
+
+def _export_mnn(bundle: Bundle, path: Path) -> ExportedFile:
+    takes, model = _as_example(bundle.manifest.takes), _Raw(bundle).eval()
+    batches = [_inputs(bundle, takes, size) for size in _BATCHES]
+    proto = export_onnx(model, _inputs(bundle, takes, 2))
+    with atomic_path(path) as temporary:
+        block = best_block(weight_layers(proto))
+        write_mnn(proto, temporary, block=block)
+        answers = [[answer] for answer in run_mnn(temporary, batches)]
+        difference = _check(path, [_answers(model, batch) for batch in batches], answers)
     zeros = "no" if block is None else f"{block}x1"
-    return ExportedFile(str(path), to, path.stat().st_size, difference, _BATCHES, zeros)
+    return ExportedFile(str(path), "mnn", path.stat().st_size, difference, _BATCHES, zeros, _sizes(takes))
+
+
+def _check(path: Path, expected: Sequence[Sequence[Tensor]], answers: Sequence[Sequence[Tensor]]) -> float:
+    """Return the largest relative difference of any output."""
+    outputs = zip(zip(*expected, strict=True), zip(*answers, strict=True), strict=True)
+    difference = max(relative_difference(*pair) for pair in outputs)
+    if not difference <= _TOLERANCE:
+        raise ModelError(
+            f"{path}: the file would give other outputs than the bundle: they may differ by {_TOLERANCE:g} of the largest one, "
+            f"got {difference:.2g}; nothing was written"
+        )
+    return difference
+
+
+def _answers(model: nn.Module, inputs: Any) -> list[Tensor]:
+    with torch.no_grad():
+        return called_on(model, inputs)
+
+
+def _as_example(takes: Inputs) -> Inputs:
+    """Return the description with all sizes as they are."""
+    return tuple(entry.model_copy(update={"spans": ()}) for entry in takes)
+
+
+def _sizes(takes: Inputs) -> tuple[str, ...]:
+    return tuple(f"{e.name + ' ' if e.name else ''}({', '.join(('n', *map(str, e.allowed[1:])))})" for e in takes)
 
 
 def relative_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
@@ -124,15 +175,24 @@ class _Raw(nn.Module):
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        self.model, self.scaler, self.target_scaler = bundle.model, bundle.scaler, bundle.target_scaler
+        self.model, self.scaler, self.target_scaler = bundle.model, _scaler(bundle), bundle.target_scaler
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Return raw outputs for raw inputs."""
-        outputs: Tensor = self.model(inputs if self.scaler is None else self.scaler(inputs))
-        return outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
+        if self.scaler is not None:
+            inputs = tuple(self.scaler(value) for value in inputs)
+            named = {name: self.scaler(value) for name, value in named.items()}
+        outputs = output_tensors(self.model(*inputs, **named))
+        return outputs if self.target_scaler is None else [self.target_scaler.undo(value) for value in outputs]
 
 
-def _inputs(bundle: Bundle, size: int) -> Tensor:
+def _scaler(bundle: Bundle) -> Scaler | None:
+    """Return what scales the inputs: one that is of fractional numbers."""
+    takes = bundle.manifest.takes
+    return bundle.scaler if len(takes) == 1 and takes[0].kind.is_floating_point else None
+
+
+def _inputs(bundle: Bundle, takes: Inputs, size: int) -> Any:
     """Return inputs that are normal to the model, as the user would give them."""
-    scaled: Tensor = made(bundle.manifest.takes, size, "export", size)
-    return (bundle.scaler or Scaler.identity()).undo(scaled)
+    scaled, scaler = made(takes, size, "export", size), _scaler(bundle)
+    return scaled if scaler is None else pytree.tree_map_only(Tensor, scaler.undo, scaled)

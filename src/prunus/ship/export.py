@@ -29,7 +29,7 @@ from prunus.graph import analyze
 from prunus.graph.states import canonical_states, duplicate
 from prunus.ship.follow import GraphLimits, Guard, TooCostlyError, check_runs, follow
 from prunus.ship.graph_file import read_graph, state_names, write_graph
-from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made, other_sizes, resized_to, with_spans
+from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made, other_sizes, with_spans
 
 __all__ = ["Exported", "check_same", "export", "printable", "same_outputs", "stable_line"]
 
@@ -116,8 +116,8 @@ def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
     The second one comes with other sizes of what may vary.
     """
     n_compared = 0
-    others = resized_to(takes, other_sizes(takes))
-    for size, entries in ((n, entries) for n in _BATCHES for entries in ((others, takes) if n_compared else (takes,))):
+    others = list(other_sizes(takes))
+    for size, entries in ((n, e) for n in _BATCHES for e in ((*others, takes) if n_compared else (takes,))):
         inputs = made(entries, size, "check", size)
         try:
             expected = _outputs(model, inputs)

@@ -7,7 +7,7 @@ are drawn below what an example showed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -26,16 +26,15 @@ __all__ = [
     "SpanEntry",
     "arguments_of",
     "called_on",
-    "check_sizes",
     "described",
     "floats",
     "keywords_of",
     "made",
     "other_sizes",
     "output_tensors",
-    "resized_to",
     "settled",
     "shapes",
+    "sizes_misfit",
     "with_spans",
 ]
 
@@ -174,38 +173,28 @@ def settled(entries: Inputs, scaled: Sequence[int], *, columns: bool) -> set[tup
     return {(0, first + place) for place, size in enumerate(scaled) if size != 1} | ({(0, 0)} if columns else set())
 
 
-def other_sizes(entries: Inputs) -> dict[str, int]:
-    """Return another size for each that may vary, by its name."""
-    sizes: dict[str, list[tuple[int, SpanEntry]]] = {}
-    for entry in entries:
-        for size, free in zip(entry.shape, entry.spans, strict=False):
-            if free is not None:
-                sizes.setdefault(free.name, []).append((size, free))
-    found: dict[str, int] = {}
-    for name, places in sizes.items():
-        fitting = (n for size, _ in places for n in (size + 1, size - 1, 2 * size, size // 2))
-        other = next((n for n in fitting if all(n != size and n in free.span for size, free in places)), None)
-        found |= {} if other is None else {name: other}
-    return found
+def other_sizes(entries: Inputs) -> Iterator[Inputs]:
+    """Yield descriptions of inputs with other sizes where they may vary: one more, one less, twice as many, half."""
+    others: tuple[Callable[[int], int], ...] = (lambda n: n + 1, lambda n: n - 1, lambda n: 2 * n, lambda n: n // 2)
+    for other in others:
+        fixed = {  # those of one name stay together
+            free.name
+            for entry in entries
+            for size, free in zip(entry.shape, entry.spans, strict=False)
+            if free is not None and other(size) not in free.span
+        }
+        changed = tuple(_resized(entry, other, fixed) for entry in entries)
+        if changed != entries:
+            yield changed
 
 
-def resized_to(entries: Inputs, sizes: Mapping[str, int]) -> Inputs:
-    """Return the description of inputs of other sizes, given by name."""
-    return tuple(
-        entry.model_copy(
-            update={
-                "shape": tuple(
-                    n if s is None else sizes.get(s.name, n) for n, s in zip(entry.shape, entry.spans, strict=True)
-                )
-            }
-        )
-        if entry.spans
-        else entry
-        for entry in entries
-    )
+def _resized(entry: InputEntry, other: Callable[[int], int], fixed: Collection[str]) -> InputEntry:
+    places = zip(entry.shape, entry.spans or (None,) * len(entry.shape), strict=True)
+    shape = tuple(size if free is None or free.name in fixed else other(size) for size, free in places)
+    return entry.model_copy(update={"shape": shape})
 
 
-def check_sizes(entries: Inputs, given: Sequence[Tensor]) -> str:
+def sizes_misfit(entries: Inputs, given: Sequence[Tensor]) -> str:
     """Return which dimension of which input has a size that the model doesn't take; empty where all fit."""
     names = [entry.name or str(number) for number, entry in enumerate(entries)] if keywords_of(entries) else []
     return misfit(given, [entry.allowed for entry in entries], names)

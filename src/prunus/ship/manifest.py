@@ -22,7 +22,7 @@ from prunus.core.recipe import Model
 from prunus.core.sealed import canonical_json, tree_sha256
 from prunus.core.text import plain, shown
 from prunus.core.trust import reaches
-from prunus.ship.inputs import Inputs, check_sizes, floats, shapes
+from prunus.ship.inputs import Inputs, floats, shapes, sizes_misfit
 
 __all__ = [
     "FORMAT",
@@ -136,7 +136,7 @@ class Manifest(_Part):
         names = [entry.name for entry in self.inputs]
         if len({name is None for name in names}) > 1 or len(set(names)) < len(names) > names.count(None):
             raise ValueError(f"inputs are positional or have names of their own, got {names}")
-        if self.inputs and (problem := check_sizes(self.inputs, shapes(self.inputs, 2))):
+        if self.inputs and (problem := sizes_misfit(self.inputs, shapes(self.inputs, 2))):
             raise ValueError(f"inputs: {problem}")
         if WEIGHTS not in self.files:
             raise ValueError(f"files must list {WEIGHTS}, got {sorted(self.files)}")

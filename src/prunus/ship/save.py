@@ -90,6 +90,10 @@ def save_bundle(
     if not isinstance(model, PrunedGraph):
         dense = _dense(built_by, input_shape, n_outputs) if dense is None else dense
         edits = diff(dense, model)
+    if scaler is not None and scaler.scales and not (len(takes) == 1 and takes[0].kind.is_floating_point):
+        raise BundleError(
+            "only one input of fractional numbers is scaled: whole numbers and several inputs go without a scaler"
+        )
     columns = bool(feature_names) or (edits is not None and edits.kept_inputs is not None)
     fixed = settled(takes, () if scaler is None else scaler.mean.shape, columns=columns)
     graph, no_graph = _graph_of(model, takes, fixed, needed=edits is None)

@@ -130,7 +130,7 @@ def test_what_a_model_takes_comes_back_with_it(name, prefer, tmp_path):
             bundle.predict(example)
     if not isinstance(example, torch.Tensor):
         with pytest.raises(ModelError, match="one positional input and one output"):
-            export_file(bundle, "onnx", tmp_path / "model.onnx")
+            export_file(bundle, "mnn", tmp_path / "model.mnn")
 
 
 def test_what_doesn_t_fit_the_description_is_said(tmp_path):

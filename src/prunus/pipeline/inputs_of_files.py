@@ -1,0 +1,59 @@
+"""Which inputs does a file hold for a bundle's model?
+
+Tables and images are one input; an ``.npz`` may hold several, under their names (``arr_0``, ``arr_1``, ... where they have none).
+Whole numbers that the model takes as such (token ids, bytes) are neither rounded nor scaled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from prunus.core.errors import DataError
+from prunus.data import open_images, open_inputs, open_named_inputs
+from prunus.ship import Bundle, sizes_misfit
+
+__all__ = ["Part", "inputs_of_file"]
+
+Part = tuple[list[int], Any]
+"""The places of some examples, and their inputs as the model takes them."""
+
+
+def inputs_of_file(path: str, bundle: Bundle, *, own_size: bool = False) -> tuple[tuple[str, ...], list[Part]]:
+    """Return the ids of all examples, and their inputs, those of one size together.
+
+    Args:
+        own_size: images keep their height and width; otherwise they are resized to those of the training.
+
+    Raises:
+        DataError: the file can't be read, or doesn't hold what the model takes.
+    """
+    takes = bundle.manifest.takes
+    whole = [not entry.kind.is_floating_point for entry in takes]
+    if own_size:
+        if len(takes) != 1 or len(takes[0].shape) != 3:
+            raise DataError(f"{path}: only images have a size of their own: this model takes no image alone")
+        ids, images = open_images(path, channels=takes[0].shape[0])
+        places: dict[Any, list[int]] = {}
+        for place, image in enumerate(images):
+            if problem := sizes_misfit(takes, [image[None]]):
+                raise DataError(f"{ids[place]}: {problem}")
+            places.setdefault(image.shape, []).append(place)
+        parts = [(own, torch.stack([images[place] for place in own])) for own in places.values()]
+        return ids, [(own, stacked if whole[0] else stacked.float()) for own, stacked in parts]
+    if len(takes) == 1 and takes[0].name is None:
+        ids, values = open_inputs(
+            path,
+            input_shape=takes[0].shape,
+            feature_names=bundle.feature_names,
+            exact=bundle.scaler is not None and bundle.scaler.wide,
+            whole=whole[0],
+            misfit=lambda found: sizes_misfit(takes, [found]),
+        )
+        return ids, [(list(range(len(ids))), values)]
+    names = [f"arr_{number}" if entry.name is None else entry.name for number, entry in enumerate(takes)]
+    ids, arrays = open_named_inputs(path, dict(zip(names, whole, strict=True)))
+    if problem := sizes_misfit(takes, list(arrays.values())):
+        raise DataError(f"{path}: {problem}")
+    return ids, [(list(range(len(ids))), arrays if takes[0].name is not None else tuple(arrays.values()))]
