@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prunus.core.types import Measurement
-from prunus.evaluate import class_changes, compare, measure_quality
+from prunus.evaluate import class_changes, compare, measure_quality, noninferiority
 from prunus.evaluate import resample as module
 from prunus.evaluate.compare import _comparison, _interval
 from prunus.evaluate.metrics import default_metrics, metrics, metrics_of
@@ -172,3 +172,36 @@ def test_comparing_by_more_confidence_and_other_seeds_of_the_draw():
     assert wide.difference.low < narrow.difference.low < narrow.difference.high < wide.difference.high
     assert same == narrow
     assert other != narrow
+
+
+def drawn(n=120):
+    draw = torch.Generator().manual_seed(3)
+    targets = torch.randint(0, 2, (n,), generator=draw)
+    return targets, *(torch.randn(n, 2, generator=draw) + torch.eye(2)[targets] for _ in range(2))
+
+
+def test_who_says_nothing_gets_95_percent_of_a_thousand_resamples_by_the_first_seed():
+    """As the recipe's defaults are; docs/reference says so."""
+    targets, dense, pruned = drawn()
+    said = {"confidence": 0.95, "bootstrap": 1000, "seed": 0}
+    one = {"task": "classification", "metrics": ("f1_macro", "accuracy")}
+    assert compare([dense], [pruned], targets, **one) == compare([dense], [pruned], targets, **one, **said)
+    assert measure_quality(dense, targets, **one) == measure_quality(dense, targets, **one, **said)
+    names = {"class_names": ("a", "b")}
+    assert class_changes([dense], [pruned], targets, **names) == class_changes(
+        [dense], [pruned], targets, **names, **said
+    )
+    contract = {"metric": "f1_macro", "max_drop": 0.1, "confidence": 0.9, "task": "classification"}
+    assert noninferiority(dense, pruned, targets, **contract) == noninferiority(
+        dense, pruned, targets, **contract, bootstrap=1000, seed=0
+    )
+
+
+def test_an_exact_metric_is_not_resampled_and_an_average_over_classes_is():
+    targets, dense, _ = drawn()
+    accuracy, f1 = measure_quality(dense, targets, task="classification", metrics=("accuracy", "f1_macro")).metrics
+    again = measure_quality(dense, targets, task="classification", metrics=("accuracy", "f1_macro"), seed=5).metrics
+    assert again[0] == accuracy
+    assert again[1] != f1
+    right = float((dense.argmax(1) == targets).sum())
+    assert (accuracy.value, accuracy.low, accuracy.high) == pytest.approx((right / 120, *wilson(right, 120, 0.95)))

@@ -136,6 +136,9 @@ def test_regression_is_one_stratum(examples_of):
     examples = examples_of(torch.zeros(3, 1), torch.tensor([0.5, 1.5, 2.0]), task="regression", n_outputs=1)
     (stratum,) = example_strata("aum", {"aum": torch.tensor([1.0, 2.0, 3.0])}, examples)
     assert (stratum.name, stratum.saliency.tolist()) == ("all", [1.0, 2.0, 3.0])
+    assert stratum.min_units == 0, "nobody asked for a floor"
+    (floored,) = example_strata("aum", {"aum": torch.tensor([1.0, 2.0, 3.0])}, examples, class_floor=1.0)
+    assert floored.min_units == 3
 
 
 def test_chance_depends_on_the_seed_only(skewed):
@@ -155,3 +158,10 @@ def test_what_is_missing_or_wrong_is_named(skewed):
         example_strata("eln2", evidence, examples)
     with pytest.raises(RecipeError, match="class_floor must be in"):
         example_strata("el2n", evidence, examples, class_floor=1.5)
+
+
+def test_who_names_no_seed_gets_the_first(skewed):
+    examples, _ = skewed
+    assert (
+        example_strata("random", {}, examples)[0].saliency == example_strata("random", {}, examples, seed=0)[0].saliency
+    ).all()

@@ -72,8 +72,9 @@ def test_some_features_stay_in_any_case(examples_of):
     x = signs(200, 4)
     examples = examples_of(x, torch.zeros(200, dtype=torch.int64))
     model = Formula(lambda x: torch.tensor([[1.0, 0.0]]).expand(len(x), 2))
-    config = Features(tolerance=0.01, min_features=2)
-    assert judge_feature_importance(model, examples, config, fill=torch.zeros(4)).keep.sum() == 2
+    for least, kept in ((1, 1), (2, 2), (4, 4), (5, 4), (9, 4)):
+        config = Features(tolerance=0.01, min_features=least)
+        assert judge_feature_importance(model, examples, config, fill=torch.zeros(4)).keep.sum() == kept
 
 
 def test_regression_importance_is_the_loss_of_r_squared(examples_of):
@@ -169,3 +170,14 @@ def test_the_largest_count_that_holds_is_found_and_none_is_never_asked(n):
 
         assert _largest(n, holds) == most
         assert 0 not in asked
+
+
+def test_who_names_no_seed_gets_the_first(examples_of):
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    examples = examples_of(x, (x[:, 0] > 0).long())
+    model = Formula(lambda x: two_logits(x[:, 0] + 0.3 * x[:, 1]))
+    plain, first, other = (
+        judge_feature_importance(model, examples, CONFIG, fill=torch.zeros(2), **seed).drop.tolist()
+        for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    assert plain == first != other
