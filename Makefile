@@ -6,12 +6,13 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := .venv-newest
+DOCS := .venv-docs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := $(VENV)/.ready
 # One thread per process: tests run in parallel, and results are the same bit for bit.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo demo-dirty test format lint types contracts tests test-newest check-wheel lock clean
+.PHONY: demo demo-dirty docs test format lint types contracts tests test-newest check-wheel lock clean
 
 demo: $(READY)
 	$(BIN)/prunus run examples/digits.yaml --overwrite
@@ -58,9 +59,20 @@ test-newest:
 check-wheel: $(READY)
 	sh tools/check_wheel.sh $(BIN)/python
 
-# Write requirements.lock anew from the packages that are installed now.
-lock: $(READY)
+# The pages as a site, into build/site; a warning is an error. Made of the sources in a small environment of its own, without torch.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.ready: requirements-docs.lock tools/check_python.sh
+	@sh tools/check_python.sh "$(PYTHON)"
+	test -x $(DOCS)/bin/python || "$(PYTHON)" -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	touch $@
+
+# Write the locks anew from the packages that are installed now.
+lock: $(READY) $(DOCS)/.ready
 	$(BIN)/python tools/write_lock.py > requirements.lock
+	$(DOCS)/bin/python tools/write_lock.py --docs > requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) $(NEWEST) runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(DOCS) runs dist build/site .mypy_cache .ruff_cache .pytest_cache .hypothesis

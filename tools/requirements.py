@@ -12,11 +12,12 @@ from pathlib import Path
 
 
 def requirements() -> list[str]:
-    """Return every requirement but prunus's own extras, as they are written."""
+    """Return every requirement but prunus's own extras and those of the docs, as they are written."""
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"].items()
     found = [
         *project["project"]["dependencies"],
-        *(text for extra in project["project"]["optional-dependencies"].values() for text in extra),
+        *(text for name, extra in extras if name != "docs" for text in extra),
         *project["dependency-groups"]["dev"],
         *project["build-system"]["requires"],
         "editables",

@@ -1,5 +1,7 @@
 """Print a lock: every package that prunus, its extras and its checks need, at the version that is installed here.
 
+``--docs`` prints that of the extra ``docs`` alone, which has an environment of its own: pages are made of sources, without torch.
+
 Local version labels are dropped (``2.13.0+cpu`` -> ``2.13.0``), so that the lock says the same on every machine.
 """
 
@@ -45,14 +47,19 @@ def closure(roots: list[str]) -> dict[str, str]:
 def main() -> None:
     """Print the lock to standard output."""
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = dict(project["project"]["optional-dependencies"])
+    docs = extras.pop("docs")
     roots = [
         *project["project"]["dependencies"],
-        *(text for group in project["project"]["optional-dependencies"].values() for text in group),
+        *(text for group in extras.values() for text in group),
         *project["dependency-groups"]["dev"],
         *project["build-system"]["requires"],
         "editables",
     ]
-    sys.stdout.write("# Written by `make lock`: what `make demo` and `make test` install. Python 3.11.\n")
+    what = "`make demo` and `make test`"
+    if "--docs" in sys.argv[1:]:
+        roots, what = docs, "`make docs`"
+    sys.stdout.write(f"# Written by `make lock`: what {what} install. Python 3.11.\n")
     for name, version in sorted(closure(roots).items()):
         sys.stdout.write(f"{name}=={version}\n")
 

@@ -1,4 +1,4 @@
-"""Write the pages of docs/reference that list what is registered: criteria, metrics, readers.
+"""Write the pages of docs/reference that list what is registered: criteria, metrics, readers, and what prunus itself exports.
 
 Usage: python tools/write_reference.py
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import prunus
 from prunus.data.formats import readers_table
 from prunus.evaluate import metrics_table
 from prunus.score import NEEDS, criteria_table
@@ -105,7 +106,21 @@ def readers_page() -> str:
     return "\n".join([READERS, *_table(head, rows)]) + "\n"
 
 
+API = f"""# Python
+
+{WRITTEN}
+
+Everything that `import prunus` offers; nothing is imported before it is used. What isn't here may change without notice, except
+what the packages of prunus export themselves (`prunus.score.criterion`, `prunus.evaluate.metric`, `prunus.data.add_reader`).
+"""
+
+
+def api_page() -> str:
+    return API + "".join(f"\n::: prunus.{name}\n" for name in prunus.__all__)
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
+    "api.md": api_page,
     "criteria.md": criteria_page,
     "metrics.md": metrics_page,
     "readers.md": readers_page,

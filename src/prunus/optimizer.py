@@ -65,7 +65,13 @@ class ModelOptimizer:
             whole, with all that is in them. Their names join ``strategy.exclude``.
         target: what the model may cost, as a share of the dense one's: ``{"latency": 0.5}``, or ``"smallest"``.
         contract: what it must keep, shown on the validation examples: ``{"metric": "accuracy", "max_drop": 0.01}``.
-        train, recovery, examples, features, evaluation, data_options, runtime: keys of those sections of a recipe.
+        train: keys of a recipe's ``train``: how the dense model is trained.
+        recovery: keys of its ``recovery``: how the pruned one is.
+        examples: keys of its ``examples``: what to do with the training examples.
+        features: keys of its ``features``: which input features may go.
+        evaluation: keys of its ``evaluation``.
+        data_options: keys of its ``data``.
+        runtime: keys of its ``runtime``.
         trained: the model that is handed over is trained: it is taken as it is, on inputs as they are (unless ``data_options``
             say ``standardize``), and ``fit`` has nothing to do. Otherwise it is trained first, as ``train`` says.
         seeds: one dense/pruned pair each in ``run``; everything else uses the first.

@@ -53,3 +53,13 @@ def test_a_python_that_is_too_old_or_absent_is_one_line():
 def test_the_package_says_what_it_is():
     assert PROJECT["requires-python"] == ">=3.11"
     assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13, 14)} <= set(PROJECT["classifiers"])
+
+
+def test_the_docs_have_a_lock_of_their_own_within_their_ranges():
+    lines = (ROOT / "requirements-docs.lock").read_text().splitlines()
+    versions = {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in lines if "==" in line)
+    }
+    for requirement in map(Requirement, PROJECT["optional-dependencies"]["docs"]):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), str(requirement)
+    assert not versions.keys() & {"torch", "numpy"}

@@ -4,6 +4,7 @@ from prunus.data.arrays import raw_inputs, to_array
 from prunus.data.batches import Batches, collect
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Batch, Batched, Examples
+from prunus.data.formats import add_reader
 from prunus.data.open import open_images, open_inputs, open_named_inputs, open_source
 from prunus.data.prepare import Noise, Prepared, prepare, prepare_arrays, prepare_dataset, prepare_source
 from prunus.data.scaler import Scaler
@@ -22,6 +23,7 @@ __all__ = [
     "Scaler",
     "Source",
     "Splits",
+    "add_reader",
     "collect",
     "content_digests",
     "fingerprint",
