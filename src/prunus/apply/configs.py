@@ -17,7 +17,7 @@ from torch import nn
 from prunus.core.runtime import seeded
 from prunus.graph.observe import Attribute, is_config
 
-__all__ = ["built_again", "built_from_config", "fit_config", "follow_lists", "lists_of_entries"]
+__all__ = ["built_again", "built_from_config", "fit_config", "follow_lists", "lists_of_entries", "lists_of_numbers"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 Path = tuple[tuple[str, ...], str, int | None]
@@ -78,19 +78,49 @@ def lists_of_entries(model: nn.Module, path: str) -> list[tuple[Any, str]]:
     Those configs are looked at that the modules around the container hold.
     """
     size = len(model.get_submodule(path))  # type: ignore[arg-type]
-    parents = [".".join(path.split(".")[:depth]) for depth in range(path.count(".") + 1)]
-    around = [held for parent in dict.fromkeys(["", *parents]) for held in vars(model.get_submodule(parent)).values()]
+    return [(config, name) for config, name, held in _lists_around(model, path) if len(held) == size > 1]
+
+
+def lists_of_numbers(model: nn.Module, path: str) -> list[tuple[Any, str]]:
+    """Return the lists that may number some of the modules of the container at ``path``, each as its config and its name.
+
+    They hold rising numbers, all below how many modules there are. So may a list of something else.
+    """
+    size = len(model.get_submodule(path))  # type: ignore[arg-type]
     return [
         (config, name)
-        for config in {id(held): held for held in around if is_config(held)}.values()
-        for name, held in vars(config).items()
-        if type(held) in (list, tuple) and len(held) == size > 1 and not name.startswith("__")
+        for config, name, held in _lists_around(model, path)
+        if 0 < len(held) < size
+        and all(type(number) is int and 0 <= number < size for number in held)
+        and list(held) == sorted(set(held))
     ]
 
 
-def follow_lists(model: nn.Module, path: str, kept: Sequence[int]) -> None:
-    """Let those lists keep the entries of the modules that stay; one that numbers its entries numbers what is left."""
-    for config, name in lists_of_entries(model, path):
+def _lists_around(model: nn.Module, path: str) -> Iterator[tuple[Any, str, Any]]:
+    """Yield the lists of the configs that the modules around the container at ``path`` hold."""
+    parents = [".".join(path.split(".")[:depth]) for depth in range(path.count(".") + 1)]
+    around = [held for parent in dict.fromkeys(["", *parents]) for held in vars(model.get_submodule(parent)).values()]
+    for config in {id(held): held for held in around if is_config(held)}.values():
+        for name, held in vars(config).items():
+            if type(held) in (list, tuple) and not name.startswith("__"):
+                yield config, name, held
+
+
+def follow_lists(
+    model: nn.Module, path: str, kept: Sequence[int], *, entries: bool, numbers: Collection[str] = ()
+) -> None:
+    """Let lists of a config follow when the modules ``kept`` stay of the container at ``path``.
+
+    Args:
+        entries: those with an entry for each module keep the entries of those that stay; one that numbers its entries numbers
+            what is left.
+        numbers: the names of those that number some of the modules: they number those of them that stay.
+    """
+    following = lists_of_entries(model, path) if entries else []
+    for config, name in [pair for pair in lists_of_numbers(model, path) if pair[1] in numbers]:
+        held = vars(config)[name]
+        setattr(config, name, type(held)(kept.index(number) for number in held if number in kept))
+    for config, name in following:
         held = vars(config)[name]
         numbered = list(held) == list(range(len(held)))
         setattr(config, name, type(held)(range(len(kept)) if numbered else (held[place] for place in kept)))

@@ -6,9 +6,11 @@ number the entries follow. The result is compared with the whole model in which 
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,13 +18,25 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from prunus.apply.configs import built_again, built_from_config, fit_config, follow_lists, lists_of_entries
+from prunus.apply.configs import (
+    built_again,
+    built_from_config,
+    fit_config,
+    follow_lists,
+    lists_of_entries,
+    lists_of_numbers,
+)
 from prunus.apply.slices import slice_tensors
 from prunus.core.errors import ModelError
 from prunus.core.runtime import seeded
 from prunus.graph import Group
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened
 from prunus.graph.trace import plain
+
+_MOST_LISTS = 3
+"""So many lists that may number units are looked at: each may or may not."""
+_SURE = 3
+"""With fewer ways no list may number units, and what runs as it should is right."""
 
 __all__ = ["comes_back", "drop_entries", "keep_entries", "stacks_that_follow"]
 
@@ -42,14 +56,12 @@ def drop_entries(
     """
     if int(keep.sum()) < group.min_units:
         raise ModelError(f"{group.name}: at least {group.min_units} of {group.size} must stay: got {int(keep.sum())}")
-    counts, problem = _way(_lively(model), inputs, group, keep, kwargs or {})
+    follow, problem = _way(_lively(model), inputs, group, keep, kwargs or {})
     if problem:
         raise ModelError(
             f"{group.name}: the model can't lose these without a change of its code ({problem}); leave them whole"
         )
-    smaller = _without(model, group, keep, counts=counts)
-    fit_config(model, smaller)
-    return smaller
+    return _without(model, group, keep, follow)
 
 
 def comes_back(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -89,7 +101,13 @@ def stacks_that_follow(
             together(cuts[: len(cuts) // 2])
             together(cuts[len(cuts) // 2 :])
 
-    beside = [g for g in stacks if g.kind == "block" and not lists_of_entries(whole, g.containers[0])]
+    beside = [
+        g
+        for g in stacks
+        if g.kind == "block"
+        and not lists_of_entries(whole, g.containers[0])
+        and not lists_of_numbers(whole, g.containers[0])
+    ]
     for level in _levels(beside):
         together([(group, _halves(group)[0]) for group in level if _halves(group)])
         together([(g, _halves(g)[1]) for g in level if len(_halves(g)) > 1 and tried[g.name, tuple(_halves(g)[0])]])
@@ -134,26 +152,51 @@ def _lively(model: nn.Module) -> nn.Module:
     return duplicate(model, own).eval()
 
 
+@dataclass(frozen=True)
+class _Follow:
+    """What follows when units leave: what counts them (numbers, lists with an entry for each), lists that number some, by name."""
+
+    counts: bool = False
+    numbers: frozenset[str] = frozenset()
+
+
+def _ways(whole: nn.Module, group: Group) -> Iterator[_Follow]:
+    """Yield what may follow, the likeliest first: of lists that may number units, those that are called so."""
+    counted = group.kind == "expert" or bool(lists_of_entries(whole, group.containers[0]))
+    names = [n for _, n in lists_of_numbers(whole, group.containers[0])] if group.kind == "block" else []
+    called = {name for name in names if re.search("layer|block|index|indic", name)}
+    some = names[:_MOST_LISTS]
+    sets = [frozenset(chosen) for n in range(len(some) + 1) for chosen in itertools.combinations(some, n)]
+    for numbers in sorted(sets, key=lambda chosen: len(chosen ^ called)):
+        yield from (_Follow(counts, numbers) for counts in ((True, False) if counted else (False,)))
+
+
 def _way(
     whole: nn.Module, inputs: tuple[Any, ...], group: Group, keep: Tensor, kwargs: Mapping[str, Any]
-) -> tuple[bool, str]:
-    """Return whether what counts the units (numbers, or lists with one entry each) must follow, and why nothing works (if so)."""
-    problem = ""
-    counted = group.kind == "expert" or bool(lists_of_entries(whole, group.containers[0]))
-    for counts in (True, False) if counted else (False,):
-        problem = _differs(whole, [(group, keep)], inputs, kwargs, counts=counts)
-        if not problem:
-            return counts, ""
-    return False, problem
+) -> tuple[_Follow, str]:
+    """Return what must follow, and why nothing works (if so).
+
+    Where several ways run as they should, that is taken whose config builds the same again: a constructor reads more of it.
+    """
+    problem, found = "", None
+    ways = list(_ways(whole, group))
+    for follow in ways:
+        problem = _differs(whole, [(group, keep)], inputs, kwargs, follow)
+        if not problem and (len(ways) < _SURE or comes_back(_without(whole, group, keep, follow), inputs, kwargs)):
+            return follow, ""
+        if not problem and found is None:
+            found = follow
+    return (_Follow(), problem) if found is None else (found, "")
 
 
-def _without(model: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> nn.Module:
+def _without(model: nn.Module, group: Group, keep: Tensor, follow: _Follow) -> nn.Module:
     smaller = duplicate(model)
-    _drop(smaller, group, keep, counts=counts)
+    _drop(smaller, group, keep, follow)
+    fit_config(model, smaller)
     return smaller
 
 
-def _drop(smaller: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> None:
+def _drop(smaller: nn.Module, group: Group, keep: Tensor, follow: _Follow) -> None:
     """Take units out of a model, in place of it."""
     along = {}
     for member in group.members:
@@ -164,10 +207,10 @@ def _drop(smaller: nn.Module, group: Group, keep: Tensor, *, counts: bool) -> No
     dropped = {group.entries[unit] for unit in torch.nonzero(~keep).flatten().tolist()}
     for path in group.containers:
         kept = [i for i in range(len(smaller.get_submodule(path)._modules)) if i not in dropped]
-        if counts and group.kind == "block":
-            follow_lists(smaller, path, kept)
+        if group.kind == "block":
+            follow_lists(smaller, path, kept, entries=follow.counts, numbers=follow.numbers)
         keep_entries(smaller, path, kept)
-    if counts and group.kind == "expert":
+    if follow.counts and group.kind == "expert":
         _count(smaller, group.name.rpartition(" ")[0], group.size, int(keep.sum()))
 
 
@@ -221,8 +264,7 @@ def _differs(
     cuts: Sequence[tuple[Group, Tensor]],
     inputs: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    *,
-    counts: bool = False,
+    follow: _Follow = _Follow(),
 ) -> str:
     """Return why the cut model isn't the whole one with the dropped units made to do nothing; empty where it is.
 
@@ -241,7 +283,7 @@ def _differs(
     try:
         smaller = duplicate(whole, dict(whole.named_parameters()))
         for group, keep in cuts:
-            _drop(smaller, group, keep, counts=counts)
+            _drop(smaller, group, keep, follow)
         got = _outputs(smaller, inputs, kwargs)
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
