@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, PrunusError
 from prunus.ship.allowed_operations import allowed_names, operation
 from prunus.ship.argument_types import made_by
 from prunus.ship.follow import GraphLimits, Guard, follow
@@ -96,6 +96,11 @@ def _by_schema(name: str) -> list[Any]:
     return [name, [value for key, value in values.items() if key not in named], {key: values[key] for key in named}]
 
 
+def _holds_number(value: Any) -> bool:
+    """Tell whether a value is a number, or a list of some."""
+    return any(map(_holds_number, value)) if isinstance(value, list) else type(value) in (int, float)
+
+
 class _Forger:
     """Writes one graph."""
 
@@ -113,7 +118,29 @@ class _Forger:
         for number in range(self.draw.choice((1, 1, 1, 2, 3, 5))):
             self.call(f"n{number}", *self.draw.choice(_calls()[self.draw.choice(names)]))
         last = ["out", "output", None, [{"node": self.usable[-1]}], {}]
-        return {"format": 1, "nodes": [*self.states, ["x", "input", None, [], {}], *self.nodes, last]}, self.tensors
+        given = ["x", "input", None, self.sizes(), {}]
+        return {"format": 2, "nodes": [*self.states, given, *self.nodes, last]}, self.tensors
+
+    def sizes(self) -> list[Any]:
+        """Return the sizes that the graph says it holds for: none, its input's, more, or what is no size."""
+        if self.draw.random() < 0.7:
+            return []
+        found: list[Any] = [self.draw.choice((n, [1, None, "a"], [n, n + 1, f"b{n}"])) for n in _INPUT]
+        if self.draw.random() < 0.2 * self.odds:
+            odd = (
+                *_INTEGERS,
+                None,
+                "x",
+                True,
+                [],
+                [1, 2],
+                [2, 1, "c"],
+                [None, None, "c"],
+                [0, None, "C c"],
+                {"node": "x"},
+            )
+            found[self.draw.randrange(len(found))] = self.draw.choice(odd)
+        return found
 
     def call(self, name: str, target: str, arguments: list[Any], named: dict[str, Any]) -> None:
         arguments = [self.value(part) for part in arguments]
@@ -125,6 +152,13 @@ class _Forger:
             elif named:
                 key = self.draw.choice(sorted(named))
                 named[key] = self.spoilt(named[key])
+        numbers = [place for place, value in enumerate(arguments) if _holds_number(value)]
+        if self.draw.random() < 0.3:
+            if numbers:
+                place = self.draw.choice(numbers)
+                arguments[place] = self.measured(arguments[place])
+            else:
+                self.measured(self.draw.choice((3, 0.5)))  # nobody takes it
         self.nodes.append([name, "call", target, arguments, named])
         kind = made_by(operation(target))
         if kind == "tensors":
@@ -133,6 +167,39 @@ class _Forger:
             self.usable.append(f"{name}_{place}")
         elif kind == "tensor":
             self.usable.append(name)
+
+    def measured(self, value: Any) -> Any:
+        """Return a value with a number in it that arithmetic on sizes comes to."""
+        if isinstance(value, list) and value:
+            place = self.draw.randrange(len(value))
+            return [self.measured(part) if number == place else part for number, part in enumerate(value)]
+        if not _holds_number(value):
+            return value
+        source = self.draw.choice(["x", *(name for name, own in self.tensors.items() if own.dim())])
+        shape = _INPUT if source == "x" else tuple(self.tensors[source].shape)
+        dim = self.draw.randrange(len(shape))
+        n, size = shape[dim], self.arithmetic("aten.sym_size.int", {"node": source}, dim)
+        for _ in range(self.draw.choice((1, 1, 1, 2, 6))):
+            ways = ("add", "floordiv", "mod", "truediv", "pow")
+            way = self.draw.choice(ways[:3] if type(value) is int and self.draw.random() < 0.8 else ways)
+            if way == "pow":
+                size = self.arithmetic("operator.pow", size, self.draw.choice((0.5, -0.5, 1.0, 2.0, 100.0)))
+            elif way in ("add", "mod"):
+                size = self.arithmetic("operator.add", size, value - n)
+                size = self.arithmetic("operator.mod", size, abs(value) + 1) if way == "mod" else size
+            else:  # so many times as many, in so many parts
+                size = self.arithmetic(f"operator.{way}", self.arithmetic("operator.mul", size, value), n)
+        return size
+
+    def arithmetic(self, target: str, *operands: Any) -> dict[str, str]:
+        """Return a node that is a number; where it is spoilt, one of its operands isn't what it should be."""
+        given = list(operands)
+        if self.draw.random() < 0.15 * self.odds:
+            odd = (*_INTEGERS, *map(self.tagged, _FLOATS), 0, None, True, "x", {"node": self.draw.choice(self.usable)})
+            given[self.draw.randrange(2)] = self.draw.choice(odd)
+        name = f"m{len(self.nodes)}"
+        self.nodes.append([name, "call", target, given, {}])
+        return {"node": name}
 
     def value(self, part: Any) -> Any:
         if isinstance(part, list):
@@ -275,7 +342,7 @@ def _outcome(seed: int, tree: dict[str, Any], tensors: dict[str, Tensor]) -> str
     graph.guard = Guard(LIMITS)
     try:
         made = graph(given)
-    except BundleError as error:
+    except PrunusError as error:
         return "out of memory" if "allocate memory" in str(error) else "failed when it ran"
     if (made.shape, made.dtype) != (expected[0].shape, expected[0].dtype):
         return "another shape"

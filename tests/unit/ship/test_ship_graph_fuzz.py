@@ -26,6 +26,8 @@ def test_random_graphs_are_refused_or_run_in_their_limits():
     ]
     assert said["ran"] > 100, "a fuzzer that gets nothing through the door tests the door only"
     assert said["refused when followed"] > 50
+    ran = {name for _, said, called in found if said == "ran" for name in called}
+    assert {f"operator.{way}" for way in ("add", "mul", "floordiv", "mod", "truediv", "pow")} <= ran
 
 
 def test_one_value_beyond_a_guarded_tensor_ends_the_process_that_reads_it():
