@@ -152,8 +152,11 @@ class ModelOptimizer:
             named_builder=False,
             loss=None if loss is None else given_loss(loss, "loss"),
             training_step=None if training_step is None else guarded(training_step, "training_step"),
+            own_split=isinstance(data, Prepared),
         )
         for note in prepared.notes:
+            self._job.workspace.note("load data", note)
+        for note in self._job.split_notes:
             self._job.workspace.note("load data", note)
         check_examples(self._job)
         _check_one_objective(self._job, loss, training_step)

@@ -15,6 +15,7 @@ from prunus.core.types import Plan
 from prunus.data import prepare_arrays
 
 FAST = {"train": {"epochs": 8, "batch_size": 32}, "recovery": {"epochs": 4, "batch_size": 32}}
+UNTRAINED = {"data_options": {"check_weights": False}}  # how well it answers doesn't matter there
 QUICK = {"evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "runtime": "torch"}}}
 
 
@@ -130,7 +131,7 @@ def test_a_loss_or_a_step_of_one_s_own_is_what_trains_and_what_taylor_reads(data
         return confidence(model(batch.inputs), batch)
 
     plans = []
-    scaled = {"data_options": {"standardize": True}}  # so that no unit is dead
+    scaled = {"data_options": {"standardize": True, "check_weights": False}}  # so that no unit is dead
     for options in ({}, {"loss": confidence}, {"training_step": step}):
         optimizer = ModelOptimizer(
             network(), data, strategy="taylor", trained=True, **scaled, recovery={"epochs": 1}, **options
@@ -186,7 +187,7 @@ def test_distilling_features_says_where_and_runs_through_the_facade(data, module
     told = []
     recovery = {"method": "distil", "epochs": 1, "distil": {"features": 1.0, "modules": modules}}
     optimizer = ModelOptimizer(
-        network(), data, strategy="magnitude_l2", trained=True, recovery=recovery, listener=told.append
+        network(), data, strategy="magnitude_l2", trained=True, recovery=recovery, listener=told.append, **UNTRAINED
     )
     optimizer.prune(keep_fraction=0.5)
     assert any(words in event.message for event in told if event.kind == "note")
@@ -198,7 +199,9 @@ def test_where_there_are_no_features_to_compare_the_run_says_so_and_goes_on(data
     recovery = {"method": "distil", "epochs": 1, "distil": {"features": 1.0}}
     model = nn.Linear(64, 10)
     strategy = {"criterion": "magnitude_l2", "granularity": "weight"}
-    optimizer = ModelOptimizer(model, data, strategy=strategy, trained=True, recovery=recovery, listener=told.append)
+    optimizer = ModelOptimizer(
+        model, data, strategy=strategy, trained=True, recovery=recovery, listener=told.append, **UNTRAINED
+    )
     optimizer.prune()
     assert any("nothing to compare inside" in event.message for event in told)
 
@@ -235,7 +238,9 @@ class Tied(nn.Module):
 def test_what_a_predicate_excludes_stays_whole(data):
     def shapes(exclude):
         torch.manual_seed(0)
-        optimizer = ModelOptimizer(Tied(), data, strategy="magnitude_l2", exclude=exclude, trained=True, **FAST)
+        optimizer = ModelOptimizer(
+            Tied(), data, strategy="magnitude_l2", exclude=exclude, trained=True, **FAST, **UNTRAINED
+        )
         model = optimizer.prune(keep_fraction=0.5).model_
         return [model.rows["a[0]"][0].out_features, model.rows["a0"].out_features, model.last.in_features]
 
@@ -251,7 +256,7 @@ def test_a_predicate_goes_with_patterns_and_needs_a_strategy(data):
     model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))[:-1]
     strategy = {"criterion": "magnitude_l2", "exclude": ["0"]}
     optimizer = ModelOptimizer(
-        model, data, strategy=strategy, exclude=lambda name, _: name == "6", trained=True, **FAST
+        model, data, strategy=strategy, exclude=lambda name, _: name == "6", trained=True, **FAST, **UNTRAINED
     )
     kept = optimizer.prune(keep_fraction=0.5).model_
     assert [kept[i].out_features for i in (0, 2, 4)] == [32, 12, 16]

@@ -17,7 +17,7 @@ from pydantic import (
 from prunus.core.contradictions import check_amounts, check_rewind_and_during
 from prunus.core.endings import data_endings, in_words, own_endings
 from prunus.core.goals import Contract, Target
-from prunus.core.section import Count, Fraction, NonNegative, Section, Share
+from prunus.core.section import Count, Finite, Fraction, NonNegative, Section, Share
 from prunus.core.strategy import LayerRule, ModelUnit, Schedule, Strategy
 from prunus.core.training import Average, Distil, Lora, Recovery, Train
 
@@ -77,7 +77,20 @@ class Data(Section):
     )
     task: Literal["auto", "classification", "regression"] = "auto"
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
-    standardize: bool = Field(True, description="subtract the training mean and divide by the training deviation")
+    standardize: bool | None = Field(
+        None,
+        description="subtract the training mean and divide by the training deviation; default: only where prunus trains the "
+        "model, since the scaling belongs to the model: given weights get what scale, mean and std say",
+    )
+    scale: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="divide inputs by this first: 255 makes pixels numbers from 0 to 1"
+    )
+    mean: tuple[Finite, ...] | None = Field(None, description="then subtract: a number, or one per channel or feature")
+    std: tuple[Finite, ...] | None = Field(None, description="then divide by: a number, or one per channel or feature")
+    check_weights: bool = Field(
+        True,
+        description="stop where given weights do no better than guessing, or clearly better on inputs scaled otherwise",
+    )
     standardize_target: bool = Field(
         True,
         description="regression: train on targets of mean 0 and deviation 1; results are in the target's own units all the same",
@@ -86,6 +99,26 @@ class Data(Section):
     label_noise: Share = Field(
         0.0, description="flip this share of the training labels: a test of the cleaning, not a use"
     )
+
+    @model_validator(mode="after")
+    def _one_scaling(self) -> Data:
+        if self.standardize and self.scales:
+            raise ValueError(
+                "standardize fits a scaling to the data; scale, mean and std give one: take one of the two away"
+            )
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std must be above 0: got {list(self.std)}")
+        return self
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _one_number_for_all(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @property
+    def scales(self) -> bool:
+        """Whether the recipe itself gives the scaling of the inputs."""
+        return self.scale != 1 or self.mean is not None or self.std is not None
 
     @property
     def is_bundled(self) -> bool:
@@ -186,6 +219,11 @@ class Evaluation(Section):
     metrics: tuple[str, ...] = Field(
         (), description="default: the usual ones of the task; the first one leads the report"
     )
+    control: Literal["none", "same_budget"] = Field(
+        "none",
+        description="same_budget: the dense model that is compared with is trained on for as many epochs as the pruned one was "
+        "after the cuts; none: it isn't, and the result says so",
+    )
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind the intervals")
     latency: Latency = Field(default_factory=Latency)
@@ -237,6 +275,19 @@ class Recipe(Section):
             has_weights=self.model.weights is not None,
         )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scaling_belongs_to_the_model(cls, tree: Any) -> Any:
+        """Standardise only what is trained here: given weights have the scaling that they were trained on."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("data"), dict):
+            return tree
+        data, model = tree["data"], tree.get("model")
+        if data.get("standardize") is not None:
+            return tree
+        weights = model.get("weights") if isinstance(model, dict) else getattr(model, "weights", None)
+        given = any(data.get(key) is not None for key in ("scale", "mean", "std"))
+        return {**tree, "data": {**data, "standardize": weights is None and not given}}
 
     @model_validator(mode="before")
     @classmethod

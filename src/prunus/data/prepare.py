@@ -126,8 +126,7 @@ def prepare_source(source: Source, config: Data, *, device: torch.device | str =
     digests = content_digests(source)
     splits = split(source, config.split, digests=digests)
     noise = flip_labels(source, splits.train, config.label_noise, seed=config.split.seed)
-    scales = config.standardize and not holds_ids(source)
-    scaler = Scaler.fit(source, splits.train) if scales else Scaler.identity()
+    scaler = _scaler(config, source, splits.train)
     scaled = config.standardize_target and source.task == "regression"
     target_scaler = Scaler.fit_values(source.targets[splits.train]) if scaled else Scaler.identity()
     parts = {
@@ -147,6 +146,15 @@ def prepare_source(source: Source, config: Data, *, device: torch.device | str =
         noise=noise,
         notes=(*_notes(config, source, splits), *_precision_notes(source, scaler, digests)),
     )
+
+
+def _scaler(config: Data, source: Source, train: Tensor) -> Scaler:
+    """Return what the recipe says, else what the training examples say; ids are never scaled."""
+    if holds_ids(source):
+        return Scaler.identity()
+    if config.scales:
+        return Scaler.given(source.input_shape, scale=config.scale, mean=config.mean, std=config.std)
+    return Scaler.identity() if config.standardize is False else Scaler.fit(source, train)
 
 
 def flip_labels(source: Source, train: Tensor, share: float, *, seed: int) -> Noise | None:

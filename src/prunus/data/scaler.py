@@ -68,6 +68,33 @@ class Scaler:
         return cls(torch.zeros(()), torch.ones(()))
 
     @classmethod
+    def given(
+        cls, shape: Sequence[int], *, scale: float = 1.0, mean: Sequence[float] | None, std: Sequence[float] | None
+    ) -> Scaler:
+        """Return the scaler that divides by ``scale``, subtracts ``mean`` and divides by ``std``: as image models state theirs.
+
+        Args:
+            shape: of one input. ``mean`` and ``std`` have one number, or one per channel ``(C, H, W)`` or feature ``(F,)``.
+
+        Raises:
+            DataError: there are neither one nor as many numbers.
+        """
+        n = shape[0] if len(shape) in (1, 3) else 1
+
+        def wide(name: str, values: Sequence[float] | None, default: float) -> Tensor:
+            numbers = torch.tensor([default] if values is None else list(values), dtype=torch.float64)
+            if len(numbers) not in (1, n):
+                what = {1: "features", 3: "channels"}.get(len(shape), "inputs")
+                raise DataError(
+                    f"data.{name}: expected 1 number or {n}, one for each of the {what}: got {len(numbers)}"
+                )
+            numbers = numbers.float()
+            return numbers.squeeze(0) if len(numbers) == 1 else numbers.reshape(-1, *[1] * (len(shape) - 1))
+
+        # Rounded once, as a product: x / 255 is the nearest number to the quotient, and so is (x - 0) / 255.
+        return cls(wide("mean", mean, 0.0) * scale, wide("std", std, 1.0) * scale)
+
+    @classmethod
     def fit(cls, source: Source, rows: Tensor, *, chunk_rows: int = CHUNK_ROWS) -> Scaler:
         """Return the scaler of some rows, from one pass in double precision (population deviation)."""
         shape = tuple(source.input_shape)

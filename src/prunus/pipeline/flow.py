@@ -5,7 +5,7 @@ data -> model -> evidence -> score -> select -> **Plan** -> apply -> recover -> 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +22,14 @@ from prunus.core.types import Plan, Step
 from prunus.core.values import check_values
 from prunus.data import prepare
 from prunus.evaluate import check_metrics
+from prunus.graph.states import duplicate
 from prunus.models import build, check_kind, check_outputs, load_weights
 from prunus.pipeline.compensation import check_compensation
 from prunus.pipeline.data_side import check_examples, clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
 from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
-from prunus.pipeline.measure import measure_run, timed
-from prunus.pipeline.model_side import check_schedule, fit_dense, prune_model, retrain, starting_point
+from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
+from prunus.pipeline.model_side import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.objective import check_objective
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.prunable import check_patterns
@@ -170,7 +171,22 @@ def prune_seed(job: Job, seed: int, dense: nn.Module, decide: Decide, *, recover
         )
     elif recover_last:
         candidate, histories = retrain(job, seed, dense, candidate, train)
-    return SeedResult(seed, dense, candidate, (*example_steps, *feature_steps, *prune_steps), train, histories, search)
+    compared, control = _control(job, seed, dense, histories) if recover_last else (dense, {})
+    steps = (*example_steps, *feature_steps, *prune_steps)
+    return SeedResult(seed, compared, candidate, steps, train, {**histories, **control}, search)
+
+
+def _control(
+    job: Job, seed: int, dense: nn.Module, histories: Mapping[str, Mapping[str, Any]]
+) -> tuple[nn.Module, dict[str, dict[str, Any]]]:
+    """Return the dense model to compare with, and its further training: as many epochs as the pruned model had after the cuts."""
+    n_epochs = epochs_of(histories)["pruned"]
+    if job.recipe.evaluation.control == "none" or n_epochs == 0:
+        return dense, {}
+    config = job.recipe.recovery.model_copy(update={"epochs": n_epochs})
+    trained = duplicate(dense)
+    stage = f"seed {seed} / {CONTROL}"
+    return trained, {CONTROL: fit(job, trained, job.data.train, config, seed=seed, stage=stage)}
 
 
 @contextmanager
@@ -193,6 +209,8 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
 
         train_dense = recipe.model.weights is None and recipe.train.epochs > 0
         job = Job(recipe, data, fresh, train_dense, workspace, device)
+        for note in job.split_notes:
+            workspace.note("load data", note)
         _check_fit(job)
         yield job
 

@@ -43,6 +43,24 @@ class Job:
     named_builder: bool = True
     loss: Loss | None = None
     training_step: TrainingStep | None = None
+    own_split: bool = False
+
+    @property
+    def weights_from_elsewhere(self) -> bool:
+        """Whether the weights were given and the split wasn't: then nobody here knows whether they saw the test examples."""
+        given = self.recipe.model.weights is not None or not (self.train_dense or self.named_builder)
+        return given and not self.own_split
+
+    @property
+    def split_notes(self) -> tuple[str, ...]:
+        """What must be said of the test set."""
+        if not self.weights_from_elsewhere:
+            return ()
+        text = (
+            "the weights came from elsewhere and the split from prunus: they may have been trained on test examples, so that both "
+            "models may look better than they are; hand over the split that they were trained with (prunus.data.Prepared)"
+        )
+        return (text,)
 
     @property
     def measure(self) -> Measure:

@@ -38,8 +38,10 @@ from prunus.pipeline.shipping import sizes_on_disk
 from prunus.pipeline.workspace import Workspace
 from prunus.report import GraphFacts, RunRecord, png_data_uri
 
-__all__ = ["measure_run", "quality_of", "timed"]
+__all__ = ["CONTROL", "epochs_of", "measure_run", "quality_of", "timed"]
 
+CONTROL = "control"
+"""The history of the dense model that was trained on for as long as the pruned one."""
 N_SUSPECTS = 48
 _SPLITS = ("train", "test")
 
@@ -75,7 +77,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "versions": versions(),
             "seeds": [result.seed for result in results],
             "fingerprints": {**plan.fingerprints, "bundle": bundle_sha256},
-            "data": _data_facts(data, first, recipe),
+            "data": _data_facts(job, first),
             "quality": rows,
             "gaps": _gaps(quality),
             "comparison": [item.to_dict() for item in compared],
@@ -92,11 +94,19 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
-            "notes": [*data.notes, *thinned_classes(data.train, first.train)],
+            "notes": [*data.notes, *thinned_classes(data.train, first.train), *job.split_notes],
+            "epochs": epochs_of(first.histories),
             "curves": {name: history for name, history in first.histories.items() if history},
             "timing": {"latency": latency.to_dict()},
         }
     )
+
+
+def epochs_of(histories: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return for how many epochs the run trained each model: the dense one, and the pruned one with what it was cut from."""
+    spent = {name: len(history.get("loss", ())) for name, history in histories.items()}
+    dense, control = spent.pop("train", 0), spent.pop(CONTROL, 0)
+    return {"dense": dense + control, "pruned": dense + sum(spent.values())}
 
 
 def timed(record: RunRecord, workspace: Workspace) -> RunRecord:
@@ -172,13 +182,15 @@ def _class_changes(
     return [item.to_dict() for item in class_changes(dense, pruned, test.targets.cpu(), **settings)]
 
 
-def _data_facts(data: Prepared, first: SeedResult, recipe: Recipe) -> dict[str, Any]:
+def _data_facts(job: Job, first: SeedResult) -> dict[str, Any]:
+    data, recipe = job.data, job.recipe
     return {
         "source": recipe.data.source,
         "task": data.train.task,
         "class_names": list(data.train.class_names),
         "input_shape": list(data.source.input_shape),
         "n": {part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
+        "test_seen": "unknown" if job.weights_from_elsewhere else "no",
         "n_duplicates": len(data.splits.duplicates),
         "duplicates": [str(duplicate) for duplicate in data.splits.duplicates[:5]],
         "noise": _noise_facts(data, first),

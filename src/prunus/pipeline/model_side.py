@@ -20,7 +20,7 @@ from prunus.data import Examples
 from prunus.graph import Group
 from prunus.graph.states import duplicate
 from prunus.pipeline.cut import Round
-from prunus.pipeline.given import better_unscaled
+from prunus.pipeline.given import check_given
 from prunus.pipeline.job import Candidate, Decide, Job
 from prunus.pipeline.objective import base_loss
 from prunus.pipeline.prunable import check_patterns, groups_of, prunable_graph, wide
@@ -54,12 +54,15 @@ __all__ = [
 
 
 def fit_dense(job: Job, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the dense model of ``seed``, trained if its weights were not given, and what the training said."""
+    """Return the dense model of ``seed``, trained if its weights were not given, and what the training said.
+
+    Raises:
+        ModelError: given weights that do no better than guessing, or clearly better on inputs scaled otherwise.
+    """
     model = job.build(seed).to(job.device)
     stage = training_stage(seed)
     if not job.train_dense:
-        if (advice := better_unscaled(job, model)) is not None:
-            job.workspace.warn(stage, advice)
+        check_given(job, model)
         return model, {}
     goal = rewind_epoch(job)
     job.workspace.check_state(f"{stage} / epoch {goal}", stage)

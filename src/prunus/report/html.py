@@ -134,8 +134,10 @@ def _quality_note(record: RunRecord) -> str:
     n = len(record.seeds)
     over = f"Mean over {n} seeds" if n > 1 else "One seed, which says nothing about other seeds"
     row = record.comparison[0]
+    unknown = " (the given weights may have)" if record.data.test_seen == "unknown" else ""
+    seen = f"no decision of this run saw{unknown}"
     return (
-        f'<p class="dim">{over}, on {amount(record.data.n["test"])} test examples that no decision saw. Under each value, what one '
+        f'<p class="dim">{over}, on {amount(record.data.n["test"])} test examples that {seen}. Under each value, what one '
         f"model’s {_confidence(record)} % interval is by the choice of examples. The difference: {escape(row.method)}.</p>"
     )
 

@@ -82,6 +82,10 @@ class DataFacts(Part):
     class_names: list[str]
     input_shape: list[int]
     n: dict[str, int]
+    test_seen: Literal["no", "unknown"] = Field(
+        "no",
+        description="unknown: weights came from elsewhere and the split from prunus, so that they may know test examples",
+    )
     n_duplicates: int
     duplicates: list[str]
     noise: NoiseFacts | None
@@ -321,6 +325,10 @@ class RunRecord(Part):
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]
+    epochs: dict[ModelName, int] = Field(
+        default={},
+        description="of training that this run gave each of the models that are compared, without scores and searches",
+    )
     notes: list[str]
     curves: dict[str, Curve]
     timing: dict[str, Any] = Field(description="the only part that differs between two equal runs")

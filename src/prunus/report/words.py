@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "amount",
+    "budget",
     "called",
     "difference",
     "finding",
@@ -180,6 +181,17 @@ def lead_metrics(record: RunRecord) -> tuple[list[ComparisonRow], list[Compariso
     return (shown, rest) if len(rest) > 1 else (list(record.comparison), [])
 
 
+def budget(record: RunRecord) -> str:
+    """Return how much longer the pruned model was trained, where the difference may be due to that; else nothing."""
+    more = record.epochs.get("pruned", 0) - record.epochs.get("dense", 0)
+    if more <= 0 or record.comparison[0].verdict != "better":
+        return ""
+    return (
+        f", after {more} epoch{'s' if more > 1 else ''} of training more than the dense model had "
+        "(evaluation.control: same_budget compares with as much)"
+    )
+
+
 def headline(record: RunRecord) -> str:
     """Return the result of a run in one sentence."""
     parts = []
@@ -192,7 +204,7 @@ def headline(record: RunRecord) -> str:
     if gone and not parts:
         parts.append(f"{amount(gone)} training examples fewer")
     start = ", ".join(parts) if parts else "the same size"
-    return f"{start}; {verdict(record.comparison[0])}"
+    return f"{start}; {verdict(record.comparison[0])}{budget(record)}"
 
 
 def speed_change(record: RunRecord) -> tuple[float, str] | None:
@@ -214,7 +226,7 @@ def finding(record: RunRecord) -> str:
         parts.append(f"{amount(gone)} training examples fewer")
     row = record.comparison[0]
     price = {
-        "better": f"and better {called(row.metric)}",
+        "better": f"and better {called(row.metric)}{' after more training' if budget(record) else ''}",
         "worse": f"but worse {called(row.metric)}",
         "no measurable difference": f"no measurable difference in {called(row.metric)}",
     }[row.verdict]

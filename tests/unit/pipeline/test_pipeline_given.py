@@ -8,8 +8,12 @@ import torch
 from torch import nn
 
 from prunus import ModelOptimizer
+from prunus.core.errors import DataError, ModelError, RecipeError
 from prunus.core.events import Event
 from prunus.core.narrate import Narrator
+from prunus.core.recipe import Data
+from prunus.core.recipe_file import make_recipe
+from prunus.data import prepare_arrays
 
 DRAW = torch.Generator().manual_seed(0)
 INPUTS = 50 + 20 * torch.randn(400, 6, generator=DRAW)
@@ -46,12 +50,92 @@ def test_a_trained_model_is_not_trained_again_and_gets_its_inputs_as_they_are():
     assert optimizer.prune(keep_fraction=0.5).evaluate()["test"].value("accuracy") == 1.0
 
 
-def test_a_trained_model_that_is_given_scaled_inputs_and_knows_raw_ones_is_warned_of():
-    optimizer, told = made(trained=True, data_options={"standardize": True})
-    optimizer.fit()
-    (warning,) = [event.message for event in told if event.kind == "warning"]
-    assert "does better on inputs as they are" in warning
-    assert "data.standardize: false" in warning
+def test_a_trained_model_that_knows_raw_inputs_is_not_measured_on_scaled_ones():
+    optimizer, _ = made(trained=True, data_options={"standardize": True})
+    with pytest.raises(
+        ModelError, match=r"better on inputs that are scaled in another way: 100.0 % right with data.standardi"
+    ) as e:
+        optimizer.fit()
+    assert "\n" not in str(e.value)
+    asked, _ = made(trained=True, data_options={"standardize": True, "check_weights": False})
+    assert asked.fit().evaluate()["test"].value("accuracy") < 0.9
+
+
+LIGHT = torch.rand(400, 1, 1, 1, generator=DRAW) * 255
+PIXELS = (LIGHT + 20 * torch.randn(400, 3, 4, 4, generator=DRAW)).clamp(0, 255).round()
+BRIGHT = (PIXELS.mean(dim=(1, 2, 3)) > 127.5).long()
+
+
+def of_pixels_from_0_to_1():
+    """Return a network that tells bright images from dark ones, if pixels go from 0 to 1."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[-50.0 / 48], [50.0 / 48]]).expand(2, 48))
+        model[1].bias.copy_(torch.tensor([25.0, -25.0]))
+    return model
+
+
+def test_weights_for_pixels_from_0_to_1_stop_on_those_up_to_255_and_run_when_the_recipe_says_so():
+    with pytest.raises(ModelError, match=r"scaled in another way: 100.0 % right with data.scale: 255"):
+        ModelOptimizer(of_pixels_from_0_to_1(), (PIXELS, BRIGHT), trained=True).fit()
+    given = ModelOptimizer(of_pixels_from_0_to_1(), (PIXELS, BRIGHT), trained=True, data_options={"scale": 255}).fit()
+    assert given.evaluate()["test"].value("accuracy") > 0.95
+
+
+def test_weights_that_only_guess_stop_the_run():
+    torch.manual_seed(0)
+    labels = torch.randint(0, 10, (900,))
+    with pytest.raises(ModelError, match=r"no better than guessing: \d.* look at the scaling of the inputs"):
+        ModelOptimizer(nn.Linear(6, 10), (torch.randn(900, 6), labels), trained=True).fit()
+
+
+def test_a_regression_that_explains_less_than_nothing_stops_the_run():
+    torch.manual_seed(0)
+    values = INPUTS[:, 0]
+    model = nn.Sequential(nn.Linear(6, 1))
+    with pytest.raises(ModelError, match=r"no better than guessing: R² -|scaled in another way"):
+        ModelOptimizer(model, (INPUTS, values), trained=True).fit()
+    with torch.no_grad():
+        model[0].weight.zero_()[0, 0] = 1.0
+        model[0].bias.zero_()
+    assert ModelOptimizer(model, (INPUTS, values), trained=True).fit().evaluate()["test"].value("r2") == pytest.approx(
+        1
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "oracle"),
+    [
+        ({"scale": 255}, lambda x: x / 255),
+        ({"mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}, lambda x: (x - M) / S),
+        ({"scale": 255, "mean": 0.5, "std": 0.25}, lambda x: (x / 255 - 0.5) / 0.25),
+        ({"standardize": False}, lambda x: x),
+    ],
+)
+def test_a_recipe_says_the_scaling_that_weights_were_trained_with(said, oracle):
+    data = prepare_arrays(PIXELS, BRIGHT, Data(source="arrays", **said))
+    rows = data.test.rows
+    found = next(iter(data.test.batches(len(rows)))).inputs
+    assert torch.allclose(found, oracle(PIXELS[rows]), atol=1e-6)
+
+
+M, S = torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1), torch.tensor([4.0, 5.0, 6.0]).reshape(3, 1, 1)
+
+
+def test_scaling_belongs_to_the_model():
+    def scaling(**sections):
+        return make_recipe({"data": {"source": "x.npz", **sections.pop("data", {})}, **sections}, "here").data
+
+    assert scaling().standardize is True
+    assert scaling(model={"weights": "w.safetensors"}).standardize is False
+    assert scaling(data={"scale": 255}).standardize is False
+    assert scaling(model={"weights": "w.safetensors"}, data={"standardize": True}).standardize is True
+    with pytest.raises(RecipeError, match="take one of the two away"):
+        scaling(data={"scale": 255, "standardize": True})
+    with pytest.raises(RecipeError, match="std must be above 0"):
+        scaling(data={"std": [0.0]})
+    with pytest.raises(DataError, match=r"data.mean: expected 1 number or 3"):
+        prepare_arrays(PIXELS, BRIGHT, Data(source="arrays", mean=(1.0, 2.0)))
 
 
 def test_a_model_that_knows_scaled_inputs_is_not():
