@@ -82,8 +82,10 @@ def test_zeros_are_said_to_save_no_time_and_what_would(granularity, said):
 )
 def test_an_export_is_one_line_with_its_file_size_kernels_and_difference(zeros, said):
     facts = {"path": "a/b.mnn", "size_bytes": 21_000_000, "difference": 1.26e-6, "batches": [1, 3], "zeros": zeros}
+    facts |= {"sizes": ["x (any batch, 3, 8 to 32)", "ids (any batch, 1 to 9)"]}
     assert exported_line(facts) == (
-        f"a/b.mnn: 21 MB{said}; its outputs are within 1e-06 of the largest one of the bundle's, for batches of 1, 3"
+        f"a/b.mnn: 21 MB{said}; its outputs are within 1e-06 of the largest one of the bundle's, for batches of 1, 3; "
+        "it takes x (any batch, 3, 8 to 32), ids (any batch, 1 to 9)"
     )
 
 
