@@ -225,6 +225,7 @@ _CORNERS: dict[str, dict[str, tuple[Any, ...]]] = {
     "squeeze": {
         "all": (2, torch.squeeze, (1, 3, 1, 5)),
         "two": (2, lambda x: x.squeeze((0, -2)), (1, 3, 1, 5)),
+        "what is empty": (1, lambda x: x.squeeze(1) * 2, (0, 1, 3)),
         "what isn't one": (1, lambda x: x.squeeze(1) * 2, (1, 3)),
     },
     "unsqueeze": {"behind": (2, lambda x: x.unsqueeze(-1), (3, 5)), "before the last": (2, lambda x: x.unsqueeze(-2), (3, 5))},

@@ -184,3 +184,7 @@ def test_what_has_no_rule_freezes_all_that_goes_in_and_comes_out():
     reasons = [atom.reason for axes in [*solver.states.values(), *results] for atom in axes]
     assert len(reasons) == 4
     assert all(reason.startswith("prunus has no rule for this operation") for reason in reasons)
+    several = Kernel(torch.ops.aten.linalg_qr.default, torch.linalg.qr, (torch.rand(5, 3),), 0, n_results=2)
+    solver, results, _ = solved(Applied(several))
+    assert [[atom.size for atom in axes] for axes in results] == [[5, 3], [3, 3]]
+    assert all(atom.reason for axes in results for atom in axes)

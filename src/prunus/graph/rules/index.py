@@ -185,9 +185,9 @@ def repeat_interleave(call: Call) -> Axes:
 def gather(call: Call) -> Axes:
     """Entries are looked up along one dimension, aligned in the others."""
     axes, where, why = call.axes("self"), call.axes("index"), "its entries are looked up by number"
-    for d, pair in enumerate(zip(axes, where, strict=True)):
+    for d, atom in enumerate(axes):
         if d == call.dim:
-            call.freeze(pair, why)
+            call.freeze([atom, where[d]], why)
         else:
-            _as_one(call, list(pair), why)
+            _as_one(call, [atom, where[d]], why)
     return where

@@ -59,7 +59,7 @@ def expand(call: Call) -> Axes:
 def repeat(call: Call) -> Axes:
     """Lay copies side by side: copies x dimension."""
     axes = broadcast(call.first, [fresh(1) for _ in call.shape])
-    return [product([fresh(int(times)), atom]) for times, atom in zip(call["repeats"], axes, strict=True)]
+    return [product([fresh(int(call["repeats"][d])), atom]) for d, atom in enumerate(axes)]
 
 
 @rule("cat")
@@ -67,8 +67,9 @@ def cat(call: Call) -> Axes:
     """One dimension is the sum of its parts, the others are the same."""
     parts = [axes for axes in call.given if [atom.size for atom in axes] != [0]]
     dim = call["dim"] % len(parts[0])
-    others = broadcast(*(_with(axes, dim, fresh(1)) for axes in parts))
-    return _with(others, dim, sum_of([axes[dim] for axes in parts]))
+    whole = sum_of([axes.pop(dim) for axes in parts])
+    others = broadcast(*parts)
+    return [*others[:dim], whole, *others[dim:]]
 
 
 @rule("stack")
