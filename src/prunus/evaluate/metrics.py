@@ -135,8 +135,8 @@ def check_metrics(names: Sequence[str], task: Task) -> None:
 def metrics_table() -> list[dict[str, str]]:
     """Return one row per metric: which task it measures, how it is called and said, what it is.
 
-    >>> [row["name"] for row in metrics_table() if row["task"] == "regression"]
-    ['mae', 'r2', 'rmse']
+    >>> [row["called"] for row in metrics_table() if row["name"] == "f1_macro"]
+    ['macro F1']
     """
     found = [metrics[name] for name in metrics]
     return [

@@ -32,8 +32,8 @@ NEEDS: Mapping[Need, str] = {
 def criteria_table() -> list[dict[str, str]]:
     """Return one row per criterion: where it is named in a recipe, what it judges, what it needs, what it is.
 
-    >>> [row["name"] for row in criteria_table() if row["section"] == "examples.remove"]
-    ['aum', 'el2n', 'random']
+    >>> [row["judges"] for row in criteria_table() if row["name"] == "wanda"]
+    ['every unit']
     """
     rows = [
         {

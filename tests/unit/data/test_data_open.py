@@ -1,5 +1,6 @@
 """A source's name decides how it is read, and what can't be read is named; inputs to predict are matched by name."""
 
+import re
 import sys
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from prunus.core.endings import own_endings
+from prunus.core.endings import in_words, own_endings
 from prunus.core.errors import DataError, MissingExtraError
 from prunus.core.recipe import Data
 from prunus.data import open_inputs, open_source
@@ -28,14 +29,14 @@ def test_a_missing_file_is_named_with_a_near_one(tmp_path):
     refused(str(tmp_path / "trian.csv"), r"trian\.csv: there is no such file or folder; did you mean 'train\.csv'")
     refused(
         str(tmp_path / "zzz" / "q.npz"),
-        r"q\.npz: there is no such file or folder; give a file that ends in \.csv, \.npz or \.parquet",
+        rf"q\.npz: there is no such file or folder; give a file that ends in {re.escape(in_words())}",
     )
 
 
 def test_an_unknown_ending_is_named(tmp_path):
     (tmp_path / "a.xlsx").write_text("x")
     (tmp_path / "plain").write_text("x")
-    refused(str(tmp_path / "a.xlsx"), r"expected a file that ends in \.csv, \.npz or \.parquet, got '\.xlsx'")
+    refused(str(tmp_path / "a.xlsx"), rf"expected a file that ends in {re.escape(in_words())}, got '\.xlsx'")
     refused(str(tmp_path / "plain"), "got 'no ending'")
 
 

@@ -88,9 +88,9 @@ def registry(monkeypatch):
 
 def test_a_new_metric_is_in_no_report_that_does_not_name_it():
     before = default_metrics("regression")
-    metric("bias", task="regression", higher_is_better=False, label="bias", unit="target units")(lambda m: m.target)
+    metric("only_named", task="regression", higher_is_better=False, unit="target units")(lambda m: m.target)
     assert default_metrics("regression") == before
-    assert "bias" in metrics_of("regression")
+    assert "only_named" in metrics_of("regression")
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
