@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.runtime import seeded
 from prunus.graph.observe import Attribute, is_config
 
@@ -64,7 +65,10 @@ def built_again(model: nn.Module) -> nn.Module | None:
         with seeded(0, "built again"):
             again: nn.Module = type(model)(copy.deepcopy(vars(model)["config"])).to(next(model.parameters()).device)
         again.load_state_dict(model.state_dict(), strict=False)
-    except Exception:  # a size that doesn't fit; and a constructor may raise anything at a config that it doesn't like
+    except (
+        Exception
+    ) as error:  # a size that doesn't fit, or whatever a constructor raises at a config that it doesn't like
+        raise_if_out_of_memory(error)
         return None
     here, there = dict(model.named_buffers()), dict(again.named_buffers())
     if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
@@ -155,7 +159,8 @@ def _distance(kind: type, config: Any, wanted: Shapes) -> float:
     try:
         with torch.device("meta"):
             got = _shapes(kind(copy.deepcopy(config)))
-    except Exception:
+    except Exception as error:
+        raise_if_out_of_memory(error)
         return float("inf")
     both = got.keys() & wanted.keys()
     apart = len(got.keys() ^ wanted.keys())

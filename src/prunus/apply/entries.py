@@ -27,7 +27,7 @@ from prunus.apply.configs import (
     lists_of_numbers,
 )
 from prunus.apply.slices import slice_tensors
-from prunus.core.errors import ModelError
+from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.runtime import seeded
 from prunus.graph import Group
 from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened
@@ -286,6 +286,7 @@ def _differs(
             _drop(smaller, group, keep, follow)
         got = _outputs(smaller, inputs, kwargs)
     except Exception as error:
+        raise_if_out_of_memory(error)
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
     if _apart(expected, got):
         return "its output differs from the whole model with these made to do nothing"

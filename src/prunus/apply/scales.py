@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from prunus.apply.regraph import PrunedGraph
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.runtime import generator, seeded
 from prunus.graph import AxisGraph
 from prunus.graph.axes import leaves, left_of
@@ -80,7 +81,8 @@ def fold_scales(
         return {}
     try:
         rows = _rows(smaller, reference, sources, inputs, kwargs)
-    except Exception:  # the trace doesn't run, or has no gradient: then nothing is known of its queries
+    except Exception as error:  # the trace doesn't run, or has no gradient: then nothing is known of its queries
+        raise_if_out_of_memory(error)
         return {}
     factors: dict[str, Tensor] = {}
     for query, found in rows.items():

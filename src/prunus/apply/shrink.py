@@ -25,7 +25,7 @@ from prunus.apply.reread import Reread
 from prunus.apply.scales import fold_scales
 from prunus.apply.slices import slice_tensors
 from prunus.apply.traced import with_limits
-from prunus.core.errors import ModelError, ShapeError
+from prunus.core.errors import ModelError, ShapeError, raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
@@ -329,6 +329,7 @@ def _run(
         try:
             out = model.eval()(*inputs, **kwargs)
         except Exception as error:
+            raise_if_out_of_memory(error)
             return [], f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
     return [leaf for leaf in pytree.tree_leaves(plain(out)) if isinstance(leaf, Tensor)], ""
 

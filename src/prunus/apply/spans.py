@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.apply.limits import BATCH, Span
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph.axes import find
@@ -180,6 +181,7 @@ def _outputs(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any
     with as_it_was(model), seeded(0, "limits"), quiet(model):
         try:
             out = model.eval()(*inputs, **kwargs)
-        except Exception:
+        except Exception as error:
+            raise_if_out_of_memory(error)
             return None
     return [leaf for leaf in pytree.tree_leaves(plain(out)) if isinstance(leaf, Tensor)]

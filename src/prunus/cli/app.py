@@ -6,7 +6,6 @@ Every command is a parse, one call into the library and a print. Heavy imports h
 
 from __future__ import annotations
 
-import errno
 import json
 import shlex
 import sys
@@ -19,10 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from prunus.cli.ending import STOPPED, explain, stopped
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
-from prunus.core.errors import OutputError, PrunusError, RunError
-from prunus.core.imports import one_line
 from prunus.core.text import plain
 
 if TYPE_CHECKING:
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from prunus.core.recipe import Recipe
 
 __all__ = ["app", "invoke"]
-
-STOPPED = 130
-RESUMABLE = ("run", "plan", "apply", "shards")
 
 # Newer versions of typer carry their own click: take the root of usage errors from what typer itself raises.
 _UsageError: Any = typer.BadParameter.__mro__[2]
@@ -363,12 +358,12 @@ def invoke(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         # typer makes an exit of an interrupt.
-        return _stopped(arguments) if code == STOPPED else code if isinstance(code, int) else 0
+        return stopped(arguments) if code == STOPPED else code if isinstance(code, int) else 0
     except _UsageError as error:
         error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        return _stopped(arguments)
+        return stopped(arguments)
     except BrokenPipeError:
         hush()
         return 0
@@ -381,41 +376,7 @@ def invoke(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _explain(error)
-
-
-def _stopped(arguments: list[str]) -> int:
-    kept = any(argument in RESUMABLE for argument in arguments[:2])
-    typer.echo(f"stopped{': what is done is kept; add --resume to go on' if kept else ''}", err=True)
-    return STOPPED
-
-
-def _explain(error: Exception) -> int:
-    """Say in one line what went wrong, and return the exit code of it."""
-    if isinstance(error, PrunusError):
-        return _say(f"error: {error}", error.exit_code)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _say(
-            f"error: no space left on the disk ({error}): free some space, then add --resume", OutputError.exit_code
-        )
-    if isinstance(error, OSError) and error.filename is not None:
-        return _say(
-            f"error: can't use {error.filename}: {error.strerror}; check that it is there and yours",
-            OutputError.exit_code,
-        )
-    if isinstance(error, MemoryError):
-        return _say(
-            "error: not enough memory for this: take smaller data, a smaller model or smaller batches",
-            RunError.exit_code,
-        )
-    text = f"internal error: {one_line(error)}; this is a fault of prunus, --debug shows the traceback"
-    return _say(text, PrunusError.exit_code)
-
-
-def _say(text: str, code: int) -> int:
-    """Print one line on standard error in which no name steers the terminal, and return ``code``."""
-    typer.echo(plain(" ".join(text.splitlines())), err=True)
-    return code
+        return explain(error, arguments)
 
 
 def _load(recipe: Path, overrides: list[str] | None, resume: bool = False) -> Recipe:

@@ -36,6 +36,8 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "near",
+    "out_of_memory",
+    "raise_if_out_of_memory",
 ]
 
 
@@ -114,3 +116,36 @@ def near(name: str, names: Iterable[str]) -> str:
     known = sorted(names)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(known)}"
+
+
+_LACKS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "failed to map segment",
+    "could not create a primitive",
+)
+"""What it is called where it is no ``MemoryError``: by torch, the system, the loader, and oneDNN."""
+
+
+def out_of_memory(error: BaseException) -> BaseException | None:
+    """Return what says that there wasn't enough memory: ``error`` itself, or what it came from.
+
+    >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate ..."))
+    RuntimeError('CUDA out of memory. Tried to allocate ...')
+    """
+    found: BaseException | None = error
+    seen: list[BaseException] = []
+    while found is not None and found not in seen:
+        seen.append(found)
+        words = str(found).lower() if isinstance(found, (RuntimeError, OSError, ImportError)) else ""
+        if isinstance(found, MemoryError) or any(lack in words for lack in _LACKS):
+            return found
+        found = found.__cause__ if found.__cause__ is not None or found.__suppress_context__ else found.__context__
+    return None
+
+
+def raise_if_out_of_memory(error: Exception) -> None:
+    """Raise ``error`` again if there wasn't enough memory: then a trial that failed says nothing of what was tried."""
+    if out_of_memory(error) is not None:
+        raise error

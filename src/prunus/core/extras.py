@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from prunus.core.errors import MissingExtraError
+from prunus.core.errors import MissingExtraError, raise_if_out_of_memory
 
 __all__ = ["require"]
 
@@ -19,6 +19,7 @@ def require(module: str, *, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        raise_if_out_of_memory(error)
         package = module.partition(".")[0]
         raise MissingExtraError(
             f"this needs the package {package!r}, which is not installed: pip install 'prunus[{extra}]'"

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
 
-from prunus.core.errors import ModelError
+from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.graph.observe import SizeUse, observing, traced_node
 from prunus.graph.record import Recorder
@@ -127,6 +127,7 @@ def trace(
                 graph_module = tracer(fake, given)
                 put_back(graph_module)
     except Exception as error:
+        raise_if_out_of_memory(error)
         if symbols is not None:
             raise ModelError(f"the model can't be traced with symbols for sizes ({_first_line(error)})") from error
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")

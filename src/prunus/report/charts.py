@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunus.core.errors import MissingExtraError
 from prunus.core.extras import require
 from prunus.core.units import plural
 from prunus.report.graph_chart import graph_chart
@@ -21,6 +22,9 @@ __all__ = ["Chart", "all_charts", "graph_svg"]
 
 _WIDTH = 430
 _CYCLE = ("plum", "blue", "amber", "leaf")
+_ADDRESSES = 72 << 30
+"""vl-convert's V8 reserves 64 GB of them, and ends the process where it can't."""
+
 _MOST_ROWS = 24
 """A chart shows at most so many rows; the tables have them all."""
 
@@ -40,8 +44,7 @@ def all_charts(record: RunRecord) -> tuple[Chart, ...]:
     Raises:
         MissingExtraError: altair or vl-convert isn't installed.
     """
-    altair = require("altair", extra="report")
-    convert = require("vl_convert", extra="report").vegalite_to_svg
+    altair, convert = _drawing()
     drawn = []
     drawings = (_against_size, _frontier, _class_changes, _layers, _groups, _sensitivity, _classes, _features, _curves)
     for number, draw in enumerate(drawings):
@@ -58,9 +61,29 @@ def graph_svg(facts: GraphFacts) -> str:
     Raises:
         MissingExtraError: altair or vl-convert isn't installed.
     """
-    altair = require("altair", extra="report")
-    convert = require("vl_convert", extra="report").vegalite_to_svg
+    altair, convert = _drawing()
     return _svg(graph_chart(altair, facts, width=_WIDTH)[1], convert, "g")
+
+
+def _drawing() -> tuple[Any, Callable[[dict[str, Any]], str]]:
+    """Return altair, and what makes an SVG of its charts."""
+    altair, convert = (require(name, extra="report") for name in ("altair", "vl_convert"))
+    limit = _address_limit()
+    if limit is not None and limit < _ADDRESSES:
+        raise MissingExtraError(
+            f"the charts need {_ADDRESSES >> 30} GB of addresses (not of memory), and this process may have {limit >> 30}: "
+            "raise the limit (ulimit -v), then write the report anew (prunus report RUN)"
+        )
+    return altair, convert.vegalite_to_svg
+
+
+def _address_limit() -> int | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 _Drawn = tuple[str, str, Any] | None

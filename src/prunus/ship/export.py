@@ -21,7 +21,7 @@ from prunus.apply.limits import BATCH, Limits, Span
 from prunus.apply.regraph import PrunedGraph, resized
 from prunus.apply.spans import Spans
 from prunus.apply.traced import with_limits
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, raise_if_out_of_memory
 from prunus.core.imports import one_line
 from prunus.core.quiet import quiet
 from prunus.core.runtime import device_of, seeded
@@ -121,7 +121,8 @@ def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
         inputs = made(entries, size, "check", size)
         try:
             expected = _outputs(model, inputs)
-        except Exception:  # noqa: S112 - a model that doesn't take one example needn't be compared on it
+        except Exception as error:  # a model that doesn't take one example needn't be compared on it
+            raise_if_out_of_memory(error)
             continue
         try:
             got = _outputs(graph, inputs)

@@ -17,7 +17,7 @@ from prunus import models
 from prunus.apply.edits import diff
 from prunus.apply.regraph import PrunedGraph
 from prunus.core import recipe
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, raise_if_out_of_memory
 from prunus.core.files import atomic_folder, sha256_file, write_json, write_text
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded, versions
@@ -161,6 +161,7 @@ def _graph_of(
             raise
         return None, printable(str(error))
     except Exception as error:
+        raise_if_out_of_memory(error)
         if needed:
             raise BundleError(f"the traced computation can't be written: {stable_line(error)}") from error
         return None, stable_line(error)
@@ -172,7 +173,8 @@ def _n_outputs(model: nn.Module, takes: Inputs) -> int:
     with quiet(twin), torch.no_grad(), seeded(0, "bundle", "check"):
         try:
             return len(called_on(twin, made(takes, 2, "check")))
-        except Exception:
+        except Exception as error:
+            raise_if_out_of_memory(error)
             return 1
 
 

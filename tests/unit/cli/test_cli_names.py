@@ -6,7 +6,7 @@ import io
 import pytest
 from rich.console import Console
 
-from prunus.cli import app
+from prunus.cli import ending
 from prunus.cli.progress import Display
 from prunus.core.errors import DataError
 from prunus.core.events import Event
@@ -26,7 +26,7 @@ NASTY = "\x1b[2Jcat\u202egpj.exe\x07 [red]x[/] [/]"
     ],
 )
 def test_an_error_is_one_line_that_steers_nothing(capsys, error, code, words):
-    assert app._explain(error) == code
+    assert ending.explain(error, ["graph"]) == code
     said = capsys.readouterr().err
     assert words in said
     assert said.endswith("\n")
