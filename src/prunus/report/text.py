@@ -19,8 +19,10 @@ from prunus.report.repairs import adjustment_lines, allocation_line
 from prunus.report.searches import HEAD, candidate_cells, outcome
 from prunus.report.words import (
     amount,
+    called,
     difference,
     headline,
+    lead_metrics,
     mask_note,
     percent,
     ratio_with_interval,
@@ -80,6 +82,9 @@ def print_summary(record: RunRecord, console: Console) -> None:
     console.print(Text(headline(record), style=f"bold {_COLOURS[record.comparison[0].verdict]}"))
     console.print()
     _show(_quality_table(record), console)
+    if rest := [called(row.metric) for row in lead_metrics(record)[1]]:
+        more = f"{len(rest)} more with the same verdict ({', '.join(rest)}): in the report, and with --json"
+        console.print(_plain(more), style="dim")
     console.print()
     _show(_cost_table(record), console)
     for search in record.searches:
@@ -99,7 +104,7 @@ def _quality_table(record: RunRecord) -> Table:
     table = _table(
         title, "", "dense train", "dense test", "pruned train", "pruned test", "pruned - dense (95 %)", "", left=1
     )
-    for row in record.comparison:
+    for row in lead_metrics(record)[0]:
         cells = [
             value(row.metric, record.mean(model, split, row.metric))
             for model in ("dense", "pruned")

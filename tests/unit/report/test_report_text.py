@@ -15,7 +15,7 @@ from prunus.report import (
 )
 from prunus.report.page_tables import cost
 from prunus.report.words import mask_note
-from report_samples import number, plainest, regression, sample
+from report_samples import facts_of, number, plainest, regression, sample
 
 HOSTILE = "[red]x[/b] \x1b[31m\u202e"
 
@@ -45,6 +45,17 @@ def test_a_summary_says_what_was_measured_and_what_went():
         "note: a note",
     ):
         assert part in text
+
+
+def test_metrics_that_say_the_same_are_one_line():
+    (first, *_) = facts_of(sample())["comparison"]
+    names = ("accuracy", "f1_macro", "f1_weighted", "precision_macro", "precision_weighted")
+    text = printed(print_summary, sample(comparison=[{**first, "metric": name} for name in names]))
+    shown = [name for name in names if f"\n{name} " in text]
+    assert shown == ["accuracy", "f1_macro"]
+    more = "3 more with the same verdict (weighted F1, macro precision, weighted precision): in the report, and with --json"
+    assert more in text
+    assert "more with the same verdict" not in printed(print_summary, sample())
 
 
 def test_one_seed_says_that_it_is_one():
