@@ -38,15 +38,28 @@ def n_weights(model: nn.Module, group: Group) -> int:
 
 
 def kept_outputs(model: nn.Module, groups: Sequence[Group], keep: Mapping[str, Bools]) -> dict[str, Tensor]:
-    """Return which outputs of each layer of the uncut ``model`` stay, by the layer's name; a batch norm's are its channels."""
+    """Return which outputs of each layer of the uncut ``model`` stay, by the layer's name; a batch norm's are its channels.
+
+    What is left of a recurrent layer's states goes by the names of the weights that read them.
+    """
     stays: dict[str, Tensor] = {}
     held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
     sizes = {
         name: tensor.shape[0] for name, tensor in held if tensor.dim() and name.endswith(("weight", "running_mean"))
     }
+    states = {
+        f"{name}.{key}".removeprefix("."): weight.shape[1]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.RNNBase)
+        for key, weight in module.named_parameters(recurse=False)
+        if key.startswith("weight_hh")
+    }
     for group in groups:
         for member in group.members:
             if member.dim == 0 and group.name in keep and member.tensor in sizes:
                 mask = stays.setdefault(layer_of(member.tensor), torch.ones(sizes[member.tensor], dtype=torch.bool))
+                mask[member.index[torch.from_numpy(~keep[group.name])].flatten()] = False
+            elif member.dim == 1 and group.name in keep and member.tensor in states:
+                mask = stays.setdefault(member.tensor, torch.ones(states[member.tensor], dtype=torch.bool))
                 mask[member.index[torch.from_numpy(~keep[group.name])].flatten()] = False
     return {name: mask.nonzero().flatten() for name, mask in stays.items()}

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
+from prunus.core.calls import call
 from prunus.recover.counterparts import names_after
 from prunus.recover.fit_layers import fit_bias, fit_norm, fit_weights, loses_more, moment_bytes
 from prunus.recover.formula import Saved, why_weight_is_fixed
 from prunus.recover.held_out import FEWEST, Measure, distance, split_off
 from prunus.recover.in_order import CallsDifferError, Look, Pair, look, pairs
 from prunus.recover.layer_inputs import channel_dim, is_matrix_layer
+from prunus.recover.recurrent import RecurrentCall, fit_recurrent, recurrent_calls, why_not_recurrent
 
 if TYPE_CHECKING:
     from prunus.data import Batched
@@ -136,7 +138,7 @@ def adjust(
         reference,
         examples,
         held_out,
-        {names[old]: kept for old, kept in (kept or {}).items() if old in names},
+        {f"{names[old]}{rest}": left for key, left in (kept or {}).items() for old, rest in _held_by(key, names)},
         {names[old]: factors for old, factors in (folded or {}).items() if old in names},
         masks or {},
         batch_size,
@@ -215,6 +217,8 @@ class _Walk:
         layer = now.module
         if before is None:
             return "the uncut model has no layer that it could be compared with"
+        if isinstance(layer, nn.RNNBase):
+            return why_not_recurrent(layer)
         if not self._is_cut_of(name, now, before):
             return "its outputs have another shape than those that are left of the uncut model's"
         if kind == "bias" and not now.adds_its_bias:
@@ -252,10 +256,18 @@ class _Walk:
 
     def run(self, kind: Adjustment, layers: Mapping[str, nn.Module], reasons: dict[str, str]) -> Check:
         """Adjust the layers in their order; those that can't be after all join ``reasons``."""
-        fitted, returned = [], []
+        fitted: list[str] = []
+        returned: list[str] = []
         for name, layer in layers.items():
             before = Saved(layer)
             try:
+                if isinstance(layer, nn.RNNBase):
+                    why, worse = self._fit_recurrent(name, layer)
+                    if why is not None:
+                        reasons[name] = why
+                    elif worse or not before.unchanged:
+                        (returned if worse else fitted).append(name)
+                    continue
                 why = self._fit(kind, name, layer)
                 if why is not None:
                     reasons[name] = why
@@ -281,6 +293,27 @@ class _Walk:
             fit_norm(layer, seen, self.kept.get(name))
         return None
 
+    def _fit_recurrent(self, name: str, layer: nn.RNNBase) -> tuple[str | None, bool]:
+        old = self.reference.get_submodule(self.names_before[name])
+        if type(old) is not type(layer):
+            return "the uncut model has another kind of layer there", False
+        assert isinstance(old, nn.RNNBase)
+
+        def calls(examples: Batched) -> list[tuple[RecurrentCall, RecurrentCall]]:
+            found: list[tuple[RecurrentCall, RecurrentCall]] = []
+            for batch in examples.batches(self.batch_size):
+                both = [
+                    recurrent_calls(model, one, partial(call, model, batch.inputs))
+                    for model, one in ((self.model, layer), (self.reference, old))
+                ]
+                if len(both[0]) != len(both[1]):
+                    raise CallsDifferError
+                found += zip(*both, strict=True)
+            return found
+
+        states = {key.rpartition(".")[2]: left for key, left in self.kept.items() if key.rpartition(".")[0] == name}
+        return fit_recurrent(layer, old, calls(self.examples), calls(self.held_out), states, damping=self.damping)
+
     def _pairs(self, name: str, examples: Batched) -> Iterable[Pair]:
         return pairs(
             (self.model, self.reference),
@@ -292,6 +325,15 @@ class _Walk:
         )
 
 
+def _held_by(key: str, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the module that a key of ``kept`` is about, and what follows its name: a state of a recurrent layer has its own."""
+    if key in names:
+        yield key, ""
+    elif key.rpartition(".")[0] in names:
+        owner, _, rest = key.rpartition(".")
+        yield owner, f".{rest}"
+
+
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
@@ -300,4 +342,6 @@ def _is_for(kind: Adjustment, module: Any) -> bool:
     """Return whether a kind is about such a layer at all."""
     if isinstance(module, _BatchNorm):
         return kind == "batch_norm" and module.running_mean is not None
+    if isinstance(module, nn.RNNBase):
+        return kind == "least_squares"
     return {"least_squares": is_matrix_layer(module), "bias": module.bias is not None}.get(kind, False)

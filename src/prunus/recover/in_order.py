@@ -50,7 +50,7 @@ class CallsDifferError(Exception):
 
 @torch.no_grad()
 def look(model: nn.Module, examples: Batched) -> dict[str, Look]:
-    """Return the linear, convolutional and batch norm layers that two examples call, in the order of their first calls."""
+    """Return the linear, convolutional, recurrent and batch norm layers that two examples call, in the order of their calls."""
     kinds = (nn.modules.conv._ConvNd, _BatchNorm)
     names = {m: name for name, m in model.named_modules() if is_matrix_layer(m) or isinstance(m, kinds)}
     found: dict[str, Look] = {}
@@ -67,9 +67,18 @@ def look(model: nn.Module, examples: Batched) -> dict[str, Look]:
         seen.adds_its_bias = seen.adds_its_bias and adds_its_bias(module, inputs, outputs)
         trying = False
 
+    def see_recurrent(module: Any, given: Any, outputs: Any) -> None:
+        found.setdefault(named[module], Look(module, multiplies=False, adds_its_bias=False))
+
+    named = {m: name for name, m in model.named_modules() if isinstance(m, nn.RNNBase)}
+    handles = [module.register_forward_hook(see_recurrent) for module in named]
     model.eval()
-    with observed(list(names), see):
-        call(model, next(iter(examples.batches(2))).inputs)
+    try:
+        with observed(list(names), see):
+            call(model, next(iter(examples.batches(2))).inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
     return found
 
 
