@@ -115,7 +115,7 @@ class Round:
             compare = partial(self._compare, model, cost=Weights(strata), kind="weights", places=places)
             return (self._step(strata, called, self._losses(candidate, strata, zeroed), compare=compare),)
 
-        (step,) = self.decide(self.stage, compute)
+        (step,) = self.decide("prune", self.stage, compute)
         new = {}
         for decision in step.decisions:
             name = decision.stratum
@@ -194,7 +194,7 @@ class Round:
                 )
             return (self._step(strata, called, self._losses(candidate, strata, zeroed), choose, compare),)
 
-        (step,) = self.decide(self.stage, compute)
+        (step,) = self.decide("prune", self.stage, compute)
         keep = _aligned(step, alive)
         kept = {name: torch.from_numpy(mask) for name, mask in keep.items()}
         shrunk = shrink(model, inputs, graph, kept)

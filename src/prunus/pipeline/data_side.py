@@ -44,7 +44,7 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
         return _decide(job.data.train, config, evidence, seed)
 
     with job.workspace.stage(stage):
-        steps = decide(stage, compute)
+        steps = decide("example", stage, compute)
     for text in thinned_classes(job.data.train, clean(job.data.train, steps)):
         job.workspace.warn(stage, text)
     return steps

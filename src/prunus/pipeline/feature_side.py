@@ -52,7 +52,7 @@ def judge_features(job: Job, seed: int, dense: nn.Module, decide: Decide) -> tup
         return (Step("replace", "feature", "permutation_importance", (decision,), settings),)
 
     with job.workspace.stage(stage):
-        return decide(stage, compute)
+        return decide("feature", stage, compute)
 
 
 def narrow(job: Job, candidate: Candidate, steps: Sequence[Step]) -> Candidate:

@@ -27,7 +27,7 @@ from prunus.models import build, check_kind, check_outputs, load_weights
 from prunus.pipeline.compensation import check_compensation
 from prunus.pipeline.data_side import check_examples, clean, judge_examples
 from prunus.pipeline.feature_side import judge_features, narrow
-from prunus.pipeline.job import Candidate, Decide, Job, SeedResult
+from prunus.pipeline.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
 from prunus.pipeline.model_side import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.objective import check_objective
@@ -273,11 +273,9 @@ def _decide_from(plan: Plan) -> Decide:
     """Answer every question from the plan, in its order."""
     pending = list(plan.steps)
 
-    def decide(name: str, compute: object) -> tuple[Step, ...]:
-        kinds = {"judge examples": "example", "judge features": "feature"}
-        kind = next((granularity for words, granularity in kinds.items() if words in name), None)
+    def decide(asked: Asked, name: str, compute: object) -> tuple[Step, ...]:
         taken: list[Step] = []
-        if kind is None:
+        if asked == "prune":
             while pending and pending[0].operation != "prune":
                 pending.pop(0)
             if not pending:
@@ -285,7 +283,7 @@ def _decide_from(plan: Plan) -> Decide:
                     f"{name}: the plan has no step left for it; it was made with another schedule, make a new plan"
                 )
             return (pending.pop(0),)
-        while pending and pending[0].granularity == kind:
+        while pending and pending[0].granularity == asked:
             taken.append(pending.pop(0))
         return tuple(taken)
 

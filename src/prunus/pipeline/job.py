@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,13 @@ from prunus.data import Examples, Prepared
 from prunus.pipeline.workspace import Workspace
 from prunus.recover import Loss, Measure, TrainingStep
 
-__all__ = ["Candidate", "Decide", "Job", "SeedResult"]
+__all__ = ["Asked", "Candidate", "Decide", "Job", "SeedResult"]
 
-Decide = Callable[[str, Callable[[], tuple[Step, ...]]], tuple[Step, ...]]
-"""How a stage gets its decisions: (name, how to decide) -> steps. A replay answers from a plan instead."""
+Asked = Literal["example", "feature", "prune"]
+"""What a stage asks for: what becomes of the examples, of the input features, or of the model in one round."""
+
+Decide = Callable[[Asked, str, Callable[[], tuple[Step, ...]]], tuple[Step, ...]]
+"""How a stage gets its decisions: (what, name, how to decide) -> steps. A replay answers from a plan instead."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Workspace:
             checkpoint.unlink(missing_ok=True)
         return facts
 
-    def decided(self, name: str, decide: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
+    def decided(self, asked: str, name: str, decide: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
         """Return the steps that ``decide()`` gives, or those that an earlier process decided."""
         done = self.path(name)
         if done is not None and done.exists():
