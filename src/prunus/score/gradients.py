@@ -11,7 +11,7 @@ from torch import Tensor
 from prunus.core.errors import ShapeError
 from prunus.score.criteria import criterion
 
-__all__ = ["gradient", "taylor", "taylor_sum"]
+__all__ = ["gradient", "movement", "taylor", "taylor_sum"]
 
 
 @criterion(
@@ -76,6 +76,18 @@ def taylor_sum(weight: Tensor, gradient: Tensor) -> Tensor:
     """
     # Sum first, then take the modulus: opposite effects inside one unit do cancel.
     return _changes("taylor_sum", weight, gradient).sum(dim=1).abs()
+
+
+@criterion("movement", needs=("movement",), signed=True, reference="Sanh et al., NeurIPS 2020, arXiv:2005.07683")
+def movement(movement: Tensor) -> Tensor:
+    """Return how far a short training moves each unit away from zero: minus weight times gradient, over all steps.
+
+    Units:
+        Those of the loss; below zero, training shrinks the unit.
+    References:
+        Sanh et al., NeurIPS 2020, arXiv:2005.07683. Their constant learning rate changes no order.
+    """
+    return movement.reshape(movement.shape[0], -1).sum(dim=1)
 
 
 def _changes(name: str, weight: Tensor, gradient: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Criteria for a network that hasn't learned yet, and for one that is learning: where will training need its weights?
+"""Criteria for a network that hasn't learned yet: where will training need its weights?
 
 At initialisation they are for ``train: {epochs: 0}``: prune first, then let recovery train what is left.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 from prunus.score.criteria import criterion
 from prunus.score.gradients import taylor
 
-__all__ = ["grasp", "movement", "snip", "synflow"]
+__all__ = ["grasp", "snip", "synflow"]
 
 
 @criterion("snip", needs=("weight", "gradient"), reference="Lee et al., ICLR 2019, arXiv:1810.02340")
@@ -56,18 +56,6 @@ def synflow(weight: Tensor, flow: Tensor) -> Tensor:
         Tanaka et al., NeurIPS 2020, arXiv:2006.05467. They prune in 100 rounds (``schedule``), which keeps layers from emptying.
     """
     return _sum((weight * flow).abs())
-
-
-@criterion("movement", needs=("movement",), signed=True, reference="Sanh et al., NeurIPS 2020, arXiv:2005.07683")
-def movement(movement: Tensor) -> Tensor:
-    """Return how far a short training moves each unit away from zero: minus weight times gradient, over all steps.
-
-    Units:
-        Those of the loss; below zero, training shrinks the unit.
-    References:
-        Sanh et al., NeurIPS 2020, arXiv:2005.07683. Their constant learning rate changes no order.
-    """
-    return _sum(movement)
 
 
 def _sum(values: Tensor) -> Tensor:
