@@ -25,7 +25,17 @@ from prunus.core.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
 from prunus.core.values import check_values
-from prunus.data import Prepared, holds_ids, prepare, prepare_arrays, prepare_dataset, raw_inputs, to_array
+from prunus.data import (
+    PARTS,
+    Prepared,
+    holds_ids,
+    prepare,
+    prepare_arrays,
+    prepare_dataset,
+    prepare_parts,
+    raw_inputs,
+    to_array,
+)
 from prunus.evaluate import Quality, default_metrics, predict_outputs
 from prunus.graph.states import duplicate
 from prunus.models import check_kind, check_outputs
@@ -57,8 +67,10 @@ class ModelOptimizer:
 
     Args:
         model: the network to make smaller; it is copied, never changed.
-        data: ``(inputs, targets)``, a map-style torch ``Dataset`` of such pairs, a source as a recipe names it, or examples that
-            were split already (:class:`prunus.data.Prepared`, by groups, say), for which ``data_options`` have no say.
+        data: ``(inputs, targets)``, such a pair for each of your own parts (``{"train": ..., "test": ...}``, and ``validation`` and
+            ``calibration`` where you have them; what is missing is taken from ``train``), a map-style torch ``Dataset``
+            of such pairs, a source as a recipe names it, or examples that were split already
+            (:class:`prunus.data.Prepared`, by groups, say), for which ``data_options`` have no say.
         strategy: a criterion's name, or the keys of a recipe's ``strategy``; None leaves the structure alone.
         metrics: which ones to report; default: the usual ones of the task.
         exclude: called once with the name and the module of every part of the model; the parts for which it returns True stay
@@ -152,7 +164,7 @@ class ModelOptimizer:
             named_builder=False,
             loss=None if loss is None else given_loss(loss, "loss"),
             training_step=None if training_step is None else guarded(training_step, "training_step"),
-            own_split=isinstance(data, Prepared),
+            own_split=isinstance(data, Prepared) or (isinstance(data, Mapping) and "test" in data),
         )
         for note in prepared.notes:
             self._job.workspace.note("load data", note)
@@ -296,6 +308,8 @@ def _prepared(data: Any, config: Data, device: torch.device, model: nn.Module) -
         return data
     if isinstance(data, str):
         return prepare(config, device=device)
+    if isinstance(data, Mapping) and "train" in data and data.keys() <= set(PARTS):
+        return prepare_parts(data, config, device=device, ids=are_ids(first_inputs(data["train"]), model))
     if isinstance(data, tuple) and len(data) == 2:
         return prepare_arrays(*data, config, device=device, ids=are_ids(data[0], model))
     return prepare_dataset(data, config, device=device, ids=are_ids(first_inputs(data), model))

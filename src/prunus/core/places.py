@@ -33,7 +33,8 @@ def check_recipe(recipe: Recipe) -> None:
         ModelError: the module of the builder isn't there.
         RecipeError: the module of a loss isn't there.
     """
-    check_source(recipe.data.source)
+    for source in (recipe.data.source, *recipe.data.own_parts.values()):
+        check_source(source)
     if recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights))
     _check_module(recipe.model.builder, ModelError)

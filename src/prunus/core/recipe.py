@@ -44,6 +44,7 @@ __all__ = [
     "Strategy",
     "Target",
     "Train",
+    "kind_of_source",
 ]
 
 
@@ -72,6 +73,11 @@ class Data(Section):
         description=f"a file that ends in {in_words(own_endings())}, a folder of class folders of images, sklearn:NAME, "
         "or module:function"
     )
+    test: str | None = Field(
+        None, description="another such source: the test set is yours, and split.test says nothing"
+    )
+    validation: str | None = Field(None, description="likewise")
+    calibration: str | None = Field(None, description="likewise")
     target: str | None = Field(
         None, description="the label's column (CSV, Parquet) or array (npz); default: label, target or y"
     )
@@ -123,13 +129,26 @@ class Data(Section):
     @property
     def is_bundled(self) -> bool:
         """Whether the source comes with scikit-learn, whatever lies in the current folder."""
-        return self.source.startswith("sklearn:")
+        return kind_of_source(self.source) == "bundled"
 
     @property
     def is_function(self) -> bool:
         """Whether the source, if no file has this name, is the user's ``module:function``."""
-        ending = self.source.lower().endswith(data_endings())
-        return ":" in self.source and "/" not in self.source and not ending and not self.is_bundled
+        return kind_of_source(self.source) == "function"
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """The parts that have a source of their own."""
+        named = {"test": self.test, "validation": self.validation, "calibration": self.calibration}
+        return {part: source for part, source in named.items() if source is not None}
+
+
+def kind_of_source(source: str) -> Literal["bundled", "function", "file"]:
+    """Return what a source means by its text alone: nothing is opened or looked for."""
+    if source.startswith("sklearn:"):
+        return "bundled"
+    ending = source.lower().endswith(tuple(data_endings()))
+    return "function" if ":" in source and "/" not in source and not ending else "file"
 
 
 class Model(Section):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from prunus.core.errors import PlanError
-from prunus.core.recipe import Data, Model, Recipe
+from prunus.core.recipe import Data, Model, Recipe, kind_of_source
 from prunus.core.registry import CRITERIA, METRICS, would_import
 from prunus.core.text import shown
 
@@ -59,9 +59,12 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
     ([], [])
     """
     if isinstance(config, Data):
-        if not config.is_bundled:
-            yield Reach(f"{prefix}source", "function" if config.is_function else "file", config.source)
-        if config.is_function and config.args:
+        sources = {"source": config.source, **config.own_parts}
+        kinds = {key: kind_of_source(source) for key, source in sources.items()}
+        for key, source in sources.items():
+            if (kind := kinds[key]) != "bundled":
+                yield Reach(f"{prefix}{key}", kind, source)
+        if "function" in kinds.values() and config.args:
             yield Reach(f"{prefix}args", "arguments", config.args)
     elif isinstance(config, Model):
         if config.is_function:

@@ -6,12 +6,21 @@ from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Batch, Batched, Examples
 from prunus.data.formats import add_reader
 from prunus.data.open import open_images, open_inputs, open_named_inputs, open_source
-from prunus.data.prepare import Noise, Prepared, prepare, prepare_arrays, prepare_dataset, prepare_source
+from prunus.data.prepare import (
+    Noise,
+    Prepared,
+    prepare,
+    prepare_arrays,
+    prepare_dataset,
+    prepare_parts,
+    prepare_source,
+)
 from prunus.data.scaler import Scaler
 from prunus.data.source import ArraySource, Source, holds_ids
-from prunus.data.split import Duplicate, Splits, split
+from prunus.data.split import PARTS, Duplicate, Splits, split
 
 __all__ = [
+    "PARTS",
     "ArraySource",
     "Batch",
     "Batched",
@@ -35,6 +44,7 @@ __all__ = [
     "prepare",
     "prepare_arrays",
     "prepare_dataset",
+    "prepare_parts",
     "prepare_source",
     "raw_inputs",
     "split",

@@ -5,13 +5,15 @@ Open, fingerprint, split, flip labels if the recipe asks for that, fit the scale
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prunus.core.calls import described
 from prunus.core.errors import DataError
 from prunus.core.recipe import Data
 from prunus.core.runtime import generator
@@ -19,6 +21,7 @@ from prunus.data.arrays import array_source, array_to_tensor, to_array
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.datasets import read_dataset
 from prunus.data.examples import Examples
+from prunus.data.joined import join
 from prunus.data.open import open_source
 from prunus.data.scaler import Scaler
 from prunus.data.source import Source, chunks, holds_ids
@@ -31,6 +34,8 @@ __all__ = [
     "prepare",
     "prepare_arrays",
     "prepare_dataset",
+    "prepare_joined",
+    "prepare_parts",
     "prepare_source",
 ]
 
@@ -74,7 +79,58 @@ def prepare(config: Data, *, device: torch.device | str = "cpu") -> Prepared:
     Raises:
         DataError: the data can't be read, learnt from or split; see :func:`prunus.data.open_source`.
     """
-    return prepare_source(open_source(config), config, device=device)
+    source = open_source(config)
+    if not config.own_parts:
+        return prepare_source(source, config, device=device)
+    task, nothing = {"task": source.task}, dict.fromkeys(("test", "validation", "calibration"))
+    parts = {
+        part: open_source(config.model_copy(update={**nothing, **task, "source": where}))
+        for part, where in config.own_parts.items()
+    }
+    return prepare_joined(source, parts, config, device=device)
+
+
+def prepare_parts(
+    parts: Mapping[str, Any], config: Data | None = None, *, device: torch.device | str = "cpu", ids: bool = False
+) -> Prepared:
+    """Return the examples of ``(inputs, targets)`` pairs by part: ``train``, and those of the others that the user has.
+
+    Raises:
+        DataError: a part is no pair, or they don't fit together.
+    """
+    config = config or Data(source="arrays")
+    sources: dict[str, Source] = {}
+    for part, pair in parts.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise DataError(f"data[{part!r}]: expected (inputs, targets): got {described(pair)}")
+        inputs = array_to_tensor(to_array(pair[0]), config.source, ids=ids)
+        sources[part] = array_source(inputs, to_array(pair[1]), config)
+    return prepare_joined(sources.pop("train"), sources, config, device=device)
+
+
+def prepare_joined(
+    source: Source, parts: Mapping[str, Source], config: Data, *, device: torch.device | str = "cpu"
+) -> Prepared:
+    """Return the examples of several sources: ``parts`` are test, validation or calibration as the user has them.
+
+    Raises:
+        DataError: they don't fit together.
+    """
+    joined, own = join(source, parts)
+    prepared = prepare_source(joined, config, device=device, own=own)
+    return replace(prepared, notes=(*prepared.notes, *_shared_notes(prepared.splits, own)))
+
+
+def _shared_notes(splits: Splits, own: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Say where the user's own parts share examples with others."""
+    shared = Counter(
+        (d.kept_split, d.removed_split) for d in splits.duplicates if {d.kept_split, d.removed_split} & own.keys()
+    )
+    return tuple(
+        f"{n} examples of {weaker} have the same input as one of {stronger}, which is your own or stands beside your own set: they "
+        f"were left out of {weaker}"
+        for (stronger, weaker), n in shared.items()
+    )
 
 
 def prepare_arrays(
@@ -121,10 +177,16 @@ def prepare_dataset(
     return prepare_source(read_dataset(dataset, config, ids=ids), config, device=device)
 
 
-def prepare_source(source: Source, config: Data, *, device: torch.device | str = "cpu") -> Prepared:
-    """Return the split, scaled examples of a source; ``config.source`` is not looked at."""
+def prepare_source(
+    source: Source,
+    config: Data,
+    *,
+    device: torch.device | str = "cpu",
+    own: Mapping[str, Tensor] | None = None,
+) -> Prepared:
+    """Return the split, scaled examples of a source; ``config.source`` is not looked at. ``own`` are the rows of given parts."""
     digests = content_digests(source)
-    splits = split(source, config.split, digests=digests)
+    splits = split(source, config.split, digests=digests, own=own)
     noise = flip_labels(source, splits.train, config.label_noise, seed=config.split.seed)
     scaler = _scaler(config, source, splits.train)
     scaled = config.standardize_target and source.task == "regression"

@@ -7,7 +7,7 @@ the parts are made disjoint by content: of equal inputs in two parts, the one in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -79,24 +79,35 @@ def apportion(total: int, shares: Sequence[float]) -> list[int]:
     return counts
 
 
-def split(source: Source, config: Split, *, digests: Sequence[bytes] | None = None) -> Splits:
+def split(
+    source: Source,
+    config: Split,
+    *,
+    digests: Sequence[bytes] | None = None,
+    own: Mapping[str, Tensor] | None = None,
+) -> Splits:
     """Return the parts of ``source``; the same seed gives the same parts.
 
-    ``digests`` are those of :func:`prunus.data.content.content_digests`, where they are known already.
+    ``own`` are the rows of parts that the user gave; the rest is shared out among the others. ``digests`` are those of
+    :func:`prunus.data.content.content_digests`, where they are known already.
 
     Raises:
         DataError: a part would be empty, or no example of some class is left for training.
     """
-    n_examples = len(source.ids)
-    shares = _shares(config)
-    sizes = dict(zip(PARTS, apportion(n_examples, [shares[part] for part in PARTS]), strict=True))
+    own = own or {}
+    given = torch.cat(list(own.values())) if own else torch.empty(0, dtype=torch.int64)
+    rest = np.setdiff1d(np.arange(len(source.ids)), given.numpy())
+    n_examples = len(rest)
+    shares = {part: share for part, share in _shares(config, own).items() if part not in own}
+    sizes = dict(zip(shares, apportion(n_examples, list(shares.values())), strict=True))
     for part, size in sizes.items():
         if size == 0:
             raise DataError(
                 f"{source.name}: too few examples to split: {n_examples} leave none for {part} "
                 f"(its share is {shares[part]:g}); at least {ceil(round(1 / shares[part], 6))} are needed"
             )
-    assigned = _assign(_strata(source), sizes, config.seed)
+    dealt = _assign(_strata(source)[rest], sizes, config.seed)
+    assigned = {part: own[part].numpy() if part in own else rest[dealt[part]] for part in PARTS}
     content = content_digests(source) if digests is None else digests
     kept, duplicates = _separate(source, assigned, content)
     rows = {part: torch.from_numpy(kept[part]) for part in PARTS}
@@ -112,8 +123,10 @@ def split(source: Source, config: Split, *, digests: Sequence[bytes] | None = No
     return Splits(**rows, duplicates=duplicates, repeats_in_train=repeats)
 
 
-def _shares(config: Split) -> dict[str, float]:
+def _shares(config: Split, own: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the share of each part of what the user didn't give to one; the training's is what the others leave."""
     held_out = {"test": config.test, "validation": config.validation, "calibration": config.calibration}
+    held_out = {part: 0.0 if part in own else share for part, share in held_out.items()}
     return {**held_out, "train": 1.0 - sum(held_out.values())}
 
 
@@ -136,7 +149,7 @@ def _assign(
     left = {int(number): shuffled[strata[shuffled] == number] for number in numbers}
     remaining = counts.tolist()
     dealt = {}
-    for part in PARTS:
+    for part in sizes:
         taken = []
         for place, (number, count) in enumerate(zip(left, apportion(sizes[part], remaining), strict=True)):
             taken.append(left[number][:count])

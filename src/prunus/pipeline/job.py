@@ -52,7 +52,7 @@ class Job:
     def weights_from_elsewhere(self) -> bool:
         """Whether the weights were given and the split wasn't: then nobody here knows whether they saw the test examples."""
         given = self.recipe.model.weights is not None or not (self.train_dense or self.named_builder)
-        return given and not self.own_split
+        return given and not (self.own_split or self.recipe.data.test is not None)
 
     @property
     def split_notes(self) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ class Job:
             return ()
         text = (
             "the weights came from elsewhere and the split from prunus: they may have been trained on test examples, so that both "
-            "models may look better than they are; hand over the split that they were trained with (prunus.data.Prepared)"
+            "models may look better than they are; name your own test set (data.test)"
         )
         return (text,)
 

@@ -13,6 +13,9 @@ from prunus.core.trust import Permission, check_reach, reaches
 WITHIN = {"data": {"source": "sklearn:digits"}, "model": {"builder": "resnet", "args": {"width": 8}}}
 REACHING = {
     "data.source": "mine:load",
+    "data.test": "photos/test",
+    "data.validation": "mine:load",
+    "data.calibration": "more.csv",
     "model.builder": "mine:build",
     "model.weights": "w.safetensors",
     "train.loss": "mine:loss",

@@ -1,0 +1,121 @@
+"""How do several sources become one data set whose parts are known?
+
+A user's own test set lies in a file or folder of its own. Classes are matched by their names, and the id of an example says which
+part it came from, so that the parts can be told apart and told equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prunus.core.errors import DataError
+from prunus.data.source import Source, Task
+
+__all__ = ["JoinedSource", "join"]
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedSource:
+    """Several sources, one after the other; the first says what the task, the classes and the features are."""
+
+    sources: tuple[Source, ...]
+    ids: tuple[str, ...]
+    targets: Tensor
+    starts: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Where most of the examples come from."""
+        return self.sources[0].name
+
+    @property
+    def task(self) -> Task:
+        """What the targets ask for."""
+        return self.sources[0].task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class number."""
+        return self.sources[0].class_names
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per input feature."""
+        return self.sources[0].feature_names
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.sources[0].input_shape)
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the raw inputs of some rows, of whichever source."""
+        bounds = torch.tensor([*self.starts[1:], len(self.ids)])
+        owner = torch.bucketize(rows, bounds, right=True)
+        found: list[tuple[Tensor, Tensor]] = []
+        for number, source in enumerate(self.sources):
+            mine = (owner == number).nonzero().flatten()
+            if len(mine):
+                found.append((mine, source.inputs(rows[mine] - self.starts[number])))
+        if not found:
+            return self.sources[0].inputs(rows)
+        values = torch.cat([part for _, part in found])
+        return values[torch.cat([mine for mine, _ in found]).argsort()]
+
+
+def join(rest: Source, parts: Mapping[str, Source]) -> tuple[JoinedSource, dict[str, Tensor]]:
+    """Return one source of all, and the rows of each part that has a source of its own.
+
+    Raises:
+        DataError: a part has other inputs, another task, other features or a class that the rest doesn't have.
+    """
+    ids, targets, starts = list(rest.ids), [rest.targets], [0]
+    rows: dict[str, Tensor] = {}
+    for part, source in parts.items():
+        _check_alike(rest, part, source)
+        starts.append(len(ids))
+        rows[part] = torch.arange(len(ids), len(ids) + len(source.ids))
+        ids += [f"{part}:{name}" for name in source.ids]
+        targets.append(_renumbered(rest, part, source))
+    return JoinedSource((rest, *parts.values()), tuple(ids), torch.cat(targets), tuple(starts)), rows
+
+
+def _check_alike(rest: Source, part: str, source: Source) -> None:
+    pairs = {
+        "inputs of shape": (tuple(rest.input_shape), tuple(source.input_shape)),
+        "the task": (rest.task, source.task),
+        "the features": (rest.feature_names, source.feature_names),
+    }
+    for what, (wanted, found) in pairs.items():
+        if wanted != found:
+            raise DataError(
+                f"data.{part}: {source.name}: expected {what} {_short(wanted)} as data.source has: got {_short(found)}"
+            )
+
+
+def _renumbered(rest: Source, part: str, source: Source) -> Tensor:
+    """Return the targets with the class numbers of the rest."""
+    if rest.task == "regression":
+        return source.targets
+    numbers = {name: number for number, name in enumerate(rest.class_names)}
+    absent = [
+        name
+        for number, name in enumerate(source.class_names)
+        if name not in numbers and bool((source.targets == number).any())
+    ]
+    if absent:
+        shown = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")
+        raise DataError(
+            f"data.{part}: {source.name}: got the class {shown}, which data.source doesn't have; correct the labels"
+        )
+    table = torch.tensor([numbers.get(name, -1) for name in source.class_names])
+    return table[source.targets]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
