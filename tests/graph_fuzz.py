@@ -27,8 +27,9 @@ from torch import Tensor
 from prunus.core.errors import BundleError, PrunusError
 from prunus.ship.allowed_operations import allowed_names, operation
 from prunus.ship.argument_types import made_by
-from prunus.ship.follow import GraphLimits, Guard, follow
+from prunus.ship.follow import Guard, follow
 from prunus.ship.graph_file import read_graph
+from prunus.ship.graph_limits import GraphLimits
 
 __all__ = ["LIMITS", "forged_graph", "guarded", "outcomes"]
 

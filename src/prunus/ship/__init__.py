@@ -2,7 +2,7 @@
 
 from prunus.ship.bundle import Bundle, load_bundle
 from prunus.ship.deploy import check_format, export_file
-from prunus.ship.follow import GraphLimits
+from prunus.ship.graph_limits import GraphLimits
 from prunus.ship.inputs import sizes_misfit
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
 from prunus.ship.pack import stored_size_bytes

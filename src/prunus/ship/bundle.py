@@ -23,8 +23,9 @@ from prunus.core.errors import BundleError, PrunusError, ShapeError
 from prunus.core.imports import call
 from prunus.core.outputs import Prediction, check_outputs_finite, postprocess
 from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
-from prunus.ship.follow import DEFAULT_LIMITS, GraphLimits, Guard, check_runs
+from prunus.ship.follow import Guard, check_runs
 from prunus.ship.graph_file import read_graph, state_names
+from prunus.ship.graph_limits import GraphLimits, usual_limits
 from prunus.ship.inputs import keywords_of, settled
 from prunus.ship.manifest import (
     GRAPH,
@@ -140,7 +141,7 @@ def load_bundle(
     builder: Callable[..., nn.Module] | None = None,
     prefer: Kind = "eager",
     device: str = "cpu",
-    graph_limits: GraphLimits = DEFAULT_LIMITS,
+    graph_limits: GraphLimits | None = None,
 ) -> Bundle:
     """Return the bundle at ``folder``; nothing in it is run as code, and nothing is parsed before its hash was checked.
 
@@ -152,7 +153,8 @@ def load_bundle(
         builder: a function of your own that builds the dense model, instead of the manifest's; it gets the manifest's args, and
             ``input_shape`` and ``n_outputs`` if it takes arguments of these names.
         prefer: ``graph`` takes the traced computation also where the class could be built.
-        graph_limits: how much memory and arithmetic the traced computation may take, when it is loaded and whenever it runs.
+        graph_limits: how much memory and arithmetic the traced computation may take, when it is loaded and whenever it runs;
+            default: the usual limits, times the user's ``PRUNUS_GRAPH_LIMITS``.
 
     Raises:
         BundleError: no bundle, a damaged one, or one without a graph that needs code that wasn't trusted.
@@ -272,13 +274,14 @@ def assemble(contents: Contents, skeleton: Callable[[], nn.Module]) -> nn.Module
     return model
 
 
-def assemble_graph(contents: Contents, device: str = "cpu", limits: GraphLimits = DEFAULT_LIMITS) -> PrunedGraph:
+def assemble_graph(contents: Contents, device: str = "cpu", limits: GraphLimits | None = None) -> PrunedGraph:
     """Return the traced computation with the weights in it; it checks what it is given each time that it runs.
 
     Raises:
         BundleError: the graph isn't one, doesn't fit the weights, or takes more than ``limits`` allow.
     """
     path, manifest = contents.folder / GRAPH, contents.manifest
+    limits = usual_limits() if limits is None else limits
     tree = contents.json(GRAPH, max_rows=limits.n_nodes)
     state = unpack(contents.files[WEIGHTS], manifest.tensors, contents.folder / WEIGHTS)
     try:

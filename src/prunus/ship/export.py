@@ -27,8 +27,9 @@ from prunus.core.quiet import quiet
 from prunus.core.runtime import device_of, seeded
 from prunus.graph import analyze
 from prunus.graph.states import canonical_states, duplicate
-from prunus.ship.follow import GraphLimits, Guard, TooCostlyError, check_runs, follow
+from prunus.ship.follow import Guard, check_runs, follow
 from prunus.ship.graph_file import read_graph, state_names, write_graph
+from prunus.ship.graph_limits import GraphLimits, TooCostlyError
 from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made, other_sizes, with_spans
 
 __all__ = ["Exported", "check_same", "export", "printable", "same_outputs", "stable_line"]

@@ -26,40 +26,15 @@ from prunus.apply.regraph import PrunedGraph
 from prunus.core.errors import BundleError, ShapeError
 from prunus.core.imports import one_line
 from prunus.ship.argument_types import LARGEST_INT, arguments_of
-from prunus.ship.graph_file import MOST_NODES
+from prunus.ship.graph_limits import GraphLimits, TooCostlyError, usual_limits
 from prunus.ship.inputs import Inputs, shapes
 from prunus.ship.operation_costs import cost_of
 from prunus.ship.size_relations import RELATIONS, SHAPES
 
-__all__ = ["DEFAULT_LIMITS", "Cost", "GraphLimits", "Guard", "TooCostlyError", "check_runs", "follow"]
+__all__ = ["Cost", "Guard", "check_runs", "follow"]
 
 _OPEN_END = 2**63 - 1
 _MOST_TENSORS_PER_NODE = 4
-
-
-class TooCostlyError(BundleError):
-    """A computation would take more than its limits allow."""
-
-
-@dataclass(frozen=True)
-class GraphLimits:
-    """What a computation that came from elsewhere may take.
-
-    Args:
-        n_nodes: so many nodes, tensors and inputs included.
-        tensor_bytes: so large may one tensor be that it makes.
-        live_bytes: so much may all tensors take that it holds at once, beside its weights and inputs.
-        arithmetic_per_example: so many operations of arithmetic for each example of a batch, where one is a multiplication or
-            addition of a matrix product in single precision. Default: minutes on one core.
-    """
-
-    n_nodes: int = MOST_NODES
-    tensor_bytes: int = 4 * 2**30
-    live_bytes: int = 8 * 2**30
-    arithmetic_per_example: float = 4e12
-
-
-DEFAULT_LIMITS = GraphLimits()
 
 
 @dataclass(frozen=True)
@@ -73,7 +48,7 @@ class Cost:
 
 
 def follow(
-    graph: PrunedGraph, inputs: Sequence[Tensor], limits: GraphLimits = DEFAULT_LIMITS
+    graph: PrunedGraph, inputs: Sequence[Tensor], limits: GraphLimits | None = None
 ) -> tuple[list[Tensor], Cost]:
     """Return what ``graph`` gives for inputs of these shapes and types (on the meta device), and what it takes.
 
@@ -82,8 +57,9 @@ def follow(
             names node, operation and reason.
     """
     nodes = graph.graph_module.graph.nodes
+    limits = usual_limits() if limits is None else limits
     if len(nodes) > limits.n_nodes:
-        raise BundleError(f"a graph of at most {limits.n_nodes} nodes was expected, got {len(nodes)}")
+        raise TooCostlyError(f"a graph of at most {limits.n_nodes} nodes was expected, got {len(nodes)}")
     with torch._C.DisableTorchFunction(), torch.inference_mode(False), torch.no_grad():
         return _follow(graph, inputs, limits)
 
@@ -119,7 +95,7 @@ def _follow(graph: PrunedGraph, inputs: Sequence[Tensor], limits: GraphLimits) -
     raise BundleError("a graph has one output, got none")
 
 
-def check_runs(graph: PrunedGraph, takes: Inputs, limits: GraphLimits = DEFAULT_LIMITS) -> None:
+def check_runs(graph: PrunedGraph, takes: Inputs, limits: GraphLimits | None = None) -> None:
     """Follow a graph on two examples of what it takes; where it doesn't say for which sizes it holds, it holds for these alone.
 
     Raises:
@@ -306,8 +282,8 @@ class Guard:
     It costs two tenths of a millisecond for each node, once for a shape. What the computation raises comes as one line.
     """
 
-    def __init__(self, limits: GraphLimits = DEFAULT_LIMITS) -> None:
-        self.limits = limits
+    def __init__(self, limits: GraphLimits | None = None) -> None:
+        self.limits = usual_limits() if limits is None else limits
         self.seen: set[tuple[Any, ...]] = set()
 
     def __call__(self, graph: PrunedGraph, states: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -327,8 +303,7 @@ class Guard:
                     follow(graph, inputs, self.limits)
             except BundleError as error:
                 raise BundleError(
-                    f"the bundle's graph can't run on {got}: {error}; give fewer examples at once, or load it with larger "
-                    "graph_limits if you trust it"
+                    f"the bundle's graph can't run on {got}: {error}; give fewer examples at once"
                 ) from error
             self.seen.add(shapes)
         try:

@@ -28,8 +28,9 @@ from prunus.apply.regraph import PrunedGraph
 from prunus.core.errors import BundleError
 from prunus.ship.allowed_operations import name_of, operation
 from prunus.ship.argument_types import LARGEST_INT, Made, fit_arguments, made_by
+from prunus.ship.graph_limits import MOST_NODES
 
-__all__ = ["CONSTANTS", "MOST_NODES", "read_graph", "state_names", "write_graph"]
+__all__ = ["CONSTANTS", "read_graph", "state_names", "write_graph"]
 
 FORMAT = 2
 _FORMATS = (1, 2)
@@ -39,9 +40,6 @@ CONSTANTS = "graph_module."
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _SIZE_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _MOST_DIMS = 17
-MOST_NODES = 50_000
-"""The longest honest trace of the zoo has 3,900 nodes; a recurrent cell that is unrolled has some ten for each position."""
-
 _DEEPEST = 8
 _LONGEST_LIST = 16_384
 _OF_SIZES = (operator.add, operator.mul, operator.floordiv, operator.mod, operator.truediv, operator.pow)

@@ -22,6 +22,7 @@ from prunus.core.recipe import Model
 from prunus.core.sealed import canonical_json, tree_sha256
 from prunus.core.text import plain, shown
 from prunus.core.trust import reaches
+from prunus.ship.graph_limits import TooCostlyError, times_asked
 from prunus.ship.inputs import Inputs, floats, shapes, sizes_misfit
 
 __all__ = [
@@ -215,7 +216,8 @@ def read_contents(folder: Path) -> Contents:
     files = {}
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
-        content = _read(path, _LARGEST_JSON.get(name), entry.size_bytes)
+        most = _LARGEST_JSON[name] * _times(name) if name in _LARGEST_JSON else None
+        content = _read(path, most, entry.size_bytes)
         if (got := hashlib.sha256(content).hexdigest()) != entry.sha256:
             raise _changed(path, entry.sha256, got)
         if name in (WEIGHTS, GRAPH):
@@ -243,11 +245,20 @@ def _read(path: Path, most_bytes: int | None = None, size_bytes: int | None = No
         ) from error
 
 
+def _times(name: str) -> int:
+    return times_asked() if name == GRAPH else 1
+
+
 def _parse_json(content: bytes, path: Path, max_rows: int | None = None) -> Any:
     """Return what a JSON file holds; keys that come twice and numbers that JSON hasn't got are refused."""
     try:
-        return parse_json(content, max_bytes=_LARGEST_JSON[path.name], max_values=_MOST_VALUES, max_rows=max_rows)
+        times = _times(path.name)
+        return parse_json(
+            content, max_bytes=_LARGEST_JSON[path.name] * times, max_values=_MOST_VALUES * times, max_rows=max_rows
+        )
     except JsonError as error:
+        if path.name == GRAPH and "at most" in str(error):
+            raise TooCostlyError(f"{path}: {error}") from error
         raise BundleError(f"{path}: {error}; fetch or make the bundle anew") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 from prunus.apply import shrink
 from prunus.core.errors import BundleError
 from prunus.graph import analyze
-from prunus.ship.follow import DEFAULT_LIMITS, GraphLimits, Guard, follow
+from prunus.ship.follow import Guard, follow
 from prunus.ship.graph_file import read_graph
+from prunus.ship.graph_limits import VARIABLE, GraphLimits, times_asked, usual_limits
 
 EIGHT = torch.randn(2, 8, 5)
 ONE = torch.ones(1)
@@ -35,7 +37,7 @@ def graph_of(*calls, **tensors):
     return read_graph({"format": 1, "nodes": rows}, tensors)
 
 
-def followed(*calls, x=EIGHT, limits=DEFAULT_LIMITS, **tensors):
+def followed(*calls, x=EIGHT, limits=None, **tensors):
     return follow(graph_of(*calls, **tensors), [x], limits)
 
 
@@ -320,3 +322,20 @@ def test_memory_is_never_handed_out_as_it_lies_there(target):
     assert torch.equal(graph(torch.randn(2)), torch.zeros(2, 3))
     like = graph_of(("aten.empty_like.default", [X]))
     assert torch.equal(like(torch.randn(2)), torch.zeros(2))
+
+
+def test_one_variable_raises_every_limit_and_refusals_name_it(monkeypatch):
+    plain = GraphLimits()
+    assert usual_limits() == plain
+    graph = [("aten.zeros.default", [[3, 2**29]])]
+    with pytest.raises(BundleError, match=f"tensors of at most 4294967296 bytes .* set {VARIABLE}=2 or more") as caught:
+        followed(*graph)
+    assert str(caught.value).count(VARIABLE) == 1
+    monkeypatch.setenv(VARIABLE, "3")
+    assert usual_limits() == GraphLimits(*(3 * value for value in dataclasses.astuple(plain)))
+    followed(*graph)
+    assert Guard().limits == usual_limits()
+    for wrong in ("0", "-1", "two", "1.5", "9" * 5000):
+        monkeypatch.setenv(VARIABLE, wrong)
+        with pytest.raises(BundleError, match=f"{VARIABLE} must be a whole number from 1 to 1000000"):
+            times_asked()
