@@ -45,7 +45,8 @@ def main() -> None:
     else:
         ours, peer = ({(row["suite"], row["name"]): row for row in some} for some in rows)
         write(PAGES / "zoo.md", {"peer sums": peer_sums(ours, peer)})
-        write(PAGES / "zoo-torch-pruning.md", {"peer ends": peer_ends(peer), "peer models": peer_models(ours, peer)})
+        places = {"peer state": peer_state(peer), "peer ends": peer_ends(peer), "peer models": peer_models(ours, peer)}
+        write(PAGES / "zoo-torch-pruning.md", places)
 
 
 def write(page: Path, places: dict[str, list[str]]) -> None:
@@ -197,6 +198,12 @@ def _model(row: Row) -> list[str]:
 Keyed = dict[tuple[str, str], Row]
 
 
+def peer_state(peer: Keyed) -> list[str]:
+    """Return how many models torch-pruning was tried on, how many of them pass, and how many rows are older ones."""
+    older = sum("older" in row.get("settings", "") for row in peer.values())
+    return [f"{len(peer)} models: torch-pruning ends {share(list(peer.values()), ended)}; {older} rows are older."]
+
+
 def peer_models(ours: Keyed, peer: Keyed) -> list[str]:
     """Return the models that torch-pruning has run, side by side."""
     titles = "suite | model | prunus | lost | seconds | torch-pruning | lost | seconds | its settings | its error"
@@ -218,10 +225,10 @@ def peer_sums(ours: Keyed, peer: Keyed) -> list[str]:
     both = [key for key in sorted(peer) if key in ours]
     for suite in (*sorted({key[0] for key in both}), "all"):
         keys = [key for key in both if suite in (key[0], "all")]
-        shared = [key for key in keys if ended(ours[key]) and ended(peer[key]) and not ours[key].get("meta")]
+        shared = [key for key in keys if all(ended(rows[key]) and whole_step(rows[key]) for rows in (ours, peer))]
         for tool, rows in (("prunus", ours), ("torch-pruning", peer)):
             mine = [rows[key] for key in keys]
-            times = sorted(float(took) for key in shared if (took := whole_step(rows[key])))
+            times = sorted(float(whole_step(rows[key])) for key in shared)
             middle = f"{times[len(times) // 2]:.2f}" if times else ""
             lines.append([suite, str(len(keys)), tool, share(mine, ended), share(mine, lost_enough), middle])
     return table(titles, lines)
