@@ -90,6 +90,8 @@ def prune(
         RunError: there is nothing that can be cut.
         PlanError: the plan was made for another model.
 
+    >>> import torch
+    >>> from torch import nn
     >>> network = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
     >>> small = prune(network, torch.randn(1, 4), keep_fraction=0.25)
     >>> small.model[0].out_features, small.after.parameters
