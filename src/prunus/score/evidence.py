@@ -24,6 +24,7 @@ from prunus.core.errors import DataError, ModelError, near
 from prunus.score.blocks import BlockWatch
 from prunus.score.checked_loss import checked
 from prunus.score.criteria import INPUT_NEEDS, OUTPUT_NEEDS, Need, criteria
+from prunus.score.effective import effective_weights
 from prunus.score.initially import hessian_gradient, synaptic_flow
 from prunus.score.pullbacks import PULLBACK_NEEDS, Pullbacks
 from prunus.score.watch import WeightWatch
@@ -120,8 +121,11 @@ def gather(
         if name not in known:
             raise ModelError(f"the model has no parameter {name!r}; {near(name, known)}")
     parameters = {name: known[name] for name in names}
-    evidence = Evidence({name: parameter.detach() for name, parameter in parameters.items()})
     asked = frozenset(needs)
+    # What is multiplied by a gradient belongs to it: that of a direction and a length say together what their weight's does.
+    slopes = bool(asked & (_GRADIENT_NEEDS | PULLBACK_NEEDS))
+    own = {name: parameter.detach() for name, parameter in parameters.items()}
+    evidence = Evidence(own if slopes else effective_weights(model, parameters))
     if not parameters and not ("block_cosine" in asked and blocks):
         return evidence
     _check_enough(asked, len(examples))

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from prunus.score.effective import side_parameters
+
 __all__ = ["norm_scales", "prunable_weights"]
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -18,9 +20,10 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> list[str]
     """Return the names of the parameters whose single weights may be set to zero, in the model's order.
 
     These are all floating-point parameters with at least two dimensions (linear, convolution, attention and recurrent weights,
-    a user's own matrices), except: embeddings, which are tables to look up in and not maps; normalisation scales; and
-    broadcast tables (three or more dimensions, the first of size 1, held by no layer of torch's own), which are position
-    or class tokens. Biases and scales have one dimension and stay: they are few and matter much.
+    a user's own matrices), except: embeddings, which are tables to look up in and not maps; normalisation scales; broadcast
+    tables (three or more dimensions, the first of size 1, held by no layer of torch's own), which are position or class tokens;
+    and the lengths of ``weight_norm``, which belong to whole rows. Biases and scales have one dimension and stay: they are few
+    and matter much.
 
     Args:
         model: not changed.
@@ -35,6 +38,7 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> list[str]
         for name, owner, parameter in _owned(model)
         if _is_barred(owner, parameter) or _matches(name, exclude)
     }
+    barred |= side_parameters(model)
     return [
         name
         for name, parameter in model.named_parameters()
