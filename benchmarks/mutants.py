@@ -278,12 +278,10 @@ def watch(package: str) -> dict[str, Test]:
 
 
 def touching(change: Change, tests: dict[str, Test]) -> list[str]:
-    """Return the tests that run the changed statement; every test, if it runs when the module is imported."""
+    """Return the tests that run the changed statement; every test, if it runs when the module is imported, or never."""
     first, last, function = statement_at(change.module.read_text(), change.line)
-    if not function:
-        return list(tests)
-    wanted = {(str(change.module), line) for line in range(first, last + 1)}
-    return [name for name, test in tests.items() if wanted & test.lines]
+    wanted = {(str(change.module), line) for line in range(first, last + 1)} if function else set()
+    return [name for name, test in tests.items() if wanted & test.lines] or list(tests)
 
 
 def statement_at(text: str, line: int) -> tuple[int, int, bool]:

@@ -92,7 +92,7 @@ class WeightWatch(TorchDispatchMode):
         if look == self._follow:
             return self._follow(func, args, kwargs or {})
         out = func(*args, **(kwargs or {}))
-        look(args, kwargs or {}, out)
+        look(args, out)
         return out
 
     def __exit__(self, *problem: Any) -> Any:
@@ -122,9 +122,9 @@ class WeightWatch(TorchDispatchMode):
         name = func.overloadpacket.__name__ if isinstance(func, torch._ops.OpOverload) else ""
         plain = name.rstrip("_") if not name.startswith("_") else name
         if name in ("mm", "addmm"):
-            return lambda args, kwargs, out: self._matrix(args[-2], args[-1], out)
+            return lambda args, out: self._matrix(args[-2], args[-1], out)
         if name == "convolution":
-            return lambda args, kwargs, out: self._convolution(args, out)
+            return self._convolution
         if self._moments is not None and (plain in _NONLINEAR or name in _NORMS or torch.Tag.pointwise in func.tags):
             return self._follow
         return None

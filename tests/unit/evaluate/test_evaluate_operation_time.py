@@ -7,12 +7,13 @@ import math
 import os
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from prunus.core import recipe
-from prunus.evaluate import latency, latency_table, measure_latency, operation_time
+from prunus.evaluate import latency, latency_table, measure_latency, onnx, operation_time
 from prunus.evaluate.latency import finish, pick_clock
 from prunus.evaluate.latency_table import LatencyTable, cache_folder, machine_facts
 from prunus.evaluate.onnx import OnnxModel
@@ -230,19 +231,24 @@ def test_a_machine_is_known_by_what_a_time_depends_on(monkeypatch):
     assert machine_facts("torch")["processor"] == "machine"
 
 
-@ONNX
 @pytest.mark.parametrize("threads", [None, 1, 2])
-def test_a_session_has_no_more_threads_than_it_may_use(threads):
+def test_a_session_has_no_more_threads_than_it_may_use(monkeypatch, threads):
+    runtime = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=lambda *given, **named: (*given, named))
+    monkeypatch.setattr(onnx, "require", lambda name, *, extra: runtime)
+    file, options, named = onnx.open_session(b"file", threads=threads)
+    assert (file, named) == (b"file", {"providers": ["CPUExecutionProvider"]})
+    assert options.intra_op_num_threads == (threads or torch.get_num_threads())
+    assert (options.inter_op_num_threads, options.log_severity_level) == (1, 4)
+
+
+@ONNX
+def test_of_several_outputs_the_first_is_the_answer():
     from onnx import helper
 
     shape = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node("Relu", ["given"], ["made"]), helper.make_node("Neg", ["given"], ["other"])],
-        "one", [shape("given", 1, ["n", 3])], [shape("made", 1, ["n", 3]), shape("other", 1, ["n", 3])],
+        [helper.make_node("Relu", ["input"], ["made"]), helper.make_node("Neg", ["input"], ["other"])],
+        "one", [shape("input", 1, ["n", 3])], [shape("made", 1, ["n", 3]), shape("other", 1, ["n", 3])],
     )  # fmt: skip
     file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
-    model = OnnxModel(file, threads=threads)
-    options = model.session.get_session_options()
-    assert options.intra_op_num_threads == (threads or torch.get_num_threads())
-    assert (options.inter_op_num_threads, options.log_severity_level) == (1, 3)
-    assert torch.equal(model(torch.tensor([[-1.0, 0.0, 2.0]])), torch.tensor([[0.0, 0.0, 2.0]]))
+    assert torch.equal(OnnxModel(file)(torch.tensor([[-1.0, 0.0, 2.0]])), torch.tensor([[0.0, 0.0, 2.0]]))

@@ -6,6 +6,7 @@ import torch
 
 from prunus.core.errors import RecipeError, RunError, ShapeError, UnknownNameError
 from prunus.score import ExampleRecorder, example_strata
+from prunus.score.catalogue import criteria_table
 from prunus.select import select
 
 N, CLASSES, EPOCHS = 9, 4, 3
@@ -69,6 +70,13 @@ def test_regression_records_the_absolute_error(batch_of, shape):
     np.testing.assert_allclose(found["el2n"].numpy(), np.full(N, 1.5), rtol=1e-6)
     assert torch.equal(found["aum"], -found["el2n"])
     assert "probability" not in found
+
+
+def test_a_batch_may_be_large(batch_of):
+    """Larger than the numbers of which Python holds one only."""
+    recorder, n = ExampleRecorder(300, 1, task="regression"), torch.arange(300)
+    recorder(0, batch_of(n, None, torch.zeros(300)), torch.ones(300))
+    assert recorder.tensors()["el2n"].tolist() == [1.0] * 300
 
 
 def test_an_example_that_was_never_seen_is_an_error_not_a_nan(batch_of):
@@ -165,3 +173,13 @@ def test_who_names_no_seed_gets_the_first(skewed):
     assert (
         example_strata("random", {}, examples)[0].saliency == example_strata("random", {}, examples, seed=0)[0].saliency
     ).all()
+
+
+def test_the_catalogue_says_what_each_criterion_of_examples_takes():
+    rows = {row["name"]: row for row in criteria_table() if row["section"] == "examples.remove"}
+    assert {name: row["needs"] for name, row in rows.items()} == {
+        "random": "",
+        "el2n": "a short training",
+        "aum": "a short training",
+    }
+    assert all(row["judges"] == "example" and row["training"] == "" and row["summary"] for row in rows.values())

@@ -97,6 +97,11 @@ def test_what_has_no_classes_or_other_shapes_is_refused(clusters, examples_of):
     examples, probability, embedding = clusters
     with pytest.raises(ShapeError, match=r"got \(22, 2\) and \(21, 2\)"):
         suggest_labels(probability, embedding[:-1], examples, Relabel())
+    for wrong in (probability[:-1], torch.cat([probability, probability[:1]]), probability[:, 0]):
+        with pytest.raises(ShapeError, match=r"needs probabilities \(22, classes\) and 22 embeddings"):
+            suggest_labels(wrong, embedding, examples, Relabel())
+    with pytest.raises(ShapeError, match=r"and \(23, 2\)"):
+        suggest_labels(probability, torch.cat([embedding, embedding[:1]]), examples, Relabel())
     with pytest.raises(DataError, match="relabel needs classes"):
         suggest_labels(
             probability, embedding, examples_of(examples.inputs, examples.targets, task="regression"), Relabel()

@@ -57,6 +57,8 @@ def test_grams_of_patches_are_means_of_outer_products_however_many_are_made_at_a
     rows = torch.cat(seen, dim=1)
     found = grams.results()["w"].reshape(groups, rows.shape[2], rows.shape[2])
     assert torch.allclose(found, rows.transpose(1, 2) @ rows / rows.shape[1])
+    inverse = grams.inverse_diagonals(0.5)["w"]
+    assert inverse.shape == (1 if groups == 1 else kernel[0], *kernel[1:])
     per_example = x[0].numel() * weight[0, 0].numel()
     assert set(chunks) == {max(1, numbers // per_example)}
 

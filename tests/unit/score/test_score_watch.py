@@ -49,6 +49,17 @@ def test_each_of_two_inputs_of_one_size_has_norms_of_its_own(examples_of):
     torch.testing.assert_close(norms["1.weight"].float(), model[0](x).detach().norm(dim=0)[None])
 
 
+def test_outputs_of_a_weight_on_the_left_lie_along_the_first_dimension(examples_of):
+    model, x = Hand(), torch.randn(11, 3)
+    found = measured(model, x, OUTPUTS, examples_of, 4).more
+    hidden = (model.rows @ x.t()).relu().detach()
+    made = (hidden.t() @ model.columns).detach()
+    torch.testing.assert_close(found["output_mean"]["rows"].float(), hidden.mean(1)[:, None])
+    torch.testing.assert_close(found["active_fraction"]["rows"].float(), (hidden > 0).float().mean(1)[:, None])
+    torch.testing.assert_close(found["output_variance"]["rows"].float(), hidden.var(1, correction=0)[:, None])
+    torch.testing.assert_close(found["output_mean"]["columns"].float(), made.abs().mean(0)[None])
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "norms"),
     [
