@@ -20,7 +20,15 @@ from prunus.pipeline.measure import quality_of
 from prunus.pipeline.shipping import bundle_folder
 from prunus.pipeline.workspace import RECORD
 from prunus.report import RunRecord, load_record, write_html
-from prunus.ship import Bundle, bundle_size_bytes, check_format, export_file, load_bundle, stored_size_bytes
+from prunus.ship import (
+    Bundle,
+    bundle_size_bytes,
+    check_format,
+    export_file,
+    load_bundle,
+    sizes_misfit,
+    stored_size_bytes,
+)
 
 __all__ = ["evaluate_bundle", "export_bundle", "predict_file", "write_report"]
 
@@ -173,8 +181,11 @@ def _all_examples(config: Data, bundle: Bundle) -> Examples:
 
 def _check_fits(found: Source, bundle: Bundle) -> None:
     """Refuse data that a bundle can't have been made for."""
-    if tuple(found.input_shape) != bundle.input_shape:
-        raise DataError(f"{found.name}: the bundle needs inputs of shape {bundle.input_shape}, got {found.input_shape}")
+    takes = bundle.manifest.takes
+    if len(takes) != 1 or sizes_misfit(takes, [torch.empty(1, *found.input_shape, device="meta")]):
+        wanted = ", ".join(f"({', '.join(('n', *map(str, entry.allowed[1:])))})" for entry in takes)
+        got = ", ".join(("n", *map(str, found.input_shape)))
+        raise DataError(f"{found.name}: the bundle needs inputs of shape {wanted}, got ({got})")
     if found.task != bundle.task:
         raise DataError(f"{found.name}: the bundle was made for {bundle.task}, got data for {found.task}")
     unknown = [name for name in found.class_names if name not in bundle.class_names]

@@ -35,8 +35,8 @@ from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, mad
 __all__ = ["Exported", "check_same", "export", "printable", "same_outputs", "stable_line"]
 
 _BATCHES = (1, 3, 5)
-_TRIAL = GraphLimits(live_bytes=2**28, arithmetic_per_example=5e9)
-"""What a run may take that looks for the largest sizes: about a second on one core."""
+_TRIAL = GraphLimits(live_bytes=2**28, arithmetic_per_example=1e9)
+"""What a run may take that looks for the largest sizes: some tenths of a second on one core."""
 
 aten = torch.ops.aten
 

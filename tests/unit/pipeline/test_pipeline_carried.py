@@ -220,7 +220,7 @@ def test_a_bundle_is_measured_on_its_own_table_only_if_the_user_says_so(stage, c
 
 def test_data_that_a_bundle_wasn_t_made_for_are_refused(stage):
     home, _ = stage
-    with pytest.raises(PrunusError, match=r"needs inputs of shape \(4,\), got \(13,\)"):
+    with pytest.raises(PrunusError, match=r"needs inputs of shape \(n, 4\), got \(n, 13\)"):
         evaluate_bundle(home / "run", data=Data(source="sklearn:wine"))
 
 

@@ -107,3 +107,19 @@ def test_whole_numbers_are_never_scaled(tmp_path):
         saved(Camera(), example, tmp_path / "b", scaler=Scaler(torch.zeros(3, 1, 1), torch.full((3, 1, 1), 9.0)))
     saved(Camera(), example, tmp_path / "c", scaler=Scaler.identity())
     assert load_bundle(tmp_path / "c").predict(example).shape == (4, 2)
+
+
+def test_evaluate_takes_data_of_other_sizes(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = Adaptive()
+    saved(model, image(4, 16), tmp_path / "b", class_names=("0", "1"))
+    pictures, labels = image(30, 20, 9), torch.arange(30) % 2
+    np.savez(tmp_path / "in.npz", x=pictures.numpy(), label=labels.numpy())
+    assert invoke(["evaluate", str(tmp_path / "b"), "--source", str(tmp_path / "in.npz"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["splits"]["all"]
+    right = (answer(model, pictures).argmax(1) == labels).double().mean()
+    values = {row["name"]: row["value"] for row in found["metrics"]}
+    assert values["accuracy"] == pytest.approx(float(right))
+    np.savez(tmp_path / "small.npz", x=image(30, 2).numpy(), label=labels.numpy())
+    assert invoke(["evaluate", str(tmp_path / "b"), "--source", str(tmp_path / "small.npz")]) != 0
+    assert "needs inputs of shape (n, 3, 3 or more, 3 or more), got (n, 3, 2, 2)" in capsys.readouterr().err
