@@ -47,6 +47,7 @@ def find_spans(
     kwargs: Mapping[str, Any],
     followed: FollowedSizes | None,
     affordable: Affordable | None = None,
+    batch_first: bool = False,
 ) -> tuple[Spans, bool]:
     """Return the sizes for which ``graph`` computes what ``model`` does, which it was traced from, and whether it erred anywhere.
 
@@ -54,6 +55,7 @@ def find_spans(
     nothing, if larger (or smaller) ones are right.
 
     Args:
+        batch_first: whether the first dimensions of all inputs are one.
         affordable: where it is given, sizes are doubled as long as runs may be made, to find the largest that the model takes.
     """
     leaves, spec = pytree.tree_flatten((tuple(inputs), dict(kwargs)))
@@ -100,26 +102,37 @@ def find_spans(
 
     wrong = False
     elsewhere: dict[Place, int] = {}
-    for group, places in enumerate(_together(solver, followed)):
+    stuck: dict[int, list[Place]] = {}
+
+    def settle(places: Sequence[Place], name: str) -> None:
+        """Find the span of dimensions that vary together."""
+        nonlocal wrong
         example = leaves[at[places[0][0]]].shape[places[0][1]]
-        first = (0, 0) in places
-        sizes = _sizes_to_try(example, places, followed)
         tried = {
             n: agree(dict.fromkeys(places, n))
-            for n in sizes
+            for n in _sizes_to_try(example, places, followed)
             if n < _FAR * example + _FAR or may_run(dict.fromkeys(places, n))
         }
         if tried.get(1) and example > 2 and not any(right for n, right in tried.items() if 1 < n < example):
             tried[1] = None  # one is taken for any number of them, and isn't a size that the model takes
-        if any(tried.values()) and not first:
+        if any(tried.values()) and name != BATCH:
             search(places, example, tried)
         wrong = wrong or False in tried.values()
-        found = _span(example, tried, BATCH if first else f"size_{group}")
+        found = _span(example, tried, name)
         for number, dim in places:
             spans[number][dim] = found
         if found.name:
             near = min((n for n, right in tried.items() if right and n in found), key=lambda n: (abs(n - example), n))
             elsewhere.update(dict.fromkeys(places, near))
+        elif set(tried.values()) == {None}:
+            stuck.setdefault(example, []).extend(places)
+
+    groups = _together(solver, followed, batch_first=batch_first)
+    for number, places in enumerate(groups):
+        settle(places, BATCH if (0, 0) in places else f"size_{number}")
+    for number, places in enumerate([*stuck.values()]):  # what the model takes only if they are the same
+        if len(places) > 1:
+            settle(places, f"size_{len(groups) + number}")
     if agree(elsewhere) is False:  # each for itself is right, all at once they aren't
         wrong = True
         spans = [
@@ -129,13 +142,15 @@ def find_spans(
     return tuple(map(tuple, spans)), wrong
 
 
-def _together(solver: Solver, followed: FollowedSizes | None) -> list[list[Place]]:
+def _together(solver: Solver, followed: FollowedSizes | None, *, batch_first: bool) -> list[list[Place]]:
     """Return the dimensions of the inputs, those together that have one size."""
     found: dict[Any, list[Place]] = {}
     for number, axes in enumerate(solver.inputs):
         for dim, atom in enumerate(axes):
-            symbol = None if followed is None else followed.symbol_of.get((number, dim))
-            found.setdefault(find(atom) if symbol is None else symbol, []).append((number, dim))
+            place = (0 if batch_first and dim == 0 else number, dim)
+            symbol = None if followed is None else followed.symbol_of.get(place)
+            key = find(solver.inputs[0][0] if place == (0, 0) else atom) if symbol is None else symbol
+            found.setdefault(key, []).append((number, dim))
     return list(found.values())
 
 

@@ -33,10 +33,12 @@ def with_limits(
     *,
     asked_for: bool = False,
     affordable: Affordable | None = None,
+    batch_first: bool = False,
 ) -> PrunedGraph:
     """Return ``smaller`` with the numbers that follow sizes, saying for which inputs it holds.
 
     Args:
+        batch_first: whether the first dimensions of all inputs are one.
         affordable: which runs may be made to find the largest sizes.
         asked_for: the class wasn't tried. Then the second trace is made only where other sizes show that it is needed.
         model: what was traced, as ``solution`` says, on ``inputs`` and ``kwargs``; its groups keep ``counts`` in ``smaller``.
@@ -48,7 +50,7 @@ def with_limits(
 
     def spans(followed: FollowedSizes | None) -> tuple[Spans, bool]:
         whole = PrunedGraph(resized(solution, {}, followed), canonical_states(model), parameters)
-        return find_spans(model, whole, solver, inputs, kwargs, followed, affordable)
+        return find_spans(model, whole, solver, inputs, kwargs, followed, affordable, batch_first)
 
     followed = None
     found: Spans = ()

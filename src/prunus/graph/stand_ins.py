@@ -3,12 +3,13 @@
 torch's shape function of ``_grouped_mm`` (experts that lie stacked in one weight) takes half precision only, the operation every
 precision. And a recurrent layer unrolls into one set of operations for each position, for one length only; as one operation it
 is traced at once, and the traced computation takes every length. torch's shape function of a batch norm does its arithmetic, step
-by step. A stand-in has the operation's signature, but only shapes.
+by step, and resampling takes no symbols for sizes. A stand-in has the operation's signature, but only shapes.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,13 @@ _NORM = (
 _ORIGINALS = {"grouped_mm": "_grouped_mm.default", "batch_norm": "native_batch_norm.default"}
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _ORIGINALS |= {name: f"{name}.input" for name in _RECURRENT}
+_SMOOTH = ("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d")
+_RESAMPLED = (
+    *_SMOOTH,
+    *(f"_{name}_aa" for name in _SMOOTH if name.endswith("2d")),
+    *(f"{name}{n}d" for name in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)),
+)
+_ORIGINALS |= {name: f"{name}.default" for name in _RESAMPLED}
 
 
 @functools.cache
@@ -44,6 +52,10 @@ def _operations() -> Any:
     }
     for name in ("gru", "rnn_tanh", "rnn_relu"):
         shapes[name] = (f"{name}(Tensor input, Tensor hx, {_SETTINGS}) -> (Tensor, Tensor)", _sequence)
+    for name in _RESAMPLED:
+        corners = "" if "nearest" in name else "bool align_corners, "
+        scales = ", ".join(f"float? scale_{dim}" for dim in range(int(name.removesuffix("_aa")[-2])))
+        shapes[name] = (f"{name}(Tensor input, SymInt[] output_size, {corners}{scales}) -> Tensor", _of_size)
     for name, (schema, shape) in shapes.items():
         library.define(schema)  # type: ignore[no-untyped-call]
         library.impl(name, shape, "Meta")  # type: ignore[no-untyped-call]
@@ -70,6 +82,11 @@ def _sequence(given: Tensor, states: Tensor | Sequence[Tensor], params: Sequence
     return result, *(torch.empty_like(state) for state in held)
 
 
+def _of_size(given: Tensor, size: Sequence[int], *settings: Any) -> Tensor:
+    """As many channels, of another size."""
+    return given.new_empty((*given.shape[:2], *size))
+
+
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return what the tracer should run in place of which operation."""
     stand_in = _operations().grouped_mm
@@ -90,6 +107,8 @@ class StandIns(TorchFunctionMode):
             return getattr(_operations(), name)(*args)
         if func is nn.functional.batch_norm and isinstance(args[0], FakeTensor):
             return _batch_norm(*args, **(kwargs or {}))
+        if func is nn.functional.interpolate and any(isinstance(size, torch.SymInt) for size in args[0].shape):
+            return _resampled(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -114,6 +133,36 @@ def _batch_norm(
     if training:
         return nn.functional.batch_norm(given, mean, variance, weight, bias, training, momentum, eps)
     made: Tensor = _operations().batch_norm(given, weight, bias, mean, variance, training, momentum, eps)[0]
+    return made
+
+
+def _resampled(
+    given: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor:
+    """``torch.nn.functional.interpolate`` by the operation that it comes to."""
+    n_dims = given.dim() - 2
+    if mode == "area":
+        return nn.functional.interpolate(given, size, scale_factor, mode, align_corners, recompute_scale_factor)
+    scales: list[float | None] = [None] * n_dims
+    if size is not None:
+        sizes = list(size) if isinstance(size, tuple | list) else [size] * n_dims
+    else:
+        factors = list(scale_factor) if isinstance(scale_factor, tuple | list) else [scale_factor] * n_dims
+        sizes = [
+            old * int(factor) if float(factor).is_integer() else math.floor(old * factor)
+            for old, factor in zip(given.shape[2:], factors, strict=True)
+        ]
+        scales = scales if recompute_scale_factor else [float(factor) for factor in factors]
+    kinds = {"nearest": "upsample_nearest", "nearest-exact": "_upsample_nearest_exact"}
+    name = f"{kinds.get(mode, f'upsample_{mode}')}{n_dims}d"
+    settings = [] if mode in kinds else [bool(align_corners)]
+    made: Tensor = getattr(_operations(), f"_{name}_aa" if antialias else name)(given, sizes, *settings, *scales)
     return made
 
 

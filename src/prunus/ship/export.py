@@ -108,7 +108,9 @@ def _traced(model: nn.Module, takes: Inputs) -> PrunedGraph:
             return True
         return True
 
-    return with_limits(whole, model, graph.solution, {}, given, named, asked_for=True, affordable=affordable)
+    return with_limits(
+        whole, model, graph.solution, {}, given, named, asked_for=True, affordable=affordable, batch_first=True
+    )
 
 
 def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from prunus.core.errors import BundleError, PrunusError, ShapeError
@@ -104,6 +105,43 @@ class Short(nn.Module):
         return self.out(hidden.amax(1) if x.shape[1] > 10 else hidden.mean(1))
 
 
+class Resampling(nn.Module):
+    """Down, up to the size of what was before, and up by a factor."""
+
+    def __init__(self, mode: str = "nearest") -> None:
+        super().__init__()
+        self.down, self.out, self.mode = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(7, 2, 1), mode
+
+    def forward(self, image):
+        hidden = F.interpolate(torch.relu(self.down(image)), scale_factor=2, mode=self.mode)
+        hidden = F.interpolate(hidden, size=image.shape[-2:], mode=self.mode)
+        return self.out(torch.cat([image, hidden], 1)).mean((2, 3))
+
+
+class Square(nn.Module):
+    """It turns its images, so that they must be squares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, image):
+        return self.out(self.conv(torch.stack([image, image.transpose(2, 3)]).mean(0)).mean((2, 3)))
+
+
+class Masked(nn.Module):
+    """Its mask is spread over heads and queries, so that nothing but the sizes says that its batch is that of the ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 2)
+
+    def forward(self, input_ids, attention_mask):
+        h = self.embed(input_ids).unflatten(2, (2, 4)).transpose(1, 2)
+        mask = attention_mask[:, None, None, :].expand(-1, 1, h.shape[2], -1) > 0
+        return self.out(F.scaled_dot_product_attention(h, h, h, mask).transpose(1, 2).flatten(2).mean(1))
+
+
 def ids(n: int, length: int) -> torch.Tensor:
     return torch.randint(0, 50, (n, length), generator=torch.Generator().manual_seed(length))
 
@@ -154,6 +192,19 @@ CASES = {
         photo(4, 16),
         [photo(3, 24), photo(2, 7, 31)],
         [(photo(2, 16).float(), "input 0 must be uint8 of shape"), (photo(2, 2), "must have the size 3 or more")],
+    ),
+    "resampling": (Resampling, image(4, 16), [image(3, 24), image(2, 5, 31)], [(image(2, 8)[0], "must have 4 dimen")]),
+    "square": (
+        Square,
+        image(4, 16),
+        [image(3, 24), image(2, 3)],
+        [(image(2, 8, 9), r"input 0 must have the size 8 in dimension 3, as input 0 has"), (image(2, 2), "3 or more")],
+    ),
+    "masked": (
+        Masked,
+        ids_and_mask(4, 9),
+        [ids_and_mask(1, 2), ids_and_mask(3, 30)],
+        [(ids_and_mask(2, 9) | ids_and_mask(1, 9) | {"input_ids": ids(2, 9)}, "'attention_mask' must have the size 2 in")],
     ),
     "flat": (Flat, image(4, 8), [image(3, 8)], [(image(2, 9), "input 0 must have the size 8 in dimension 2")]),
     "pair": (
@@ -339,3 +390,13 @@ def test_a_graph_that_is_saved_again_keeps_its_limits(tmp_path):
     assert torch.allclose(again.predict(steps(2, 10)), answer(model, steps(2, 10)), atol=1e-5)
     with pytest.raises(ShapeError, match="1 to 10 in dimension 1"):
         again.predict(steps(2, 11))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest-exact", "bicubic", "area"])
+def test_images_that_are_resampled_keep_their_size_in_every_mode(mode, tmp_path):
+    torch.manual_seed(0)
+    model = Resampling(mode)
+    saved(model, image(4, 16), tmp_path / "b")
+    bundle = load_bundle(tmp_path / "b", prefer="graph")
+    for inputs in (image(2, 16), *([] if mode == "area" else [image(3, 24), image(2, 5, 31)])):
+        assert torch.allclose(bundle.predict(inputs), answer(model, inputs), atol=1e-5)
