@@ -20,6 +20,8 @@ def check_values(model: nn.Module) -> None:
         if is_lazy(value) or value.is_meta or not value.is_floating_point():
             continue
         values = value.detach() if value.element_size() > 1 else value.detach().float()
+        if values.sum().isfinite():  # a tenth of the time, and only an overflow hides that all are finite
+            continue
         n_bad = int((~values.isfinite()).sum())
         if n_bad:
             raise ModelError(
