@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_score_groups import Group, Member, one_each
 
 from prunus.core.errors import RecipeError
 from prunus.score import EVERY_UNIT, WIDTHS, Evidence, criteria, criterion, score_groups
 from prunus.score.criteria import Criterion
+from score_stand_ins import Group, Member, one_each
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Criteria whose evidence lies along one side of a weight read the members that have it, and say where none has."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
@@ -9,28 +7,7 @@ from torch import nn
 
 from prunus.core.errors import ModelError
 from prunus.score import Evidence, block_paths, gather, score_groups, score_weights
-
-
-@dataclass(frozen=True)
-class Member:
-    tensor: str
-    dim: int
-    index: torch.Tensor
-    is_parameter: bool = True
-
-
-@dataclass(frozen=True)
-class Group:
-    name: str
-    size: int
-    members: tuple
-    containers: tuple = ()
-    entries: tuple = ()
-
-
-def one_each(n):
-    return torch.arange(n)[:, None]
-
+from score_stand_ins import Group, Member, one_each
 
 NAMES = ["0.weight", "0.bias", "1.weight", "1.bias", "4.weight"]
 
