@@ -55,7 +55,7 @@ def write(page: Path, places: dict[str, list[str]]) -> None:
     for name, lines in places.items():
         found = re.compile(rf"(<!-- rows: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         assert len(found.findall(text)) == 1, f"{page} has no place, or several, for {name}"
-        body = "\n".join(lines) + "\n"
+        body = "\n".join(["", *lines, "", ""])  # empty lines, or a table isn't one
         text = found.sub(lambda match, body=body: match[1] + body + match[2], text)
     page.write_text(text)
     print(f"{page}: {', '.join(places)}")

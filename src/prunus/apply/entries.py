@@ -35,8 +35,6 @@ from prunus.graph.trace import plain
 
 _MOST_LISTS = 3
 """So many lists that may number units are looked at: each may or may not."""
-_SURE = 3
-"""With fewer ways no list may number units, and what runs as it should is right."""
 
 __all__ = ["comes_back", "drop_entries", "keep_entries", "stacks_that_follow"]
 
@@ -71,9 +69,14 @@ def comes_back(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, A
     again = built_again(model)
     if again is None:
         return False
-    model = duplicate(model).eval()
     with torch.no_grad():
-        return not _apart(_outputs(model, inputs, kwargs), _outputs(again.eval(), inputs, kwargs))
+        expected = _outputs(duplicate(model).eval(), inputs, kwargs)
+        try:
+            got = _outputs(again.eval(), inputs, kwargs)
+        except Exception as error:  # whatever a class raises at a config that it doesn't like
+            raise_if_out_of_memory(error)
+            return False
+    return not _apart(expected, got)
 
 
 def stacks_that_follow(
@@ -88,7 +91,8 @@ def stacks_that_follow(
     def can_lose(group: Group, units: Sequence[int]) -> bool:
         key = group.name, tuple(units)
         if key not in tried:
-            tried[key] = not _way(whole, inputs, group, _without_units(group, units), kwargs or {})[1]
+            cut = [(group, _without_units(group, units))]
+            tried[key] = any(not _differs(whole, cut, inputs, kwargs or {}, way) for way in _ways(whole, group))
         return tried[key]
 
     def together(cuts: Sequence[tuple[Group, Sequence[int]]]) -> None:
@@ -182,7 +186,7 @@ def _way(
     ways = list(_ways(whole, group))
     for follow in ways:
         problem = _differs(whole, [(group, keep)], inputs, kwargs, follow)
-        if not problem and (len(ways) < _SURE or comes_back(_without(whole, group, keep, follow), inputs, kwargs)):
+        if not problem and (len(ways) == 1 or comes_back(_without(whole, group, keep, follow), inputs, kwargs)):
             return follow, ""
         if not problem and found is None:
             found = follow

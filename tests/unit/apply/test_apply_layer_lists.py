@@ -97,6 +97,32 @@ def test_a_list_that_is_as_long_by_chance_stays_where_shapes_say_so():
     assert (result.model.config.layers, result.notes) == (3, ())
 
 
+def test_a_list_that_is_as_long_by_chance_stays_where_only_the_constructor_reads_it():
+    class LimitedConfig(Config):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kinds, self.numbers, self.limits = ["plain"] * 5, [], (-9.0, 0.0, 0.0, 9.0)
+
+    class Limited(Model):
+        def __init__(self, config: LimitedConfig) -> None:
+            super().__init__(config)
+            self.limits = config.limits
+
+        def forward(self, x):
+            x = self.start(torch.cat([band(x[:, :1]) for band in self.bands], dim=1))
+            for block in self.blocks:
+                x = block(x, 0.0)
+            return x.clamp(self.limits[0], self.limits[3])
+
+    model, x = randomize(Limited(LimitedConfig())), torch.randn(4, 2)
+    result = without(model, [True, False, True, True], x)
+    assert (result.kind, result.notes) == ("eager", ())
+    assert (result.model.config.layers, result.model.config.limits) == (3, (-9.0, 0.0, 0.0, 9.0))
+    again = built_again(result.model)
+    assert again is not None
+    assert torch.equal(again.eval()(x), result.model(x))
+
+
 class SomeConfig(Config):
     """Its wide blocks are numbered; and sizes that could be numbers of blocks."""
 
