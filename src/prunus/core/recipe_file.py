@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -249,7 +249,12 @@ def _explain(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"]) or "the recipe"
     got = first["input"]
     if first["type"] == "extra_forbidden":
-        text = f"unknown key {key!r}: {near(str(first['loc'][-1]), _known_keys(first['loc'][:-1]))}"
+        own = str(first["loc"][-1])
+        places = [path for path in _paths(Recipe) if path.rpartition(".")[2] == own]
+        hint = near(own, _known_keys(first["loc"][:-1]))
+        if places and not hint.startswith("did you mean"):
+            hint = f"did you mean {' or '.join(places[:3])}?"
+        text = f"unknown key {key!r}: {hint}"
     elif first["type"] == "missing":
         text = f"the key {key!r} is missing: add it"
     elif first["type"] == "value_error":
@@ -268,6 +273,17 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
         if isinstance(part, str):
             section = _section_in(section.model_fields[part].annotation)
     return sorted(section.model_fields)
+
+
+def _paths(section: Any, above: str = "") -> list[str]:
+    """Return where each key stands, section by section; those within lists and choices stand nowhere of their own."""
+    found = []
+    for name, field in section.model_fields.items():
+        found.append(above + name)
+        below = _section_in_or_none(field.annotation)
+        if below is not None and get_origin(field.annotation) not in (list, tuple):
+            found += _paths(below, f"{above}{name}.")
+    return found
 
 
 def _section_in(annotation: Any) -> Any:

@@ -227,7 +227,7 @@ def open_workspace(
         held = folder / RECIPE
         text = recipe_text(recipe)
         if held.exists():
-            if overwrite:
+            if overwrite or not _is_begun(folder):
                 _clear(folder)
             elif not resume:
                 raise OutputError(
@@ -241,6 +241,15 @@ def open_workspace(
             raise OutputError(f"{folder} holds files that are no run of prunus: choose an empty or new output folder")
         write_text(held, text)
         yield Workspace(folder, listener)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Return whether a run left more than its recipe and its log: one that failed before its first stage was done didn't."""
+    return any(
+        child.name not in (".lock", LOG, RECIPE)
+        and not (child.name == WORK and child.is_dir() and not any(child.iterdir()))
+        for child in folder.iterdir()
+    )
 
 
 def recipe_text(recipe: Recipe) -> str:

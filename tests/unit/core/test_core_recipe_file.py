@@ -159,3 +159,20 @@ def test_a_mistake_in_a_huge_value_is_one_short_line():
     with pytest.raises(RecipeError) as caught:
         make_recipe({"data": {"source": ["x" * 50] * 1000}})
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"criterion": "taylor"}, r"unknown key 'criterion': did you mean .*strategy.criterion"),
+        (
+            {"train": {"keep_fraction": 0.5}},
+            r"unknown key 'train.keep_fraction': did you mean .*strategy.keep_fraction",
+        ),
+        ({"seed": 3}, r"unknown key 'seed': did you mean 'seeds'\?"),
+        ({"modle": {}}, r"unknown key 'modle': did you mean 'model'\?"),
+    ],
+)
+def test_a_key_in_the_wrong_section_is_told_its_own(tree, words):
+    with pytest.raises(RecipeError, match=words):
+        make_recipe({"data": {"source": "sklearn:iris"}, **tree})

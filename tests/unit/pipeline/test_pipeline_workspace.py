@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from prunus.core.errors import OutputError
+from prunus.core.errors import DataError, OutputError
+from prunus.core.events import silent
 from prunus.core.recipe_file import make_recipe
 from prunus.pipeline import make_plan, run
 from prunus.pipeline.workspace import open_workspace
@@ -98,6 +99,24 @@ def test_a_flipped_bit_or_a_cut_in_anything_that_is_kept_is_noticed_and_computed
         assert (copy / "bundle" / "model.safetensors").read_bytes() == (
             stopped / "whole" / "bundle" / "model.safetensors"
         ).read_bytes(), name
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_failed_before_anything_was_done_blocks_nothing(tmp_path, resume):
+    out = tmp_path / "out"
+    with pytest.raises(DataError):
+        run(make_recipe({**IRIS, "data": {"source": "sklearn:irs"}, "output": str(out)}))
+    (out / ".work").mkdir(exist_ok=True)
+    with open_workspace(
+        make_recipe({**IRIS, "output": str(out)}), out, resume=resume, overwrite=False, listener=silent
+    ):
+        (out / ".work").mkdir(exist_ok=True)
+        (out / ".work" / "train.safetensors").write_bytes(b"something that took an hour")
+    with (
+        pytest.raises(OutputError, match="holds a run already"),
+        open_workspace(make_recipe({**IRIS, "output": str(out)}), out, resume=False, overwrite=False, listener=silent),
+    ):
+        pass
 
 
 def test_leftovers_of_a_killed_run_don_t_block_its_folder(tmp_path):
