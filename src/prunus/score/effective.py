@@ -31,7 +31,7 @@ def effective_weights(model: nn.Module, parameters: Mapping[str, nn.Parameter]) 
     >>> layer.weight_mask.zero_()
     tensor([[0., 0.],
             [0., 0.]])
-    >>> effective_weights(layer, dict(layer.named_parameters()))["weight_orig"]
+    >>> effective_weights(layer, dict(layer.named_parameters()))["weight_orig"].abs()
     tensor([[0., 0.],
             [0., 0.]])
     """
