@@ -93,14 +93,24 @@ def tensors(tree: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def answers(outputs: Any) -> list[Tensor]:
-    """Return the floating-point tensors of a model's answer, in order; a cache of keys and values isn't an answer."""
+    """Return the floating-point tensors of a model's answer, in order.
+
+    What it holds beside them for its own next call isn't an answer: objects of another kind than containers (a cache), and
+    ``past_key_values`` where they are plain tuples.
+    """
     if isinstance(outputs, Tensor):
         return [outputs] if outputs.is_floating_point() else []
+    if not isinstance(outputs, (Mapping, tuple, list)) and hasattr(outputs, "__dict__"):
+        outputs = dict(vars(outputs))
     if isinstance(outputs, Mapping):
-        outputs = {key: value for key, value in outputs.items() if key != "past_key_values"}
-    elif hasattr(outputs, "past_key_values"):
-        outputs = {key: value for key, value in vars(outputs).items() if key != "past_key_values"}
+        outputs = [value for key, value in outputs.items() if key != "past_key_values" and not _is_opaque(value)]
     return [found for _, found in tensors(outputs) if found.is_floating_point()]
+
+
+def _is_opaque(value: Any) -> bool:
+    """Tell whether a value is no tensor and no container of such."""
+    plain = (Tensor, Mapping, tuple, list, int, float, str, type(None))
+    return not isinstance(value, plain) and not dataclasses.is_dataclass(value)
 
 
 def answer(outputs: Any) -> Tensor:

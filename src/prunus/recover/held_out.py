@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prunus.core.calls import answers, call, select_rows
+from prunus.core.calls import answers, call, described, select_rows
+from prunus.core.errors import ModelError
 
 if TYPE_CHECKING:
     from prunus.data import Batch, Batched
@@ -60,19 +61,22 @@ def distance(
 ) -> float:
     """Return how far the outputs are from the reference's; both models end in evaluation mode.
 
+    Of a structure all numbers count that both models have in the same shape.
+
     Units:
         ``relative``: ``|y - r| / |r|`` over all outputs of all examples, 0 for the same outputs and 1 for those that are all zero.
         ``kl``, for class scores along dimension 1: the mean divergence of the reference's answer from the model's, in nats. Scores
         that only shrink or move together answer the same, and the classes that win count most: it goes the way of a metric where
         the other needn't (benchmarks/adjust.py). ``kl_last`` is the same for scores along the last dimension (tokens).
+
+    Raises:
+        ModelError: the answers have nothing in the same shape.
     """
     model.eval()
     reference.eval()
     lost = size = 0.0
     for batch in examples.batches(batch_size):
-        for found, wanted in zip(
-            answers(call(model, batch.inputs)), answers(call(reference, batch.inputs)), strict=True
-        ):
+        for found, wanted in _compared(call(model, batch.inputs), call(reference, batch.inputs)):
             new, old = found.double(), wanted.double()
             if measure != "relative":
                 dim = 1 if measure == "kl" else -1
@@ -84,6 +88,22 @@ def distance(
     if size == 0:
         return math.inf if lost > 0 else 0.0
     return math.sqrt(lost / size) if measure == "relative" else max(lost / size, 0.0)
+
+
+def _compared(outputs: Any, wanted: Any) -> list[tuple[Tensor, Tensor]]:
+    """Return what both answers hold in the same shape: a hidden state beside the answer follows the cut.
+
+    Raises:
+        ModelError: nothing.
+    """
+    found, reference = answers(outputs), answers(wanted)
+    pairs = [(new, old) for new, old in zip(found, reference, strict=False) if new.shape == old.shape]
+    if len(found) != len(reference) or not pairs:
+        raise ModelError(
+            "the smaller model's answer can't be compared with the dense one's: got "
+            f"{described(outputs)} and {described(wanted)}"
+        )
+    return pairs
 
 
 def _log_shares(scores: Tensor, dim: int = 1) -> Tensor:

@@ -30,6 +30,13 @@ class Pair(NamedTuple):
     two: Any
 
 
+class Cache:
+    """Keys and values for the next call, in an object of their own."""
+
+    def __init__(self) -> None:
+        self.keys = torch.ones(2, 4)
+
+
 @dataclass
 class Output:
     loss: Tensor | None = None
@@ -115,6 +122,8 @@ def test_a_cache_is_no_answer() -> None:
     cache = (torch.ones(2), torch.ones(2))
     assert len(answers(Output(logits=torch.ones(2, 3), past_key_values=cache))) == 1
     assert len(answers({"logits": torch.ones(2, 3), "past_key_values": cache})) == 1
+    assert len(answers(Output(logits=torch.ones(2, 3), past_key_values=Cache()))) == 1
+    assert len(answers({"logits": torch.ones(2, 3), "cache": Cache()})) == 1
     assert answers(torch.ones(2, dtype=torch.int64)) == []
 
 

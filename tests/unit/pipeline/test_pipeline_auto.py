@@ -178,6 +178,12 @@ TARGETS: dict[str, tuple[tuple[int, ...], Tensor, str, str]] = {
     "a class for each token": ((8, 7, 4), torch.randint(0, 4, (8, 7)), "cross-entropy", "kl_last"),
     "yes or no": ((8, 1), torch.tensor([0, 1] * 4), "binary cross-entropy", "kl"),
     "several labels": ((8, 4), torch.tensor([[0.0, 1, 1, 0]] * 8), "binary cross-entropy of each label", "relative"),
+    "a mask": (
+        (8, 1, 3, 3),
+        (torch.arange(72) % 2).float().view(8, 1, 3, 3),
+        "binary cross-entropy of each label",
+        "relative",
+    ),
     "numbers": ((8, 3), torch.randn(8, 3), "squared error", "relative"),
     "a number": ((8, 1), torch.randn(8), "squared error", "relative"),
 }
@@ -210,6 +216,7 @@ def test_targets_imply_the_loss(case: str) -> None:
         "a class for each token": lambda: functional.cross_entropy(outputs.reshape(56, 4), targets.reshape(56)),
         "yes or no": lambda: functional.binary_cross_entropy(outputs[:, 0].sigmoid(), targets.float()),
         "several labels": lambda: functional.binary_cross_entropy(outputs.sigmoid(), targets),
+        "a mask": lambda: functional.binary_cross_entropy(outputs.sigmoid(), targets),
         "numbers": lambda: (outputs - targets).square().mean(),
         "a number": lambda: (outputs[:, 0] - targets).square().mean(),
     }[case]()

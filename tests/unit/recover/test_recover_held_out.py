@@ -7,6 +7,7 @@ import torch
 from recover_stand_ins import TensorExamples
 from torch import nn
 
+from prunus.core.errors import ModelError
 from prunus.recover import distance
 
 
@@ -51,3 +52,14 @@ def test_a_single_score_answers_between_two_classes(shape):
     old, new = (torch.distributions.Bernoulli(logits=w * data.inputs) for w in (1.0, 0.4))
     wanted = float(torch.distributions.kl_divergence(old, new).mean())
     assert distance(Answers(0.4, 0), Answers(1, 0), data, measure="kl") == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_hidden_state_that_follows_the_cut_is_not_compared():
+    narrow = Answers(1.5, 0.0, lambda y: {"logits": y, "hidden": y[:, :2]})
+    wide = Answers(1.0, 0.0, lambda y: {"logits": y, "hidden": y})
+    alone = Answers(1.5, 0.0), Answers(1.0, 0.0)
+    assert distance(narrow, wide, examples(9, 4)) == distance(*alone, examples(9, 4))
+    with pytest.raises(ModelError, match="can't be compared with the dense one's"):
+        distance(Answers(1.0, 0.0, lambda y: y[:, :2]), Answers(1.0, 0.0), examples(9, 4))
+    with pytest.raises(ModelError, match="can't be compared"):
+        distance(Answers(1.0, 0.0, lambda y: (y, y)), Answers(1.0, 0.0), examples(9, 4))

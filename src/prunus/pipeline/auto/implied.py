@@ -75,7 +75,8 @@ def objective_of(
 def _measure_without(outputs: Any) -> Measure:
     """Return how answers are compared where no targets tell: what is called logits is scores of classes."""
     named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
-    if not isinstance(named, Tensor) or len(answers(outputs)) > 1:
+    several = sum(found.dim() > 0 for found in answers(outputs)) > 1  # a loss beside them is no answer
+    if not isinstance(named, Tensor) or several:
         return "relative"
     return "kl" if named.dim() in (2, 4) else "kl_last"
 
@@ -130,7 +131,7 @@ def _of_targets(outputs: Any, batch: Batch) -> Objective:
 def _of_numbers(outputs: Tensor, targets: Tensor) -> Objective | None:
     if outputs.numel() != targets.numel() or len(outputs) != len(targets):
         return None
-    if bool(((targets == 0) | (targets == 1)).all()) and targets.dim() > 1 and targets.shape[1] > 1:
+    if bool(((targets == 0) | (targets == 1)).all()) and targets[0].numel() > 1:
         return Objective(
             lambda made, one: functional.binary_cross_entropy_with_logits(
                 answer(made).view_as(one.targets), one.targets
