@@ -280,7 +280,8 @@ def export(
     from prunus.pipeline import export_bundle
     from prunus.report import exported_line
 
-    facts = export_bundle(bundle, to, out=out, trust_code=trust_code, note=_note)
+    with Console(stderr=True).status("torch's exporter is at work, for seconds to a minute"):  # on a terminal only
+        facts = export_bundle(bundle, to, out=out, trust_code=trust_code, note=_note)
     typer.echo(json.dumps(facts, indent=2) if as_json else exported_line(facts))
 
 

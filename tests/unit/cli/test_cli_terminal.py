@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 import prunus.pipeline
+from prunus.cli import app
 from prunus.cli.app import invoke
 from prunus.report import save_record
 from report_samples import sample
@@ -53,3 +55,23 @@ def test_a_terminal_without_unicode_gets_every_line_with_what_it_has(encoding, t
         shown[name] = out.getvalue().decode("utf-8" if name == "ascii" else name)  # click takes ASCII for a mistake
     assert len(shown[encoding].splitlines()) == len(shown["utf-8"].splitlines())
     assert "?" not in shown[encoding].replace("?", "", shown["utf-8"].count("?"))
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_an_export_says_what_takes_so_long_where_somebody_watches(watched, tmp_path, monkeypatch, capsys):
+    said = io.StringIO()
+    facts = {
+        "path": "x",
+        "format": "onnx",
+        "size_bytes": 1,
+        "difference": 0.0,
+        "batches": [1],
+        "zeros": "no",
+        "sizes": [],
+    }
+    monkeypatch.setattr(app, "Console", lambda **options: Console(file=said, force_terminal=watched))
+    monkeypatch.setattr("prunus.core.places.check_bundle", lambda path: None)
+    monkeypatch.setattr(prunus.pipeline, "export_bundle", lambda *arguments, **options: facts)
+    assert invoke(["export", str(tmp_path), "--to", "onnx", "--json"]) == 0
+    assert ("exporter is at work" in said.getvalue()) == watched
+    assert capsys.readouterr().err == ""
