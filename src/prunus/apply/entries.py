@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +35,7 @@ from prunus.graph.trace import plain
 
 _MOST_LISTS = 3
 """So many lists that may number units are looked at: each may or may not."""
+_PLAIN = (Tensor, bool, int, float, str, torch.dtype, torch.device)
 
 __all__ = ["comes_back", "drop_entries", "keep_entries", "stacks_that_follow"]
 
@@ -80,41 +81,73 @@ def comes_back(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, A
 
 
 def stacks_that_follow(
-    model: nn.Module, inputs: tuple[Any, ...], stacks: Sequence[Group], kwargs: Mapping[str, Any] | None = None
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    stacks: Sequence[Group],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    thin: nn.Module | None = None,
 ) -> tuple[Group, ...]:
-    """Return the stacks with those units alone that the class can lose, each tried; a stack of none is gone."""
+    """Return the stacks with those units alone that the class can lose, each tried; a stack of none is gone.
+
+    Args:
+        thin: the model without some of its units: what it can lose of its blocks the model can, and it takes less time to say so.
+    """
     if not stacks or any(value.is_meta for value in canonical_states(model).values()):
         return tuple(stacks)
-    whole = _lively(model)
+    # Experts are counted by numbers, which a width of the thin model may equal.
+    experts = [group for group in stacks if group.kind == "expert"]
+    blocks = [group for group in stacks if group.kind != "expert"]
+    found = _tried(_lively(model if thin is None else thin), inputs, blocks, kwargs or {}) if blocks else []
+    found += _tried(_lively(model), inputs, experts, kwargs or {}) if experts else []
+    order = {group.name: place for place, group in enumerate(stacks)}
+    return tuple(sorted(found, key=lambda group: order[group.name]))
+
+
+def _tried(
+    whole: nn.Module, inputs: tuple[Any, ...], stacks: Sequence[Group], kwargs: Mapping[str, Any]
+) -> list[Group]:
+    """Return the stacks that ``whole`` can lose; first each is looked at where it is, which costs no run of the rest."""
     tried: dict[tuple[str, tuple[int, ...]], bool] = {}
+    looks: dict[tuple[str, tuple[int, ...]], str] = {}
+    given = _given(whole, {_around(group) for group in stacks} - {""}, inputs, kwargs)
+
+    def look(group: Group, units: Sequence[int]) -> str:
+        key = group.name, tuple(units)
+        if key not in looks:
+            looks[key] = _inside(whole, group, _without_units(group, units), given)
+        return looks[key]
 
     def can_lose(group: Group, units: Sequence[int]) -> bool:
         key = group.name, tuple(units)
         if key not in tried:
             cut = [(group, _without_units(group, units))]
-            tried[key] = any(not _differs(whole, cut, inputs, kwargs or {}, way) for way in _ways(whole, group))
+            tried[key] = look(group, units) != "apart" and any(
+                not _differs(whole, cut, inputs, kwargs, way) for way in _ways(whole, group)
+            )
         return tried[key]
 
     def together(cuts: Sequence[tuple[Group, Sequence[int]]]) -> None:
         """Try blocks of several stacks in one run, and halves of them where that fails."""
         if len(cuts) == 1:
             can_lose(*cuts[0])
-        elif cuts and not _differs(whole, [(g, _without_units(g, u)) for g, u in cuts], inputs, kwargs or {}):
+        elif cuts and not _differs(whole, [(g, _without_units(g, u)) for g, u in cuts], inputs, kwargs):
             tried.update({(group.name, tuple(units)): True for group, units in cuts})
         elif cuts:
             together(cuts[: len(cuts) // 2])
             together(cuts[len(cuts) // 2 :])
 
-    beside = [
-        g
-        for g in stacks
-        if g.kind == "block"
-        and not lists_of_entries(whole, g.containers[0])
-        and not lists_of_numbers(whole, g.containers[0])
-    ]
+    def each(cuts: Sequence[tuple[Group, Sequence[int]]]) -> None:
+        """Try those together that look right where they are, and the others one by one."""
+        together([cut for cut in cuts if look(*cut) not in ("apart", "uneven")])
+        for cut in cuts:
+            can_lose(*cut)
+
+    beside = [g for g in stacks if g.kind == "block" and not _listed(whole, g)]
     for level in _levels(beside):
-        together([(group, _halves(group)[0]) for group in level if _halves(group)])
-        together([(g, _halves(g)[1]) for g in level if len(_halves(g)) > 1 and tried[g.name, tuple(_halves(g)[0])]])
+        each([(group, _halves(group)[0]) for group in level if _halves(group)])
+        lost = [g for g in level if len(_halves(g)) > 1 and tried[g.name, tuple(_halves(g)[0])]]
+        each([(group, _halves(group)[1]) for group in lost])
     found = []
     for group in stacks:
         if all(can_lose(group, half) for half in _halves(group)):
@@ -124,7 +157,82 @@ def stacks_that_follow(
             if units:
                 entries = tuple(group.entries[unit] for unit in units)
                 found.append(replace(group, size=len(units), entries=entries, min_units=0))
-    return tuple(found)
+    return found
+
+
+def _listed(whole: nn.Module, group: Group) -> bool:
+    """Tell whether lists count or number the blocks, so that they may have to follow."""
+    path = group.containers[0]
+    return bool(lists_of_entries(whole, path) or lists_of_numbers(whole, path))
+
+
+def _around(group: Group) -> str:
+    """Return the path of the module whose forward runs the blocks of a stack."""
+    return group.containers[0].rpartition(".")[0] if group.kind == "block" else ""
+
+
+@torch.no_grad()
+def _given(
+    whole: nn.Module, paths: Set[str], inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Return what the modules at ``paths`` are given when the model runs, as far as tensors and plain values say all of it."""
+    given: dict[str, tuple[Any, Any]] = {}
+    paths = {path for path in paths if not isinstance(whole.get_submodule(path), nn.ModuleList | nn.ModuleDict)}
+    if not paths:
+        return given
+
+    def hook_of(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: Any, named: Any) -> None:
+            leaves = pytree.tree_leaves((arguments, named))
+            if path not in given and all(leaf is None or isinstance(leaf, _PLAIN) for leaf in leaves):
+                given[path] = pytree.tree_map_only(Tensor, torch.clone, (arguments, named))
+
+        return hook
+
+    with ExitStack() as hooks:
+        for path in paths:
+            hook = whole.get_submodule(path).register_forward_pre_hook(hook_of(path), with_kwargs=True)
+            hooks.callback(hook.remove)
+        _outputs(whole, inputs, kwargs)
+    return given
+
+
+@torch.no_grad()
+def _inside(whole: nn.Module, group: Group, keep: Tensor, given: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return what the module around the blocks gives without them, beside what it gives when they do nothing.
+
+    ``apart``: something else, and so does the whole model. ``alike``: the same. ``uneven``: more or less than it did (a list with
+    an entry for each block), which the rest of the model may not mind. ``unknown``: it doesn't run by itself.
+    """
+    path = _around(group)
+    if path not in given or _listed(whole, group):
+        return "unknown"
+
+    def run(part: nn.Module) -> list[Tensor]:
+        arguments, named = pytree.tree_map_only(Tensor, torch.clone, given[path])
+        return _outputs(part, arguments, named)
+
+    try:
+        with _silent_blocks(whole, group, keep):
+            expected = run(whole.get_submodule(path))
+    except Exception as error:
+        raise_if_out_of_memory(error)
+        return "unknown"
+    try:
+        part = whole.get_submodule(path)
+        part = duplicate(part, dict(part.named_parameters()))
+        entries = [group.entries[unit] for unit in torch.nonzero(~keep).flatten().tolist()]
+        container = group.containers[0].rpartition(".")[2]
+        keep_entries(
+            part, container, [n for n in range(len(part.get_submodule(container)._modules)) if n not in entries]
+        )
+        got = run(part)
+    except Exception as error:
+        raise_if_out_of_memory(error)
+        return "apart"
+    if [one.shape for one in expected] != [other.shape for other in got]:
+        return "uneven"
+    return "apart" if _apart(expected, got) else "alike"
 
 
 def _halves(group: Group) -> list[range]:
@@ -207,7 +315,8 @@ def _drop(smaller: nn.Module, group: Group, keep: Tensor, follow: _Follow) -> No
         mask = torch.ones(member.index.numel(), dtype=torch.bool)
         mask[member.index[~keep.cpu()].reshape(-1)] = False
         along[member.tensor, member.dim] = mask
-    slice_tensors(smaller, along)
+    if along:
+        slice_tensors(smaller, along)
     dropped = {group.entries[unit] for unit in torch.nonzero(~keep).flatten().tolist()}
     for path in group.containers:
         kept = [i for i in range(len(smaller.get_submodule(path)._modules)) if i not in dropped]
@@ -278,12 +387,6 @@ def _differs(
     """
     if any(value.is_meta for value in canonical_states(whole).values()):
         return ""
-    with ExitStack() as silent:
-        for group, keep in cuts:
-            silent.enter_context(
-                _silent_blocks(whole, group, keep) if group.kind == "block" else _SilentExperts(whole, group, keep)
-            )
-        expected = _outputs(whole, inputs, kwargs)
     try:
         smaller = duplicate(whole, dict(whole.named_parameters()))
         for group, keep in cuts:
@@ -292,6 +395,12 @@ def _differs(
     except Exception as error:
         raise_if_out_of_memory(error)
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+    with ExitStack() as silent:
+        for group, keep in cuts:
+            silent.enter_context(
+                _silent_blocks(whole, group, keep) if group.kind == "block" else _SilentExperts(whole, group, keep)
+            )
+        expected = _outputs(whole, inputs, kwargs)
     if _apart(expected, got):
         return "its output differs from the whole model with these made to do nothing"
     return ""

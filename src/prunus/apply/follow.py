@@ -49,9 +49,20 @@ def follow_class(
     """
     asked = [stack for stack in graph.stacks if kinds is None or stack.kind in kinds]
     others = [stack for stack in graph.stacks if kinds is not None and stack.kind not in kinds]
-    graph = replace(graph, stacks=(*others, *stacks_that_follow(model, inputs, asked, kwargs)))
-    if graph.solution is None or not graph.groups:
-        return graph
+    thin = model
+    if graph.solution is not None and graph.groups:
+        graph, thin = _groups_that_follow(model, inputs, graph, kwargs or {}, kinds)
+    return replace(graph, stacks=(*others, *stacks_that_follow(model, inputs, asked, kwargs, thin=thin)))
+
+
+def _groups_that_follow(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    graph: AxisGraph,
+    kwargs: Mapping[str, Any],
+    kinds: Container[str] | None,
+) -> tuple[AxisGraph, nn.Module]:
+    """Return ``graph`` with the groups that the class can't follow frozen, and the model without half of all others."""
     graph = tie_head_dims(graph)
     trial = {
         group.name: torch.arange(group.size) < -(-max(1, group.size // 2) // group.multiple) * group.multiple
@@ -60,27 +71,38 @@ def follow_class(
     }
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
     problems: list[str] = []
-    tried = Trial(model, inputs, kwargs or {})
+    tried = Trial(model, inputs, kwargs)
+    thin: dict[frozenset[str], nn.Module] = {}
 
     @cache
-    def fits(names: frozenset[str]) -> bool:
+    def half_fits(names: frozenset[str], last: bool) -> bool:
         if len(problems) == _MOST_FAILURES:
             return False
-        cut = {name: trial[name] for name in trial if name in names}
-        # The other units tell what units of no influence hide.
-        for half in (cut, {name: mask.flip(0) for name, mask in cut.items()}):
-            if found := cut_to_fit(model, graph, half, inputs, kwargs or {}, tolerance=_STRICT, trial=tried)[2]:
-                problems.append(found)
-                return False
+        cut = {name: trial[name].flip(0) if last else trial[name] for name in trial if name in names}
+        smaller, _, found = cut_to_fit(model, graph, cut, inputs, kwargs, tolerance=_STRICT, trial=tried)
+        if found:
+            problems.append(found)
+            return False
+        thin.clear()
+        thin[names] = smaller
         return True
 
-    known = next((names for names in _attempts(graph, trial.keys()) if fits(names)), frozenset())
-    works = _grown_by_family(known, _families(graph, trial.keys()), fits)
+    def grown(halves: Sequence[bool]) -> tuple[frozenset[str], frozenset[str]]:
+        def fits(names: frozenset[str]) -> bool:
+            return all(half_fits(names, last) for last in halves)
+
+        known = next((names for names in _attempts(graph, trial.keys()) if fits(names)), frozenset())
+        return known, _grown_by_family(known, _families(graph, trial.keys()), fits)
+
+    known, works = grown([False])
+    # The other units tell what units of no influence hide: mostly nothing.
+    if works and not half_fits(works, True):
+        known, works = grown([False, True])
     if not known and works:
         # A class that could lose little is no use: then the traced computation, which loses all, is the better result.
         whole, least, most = (_left(tried, graph, {n: trial[n] for n in names}) for names in ((), works, trial))
         works = works if whole - least >= (whole - most) / 2 else known
-    return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph
+    return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph, thin.get(works, model)
 
 
 def _families(graph: AxisGraph, names: Set[str]) -> list[list[list[str]]]:

@@ -7,6 +7,8 @@ swaps its tensors twice and restores the wrong ones, so this is done here.
 from __future__ import annotations
 
 import copy
+import functools
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -39,6 +41,7 @@ def duplicate(model: M, values: Mapping[str, Tensor] | None = None) -> M:
     for name, tensor in canonical_states(model).items():
         if values is not None and name in values:
             memo[id(tensor)] = _in_place_of(tensor, values[name])
+    _copy_plain_modules(model, memo)
     twin = copy.deepcopy(model, memo)
     for module in twin.modules():
         for name, value in list(module._parameters.items()):
@@ -50,6 +53,36 @@ def duplicate(model: M, values: Mapping[str, Tensor] | None = None) -> M:
     for module, training in modes.items():
         module.training = training
     return twin
+
+
+def _copy_plain_modules(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Copy the modules that leave copying to Python, into ``memo``, without asking each attribute how it is to be copied.
+
+    Most of what a module holds is numbers, and mappings of hooks that are empty.
+    """
+    plain = [module for module in model.modules() if _is_copied_plainly(type(module))]  # type: ignore[arg-type]
+    memo |= {id(module): type(module).__new__(type(module)) for module in plain}
+    for module in plain:
+        held = vars(memo[id(module)])
+        for name, value in vars(module).items():
+            if name == "_compiled_call_impl":
+                continue  # it runs the module that it was compiled from
+            if type(value) in _EMPTY and not value and id(value) not in memo:
+                memo[id(value)] = type(value)()
+            held[name] = value if type(value) in _ATOMS else copy.deepcopy(value, memo)
+
+
+_ATOMS = (bool, int, float, str, type(None))
+_EMPTY = (dict, OrderedDict, list, set)
+
+
+@functools.cache
+def _is_copied_plainly(kind: type[nn.Module]) -> bool:
+    if hasattr(kind, "__deepcopy__") or issubclass(kind, torch.jit.ScriptModule):
+        return False
+    ways = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__new__")
+    plain = (nn.Module, nn.modules.conv._ConvNd)  # a convolution's only fills in what old files lack
+    return all(any(getattr(kind, way) is getattr(base, way) for base in plain) for way in ways)
 
 
 def _in_place_of(tensor: Tensor, value: Tensor) -> Tensor:
@@ -78,6 +111,7 @@ def _shallow(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {name: (value, copy.copy(value) if type(value) in (dict, list) else None) for name, value in own.items()}
 
 
+@functools.cache
 def _is_torch(name: str) -> bool:
     return name in ("_parameters", "_buffers", "_modules", "training") or "hook" in name
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from graph_zoo import randomize
 from prunus.apply import follow_class, regraph
-from prunus.graph import analyze
+from prunus.graph import AxisGraph, analyze
 from prunus.graph.states import canonical_states
 
 
@@ -106,3 +106,63 @@ def test_what_a_trial_writes_into_its_weights_never_reaches_the_model():
     before = {name: value.detach().clone() for name, value in canonical_states(model).items()}
     follow_class(model, inputs, graph)
     assert all(torch.equal(before[name], value) for name, value in canonical_states(model).items())
+
+
+class Stage(nn.Module):
+    """Runs its blocks, and may say how many there are: then nothing can leave, unless nobody asks."""
+
+    def __init__(self, says: str) -> None:
+        super().__init__()
+        self.blocks, self.says = nn.ModuleList(Residual(4) for _ in range(2)), says
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        found = []
+        for block in self.blocks:
+            x = block(x)
+            found.append(x)
+        if self.says == "number":
+            x = x * len(self.blocks)
+        return x, found if self.says == "all" else []
+
+
+class Staged(nn.Module):
+    """Stages around their blocks; it may read what the first two blocks of one gave."""
+
+    runs_so_far = 0
+
+    def __init__(self, *says: str, reads: bool = False) -> None:
+        super().__init__()
+        self.stages, self.reads = nn.ModuleList(map(Stage, says)), reads
+        self.first, self.out = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        type(self).runs_so_far += 1
+        x = self.first(x)
+        for stage in self.stages:
+            x, found = stage(x)
+            if self.reads and found:
+                x = x + found[1]
+        return self.out(x)
+
+
+def test_blocks_that_the_module_around_them_cannot_do_without_cost_no_run_of_the_whole_model():
+    runs = []
+    for says in (("", "", "", ""), ("", "number", "number", "number")):
+        model, inputs = randomize(Staged(*says)), (torch.randn(2, 3),)
+        graph = analyze(model, inputs)
+        Staged.runs_so_far = 0
+        followed = follow_class(model, inputs, graph, kinds={"block"})
+        runs.append(Staged.runs_so_far)
+        assert inner(followed) == {f"stages.{n}.blocks (blocks)" for n, said in enumerate(says) if not said}
+    assert runs[1] <= runs[0]
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_list_with_an_entry_for_each_block_matters_only_where_it_is_read(reads):
+    model, inputs = randomize(Staged("all", "", reads=reads)), (torch.randn(2, 3),)
+    followed = follow_class(model, inputs, analyze(model, inputs))
+    assert inner(followed) == {f"stages.{n}.blocks (blocks)" for n in ((1,) if reads else (0, 1))}
+
+
+def inner(graph: AxisGraph) -> set[str]:
+    return {stack.name for stack in graph.stacks if ".blocks" in stack.name}
