@@ -128,7 +128,7 @@ def adjust(
         if len(examples) < FEWEST:
             note = (
                 f"nothing is adjusted: with {len(examples)} calibration examples none can be held out to judge it; expected at "
-                f"least {FEWEST}, raise data.split.calibration"
+                f"least {FEWEST}, give more (data.split.calibration, n_calibration)"
             )
             return Adjusted((), (note,), len(examples), 0, measure)
         examples, held_out = split_off(examples)

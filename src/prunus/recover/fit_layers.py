@@ -34,7 +34,7 @@ def fit_weights(layer: Any, seen: Iterable[Pair], mask: Tensor | None, *, dampin
     if moments.count < needed:
         return (
             f"least squares needs at least {needed} inputs to look at, one per weight of a unit: got {moments.count}; "
-            "raise data.split.calibration"
+            "give more (data.split.calibration, n_calibration)"
         )
     assert moments.cross is not None
     assert moments.residual is not None

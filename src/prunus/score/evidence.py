@@ -217,14 +217,16 @@ class _Slopes:
 
 def _check_enough(needs: Collection[Need], n_examples: int) -> None:
     if n_examples == 0 and (_GRADIENT_NEEDS | PULLBACK_NEEDS) & set(needs):
-        raise DataError("gradients need calibration examples: got none; raise data.split.calibration")
+        raise DataError(
+            "gradients need calibration examples: got none; give more (data.split.calibration, n_calibration)"
+        )
     for need in sorted(_PASS_NEEDS & set(needs)):
         least = _LEAST_EXAMPLES.get(need, 1)
         if n_examples < least:
             words = need.replace("_", " ")
             raise DataError(
                 f"{words} needs at least {least} calibration example{'s' if least > 1 else ''}: got {n_examples}; "
-                "raise data.split.calibration"
+                "give more (data.split.calibration, n_calibration)"
             )
 
 
