@@ -58,6 +58,9 @@ def check_given(job: Job, model: nn.Module) -> None:
         ModelError: it says what was measured, and what to look at.
     """
     data = job.data
+    source = job.recipe.model
+    if job.named_builder and source.weights is None and not source.is_function:
+        return  # a built-in model as it is drawn: nothing was given, and cuts at the start of a training are asked for so
     if job.training_step is not None or not job.recipe.data.check_weights or len(data.validation) == 0:
         return
     batch = next(iter(data.validation.batches(N_EXAMPLES)))
