@@ -152,7 +152,7 @@ def tango_z(lost: Any, gained: Any, n: float, margin: float) -> Any:
     lost, gained = np.asarray(lost, np.float64), np.asarray(gained, np.float64)
     # The share of gained examples that fits best, given that the drop is the margin: the root of a quadratic.
     a, b, c = 2.0 * n, margin * (2.0 * n - lost + gained) - lost - gained, -gained * margin * (1 - margin)
-    share = (np.sqrt(np.maximum(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    share = (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
     variance = n * (2 * share + margin * (1 - margin))
     top = lost - gained - n * margin
     return np.divide(top, np.sqrt(np.maximum(variance, 1e-300)), out=np.zeros_like(top + variance), where=variance > 0)

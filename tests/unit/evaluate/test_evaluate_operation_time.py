@@ -252,3 +252,11 @@ def test_of_several_outputs_the_first_is_the_answer():
     )  # fmt: skip
     file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString()
     assert torch.equal(OnnxModel(file)(torch.tensor([[-1.0, 0.0, 2.0]])), torch.tensor([[0.0, 0.0, 2.0]]))
+
+
+def test_inputs_have_the_names_that_the_model_gives_them_or_numbers():
+    one, two = torch.ones(1), torch.ones(2)
+    assert onnx._flat(one) == (["input"], [one])
+    assert onnx._flat((one,)) == (["input"], [one])
+    assert onnx._flat([one, two]) == (["input_0", "input_1"], [one, two])
+    assert onnx._flat({"b": two, "a": one}) == (["b", "a"], [two, one])

@@ -152,3 +152,9 @@ def test_a_mean_is_over_all_units_and_nothing_is_scaled_by_nothing():
     for name in ("mean", "max", "none"):
         assert normalizations[name](np.zeros(0)).tolist() == []
         assert normalizations[name](np.array([1e-310, 0.0])).tolist() == [1e-310, 0.0]
+
+
+def test_the_first_of_several_is_named():
+    broken = Stratum("conv2", np.array([1.0, np.nan, 2.0, np.inf]), np.array([10, 11, 12, 13]))
+    with pytest.raises(RunError, match=r"got nan for unit 11 \(2 of 4 are not\)"):
+        select([broken], keep_fraction=0.5)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from prunus.core.errors import RecipeError
 from prunus.core.types import Stratum
 from prunus.select import climb, cost_aware, floor_counts, one_less, predicted_loss
+from prunus.select.amount import Ladder
+from prunus.select.knapsack import _give_back
 
 
 class Chain:
@@ -276,3 +278,16 @@ def test_the_predicted_loss_of_nothing_left_is_large_and_not_infinite():
     assert predicted_loss(np.array([-2.0, 1.0, -1.0]))[1:] == pytest.approx([(4 / 3) ** 2 - 1, 0, 0])
     assert predicted_loss(np.zeros(2)).tolist() == pytest.approx([1e6 - 1, 3, 0])
     assert np.isfinite(predicted_loss(np.zeros(0))).all()
+
+
+def test_a_step_that_doubles_the_price_is_not_cheap():
+    """What is given back goes first where it regains the most for its price, however large the price is."""
+    saliency = np.array([2.0, 1.0])
+    pair = [Stratum("dear", saliency), Stratum("cheap", saliency)]
+    prices = Prices([0, 1, 6], [0, 1, 2])  # from both at one: 2 in all; the dear one's next costs 5, the cheap one's 1
+    assert _give_back(Ladder.of(pair), np.array([1, 1]), [predicted_loss(saliency)] * 2, prices, 7.0).tolist() == [1, 2]
+    doubled = Prices([0, 1, 5], [0, 1, 2])  # 2 in all, then 6: three times as much, a remainder of none
+    assert _give_back(Ladder.of(pair), np.array([1, 1]), [predicted_loss(saliency)] * 2, doubled, 6.0).tolist() == [
+        1,
+        2,
+    ]
