@@ -166,6 +166,7 @@ _CORNERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "later": (2, lambda x: x[1:].as_strided((2, 3), (3, 1), 3) * 2, (3, 3)),
         "from the start again": (0, lambda x: x[1:].as_strided((2, 3), (3, 1), 0) * 2, (3, 3)),
         "fewer": (0, lambda x: x.as_strided((2, 3), (3, 1)) * 2, (3, 3)),
+        "ones step anywhere": (2, lambda x: x.as_strided((3, 5, 1, 1), (5, 1, 5, 5)) * 2, (3, 5, 1, 1)),  # average pooling
     },
     "bincount": {"weighted": (0, lambda w: torch.bincount(NUMBERS, w), (3,))},
     "unique_consecutive": {

@@ -73,10 +73,11 @@ def same(call: Call) -> Axes | list[Axes]:
 
 @rule("as_strided")
 def as_strided(call: Call) -> Axes | list[Axes]:
-    """The same entries in the same places are the same; anything else is not understood."""
-    value = call.operands[0].meta["val"]
-    places = (call.shape, tuple(call["stride"]), call["storage_offset"] or 0)
-    if places == (tuple(value.shape), value.stride(), value.storage_offset()):
+    """The same entries in the same places are the same, whatever is said of dimensions of one; anything else is not understood."""
+    value, offset = call.operands[0].meta["val"], call["storage_offset"]
+    alike = call.shape == tuple(value.shape) and offset in (None, value.storage_offset())
+    steps = zip(call.shape, call["stride"], value.stride(), strict=False)
+    if alike and all(one == other for size, one, other in steps if size != 1):
         return call.first
     unknown: Axes | list[Axes] = no_rule(call)
     return unknown
