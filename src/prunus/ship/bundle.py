@@ -24,9 +24,9 @@ from prunus.core.imports import call
 from prunus.core.outputs import Prediction, check_outputs_finite, postprocess
 from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
 from prunus.ship.follow import Guard, check_runs
-from prunus.ship.graph_file import read_graph, state_names
+from prunus.ship.graph_file import read_graph, sizes_of_inputs, state_names
 from prunus.ship.graph_limits import GraphLimits, usual_limits
-from prunus.ship.inputs import keywords_of, settled
+from prunus.ship.inputs import beyond, keywords_of
 from prunus.ship.manifest import (
     GRAPH,
     GRAPH_TENSORS,
@@ -168,14 +168,12 @@ def load_bundle(
     else:
         model = assemble(contents, lambda: _skeleton(folder, manifest, builder))
     scalers = _scaler(folder, manifest, "scaler"), _scaler(folder, manifest, "target_scaler")
-    columns = bool(manifest.feature_names) or bool(manifest.edits and manifest.edits.get("kept_inputs"))
-    mean = () if scalers[0] is None else scalers[0].mean.shape
-    for number, place in settled(manifest.takes, mean, columns=columns):
-        if any(manifest.takes[number].spans[place : place + 1]):
-            raise BundleError(
-                f"{folder}: input {number} has columns, or is scaled by place, so that its dimension {place + 1} has one size: "
-                f"got {manifest.takes[number].allowed[place + 1]}; fetch or make the bundle anew"
-            )
+    if any(entry.spans for entry in manifest.takes):
+        most = (graph_limits or usual_limits()).n_nodes
+        has = GRAPH in manifest.files
+        spans = sizes_of_inputs(contents.json(GRAPH, max_rows=most), most_nodes=most) if has else ()
+        if problem := beyond(manifest.takes, spans):
+            raise BundleError(f"{folder}: the manifest says that {problem}; fetch or make the bundle anew")
     return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note)
 
 

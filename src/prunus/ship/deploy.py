@@ -104,12 +104,15 @@ def _export_onnx(bundle: Bundle, takes: Inputs, path: Path) -> ExportedFile:
     proto = export_onnx(model, _inputs(bundle, takes, 2), [(_ANY, *entry.allowed[1:]) for entry in takes])
     batches = [_inputs(bundle, takes, size) for size in _BATCHES]
     expected = [_answers(model, batch) for batch in batches]
+    compared = len(batches)
     for entries in other_sizes(takes):
         other = _inputs(bundle, entries, _BATCHES[1])
         with contextlib.suppress(Exception):  # sizes that the model itself doesn't take
             expected.append(_answers(model, other))
             batches.append(other)
             break
+    if len(batches) == compared and any(entry.spans for entry in takes):
+        raise ModelError(f"{path}: the model takes no other sizes that the file could be compared on")
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto)
         session = OnnxModel(proto)

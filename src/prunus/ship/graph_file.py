@@ -30,7 +30,7 @@ from prunus.ship.allowed_operations import name_of, operation
 from prunus.ship.argument_types import LARGEST_INT, Made, fit_arguments, made_by
 from prunus.ship.graph_limits import MOST_NODES
 
-__all__ = ["CONSTANTS", "read_graph", "state_names", "write_graph"]
+__all__ = ["CONSTANTS", "read_graph", "sizes_of_inputs", "state_names", "write_graph"]
 
 FORMAT = 2
 _FORMATS = (1, 2)
@@ -124,6 +124,15 @@ def state_names(tree: Any, *, most_nodes: int = MOST_NODES) -> tuple[str, ...]:
         BundleError: it isn't a list of nodes.
     """
     return tuple(row[2] for row in _rows(tree, most_nodes) if row[1] in ("parameter", "buffer", "constant"))
+
+
+def sizes_of_inputs(tree: Any, *, most_nodes: int = MOST_NODES) -> tuple[tuple[Span, ...], ...]:
+    """Return the sizes that a parsed ``graph.json`` says it holds for, by input; nothing for one that says none.
+
+    Raises:
+        BundleError: it isn't a list of nodes, or a size is none.
+    """
+    return tuple(tuple(map(_span, row[3])) for row in _rows(tree, most_nodes) if row[1] == "input")
 
 
 def read_graph(

@@ -25,6 +25,7 @@ __all__ = [
     "Inputs",
     "SpanEntry",
     "arguments_of",
+    "beyond",
     "called_on",
     "described",
     "floats",
@@ -171,6 +172,26 @@ def settled(entries: Inputs, scaled: Sequence[int], *, columns: bool) -> set[tup
     """
     first = max(len(entries[0].shape) - len(scaled), 0)
     return {(0, first + place) for place, size in enumerate(scaled) if size != 1} | ({(0, 0)} if columns else set())
+
+
+def beyond(entries: Inputs, spans: Sequence[Sequence[Span]]) -> str:
+    """Return where a description allows sizes that a computation doesn't hold for; empty where it allows none.
+
+    Args:
+        spans: what the computation holds for, the batch first; nothing for an input of which it says nothing.
+    """
+    called: dict[str, str] = {}
+    for number, entry in enumerate(entries):
+        own = spans[number] if number < len(spans) else ()
+        for dim, said in enumerate(entry.allowed[1:], 1):
+            holds = own[dim] if dim < len(own) else Span(entry.shape[dim - 1], entry.shape[dim - 1])
+            apart = holds.name and called.setdefault(holds.name, said.name) != said.name
+            if not entry.spans and not apart:
+                continue  # one size, which the computation is followed on
+            most = holds.most is None or (said.most is not None and said.most <= holds.most)
+            if said.least < holds.least or not most or apart:
+                return f"input {number} may have the size {said} in dimension {dim}, and the graph holds for {holds}"
+    return ""
 
 
 def other_sizes(entries: Inputs) -> Iterator[Inputs]:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from test_ship_inputs import Detector
-from test_ship_sizes import CASES, Adaptive, Camera, answer, ids, ids_and_mask, image, loaded, photo, saved, steps
+from test_ship_sizes import (
+    CASES,
+    Adaptive,
+    Camera,
+    answer,
+    ids,
+    ids_and_mask,
+    image,
+    loaded,
+    photo,
+    saved,
+    steps,
+)
 from torch import nn
 
 from prunus.core.errors import ModelError
