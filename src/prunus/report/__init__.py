@@ -3,7 +3,8 @@
 from prunus.report.charts import graph_svg
 from prunus.report.html import render_html, write_html
 from prunus.report.images import png_data_uri
-from prunus.report.record import GraphFacts, RunRecord, load_record, record_json, save_record
+from prunus.report.record import GraphFacts, RunRecord
+from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.text import (
     exported_line,
     predictions_csv,
