@@ -163,6 +163,7 @@ _CORNERS: dict[str, dict[str, tuple[Any, ...]]] = {
     "triu": {"of many": (2, torch.triu, (2, 3, 5, 5))},
     "as_strided": {
         "transposed": (0, lambda x: x.as_strided((3, 3), (1, 3)) * 2, (3, 3)),
+        "where it lies": (2, lambda x: x[1:].as_strided((2, 3), (3, 1)) * 2, (3, 3)),
         "later": (2, lambda x: x[1:].as_strided((2, 3), (3, 1), 3) * 2, (3, 3)),
         "from the start again": (0, lambda x: x[1:].as_strided((2, 3), (3, 1), 0) * 2, (3, 3)),
         "fewer": (0, lambda x: x.as_strided((2, 3), (3, 1)) * 2, (3, 3)),
