@@ -24,11 +24,11 @@ from torch.nn import functional
 
 from prunus.apply import shrink
 from prunus.data import Batch
-from prunus.graph.cost_model import count_model
-from prunus.pipeline.alternatives import within
-from prunus.pipeline.costing import masks_of
-from prunus.pipeline.places import kept_outputs
-from prunus.pipeline.prunable import prunable_graph
+from prunus.graph.costs.cost_model import count_model
+from prunus.pipeline.costing.cost_targets import masks_of
+from prunus.pipeline.cut.alternatives import within
+from prunus.pipeline.cut.prunable import prunable_graph
+from prunus.pipeline.cut.unit_places import kept_outputs
 from prunus.recover import adjust, distance, recompute_batch_norm
 from prunus.score import Evidence, norm_scales, score_groups
 from prunus.select import cost_aware

@@ -189,8 +189,8 @@ def recipe_of(name: str, seed: int, output: str) -> dict[str, Any]:
 def repetition(name: str, seed: int) -> dict[str, Any]:
     from prunus import run
     from prunus.core.errors import PrunusError
-    from prunus.core.recipe_file import make_recipe
-    from prunus.report.searches import outcome
+    from prunus.core.recipes.recipe_file import make_recipe
+    from prunus.report.page.searches import outcome
 
     start, asked = time.perf_counter(), MODELS[name].get("asked", ASKED)
     with tempfile.TemporaryDirectory() as folder:

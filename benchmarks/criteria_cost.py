@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.core.recipe import Model
+from prunus.core.recipes.recipe import Model
 from prunus.data.examples import Batch
 from prunus.models import build
 from prunus.score import criteria, gather, prunable_weights, score_weights
-from prunus.score.criteria import Need
+from prunus.score.criteria.criterion import Need
 
 TOGETHER = ("gradient", "taylor", "snip", "wanda", "apoz", "activation_mean", "activation_variance")
 SHAPES = {"cnn": (1, 28, 28), "resnet": (3, 32, 32), "mlp": (256,)}

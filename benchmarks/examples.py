@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from prunus import load_recipe, run
-from prunus.core.recipe_file import make_recipe
-from prunus.report.words import difference, times, value
+from prunus.core.recipes.recipe_file import make_recipe
+from prunus.report.format import difference, times, value
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

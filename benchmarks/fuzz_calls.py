@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.core.errors import BundleError
-from prunus.ship.allowed_operations import allowed_names, operation
-from prunus.ship.graph_file import _WORDS
+from prunus.ship.graph_files.allowed_operations import allowed_names, operation
+from prunus.ship.graph_files.graph_file import _WORDS
 
 CALLS = Path(__file__).parent.parent / "tests" / "graph_fuzz_calls.json"
 MOST_CALLS, MOST_SAMPLES, LARGEST = 4, 24, 20_000

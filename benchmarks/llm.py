@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from llm_model import SIZES, batches, perplexity, trained
 
-from prunus.evaluate.latency import finish
+from prunus.evaluate.timing.latency import finish
 
 AMOUNTS: dict[str, dict[str, Any]] = {"50 %": {"keep_fraction": 0.5}, "2:4": {"n_m": (2, 4)}}
 METHODS = ("magnitude", "wanda", "sparsegpt")

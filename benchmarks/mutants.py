@@ -138,7 +138,7 @@ def warm_up() -> None:
 
 def mutations(package: str) -> Iterator[tuple[Path, tuple[int, int]]]:
     """Yield every place of a package's code that can be changed: its module, line and column."""
-    for module in sorted((SOURCE / package).glob("*.py")):
+    for module in sorted((SOURCE / package).rglob("*.py")):
         if module.name != "__init__.py":
             yield from ((module, place) for place in sorted(changes(module)))
 
@@ -347,7 +347,7 @@ def pytest_main(files: list[str], plugin: Any) -> int:
 def tests_of(package: str) -> list[str]:
     """Return the files with tests of a package: its doctests, its unit tests, its laws."""
     folder, _, part = package.partition("/")
-    files = [*(SOURCE / package).glob("*.py"), *(TESTS / "unit" / folder).glob(f"test_{folder}_{part}*.py")]
+    files = [*(SOURCE / package).rglob("*.py"), *(TESTS / "unit" / folder).rglob(f"test_{folder}_{part}*.py")]
     return [str(file) for file in sorted([*files, *(TESTS / "property").glob(f"test_{folder}_{part}*.py")])]
 
 

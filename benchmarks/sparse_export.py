@@ -25,12 +25,12 @@ from torch import nn
 from zoo_models import import_torchvision
 
 from prunus.core.units import as_mask
-from prunus.evaluate.onnx import OnnxModel, export_onnx
-from prunus.pipeline.tiles import tiles_of
+from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
+from prunus.pipeline.cut.weight_tiles import tiles_of
 from prunus.select.choose import top
 from prunus.ship.deploy import relative_difference
-from prunus.ship.mnn_file import run_mnn, write_mnn
-from prunus.ship.mnn_zeros import best_block, relative_time, weight_layers
+from prunus.ship.mnn.mnn_file import run_mnn, write_mnn
+from prunus.ship.mnn.mnn_zeros import best_block, relative_time, weight_layers
 
 SHAPE = (1, 3, 224, 224)
 ZEROS = (("weight", 0.75), ("weight", 0.8), ("weight", 0.9), ("4x1", 0.5), ("4x1", 0.75), ("4x1", 0.9))

@@ -25,7 +25,7 @@ FOLDERS = (Path("/usr/share/fonts"), Path("/usr/share/texmf/fonts"))
 
 def data_set(name: str, cache: Path, seed: int = 0) -> Any:
     """Return the examples of ``glyphs`` or ``digits`` as prunus takes them, in the split of a seed."""
-    from prunus.core.recipe import Data, Split
+    from prunus.core.recipes.recipe import Data, Split
     from prunus.data import prepare
 
     if name == "digits":
@@ -39,10 +39,10 @@ def data_set(name: str, cache: Path, seed: int = 0) -> Any:
 
 def by_part(arrays: dict[str, Any], seed: int) -> Any:
     """Return the examples of a cache, each in the part that its family has with a seed."""
-    from prunus.core.recipe import Data
+    from prunus.core.recipes.recipe import Data
     from prunus.data import Examples, Prepared, Scaler
-    from prunus.data.arrays import array_source
     from prunus.data.content import content_digests, fingerprint
+    from prunus.data.sources.arrays import array_source
     from prunus.data.split import PARTS, Splits
 
     part_of = parts(sorted(set(arrays["family"].tolist())), seed)

@@ -150,7 +150,7 @@ def dense_model(set_name: str, model_name: str, seed: int, data: Any) -> Any:
     import torch
     from versus_data import make_model
 
-    from prunus.core.recipe import Train
+    from prunus.core.recipes.recipe import Train
     from prunus.recover import train
 
     model = make_model(model_name, set_name, seed)
@@ -193,7 +193,7 @@ def after_training(model: Any, data: Any, set_name: str, seed: int) -> dict[str,
     """Return the accuracies before and after the training that both tools get, at both budgets."""
     import copy
 
-    from prunus.core.recipe import Train
+    from prunus.core.recipes.recipe import Train
     from prunus.recover import train
 
     found = {"cut": accuracy(model, data.test)}

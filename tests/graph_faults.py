@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.graph import AxisGraph, Group, Member, certify
-from prunus.graph.states import canonical_states, running_on
+from prunus.graph.tracing.states import canonical_states, running_on
 
 __all__ = ["FAULTS", "every_fault", "is_caught", "matters"]
 

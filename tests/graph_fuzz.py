@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import BundleError, PrunusError
-from prunus.ship.allowed_operations import allowed_names, operation
-from prunus.ship.argument_types import made_by
-from prunus.ship.follow import Guard, follow
-from prunus.ship.graph_file import read_graph
+from prunus.ship.graph_files.allowed_operations import allowed_names, operation
+from prunus.ship.graph_files.argument_types import made_by
+from prunus.ship.graph_files.graph_file import read_graph
+from prunus.ship.graph_files.input_fit import Guard, follow
 from prunus.ship.graph_limits import GraphLimits
 
 __all__ = ["LIMITS", "forged_graph", "guarded", "outcomes"]

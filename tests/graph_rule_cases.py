@@ -343,7 +343,7 @@ CASES: dict[str, Case] = {
         for name in ("rnn_tanh", "rnn_relu")
     },
 }  # fmt: skip
-"""By the name of the operation in :data:`prunus.graph.solve.RULES`."""
+"""By the name of the operation in :data:`prunus.graph.solver.solve.RULES`."""
 
 ELSEWHERE: dict[str, str] = {
     "pointwise": "no operation: ATen's own tag leads there, and clamp, where and others are met",

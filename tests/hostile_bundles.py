@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from canary import MODULE
 from hostile_loaders import CASES, Prepare, moved, reseal
-from prunus.core.sealed import sealed_tree
+from prunus.core.files.sealed import sealed_tree
 
 
 def _manifest(change: Callable[[dict[str, Any]], Any]) -> Prepare:

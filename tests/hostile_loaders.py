@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hostile_bytes import BAD_JSON, NOT_FILES, png
-from prunus.core.plan_file import load_plan
-from prunus.core.recipe import Data
-from prunus.core.recipe_file import load_recipe, make_recipe
-from prunus.core.sealed import sealed_tree
+from prunus.core.files.plan_file import load_plan
+from prunus.core.files.sealed import sealed_tree
+from prunus.core.recipes.recipe import Data
+from prunus.core.recipes.recipe_file import load_recipe, make_recipe
 from prunus.data import open_source
 from prunus.models import load_weights
 from prunus.pipeline import recipe_of_plan
-from prunus.pipeline.flow import run
+from prunus.pipeline.main_job import run
 from prunus.report import load_record
 from prunus.scale import prune_shards
 from prunus.ship import load_bundle

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prunus.core.recipe import Model
+from prunus.core.recipes.recipe import Model
 from prunus.models import build
 
 

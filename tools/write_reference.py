@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import prunus
-from prunus.data.formats import readers_table
+from prunus.data.sources.formats import readers_table
 from prunus.evaluate import metrics_table
 from prunus.score import NEEDS, criteria_table
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prunus.apply import shrink
     from prunus.core.errors import PrunusError
-    from prunus.core.plan_file import load_plan, save_plan
-    from prunus.core.recipe import Recipe
-    from prunus.core.recipe_file import load_recipe
+    from prunus.core.files.plan_file import load_plan, save_plan
+    from prunus.core.recipes.recipe import Recipe
+    from prunus.core.recipes.recipe_file import load_recipe
     from prunus.core.types import Plan
     from prunus.graph import analyze, certify
     from prunus.optimizer import ModelOptimizer
@@ -26,18 +26,18 @@ _HOME = {
     "ModelOptimizer": "prunus.optimizer",
     "Plan": "prunus.core.types",
     "PrunusError": "prunus.core.errors",
-    "Recipe": "prunus.core.recipe",
+    "Recipe": "prunus.core.recipes.recipe",
     "analyze": "prunus.graph",
     "apply_plan": "prunus.pipeline",
     "certify": "prunus.graph",
     "load_bundle": "prunus.ship",
-    "load_plan": "prunus.core.plan_file",
-    "load_recipe": "prunus.core.recipe_file",
+    "load_plan": "prunus.core.files.plan_file",
+    "load_recipe": "prunus.core.recipes.recipe_file",
     "make_plan": "prunus.pipeline",
     "prune": "prunus.pipeline",
     "run": "prunus.pipeline",
     "save_bundle": "prunus.ship",
-    "save_plan": "prunus.core.plan_file",
+    "save_plan": "prunus.core.files.plan_file",
     "shrink": "prunus.apply",
 }
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from prunus.core.errors import RecipeError
 from prunus.core.events import Listener
 from prunus.core.narrate import Narrator
-from prunus.core.outputs import Prediction, postprocess
-from prunus.core.recipe import Average, Data, Recipe
-from prunus.core.recipe_file import make_recipe
+from prunus.core.predictions import Prediction, postprocess
+from prunus.core.recipes.recipe import Average, Data, Recipe
+from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
 from prunus.core.values import check_values
@@ -37,7 +37,7 @@ from prunus.data import (
     to_array,
 )
 from prunus.evaluate import Quality, default_metrics, predict_outputs
-from prunus.graph.states import duplicate
+from prunus.graph.tracing.states import duplicate
 from prunus.models import check_kind, check_outputs
 from prunus.pipeline import (
     Candidate,
@@ -50,12 +50,12 @@ from prunus.pipeline import (
     quality_of,
     reduce_variance,
 )
-from prunus.pipeline.data_side import check_examples
-from prunus.pipeline.ids import are_ids, first_inputs
-from prunus.pipeline.model_side import fit_dense
-from prunus.pipeline.objective import check_objective
+from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.offered import load_offered
-from prunus.pipeline.search import check_contract
+from prunus.pipeline.stages.example_stage import check_examples
+from prunus.pipeline.stages.model_stage import fit_dense
+from prunus.pipeline.target_search import check_contract
+from prunus.pipeline.token_ids import are_ids, first_inputs
 from prunus.recover import Loss, TrainingStep, given_loss, guarded
 from prunus.report import RunRecord
 

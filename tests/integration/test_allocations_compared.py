@@ -12,7 +12,7 @@ from torch import nn
 from prunus import ModelOptimizer
 from prunus.models.builtin import cnn
 from prunus.report import print_summary, render_html
-from prunus.report.repairs import allocation_line
+from prunus.report.page.repairs import allocation_line
 
 
 def two_layers() -> nn.Sequential:

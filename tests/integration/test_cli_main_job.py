@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from prunus.cli.app import invoke
-from prunus.core.plan_file import load_plan, plan_summary
-from prunus.core.recipe_file import parse_yaml
-from prunus.pipeline import model_side
+from prunus.core.files.plan_file import load_plan, plan_summary
+from prunus.core.recipes.recipe_file import parse_yaml
+from prunus.pipeline.stages import model_stage as model_side
 from prunus.ship import bundle_sha256
 
 

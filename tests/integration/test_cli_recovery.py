@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prunus.cli.app import invoke
-from prunus.core.plan_file import load_plan
+from prunus.core.files.plan_file import load_plan
 
 
 @pytest.fixture(autouse=True)

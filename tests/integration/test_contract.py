@@ -13,12 +13,12 @@ from torch import nn
 from prunus import ModelOptimizer
 from prunus.cli.app import invoke
 from prunus.core.errors import DataError, RecipeError
-from prunus.core.recipe_file import make_recipe
+from prunus.core.recipes.recipe_file import make_recipe
 from prunus.evaluate import measure_cost
-from prunus.pipeline import costing as costing_module
-from prunus.pipeline import cut as cut_module
-from prunus.pipeline import search as search_module
-from prunus.pipeline.flow import run_seed
+from prunus.pipeline import target_search as search_module
+from prunus.pipeline.costing import cost_targets as costing_module
+from prunus.pipeline.cut import one_round as cut_module
+from prunus.pipeline.main_job import run_seed
 
 QUICK = {
     "train": {"epochs": 3, "batch_size": 32},
@@ -138,7 +138,7 @@ def test_where_nothing_keeps_the_contract_the_dense_model_stays_and_that_is_said
     assert [row.verdict for row in search.candidates].count("not shown") == 1, "one look, then it is over"
     assert record.cost["pruned"] == record.cost["dense"]
     assert torch.equal(made.model_[0].weight, made.dense_[0].weight)
-    from prunus.report.searches import outcome
+    from prunus.report.page.searches import outcome
 
     assert "no smaller model was found that keeps the contract" in outcome(search)
 

@@ -13,10 +13,10 @@ from torch import nn
 from prunus import ModelOptimizer
 from prunus.core.errors import ModelError, RecipeError, RunError
 from prunus.core.events import silent
-from prunus.core.plan_file import load_plan, save_plan
+from prunus.core.files.plan_file import load_plan, save_plan
 from prunus.core.units import as_mask
-from prunus.pipeline import sensitivity
-from prunus.pipeline.workspace import Workspace
+from prunus.pipeline.cut import sensitivity
+from prunus.pipeline.jobs.workspace import Workspace
 from prunus.recover import default_loss
 from prunus.select import allocations, tile
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from prunus import ModelOptimizer
+from prunus.core.code.registry import offered
 from prunus.core.errors import DataError, PlanError, RecipeError, UnknownNameError
-from prunus.core.recipe import Data
-from prunus.core.recipe_file import make_recipe
-from prunus.core.registry import offered
+from prunus.core.recipes.recipe import Data
+from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.types import Plan
 from prunus.data import open_inputs, open_source
-from prunus.data.formats import readers
+from prunus.data.sources.formats import readers
 from prunus.evaluate import metrics
 from prunus.pipeline import recipe_of_plan
 from prunus.score import criteria
@@ -22,8 +22,8 @@ CODE = """
 import torch
 from prunus.evaluate import metric
 from prunus.score import criterion
-from prunus.data.formats import add_reader
-from prunus.data.arrays import array_source
+from prunus.data.sources.formats import add_reader
+from prunus.data.sources.arrays import array_source
 
 
 @criterion("acme_norm", needs=("weight",))

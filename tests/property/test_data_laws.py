@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunus.core.errors import DataError
-from prunus.core.recipe import Split
+from prunus.core.recipes.recipe import Split
 from prunus.data import ArraySource, Examples, Scaler, content_digests, split
+from prunus.data.sources.targets import read_targets
 from prunus.data.split import PARTS, apportion
-from prunus.data.targets import read_targets
 
 laws = settings(deadline=None, derandomize=True, max_examples=40)
 

@@ -16,7 +16,7 @@ from graph_zoo import IMAGES, SEQUENCES, Program, image_programs, inputs_for, ra
 from prunus.apply import Shrunk, follow_class, shrink
 from prunus.apply.edits import Edits, diff, rebuild
 from prunus.graph import AxisGraph, analyze, certify
-from prunus.graph.axes import leaves
+from prunus.graph.solver.axes import leaves
 
 # A counterexample isn't shrunk: every step of that costs an analysis, and what comes first is small enough to be read.
 LAWS = settings(

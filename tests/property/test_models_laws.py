@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from prunus.core.errors import WeightsError
-from prunus.core.recipe import Model
+from prunus.core.recipes.recipe import Model
 from prunus.models import build, builders, check_outputs, load_weights
 
 laws = settings(deadline=None, derandomize=True, max_examples=25)

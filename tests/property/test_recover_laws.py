@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from prunus.core.recipe import Average
+from prunus.core.recipes.recipe import Average
 from prunus.recover import ProximalGroup, ProximalL1
-from prunus.recover.average import make_average
-from prunus.recover.batches import n_training_batches, training_batches
+from prunus.recover.training.average import make_average
+from prunus.recover.training.training_batches import n_training_batches, training_batches
 
 NUMBERS = st.floats(-3, 3, width=32)
 THRESHOLDS = st.floats(0.01, 2)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from prunus.core.text import plain
 from prunus.report import png_data_uri, record_json
-from prunus.report.page_marks import escape
+from prunus.report.format import amount, difference, size, times
+from prunus.report.page.page_marks import escape
 from prunus.report.record import Number, RunRecord
-from prunus.report.words import amount, difference, size, times
 from report_samples import sample
 
 COMMON = settings(deadline=None, derandomize=True, max_examples=100)

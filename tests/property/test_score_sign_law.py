@@ -138,7 +138,7 @@ def evidence_of(name, model, rows, names, blocks=()):
             optimizer.zero_grad()
             squared_error(moved(rows.inputs), Batch(None, None, rows.targets)).backward()
             optimizer.step()
-        found = found.having("movement", recorder.movement)
+        found = found.replaced("movement", recorder.movement)
     return found
 
 

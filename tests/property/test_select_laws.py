@@ -191,7 +191,7 @@ def test_a_cutoff_removes_only_what_scores_below_it(parts, cutoff):
 @COMMON
 @given(keep=KEEP, rounds=st.integers(1, 12))
 def test_a_schedule_falls_from_below_one_to_exactly_the_goal(kind, keep, rounds):
-    from prunus.core.recipe import Schedule
+    from prunus.core.recipes.recipe import Schedule
 
     shares = keep_fractions(Schedule(kind=kind, rounds=rounds), keep)
     assert len(shares) == rounds

@@ -1,7 +1,7 @@
 """How does a plan become a smaller thing? Masks and shrinking for models, subsets and repairs for data."""
 
-from prunus.apply.features import SelectInputs, replace_features
-from prunus.apply.follow import follow_class
+from prunus.apply.class_fit import follow_class
+from prunus.apply.input_features import SelectInputs, replace_features
 from prunus.apply.layout import input_dims
 from prunus.apply.masks import Masks
 from prunus.apply.repair import relabel_examples

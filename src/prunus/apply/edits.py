@@ -14,11 +14,11 @@ from typing import Any, TypeAlias, Union
 import torch
 from torch import Tensor, fx, nn
 
-from prunus.apply.entries import keep_entries
+from prunus.apply.classes.entries import keep_entries
 from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError
-from prunus.graph.observe import is_config
-from prunus.graph.states import duplicate
+from prunus.graph.tracing.observe import is_config
+from prunus.graph.tracing.states import duplicate
 
 __all__ = ["Edits", "Plain", "diff", "is_plain", "materialize", "rebuild"]
 

@@ -1,4 +1,4 @@
-"""Which values does a plan replace: labels here, input features in ``apply.features``?
+"""Which values does a plan replace: labels here, input features in ``apply.input_features``?
 
 The plan keeps the old label beside the new one, so a repair can be reviewed and is only applied to the data that it was made for.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from prunus.apply.features import SelectInputs, replace_features
+from prunus.apply.input_features import SelectInputs, replace_features
 from prunus.apply.subset import positions_by_id
 from prunus.core.errors import PlanError
 from prunus.core.types import Step

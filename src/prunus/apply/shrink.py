@@ -17,20 +17,20 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus.apply.configs import built_again, built_from_config, fit_config
-from prunus.apply.entries import comes_back, drop_entries
-from prunus.apply.mend_sizes import mend_sizes
-from prunus.apply.regraph import PrunedGraph, resized
-from prunus.apply.reread import Reread
-from prunus.apply.scales import fold_scales
-from prunus.apply.slices import slice_tensors
-from prunus.apply.traced import with_limits
+from prunus.apply.classes.attention_scales import fold_scales
+from prunus.apply.classes.configs import built_again, built_from_config, fit_config
+from prunus.apply.classes.entries import comes_back, drop_entries
+from prunus.apply.classes.forward_sizes import mend_sizes
+from prunus.apply.classes.slices import slice_tensors
+from prunus.apply.traced.regraph import PrunedGraph, resized
+from prunus.apply.traced.reread import Reread
+from prunus.apply.traced.traced_model import with_limits
 from prunus.core.errors import ModelError, ShapeError, raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
-from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, in_precision, running_on
-from prunus.graph.trace import plain
+from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened, in_precision, running_on
+from prunus.graph.tracing.trace import plain
 
 _DIFFERS = "its output differs from the traced computation on the same parameters"
 _NO_CONFIG = "no setting of its config builds these sizes, so from_pretrained won't bring it back: keep it as a bundle"

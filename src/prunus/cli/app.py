@@ -26,7 +26,7 @@ from prunus.core.text import plain
 
 if TYPE_CHECKING:
     from prunus.cli.progress import Display
-    from prunus.core.recipe import Recipe
+    from prunus.core.recipes.recipe import Recipe
 
 __all__ = ["app", "invoke"]
 
@@ -99,14 +99,14 @@ def graph(
 
     view = graph_of_model(model, given or []) if config is None else graph_of_recipe(config)
     if svg is not None:
-        from prunus.core.files import write_text
+        from prunus.core.files.plain_files import write_text
         from prunus.report import GraphFacts, graph_svg
 
         write_text(svg, graph_svg(GraphFacts.of(view)))
     if as_json:
         typer.echo(json.dumps(view))
         return
-    from prunus.report.text import print_graph
+    from prunus.report.summary_text import print_graph
 
     print_graph(view, Console())
 
@@ -122,7 +122,7 @@ def plan(
 ) -> None:
     """Decide what would go, write the plan for review, and change nothing."""
     config = _load(recipe, override, resume)
-    from prunus.core.plan_file import plan_summary
+    from prunus.core.files.plan_file import plan_summary
     from prunus.pipeline import make_plan, needs_permission
     from prunus.report import print_plan
 
@@ -153,7 +153,7 @@ def apply(
     quiet: Quiet = False,
 ) -> None:
     """Carry out a plan: cut exactly what it says, recover, evaluate, report, ship."""
-    from prunus.core.plan_file import load_plan, run_of_plan
+    from prunus.core.files.plan_file import load_plan, run_of_plan
 
     own = None if recipe is None else _load(recipe, override)
     loaded = load_plan(plan)
@@ -180,7 +180,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a bundle: quality with intervals, size and cost."""
-    from prunus.core.places import check_bundle, check_source
+    from prunus.core.recipes.named_places import check_bundle, check_source
 
     check_bundle(bundle)
     if source is not None:
@@ -228,7 +228,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict with a bundle: one label (or value) per example, with its probability."""
-    from prunus.core.places import check_bundle, check_inputs_file
+    from prunus.core.recipes.named_places import check_bundle, check_inputs_file
 
     check_bundle(bundle)
     check_inputs_file(Path(inputs))
@@ -237,7 +237,7 @@ def predict(
 
     rows = predict_file(bundle, inputs, own_size=own_size, trust_code=trust_code, note=_note)
     if output is not None:
-        from prunus.core.files import write_text
+        from prunus.core.files.plain_files import write_text
 
         write_text(output, predictions_csv(rows))
         typer.echo(f"{len(rows)} predictions written to {output}", err=True)
@@ -258,7 +258,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a bundle's model for another runtime, and check that the file answers as the bundle does."""
-    from prunus.core.places import check_bundle
+    from prunus.core.recipes.named_places import check_bundle
 
     check_bundle(bundle)
     from prunus.pipeline import export_bundle
@@ -299,7 +299,7 @@ def shards(
     quiet: Quiet = False,
 ) -> None:
     """Prune a checkpoint that may be larger than memory, shard by shard: by magnitude, N:M, or whole layers."""
-    from prunus.core.places import check_shards
+    from prunus.core.recipes.named_places import check_shards
 
     check_shards(source)
     from prunus.scale import EXCLUDED, parse_layers, parse_pattern, prune_shards
@@ -328,7 +328,7 @@ def shards(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of a recipe, for editors and checks."""
-    from prunus.core.recipe import Recipe
+    from prunus.core.recipes.recipe import Recipe
 
     typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
 
@@ -365,7 +365,7 @@ def invoke(arguments: list[str]) -> int:
 
 
 def _load(recipe: Path, overrides: list[str] | None, resume: bool = False) -> Recipe:
-    from prunus.core.recipe_file import load_recipe
+    from prunus.core.recipes.recipe_file import load_recipe
 
     config = load_recipe(recipe, overrides or ())
     _check_there(config, resume)
@@ -374,7 +374,7 @@ def _load(recipe: Path, overrides: list[str] | None, resume: bool = False) -> Re
 
 def _check_there(config: Recipe, resume: bool) -> None:
     """Check that what a recipe names is there, before torch is imported; a run that is done needs none of it any more."""
-    from prunus.core.places import check_recipe
+    from prunus.core.recipes.named_places import check_recipe
 
     if not (resume and (Path(config.output) / "record.json").is_file()):
         check_recipe(config)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import typer
 
+from prunus.core.code.imports import one_line
 from prunus.core.errors import OutputError, PrunusError, RunError, out_of_memory
-from prunus.core.imports import one_line
 from prunus.core.text import plain
 
 __all__ = ["STOPPED", "explain", "stopped"]

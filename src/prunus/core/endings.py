@@ -10,7 +10,7 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
-from prunus.core.registry import READERS, offered
+from prunus.core.code.registry import READERS, offered
 
 __all__ = ["data_endings", "in_words", "own_endings"]
 

@@ -1,10 +1,8 @@
 """Where do examples come from, and how are they split, scaled and handed out?"""
 
-from prunus.data.arrays import raw_inputs, to_array
 from prunus.data.batches import Batches, collect
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Batch, Batched, Examples
-from prunus.data.formats import add_reader
 from prunus.data.open import open_images, open_inputs, open_named_inputs, open_source
 from prunus.data.prepare import (
     Noise,
@@ -16,7 +14,9 @@ from prunus.data.prepare import (
     prepare_source,
 )
 from prunus.data.scaler import Scaler
-from prunus.data.source import ArraySource, Source, holds_ids
+from prunus.data.sources.arrays import raw_inputs, to_array
+from prunus.data.sources.formats import add_reader
+from prunus.data.sources.source import ArraySource, Source, holds_ids
 from prunus.data.split import PARTS, Duplicate, Splits, split
 
 __all__ = [

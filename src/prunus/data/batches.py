@@ -20,7 +20,7 @@ from prunus.core.calls import arguments, described, map_tensors, n_examples, sel
 from prunus.core.errors import DataError
 from prunus.core.runtime import generator
 from prunus.data.examples import Batch
-from prunus.data.source import row_chunks
+from prunus.data.sources.source import row_chunks
 
 __all__ = ["Batches", "collect", "moved"]
 

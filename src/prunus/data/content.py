@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from prunus.data.source import CHUNK_ROWS, Source, chunks
+from prunus.data.sources.source import CHUNK_ROWS, Source, chunks
 
 __all__ = ["content_digests", "fingerprint"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prunus.core.errors import DataError
 from prunus.data.scaler import Scaler
-from prunus.data.source import MEMORY_BUDGET_BYTES, Source, Task, row_chunks
+from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, Task, row_chunks
 
 __all__ = ["Batch", "Batched", "Examples"]
 

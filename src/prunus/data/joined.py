@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
-from prunus.data.source import Source, Task
+from prunus.data.sources.source import Source, Task
 
 __all__ = ["JoinedSource", "join"]
 

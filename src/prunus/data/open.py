@@ -14,15 +14,15 @@ from torch import Tensor
 
 from prunus.core.endings import data_endings, in_words
 from prunus.core.errors import DataError
-from prunus.core.places import missing_data
-from prunus.core.recipe import Data
+from prunus.core.recipes.named_places import missing_data
+from prunus.core.recipes.recipe import Data
 from prunus.data import readers as _  # noqa: F401 - registers the readers
-from prunus.data.arrays import read_npz_arrays
-from prunus.data.bundled import open_bundled
-from prunus.data.datasets import open_dataset
-from prunus.data.formats import Reader, readers, refuse_arguments
-from prunus.data.images import IMAGE_SUFFIXES, check_resized, find_images, open_image_folder, read_image
-from prunus.data.source import Source, check_inputs
+from prunus.data.sources.arrays import read_npz_arrays
+from prunus.data.sources.bundled import open_bundled
+from prunus.data.sources.datasets import open_dataset
+from prunus.data.sources.formats import Reader, readers, refuse_arguments
+from prunus.data.sources.image_folder import IMAGE_SUFFIXES, check_resized, find_images, open_image_folder, read_image
+from prunus.data.sources.source import Source, check_inputs
 
 __all__ = ["open_images", "open_inputs", "open_named_inputs", "open_source"]
 

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from prunus.core.calls import described
 from prunus.core.errors import DataError
-from prunus.core.recipe import Data
+from prunus.core.recipes.recipe import Data
 from prunus.core.runtime import generator
-from prunus.data.arrays import array_source, array_to_tensor, to_array
 from prunus.data.content import content_digests, fingerprint
-from prunus.data.datasets import read_dataset
 from prunus.data.examples import Examples
 from prunus.data.joined import join
 from prunus.data.open import open_source
 from prunus.data.scaler import Scaler
-from prunus.data.source import Source, chunks, holds_ids
+from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
+from prunus.data.sources.datasets import read_dataset
+from prunus.data.sources.source import Source, chunks, holds_ids
 from prunus.data.split import PARTS, Splits, split
 
 __all__ = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
-from prunus.data.source import CHUNK_ROWS, Source, chunks
+from prunus.data.sources.source import CHUNK_ROWS, Source, chunks
 
 __all__ = ["Scaler"]
 

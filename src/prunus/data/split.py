@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
-from prunus.core.recipe import Split
+from prunus.core.recipes.recipe import Split
 from prunus.core.runtime import generator
 from prunus.data.content import content_digests
-from prunus.data.source import Source
+from prunus.data.sources.source import Source
 
 __all__ = ["PARTS", "Duplicate", "Splits", "apportion", "split"]
 

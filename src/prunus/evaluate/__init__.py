@@ -2,13 +2,13 @@
 
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
-from prunus.evaluate.latency import Latency, measure_latency
-from prunus.evaluate.latency_table import LatencyTable
 from prunus.evaluate.metrics import check_metrics, default_metrics, metric, metrics, metrics_of, metrics_table
 from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
 from prunus.evaluate.predict import predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
-from prunus.evaluate.runtimes import CALLED, fastest_runtime, in_runtime
+from prunus.evaluate.timing.latency import Latency, measure_latency
+from prunus.evaluate.timing.latency_table import LatencyTable
+from prunus.evaluate.timing.runtimes import CALLED, fastest_runtime, in_runtime
 
 __all__ = [
     "CALLED",

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from prunus.core.code.registry import METRICS, Registry
 from prunus.core.errors import RecipeError
-from prunus.core.registry import METRICS, Registry
 from prunus.core.types import Floats
 
 __all__ = [

@@ -1,9 +1,9 @@
 """What hangs together in a model? Computed from the tensors' shapes alone; no model is edited here."""
 
 from prunus.graph.certify import certify
-from prunus.graph.groups import AxisGraph, Frozen, Group, Solution, analyze, parameters_per_unit
-from prunus.graph.members import Member
-from prunus.graph.ties import tie_head_dims
+from prunus.graph.grouping.groups import AxisGraph, Frozen, Group, Solution, analyze, parameters_per_unit
+from prunus.graph.grouping.members import Member
+from prunus.graph.grouping.shared_head_dims import tie_head_dims
 
 __all__ = [
     "AxisGraph",

@@ -18,10 +18,10 @@ from torch.utils import _pytree as pytree
 
 from prunus.core.runtime import generator
 from prunus.core.values import check_values
-from prunus.graph.groups import AxisGraph, Frozen, Group
+from prunus.graph.grouping.groups import AxisGraph, Frozen, Group
 from prunus.graph.reorder import reordered
-from prunus.graph.states import as_it_was, canonical_states, duplicate, enlivened, running_on
-from prunus.graph.trace import plain
+from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened, running_on
+from prunus.graph.tracing.trace import plain
 
 __all__ = ["certify"]
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from prunus.graph.groups import Group
-from prunus.graph.members import Member
+from prunus.graph.grouping.groups import Group
+from prunus.graph.grouping.members import Member
 
 __all__ = ["reordered"]
 

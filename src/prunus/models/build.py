@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from prunus.core.code.imports import call, resolve
 from prunus.core.errors import ModelError, UnknownNameError, near
-from prunus.core.imports import call, resolve
-from prunus.core.recipe import Model
+from prunus.core.recipes.recipe import Model
 from prunus.core.runtime import seeded
 from prunus.core.text import shown
 from prunus.models.builtin import builders

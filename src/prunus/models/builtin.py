@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunus.core.code.registry import Registry
 from prunus.core.errors import ModelError
-from prunus.core.registry import Registry
 from prunus.core.text import shown
 
 __all__ = ["Residual", "builders", "cnn", "mlp", "resnet"]

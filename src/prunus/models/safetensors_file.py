@@ -18,7 +18,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from prunus.core.errors import WeightsError
-from prunus.core.json_text import check_json
+from prunus.core.files.json_text import check_json
 from prunus.core.text import shown
 
 __all__ = ["parse_header", "read_header", "read_safetensors"]

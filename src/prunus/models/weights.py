@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import WeightsError, near
-from prunus.core.places import check_weights
-from prunus.models.checkpoint import read_checkpoint
+from prunus.core.recipes.named_places import check_weights
+from prunus.models.pickle_file import read_checkpoint
 from prunus.models.safetensors_file import read_safetensors
 
 __all__ = ["fit_state", "load_weights"]

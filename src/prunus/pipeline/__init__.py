@@ -1,13 +1,13 @@
 """The main job as a readable list of stages, and what is done with its results."""
 
 from prunus.pipeline.auto import Pruned, prune
+from prunus.pipeline.bundle_commands import evaluate_bundle, export_bundle, predict_file, write_report
 from prunus.pipeline.carried import needs_permission, recipe_of_plan
-from prunus.pipeline.flow import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
-from prunus.pipeline.job import Candidate, Job, SeedResult
+from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
+from prunus.pipeline.jobs.workspace import Workspace
+from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.measure import quality_of
-from prunus.pipeline.use import evaluate_bundle, export_bundle, predict_file, write_report
 from prunus.pipeline.variance import Variance, reduce_variance
-from prunus.pipeline.workspace import Workspace
 
 __all__ = [
     "Candidate",

@@ -1,6 +1,7 @@
 """Which recipe holds for a plan or a bundle, which may have come from elsewhere?
 
-The user's own if they give one. Else the one that came along, as far as ``core.trust`` lets it name things outside of prunus.
+The user's own if they give one. Else the one that came along, as far as ``core.recipes.trust`` lets it name things outside of
+prunus.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from prunus.core.errors import BundleError, PlanError, RecipeError
-from prunus.core.recipe import Data, Recipe
-from prunus.core.recipe_file import make_recipe, override
+from prunus.core.recipes.recipe import Data, Recipe
+from prunus.core.recipes.recipe_file import make_recipe, override
+from prunus.core.recipes.trust import Permission, check_reach, reaches
 from prunus.core.text import shown
-from prunus.core.trust import Permission, check_reach, reaches
 from prunus.core.types import Plan
 from prunus.ship import Bundle
 

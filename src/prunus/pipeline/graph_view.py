@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from prunus.apply import follow_class
 from prunus.core.errors import ModelError, PrunusError
-from prunus.core.recipe import Model, Recipe
+from prunus.core.recipes.recipe import Model, Recipe
 from prunus.graph import analyze, certify
 from prunus.models import build
-from prunus.pipeline.flow import open_job
-from prunus.pipeline.graph_tables import describe
-from prunus.pipeline.workspace import Workspace
+from prunus.pipeline.cut.graph_tables import describe
+from prunus.pipeline.jobs.workspace import Workspace
+from prunus.pipeline.main_job import open_job
 
 __all__ = ["graph_of_model", "graph_of_recipe", "parse_input"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
-from prunus.core.recipe import Recipe
+from prunus.core.recipes.recipe import Recipe
 from prunus.core.runtime import versions
 from prunus.core.types import Plan, Step
 from prunus.data import Examples, Prepared
@@ -32,10 +32,10 @@ from prunus.evaluate import (
     measure_quality,
     predict_outputs,
 )
-from prunus.pipeline.data_side import clean, thinned_classes
-from prunus.pipeline.job import Job, SeedResult
+from prunus.pipeline.jobs.job import Job, SeedResult
+from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
-from prunus.pipeline.workspace import Workspace
+from prunus.pipeline.stages.example_stage import clean, thinned_classes
 from prunus.report import GraphFacts, RunRecord, png_data_uri
 
 __all__ = ["CONTROL", "epochs_of", "measure_run", "quality_of", "timed"]

@@ -1,13 +1,13 @@
 """Which criteria and metrics of other packages does a recipe use?
 
-They are imported here, once the recipe is the user's own word: one that came with a plan has been through ``core.trust``.
+They are imported here, once the recipe is the user's own word: one that came with a plan has been through ``core.recipes.trust``.
 """
 
 from __future__ import annotations
 
-from prunus.core.recipe import Recipe
-from prunus.core.registry import CRITERIA, METRICS, would_import
-from prunus.core.trust import names_registered
+from prunus.core.code.registry import CRITERIA, METRICS, would_import
+from prunus.core.recipes.recipe import Recipe
+from prunus.core.recipes.trust import names_registered
 from prunus.evaluate import metrics
 from prunus.score import criteria
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prunus.data import holds_ids
-from prunus.data.source import CHUNK_ROWS
-from prunus.pipeline.job import Candidate, Job, SeedResult
+from prunus.data.sources.source import CHUNK_ROWS
+from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.ship import save_bundle, stored_size_bytes
 
 __all__ = ["bundle_folder", "model_fingerprint", "ship", "ship_candidate", "sizes_on_disk"]

@@ -15,11 +15,11 @@ from torch import nn
 
 from prunus.apply import Masks
 from prunus.core.errors import RecipeError
-from prunus.core.recipe import Average, Train
+from prunus.core.recipes.recipe import Average, Train
 from prunus.evaluate import measure_quality, predict_outputs
-from prunus.graph.states import duplicate
-from prunus.pipeline.job import Candidate, Job
-from prunus.pipeline.model_side import fit
+from prunus.graph.tracing.states import duplicate
+from prunus.pipeline.jobs.job import Candidate, Job
+from prunus.pipeline.stages.model_stage import fit
 
 __all__ = ["Variance", "reduce_variance"]
 

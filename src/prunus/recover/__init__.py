@@ -1,16 +1,11 @@
 """How does a model get its quality back? One training loop, its losses, weight averages and sparsity penalties."""
 
-from prunus.recover.adjust import Adjusted, Adjustment, Check, adjust
-from prunus.recover.average import recompute_batch_norm
-from prunus.recover.callbacks import PrunusCallback, PrunusLightningCallback
 from prunus.recover.distil import distillation_loss, teacher_outputs
-from prunus.recover.features import FeatureMatch, check_modules, match_features
-from prunus.recover.gates import HardConcrete
-from prunus.recover.gradual import GradualPruning
-from prunus.recover.held_out import FEWEST, Measure, distance, split_off
-from prunus.recover.history import History
-from prunus.recover.in_order import compensate, layers_in_order, moments_in_order
-from prunus.recover.layer_inputs import (
+from prunus.recover.feature_distillation import FeatureMatch, check_modules, match_features
+from prunus.recover.lora import adapters, check_lora
+from prunus.recover.refit.adjust import Adjusted, Adjustment, Check, adjust
+from prunus.recover.refit.held_out import FEWEST, Measure, distance, split_off
+from prunus.recover.refit.layer_inputs import (
     Moments,
     Squares,
     Stacked,
@@ -21,16 +16,21 @@ from prunus.recover.layer_inputs import (
     observed,
     set_matrices,
 )
-from prunus.recover.lora import adapters, check_lora
-from prunus.recover.losses import Loss, TrainingStep, bound, default_loss, given_loss, guarded, named_loss
-from prunus.recover.penalty import Penalty
-from prunus.recover.precision import check_precision
-from prunus.recover.refit import least_squares, least_squares_inputs, obs_update, reconstruct
-from prunus.recover.sparsegpt import inverse_factor, sparsegpt_prune
-from prunus.recover.sparsify import ProximalGroup, ProximalL1, ProximalScale, sparsity_step
-from prunus.recover.step import check_loss
-from prunus.recover.support import check_amount, check_pattern, keep_top
-from prunus.recover.train import train
+from prunus.recover.refit.least_squares import least_squares, least_squares_inputs, obs_update, reconstruct
+from prunus.recover.refit.mask_patterns import check_amount, check_pattern, keep_top
+from prunus.recover.refit.sequential import compensate, layers_in_order, moments_in_order
+from prunus.recover.refit.sparsegpt import inverse_factor, sparsegpt_prune
+from prunus.recover.sparsity.callbacks import PrunusCallback, PrunusLightningCallback
+from prunus.recover.sparsity.gates import HardConcrete
+from prunus.recover.sparsity.gradual import GradualPruning
+from prunus.recover.sparsity.penalty import Penalty
+from prunus.recover.sparsity.sparsify import ProximalGroup, ProximalL1, ProximalScale, sparsity_step
+from prunus.recover.training.average import recompute_batch_norm
+from prunus.recover.training.history import History
+from prunus.recover.training.losses import Loss, TrainingStep, bound, default_loss, given_loss, guarded, named_loss
+from prunus.recover.training.mixed_precision import check_precision
+from prunus.recover.training.step import check_loss
+from prunus.recover.training.train import train
 
 __all__ = [
     "FEWEST",

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from prunus.core.calls import call
 from prunus.core.errors import ShapeError
-from prunus.core.recipe import Distil
-from prunus.recover.features import FeatureMatch
-from prunus.recover.losses import Loss
+from prunus.core.recipes.recipe import Distil
+from prunus.recover.feature_distillation import FeatureMatch
+from prunus.recover.training.losses import Loss
 
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.core.code.extras import require
 from prunus.core.errors import ModelError, RecipeError, near
-from prunus.core.extras import require
-from prunus.core.recipe import Lora
+from prunus.core.recipes.recipe import Lora
 from prunus.core.runtime import seeded
 
 __all__ = ["adaptable_layers", "adapters", "check_lora"]

@@ -1,11 +1,11 @@
 """How is the result of a run told: as a record for machines, as text, as a page?"""
 
-from prunus.report.charts import graph_svg
-from prunus.report.html import render_html, write_html
-from prunus.report.images import png_data_uri
+from prunus.report.page.charts import graph_svg
+from prunus.report.page.html import render_html, write_html
+from prunus.report.page.images import png_data_uri
 from prunus.report.record import GraphFacts, RunRecord
 from prunus.report.record_file import load_record, record_json, save_record
-from prunus.report.text import (
+from prunus.report.summary_text import (
     exported_line,
     predictions_csv,
     print_criteria,

@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from prunus.core.errors import PlanError
-from prunus.core.files import NotPlainError, open_plain, write_text
-from prunus.core.json_text import MAX_BYTES, JsonError, parse_json
+from prunus.core.files.json_text import MAX_BYTES, JsonError, parse_json
+from prunus.core.files.plain_files import NotPlainError, open_plain, write_text
 from prunus.core.text import shown
 from prunus.report.record import RunRecord
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
-from prunus.graph.states import as_it_was
+from prunus.graph.tracing.states import as_it_was
 from prunus.scale.replay import Shared, copied, duplicated, parts_of, unwritten, versions
 
 __all__ = ["Call", "Stack", "Stop", "call_model", "find_stack", "record_calls", "run_once"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from prunus.core.errors import RecipeError, near
 from prunus.core.text import shown
-from prunus.scale.checkpoint import Stored
+from prunus.scale.shard_files import Stored
 
 __all__ = ["drop_from_config", "layer_prefix", "parse_layers", "parse_pattern", "renamed"]
 

@@ -13,8 +13,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from prunus.core.errors import OutputError
-from prunus.core.files import atomic_path, write_json
-from prunus.core.sealed import DamagedError, seal, unseal
+from prunus.core.files.plain_files import atomic_path, write_json
+from prunus.core.files.sealed import DamagedError, seal, unseal
 from prunus.core.tensors import save_tensors
 from prunus.scale.layers import LayerReport, Layers
 

@@ -1,8 +1,8 @@
 """Which numbers of a tensor are the smallest, when there is no room to sort them?
 
-The bits of a float without its sign, read as a whole number, order like its modulus. So the exact threshold is found by counting:
-a sample brackets it, a pass counts what lies below the bracket and inside it, and the bracket narrows to one number. Everything
-works on pieces of a tensor and needs no more memory than one piece.
+The bits of a float without its sign, read as a whole number, order like its absolute value. So the exact threshold is found by
+counting: a sample brackets it, a pass counts what lies below the bracket and inside it, and the bracket narrows to one number.
+Everything works on pieces of a tensor and needs no more memory than one piece.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Cut:
     ties: int
 
 
-def modulus(bits: Bits) -> Bits:
+def absolute_value(bits: Bits) -> Bits:
     """Return the bits without the sign."""
     mask = bits.dtype.type((1 << (8 * bits.dtype.itemsize - 1)) - 1)
     result: Bits = bits & mask
@@ -67,14 +67,14 @@ def find_cut(pieces: Pieces, sample: Bits, n_units: int, n_removed: int, infinit
     kind = sample.dtype.type
     top = (1 << (8 * sample.dtype.itemsize - 1)) - 1
     finite = True
-    low, high = _bracket(modulus(sample), n_removed / n_units, top)
+    low, high = _bracket(absolute_value(sample), n_removed / n_units, top)
     below_low: int | None = None
     while True:
         shift = max(0, (high - low + 1).bit_length() - 16)
         bins = np.zeros(((high - low) >> shift) + 1, np.int64)
         below = 0
         for piece in _small(pieces()):
-            values = modulus(piece)
+            values = absolute_value(piece)
             if below_low is None:
                 below += int(np.count_nonzero(values < kind(low)))
                 finite = finite and int(values.max(initial=0)) < infinity
@@ -110,7 +110,7 @@ def prune_piece(bits: Bits, cut: Cut) -> int:
     kept = 0
     kind = bits.dtype.type
     for piece in _small([bits]):
-        values = modulus(piece)
+        values = absolute_value(piece)
         keep = values > kind(cut.threshold)
         if cut.ties:
             equal = np.flatnonzero(values == kind(cut.threshold))[: cut.ties]
@@ -131,7 +131,7 @@ def prune_n_m(bits: Bits, n: int, m: int, infinity: int) -> bool:
     finite = True
     count = np.uint8 if m < 256 else np.uint32
     for piece in _small([bits], multiple=m):
-        values = modulus(piece)
+        values = absolute_value(piece)
         finite = finite and int(values.max(initial=0)) < infinity
         lanes = np.ascontiguousarray(values.reshape(-1, m).T)
         # Of two neighbours one is ahead of the other, so every pair is compared once.

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.core.errors import OutputError
-from prunus.core.files import NotPlainError, open_plain, write_json
-from prunus.core.sealed import sealed_tree, tree_sha256
-from prunus.scale.checkpoint import Checkpoint
+from prunus.core.files.plain_files import NotPlainError, open_plain, write_json
+from prunus.core.files.sealed import sealed_tree, tree_sha256
+from prunus.scale.shard_files import Checkpoint
 
 __all__ = ["STATE", "State", "fold", "fold_file"]
 

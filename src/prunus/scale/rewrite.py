@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.core.errors import RunError, WeightsError
-from prunus.core.files import atomic_path
-from prunus.scale.checkpoint import Shard, Stored
+from prunus.core.files.plain_files import atomic_path
 from prunus.scale.magnitudes import FLOATS, PIECE, find_cut, prune_n_m, prune_piece
 from prunus.scale.resume import fold
+from prunus.scale.shard_files import Shard, Stored
 
 __all__ = ["Settings", "write_shard"]
 

@@ -18,9 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prunus.core.code.imports import one_line
 from prunus.core.errors import OutputError, RecipeError, WeightsError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files import (
+from prunus.core.files.json_text import JsonError, read_json_file
+from prunus.core.files.plain_files import (
     atomic_path,
     clear_leftovers,
     explain_os_error,
@@ -29,14 +31,12 @@ from prunus.core.files import (
     remove,
     write_json,
 )
-from prunus.core.imports import one_line
-from prunus.core.json_text import JsonError, read_json_file
 from prunus.core.text import plain, shown
-from prunus.scale.checkpoint import Checkpoint, Shard, read_checkpoint
 from prunus.scale.depth import drop_from_config, layer_prefix, renamed
 from prunus.scale.magnitudes import FLOATS
 from prunus.scale.resume import STATE, State
 from prunus.scale.rewrite import Settings, write_shard
+from prunus.scale.shard_files import Checkpoint, Shard, read_checkpoint
 
 __all__ = ["EXCLUDED", "ShardsReport", "prune_shards"]
 
@@ -89,7 +89,7 @@ def prune_shards(
     """Write the pruned checkpoint of the folder ``source`` to the folder ``output``, and return what was done.
 
     Args:
-        keep_fraction: share of each matrix that stays, the largest moduli, exactly; ties keep what comes first.
+        keep_fraction: share of each matrix that stays, the largest absolute values, exactly; ties keep what comes first.
         n_m: instead: N kept of every M neighbours along the last dimension.
         drop_layers: numbers of whole layers that leave; the others are numbered anew, and ``config.json`` follows.
         layers: what the layers are called, like ``model.layers``; default: the largest numbered list.

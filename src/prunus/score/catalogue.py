@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from prunus.core.units import plural
-from prunus.score.criteria import EVERY_UNIT, WIDTHS, Criterion, Need, criteria
-from prunus.score.examples import example_criteria
+from prunus.score.criteria.criterion import EVERY_UNIT, WIDTHS, Criterion, Need, criteria
+from prunus.score.examples.recorded import example_criteria
 
 __all__ = ["NEEDS", "criteria_table"]
 
@@ -16,12 +16,12 @@ NEEDS: Mapping[Need, str] = {
     "squared_gradient": "the mean over examples of each example's squared gradient (one backward pass per example)",
     "curvature": "the diagonal of the Gauss-Newton matrix, exact up to 32 outputs (one backward pass per example and output)",
     "hessian_gradient": "the Hessian of the mean loss times its gradient (a second pass, with a double backward)",
-    "flow": "the derivative of the summed outputs by the weights' moduli, for an input of ones (no data)",
+    "flow": "the derivative of the summed outputs by the weights' absolute values, for an input of ones (no data)",
     "movement": "minus weight times gradient, summed over the steps of a short training (`strategy.l1_epochs`)",
     "input_norm": "the Euclidean norm of each input feature over examples and positions",
     "inverse_gram": "the diagonal of the inverse of the inputs' mean outer product, damped by 1 % of its mean diagonal",
     "active_fraction": "how often an output is above zero, behind the nonlinearity that follows",
-    "output_mean": "the mean modulus of an output, behind the nonlinearity that follows",
+    "output_mean": "the mean absolute value of an output, behind the nonlinearity that follows",
     "output_variance": "the variance of an output, behind the nonlinearity that follows (at least 2 examples)",
     "block_cosine": "the mean cosine between what goes into a block and what comes out",
     "noise": "a random number from the run's seed",

@@ -7,10 +7,10 @@ from prunus.select.allocate import Allocation, allocation, allocations
 from prunus.select.amount import budget, check_keep_fraction
 from prunus.select.choose import select, top
 from prunus.select.knapsack import Cost, climb, cost_aware, floor_counts, one_less, predicted_loss
-from prunus.select.layerwise import lamp_scores, owl
+from prunus.select.layer_shares import lamp_scores, owl
 from prunus.select.normalize import normalization, normalizations
 from prunus.select.schedule import keep_fractions, schedules
-from prunus.select.tiles import best_of_each, tile
+from prunus.select.tile_choice import best_of_each, tile
 
 __all__ = [
     "Allocation",

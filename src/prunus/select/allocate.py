@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from prunus.core.registry import Registry
+from prunus.core.code.registry import Registry
 from prunus.core.types import Floats, Ints, Stratum
 from prunus.select.amount import Ladder, budget, closest
 from prunus.select.apportion import apportion

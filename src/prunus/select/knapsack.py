@@ -28,7 +28,7 @@ _LEAST_SHARE = 1e-3
 
 
 class Cost(Protocol):
-    """What counts cost together: :class:`prunus.graph.cost_model.CostModel`, or any function like it."""
+    """What counts cost together: :class:`prunus.graph.costs.cost_model.CostModel`, or any function like it."""
 
     def total(self, counts: Sequence[int] | Ints) -> float:
         """Return the whole cost."""
@@ -46,9 +46,9 @@ class Cost(Protocol):
 def predicted_loss(saliency: Floats) -> Floats:
     """Return what a stratum loses when it keeps its best ``k`` units, for k = 0 ... n: noise over signal, ``1 / share**2 - 1``.
 
-    The share is that of the saliency which is left. Saliencies are amplitudes (norms, moduli), so power is its square. The loss
-    grows without bound as a stratum empties, steeply enough that a dear layer isn't emptied to leave a cheap one whole, adds up
-    over layers as noise does, and is the same for any scale of the saliencies.
+    The share is that of the saliency which is left. Saliencies are amplitudes (norms, absolute values), so power is its square.
+    The loss grows without bound as a stratum empties, steeply enough that a dear layer isn't emptied to leave a cheap one whole,
+    adds up over layers as noise does, and is the same for any scale of the saliencies.
 
     Shapes:
         ``(units,)`` to ``(units + 1,)``, falling, 0 at the end. Negative saliencies count from the lowest one.

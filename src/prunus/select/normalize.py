@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from prunus.core.registry import Registry
+from prunus.core.code.registry import Registry
 from prunus.core.types import Floats
 
 __all__ = ["normalization", "normalizations"]
@@ -32,13 +32,13 @@ def _as_it_is(saliency: Floats) -> Floats:
 
 @normalization("mean")
 def _by_mean(saliency: Floats) -> Floats:
-    """Return the saliencies in units of their mean modulus."""
+    """Return the saliencies in units of their mean absolute value."""
     return _divided(saliency, np.abs(saliency).sum() / max(len(saliency), 1))
 
 
 @normalization("max")
 def _by_max(saliency: Floats) -> Floats:
-    """Return the saliencies in units of their largest modulus."""
+    """Return the saliencies in units of their largest absolute value."""
     return _divided(saliency, np.abs(saliency).max(initial=0.0))
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from prunus.core.registry import Registry
+from prunus.core.code.registry import Registry
 from prunus.select.amount import check_keep_fraction
 
 if TYPE_CHECKING:
-    from prunus.core.recipe import Schedule
+    from prunus.core.recipes.recipe import Schedule
 
 __all__ = ["cubic", "geometric", "keep_fractions", "linear", "one_shot", "schedules"]
 
@@ -75,7 +75,7 @@ def keep_fractions(schedule: Schedule, keep_fraction: float) -> tuple[float, ...
     Raises:
         RecipeError: ``keep_fraction`` isn't in (0, 1], or the schedule's kind is unknown.
 
-    >>> from prunus.core.recipe import Schedule
+    >>> from prunus.core.recipes.recipe import Schedule
     >>> keep_fractions(Schedule(kind="linear", rounds=3), 0.25)
     (0.75, 0.5, 0.25)
     """

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from prunus import data, models
 from prunus.apply.edits import Edits, materialize, rebuild
-from prunus.apply.regraph import PrunedGraph
-from prunus.core import recipe
+from prunus.apply.traced.regraph import PrunedGraph
+from prunus.core.code.imports import call
 from prunus.core.errors import BundleError, PrunusError, ShapeError
-from prunus.core.imports import call
-from prunus.core.outputs import Prediction, check_outputs_finite, postprocess
+from prunus.core.predictions import Prediction, check_outputs_finite, postprocess
+from prunus.core.recipes import recipe
 from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
-from prunus.ship.follow import Guard, check_runs
-from prunus.ship.graph_file import read_graph, sizes_of_inputs, state_names
+from prunus.ship.graph_files.graph_file import read_graph, sizes_of_inputs, state_names
+from prunus.ship.graph_files.input_fit import Guard, check_runs
 from prunus.ship.graph_limits import GraphLimits, usual_limits
 from prunus.ship.inputs import beyond, keywords_of
 from prunus.ship.manifest import (

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, ModelError, PrunusError, ShapeError
-from prunus.core.imports import one_line
 from prunus.core.runtime import device_of
 from prunus.data import raw_inputs
 from prunus.ship.inputs import InputEntry, Inputs, arguments_of, output_tensors, sizes_misfit

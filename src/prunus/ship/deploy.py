@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from prunus.apply.limits import BATCH, Span
+from prunus.apply.traced.limits import BATCH, Span
+from prunus.core.code.extras import require
 from prunus.core.errors import ModelError, UnknownNameError, near
-from prunus.core.extras import require
-from prunus.core.files import atomic_path
+from prunus.core.files.plain_files import atomic_path
 from prunus.data import Scaler
-from prunus.evaluate.onnx import OnnxModel, export_onnx
+from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 from prunus.ship.bundle import Bundle
 from prunus.ship.inputs import Inputs, called_on, keywords_of, made, other_sizes, output_tensors
-from prunus.ship.mnn_file import mnn_needs, run_mnn, write_mnn
-from prunus.ship.mnn_zeros import best_block, weight_layers
+from prunus.ship.mnn.mnn_file import mnn_needs, run_mnn, write_mnn
+from prunus.ship.mnn.mnn_zeros import best_block, weight_layers
 
 __all__ = ["FORMATS", "ExportedFile", "check_format", "export_file", "relative_difference"]
 

@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from prunus.apply.limits import BATCH, Limits, Span
-from prunus.apply.regraph import PrunedGraph, resized
-from prunus.apply.spans import Spans
-from prunus.apply.traced import with_limits
+from prunus.apply.traced.limits import BATCH, Limits, Span
+from prunus.apply.traced.regraph import PrunedGraph, resized
+from prunus.apply.traced.spans import Spans
+from prunus.apply.traced.traced_model import with_limits
+from prunus.core.code.imports import one_line
 from prunus.core.errors import BundleError, raise_if_out_of_memory
-from prunus.core.imports import one_line
 from prunus.core.quiet import quiet
 from prunus.core.runtime import device_of, seeded
 from prunus.graph import analyze
-from prunus.graph.states import canonical_states, duplicate
-from prunus.ship.follow import Guard, check_runs, follow
-from prunus.ship.graph_file import read_graph, state_names, write_graph
+from prunus.graph.tracing.states import canonical_states, duplicate
+from prunus.ship.graph_files.graph_file import read_graph, state_names, write_graph
+from prunus.ship.graph_files.input_fit import Guard, check_runs, follow
 from prunus.ship.graph_limits import GraphLimits, TooCostlyError
 from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made, other_sizes, with_spans
 

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from prunus.apply.limits import BATCH, Span, misfit
+from prunus.apply.traced.limits import BATCH, Span, misfit
 from prunus.core.errors import BundleError
 from prunus.core.runtime import generator
-from prunus.graph.trace import plain
+from prunus.graph.tracing.trace import plain
 
 __all__ = [
     "InputEntry",

@@ -16,12 +16,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from prunus.core.errors import BundleError
-from prunus.core.files import NotPlainError, open_plain
-from prunus.core.json_text import JsonError, parse_json
-from prunus.core.recipe import Model
-from prunus.core.sealed import canonical_json, tree_sha256
+from prunus.core.files.json_text import JsonError, parse_json
+from prunus.core.files.plain_files import NotPlainError, open_plain
+from prunus.core.files.sealed import canonical_json, tree_sha256
+from prunus.core.recipes.recipe import Model
+from prunus.core.recipes.trust import reaches
 from prunus.core.text import plain, shown
-from prunus.core.trust import reaches
 from prunus.ship.graph_limits import TooCostlyError, times_asked
 from prunus.ship.inputs import Inputs, floats, shapes, sizes_misfit
 

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from prunus import models
 from prunus.apply.edits import diff
-from prunus.apply.regraph import PrunedGraph
-from prunus.core import recipe
+from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.errors import BundleError, raise_if_out_of_memory
-from prunus.core.files import atomic_folder, sha256_file, write_json, write_text
+from prunus.core.files.plain_files import atomic_folder, sha256_file, write_json, write_text
+from prunus.core.files.sealed import canonical_json
 from prunus.core.quiet import quiet
+from prunus.core.recipes import recipe
 from prunus.core.runtime import seeded, versions
-from prunus.core.sealed import canonical_json
 from prunus.core.tensors import save_tensors
-from prunus.graph.states import duplicate
+from prunus.graph.tracing.states import duplicate
 from prunus.ship.bundle import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
 from prunus.ship.inputs import Inputs, called_on, described, floats, made, settled, with_spans

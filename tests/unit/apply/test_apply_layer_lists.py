@@ -13,7 +13,7 @@ from torch import nn
 
 from graph_zoo import randomize
 from prunus.apply import shrink
-from prunus.apply.configs import built_again
+from prunus.apply.classes.configs import built_again
 from prunus.graph import analyze
 
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from graph_zoo import randomize
-from prunus.apply import follow_class, regraph
+from prunus.apply import follow_class
+from prunus.apply.traced import regraph
 from prunus.graph import AxisGraph, analyze
-from prunus.graph.states import canonical_states
+from prunus.graph.tracing.states import canonical_states
 
 
 class Residual(nn.Module):

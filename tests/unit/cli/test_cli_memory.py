@@ -11,13 +11,13 @@ import sys
 import pytest
 from torch import nn
 
-from prunus.apply import spans
+from prunus.apply.traced import spans
 from prunus.cli import ending
 from prunus.cli.app import invoke
+from prunus.core.code.extras import require
 from prunus.core.errors import DataError, MissingExtraError, ModelError, out_of_memory
-from prunus.core.extras import require
-from prunus.pipeline import flow
-from prunus.report import charts
+from prunus.pipeline import main_job as flow
+from prunus.report.page import charts
 
 LACKS = [
     MemoryError("std::bad_alloc"),

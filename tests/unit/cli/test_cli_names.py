@@ -11,7 +11,7 @@ from prunus.cli.progress import Display
 from prunus.core.errors import DataError
 from prunus.core.events import Event
 from prunus.report import predictions_csv
-from prunus.report.page_marks import escape
+from prunus.report.page.page_marks import escape
 
 NASTY = "\x1b[2Jcat\u202egpj.exe\x07 [red]x[/] [/]"
 

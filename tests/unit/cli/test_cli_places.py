@@ -8,8 +8,8 @@ import yaml
 
 from prunus.cli.app import invoke
 from prunus.core.errors import DataError, ModelError, RecipeError, WeightsError
-from prunus.core.places import check_recipe
-from prunus.core.recipe_file import make_recipe
+from prunus.core.recipes.named_places import check_recipe
+from prunus.core.recipes.recipe_file import make_recipe
 from prunus.data import open_source
 
 RECIPE = {"data": {"source": "digits.npz"}, "output": "out"}

@@ -70,7 +70,7 @@ def test_an_export_says_what_takes_so_long_where_somebody_watches(watched, tmp_p
         "sizes": [],
     }
     monkeypatch.setattr(app, "Console", lambda **options: Console(file=said, force_terminal=watched))
-    monkeypatch.setattr("prunus.core.places.check_bundle", lambda path: None)
+    monkeypatch.setattr("prunus.core.recipes.named_places.check_bundle", lambda path: None)
     monkeypatch.setattr(prunus.pipeline, "export_bundle", lambda *arguments, **options: facts)
     assert invoke(["export", str(tmp_path), "--to", "onnx", "--json"]) == 0
     assert ("exporter is at work" in said.getvalue()) == watched

@@ -11,23 +11,23 @@ import prunus
 
 SOURCE = Path(prunus.__file__).parent
 NEW = {
-    "score": """
-from prunus.score.criteria import criterion
+    "score/criteria": """
+from prunus.score.criteria.criterion import criterion
 @criterion("newcomer", needs=("weight",))
 def newcomer(weight):
     '''Return something.'''
     return weight
 """,
     "graph/rules": """
-from prunus.graph.solve import rule
+from prunus.graph.solver.solve import rule
 @rule("newcomer")
 def newcomer(call):
     '''Say nothing.'''
 """,
 }
 ASK = {
-    "score": "from prunus.score import criteria; assert 'newcomer' in criteria",
-    "graph/rules": "import prunus.graph; from prunus.graph.solve import RULES; assert 'newcomer' in RULES",
+    "score/criteria": "from prunus.score import criteria; assert 'newcomer' in criteria",
+    "graph/rules": "import prunus.graph; from prunus.graph.solver.solve import RULES; assert 'newcomer' in RULES",
 }
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from prunus.core.errors import DataError
-from prunus.core.expansion import VARIABLE
-from prunus.core.recipe import Data
+from prunus.core.files.expansion import VARIABLE
+from prunus.core.recipes.recipe import Data
 from prunus.data import open_source
 
 CPU_SECONDS = 4  # 2 on a machine that does nothing else

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from prunus import ModelOptimizer
 from prunus.core.errors import DataError
 from prunus.core.events import silent
-from prunus.core.recipe import Data
+from prunus.core.recipes.recipe import Data
 from prunus.data import PARTS, prepare, prepare_parts
 
 

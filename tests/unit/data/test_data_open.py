@@ -12,10 +12,10 @@ import torch
 
 from prunus.core.endings import in_words, own_endings
 from prunus.core.errors import DataError, MissingExtraError
-from prunus.core.recipe import Data
+from prunus.core.recipes.recipe import Data
 from prunus.data import open_inputs, open_source
-from prunus.data.bundled import BUNDLED
-from prunus.data.formats import readers, readers_table
+from prunus.data.sources.bundled import BUNDLED
+from prunus.data.sources.formats import readers, readers_table
 
 
 def refused(name, message):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prunus.core.errors import DataError
-from prunus.core.recipe import Data, Split
+from prunus.core.recipes.recipe import Data, Split
 from prunus.data import ArraySource, Scaler, content_digests, fingerprint, prepare, prepare_arrays
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunus.core.errors import DataError
-from prunus.core.recipe import Split
+from prunus.core.recipes.recipe import Split
 from prunus.data import ArraySource, Duplicate, split
 from prunus.data.split import PARTS
 

@@ -8,7 +8,7 @@ from torchmetrics.functional import classification, regression
 from prunus.core.errors import RecipeError, UnknownNameError
 from prunus.evaluate import check_metrics, default_metrics, measure_quality, metrics_of
 from prunus.evaluate.metrics import Moments, metric, metrics
-from prunus.report import words
+from prunus.report import format as words
 
 CLASSES = 4
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunus.apply import shrink
 from prunus.graph import AxisGraph, Group, analyze, certify
-from prunus.graph.members import Member
+from prunus.graph.grouping.members import Member
 
 
 class Quiet(nn.Module):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graph_zoo import randomize
 from prunus.graph import AxisGraph, Group, analyze, certify
 from prunus.graph.reorder import reordered
-from prunus.graph.states import canonical_states
+from prunus.graph.tracing.states import canonical_states
 
 
 class Dense(nn.Module):

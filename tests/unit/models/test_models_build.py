@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from prunus.core.errors import ModelError
-from prunus.core.recipe import Model
+from prunus.core.recipes.recipe import Model
 from prunus.models import build
 
 CODE = """

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from prunus.core.errors import WeightsError
-from prunus.models.checkpoint import read_checkpoint
 from prunus.models.pickle_data import MAX_INSTRUCTIONS
+from prunus.models.pickle_file import read_checkpoint
 
 
 def with_pickle(path, program, compression=zipfile.ZIP_STORED):

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from canary import MODULE, leaves, payloads, planted, watched
 from prunus.cli.app import invoke
 from prunus.core.errors import PrunusError
-from prunus.core.plan_file import load_plan
-from prunus.core.recipe import Data, Recipe
-from prunus.core.recipe_file import make_recipe
-from prunus.core.sealed import sealed_tree
+from prunus.core.files.plan_file import load_plan
+from prunus.core.files.sealed import sealed_tree
+from prunus.core.recipes.recipe import Data, Recipe
+from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import apply_plan, evaluate_bundle, make_plan, predict_file, recipe_of_plan, write_report
-from prunus.pipeline.flow import run
+from prunus.pipeline.main_job import run
 from prunus.report import load_record
 from prunus.scale import prune_shards
 from recipe_samples import IRIS

@@ -6,10 +6,10 @@ from torch import nn
 
 from prunus import ModelOptimizer
 from prunus.core.events import silent
-from prunus.core.recipe import Data
+from prunus.core.recipes.recipe import Data
 from prunus.data import prepare_arrays
-from prunus.report.html import render_html
-from prunus.report.words import budget, finding, headline
+from prunus.report.format import budget, finding, headline
+from prunus.report.page.html import render_html
 from report_samples import sample
 
 DRAW = torch.Generator().manual_seed(0)

@@ -9,13 +9,13 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from recover_stand_ins import make_examples
 from torch import Tensor, nn
 
 from prunus.core.errors import MissingExtraError, ModelError, RecipeError, RunError
-from prunus.core.recipe import Lora, Train
+from prunus.core.recipes.recipe import Lora, Train
 from prunus.recover import adapters, check_lora, train
 from prunus.recover.lora import adaptable_layers
+from recover_stand_ins import make_examples
 
 
 class Adapted(nn.Module):

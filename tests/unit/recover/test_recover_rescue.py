@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from recover_stand_ins import make_examples, make_model
 from torch import nn
 
 from prunus.core.errors import RunError
-from prunus.core.recipe import Average, Train
+from prunus.core.recipes.recipe import Average, Train
 from prunus.recover import train
-from prunus.recover.train import LOWER
+from prunus.recover.training.train import LOWER
+from recover_stand_ins import make_examples, make_model
 
 RATE = 0.01
 

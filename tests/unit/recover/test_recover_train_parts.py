@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.core import recipe
-from prunus.core.recipe import Average, Train
+from prunus.core.recipes import recipe
+from prunus.core.recipes.recipe import Average, Train
 from prunus.data import prepare_arrays
 from prunus.recover import train
 

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from prunus.core.errors import RecipeError
-from prunus.scale.checkpoint import Stored
 from prunus.scale.depth import layer_prefix, parse_layers, parse_pattern
+from prunus.scale.shard_files import Stored
 
 
 @pytest.mark.parametrize("text", ["0-99999999999", "0-999999999", "1" * 5000, "0-" + "9" * 5000, "٣", "5-3"])

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from prunus.graph import analyze
 from prunus.score import prunable_weights
 from prunus.score.effective import effective_weights
-from prunus.score.evidence import gather
+from prunus.score.evidence.gather import gather
 
 
 class Doubled(nn.Module):

@@ -8,12 +8,13 @@ from torch import nn
 from torch.nn import functional
 
 from prunus.core.errors import DataError
-from prunus.data.source import row_chunks
-from prunus.score import relative, sums
-from prunus.score.criteria import criteria
-from prunus.score.features import _Judge
-from prunus.score.sums import CANCELS, Grams, Moments, Norms, _mean_and_deviation, _patches, _rows, _same
-from prunus.score.watch import _channels, _contracted, _same_axis
+from prunus.data.sources.source import row_chunks
+from prunus.score.criteria import relative
+from prunus.score.criteria.criterion import criteria
+from prunus.score.evidence import statistics as sums
+from prunus.score.evidence.statistics import CANCELS, Grams, Moments, Norms, _mean_and_deviation, _patches, _rows, _same
+from prunus.score.evidence.weight_hooks import _channels, _contracted, _same_axis
+from prunus.score.feature_importance import _Judge
 
 DRAW = torch.Generator().manual_seed(0)
 

@@ -99,7 +99,7 @@ def test_a_normalised_global_ranking_does_not_empty_the_layer_with_small_weights
 @pytest.mark.parametrize(("normalize", "kept"), [("mean", [2, 3]), ("max", [3, 2])])
 def test_negative_saliencies_are_scaled_by_their_modulus(normalize, kept):
     strata = [Stratum("a", np.array([-30.0, -20, -1, 1])), Stratum("b", np.array([-0.5, -0.4, 0.1, 0.2]))]
-    # By the largest modulus the fifth place is between -20/30 and -0.4/0.5, by the mean one between -20/13 and -0.4/0.3.
+    # By the largest absolute value the fifth place is between -20/30 and -0.4/0.5, by the mean one between -20/13 and -0.4/0.3.
     masks = select(strata, keep_fraction=5 / 8, allocation="global", normalize=normalize)
     assert [int(m.sum()) for m in masks] == kept
     assert all(m.tolist() == sorted(m.tolist()) for m in masks)

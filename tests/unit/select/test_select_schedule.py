@@ -3,7 +3,7 @@
 import pytest
 
 from prunus.core.errors import RecipeError
-from prunus.core.recipe import Schedule
+from prunus.core.recipes.recipe import Schedule
 from prunus.select import keep_fractions
 
 

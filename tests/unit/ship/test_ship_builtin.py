@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from prunus import models
-from prunus.core.recipe import Model
-from prunus.core.sealed import sealed_tree
+from prunus.core.files.sealed import sealed_tree
+from prunus.core.recipes.recipe import Model
 from prunus.ship import load_bundle, save_bundle
 
 SHAPES = {"mlp": (6,), "cnn": (1, 8, 8), "resnet": (3, 8, 8)}

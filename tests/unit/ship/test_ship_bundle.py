@@ -12,15 +12,15 @@ import types
 
 import pytest
 import torch
-from ship_stand_ins import build, made, options, pruned, stand_in_build
 from torch import nn
 
 from prunus import models
 from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError, DataError, OutputError, ShapeError
-from prunus.core.recipe import Model
+from prunus.core.recipes.recipe import Model
 from prunus.data import Scaler
 from prunus.ship import bundle_sha256, bundle_size_bytes, load_bundle, read_manifest, save_bundle, stored_size_bytes
+from ship_stand_ins import build, made, options, pruned, stand_in_build
 
 
 def states_equal(one: nn.Module, other: nn.Module) -> bool:

@@ -9,16 +9,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ship_stand_ins import build, made, options, pruned
 from torch import nn
 
 from prunus.core.errors import MissingExtraError, ModelError, OutputError, UnknownNameError
 from prunus.data import Scaler
-from prunus.evaluate.onnx import OnnxModel
-from prunus.evaluate.runtimes import onnxruntime_installed
+from prunus.evaluate.timing.onnx_session import OnnxModel
+from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.ship import Bundle, deploy, load_bundle
 from prunus.ship.deploy import check_format, export_file, relative_difference
-from prunus.ship.mnn_file import run_mnn
+from prunus.ship.mnn.mnn_file import run_mnn
+from ship_stand_ins import build, made, options, pruned
 
 needs_onnx = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 needs_mnn = pytest.mark.skipif(

@@ -22,8 +22,8 @@ from torch import nn
 
 from prunus.core.errors import ModelError
 from prunus.data import Scaler
-from prunus.evaluate.onnx import OnnxModel
-from prunus.evaluate.runtimes import onnxruntime_installed
+from prunus.evaluate.timing.onnx_session import OnnxModel
+from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.ship import deploy, load_bundle
 from prunus.ship.deploy import export_file
 

@@ -9,18 +9,18 @@ import re
 
 import pytest
 import torch
-from ship_stand_ins import build, made, options, pruned
 from torch import nn
 
 from prunus import models
 from prunus.apply import shrink
-from prunus.apply.regraph import PrunedGraph
 from prunus.apply.repair import SelectInputs
+from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.errors import BundleError
-from prunus.core.recipe import Model
+from prunus.core.recipes.recipe import Model
 from prunus.evaluate import measure_cost
 from prunus.graph import analyze
 from prunus.ship import bundle_sha256, load_bundle, read_manifest, save_bundle
+from ship_stand_ins import build, made, options, pruned
 
 
 class Recurrent(nn.Module):

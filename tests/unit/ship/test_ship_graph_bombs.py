@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ship_stand_ins import build, made, options, pruned
 
 from prunus.core.errors import BundleError
 from prunus.ship import load_bundle
+from ship_stand_ins import build, made, options, pruned
 
 MOST_SECONDS = 20.0  # catches a hang: each takes at most about 2 on a quiet core
 MOST_BYTES = 500 * 2**20

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from graph_fuzz import guarded, outcomes
-from prunus.ship.allowed_operations import allowed_names, operation
+from prunus.ship.graph_files.allowed_operations import allowed_names, operation
 
 SEEN = (Path(__file__).parents[2] / "graph_operations.txt").read_text().split()
 

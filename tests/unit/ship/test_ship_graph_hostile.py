@@ -9,13 +9,13 @@ import os
 
 import pytest
 import torch
-from ship_stand_ins import build, made, options, pruned
 
 from prunus.core.errors import BundleError
 from prunus.ship import load_bundle
-from prunus.ship.allowed_operations import name_of, operation
-from prunus.ship.argument_types import fit_arguments
+from prunus.ship.graph_files.allowed_operations import name_of, operation
+from prunus.ship.graph_files.argument_types import fit_arguments
 from prunus.ship.manifest import _LARGEST_JSON
+from ship_stand_ins import build, made, options, pruned
 
 
 def forge(made, text):

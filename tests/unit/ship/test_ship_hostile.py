@@ -11,10 +11,10 @@ import struct
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from ship_stand_ins import build, made, options, pruned
 
 from prunus.core.errors import BundleError, RunError
 from prunus.ship import bundle_sha256, load_bundle
+from ship_stand_ins import build, made, options, pruned
 
 WEIGHTS = "model.safetensors"
 

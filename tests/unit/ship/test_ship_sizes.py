@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from prunus.core.errors import BundleError, PrunusError, ShapeError
-from prunus.core.files import sha256_file
-from prunus.core.sealed import sealed_tree
+from prunus.core.files.plain_files import sha256_file
+from prunus.core.files.sealed import sealed_tree
 from prunus.data import Scaler
 from prunus.ship import Bundle, load_bundle, save_bundle
 from prunus.ship.inputs import described

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from prunus.core.errors import DataError
-from prunus.data.tables import add_table_reader, arrow_text
+from prunus.data.sources.tables import add_table_reader, arrow_text
 
 __all__ = ["read_csv"]
 

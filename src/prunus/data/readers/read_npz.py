@@ -1,4 +1,4 @@
-"""How is a ``.npz`` file read? As :mod:`prunus.data.arrays` says, which never runs code from it."""
+"""How is a ``.npz`` file read? As :mod:`prunus.data.sources.arrays` says, which never runs code from it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from prunus.data.arrays import open_npz, read_npz_inputs
-from prunus.data.formats import add_reader
+from prunus.data.sources.arrays import open_npz, read_npz_inputs
+from prunus.data.sources.formats import add_reader
 
 __all__: list[str] = []
 

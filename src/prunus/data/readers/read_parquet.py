@@ -1,4 +1,4 @@
-"""How is a Parquet file read as a table? What guards against files that declare too much is ``core.parquet_file``."""
+"""How is a Parquet file read as a table? What guards against files that declare too much is ``core.files.parquet_file``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from prunus.core import parquet_file
 from prunus.core.errors import DataError
-from prunus.core.expansion import ROW_BYTES
-from prunus.data.tables import add_table_reader, arrow_text
+from prunus.core.files import parquet_file
+from prunus.core.files.expansion import ROW_BYTES
+from prunus.data.sources.tables import add_table_reader, arrow_text
 
 __all__ = ["read_parquet"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prunus.graph.axes import Atom, freeze, fresh, product, split_product, unify
-from prunus.graph.solve import Axes, Call, broadcast, rule
+from prunus.graph.solver.axes import Atom, freeze, fresh, product, split_product, unify
+from prunus.graph.solver.solve import Axes, Call, broadcast, rule
 
 
 @rule("mm", "bmm", "dot", "vdot", "mv")

@@ -8,8 +8,8 @@ from itertools import chain, pairwise
 import torch
 from torch import fx
 
-from prunus.graph.axes import fresh, unify
-from prunus.graph.solve import Axes, Call, arguments_of, broadcast, rule
+from prunus.graph.solver.axes import fresh, unify
+from prunus.graph.solver.solve import Axes, Call, arguments_of, broadcast, rule
 
 
 @rule("embedding")

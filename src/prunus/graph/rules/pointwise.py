@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from prunus.graph.axes import fresh
-from prunus.graph.solve import Axes, Call, broadcast, rule
+from prunus.graph.solver.axes import fresh
+from prunus.graph.solver.solve import Axes, Call, broadcast, rule
 
 
 @rule(

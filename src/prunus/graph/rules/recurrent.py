@@ -7,8 +7,8 @@ from itertools import islice
 
 from torch import fx
 
-from prunus.graph.axes import Atom, product, split_product, sum_of, unify
-from prunus.graph.solve import Axes, Call, Solver, broadcast, join, rule
+from prunus.graph.solver.axes import Atom, product, split_product, sum_of, unify
+from prunus.graph.solver.solve import Axes, Call, Solver, broadcast, join, rule
 
 __all__ = ["RECURRENT", "recurrent_products"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prunus.graph.axes import fresh
-from prunus.graph.solve import Axes, Call, rule
+from prunus.graph.solver.axes import fresh
+from prunus.graph.solver.solve import Axes, Call, rule
 
 
 def _dims(call: Call) -> set[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prunus.graph.axes import Atom, cut, fresh, product, split_product, sum_of
-from prunus.graph.solve import Axes, Call, broadcast, join, rule
+from prunus.graph.solver.axes import Atom, cut, fresh, product, split_product, sum_of
+from prunus.graph.solver.solve import Axes, Call, broadcast, join, rule
 
 
 @rule("view", "_unsafe_view", "_reshape_alias", "view_copy")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prunus.graph.axes import product, split_product
-from prunus.graph.solve import Axes, Call, broadcast, join, rule
+from prunus.graph.solver.axes import product, split_product
+from prunus.graph.solver.solve import Axes, Call, broadcast, join, rule
 
 _POOLS = [f"{kind}_pool{n}d" for kind in ("avg", "_adaptive_avg", "adaptive_max", "fractional_max") for n in (2, 3)]
 _POOLS += [f"max_pool{n}d_with_indices" for n in (2, 3)]

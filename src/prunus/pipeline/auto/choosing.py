@@ -17,12 +17,12 @@ from torch import nn
 from prunus.core.types import Bools, Stratum
 from prunus.data import Batched
 from prunus.graph import Group
-from prunus.graph.cost_model import CostModel
-from prunus.graph.states import duplicate
-from prunus.pipeline.alternatives import within
-from prunus.pipeline.costing import masks_of
-from prunus.pipeline.places import slices_at
-from prunus.pipeline.sensitivity import without
+from prunus.graph.costs.cost_model import CostModel
+from prunus.graph.tracing.states import duplicate
+from prunus.pipeline.costing.cost_targets import masks_of
+from prunus.pipeline.cut.alternatives import within
+from prunus.pipeline.cut.sensitivity import without
+from prunus.pipeline.cut.unit_places import slices_at
 from prunus.recover import Measure, distance
 from prunus.select import cost_aware, floor_counts
 

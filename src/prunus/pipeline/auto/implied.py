@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus.core.calls import answer, answers, call, described
+from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, ModelError, PrunusError
-from prunus.core.imports import one_line
 from prunus.data import Batch, Batches
 from prunus.recover import Measure
 from prunus.score import probe_loss

@@ -21,14 +21,14 @@ from prunus.core.types import Bools, Decision, Plan, Step, Stratum
 from prunus.core.values import check_values
 from prunus.data import collect
 from prunus.evaluate import measure_cost
-from prunus.graph.states import as_it_was
+from prunus.graph.tracing.states import as_it_was
 from prunus.models import check_kind
 from prunus.pipeline.auto.asked import ADJUSTMENTS, check_asked, example_of, share_of
 from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried
 from prunus.pipeline.auto.implied import objective_of
 from prunus.pipeline.auto.result import Pruned
 from prunus.pipeline.auto.ways import Ways, candidates
-from prunus.pipeline.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
+from prunus.pipeline.cut.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import Adjustment
 

@@ -18,11 +18,11 @@ from prunus.core.events import Event, Listener
 from prunus.core.types import Plan, Stratum
 from prunus.data import Batched
 from prunus.graph import AxisGraph, Group
-from prunus.graph.cost_model import CostModel, count_model
+from prunus.graph.costs.cost_model import CostModel, count_model
 from prunus.pipeline.auto.choosing import Choice, Tried, allocate, by_distance, choices
 from prunus.pipeline.auto.implied import Objective
-from prunus.pipeline.places import kept_outputs, n_weights
-from prunus.pipeline.prunable import layer_of
+from prunus.pipeline.cut.prunable import layer_of
+from prunus.pipeline.cut.unit_places import kept_outputs, n_weights
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import FEWEST, Adjusted, Adjustment, adjust, distance, split_off
 from prunus.score import criteria, gather, norm_scales, score_groups
@@ -192,7 +192,7 @@ class Ways:
         if "squared_gradient" in needs:
             first = _First(some, _SINGLE_EXAMPLES)
             single = gather(self.model, parameters, first, loss, ["squared_gradient"], self.batch_size, seed=self.seed)
-            evidence = evidence.having("squared_gradient", single.of("squared_gradient") or {})
+            evidence = evidence.replaced("squared_gradient", single.of("squared_gradient") or {})
         scales = norm_scales(self.model)
         return {
             name: [

@@ -1,0 +1,1 @@
+"""How does a traced computation lose units?"""

@@ -1,0 +1,1 @@
+"""How is code found and called that a name stands for?"""

@@ -1,0 +1,1 @@
+"""How are files written whole and read with care?"""

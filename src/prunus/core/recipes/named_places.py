@@ -1,0 +1,134 @@
+"""Is there what a name points to? Asked before anything heavy is imported, so that a typo is answered at once.
+
+The readers ask again: what is there now may be gone when it is read.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from prunus.core.code.imports import current_folder_importable
+from prunus.core.endings import data_endings, in_words
+from prunus.core.errors import BundleError, DataError, ModelError, PrunusError, RecipeError, WeightsError, near
+from prunus.core.recipes.recipe import Recipe
+
+__all__ = [
+    "check_bundle",
+    "check_inputs_file",
+    "check_recipe",
+    "check_shards",
+    "check_source",
+    "check_weights",
+    "missing_data",
+]
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check that the files and modules that a recipe names are there; none of them is read or imported.
+
+    Raises:
+        DataError: the data aren't there.
+        WeightsError: the weights aren't there.
+        ModelError: the module of the builder isn't there.
+        RecipeError: the module of a loss isn't there.
+    """
+    for source in (recipe.data.source, *recipe.data.own_parts.values()):
+        check_source(source)
+    if recipe.model.weights is not None:
+        check_weights(Path(recipe.model.weights))
+    _check_module(recipe.model.builder, ModelError)
+    for key, section in (("train.loss", recipe.train), ("recovery.loss", recipe.recovery)):
+        if section.loss is not None:
+            _check_module(section.loss, RecipeError, f"{key} ")
+
+
+def check_source(source: str) -> None:
+    """Check that the file, the folder or the module that ``data.source`` means is there.
+
+    Raises:
+        DataError: it isn't; the message suggests a near name.
+    """
+    path = Path(source)
+    if path.exists():
+        return
+    scheme, colon, _ = source.partition(":")
+    if not colon or "/" in source or path.suffix.lower() in data_endings():
+        raise missing_data(path)
+    if scheme != "sklearn":
+        _check_module(source, DataError)
+
+
+def check_inputs_file(path: Path) -> None:
+    """Check that inputs to predict on are there.
+
+    Raises:
+        DataError: they aren't; the message suggests a near name.
+    """
+    if not path.exists():
+        raise missing_data(path)
+
+
+def check_weights(path: Path) -> None:
+    """Check that a weight file is there.
+
+    Raises:
+        WeightsError: it isn't.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"there is no weight file {path}; give a .safetensors file, or a .pt that holds a state dict"
+        )
+
+
+def check_bundle(path: Path) -> None:
+    """Check that a bundle, or a run that has one, is at ``path``.
+
+    Raises:
+        BundleError: there is none.
+    """
+    if not any((folder / "manifest.json").is_file() for folder in (path, path / "bundle")):
+        what = "it has no manifest.json" if path.is_dir() else "there is no such folder"
+        raise BundleError(f"no bundle at {path}: {what}; give a bundle's folder, or a finished run's")
+
+
+def check_shards(folder: Path) -> None:
+    """Check that a folder of shards is there.
+
+    Raises:
+        WeightsError: it isn't.
+    """
+    if not folder.is_dir():
+        raise WeightsError(
+            f"{folder}: expected a folder with .safetensors files: got {'a file' if folder.exists() else 'nothing'}"
+        )
+
+
+def missing_data(path: Path) -> DataError:
+    """Return the error that says which data aren't there, and what may have been meant."""
+    if path.parent.is_dir() and (siblings := [child.name for child in path.parent.iterdir()][:200]):
+        hint = near(path.name, siblings)
+        if hint.startswith("did you mean"):
+            return DataError(f"{path}: there is no such file or folder; {hint}")
+    return DataError(
+        f"{path}: there is no such file or folder; give a file that ends in {in_words()}, a folder of class folders of images, "
+        "sklearn:NAME or module:function"
+    )
+
+
+def _check_module(reference: str, error: type[PrunusError], key: str = "") -> None:
+    """Look for the outermost package of ``module:function``; names of built-ins, and what is no name, are left to the reader."""
+    module, colon, _ = reference.partition(":")
+    outermost = module.split(".")[0]
+    if not colon or not outermost.isidentifier():
+        return
+    with current_folder_importable():
+        try:
+            found = importlib.util.find_spec(outermost) is not None
+        except (ImportError, ValueError):  # a module that is half there: importing it will say more
+            return
+    if not found:
+        raise error(
+            f"{key}{reference!r}: there is no module {outermost!r}; it is looked for in {Path.cwd()} and among the installed "
+            "packages"
+        )

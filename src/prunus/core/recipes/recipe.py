@@ -1,0 +1,328 @@
+"""What may a recipe say?
+
+One typed tree describes a run. A key that isn't here is refused, a number must be finite, and the one amount is
+``keep_fraction`` in (0, 1]: there is no sparsity to mix it up with. Reading YAML lives in ``core.recipes.recipe_file``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from prunus.core.endings import data_endings, in_words, own_endings
+from prunus.core.recipes.recipe_checks import check_amounts, check_rewind_and_during
+from prunus.core.recipes.section import Count, Finite, Fraction, NonNegative, Section, Share
+from prunus.core.recipes.strategy import LayerRule, ModelUnit, Schedule, Strategy
+from prunus.core.recipes.target_contract import Contract, Target
+from prunus.core.recipes.train_sections import Average, Distil, Lora, Recovery, Train
+
+__all__ = [
+    "Average",
+    "Contract",
+    "Data",
+    "Distil",
+    "Evaluation",
+    "Examples",
+    "Features",
+    "Latency",
+    "LayerRule",
+    "Lora",
+    "Model",
+    "ModelUnit",
+    "Recipe",
+    "Recovery",
+    "Relabel",
+    "Remove",
+    "Runtime",
+    "Schedule",
+    "Split",
+    "Strategy",
+    "Target",
+    "Train",
+    "kind_of_source",
+]
+
+
+class Split(Section):
+    """How the examples are shared out. What is left of 1 after validation, calibration and test is for training."""
+
+    validation: Fraction = Field(0.15, description="for decisions: feature importance, the choice among candidates")
+    calibration: Fraction = Field(0.1, description="for evidence: gradients and activations, without training on them")
+    test: Fraction = Field(0.2, description="for the final numbers only; no decision sees it")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _leave_some_for_training(self) -> Split:
+        held_out = self.validation + self.calibration + self.test
+        if held_out >= 1:
+            raise ValueError(
+                f"validation + calibration + test must leave some for training: got {held_out:g}, must be < 1"
+            )
+        return self
+
+
+class Data(Section):
+    """Where the examples come from."""
+
+    source: str = Field(
+        description=f"a file that ends in {in_words(own_endings())}, a folder of class folders of images, sklearn:NAME, "
+        "or module:function"
+    )
+    test: str | None = Field(
+        None, description="another such source: the test set is yours, and split.test says nothing"
+    )
+    validation: str | None = Field(None, description="likewise")
+    calibration: str | None = Field(None, description="likewise")
+    target: str | None = Field(
+        None, description="the label's column (CSV, Parquet) or array (npz); default: label, target or y"
+    )
+    task: Literal["auto", "classification", "regression"] = "auto"
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
+    standardize: bool | None = Field(
+        None,
+        description="subtract the training mean and divide by the training deviation; default: only where prunus trains the "
+        "model, since the scaling belongs to the model: given weights get what scale, mean and std say",
+    )
+    scale: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="divide inputs by this first: 255 makes pixels numbers from 0 to 1"
+    )
+    mean: tuple[Finite, ...] | None = Field(None, description="then subtract: a number, or one per channel or feature")
+    std: tuple[Finite, ...] | None = Field(None, description="then divide by: a number, or one per channel or feature")
+    check_weights: bool = Field(
+        True,
+        description="stop where given weights do no better than guessing, or clearly better on inputs scaled otherwise",
+    )
+    standardize_target: bool = Field(
+        True,
+        description="regression: train on targets of mean 0 and deviation 1; results are in the target's own units all the same",
+    )
+    split: Split = Field(default_factory=Split)
+    label_noise: Share = Field(
+        0.0, description="flip this share of the training labels: a test of the cleaning, not a use"
+    )
+
+    @model_validator(mode="after")
+    def _one_scaling(self) -> Data:
+        if self.standardize and self.scales:
+            raise ValueError(
+                "standardize fits a scaling to the data; scale, mean and std give one: take one of the two away"
+            )
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std must be above 0: got {list(self.std)}")
+        return self
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _one_number_for_all(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @property
+    def scales(self) -> bool:
+        """Whether the recipe itself gives the scaling of the inputs."""
+        return self.scale != 1 or self.mean is not None or self.std is not None
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the source comes with scikit-learn, whatever lies in the current folder."""
+        return kind_of_source(self.source) == "bundled"
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the source, if no file has this name, is the user's ``module:function``."""
+        return kind_of_source(self.source) == "function"
+
+    @property
+    def own_parts(self) -> dict[str, str]:
+        """The parts that have a source of their own."""
+        named = {"test": self.test, "validation": self.validation, "calibration": self.calibration}
+        return {part: source for part, source in named.items() if source is not None}
+
+
+def kind_of_source(source: str) -> Literal["bundled", "function", "file"]:
+    """Return what a source means by its text alone: nothing is opened or looked for."""
+    if source.startswith("sklearn:"):
+        return "bundled"
+    ending = source.lower().endswith(tuple(data_endings()))
+    return "function" if ":" in source and "/" not in source and not ending else "file"
+
+
+class Model(Section):
+    """Which network, and with which weights it starts."""
+
+    builder: str = Field("cnn", description="mlp, cnn, resnet, or module:function that returns an nn.Module")
+    args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for the builder")
+    weights: str | None = Field(None, description="a .safetensors file, or a .pt that holds a plain state dict")
+
+    @property
+    def is_function(self) -> bool:
+        """Whether the builder is the user's ``module:function``, and none that comes with prunus."""
+        return ":" in self.builder
+
+
+class Remove(Section):
+    """Remove training examples that hardly affect the predictions, or that mislead them."""
+
+    criterion: str = Field(
+        "el2n", description="el2n keeps the hard ones, aum drops suspected wrong labels, random is the baseline"
+    )
+    keep_fraction: Fraction | None = None
+    cutoff: float | None = Field(
+        None, allow_inf_nan=False, description="instead of keep_fraction: remove what scores below"
+    )
+    class_floor: Share = Field(
+        0.5, description="every class keeps at least this share of its fair part, and one example; 0: it may vanish"
+    )
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> Remove:
+        if (self.keep_fraction is None) == (self.cutoff is None):
+            raise ValueError("give exactly one of keep_fraction and cutoff")
+        return self
+
+
+class Relabel(Section):
+    """Replace a label that the model and the neighbours contradict with high confidence."""
+
+    confidence: Fraction = Field(0.9, description="least mean probability that the model gives to the new label")
+    neighbours: Count = Field(10, description="how many nearest neighbours vote")
+    agreement: Fraction = Field(0.7, description="least share of the neighbours that have the new label")
+
+
+class Examples(Section):
+    """What to do with the training examples: relabel first, then remove, in the order given."""
+
+    epochs: Count = Field(10, description="length of the short training that records the evidence")
+    folds: Count = Field(
+        1, description="1: watch the training; more: also score every example by models that didn't train on it"
+    )
+    relabel: Relabel | None = None
+    remove: tuple[Remove, ...] = ()
+
+
+class Features(Section):
+    """Replace input features whose importance is within noise of zero by their training mean, and cut them out."""
+
+    repeats: Annotated[int, Field(ge=3)] = Field(10, description="permutations per feature")
+    confidence: Fraction = Field(0.95, description="of the upper bound that must not exceed the tolerance")
+    tolerance: NonNegative = Field(
+        0.01,
+        description="loss of accuracy (or of R²) that counts as zero; n validation examples can show no less than about 1.6 / n",
+    )
+    min_features: Count = 1
+
+
+class Latency(Section):
+    """How time is measured: dense and pruned take turns in one run."""
+
+    batch_size: Count = 64
+    repeats: Annotated[int, Field(ge=5)] = 30
+    warm_up: Count = 5
+    runtime: Literal["best", "torch", "onnxruntime"] = Field(
+        "best",
+        description="both models run in it; best: the one in which the dense model is fastest, of those installed",
+    )
+    clock: Literal["auto", "wall", "processor"] = Field(
+        "auto",
+        description="auto: with one thread the thread's own time, so that a busy machine doesn't count; else wall time",
+    )
+
+
+class Evaluation(Section):
+    """What is measured on train and test."""
+
+    metrics: tuple[str, ...] = Field(
+        (), description="default: the usual ones of the task; the first one leads the report"
+    )
+    control: Literal["none", "same_budget"] = Field(
+        "none",
+        description="same_budget: the dense model that is compared with is trained on for as many epochs as the pruned one was "
+        "after the cuts; none: it isn't, and the result says so",
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    bootstrap: Annotated[int, Field(ge=100)] = Field(1000, description="resamples behind the intervals")
+    latency: Latency = Field(default_factory=Latency)
+
+
+class Runtime(Section):
+    """On what it runs."""
+
+    device: str = Field("cpu", description="cpu, cuda, or auto")
+    threads: Count | None = Field(1, description="1 makes runs reproducible bit for bit; null: all cores")
+
+
+class Recipe(Section):
+    """One run of prunus, from data to bundle."""
+
+    name: str = Field("prunus", pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    data: Data
+    model: Model = Field(default_factory=Model)
+    train: Train = Field(default_factory=Train, description="how the dense model is trained when it has no weights")
+    examples: Examples | None = Field(None, description="operations on the training examples")
+    features: Features | None = Field(None, description="operations on the input features")
+    strategy: Strategy | None = Field(None, description="what to prune in the model; null: only the data")
+    target: Target | None = Field(None, description="what the model may cost, instead of strategy.keep_fraction")
+    contract: Contract | None = Field(None, description="what the model must keep; alone it means target: smallest")
+    recovery: Recovery = Field(default_factory=Recovery)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0, 1, 2), min_length=1, description="one dense/pruned pair each"
+    )
+    output: str = "runs/prunus"
+    runtime: Runtime = Field(default_factory=Runtime)
+
+    @model_validator(mode="after")
+    def _smoothing_needs_the_default_loss(self) -> Recipe:
+        for key, section in (("train", self.train), ("recovery", self.recovery)):
+            if section.label_smoothing and (section.loss or self.train.loss):
+                raise ValueError(
+                    f"{key}.label_smoothing belongs to the default loss: got it together with the loss "
+                    f"{section.loss or self.train.loss}; take one of the two away"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_has_its_training(self) -> Recipe:
+        check_rewind_and_during(
+            None if self.strategy is None else self.strategy.schedule,
+            self.train,
+            self.recovery,
+            has_weights=self.model.weights is not None,
+        )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scaling_belongs_to_the_model(cls, tree: Any) -> Any:
+        """Standardise only what is trained here: given weights have the scaling that they were trained on."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("data"), dict):
+            return tree
+        data, model = tree["data"], tree.get("model")
+        if data.get("standardize") is not None:
+            return tree
+        weights = model.get("weights") if isinstance(model, dict) else getattr(model, "weights", None)
+        given = any(data.get(key) is not None for key in ("scale", "mean", "std"))
+        return {**tree, "data": {**data, "standardize": weights is None and not given}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_contract_has_a_target(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and tree.get("contract") is not None and tree.get("target") is None:
+            return {**tree, "target": "smallest"}
+        return tree
+
+    @model_validator(mode="after")
+    def _a_target_decides_how_much_goes(self) -> Recipe:
+        check_amounts(self.strategy, self.target, self.contract)
+        return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"every seed may be given once: got {list(seeds)}")
+        return seeds

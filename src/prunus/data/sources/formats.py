@@ -1,0 +1,98 @@
+"""What reads a file of data, and what does it need?
+
+A reader is found by the ending of the file. It gives a labelled data set (``open``), inputs without labels (``inputs``), or both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from prunus.core.code.registry import READERS, Registry
+from prunus.core.errors import DataError, near
+from prunus.core.recipes.recipe import Data
+from prunus.data.sources.source import Source
+
+__all__ = ["Inputs", "Open", "Reader", "add_reader", "readers", "readers_table"]
+
+
+class Open(Protocol):
+    """How a file becomes a labelled data set."""
+
+    def __call__(self, path: Path, config: Data, /) -> Source:
+        """Return the data set; ``config.args`` are the user's arguments for this reader."""
+
+
+class Inputs(Protocol):
+    """How a file becomes inputs for a model, whatever else it holds."""
+
+    def __call__(
+        self, path: Path, shape: tuple[int, ...], feature_names: Sequence[str], /
+    ) -> tuple[tuple[str, ...], Tensor]:
+        """Return the ids and the raw inputs, ``(n, *shape)``."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads the files of one ending. ``arguments`` are those of ``data.args``, ``needs`` the extra to install."""
+
+    ending: str
+    holds: str
+    open: Open
+    inputs: Inputs | None = None
+    arguments: tuple[str, ...] = ()
+    needs: str = ""
+
+
+readers: Registry[Reader] = Registry("reader", group=READERS)
+"""By ending, without its dot."""
+
+
+def add_reader(
+    ending: str,
+    *,
+    holds: str,
+    open: Open,  # noqa: A002 - as the field is called
+    inputs: Inputs | None = None,
+    arguments: tuple[str, ...] = (),
+    needs: str = "",
+) -> Reader:
+    """Register what reads files with this ending (in lower case, with its dot); ``holds`` says what they hold, in a few words."""
+    assert ending == ending.lower() and ending[0] == ".", f"an ending is like .csv: got {ending!r}"  # noqa: PT018
+    return readers.add(ending[1:], Reader(ending, holds, open, inputs, arguments, needs))
+
+
+def refuse_arguments(reader: Reader, path: Path, config: Data) -> None:
+    """Refuse ``data.args`` that a reader doesn't know.
+
+    Raises:
+        DataError: it names the first.
+    """
+    unknown = [name for name in config.args if name not in reader.arguments]
+    if unknown:
+        if not reader.arguments:
+            raise DataError(f"{path}: {reader.ending} takes no data.args, got {', '.join(unknown)}")
+        hint = near(str(unknown[0]), reader.arguments)
+        raise DataError(f"{path}: unknown argument {unknown[0]!r} (data.args): {hint}")
+
+
+def readers_table() -> list[dict[str, str]]:
+    """Return one row per reader: its ending, what such a file holds, what it can be asked, what it needs.
+
+    >>> [row["arguments"] for row in readers_table() if row["ending"] == ".csv"]
+    ['delimiter']
+    """
+    return [
+        {
+            "ending": one.ending,
+            "holds": one.holds,
+            "arguments": ", ".join(one.arguments),
+            "predicts": "" if one.inputs is None else "yes",
+            "needs": one.needs,
+        }
+        for one in (readers[name] for name in readers)
+    ]

@@ -1,0 +1,147 @@
+"""How long will an operation take at sizes that nobody measured? From those that were, on this machine, in this runtime.
+
+Times are measured at the full size and at powers of two below it, when they are first asked for, and are interpolated in between.
+They are kept in a file of the user's cache folder for the same machine, device, number of threads, runtime and versions; so are
+the shares that whole models were measured to take.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import platform
+from collections.abc import Callable
+from functools import partial
+from importlib import metadata
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.core.files.plain_files import write_json
+from prunus.evaluate.timing.operation_time import time_operation
+from prunus.graph.costs.timed_operations import Operation
+
+__all__ = ["LatencyTable", "machine_facts"]
+
+_CPU = torch.device("cpu")
+_TRAILING = {"convolution": 2, "linear": 2, "product": 3, "attention": 5, "move": 0}
+"""How many sizes come after those that are multiplied to one."""
+
+
+class LatencyTable:
+    """Milliseconds per operation in one runtime.
+
+    Args:
+        runtime: ``torch`` or ``onnxruntime``.
+        folder: where times are kept; None: the user's cache folder.
+        measure: takes the runtime, the kind, the sizes and what is fixed, and returns milliseconds; None: time it.
+        device: on which torch computes.
+    """
+
+    def __init__(
+        self,
+        runtime: str,
+        folder: Path | None = None,
+        measure: Callable[..., float] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.runtime, self._measure = runtime, measure or partial(time_operation, device=str(device))
+        self.about = machine_facts(runtime, torch.device(device))
+        key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
+        self.path = (folder or cache_folder()) / f"latency-{runtime}-{key}.json"
+        self.milliseconds: dict[str, float] = _known(self.path)
+        self.shares: dict[str, float] = _known(self.path, "shares")
+        self._n_kept = len(self.milliseconds) + len(self.shares)
+
+    def price(self, operation: Operation, full: tuple[int, ...]) -> Callable[[tuple[int, ...]], float]:
+        """Return the milliseconds of an operation as a function of the sizes of its axes, whose full sizes are ``full``."""
+        top = _joined(operation.kind, full)
+
+        def milliseconds(sizes: tuple[int, ...]) -> float:
+            at = _joined(operation.kind, sizes)
+            return self._between(operation, at, top) if min(at) > 0 else 0.0
+
+        return milliseconds
+
+    def save(self) -> None:
+        """Keep what was measured, beside what other processes have kept meanwhile."""
+        if len(self.milliseconds) + len(self.shares) > self._n_kept:
+            self.milliseconds = {**_known(self.path), **self.milliseconds}
+            self.shares = {**_known(self.path, "shares"), **self.shares}
+            self._n_kept = len(self.milliseconds) + len(self.shares)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, {"about": self.about, "milliseconds": self.milliseconds, "shares": self.shares})
+
+    def _between(self, operation: Operation, at: tuple[int, ...], top: tuple[int, ...]) -> float:
+        """Interpolate linearly in each size: exact where time is a product of sizes and a constant."""
+        ends = [_ends(size, most) for size, most in zip(at, top, strict=True)]
+        total = 0.0
+        for corner in itertools.product(*ends):
+            weight = prod(share for _, share in corner)
+            if weight > 0:
+                total += weight * self._at(operation, tuple(size for size, _ in corner))
+        return total
+
+    def _at(self, operation: Operation, sizes: tuple[int, ...]) -> float:
+        key = f"{operation.kind} {'x'.join(map(str, sizes))}" + (f" {operation.fixed}" if operation.fixed else "")
+        if key not in self.milliseconds:
+            self.milliseconds[key] = self._measure(self.runtime, operation.kind, sizes, operation.fixed)
+        return self.milliseconds[key]
+
+
+def _joined(kind: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Multiply the leading sizes: examples and positions are rows all the same."""
+    trailing = _TRAILING[kind] if kind != "convolution" else len(sizes) - 1
+    return (prod(sizes[: len(sizes) - trailing]), *sizes[len(sizes) - trailing :])
+
+
+def _ends(size: int, most: int) -> tuple[tuple[int, float], ...]:
+    """Return the measured sizes around ``size``, each with its weight."""
+    if size >= most:
+        return ((size, 1.0),)
+    low = 1 << (size.bit_length() - 1)
+    high = min(2 * low, most)
+    if low == size:
+        return ((size, 1.0),)
+    share = (size - low) / (high - low)
+    return ((low, 1 - share), (high, share))
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for prunus."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "prunus"
+
+
+def machine_facts(runtime: str, device: torch.device = _CPU) -> dict[str, Any]:
+    """Return what a measured time depends on, apart from the operation."""
+    package = "torch" if runtime == "torch" else runtime
+    accelerator = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return accelerator | {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "runtime": runtime,
+        "version": metadata.version(package),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _known(path: Path, what: str = "milliseconds") -> dict[str, float]:
+    """Return the numbers in a file; one that is missing or damaged holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))[what]
+        return {str(key): float(value) for key, value in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,190 @@
+"""How does a model become an ONNX file, and how does that file answer?
+
+The batch is dynamic, and so are the sizes that may vary; everything else has the sizes of the example. The packages are the extra
+``onnx`` and are imported here only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from prunus.apply.traced.limits import BATCH, Span
+from prunus.core.code.extras import require
+from prunus.core.code.imports import one_line
+from prunus.core.errors import ModelError
+from prunus.graph.tracing.trace import plain
+
+__all__ = ["OnnxModel", "export_onnx", "open_session"]
+
+_TALKATIVE = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
+
+
+def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] | None = None) -> bytes:
+    """Return ``model`` in evaluation mode as an ONNX file; the model is not changed.
+
+    Args:
+        inputs: one example batch, of two or more, the batch first in each tensor: a tensor, a tuple (positional) or a mapping
+            (keywords). The file's inputs are called ``input``, ``input_0`` and so on, or as the keywords.
+        spans: the sizes that the dimensions of each tensor may have, the batch's first: the file refuses others. Default: those of
+            the example, but for the batch.
+
+    Raises:
+        ModelError: torch can't export it; it says why in one line.
+        MissingExtraError: onnx or onnxscript isn't installed.
+    """
+    require("onnx", extra="onnx")
+    require("onnxscript", extra="onnx")
+    names, given = _flat(inputs)
+    if spans is None:
+        spans = [[Span(1, None, BATCH), *(Span(n, n) for n in value.shape[1:])] for value in given]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                _Plain(model, tuple(inputs) if isinstance(inputs, Mapping) else (), spans),
+                (given,),
+                dynamo=True,
+                dynamic_shapes=(_dynamic(spans),),
+                input_names=names,
+                verbose=False,
+            )
+        assert program is not None
+        for number, value in enumerate(made := program.model.graph.outputs):
+            value.name = "output" if len(made) == 1 else f"output_{number}"
+        proto: bytes = program.model_proto.SerializeToString()
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        raise ModelError(f"the model can't be exported to ONNX: {line[:200]}") from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return proto
+
+
+def _flat(inputs: Any) -> tuple[list[str], list[Tensor]]:
+    if isinstance(inputs, Mapping):
+        return list(inputs), list(inputs.values())
+    if isinstance(inputs, Tensor):
+        return ["input"], [inputs]
+    return [f"input_{number}" for number in range(len(inputs))] if len(inputs) > 1 else ["input"], list(inputs)
+
+
+def _dynamic(spans: Sequence[Sequence[Span]]) -> list[dict[int, Any]]:
+    """Return the free dimensions of each input as torch wants them: those of one name are one object."""
+    free = {
+        span.name: torch.export.Dim(span.name, min=max(span.least, 1), max=span.most)
+        for own in spans
+        for span in own
+        if span.name
+    }
+    return [{dim: free[span.name] for dim, span in enumerate(own) if span.name} for own in spans]
+
+
+class _Plain(nn.Module):
+    """A model from a list of tensors to a list: the exporter reads a forward's signature, and a traced model takes anything."""
+
+    def __init__(self, model: nn.Module, keywords: tuple[str, ...], spans: Sequence[Sequence[Span]]) -> None:
+        super().__init__()
+        self.model, self.keywords = model, keywords
+        bounds = {s.name: (n, dim, s) for n, own in enumerate(spans) for dim, s in enumerate(own) if s.name and dim}
+        self.bounds = [place for place in bounds.values() if place[2].least > 1 or place[2].most is not None]
+
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Return what the model answers."""
+        made = self.model(**dict(zip(self.keywords, inputs, strict=True))) if self.keywords else self.model(*inputs)
+        first, *rest = (leaf for leaf in pytree.tree_leaves(plain(made)) if isinstance(leaf, Tensor))
+        for number, dim, span in self.bounds:
+            first = first + _zero_within(inputs[number].shape[dim], span, first)
+        return [first, *rest]
+
+
+def _zero_within(size: int, span: Span, like: Tensor) -> Tensor:
+    """Return a zero that is taken from a place that isn't there if the size is none of its span: runtimes refuse that."""
+    given = torch.scalar_tensor(size, dtype=torch.int64)
+    beyond = (span.least - given).clamp(min=0)
+    if span.most is not None:
+        beyond = beyond + (given - span.most).clamp(min=0)
+    return torch.zeros(1, dtype=like.dtype).index_select(0, beyond.reshape(1))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from talking about its own ways, and from the fused attention that it can't read.
+
+    What fails is raised; the rest (packages that aren't there, constants that it can't fold) is no business of the user's.
+    """
+    loggers = {name: logging.getLogger(name) for name in _TALKATIVE}
+    levels, fast = {name: logger.level for name, logger in loggers.items()}, torch.backends.mha.get_fastpath_enabled()
+    for logger in loggers.values():
+        logger.setLevel(logging.ERROR)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            loggers[name].setLevel(level)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class OnnxModel:
+    """An exported model in ONNX Runtime: called with a tensor, it answers with one.
+
+    Args:
+        file: what :func:`export_onnx` returned.
+        threads: how many it may use; None means as many as torch does.
+    """
+
+    def __init__(self, file: bytes, *, threads: int | None = None) -> None:
+        self.session = open_session(file, threads=threads)
+        self._names = [value.name for value in self.session.get_inputs()]
+
+    def __call__(self, inputs: Any) -> Tensor:
+        """Return the first output."""
+        return self.outputs(inputs)[0]
+
+    def outputs(self, inputs: Any) -> list[Tensor]:
+        """Return all outputs.
+
+        Args:
+            inputs: as the model takes them: a tensor, a tuple or a mapping. An input that it doesn't use isn't in the file.
+
+        Raises:
+            ModelError: it fails on them.
+        """
+        names, given = _flat(inputs)
+        arrays = {name: value.numpy() for name, value in zip(names, given, strict=True) if name in self._names}
+        try:
+            return [torch.from_numpy(value) for value in self.session.run(None, arrays)]
+        except Exception as error:  # its errors have no class in common
+            raise ModelError(
+                f"ONNX Runtime fails on {[tuple(v.shape) for v in given]}: {one_line(error)[:200]}"
+            ) from error
+
+
+def open_session(file: bytes, *, threads: int | None = None) -> Any:
+    """Return a session of ONNX Runtime on the CPU that uses no more threads than torch does.
+
+    Raises:
+        MissingExtraError: onnxruntime isn't installed.
+    """
+    runtime = require("onnxruntime", extra="onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what fails is raised
+    return runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,1 @@
+"""What does a unit cost, in MACs, parameters and time?"""

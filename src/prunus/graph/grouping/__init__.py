@@ -1,0 +1,1 @@
+"""Which slices of which parameters go together, and what are they called?"""

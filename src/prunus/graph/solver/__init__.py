@@ -1,0 +1,1 @@
+"""Which axes of all tensors are one and the same?"""

@@ -1,0 +1,195 @@
+"""What is done with a bundle or a run that is already there: evaluate, predict, export, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.core.code.imports import one_line
+from prunus.core.errors import BundleError, DataError, PlanError, PrunusError
+from prunus.core.recipes.recipe import Data, Recipe
+from prunus.core.text import plain
+from prunus.data import Examples, Source, open_source, prepare
+from prunus.evaluate import measure_cost, predict_outputs
+from prunus.pipeline.carried import data_of_bundle
+from prunus.pipeline.inputs_of_files import inputs_of_file
+from prunus.pipeline.jobs.workspace import RECORD
+from prunus.pipeline.measure import quality_of
+from prunus.pipeline.shipping import bundle_folder
+from prunus.report import RunRecord, load_record, write_html
+from prunus.ship import (
+    Bundle,
+    bundle_size_bytes,
+    check_format,
+    export_file,
+    load_bundle,
+    sizes_misfit,
+    stored_size_bytes,
+)
+
+__all__ = ["evaluate_bundle", "export_bundle", "predict_file", "write_report"]
+
+
+def evaluate_bundle(
+    path: Path,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    data: Data | None = None,
+    trust_code: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Return the quality of a bundle on ``data`` (train and test), or on all examples of ``source``.
+
+    Args:
+        data: default: the data of the bundle's own recipe, if they come with prunus or the bundle is trusted.
+        trust_code: allow the bundle to name functions, which are imported and called, and files, which are read.
+        note: is told when the bundle's graph was measured because its class may not be built.
+
+    Raises:
+        DataError: the data don't fit the bundle.
+        PlanError: the bundle doesn't say on which data it was made, or names some that aren't allowed.
+        BundleError: the bundle is damaged, or has no graph and needs code that isn't trusted.
+    """
+    folder = bundle_folder(path)
+    bundle = _load(folder, trust_code, note)
+    if source is None:
+        config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
+        prepared = prepare(config)
+        _check_fits(prepared.source, bundle)
+        splits = {"train": prepared.train, "test": prepared.test}
+    else:
+        config = Data(source=source, target=target, task=bundle.task)
+        splits = {"all": _all_examples(config, bundle)}
+    recipe = Recipe(data=config)
+    rows = {
+        name: quality_of(examples.in_units(predict_outputs(bundle.model, examples)), examples, recipe).to_dict()
+        for name, examples in splits.items()
+    }
+    batch = next(iter(next(iter(splits.values())).batches(1)))
+    sizes = {"size_bytes": stored_size_bytes(bundle.model), "bundle_bytes": bundle_size_bytes(folder)}
+    cost = measure_cost(bundle.model, (batch.inputs,)).to_dict() | sizes
+    return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind, "splits": rows, "cost": cost}
+
+
+def predict_file(
+    path: Path,
+    inputs: str,
+    *,
+    own_size: bool = False,
+    trust_code: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Return one row per example of a file without labels: its id, and its label with a probability, or its value.
+
+    Images keep their ``own_size``, or are resized to that of the training. ``note`` is told when the bundle's graph predicted
+    because its class may not be built.
+    """
+    bundle = _load(bundle_folder(path), trust_code, note)
+    ids, parts = inputs_of_file(inputs, bundle, own_size=own_size)
+    order = torch.tensor([place for places, _ in parts for place in places]).argsort()
+    found = bundle.postprocess(torch.cat([bundle.predict(values) for _, values in parts])[order])
+    if found.probabilities is None:
+        return [{"id": name, "value": value} for name, value in zip(ids, found.labels, strict=True)]
+    best = found.probabilities.max(dim=1).values.tolist()
+    return [
+        {"id": name, "label": label, "probability": round(probability, 6)}
+        for name, label, probability in zip(ids, found.labels, best, strict=True)
+    ]
+
+
+def export_bundle(
+    path: Path,
+    to: str,
+    *,
+    out: Path | None = None,
+    trust_code: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Write a bundle's model as a file of another runtime; return its path, size and how far its answers are from the bundle's.
+
+    Args:
+        to: ``onnx`` or ``mnn``.
+        out: default: beside the bundle, with the format as its ending. A file that is there is replaced in one step.
+        note: is told when the bundle's graph is exported because its class may not be built.
+
+    Raises:
+        UnknownNameError: there is no such format.
+        ModelError: the model can't be exported, or the file would give other answers; nothing was written.
+        MissingExtraError: a package for the format isn't installed.
+    """
+    check_format(to)
+    folder = bundle_folder(path)
+    bundle = _load(folder, trust_code, note)
+    if out is None:
+        named = folder if folder.name not in ("", "..") else folder.resolve()
+        out = named.with_name(f"{named.name}.{to}")
+    made = export_file(bundle, to, out)
+    if made.note and note is not None:
+        note(f"{made.path}: {made.note}")
+    return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind} | made.to_dict()
+
+
+def write_report(folder: Path) -> RunRecord:
+    """Return the record of a finished run, and write its ``report.html`` anew.
+
+    Raises:
+        PlanError: there is no record, or it is damaged.
+        OutputError: the page can't be written.
+    """
+    record = load_record(folder / RECORD)
+    try:
+        write_html(record, folder / "report.html")
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, PrunusError):
+            raise
+        raise PlanError(
+            f"{folder / RECORD}: its parts don't fit each other ({one_line(error)[:200]}); it was damaged or changed by hand"
+        ) from error
+    return record
+
+
+def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:
+    bundle = load_bundle(folder, trust_code=trust_code)
+    record = folder.parent / RECORD
+    if folder.name == "bundle" and record.exists():
+        made = load_record(record).fingerprints.get("bundle")
+        if made is not None and made != bundle.sha256:
+            raise BundleError(
+                f"{folder} isn't the bundle that this run made: its record says {plain(made[:12])}…, got {bundle.sha256[:12]}…; "
+                "fetch or make it anew, or move it out of the run"
+            )
+    if bundle.note and note is not None:
+        note(f"{folder}: {bundle.note}")
+    return bundle
+
+
+def _all_examples(config: Data, bundle: Bundle) -> Examples:
+    """Return every example of a source, its labels numbered as the bundle numbers them."""
+    found = open_source(config)
+    _check_fits(found, bundle)
+    rows = torch.arange(len(found.ids))
+    examples = Examples(found, rows, scaler=bundle.scaler, target_scaler=bundle.target_scaler)
+    if bundle.task == "classification":
+        number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])
+        examples = examples.with_targets(number[found.targets])
+    return examples
+
+
+def _check_fits(found: Source, bundle: Bundle) -> None:
+    """Refuse data that a bundle can't have been made for."""
+    takes = bundle.manifest.takes
+    if len(takes) != 1 or sizes_misfit(takes, [torch.empty(1, *found.input_shape, device="meta")]):
+        wanted = ", ".join(f"({', '.join(('n', *map(str, entry.allowed[1:])))})" for entry in takes)
+        got = ", ".join(("n", *map(str, found.input_shape)))
+        raise DataError(f"{found.name}: the bundle needs inputs of shape {wanted}, got ({got})")
+    if found.task != bundle.task:
+        raise DataError(f"{found.name}: the bundle was made for {bundle.task}, got data for {found.task}")
+    unknown = [name for name in found.class_names if name not in bundle.class_names]
+    if unknown:
+        raise DataError(
+            f"{found.name}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}"
+        )

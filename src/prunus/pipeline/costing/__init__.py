@@ -1,0 +1,1 @@
+"""What will a cut model cost?"""

@@ -1,0 +1,1 @@
+"""How is one round of pruning decided and carried out?"""

@@ -1,0 +1,403 @@
+"""What does one round of pruning cut: evidence, score, select, apply?
+
+Decisions number the units as the dense model does, so that a plan reads without knowing the rounds before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import lcm
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunus.apply import Masks, shrink
+from prunus.core.errors import PlanError, RunError
+from prunus.core.recipes.recipe import LayerRule, Strategy
+from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
+from prunus.core.units import Mask, as_mask, plural
+from prunus.data import Examples
+from prunus.graph import AxisGraph, Group
+from prunus.graph.costs.cost_model import CostModel, count_model
+from prunus.pipeline.cut.alternatives import Weights, compare_allocations
+from prunus.pipeline.cut.compensation import check_compensation, compensate_removed, sparsegpt_step
+from prunus.pipeline.cut.graph_tables import describe
+from prunus.pipeline.cut.prunable import groups_of, layer_of, names_of, nothing_to_cut, prunable_graph, rule_for, wide
+from prunus.pipeline.cut.round_evidence import gather_evidence
+from prunus.pipeline.cut.sensitivity import Zeroed, losses_in, measure_losses
+from prunus.pipeline.cut.unit_places import kept_outputs, n_weights, slices_at, weights_at
+from prunus.pipeline.cut.weight_tiles import best_of_tiles, tiles_of
+from prunus.pipeline.jobs.job import Candidate, Decide, Job
+from prunus.score import Evidence, block_paths, check_criterion, criteria, norm_scales, score_groups, score_weights
+from prunus.select import allocations, keep_fractions, owl, select
+
+__all__ = ["Budgeted", "Round"]
+
+Budgeted = Callable[[AxisGraph, Sequence[Group], nn.Module, Sequence[Stratum]], list[Bools]]
+"""How a target chooses: which units of each stratum stay, given what the model costs."""
+
+_REDUCE: Mapping[str, Any] = {
+    "sum": np.sum,
+    "mean": np.mean,
+    "max": np.max,
+    "first": lambda saliency, axis: saliency.take(0, axis),
+}
+
+
+@dataclass(frozen=True)
+class Round:
+    """One cut: units of one granularity, the ``number``-th time; ``budgeted`` chooses instead of the strategy's amount.
+
+    ``known`` is what hangs together in the model to be cut, where that was found out already.
+    """
+
+    job: Job
+    seed: int
+    strategy: Strategy
+    granularity: Granularity
+    number: int
+    stage: str
+    decide: Decide
+    examples: Examples | None = None
+    budgeted: Budgeted | None = None
+    known: AxisGraph | None = None
+
+    def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
+        """Return the candidate after the cut, and what was decided."""
+        check_criterion(self.strategy.criterion, self.granularity)
+        check_compensation(self.strategy)
+        mask = as_mask(self.granularity)
+        return self._cut_groups(candidate) if mask is None else self._cut_weights(candidate, mask)
+
+    def _cut_weights(self, candidate: Candidate, mask: Mask) -> tuple[Candidate, Step]:
+        model, strategy = candidate.model, self.strategy
+        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+        tiles = tiles_of(model, wide(strategy.exclude), mask)
+        if not tiles:
+            raise RunError(
+                f"{self.stage}: the model has no weight that may be pruned (excluded: {list(strategy.exclude)}); allow some"
+            )
+        names = list(tiles)
+        # What one unit is: a whole tile where it goes as one, else a single weight.
+        units = {name: tiles[name] if mask.kind == "block" else np.arange(tiles[name].size)[:, None] for name in names}
+        masks = dict(candidate.masks) or {name: torch.ones(shapes[name], dtype=torch.bool) for name in names}
+        called = {name: {name, layer_of(name)} for name in names}
+
+        def compute() -> tuple[Step, ...]:
+            if criteria[strategy.criterion].compensation == "column_by_column":
+                return (self._sweep(model, names, masks, mask),)
+            evidence = self._evidence(candidate, names)
+            scored = score_weights(evidence, names, strategy.criterion, seed=self.seed, note=self._note)
+            if mask.kind == "n_m":
+                return (self._written({s.name: best_of_tiles(s, tiles[s.name], mask.first) for s in scored}, scored),)
+            strata = []
+            for stratum in scored:
+                place = units[stratum.name]
+                alive = masks[stratum.name].flatten().numpy()[place[:, 0]]
+                single = mask == Mask("block", 1, 1)
+                saliency = stratum.saliency[:, None] if single else stratum.saliency[place]
+                judged = replace(
+                    stratum,
+                    saliency=_REDUCE[strategy.reduce](saliency, axis=1),
+                    cost=float(place.shape[1]),
+                    row=stratum.row if single else None,
+                )
+                strata.append(replace(_only(judged, alive), whole=len(place), shape=tuple(shapes[stratum.name])))
+            zeroed = {stratum.name: partial(weights_at, model, stratum.name, units[stratum.name]) for stratum in strata}
+
+            def places(stratum: Stratum, gone: Bools) -> Zeroed:
+                return weights_at(model, stratum.name, units[stratum.name][stratum.units], gone)
+
+            compare = partial(self._compare, model, cost=Weights(strata), kind="weights", places=places)
+            return (self._step(strata, called, self._losses(candidate, strata, zeroed), compare=compare),)
+
+        (step,) = self.decide("prune", self.stage, compute)
+        new = {}
+        for decision in step.decisions:
+            name = decision.stratum
+            if name not in units or decision.unit.max(initial=-1) >= len(units[name]):
+                raise PlanError(
+                    f"the plan prunes {name!r}, which this model doesn't have in that size: use the model of the plan"
+                )
+            kept = torch.zeros(shapes[name].numel(), dtype=torch.bool)
+            kept[torch.from_numpy(units[name][decision.unit[decision.keep]].ravel())] = True
+            new[name] = kept.view(shapes[name])
+        for note in compensate_removed(model, new, strategy.criterion, self.job.data.calibration):
+            self._note(note)
+        Masks(model, new).enforce()
+        return candidate.replaced(
+            masks=new, losses=losses_in(step) or candidate.losses, kept_outputs={}, folded_outputs={}
+        ), step
+
+    def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
+        model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
+        graph = self.known or prunable_graph(
+            model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity
+        )
+        groups = groups_of(graph, self.granularity)
+        if candidate.alive:  # a group that was cut down to one unit is none any more
+            groups = tuple(group for group in groups if group.name in candidate.alive)
+        if not groups:
+            raise RunError(f"{self.stage}: {nothing_to_cut(graph, self.granularity)}")
+        alive = dict(candidate.alive) or {group.name: np.arange(group.size, dtype=np.int64) for group in groups}
+        original = dict(candidate.original) or {group.name: group.size for group in groups}
+
+        def compute() -> tuple[Step, ...]:
+            strata = score_groups(
+                groups,
+                self._evidence(
+                    candidate,
+                    sorted({name for group in groups for name in group.parameters(model)}),
+                    blocks=block_paths(groups),
+                ),
+                strategy.criterion,
+                reduce=strategy.reduce,
+                norm_scales=norm_scales(model),
+                seed=self.seed,
+                note=self._note,
+            )
+            of = {group.name: group for group in groups}
+            strata = [
+                replace(
+                    s,
+                    unit=alive[s.name],
+                    min_units=of[s.name].min_units,
+                    multiple=of[s.name].multiple,
+                    whole=original[s.name],
+                    n_weights=n_weights(model, of[s.name]),
+                )
+                for s in strata
+            ]
+
+            def without(group: Group, gone: Bools) -> Zeroed | nn.Module:
+                if group.containers:  # whole modules: zeros inside aren't the same as their absence
+                    return shrink(model, inputs, graph, {group.name: torch.from_numpy(~gone)}).model
+                return slices_at(model, group, gone)
+
+            zeroed = {group.name: partial(without, group) for group in groups}
+            called = {group.name: names_of(group, model) for group in groups}
+            choose = None if self.budgeted is None else partial(self.budgeted, graph, groups, model)
+            compare = None
+            if not any(group.containers for group in groups):  # whole modules can't be tried by zeros
+                target = self.job.recipe.target
+                kind = target.kind if target is not None and target.kind != "latency" else "macs"
+                compare = partial(
+                    self._compare,
+                    model,
+                    cost=count_model(kind, graph, groups, model),
+                    kind=kind,
+                    places=lambda stratum, gone: slices_at(model, of[stratum.name], gone),
+                )
+            return (self._step(strata, called, self._losses(candidate, strata, zeroed), choose, compare),)
+
+        (step,) = self.decide("prune", self.stage, compute)
+        keep = _aligned(step, alive)
+        kept = {name: torch.from_numpy(mask) for name, mask in keep.items()}
+        shrunk = shrink(model, inputs, graph, kept)
+        rewound = candidate.rewound
+        if rewound is not None:  # the weights to go back to lose the same units
+            twin = shrink(rewound, inputs, replace(graph, solution=None), kept, prefer=shrunk.kind)
+            if twin.kind != shrunk.kind:
+                raise RunError(
+                    f"{self.stage}: the weights to go back to can't be cut as the model is; use no rewind_to"
+                )
+            rewound = twin.model
+        for note in shrunk.notes:
+            self.job.workspace.note(self.stage, note)
+        return (
+            candidate.replaced(
+                model=shrunk.model,
+                rewound=rewound,
+                kind="graph" if "graph" in (candidate.kind, shrunk.kind) else "eager",
+                alive={name: units[keep[name]] if name in keep else units for name, units in alive.items()},
+                original=original,
+                graph=candidate.graph or describe(graph, model),
+                losses=losses_in(step) or candidate.losses,
+                kept_outputs=kept_outputs(model, groups, keep),
+                folded_outputs={layer_of(name): f for name, f in shrunk.folded.items() if name.endswith(".weight")},
+                frozen=candidate.frozen
+                or tuple({"name": f.name, "size": f.size, "reason": f.reason} for f in graph.frozen),
+            ),
+            step,
+        )
+
+    def _evidence(self, candidate: Candidate, names: Sequence[str], blocks: Sequence[str] = ()) -> Evidence:
+        return gather_evidence(
+            self.job,
+            candidate,
+            self.strategy,
+            names,
+            seed=self.seed,
+            stage=self.stage,
+            blocks=blocks,
+            examples=self.examples,
+        )
+
+    def _sweep(self, model: nn.Module, names: Sequence[str], masks: Mapping[str, Tensor], mask: Mask) -> Step:
+        """Decide as SparseGPT does, by the share that each layer keeps now, or N:M."""
+        shares = {}
+        for name in names if mask.kind != "n_m" else ():
+            amount = self._amount(rule_for(self.strategy, {name, layer_of(name)}))
+            assert amount is not None, "a recipe gives no cutoff where columns are judged one by one"
+            shares[name] = keep_fractions(self.strategy.schedule, amount)[self.number]
+        n_m = (mask.first, mask.second) if mask.kind == "n_m" else None
+        decisions, notes = sparsegpt_step(model, names, masks, self.job.data.calibration, shares=shares, n_m=n_m)
+        for note in notes:
+            self._note(note)
+        return Step("prune", self.granularity, self.strategy.criterion, decisions, {"round": self.number})
+
+    def _note(self, text: str) -> None:
+        self.job.workspace.note(self.stage, text)
+
+    def _losses(
+        self,
+        candidate: Candidate,
+        strata: Sequence[Stratum],
+        zeroed: Mapping[str, Callable[[Bools], Zeroed | nn.Module]],
+    ) -> Mapping[str, Floats]:
+        """Return each stratum's loss when it is pruned alone, where the allocation asks for it: measured before the first round."""
+        if self.strategy.allocation != "sensitivity" or candidate.losses:
+            return candidate.losses
+        return measure_losses(
+            self.job, candidate.model, strata, zeroed, shares=self.strategy.sensitivity_steps, stage=self.stage
+        )
+
+    def _step(
+        self,
+        strata: Sequence[Stratum],
+        called: Mapping[str, set[str]],
+        losses: Mapping[str, Floats],
+        choose: Callable[[Sequence[Stratum]], list[Bools]] | None = None,
+        compare: Callable[[Sequence[Stratum], Sequence[Bools]], dict[str, Any] | None] | None = None,
+    ) -> Step:
+        """Decide, and write the reasons down."""
+        strategy = self.strategy
+        rules = [rule_for(strategy, called[stratum.name]) for stratum in strata]
+        strata = [
+            replace(self._ruled(stratum, rule), losses=losses.get(stratum.name))
+            for stratum, rule in zip(strata, rules, strict=True)
+        ]
+        keep = self._choose(strata, rules) if choose is None else choose(strata)
+        facts: dict[str, Any] = {}
+        if self.number == 0 and losses:
+            facts["losses"] = {name: curve.tolist() for name, curve in losses.items()}
+        own = any(rule is not None and rule.keep_fraction is not None for rule in rules)
+        if strategy.compare_allocations and compare is not None and not own:
+            compared = compare(strata, keep)
+            facts |= {} if compared is None else {"allocations": compared}
+        return self._written({s.name: k for s, k in zip(strata, keep, strict=True)}, strata, facts)
+
+    def _compare(
+        self,
+        model: nn.Module,
+        strata: Sequence[Stratum],
+        keep: Sequence[Bools],
+        *,
+        cost: CostModel | Weights,
+        kind: str,
+        places: Callable[[Stratum, Bools], Zeroed],
+    ) -> dict[str, Any] | None:
+        """Say what other allocations would have lost."""
+        strategy = self.strategy
+        chosen = "cost" if self.budgeted else "cutoff" if strategy.cutoff is not None else strategy.allocation
+        return compare_allocations(
+            self.job,
+            model,
+            strata,
+            keep,
+            chosen=chosen,
+            cost=cost,
+            kind=kind,
+            zeroed=lambda i, gone: places(strata[i], gone),
+            normalize=strategy.normalize,
+            note=self._note,
+        )
+
+    def _written(
+        self, keep: Mapping[str, Bools], strata: Sequence[Stratum], facts: Mapping[str, Any] | None = None
+    ) -> Step:
+        strategy = self.strategy
+        reason = f"{strategy.criterion}: lowest in its "
+        mask = as_mask(self.granularity)
+        if mask is not None and mask.kind == "n_m":
+            reason += f"{mask.second} neighbours"
+        elif self.budgeted is not None:
+            reason = f"{strategy.criterion}: lowest for what it costs"
+        elif strategy.cutoff is not None:
+            reason = f"{strategy.criterion}: below the cutoff {strategy.cutoff:g}"
+        else:
+            reason += "model" if strategy.allocation in ("global", "lamp") else "layer"
+        decisions = tuple(
+            Decision(s.name, s.units, s.saliency, keep[s.name], np.where(keep[s.name], "kept", reason).astype(object))
+            for s in strata
+        )
+        settings = {"round": self.number, **(facts or {})}
+        return Step("prune", self.granularity, strategy.criterion, decisions, settings)
+
+    def _choose(self, strata: Sequence[Stratum], rules: Sequence[LayerRule | None]) -> list[Bools]:
+        """Keep a share of what the dense model had, among what is left of it; layers with a share of their own apart."""
+        strategy = self.strategy
+        kept: dict[str, Bools] = {}
+        for amount in dict.fromkeys(map(self._amount, rules)):
+            mine = [s for s, rule in zip(strata, rules, strict=True) if self._amount(rule) == amount]
+            if amount is None:
+                share: dict[str, float | None] = {"cutoff": strategy.cutoff}
+            else:
+                left = sum(len(stratum.saliency) for stratum in mine)
+                fraction = keep_fractions(strategy.schedule, amount)[self.number]
+                wanted = fraction * sum(stratum.whole for stratum in mine)
+                # Less than half a unit: the floors decide what stays, or the message says that nothing does.
+                share = {"keep_fraction": min(1.0, (round(wanted) or wanted) / max(left, 1))}
+            allocation = allocations[strategy.allocation]
+            if strategy.allocation == "owl":
+                allocation = partial(owl, multiple=strategy.owl_multiple, spread=strategy.owl_spread)
+            chosen = select(mine, allocation=allocation, normalize=strategy.normalize, **share)
+            if amount is not None and not round(wanted):
+                total = sum(stratum.whole for stratum in mine)
+                self._note(
+                    f"keep_fraction {amount:.6g} of {total} {plural(self.granularity)} is less than one; min_units keeps "
+                    f"{sum(int(keep.sum()) for keep in chosen)}"
+                )
+            kept.update(zip((stratum.name for stratum in mine), chosen, strict=True))
+        return [kept[stratum.name] for stratum in strata]
+
+    def _ruled(self, stratum: Stratum, rule: LayerRule | None) -> Stratum:
+        """Give a stratum its least number of units and the multiple that they come in; whole modules have no widths."""
+        if self.granularity in ("block", "expert"):
+            return stratum
+        strategy = self.strategy
+        multiple = 1 if strategy.round_to == "auto" else strategy.round_to
+        return replace(
+            stratum,
+            min_units=strategy.min_units if rule is None or rule.min_units is None else rule.min_units,
+            multiple=lcm(stratum.multiple, multiple if rule is None or rule.round_to is None else rule.round_to),
+        )
+
+    def _amount(self, rule: LayerRule | None) -> float | None:
+        return rule.keep_fraction if rule is not None and rule.keep_fraction is not None else self.strategy.amount
+
+
+def _only(stratum: Stratum, alive: Bools) -> Stratum:
+    row = None if stratum.row is None else stratum.row[alive]
+    return replace(stratum, saliency=stratum.saliency[alive], unit=np.flatnonzero(alive).astype(np.int64), row=row)
+
+
+def _aligned(step: Step, alive: Mapping[str, Ints]) -> dict[str, Bools]:
+    """Return, per group, which of the units that are still there stay.
+
+    Raises:
+        PlanError: the plan speaks of units that aren't there.
+    """
+    keep = {}
+    for decision in step.decisions:
+        if decision.stratum not in alive or not np.array_equal(decision.unit, alive[decision.stratum]):
+            raise PlanError(
+                f"the plan prunes the {step.granularity}s {decision.stratum!r} of another model (expected {len(decision.unit)} "
+                "of them): use the model and the prunus that the plan was made with"
+            )
+        keep[decision.stratum] = decision.keep
+    return keep

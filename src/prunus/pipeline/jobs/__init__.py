@@ -1,0 +1,1 @@
+"""What does every stage of a run know and write?"""

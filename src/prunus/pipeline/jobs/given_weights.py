@@ -1,0 +1,147 @@
+"""Does a model that came trained know the inputs and the labels as prunus gives them?
+
+Scaling belongs to the model: one that was trained on pixels from 0 to 1 is at a loss with pixels from 0 to 255, and nothing but its
+answers tell. What a broken dense model is compared with always looks well, so that the run stops instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.calls import call
+from prunus.core.errors import ModelError
+from prunus.data import Batch, Scaler, holds_ids
+from prunus.pipeline.jobs.job import Job
+from prunus.pipeline.jobs.objective import base_loss
+
+__all__ = ["check_given"]
+
+N_EXAMPLES = 512
+CLEARLY = 0.7
+"""Of the loss as the recipe has it: another scaling that does as well as this was the one that the weights were trained with."""
+MARGIN = 0.05
+"""Of what guessing leaves to be known: a score that is surely below it is no score."""
+
+
+class _Way(NamedTuple):
+    """A scaling of the inputs, and what to say in a recipe to have it."""
+
+    scaler: Scaler
+    key: str
+
+
+@dataclass(frozen=True)
+class _Score:
+    """How well answers fit labels: a mean loss, and the share that is right, or of the variance that is explained."""
+
+    loss: float
+    value: float
+    n: int
+
+    def surely_below(self, bound: float) -> bool:
+        """Tell whether 95 % of the chance lies below ``bound`` (a share's normal interval; a bound for the rest)."""
+        return self.value + 2 * sqrt(max(self.value * (1 - self.value), 0.0) / max(self.n, 1)) + 1 / self.n < bound
+
+
+def check_given(job: Job, model: nn.Module) -> None:
+    """Stop where given weights answer as badly as guessing, or clearly better with inputs that are scaled in another way.
+
+    Asked on validation examples; models with answers or a loss of their own kind aren't judged.
+
+    Raises:
+        ModelError: it says what was measured, and what to look at.
+    """
+    data = job.data
+    source = job.recipe.model
+    if job.named_builder and source.weights is None and not source.is_function:
+        return  # a built-in model as it is drawn: nothing was given, and cuts at the start of a training are asked for so
+    if job.training_step is not None or not job.recipe.data.check_weights or len(data.validation) == 0:
+        return
+    batch = next(iter(data.validation.batches(N_EXAMPLES)))
+    training = model.training
+    model.eval()
+    try:
+        now = _score(job, model, batch)
+        if now is None:
+            return
+        raw = data.source.inputs(data.validation.rows[:N_EXAMPLES])
+        others = [] if holds_ids(data.source) else list(_other_ways(job, raw))
+        scores = [(_score(job, model, batch._replace(inputs=way.scaler(raw).to(job.device))), way) for way in others]
+    finally:
+        model.train(training)
+    found = [(score, way) for score, way in scores if score is not None and score.loss == score.loss]
+    best, way = min(found, key=lambda one: one[0].loss, default=(now, None))
+    if way is not None and not now.loss <= best.loss / CLEARLY and best.value > now.value:
+        raise ModelError(
+            f"the given weights do clearly better on inputs that are scaled in another way: {_said(job, best)} with {way.key}, "
+            f"{_said(job, now)} as data says (on {now.n} validation examples); set {way.key}, which they were trained with, or "
+            "data.check_weights: false"
+        )
+    guess = _guessing(job, batch.targets)
+    if now.surely_below(guess + MARGIN * (1 - guess)):
+        raise ModelError(
+            f"the given weights do no better than guessing: {_said(job, now)} on {now.n} validation examples, where guessing has "
+            f"{guess:.3g}; look at the scaling of the inputs (data.scale, mean, std), the order of the classes, the label column "
+            "and the weights, or set data.check_weights: false"
+        )
+
+
+@torch.no_grad()
+def _score(job: Job, model: nn.Module, batch: Batch) -> _Score | None:
+    """Return how well the model answers; None where its answers aren't what the task has."""
+    outputs, n = call(model, batch.inputs), len(batch.index)
+    task = job.data.train.task
+    shape = (n, job.data.train.n_outputs)
+    if not isinstance(outputs, Tensor) or (tuple(outputs.shape) != shape and outputs.numel() != n * shape[1]):
+        return None
+    loss = float(base_loss(job)(outputs, batch))
+    if task == "classification":
+        return _Score(loss, float((outputs.reshape(shape).argmax(dim=1) == batch.targets).double().mean()), n)
+    wanted = batch.targets.double()
+    rest = (outputs.reshape(n).double() - wanted).square().sum()
+    return _Score(loss, float(1 - rest / (wanted - wanted.mean()).square().sum().clamp_min(1e-12)), n)
+
+
+def _guessing(job: Job, targets: Tensor) -> float:
+    """Return the share that is right without looking at any input; a regression's mean explains nothing."""
+    if job.data.train.task == "regression":
+        return -MARGIN
+    return float(torch.bincount(targets.cpu()).max()) / len(targets)
+
+
+def _other_ways(job: Job, raw: Tensor) -> Iterator[_Way]:
+    """Yield the usual scalings but the one that the recipe has."""
+    source, shape = job.data.source, tuple(job.data.source.input_shape)
+    ways = [_Way(Scaler.identity(), "data.standardize: false")]
+    pixels = len(shape) == 3 and bool((raw >= 0).all()) and float(raw.max()) > 2
+    if pixels:
+        ways.append(_Way(Scaler.given(shape, scale=255, mean=None, std=None), "data.scale: 255"))
+        if shape[0] == 3:
+            mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+            said = f"data.scale: 255, mean: {list(mean)}, std: {list(std)}"
+            ways.append(_Way(Scaler.given(shape, scale=255, mean=mean, std=std), said))
+        ways.append(
+            _Way(Scaler.given(shape, scale=255, mean=(0.5,), std=(0.5,)), "data.scale: 255, mean: 0.5, std: 0.5")
+        )
+    ways.append(_Way(Scaler.fit(source, job.data.train.rows), "data.standardize: true"))
+    mine = job.data.scaler
+    for way in ways:
+        if not _alike(way.scaler, mine):
+            yield way
+
+
+def _alike(one: Scaler, other: Scaler) -> bool:
+    pairs = zip((one.mean, one.deviation), (other.mean, other.deviation), strict=True)
+    return all(bool(torch.isclose(a, b).all()) for a, b in pairs)
+
+
+def _said(job: Job, score: _Score) -> str:
+    if job.data.train.task == "classification":
+        return f"{100 * score.value:.1f} % right"
+    return f"R² {score.value:.3g}"

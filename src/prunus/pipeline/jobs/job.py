@@ -1,0 +1,127 @@
+"""What does every stage of a run share?
+
+A :class:`Job` holds the data, a way to build the model, the settings and the workspace; a :class:`Candidate` is the
+model that the stages make smaller, with what ties it to the dense one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.recipes.recipe import Recipe
+from prunus.core.types import Floats, Ints, Step
+from prunus.data import Examples, Prepared
+from prunus.pipeline.jobs.workspace import Workspace
+from prunus.recover import Loss, Measure, TrainingStep
+
+__all__ = ["Asked", "Candidate", "Decide", "Job", "SeedResult"]
+
+Asked = Literal["example", "feature", "prune"]
+"""What a stage asks for: what becomes of the examples, of the input features, or of the model in one round."""
+
+Decide = Callable[[Asked, str, Callable[[], tuple[Step, ...]]], tuple[Step, ...]]
+"""How a stage gets its decisions: (what, name, how to decide) -> steps. A replay answers from a plan instead."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its recipe, its data and how to get a dense model for a seed.
+
+    ``build(seed)`` returns a fresh model with its starting weights; ``train_dense`` says whether those are to be trained,
+    ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
+    ``loss`` or ``training_step`` take the place of what the recipe says is minimised.
+    """
+
+    recipe: Recipe
+    data: Prepared
+    build: Callable[[int], nn.Module]
+    train_dense: bool
+    workspace: Workspace
+    device: torch.device
+    named_builder: bool = True
+    loss: Loss | None = None
+    training_step: TrainingStep | None = None
+    own_split: bool = False
+
+    @property
+    def weights_from_elsewhere(self) -> bool:
+        """Whether the weights were given and the split wasn't: then nobody here knows whether they saw the test examples."""
+        given = self.recipe.model.weights is not None or not (self.train_dense or self.named_builder)
+        return given and not (self.own_split or self.recipe.data.test is not None)
+
+    @property
+    def split_notes(self) -> tuple[str, ...]:
+        """What must be said of the test set."""
+        if not self.weights_from_elsewhere:
+            return ()
+        text = (
+            "the weights came from elsewhere and the split from prunus: they may have been trained on test examples, so that both "
+            "models may look better than they are; name your own test set (data.test)"
+        )
+        return (text,)
+
+    @property
+    def measure(self) -> Measure:
+        """How far a smaller model's outputs are from the dense one's: classes by what they answer, numbers by their size."""
+        return "kl" if self.data.train.task == "classification" else "relative"
+
+    @property
+    def trace_inputs(self) -> tuple[Tensor, ...]:
+        """Two calibration examples: what the model is traced and certified on."""
+        batch = next(iter(self.data.calibration.batches(min(4, len(self.data.calibration)))))
+        return (batch.inputs,)
+
+    @property
+    def timed_inputs(self) -> Tensor:
+        """A whole batch to time models on: calibration examples, again from the first one where they are too few."""
+        examples, size = self.data.calibration, self.recipe.evaluation.latency.batch_size
+        inputs: Tensor = next(iter(examples.batches(min(size, len(examples))))).inputs
+        return inputs[torch.arange(size) % len(inputs)].contiguous()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The model on its way to the smaller one.
+
+    ``masks`` are the single weights that stay (True), by parameter name; ``alive`` the original numbers of the units
+    that are still there, by group; ``original`` how many there were before the first round; ``kind`` whether the model is of
+    its class (``eager``) or the traced computation (``graph``); ``graph`` tells what hung together before the first cut.
+    ``losses`` are what was measured with each stratum pruned alone; ``rewound`` is the same structure with the weights to go
+    back to. ``kept_outputs`` holds which outputs of a layer, by its name before it, the last cut left, and ``folded_outputs`` by
+    what the outputs that are left were multiplied. ``adjustments`` tell what was set right after each cut, and what wasn't.
+    """
+
+    model: nn.Module
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    alive: Mapping[str, Ints] = field(default_factory=dict)
+    original: Mapping[str, int] = field(default_factory=dict)
+    kind: str = "eager"
+    frozen: tuple[dict[str, Any], ...] = ()
+    graph: Mapping[str, Any] | None = None
+    losses: Mapping[str, Floats] = field(default_factory=dict)
+    rewound: nn.Module | None = None
+    kept_outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    folded_outputs: Mapping[str, Tensor] = field(default_factory=dict)
+    adjustments: tuple[dict[str, Any], ...] = ()
+
+    def replaced(self, **changes: Any) -> Candidate:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What one seed gave: the two models, what was decided and what the training said; ``search`` how a target was met."""
+
+    seed: int
+    dense: nn.Module
+    pruned: Candidate
+    steps: tuple[Step, ...]
+    train: Examples
+    histories: dict[str, dict[str, Any]]
+    search: dict[str, Any] | None = None

@@ -1,0 +1,284 @@
+"""How does a run that was killed go on as if it never stopped?
+
+Every stage is a function of its inputs and of seeds derived from its name. What is slow (training) or must not be
+decided twice is kept under ``.work/`` as soon as it is done; all else is computed again. Whatever is kept carries its hash
+(``core.files.sealed``): what was damaged since is computed again, too, and a note says so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors.torch import load
+from torch import nn
+
+from prunus.core.errors import OutputError, PlanError
+from prunus.core.events import Event, Listener, silent
+from prunus.core.files.plain_files import (
+    atomic_folder,
+    atomic_path,
+    clear_leftovers,
+    explain_os_error,
+    folder_lock,
+    open_plain,
+    remove,
+    write_text,
+)
+from prunus.core.files.plan_file import load_plan, save_plan
+from prunus.core.files.sealed import DamagedError, seal, unseal
+from prunus.core.recipes.recipe import Recipe
+from prunus.core.tensors import save_tensors
+from prunus.core.types import Plan, Step
+
+__all__ = ["Workspace", "open_workspace"]
+
+T = TypeVar("T")
+RECIPE, RECORD, LOG, WORK = "recipe.yaml", "record.json", "log.jsonl", ".work"
+OURS = (RECIPE, RECORD, LOG, WORK, "report.html", "plan", "bundle")
+
+
+class Workspace:
+    """A run's folder: what is kept there, and who is told about the progress.
+
+    ``folder`` None keeps nothing: the facade works in memory.
+    """
+
+    def __init__(self, folder: Path | None, listener: Listener = silent) -> None:
+        self.folder = folder
+        self.listener = listener
+        self._seconds: dict[str, float] = {}
+        self._opened = time.perf_counter()
+        self._states: dict[str, dict[str, torch.Tensor]] = {}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Wall-clock seconds per stage of this process (a resumed run knows only its own)."""
+        return dict(self._seconds)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Wall-clock seconds since this process opened the workspace."""
+        return round(time.perf_counter() - self._opened, 3)
+
+    def emit(self, event: Event) -> None:
+        """Tell the listener, and keep all but the progress ticks in ``log.jsonl``."""
+        if self.folder is not None and event.kind != "progress":
+            line = {"time": round(time.time(), 3), "kind": event.kind, "stage": event.stage, "message": event.message}
+            try:
+                with open_plain(self.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as log:
+                    log.write((json.dumps({**line, **dict(event.facts)}, default=str) + "\n").encode())
+            except OSError as error:
+                raise explain_os_error(error, self.folder / LOG) from error
+        self.listener(event)
+
+    def note(self, stage: str, message: str) -> None:
+        """Tell something that the user should know."""
+        self.emit(Event("note", stage, message))
+
+    def warn(self, stage: str, message: str) -> None:
+        """Tell something that the user should act on; it is told even where progress is not."""
+        self.emit(Event("warning", stage, message))
+
+    @contextmanager
+    def stage(self, name: str, message: str = "") -> Iterator[None]:
+        """Announce a stage, time it, and say when it ended."""
+        self.emit(Event("start", name, message))
+        start = time.perf_counter()
+        yield
+        self._seconds[name] = round(time.perf_counter() - start, 3)
+        self.emit(Event("end", name, message, facts={"seconds": self._seconds[name]}))
+
+    def path(self, *parts: str) -> Path | None:
+        """Return a path below ``.work``, or None when nothing is kept."""
+        return None if self.folder is None else self.folder / WORK / Path(*(part.replace("/", "_") for part in parts))
+
+    def trained(self, name: str, model: nn.Module, fit: Callable[[Path | None], dict[str, Any]]) -> dict[str, Any]:
+        """Train ``model`` in place by ``fit(checkpoint)``, or load what an earlier process trained; return the facts."""
+        done, checkpoint = self.path(name), self.path(f"{name}.checkpoint")
+        weights = None if done is None else self._read(done / "model.safetensors")
+        said = None if done is None else self._read(done / "facts.json")
+        if weights is not None and said is not None:
+            model.load_state_dict(load(weights))
+            return _facts(said)
+        if checkpoint is not None:
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        facts = fit(checkpoint)
+        if done is not None:
+            with atomic_folder(done) as temporary:
+                save_tensors(_state(model), temporary / "model.safetensors")
+                seal(temporary / "model.safetensors")
+                (temporary / "facts.json").write_text(json.dumps(facts, allow_nan=False), encoding="utf-8")
+                seal(temporary / "facts.json")
+            assert checkpoint is not None
+            checkpoint.unlink(missing_ok=True)
+        return facts
+
+    def decided(self, asked: str, name: str, decide: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
+        """Return the steps that ``decide()`` gives, or those that an earlier process decided."""
+        done = self.path(name)
+        if done is not None and done.exists():
+            try:
+                return load_plan(done).steps
+            except PlanError as error:
+                self._damaged(done, error)
+        steps = decide()
+        if done is not None:
+            save_plan(Plan(steps, 0, {}, {}), done)
+        return steps
+
+    def kept(self, name: str, compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Return the tensors that ``compute()`` gives, or those that an earlier process computed."""
+        done = self.path(f"{name}.safetensors")
+        content = None if done is None else self._read(done)
+        if content is not None:
+            return dict(load(content))
+        tensors = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
+        if done is not None:
+            with atomic_path(done) as temporary:
+                save_tensors(tensors, temporary)
+                seal(temporary)
+        return tensors
+
+    def keep_state(self, name: str, model: nn.Module) -> None:
+        """Keep the weights that ``model`` has now; without a folder, in memory."""
+        path = self.path(f"{name}.safetensors")
+        if path is None:
+            self._states[name] = _state(model)
+            return
+        with atomic_path(path) as temporary:
+            save_tensors(_state(model), temporary)
+            seal(temporary)
+
+    def kept_state(self, name: str) -> dict[str, torch.Tensor] | None:
+        """Return the weights that were kept under a name, or None."""
+        path = self.path(f"{name}.safetensors")
+        content = None if path is None else self._read(path)
+        return self._states.get(name) if content is None else dict(load(content))
+
+    def check_state(self, name: str, training: str) -> None:
+        """Forget a training if the weights that it keeps under ``name`` on its way were damaged: it has to keep them anew."""
+        path = self.path(f"{name}.safetensors")
+        if path is not None and path.exists() and self._read(path) is None:
+            for trained in (training, f"{training}.checkpoint"):
+                remove(self.folder / WORK / trained.replace("/", "_") if self.folder is not None else path)
+
+    def remembered(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the plain values that ``compute()`` gives, or those that an earlier process measured."""
+        done = self.path(f"{name}.json")
+        said = None if done is None else self._read(done)
+        if said is not None:
+            return _facts(said)
+        facts = compute()
+        if done is not None:
+            with atomic_path(done) as temporary:
+                temporary.write_text(json.dumps(facts, allow_nan=False), encoding="utf-8")
+                seal(temporary)
+        return facts
+
+    def _read(self, path: Path) -> bytes | None:
+        """Return what was kept at ``path``; None where there is nothing, or nothing that is whole."""
+        try:
+            return unseal(path)
+        except DamagedError as error:
+            self._damaged(path, error)
+            return None
+
+    def _damaged(self, path: Path, error: Exception) -> None:
+        self.note(path.stem, f"what was kept for the resume is damaged and computed again ({error})")
+        remove(path)
+
+    def forget(self, *, but: str | None = None) -> None:
+        """Remove what was only kept for a resume, but for the stage called ``but`` and its states."""
+        work = self.path()
+        if work is None or not work.is_dir():
+            return
+        start = None if but is None else but.replace("/", "_")
+        with suppress(OSError):
+            for child in work.iterdir():
+                if start is None or not child.name.startswith(start) or child.name.endswith(".checkpoint"):
+                    remove(child)
+            if not any(work.iterdir()):
+                remove(work)
+
+
+@contextmanager
+def open_workspace(
+    recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, listener: Listener
+) -> Iterator[Workspace]:
+    """Yield the workspace of one run, locked against a second one.
+
+    Raises:
+        OutputError: another run holds the folder, or it holds a run already and neither ``resume`` nor ``overwrite`` is given,
+            or ``resume`` meets the run of another recipe.
+    """
+    with folder_lock(folder):
+        clear_leftovers(folder, OURS)
+        if (folder / WORK).is_symlink():
+            raise OutputError(f"{folder / WORK} is a link, expected a folder of this run: remove it")
+        if (folder / WORK).is_dir():
+            clear_leftovers(folder / WORK)
+        held = folder / RECIPE
+        text = recipe_text(recipe)
+        if held.exists():
+            if overwrite or not _is_begun(folder):
+                _clear(folder)
+            elif not resume:
+                raise OutputError(
+                    f"{folder} holds a run already: add --resume to go on with it, --overwrite to start anew"
+                )
+            elif _recipe_held(held) != text:
+                raise OutputError(
+                    f"{folder} holds a run of another recipe (see {held}): choose another output folder, or add --overwrite"
+                )
+        elif any(child.name not in (".lock", LOG) for child in folder.iterdir()):
+            raise OutputError(f"{folder} holds files that are no run of prunus: choose an empty or new output folder")
+        write_text(held, text)
+        yield Workspace(folder, listener)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Return whether a run left more than its recipe and its log: one that failed before its first stage was done didn't."""
+    return any(
+        child.name not in (".lock", LOG, RECIPE)
+        and not (child.name == WORK and child.is_dir() and not any(child.iterdir()))
+        for child in folder.iterdir()
+    )
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return the resolved recipe as YAML that reads back to the same recipe."""
+    import yaml
+
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _clear(folder: Path) -> None:
+    for name in OURS:
+        try:
+            remove(folder / name)
+        except OSError as error:
+            raise explain_os_error(error, folder / name) from error
+
+
+def _recipe_held(path: Path) -> str:
+    try:
+        with open_plain(path) as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError as error:
+        raise OutputError(f"can't read {path}: {error.strerror}; choose another output folder") from error
+
+
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+
+
+def _facts(content: bytes) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(content)
+    return value

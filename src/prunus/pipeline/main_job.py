@@ -1,0 +1,290 @@
+"""The main job, as a list of stages.
+
+data -> model -> evidence -> score -> select -> **Plan** -> apply -> recover -> evaluate -> report -> ship
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prunus.core.errors import PlanError
+from prunus.core.events import Listener, silent
+from prunus.core.files.plan_file import load_plan, save_plan
+from prunus.core.recipes.recipe import Recipe, Schedule
+from prunus.core.runtime import pick_device, single_run_settings
+from prunus.core.types import Plan, Step
+from prunus.core.values import check_values
+from prunus.data import prepare
+from prunus.evaluate import check_metrics
+from prunus.graph.tracing.states import duplicate
+from prunus.models import build, check_kind, check_outputs, load_weights
+from prunus.pipeline.cut.compensation import check_compensation
+from prunus.pipeline.cut.prunable import check_patterns
+from prunus.pipeline.cut.weight_tiles import check_tiles
+from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
+from prunus.pipeline.jobs.objective import check_objective
+from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
+from prunus.pipeline.jobs.workspace import RECORD, Workspace, open_workspace
+from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
+from prunus.pipeline.offered import load_offered
+from prunus.pipeline.shipping import model_fingerprint, ship
+from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples
+from prunus.pipeline.stages.feature_stage import judge_features, select_features
+from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
+from prunus.pipeline.target_search import check_contract, check_floor, search_model
+from prunus.report import RunRecord, load_record, save_record, write_html
+from prunus.score import check_calibration, check_criterion
+
+__all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
+
+
+def run(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener = silent,
+) -> RunRecord:
+    """Do everything that ``recipe`` describes, and return the record of it.
+
+    Args:
+        resume: go on with the run that the output folder holds; a finished one is only read.
+        overwrite: throw that run away.
+
+    Raises:
+        PrunusError: any of its kinds; whatever was finished stays for a resume.
+    """
+    folder = Path(recipe.output)
+    with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        if (folder / RECORD).exists():
+            return load_record(folder / RECORD)
+        return _finish(recipe, workspace, None)
+
+
+def apply_plan(
+    plan: Plan,
+    recipe: Recipe,
+    *,
+    made_in: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener = silent,
+) -> RunRecord:
+    """Carry out ``plan`` as it stands: no scoring, the same cuts, then recovery, evaluation and shipping.
+
+    Args:
+        made_in: the folder that the plan was made in; the dense model that lies there isn't trained again.
+
+    Raises:
+        PlanError: the plan was made for other data or another model.
+    """
+    folder = Path(recipe.output)
+    recipe = recipe.model_copy(update={"seeds": (plan.seed,), **_as_decided(plan, recipe)})
+    with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        if (folder / RECORD).exists():
+            return load_record(folder / RECORD)
+        if made_in is not None:
+            take_over(plan, made_in, recipe, workspace)
+        return _finish(recipe, workspace, plan)
+
+
+def make_plan(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent) -> Plan:
+    """Decide what would go with the recipe's first seed, write it to the output folder, and cut nothing."""
+    folder = Path(recipe.output)
+    with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        if (folder / "plan" / "plan.json").exists():
+            return load_plan(folder)
+        with open_job(recipe, workspace) as job:
+            result = run_seed(job, recipe.seeds[0], workspace.decided, recover_last=False)
+            plan = plan_of(job, result)
+            save_plan(plan, folder / "plan")
+        workspace.forget(but=training_stage(plan.seed))
+        return plan
+
+
+def _finish(recipe: Recipe, workspace: Workspace, plan: Plan | None) -> RunRecord:
+    with open_job(recipe, workspace) as job:
+        if plan is not None:
+            _check_plan(plan, job)
+        record, _ = finish(job, plan)
+    workspace.forget()
+    return record
+
+
+def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResult]]:
+    """Run every seed, measure, and write what a run leaves; the record comes last, as the sign that all is there.
+
+    Without a folder nothing is written.
+    """
+    folder = job.workspace.folder
+    results = run_job(job, plan)
+    made = plan_of(job, results[0])
+    sha256 = ""
+    if folder is not None:
+        save_plan(made, folder / "plan")
+        sha256 = ship(job, results[0], folder / "bundle")
+    with job.workspace.stage("evaluate"):
+        record = measure_run(job, results, made, sha256)
+    record = timed(record, job.workspace)
+    if folder is not None:
+        write_html(record, folder / "report.html")
+        save_record(record, folder / RECORD)
+    return record, results
+
+
+def run_job(job: Job, plan: Plan | None = None) -> list[SeedResult]:
+    """Return the result of every seed."""
+    decide = job.workspace.decided if plan is None else _decide_from(plan)
+    return [run_seed(job, seed, decide) for seed in job.recipe.seeds]
+
+
+def run_seed(job: Job, seed: int, decide: Decide, *, recover_last: bool = True) -> SeedResult:
+    """Return the dense and the pruned model of one seed, and what was decided on the way."""
+    dense, history = fit_dense(job, seed)
+    result = prune_seed(job, seed, dense, decide, recover_last=recover_last)
+    return replace(result, histories={"train": history, **result.histories} if history else result.histories)
+
+
+def prune_seed(job: Job, seed: int, dense: nn.Module, decide: Decide, *, recover_last: bool = True) -> SeedResult:
+    """Return what becomes of a trained model and its data: clean, narrow, prune, recover."""
+    example_steps = judge_examples(job, seed, decide)
+    train = clean(job.data.train, example_steps)
+    feature_steps = judge_features(job, seed, dense, decide)
+    start, rewound = starting_point(job, seed, dense)
+    candidate = select_features(job, Candidate(start), feature_steps)
+    if rewound is not None:
+        candidate = candidate.replaced(rewound=select_features(job, Candidate(rewound), feature_steps).model)
+    prune_steps: tuple[Step, ...] = ()
+    histories: dict[str, dict[str, Any]] = {}
+    search: dict[str, Any] | None = None
+    if job.recipe.target is not None:
+        candidate, prune_steps, histories, search = search_model(job, seed, dense, candidate, train, decide)
+    elif job.recipe.strategy is not None:
+        candidate, prune_steps, histories = prune_model(
+            job, seed, dense, candidate, train, decide, recover_last=recover_last
+        )
+    elif recover_last:
+        candidate, histories = retrain(job, seed, dense, candidate, train)
+    compared, control = _control(job, seed, dense, histories) if recover_last else (dense, {})
+    steps = (*example_steps, *feature_steps, *prune_steps)
+    return SeedResult(seed, compared, candidate, steps, train, {**histories, **control}, search)
+
+
+def _control(
+    job: Job, seed: int, dense: nn.Module, histories: Mapping[str, Mapping[str, Any]]
+) -> tuple[nn.Module, dict[str, dict[str, Any]]]:
+    """Return the dense model to compare with, and its further training: as many epochs as the pruned model had after the cuts."""
+    n_epochs = epochs_of(histories)["pruned"]
+    if job.recipe.evaluation.control == "none" or n_epochs == 0:
+        return dense, {}
+    config = job.recipe.recovery.model_copy(update={"epochs": n_epochs})
+    trained = duplicate(dense)
+    stage = f"seed {seed} / {CONTROL}"
+    return trained, {CONTROL: fit(job, trained, job.data.train, config, seed=seed, stage=stage)}
+
+
+@contextmanager
+def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
+    """Load the data, and say how the model is built."""
+    load_offered(recipe)
+    with single_run_settings(recipe.runtime.threads):
+        device = pick_device(recipe.runtime.device)
+        with workspace.stage("load data"):
+            data = prepare(recipe.data, device=device)
+        for note in data.notes:
+            workspace.note("load data", note)
+
+        def fresh(seed: int) -> nn.Module:
+            shape = data.source.input_shape
+            model = build(recipe.model, input_shape=shape, n_outputs=data.train.n_outputs, seed=seed)
+            if recipe.model.weights is not None:
+                load_weights(model, recipe.model.weights)
+            return model
+
+        train_dense = recipe.model.weights is None and recipe.train.epochs > 0
+        job = Job(recipe, data, fresh, train_dense, workspace, device)
+        for note in job.split_notes:
+            workspace.note("load data", note)
+        _check_fit(job)
+        yield job
+
+
+def _check_fit(job: Job) -> None:
+    """Find out that the recipe doesn't fit the data or the model before anything is trained."""
+    data, recipe = job.data, job.recipe
+    check_metrics(recipe.evaluation.metrics, data.train.task)
+    check_contract(recipe, data)
+    if recipe.strategy is not None:
+        for granularity in recipe.strategy.granularity:
+            check_criterion(recipe.strategy.criterion, granularity)
+        check_compensation(recipe.strategy)
+        check_calibration(recipe.strategy.criterion, len(data.calibration))
+    check_examples(job)
+    batch = next(iter(data.calibration.batches(2)))
+    model = job.build(recipe.seeds[0])
+    check_kind(model)
+    model = model.to(job.device)
+    check_values(model)
+    if recipe.strategy is not None:
+        check_patterns(model, recipe.strategy)
+        check_schedule(job)
+        check_tiles(model, recipe.strategy)
+    check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
+    check_objective(job, model, batch)
+    check_floor(job, model)
+
+
+def plan_of(job: Job, result: SeedResult) -> Plan:
+    """Return the plan that a seed's decisions make."""
+    fingerprints = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(result.seed))}
+    fingerprints |= dense_fingerprint(job.workspace, result.seed)
+    return Plan(result.steps, result.seed, job.recipe.model_dump(mode="json"), fingerprints)
+
+
+def _check_plan(plan: Plan, job: Job) -> None:
+    """Refuse a plan for other data or another model before anything is trained."""
+    here = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(plan.seed))}
+    for what, value in here.items():
+        if plan.fingerprints.get(what) != value:
+            raise PlanError(
+                f"the plan was made for other {what} (fingerprint {plan.fingerprints.get(what, 'missing')[:12]}, got "
+                f"{value[:12]}): use the {what} of the plan, or make a new plan"
+            )
+
+
+def _as_decided(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+    """Return what a recipe with a target says once the search is over: so many rounds, and nothing left to look for."""
+    if recipe.target is None or recipe.strategy is None:
+        return {}
+    n_rounds = sum(1 for _ in plan.of("prune"))
+    strategy = recipe.strategy.model_copy(
+        update={"schedule": Schedule(kind="linear", rounds=max(1, n_rounds)), "allocation": "uniform"}
+    )
+    return {"strategy": strategy if n_rounds else None, "target": None, "contract": None}
+
+
+def _decide_from(plan: Plan) -> Decide:
+    """Answer every question from the plan, in its order."""
+    pending = list(plan.steps)
+
+    def decide(asked: Asked, name: str, compute: object) -> tuple[Step, ...]:
+        taken: list[Step] = []
+        if asked == "prune":
+            while pending and pending[0].operation != "prune":
+                pending.pop(0)
+            if not pending:
+                raise PlanError(
+                    f"{name}: the plan has no step left for it; it was made with another schedule, make a new plan"
+                )
+            return (pending.pop(0),)
+        while pending and pending[0].granularity == asked:
+            taken.append(pending.pop(0))
+        return tuple(taken)
+
+    return decide

@@ -1,0 +1,1 @@
+"""What happens to the examples, the features and the model, one stage each?"""

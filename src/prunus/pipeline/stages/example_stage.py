@@ -1,0 +1,190 @@
+"""Which training examples and which input features may go, and what takes their place?
+
+The evidence about the examples comes from one short training of a fresh model (and, with folds, from models that never
+saw the example that they judge); it is gathered once and kept, so that a resumed run decides on the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.apply import relabel_examples, remove_examples
+from prunus.core.errors import RecipeError
+from prunus.core.recipes.recipe import Examples as ExamplesConfig
+from prunus.core.recipes.recipe import Remove, Train
+from prunus.core.runtime import generator
+from prunus.core.types import Bools, Decision, Step
+from prunus.data import Examples
+from prunus.evaluate import predict_outputs
+from prunus.pipeline.jobs.job import Decide, Job
+from prunus.pipeline.jobs.objective import base_loss
+from prunus.recover import train
+from prunus.score import ExampleRecorder, embed, example_criteria, example_strata, suggest_labels
+from prunus.select import select
+
+__all__ = ["check_examples", "clean", "judge_examples", "thinned_classes"]
+
+FEW = 5
+"""A class that loses examples and has fewer than this left is named."""
+
+
+def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
+    """Return what to do with the training examples: the relabelling first, then each removal, in the recipe's order."""
+    config = job.recipe.examples
+    if config is None:
+        return ()
+    stage = f"seed {seed} / judge examples"
+
+    def compute() -> tuple[Step, ...]:
+        evidence = job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
+        return _decide(job.data.train, config, evidence, seed)
+
+    with job.workspace.stage(stage):
+        steps = decide("example", stage, compute)
+    for text in thinned_classes(job.data.train, clean(job.data.train, steps)):
+        job.workspace.warn(stage, text)
+    return steps
+
+
+def check_examples(job: Job) -> None:
+    """Refuse what only classes can have done to them, before anything is trained.
+
+    Raises:
+        RecipeError: a relabelling of a regression's targets, or an unknown criterion.
+    """
+    config = job.recipe.examples
+    if config is None:
+        return
+    for remove in config.remove:
+        example_criteria[remove.criterion]
+    if config.relabel is not None and job.data.train.task != "classification":
+        raise RecipeError(
+            "examples.relabel chooses another class, and the target is values (data.task: regression): got both; use "
+            "examples.remove with criterion aum, which drops the targets that the model contradicts most, or set data.task"
+        )
+
+
+def thinned_classes(before: Examples, after: Examples) -> list[str]:
+    """Return a line for each class that lost its last examples, or all but a few."""
+    if before.task != "classification":
+        return []
+    given, left = (torch.bincount(part.targets.cpu(), minlength=before.n_outputs).tolist() for part in (before, after))
+    lines = []
+    for name, n_before, n_after in zip(before.class_names, given, left, strict=True):
+        if n_after == 0 and n_before:
+            lines.append(
+                f"no training example of class {name!r} is left of {n_before}, so it can't be learnt: raise class_floor, or "
+                "relabel.confidence"
+            )
+        elif n_after < min(n_before, FEW):
+            lines.append(
+                f"class {name!r} keeps {n_after} of {n_before} training examples: raise class_floor if that is too few"
+            )
+    return lines
+
+
+def clean(examples: Examples, steps: Sequence[Step]) -> Examples:
+    """Return ``examples`` after the relabelling and the removals of a plan."""
+    for step in steps:
+        if step.granularity == "example":
+            examples = (relabel_examples if step.operation == "relabel" else remove_examples)(examples, step)
+    return examples
+
+
+def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str, Tensor]:
+    """Train briefly while a recorder watches; with folds, let models judge what they didn't train on.
+
+    The loss is minimised, never a training step of the user's: that shows no outputs to record.
+    """
+    examples = job.data.train
+    settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
+    recorder = ExampleRecorder(len(examples), examples.n_outputs, task=examples.task)
+    model = job.build(seed).to(job.device)
+    train(
+        model,
+        examples,
+        settings,
+        seed=seed,
+        stage=stage,
+        loss=base_loss(job, settings),
+        watch=recorder,
+        listener=job.workspace.listener,
+    )
+    evidence = recorder.tensors()
+    if config.relabel is not None:
+        evidence["embedding"] = embed(model, examples)
+        if config.folds > 1:
+            evidence["probability"] = _out_of_fold(job, seed, config.folds, settings, stage)
+    return evidence
+
+
+def _out_of_fold(job: Job, seed: int, n_folds: int, settings: Train, stage: str) -> Tensor:
+    """Return, for every example, the probabilities of a model that was not trained on it: ``(n, classes)``."""
+    examples = job.data.train
+    fold = torch.randperm(len(examples), generator=generator(seed, stage, "folds")) % n_folds
+    probability = torch.zeros(len(examples), examples.n_outputs)
+    for number in range(n_folds):
+        model = job.build(seed).to(job.device)
+        name = f"{stage} / fold {number + 1} of {n_folds}"
+        train(
+            model,
+            examples.select(fold != number),
+            settings,
+            seed=seed,
+            stage=name,
+            loss=base_loss(job, settings),
+            listener=job.workspace.listener,
+        )
+        held = torch.nonzero(fold == number).flatten()
+        probability[held] = predict_outputs(model, examples.select(fold == number)).softmax(dim=1).cpu()
+    return probability
+
+
+def _decide(examples: Examples, config: ExamplesConfig, evidence: dict[str, Tensor], seed: int) -> tuple[Step, ...]:
+    """Turn the evidence into steps; a removal judges what the steps before it left, and never a relabelled example."""
+    steps = []
+    alive = np.ones(len(examples), dtype=np.bool_)
+    judged = np.ones(len(examples), dtype=np.bool_)
+    if config.relabel is not None:
+        step = suggest_labels(evidence["probability"], evidence["embedding"], examples, config.relabel)
+        judged[np.concatenate([d.unit[~np.isnan(d.after)] for d in step.decisions if d.after is not None])] = False
+        steps.append(step)
+    for number, remove in enumerate(config.remove):
+        step = _remove(examples, remove, evidence, alive & judged, seed, number)
+        for decision in step.decisions:
+            alive[decision.unit[~decision.keep]] = False
+        steps.append(step)
+    return tuple(steps)
+
+
+def _remove(
+    examples: Examples, config: Remove, evidence: dict[str, Tensor], judged: Bools, seed: int, number: int
+) -> Step:
+    strata = example_strata(
+        config.criterion,
+        evidence,
+        examples,
+        class_floor=config.class_floor,
+        keep_fraction=config.keep_fraction,
+        cutoff=config.cutoff,
+        judged=judged,
+        seed=seed,
+    )
+    keep = select(strata, keep_fraction=config.keep_fraction, cutoff=config.cutoff, allocation="global")
+    ids = np.array(examples.ids, dtype=object)
+    decisions = tuple(
+        Decision(
+            s.name,
+            s.units,
+            s.saliency,
+            k,
+            np.where(k, "kept", f"{config.criterion}: lowest").astype(object),
+            label=ids[s.units],
+        )
+        for s, k in zip(strata, keep, strict=True)
+    )
+    return Step("remove", "example", config.criterion, decisions, {"order": number})

@@ -1,0 +1,1 @@
+"""How do the weights that stay take over the work of those that went, without training?"""

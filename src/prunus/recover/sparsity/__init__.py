@@ -1,0 +1,1 @@
+"""How does training make weights or units small?"""

@@ -1,0 +1,111 @@
+"""What is one optimizer step: which batches, which loss, which gradients?
+
+A step may be worth several batches (``accumulate``): their losses are weighted by their sizes, so the gradient is that of the mean
+over all of their examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.core.calls import call
+from prunus.core.errors import ModelError
+from prunus.core.recipes.recipe import Train
+from prunus.recover.training.losses import Loss, TrainingStep
+from prunus.recover.training.mixed_precision import Precision
+from prunus.recover.training.training_batches import parts_of
+
+if TYPE_CHECKING:
+    from prunus.data import Batch
+
+    See = Callable[[Batch, Tensor], None]
+else:
+    See = Callable[..., None]
+
+__all__ = ["Stepper", "check_loss"]
+
+
+@dataclass
+class Stepper:
+    """How one step is taken: by ``training_step`` if there is one, else by ``loss`` of the model's outputs."""
+
+    model: nn.Module
+    config: Train
+    stage: str
+    loss: Loss
+    training_step: TrainingStep | None
+    parameters: Sequence[nn.Parameter]
+    optimizer: Optimizer
+    precision: Precision
+
+    def take(self, batch: Batch, rate: float, see: See, *, check: bool) -> Tensor:
+        """Take one step at learning rate ``rate``, and return its loss, the mean over ``batch``.
+
+        Args:
+            see: gets each part of the batch and its detached outputs (a training step of the user's shows none).
+            check: look whether the loss is one number that has a gradient.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        seen: list[tuple[Batch, Tensor]] = []
+        losses = []
+        for part in parts_of(batch, self.config.batch_size):
+            with self.precision.autocast():
+                value, outputs = self._value(part)
+            if check:
+                check_loss(value, self.stage)
+            share = len(part.index) / len(batch.index)
+            weighted = value if share == 1 else value * share
+            self.precision.backward(weighted)
+            losses.append(weighted.detach())
+            if outputs is not None:
+                seen.append((part, outputs.detach()))
+        self.precision.step(self.optimizer, self.parameters, self.config.clip_norm)
+        for part, shown in seen:
+            see(part, shown)
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
+
+    def _value(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        if self.training_step is not None:
+            return self.training_step(self.model, batch), None
+        outputs = self.precision.whole(self._forward(batch))
+        return self.loss(outputs, batch), outputs
+
+    def _forward(self, batch: Batch) -> Tensor:
+        try:
+            outputs = call(self.model, batch.inputs)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise ModelError(
+                    f"{self.stage}: batch norm can't train on a batch of one example: got batch_size {self.config.batch_size}; "
+                    "use a batch_size of at least 2 and more examples"
+                ) from error
+            raise
+        if not isinstance(outputs, Tensor):
+            raise ModelError(
+                f"{self.stage}: the model must return one tensor, got {type(outputs).__name__}; wrap it in a module"
+            )
+        return outputs
+
+
+def check_loss(value: object, stage: str) -> None:
+    """Refuse what training can't minimise.
+
+    Raises:
+        ModelError: ``value`` isn't one number, or has no gradient.
+    """
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ModelError(f"{stage}: the loss must be one number (a tensor with one element), got {got}")
+    if not value.requires_grad:
+        raise ModelError(
+            f"{stage}: the loss doesn't depend on any parameter that can be trained (it has no gradient): "
+            "look for a detach(), no_grad() or argmax in the model or the loss"
+        )

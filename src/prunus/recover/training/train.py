@@ -1,0 +1,306 @@
+"""How are parameters trained: the one loop for dense training, evidence, sparsity, fine-tuning and distilling.
+
+Every epoch draws its order and its dropout from seeds named after the stage and the epoch, so an epoch depends only on
+the state before it: a training that is resumed equals one that never stopped, bit for bit on one thread.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.core.errors import DataError, ModelError, RecipeError, RunError
+from prunus.core.events import Event, Listener, silent
+from prunus.core.recipes.recipe import Average, Train
+from prunus.core.runtime import device_of, generator, seeded
+from prunus.recover.training.average import Running, make_average, recompute_batch_norm
+from prunus.recover.training.history import History
+from prunus.recover.training.losses import Loss, TrainingStep, default_loss
+from prunus.recover.training.mixed_precision import check_precision, make_precision
+from prunus.recover.training.optimizers import learning_rate, make_optimizer
+from prunus.recover.training.step import Stepper
+from prunus.recover.training.training_batches import n_training_batches, training_batches
+from prunus.recover.training.training_state import Checkpoint, fingerprint
+
+if TYPE_CHECKING:
+    from prunus.data import Batch, Examples
+
+    Watch = Callable[[int, Batch, Tensor], None]
+else:
+    Watch = Callable[..., None]
+
+__all__ = ["train"]
+
+LOWER = 0.1
+"""How much of the learning rate a training that diverged goes on with."""
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    config: Train,
+    *,
+    seed: int,
+    stage: str,
+    loss: Loss | None = None,
+    training_step: TrainingStep | None = None,
+    after_step: Callable[[], None] | None = None,
+    on_optimizer: Callable[[Optimizer], None] | None = None,
+    watch: Watch | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+    epochs: tuple[int, int] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every_s: float = 2.0,
+    listener: Listener = silent,
+) -> History:
+    """Train ``model`` in place, leave it in evaluation mode, and return its learning curve.
+
+    Args:
+        loss: default: cross-entropy with ``config.label_smoothing``, or mean squared error.
+        training_step: instead of the loss: ``(model, batch) -> loss``. Its outputs aren't seen, so the history has no accuracy.
+        after_step: called after every optimizer step.
+        on_optimizer: gets the optimizer before the first step, to hook into its steps.
+        watch: gets (epoch, batch, detached outputs) at every step. If it has ``state_dict`` and ``load_state_dict``, its
+            state goes through the checkpoint; otherwise ``checkpoint`` isn't used, as half of what it saw would be lost.
+        after_epoch: gets the number of epochs that are done, after each of this process, before the checkpoint is written.
+        epochs: (first, end): only these of ``config.epochs``, at their place in the learning rate's course; averaging is left
+            to the part that ends the training.
+        checkpoint: a file to go on from after a kill, written at most every ``checkpoint_every_s`` seconds at the end of an
+            epoch. The caller removes it once the result is safe.
+
+    Raises:
+        DataError: no examples.
+        RecipeError: a precision that the model's device doesn't train in; a ``watch`` of a ``training_step``.
+        ModelError: nothing can be trained, or the loss doesn't depend on the parameters.
+        RunError: the loss or a parameter became NaN or infinite; the model is as it was after the last good epoch (one whose loss
+            hadn't doubled since the first step), and the ``checkpoint`` goes on from there at a tenth of the learning rate.
+        OutputError: the checkpoint can't be written.
+    """
+    first, end = epochs or (0, config.epochs)
+    if first >= end:
+        model.eval()
+        return History()
+    if len(examples) == 0:
+        raise DataError(f"{stage}: training needs at least one example, got 0: keep more of them")
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ModelError(f"{stage}: the model has no parameter that can be trained (requires_grad): got 0")
+    if watch is not None and training_step is not None:
+        raise RecipeError(f"{stage}: a training_step shows no outputs to watch: give a loss instead")
+    if watch is not None and not isinstance(watch, _Remembers):
+        checkpoint = None
+    device = device_of(model)
+    check_precision(config.precision, device)
+    identity = "" if checkpoint is None else fingerprint(model, examples, config, seed=seed, stage=stage)
+    optimizer = make_optimizer(parameters, config)
+    if on_optimizer is not None:
+        on_optimizer(optimizer)
+    loop = _Loop(
+        Stepper(
+            model,
+            config,
+            stage,
+            loss or default_loss(examples.task, config.label_smoothing),
+            training_step,
+            parameters,
+            optimizer,
+            make_precision(config.precision, device),
+        ),
+        examples,
+        seed,
+        after_step,
+        after_epoch,
+        (first, end),
+        watch,
+        make_average(parameters, config.average if end == config.epochs else Average(), config.epochs),
+        n_training_batches(len(examples), config.batch_size * config.accumulate),
+    )
+    try:
+        return loop.run(Checkpoint(checkpoint, identity, every_s=checkpoint_every_s), listener)
+    finally:
+        model.eval()
+
+
+@runtime_checkable
+class _Remembers(Protocol):
+    """A watcher whose memory can be saved."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+@dataclass
+class _Loop:
+    stepper: Stepper
+    examples: Examples
+    seed: int
+    after_step: Callable[[], None] | None
+    after_epoch: Callable[[int], None] | None
+    span: tuple[int, int]
+    watch: Watch | None
+    average: Running
+    n_batches: int
+    rate_factor: float = 1.0
+    first_loss: float | None = None
+
+    def __post_init__(self) -> None:
+        self.model, self.config, self.stage = self.stepper.model, self.stepper.config, self.stepper.stage
+
+    def run(self, checkpoint: Checkpoint, listener: Listener) -> History:
+        epochs = self.config.epochs
+        start, history = self._resume(checkpoint.load(), listener)
+        good = self._good(start, history)
+        for epoch in range(start, self.span[1]):
+            with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch):
+                losses, sizes, n_right = self._epoch(epoch)
+            problem = self._problem(losses, epoch)
+            if problem:
+                raise RunError(f"{problem}; {self._go_back(good, checkpoint)}")
+            self.average.after_epoch(epoch)
+            history = _extended(history, losses, sizes, n_right)
+            if self._is_sound(losses, history):
+                good = self._good(epoch + 1, history, good)
+            if self.after_epoch is not None:
+                self.after_epoch(epoch + 1)
+            checkpoint.save(self._state(epoch + 1, history))
+            listener(_progress(self.stage, epoch + 1, epochs, history))
+        if self.average.finish():
+            order = generator(self.seed, self.stage, "batch norm")
+            recompute_batch_norm(self.model, self.examples, batch_size=self.config.batch_size, generator=order)
+        return history
+
+    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take one pass; return each step's loss and size, and the number of right answers (None: no classes)."""
+        self.model.train()
+        losses: list[Tensor] = []
+        sizes: list[int] = []
+        right: list[Tensor] = []
+        classify = self.examples.task == "classification"
+        order = generator(self.seed, self.stage, "order", epoch)
+        step_size = self.config.batch_size * self.config.accumulate
+
+        def see(part: Batch, outputs: Tensor) -> None:
+            if self.watch is not None:
+                self.watch(epoch, part, outputs)
+            if classify and outputs.ndim == 2:
+                right.append((outputs.argmax(dim=1) == part.targets).sum())
+
+        for number, batch in enumerate(training_batches(self.examples, step_size, order)):
+            value = self.stepper.take(batch, self._rate(epoch, number), see, check=not losses)
+            if self.after_step is not None:
+                self.after_step()
+            self.average.after_step()
+            losses.append(value)
+            sizes.append(len(batch.index))
+        return torch.stack(losses), torch.tensor(sizes), torch.stack(right).sum() if right else None
+
+    def _rate(self, epoch: int, step: int) -> float:
+        n_steps = self.n_batches * self.config.epochs
+        return self.rate_factor * learning_rate(self.config, epoch * self.n_batches + step, n_steps)
+
+    def _problem(self, losses: Tensor, epoch: int) -> str:
+        """Say where a loss or a parameter isn't finite, or nothing; looked at once per epoch."""
+        finite = losses.isfinite()
+        with torch.no_grad():
+            sound = nn.utils.get_total_norm(self.stepper.parameters).isfinite()
+        if bool(finite.all() & sound):
+            return ""
+        step = int(finite.long().flatten().argmin()) if not bool(finite.all()) else len(losses) - 1
+        what = (
+            f"the loss became {float(losses[step])}" if not bool(finite.all()) else "a parameter became NaN or infinite"
+        )
+        return (
+            f"{self.stage}: {what} in epoch {epoch + 1} of {self.config.epochs}, step {step + 1} of {self.n_batches}, at learning "
+            f"rate {self._rate(epoch, step):.3g}: lower the learning_rate, set clip_norm, or look for extreme values in the data"
+        )
+
+    def _is_sound(self, losses: Tensor, history: History) -> bool:
+        """Say whether a state is worth going back to: still finite, a training may long be on its way to infinity."""
+        if self.first_loss is None:
+            self.first_loss = float(losses[0])
+        return max(history.loss[-1], float(losses[-1])) <= self.first_loss + abs(self.first_loss)
+
+    def _go_back(self, good: dict[str, Any], checkpoint: Checkpoint) -> str:
+        """Put the last good state back, keep it for a resume at a lower learning rate, and say so."""
+        _keep(good["model"], self.model.state_dict())
+        epoch = good["epoch"]
+        where = f"the model is back at {'its start' if epoch == 0 else f'the end of epoch {epoch}'}"
+        if checkpoint.path is None or self.watch is not None:  # what a watcher saw of the bad epoch can't be taken back
+            return where
+        self.rate_factor *= LOWER
+        # Moments that may hold infinities don't go along.
+        checkpoint.save({**self._state(epoch, History()), **good, "optimizer": None, "precision": {}}, now=True)
+        return f"{where}, and a resume goes on from there with the learning rate times {self.rate_factor:.3g}"
+
+    def _good(self, epoch: int, history: History, before: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return a copy of what a step changes, in the memory of the copy ``before`` where that can be."""
+        if before is None:
+            model = copy.deepcopy(self.model.state_dict())
+        else:
+            model = before["model"]
+            _keep(self.model.state_dict(), model)
+        average = copy.deepcopy(self.average.state())
+        return {"epoch": epoch, "model": model, "average": average, "history": history.to_dict()}
+
+    def _state(self, epoch: int, history: History) -> dict[str, Any]:
+        return {
+            "epoch": epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
+            "precision": self.stepper.precision.state(),
+            "average": self.average.state(),
+            "rate_factor": self.rate_factor,
+            "first_loss": self.first_loss,
+            "history": history.to_dict(),
+            "watch": self.watch.state_dict() if isinstance(self.watch, _Remembers) else {},
+        }
+
+    def _resume(self, state: dict[str, Any] | None, listener: Listener) -> tuple[int, History]:
+        if state is None:
+            return self.span[0], History()
+        self.model.load_state_dict(state["model"])
+        if state["optimizer"] is not None:
+            self.stepper.optimizer.load_state_dict(state["optimizer"])
+        self.stepper.precision.load(state["precision"])
+        if state["average"]:
+            self.average.load(state["average"])
+        self.rate_factor, self.first_loss = float(state["rate_factor"]), state["first_loss"]
+        if isinstance(self.watch, _Remembers):
+            self.watch.load_state_dict(state["watch"])
+        if state["optimizer"] is None:
+            text = f"it diverged before: goes on after epoch {state['epoch']} with the learning rate times {self.rate_factor:.3g}"
+            listener(Event("note", self.stage, text))
+        return int(state["epoch"]), History(tuple(state["history"]["loss"]), tuple(state["history"]["accuracy"]))
+
+
+def _keep(source: dict[str, Any], target: dict[str, Any]) -> None:
+    """Copy the tensors of one state dict into another's, in place."""
+    with torch.no_grad():
+        for name, value in source.items():
+            if isinstance(value, Tensor):
+                target[name].copy_(value)
+
+
+def _extended(history: History, losses: Tensor, sizes: Tensor, n_right: Tensor | None) -> History:
+    """Return ``history`` with the epoch's means: one transfer from the device for all of it."""
+    sizes = sizes.to(losses.device)
+    mean = float((losses.flatten().double() * sizes).sum() / sizes.sum())
+    accuracy = () if n_right is None else (float(n_right) / int(sizes.sum()),)
+    return History((*history.loss, mean), (*history.accuracy, *accuracy))
+
+
+def _progress(stage: str, done: int, total: int, history: History) -> Event:
+    facts = {"loss": history.loss[-1]}
+    message = f"epoch {done} of {total}: loss {history.loss[-1]:.4g}"
+    if history.accuracy:
+        facts["accuracy"] = history.accuracy[-1]
+        message += f", accuracy {history.accuracy[-1]:.1%}"
+    return Event("progress", stage, message, done, total, facts)

@@ -1,0 +1,1 @@
+"""How does a record become a page?"""

@@ -1,0 +1,91 @@
+"""What did the search for a target find, and what may one rely on?"""
+
+from __future__ import annotations
+
+from prunus.report.format import called, is_share, percent
+from prunus.report.page.page_marks import details, escape, table
+from prunus.report.record import CandidateRow, ContractFacts, RunRecord, SearchFacts
+
+__all__ = ["candidate_cells", "outcome", "search_html"]
+
+HEAD = ("model", "asked", "cost left", "drop, calibration", "drop, validation", "at most", "contract")
+
+
+def outcome(search: SearchFacts) -> str:
+    """Return the result of a search in one sentence: what is delivered, and what was shown of it."""
+    found, contract = search.result, search.contract
+    if found is None:
+        assert contract is not None
+        return (
+            f"no smaller model was found that keeps the contract ({_promise(contract)}); the dense model is delivered, "
+            f"and {len(search.candidates)} candidates are listed"
+        )
+    said = f"{_percent(found.share)} of the dense {search.cost} {'is' if search.cost == 'latency' else 'are'} left"
+    if search.asked is None:
+        said += ", the least that was shown to keep the contract"
+    elif found.asked > search.asked * 1.001:
+        said += f", the least that was shown to keep the contract ({_percent(search.asked)} was asked for)"
+    else:
+        said += f" ({_percent(search.asked)} was asked for)"
+    if search.runtime is not None:
+        said += f", measured in {'ONNX Runtime' if search.runtime == 'onnxruntime' else search.runtime}"
+    if contract is None or found.test is None:
+        return said
+    return (
+        f"{said}; {called(contract.metric)} drops by at most {drop(contract.metric, found.test.bound)} with "
+        f"{_percent(contract.confidence)} confidence on {search.n_validation} validation examples "
+        f"({drop(contract.metric, contract.max_drop)} allowed)"
+    )
+
+
+def drop(metric: str, number: float | None) -> str:
+    """Return a drop in the metric's unit, of shares in points.
+
+    >>> drop("accuracy", 0.0123), drop("mae", 0.5), drop("accuracy", None)
+    ('1.23 points', '0.5', '–')
+    """
+    if number is None:
+        return "–"
+    return f"{100 * number + 0.0:.2f} points" if is_share(metric) else f"{number:.3g}"
+
+
+def candidate_cells(search: SearchFacts, row: CandidateRow) -> list[str]:
+    """Return the cells of one candidate, under ``HEAD``."""
+    metric = search.contract.metric if search.contract is not None else ""
+    verdict = row.verdict if search.contract is not None else ""
+    return [
+        f"{row.number}{' (delivered)' if row.number == search.delivered else ''}",
+        _percent(row.asked),
+        _percent(row.share),
+        drop(metric, row.calibration_drop),
+        drop(metric, row.test.drop if row.test else None),
+        drop(metric, row.test.bound if row.test else None),
+        verdict,
+    ]
+
+
+def search_html(record: RunRecord) -> str:
+    """Return what every seed's search found, and all that it tried."""
+    parts = []
+    for search in record.searches:
+        lead = f"Seed {search.seed}: " if len(record.searches) > 1 else ""
+        sentence = outcome(search)
+        parts.append(f"<p>{escape(lead + (sentence if lead else sentence[0].upper() + sentence[1:]))}.</p>")
+        rows = [[escape(cell) for cell in candidate_cells(search, row)] for row in search.candidates]
+        parts.append(
+            details("All that was tried", f"{len(rows)} candidate{'s' if len(rows) > 1 else ''}", table(HEAD, rows))
+        )
+    if any(search.contract for search in record.searches):
+        parts.append(
+            '<p class="dim">Candidates are chosen on the calibration examples and tested on the validation examples, from the '
+            "costliest down until one fails, so that the confidence holds for the whole search. No test example is read before.</p>"
+        )
+    return "".join(parts)
+
+
+def _promise(contract: ContractFacts) -> str:
+    return f"{called(contract.metric)} drops by at most {drop(contract.metric, contract.max_drop)}"
+
+
+def _percent(share: float) -> str:
+    return percent(share).replace(".0 %", " %")

@@ -1,0 +1,289 @@
+"""How does a result read on a terminal, and when it is piped?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prunus.core.units import plural
+from prunus.report.format import (
+    amount,
+    called,
+    difference,
+    headline,
+    lead_metrics,
+    mask_note,
+    percent,
+    ratio_with_interval,
+    size,
+    times,
+    value,
+    with_interval,
+)
+from prunus.report.page.repairs import adjustment_lines, allocation_line
+from prunus.report.page.searches import HEAD, candidate_cells, outcome
+from prunus.report.record import Number, RunRecord, SearchFacts
+
+__all__ = [
+    "exported_line",
+    "predictions_csv",
+    "print_criteria",
+    "print_plan",
+    "print_predictions",
+    "print_qualities",
+    "print_summary",
+]
+
+_COLOURS = {"better": "green", "worse": "red", "no measurable difference": "cyan"}
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    table = Table(title=_plain(title), box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(Text(column, style="dim"), justify="left" if number < left else "right")
+    return table
+
+
+def _plain(value: object) -> Text:
+    """Return a cell that is shown as it is: no markup is read in it, and control characters don't reach the terminal."""
+    if isinstance(value, Text):
+        return value
+    return Text("".join("\N{REPLACEMENT CHARACTER}" if _controls(character) else character for character in str(value)))
+
+
+def _controls(character: str) -> bool:
+    """Tell whether a character acts on the terminal or turns the text round; a thin space does neither."""
+    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def _add(table: Table, *cells: object) -> None:
+    table.add_row(*map(_plain, cells))
+
+
+def _show(table: Table, console: Console) -> None:
+    """Print a table under its title, which may be wider than the table."""
+    title, table.title = table.title, None
+    if title:
+        console.print(title, style="bold")
+    console.print(table)
+
+
+def print_summary(record: RunRecord, console: Console) -> None:
+    """Print what a run achieved."""
+    console.print()
+    console.print(Text(headline(record), style=f"bold {_COLOURS[record.comparison[0].verdict]}"))
+    console.print()
+    _show(_quality_table(record), console)
+    if rest := [called(row.metric) for row in lead_metrics(record)[1]]:
+        more = f"{len(rest)} more with the same verdict ({', '.join(rest)}): in the report, and with --json"
+        console.print(_plain(more), style="dim")
+    console.print()
+    _show(_cost_table(record), console)
+    for search in record.searches:
+        console.print()
+        _show(_search_table(search), console)
+        console.print(_plain(f"seed {search.seed}: {outcome(search)}"))
+    for line in (*_removals(record), *adjustment_lines(record)):
+        console.print(_plain(line))
+    for note in record.notes:
+        console.print(_plain(f"note: {note}"), style="dim")
+    console.print()
+
+
+def _quality_table(record: RunRecord) -> Table:
+    n = len(record.seeds)
+    title = f"Quality (mean over {n} seeds)" if n > 1 else "Quality (one seed: says nothing about other seeds)"
+    table = _table(
+        title, "", "dense train", "dense test", "pruned train", "pruned test", "pruned - dense (95 %)", "", left=1
+    )
+    for row in lead_metrics(record)[0]:
+        cells = [
+            value(row.metric, record.mean(model, split, row.metric))
+            for model in ("dense", "pruned")
+            for split in ("train", "test")
+        ]
+        mark = Text(row.verdict, style=_COLOURS[row.verdict])
+        _add(table, row.metric, *cells, difference(row.metric, row.difference), mark)
+    return table
+
+
+def _cost_table(record: RunRecord) -> Table:
+    dense, pruned = record.cost["dense"], record.cost["pruned"]
+    table = _table("Cost", "", "dense", "pruned", "ratio")
+    _add(
+        table,
+        "parameters",
+        amount(dense.parameters),
+        amount(pruned.parameters, dense.parameters),
+        times(record.ratio("parameters")),
+    )
+    if pruned.nonzero_parameters < 0.99 * pruned.parameters:
+        row = (amount(dense.nonzero_parameters), amount(pruned.nonzero_parameters, dense.nonzero_parameters))
+        _add(table, "  not zero", *row, times(record.ratio("nonzero_parameters")))
+    _add(table, "MACs per example", amount(dense.macs), amount(pruned.macs, dense.macs), times(record.ratio("macs")))
+    _add(table, "weights on disk", size(dense.size_bytes), size(pruned.size_bytes), times(record.ratio("size_bytes")))
+    latency = record.latency
+    if latency is not None and latency.speedup is not None:
+        cells = (f"{latency.milliseconds[name].value or 0:.3g} ms" for name in ("dense", "pruned"))
+        name = f"latency, batch of {latency.batch_size}, {latency.runtime}"
+        _add(table, name, *cells, ratio_with_interval(latency.speedup))
+    return table
+
+
+def _search_table(search: SearchFacts) -> Table:
+    table = _table(f"Search for {search.cost}, seed {search.seed}", *HEAD)
+    for row in search.candidates:
+        _add(table, *candidate_cells(search, row))
+    return table
+
+
+def _removals(record: RunRecord) -> list[str]:
+    lines = []
+    units: dict[str, list[int]] = {}
+    for layer in record.layers:
+        totals = units.setdefault(layer.granularity, [0, 0, 0])
+        for position, number in enumerate((layer.before, layer.after, 1)):
+            totals[position] += number
+    for granularity, (before, after, groups) in units.items():
+        lines.append(
+            f"{plural(granularity)}: {amount(after, before)} of {amount(before)} kept in {groups} group{'s' if groups > 1 else ''}"
+        )
+    removed, relabelled = (sum(getattr(c, what) for c in record.classes) for what in ("removed", "relabelled"))
+    if removed or relabelled:
+        total = sum(c.before for c in record.classes)
+        lines.append(
+            f"training examples: {amount(removed, total)} of {amount(total)} removed, {amount(relabelled)} relabelled"
+        )
+    if record.data.noise is not None:
+        noise = record.data.noise
+        lines.append(
+            f"labels flipped on purpose: {noise.n_found} of {noise.n_flipped} found, {noise.n_repaired} repaired"
+            + (f"; {amount(noise.n_clean)} clean ones went or changed with them" if noise.n_clean else "")
+        )
+    if record.features:
+        kept = sum(f.kept for f in record.features)
+        lines.append(f"input features: {kept} of {len(record.features)} kept")
+    if record.kind == "graph":
+        lines.append("the pruned model is the traced computation, not the original class (see the notes)")
+    if note := mask_note(record):
+        lines.append(note)
+    if line := allocation_line(record):
+        lines.append(line)
+    return lines
+
+
+def print_plan(summary: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print what a plan would do, per step and stratum."""
+    for number, step in enumerate(summary, start=1):
+        what = f"{number}. {step['operation']} {plural(step['granularity'])} by {step['criterion']}"
+        table = _table(
+            f"{what}: {amount(step['kept'], step['units'])} of {amount(step['units'])} stay", "", "units", "stay", "go"
+        )
+        for stratum in step["strata"]:
+            gone = stratum["units"] - stratum["kept"]
+            _add(table, stratum["name"], amount(stratum["units"]), amount(stratum["kept"]), amount(gone))
+        _show(table, console)
+        console.print()
+
+
+def print_qualities(result: Mapping[str, Any], console: Console) -> None:
+    """Print the quality and the cost of one bundle."""
+    splits = result["splits"]
+    table = _table(str(result["bundle"]), "", *(f"{name} (95 %)" for name in splits))
+    rows = {name: [Number.model_validate(m) for m in quality["metrics"]] for name, quality in splits.items()}
+    for position, metric in enumerate(next(iter(rows.values()))):
+        _add(table, metric.name, *(with_interval(metric.name, numbers[position]) for numbers in rows.values()))
+    _show(table, console)
+    for name, quality in splits.items():
+        if quality["per_class"]:
+            console.print()
+            table = _table(f"per class, {name}", "", "examples", "precision", "recall", "F1")
+            for item in quality["per_class"]:
+                cells = (percent(item[part]["value"]) for part in ("precision", "recall", "f1"))
+                _add(table, item["name"], amount(item["support"]), *cells)
+            _show(table, console)
+    cost = result["cost"]
+    console.print()
+    console.print(
+        f"{amount(cost['parameters'])} parameters, {amount(cost['macs'])} MACs per example, {size(cost['size_bytes'])} of weights"
+        + (f" (the bundle with all that goes along: {size(cost['bundle_bytes'])})" if "bundle_bytes" in cost else ""),
+        highlight=False,
+    )
+
+
+def print_predictions(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print predictions as a table."""
+    if not rows:
+        console.print("no examples")
+        return
+    table = _table("", *rows[0], left=2)
+    for row in rows:
+        _add(table, *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+    _show(table, console)
+
+
+def predictions_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return predictions as CSV with a header; a text that a spreadsheet would carry out begins with an apostrophe."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", "\\r")  # the writer leaves it bare, and readers take it for the end of a row
+    number = re.fullmatch(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", value, re.IGNORECASE)
+    formula = value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) and not number
+    return f"'{value}" if formula else value
+
+
+def exported_line(facts: Mapping[str, Any]) -> str:
+    """Return what an export wrote: the file, its size, and how far its answers are from the bundle's."""
+    kernels = {"no": "", "1x1": ", sparse kernels"}.get(facts["zeros"], f", sparse kernels for {facts['zeros']} blocks")
+    batches = ", ".join(map(str, facts["batches"]))
+    return (
+        f"{facts['path']}: {size(facts['size_bytes'])}{kernels}; its outputs are within {facts['difference']:.1g} "
+        f"of the largest one of the bundle's, for batches of {batches}; it takes {', '.join(facts['sizes'])}"
+    )
+
+
+def print_criteria(rows: Sequence[Mapping[str, str]], console: Console) -> None:
+    """Print the criteria that a recipe may name."""
+    table = _table("", "name", "where", "judges", "needs", "what it keeps", "source", left=6)
+    for row in rows:
+        _add(table, row["name"], row["section"], row["judges"], row["needs"], row["summary"], row["reference"])
+    _show(table, console)
+
+
+def print_graph(view: Mapping[str, Any], console: Console) -> None:
+    """Print the groups of a model, where they lie, and what can't be pruned."""
+    rows = (*view["groups"], *view["stacks"])
+    table = _table("", "group", "kind", "units", "parameters each", "MACs each", left=2)
+    for row in rows:
+        macs = amount(round(row["macs_per_unit"])) if "macs_per_unit" in row else ""
+        _add(table, row["name"], row["kind"], amount(row["units"]), amount(row["parameters_per_unit"]), macs)
+    _show(table, console)
+    console.print("\nwhere they lie", style="bold")
+    for row in rows:
+        console.print(_plain(f"  {row['name']}: {_some(row['members'])}"))
+    if view["frozen"]:
+        console.print("\nnot pruned", style="bold")
+        for item in view["frozen"]:
+            console.print(_plain(f"  {_some(item['axes'])}: {item['reason']}"))
+    for note in view["notes"]:
+        console.print(f"note: {note}", highlight=False)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,1 @@
+"""What is gathered in one pass over the calibration set, and how?"""

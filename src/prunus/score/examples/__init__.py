@@ -1,0 +1,1 @@
+"""What is each training example worth, and does its label look right?"""

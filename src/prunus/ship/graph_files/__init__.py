@@ -1,0 +1,1 @@
+"""How does a computation travel as a file that is checked before it runs?"""

@@ -1,0 +1,95 @@
+"""What happens to the training examples is said: a class that goes, a setting that only classes can have."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from prunus import ModelOptimizer
+from prunus.core.errors import RecipeError
+from prunus.data import ArraySource, Examples
+from prunus.pipeline.stages.example_stage import thinned_classes
+
+
+def rare(n_rare=6, **options):
+    """Return an optimizer over three classes, the last with few examples that look like the first, and what it told."""
+    draw = np.random.default_rng(0)
+    labels = np.r_[np.zeros(200, int), np.ones(100, int), np.full(n_rare, 2)]
+    inputs = draw.normal(size=(2, 8))[labels % 2] * 2 + draw.normal(size=(len(labels), 8))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    told = []
+    optimizer = ModelOptimizer(
+        network,
+        (inputs.astype(np.float32), labels),
+        strategy="magnitude_l2",
+        train={"epochs": 2},
+        recovery={"epochs": 1},
+        seeds=[0],
+        listener=told.append,
+        **options,
+    )
+    return optimizer, told
+
+
+def left(optimizer):
+    """Return how many examples of each class the removals keep, and how many there were."""
+    targets = optimizer._job.data.train.targets
+    kept = [0, 0, 0]
+    for decision in optimizer.plan_.steps[0].decisions:
+        for unit, keep in zip(decision.unit, decision.keep, strict=True):
+            kept[int(targets[unit])] += bool(keep)
+    return kept, torch.bincount(targets, minlength=3).tolist()
+
+
+def test_a_class_of_three_examples_stays_in_the_training_and_that_it_is_thin_is_said():
+    optimizer, told = rare(examples={"epochs": 2, "remove": [{"criterion": "aum", "keep_fraction": 0.3}]})
+    optimizer.prune(keep_fraction=0.5)
+    kept, before = left(optimizer)
+    assert before[2] == 3
+    assert kept[2] >= 1
+    assert sum(kept) == round(0.3 * sum(before))
+    warnings = [event.message for event in told if event.kind == "warning"]
+    assert warnings == [f"class '2' keeps {kept[2]} of 3 training examples: raise class_floor if that is too few"]
+
+
+def test_a_class_that_leaves_altogether_is_said():
+    remove = {"criterion": "aum", "keep_fraction": 0.01, "class_floor": 0}  # two examples for three classes
+    optimizer, told = rare(examples={"epochs": 2, "remove": [remove]})
+    optimizer.prune(keep_fraction=0.5)
+    kept, before = left(optimizer)
+    gone = [number for number in range(3) if kept[number] == 0]
+    assert gone
+    for number in gone:
+        line = f"no training example of class '{number}' is left of {before[number]}, so it can't be learnt"
+        assert any(event.kind == "warning" and event.message.startswith(line) for event in told)
+
+
+def test_only_classes_that_lose_examples_are_named():
+    targets = torch.tensor([0] * 20 + [1] * 3 + [2] * 8)
+    source = ArraySource(
+        "set", tuple(map(str, range(31))), torch.zeros(31, 1), targets, "classification", ("a", "b", "c")
+    )
+    before = Examples(source, torch.arange(31))
+    assert thinned_classes(before, before) == []
+    thinner = before.select(np.r_[np.arange(31) < 27])
+    assert [line.split(":")[0] for line in thinned_classes(before, thinner)] == [
+        "class 'c' keeps 4 of 8 training examples"
+    ]
+    moved = before.with_targets(torch.where(targets == 1, 0, targets))
+    assert [line.split(" is left")[0] for line in thinned_classes(before, moved)] == [
+        "no training example of class 'b'"
+    ]
+
+
+def test_relabelling_values_is_refused_before_anything_is_trained():
+    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RecipeError, match=r"examples\.relabel .*data\.task: regression.*use examples\.remove"):
+        ModelOptimizer(nn.Linear(4, 1), (inputs, inputs.sum(dim=1)), strategy=None, examples={"relabel": {}})
+
+
+def test_the_facade_tells_what_should_be_known_of_the_data():
+    inputs = torch.arange(40.0)[:, None]
+    told = []
+    ModelOptimizer(nn.Linear(1, 2), (torch.cat([inputs, inputs]), [0, 1] * 40), listener=told.append)
+    assert any("same input" in event.message for event in told if event.kind == "note")
