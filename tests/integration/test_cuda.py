@@ -88,6 +88,7 @@ def test_a_criterion_cuts_the_same_units_as_on_the_processor(criterion):
             strategy={"criterion": criterion, "keep_fraction": 0.5},
             recovery={"method": "none", "adjust": ["least_squares"]},
             trained=True,
+            data_options={"check_weights": False},
             runtime={"device": device},
         ).prune()
         assert next(optimizer.model_.parameters()).device.type == device
@@ -113,6 +114,7 @@ def test_a_share_of_the_macs_is_met_on_a_gpu(encoder):
         target={"macs": 0.5},
         recovery={"method": "none", "adjust": ["least_squares"]},
         trained=True,
+        data_options={"check_weights": False},
         runtime={"device": "cuda"},
     ).prune()
     assert optimizer.model_(torch.zeros(2, 1, 8, 8).cuda()).shape == (2, 10)
@@ -128,6 +130,7 @@ def test_a_share_of_the_latency_is_met_on_a_gpu(monkeypatch, tmp_path):
         target={"latency": 0.5},
         recovery={"method": "none"},
         trained=True,
+        data_options={"check_weights": False},
         runtime={"device": "cuda"},
         evaluation={"latency": {"batch_size": 4096, "repeats": 20}},
     ).prune()

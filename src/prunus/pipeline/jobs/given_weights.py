@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
 from typing import NamedTuple
 
 import torch
@@ -38,15 +37,19 @@ class _Way(NamedTuple):
 
 @dataclass(frozen=True)
 class _Score:
-    """How well answers fit labels: a mean loss, and the share that is right, or of the variance that is explained."""
+    """How well answers fit labels: a mean loss, and the share that is right, or of the variance that is explained.
+
+    Of classes, the share is the mean over them: a rare one that is found counts as much as a common one that is missed.
+    """
 
     loss: float
     value: float
+    error: float
     n: int
 
     def surely_below(self, bound: float) -> bool:
-        """Tell whether 95 % of the chance lies below ``bound`` (a share's normal interval; a bound for the rest)."""
-        return self.value + 2 * sqrt(max(self.value * (1 - self.value), 0.0) / max(self.n, 1)) + 1 / self.n < bound
+        """Tell whether 95 % of the chance lies below ``bound`` (two standard errors, and one example)."""
+        return self.value + 2 * self.error + 1 / self.n < bound
 
 
 def check_given(job: Job, model: nn.Module) -> None:
@@ -102,17 +105,22 @@ def _score(job: Job, model: nn.Module, batch: Batch) -> _Score | None:
         return None
     loss = float(base_loss(job)(outputs, batch))
     if task == "classification":
-        return _Score(loss, float((outputs.reshape(shape).argmax(dim=1) == batch.targets).double().mean()), n)
+        right = (outputs.reshape(shape).argmax(dim=1) == batch.targets).double().cpu()
+        count = torch.bincount(batch.targets.cpu(), minlength=shape[1]).double()
+        there = count > 0
+        recall = (torch.bincount(batch.targets.cpu(), right, minlength=shape[1]) / count.clamp_min(1))[there]
+        spread = (recall * (1 - recall) / count[there]).sum().sqrt() / len(recall)
+        return _Score(loss, float(recall.mean()), float(spread), n)
     wanted = batch.targets.double()
     rest = (outputs.reshape(n).double() - wanted).square().sum()
-    return _Score(loss, float(1 - rest / (wanted - wanted.mean()).square().sum().clamp_min(1e-12)), n)
+    return _Score(loss, float(1 - rest / (wanted - wanted.mean()).square().sum().clamp_min(1e-12)), 0.0, n)
 
 
 def _guessing(job: Job, targets: Tensor) -> float:
-    """Return the share that is right without looking at any input; a regression's mean explains nothing."""
+    """Return the share of each class that is right without looking at any input; a regression's mean explains nothing."""
     if job.data.train.task == "regression":
         return -MARGIN
-    return float(torch.bincount(targets.cpu()).max()) / len(targets)
+    return 1 / max(int((torch.bincount(targets.cpu()) > 0).sum()), 1)
 
 
 def _other_ways(job: Job, raw: Tensor) -> Iterator[_Way]:

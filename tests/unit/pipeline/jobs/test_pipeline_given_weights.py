@@ -89,6 +89,22 @@ def test_weights_that_only_guess_stop_the_run():
         ModelOptimizer(nn.Linear(6, 10), (torch.randn(900, 6), labels), trained=True).fit()
 
 
+def test_a_rare_class_that_is_found_at_the_price_of_false_alarms_is_no_guess():
+    torch.manual_seed(0)
+    x = torch.randn(2000, 1)
+    labels = (x[:, 0] > 1.64).long()  # one in twenty
+    model = nn.Sequential(nn.Linear(1, 2))
+    with torch.no_grad():  # finds all of them, and as many others: less accurate than never saying so
+        model[0].weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        model[0].bias.copy_(torch.tensor([1.0, -1.0]))
+    optimizer = ModelOptimizer(model, (x, labels), trained=True).fit()
+    assert optimizer.evaluate()["test"].value("accuracy") < 0.95
+    with torch.no_grad():
+        model[0].bias.copy_(torch.tensor([-20.0, 20.0]))
+    with pytest.raises(ModelError, match=r"no better than guessing: 50.0 % right"):
+        ModelOptimizer(model, (x, labels), trained=True).fit()
+
+
 def test_a_regression_that_explains_less_than_nothing_stops_the_run():
     torch.manual_seed(0)
     values = INPUTS[:, 0]
