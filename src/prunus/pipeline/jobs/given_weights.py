@@ -108,8 +108,9 @@ def _score(job: Job, model: nn.Module, batch: Batch) -> _Score | None:
         right = (outputs.reshape(shape).argmax(dim=1) == batch.targets).double().cpu()
         count = torch.bincount(batch.targets.cpu(), minlength=shape[1]).double()
         there = count > 0
-        recall = (torch.bincount(batch.targets.cpu(), right, minlength=shape[1]) / count.clamp_min(1))[there]
-        spread = (recall * (1 - recall) / count[there]).sum().sqrt() / len(recall)
+        hits, count = torch.bincount(batch.targets.cpu(), right, minlength=shape[1])[there], count[there]
+        recall, likely = hits / count, (hits + 1) / (count + 2)  # none of six is no certainty
+        spread = (likely * (1 - likely) / count).sum().sqrt() / len(recall)
         return _Score(loss, float(recall.mean()), float(spread), n)
     wanted = batch.targets.double()
     rest = (outputs.reshape(n).double() - wanted).square().sum()
