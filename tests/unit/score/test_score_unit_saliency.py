@@ -10,32 +10,12 @@ from torch import nn
 from prunus.core.errors import ModelError, RecipeError, UnknownNameError
 from prunus.score import Evidence, criteria, norm_scales, prunable_weights, score_groups, score_weights
 from prunus.score.unit_saliency import unit_rows
-
-
-@dataclass(frozen=True)
-class Member:
-    tensor: str
-    dim: int
-    index: torch.Tensor
-    is_parameter: bool = True
-
-
-@dataclass(frozen=True)
-class Group:
-    name: str
-    size: int
-    members: tuple
-    containers: tuple = ()
-    entries: tuple = ()
+from score_stand_ins import Group, Member, one_each
 
 
 @dataclass(frozen=True)
 class Graph:
     groups: tuple
-
-
-def one_each(n):
-    return torch.arange(n)[:, None]
 
 
 @pytest.fixture

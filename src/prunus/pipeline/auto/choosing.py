@@ -8,7 +8,7 @@ what is nearest to the dense model's outputs wins. What was tried is in the resu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,19 +19,16 @@ from prunus.data import Batched
 from prunus.graph import Group
 from prunus.graph.costs.cost_model import CostModel
 from prunus.graph.tracing.states import duplicate
-from prunus.pipeline.costing.cost_targets import masks_of
-from prunus.pipeline.cut.alternatives import within
+from prunus.pipeline.cut.alternatives import by_cost, within
 from prunus.pipeline.cut.sensitivity import without
 from prunus.pipeline.cut.unit_places import slices_at
 from prunus.recover import Measure, distance
-from prunus.select import cost_aware, floor_counts
+from prunus.select import floor_counts
 
 __all__ = ["ALLOCATIONS", "Choice", "Tried", "allocate", "by_distance", "choices"]
 
 ALLOCATIONS = ("uniform", "global", "cost")
 """The same share of every group; one ranking of all units; loss weighed against what is saved."""
-
-_RUNGS = 1024
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,7 @@ def allocate(strata: Sequence[Stratum], cost: CostModel, limit: float, allocatio
     if cost.total(floor_counts(strata)) > limit:
         return None
     if allocation == "cost":
-        rungs = min(max(_RUNGS // len(strata), 4), 32)
-        coarse = [replace(s, multiple=s.multiple * -(-len(s.saliency) // (rungs * s.multiple))) for s in strata]
-        if cost.total(floor_counts(coarse)) > limit:
-            return None
-        return masks_of(coarse, cost_aware(coarse, cost, limit))
+        return by_cost(strata, cost, limit)
     return within(strata, cost, limit, allocation, "mean" if allocation == "global" else "none")
 
 

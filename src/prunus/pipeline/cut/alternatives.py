@@ -23,7 +23,7 @@ from prunus.pipeline.jobs.job import Job
 from prunus.recover import FEWEST, distance, split_off
 from prunus.select import Cost, cost_aware, floor_counts, select
 
-__all__ = ["Weights", "compare_allocations", "within"]
+__all__ = ["Weights", "by_cost", "compare_allocations", "within"]
 
 _BISECTIONS = 20
 _RUNGS = 1024
@@ -106,10 +106,16 @@ def _others(
             if masks is not None:
                 yield name, masks
     if chosen != "cost" and not isinstance(cost, Weights):
-        rungs = min(max(_RUNGS // len(strata), 4), 32)
-        coarse = [replace(s, multiple=s.multiple * -(-len(s.saliency) // (rungs * s.multiple))) for s in strata]
-        if cost.total(floor_counts(coarse)) <= limit:
-            yield "cost", masks_of(coarse, cost_aware(coarse, cost, limit))
+        masks = by_cost(strata, cost, limit)
+        if masks is not None:
+            yield "cost", masks
+
+
+def by_cost(strata: Sequence[Stratum], cost: Cost, limit: float) -> list[Bools] | None:
+    """Return what the cost-aware allocation keeps at no more than ``limit``, in coarse steps; None if their floors cost more."""
+    rungs = min(max(_RUNGS // len(strata), 4), 32)
+    coarse = [replace(s, multiple=s.multiple * -(-len(s.saliency) // (rungs * s.multiple))) for s in strata]
+    return None if cost.total(floor_counts(coarse)) > limit else masks_of(coarse, cost_aware(coarse, cost, limit))
 
 
 def within(
