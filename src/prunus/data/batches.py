@@ -85,6 +85,7 @@ def collect(data: Any, like: Any, *, n: int = 512, seed: int = 0, device: torch.
             inputs, targets = select_rows(inputs, rows), select_rows(targets, rows)
         if parts and (targets is None) != (parts[0][1] is None):
             raise DataError(f"expected targets in every batch or in none: got {described(batch)} in batch {len(parts)}")
+        _check_numbers(inputs, n - left)
         parts.append((moved(inputs, device), moved(targets, device)))
         left -= min(size, left)
         if left == 0:
@@ -92,6 +93,21 @@ def collect(data: Any, like: Any, *, n: int = 512, seed: int = 0, device: torch.
     if not parts:
         raise DataError(f"the data yield no example: got an empty {type(data).__name__}")
     return Batches(parts)
+
+
+def _check_numbers(inputs: Any, first: int) -> None:
+    """Refuse inputs that are not a number; infinities are left, since masks are made of them.
+
+    Raises:
+        DataError: it names the first example that has one.
+    """
+    for where, value in tensors(inputs):
+        if value.is_floating_point() and bool((bad := value.isnan()).any()):
+            row = int(bad.reshape(len(bad), -1).any(dim=1).int().argmax()) if value.dim() else 0
+            raise DataError(
+                f"expected numbers in {where or 'the inputs'}: got NaN in example {first + row} of those that are drawn; leave "
+                "such examples out, or fill them"
+            )
 
 
 def moved(tree: Any, device: torch.device | str) -> Any:

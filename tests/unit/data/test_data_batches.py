@@ -191,3 +191,15 @@ def test_what_cannot_be_used_is_said_in_one_line(data: Any, said: str) -> None:
 def test_missing_keywords_are_named() -> None:
     with pytest.raises(DataError, match="got a dict \\(ids: int64"):
         collect({"ids": torch.zeros(3, 2, dtype=torch.int64)}, {"input_ids": torch.zeros(1, 2, dtype=torch.int64)})
+
+
+def test_an_input_that_is_not_a_number_is_named_and_masks_may_be_infinite() -> None:
+    spoilt = X.clone()
+    spoilt[13, 1] = float("nan")
+    with pytest.raises(
+        DataError, match="expected numbers in the inputs: got NaN in example 13 of those that are drawn"
+    ):
+        collect(DataLoader(TensorDataset(spoilt, Y), batch_size=6), LIKE)
+    mask = X.clone()
+    mask[0] = -torch.inf
+    assert len(collect(mask, LIKE)) == 20
