@@ -79,6 +79,7 @@ def test_adjusting_never_takes_held_out_outputs_further_from_the_dense_models(ki
     assert after <= before * (1 + 1e-6)
     assert [check.kind for check in adjusted.checks] == sorted(adjustments, key="least_squares bias batch_norm".index)
     assert adjusted.checks[0].before == before
+    assert adjusted.distance == after
     parameters = dict(small.named_parameters())
     assert not any(parameters[name][~mask].any() for name, mask in masks.items())
 

@@ -18,11 +18,10 @@ from prunus.core.types import Bools, Stratum
 from prunus.data import Batched
 from prunus.graph import Group
 from prunus.graph.costs.cost_model import CostModel
-from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.cut.alternatives import by_cost, within
 from prunus.pipeline.cut.sensitivity import without
 from prunus.pipeline.cut.unit_places import slices_at
-from prunus.recover import Measure, distance
+from prunus.recover import Answers, Measure, distance
 from prunus.select import floor_counts
 
 __all__ = ["ALLOCATIONS", "Choice", "Tried", "allocate", "by_distance", "choices"]
@@ -92,6 +91,7 @@ def by_distance(
     model: nn.Module,
     groups: Sequence[Group],
     found: Sequence[Choice],
+    dense: Answers,
     held_out: Batched,
     *,
     measure: Measure,
@@ -100,10 +100,10 @@ def by_distance(
 ) -> list[tuple[float, Choice]]:
     """Return how far each choice takes the outputs with its units zeroed, the nearest first; ties keep their order.
 
-    A distance that isn't finite counts as the farthest. ``model`` ends in evaluation mode.
+    A distance that isn't finite counts as the farthest. ``dense`` are the answers of a copy. ``model`` ends in evaluation mode.
     """
     of = {group.name: group for group in groups}
-    dense, rows = duplicate(model), []
+    rows = []
     for number, choice in enumerate(found):
         tell(number, len(found))
         places = [

@@ -19,12 +19,13 @@ from prunus.core.types import Plan, Stratum
 from prunus.data import Batched
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import CostModel, count_model
+from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.auto.choosing import Choice, Tried, allocate, by_distance, choices
 from prunus.pipeline.auto.implied import Objective
 from prunus.pipeline.cut.prunable import layer_of
 from prunus.pipeline.cut.unit_places import kept_outputs, n_weights
 from prunus.pipeline.shipping import model_fingerprint
-from prunus.recover import FEWEST, Adjusted, Adjustment, adjust, distance, split_off
+from prunus.recover import FEWEST, Adjusted, Adjustment, Answers, adjust, distance, split_off
 from prunus.score import criteria, gather, norm_scales, score_groups
 from prunus.select import floor_counts, select
 
@@ -104,16 +105,18 @@ class Ways:
         whole = cost.total([len(s.saliency) for s in strata])
         if few:
             return found[0], self.made(found[0], examples, objective, ()), ()
+        dense = Answers(duplicate(self.model))  # of a copy: units of the model itself are set to zero for a while
         ranked = by_distance(
             self.model,
             self.groups,
             found,
+            dense,
             held_out,
             measure=objective.measure,
             batch_size=self.batch_size,
             tell=lambda done, total: self.tell(Event("progress", f"{_STAGE} / compare", done=done, total=total)),
         )
-        finals = [(self.made(choice, examples, objective, kinds), choice) for _, choice in ranked[:_FINALISTS]]
+        finals = [(self.made(choice, examples, objective, kinds, dense), choice) for _, choice in ranked[:_FINALISTS]]
         best, choice = min(finals, key=lambda one: _number(one[0].distance))
         after = {id(one): made.distance for made, one in finals}
         tried = tuple(
@@ -130,13 +133,19 @@ class Ways:
         return choice, best, tried
 
     def made(
-        self, choice: Choice, examples: Batched | None, objective: Objective | None, kinds: Sequence[Adjustment]
+        self,
+        choice: Choice,
+        examples: Batched | None,
+        objective: Objective | None,
+        kinds: Sequence[Adjustment],
+        dense: Answers | None = None,
     ) -> Made:
-        """Cut for real, and set right what is left."""
+        """Cut for real, and set right what is left; ``dense`` are the model's answers to the held-out examples, if known."""
         shrunk = shrink(self.model, self.given, self.graph, choice.masks, kwargs=self.named)
         if examples is None or objective is None or len(examples) < FEWEST:
             return Made(shrunk, None, None)
         fit, held_out = split_off(examples)
+        dense = dense or Answers(self.model)
         adjusted = None
         if kinds:
             keep = {s.name: mask for s, mask in zip(choice.strata, choice.keep, strict=True)}
@@ -146,12 +155,15 @@ class Ways:
                 fit,
                 kinds,
                 held_out=held_out,
+                target=dense,
                 measure=objective.measure,
                 kept=kept_outputs(self.model, self.groups, keep),
                 folded={layer_of(name): f for name, f in shrunk.folded.items() if name.endswith(".weight")},
                 batch_size=self.batch_size,
             )
-        far = distance(shrunk.model, self.model, held_out, measure=objective.measure, batch_size=self.batch_size)
+        far = None if adjusted is None else adjusted.distance
+        if far is None:
+            far = distance(shrunk.model, dense, held_out, measure=objective.measure, batch_size=self.batch_size)
         return Made(shrunk, adjusted, far)
 
     def planned(self, plan: Plan) -> Choice:

@@ -20,7 +20,7 @@ from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.costing.cost_targets import masks_of
 from prunus.pipeline.cut.sensitivity import Zeroed, without
 from prunus.pipeline.jobs.job import Job
-from prunus.recover import FEWEST, distance, split_off
+from prunus.recover import FEWEST, Answers, distance, split_off
 from prunus.select import Cost, cost_aware, floor_counts, select
 
 __all__ = ["Weights", "by_cost", "compare_allocations", "within"]
@@ -74,7 +74,7 @@ def compare_allocations(
     if all(_same(masks, keep) for masks in tried.values()):
         return None
     _, held_out = split_off(job.data.calibration)
-    was_training, dense = model.training, duplicate(model)
+    was_training, dense = model.training, Answers(duplicate(model))
     rows: list[dict[str, Any]] = []
     for name, masks in tried.items():
         same = next((row for row, before in zip(rows, tried.values(), strict=False) if _same(masks, before)), None)

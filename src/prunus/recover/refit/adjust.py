@@ -21,7 +21,7 @@ from prunus.core.calls import call
 from prunus.recover.refit.counterparts import names_after
 from prunus.recover.refit.fit_layers import fit_bias, fit_norm, fit_weights, loses_more, moment_bytes
 from prunus.recover.refit.formula import Saved, why_weight_is_fixed
-from prunus.recover.refit.held_out import FEWEST, Measure, distance, split_off
+from prunus.recover.refit.held_out import FEWEST, Answers, Measure, distance, split_off
 from prunus.recover.refit.layer_inputs import channel_dim, is_matrix_layer
 from prunus.recover.refit.recurrent_layers import RecurrentCall, fit_recurrent, recurrent_calls, why_not_recurrent
 from prunus.recover.refit.sequential import CallsDifferError, Look, Pair, look, pairs
@@ -79,6 +79,12 @@ class Adjusted:
     n_held_out: int
     measure: Measure
 
+    @property
+    def distance(self) -> float | None:
+        """How far the outputs are now, held out; None where nothing was looked at."""
+        last = self.checks[-1] if self.checks else None
+        return None if last is None else last.after if last.verdict == "kept" else last.before
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a distance that isn't finite becomes None."""
         facts = asdict(self)
@@ -94,7 +100,7 @@ def adjust(
     kinds: Sequence[Adjustment],
     *,
     held_out: Batched | None = None,
-    target: nn.Module | None = None,
+    target: nn.Module | Answers | None = None,
     measure: Measure = "relative",
     kept: Mapping[str, Tensor] | None = None,
     folded: Mapping[str, Tensor] | None = None,
@@ -112,7 +118,7 @@ def adjust(
         kinds: ``least_squares`` fits weights and biases, ``bias`` only the means of the outputs, ``batch_norm`` moves running
             statistics by what the cut did to them. They are done in this order, whatever order they are given in.
         held_out: what the result is judged on; without it every fourth of ``examples``, which then has no part in the fits.
-        target: whose outputs the model's should be close to in the end; without it ``reference``'s.
+        target: whose outputs (or answers to ``held_out``) the model's should be close to in the end; without it ``reference``'s.
         measure: how far outputs are from others, see :func:`distance`; ``kl`` for class scores.
         kept: which outputs of the reference's layer are left, by that layer's name; without an entry all of them.
         folded: by what the outputs that are left were multiplied, by that layer's name; without an entry by 1.
@@ -149,7 +155,8 @@ def adjust(
     seen = look(model, examples)
     before = {names[old]: one for old, one in look(reference, examples).items() if old in names}
     checks: list[Check] = []
-    judge = partial(distance, model, target or reference, held_out, measure=measure, batch_size=batch_size)
+    wanted = target if isinstance(target, Answers) else Answers(target or reference)
+    judge = partial(distance, model, wanted, held_out, measure=measure, batch_size=batch_size)
     far = judge()
     for kind in (kind for kind in _ORDER if kind in kinds):
         layers, reasons = walk.choose(kind, seen, before)

@@ -18,12 +18,14 @@ from prunus.core.errors import ModelError
 if TYPE_CHECKING:
     from prunus.data import Batch, Batched
 
-__all__ = ["FEWEST", "Measure", "Part", "distance", "split_off"]
+__all__ = ["FEWEST", "Answers", "Measure", "Part", "distance", "split_off"]
 
 Measure = Literal["relative", "kl", "kl_last"]
 
 FEWEST = 8
 """With fewer examples, those that are held out say nothing."""
+_ANSWER_BYTES = 256 << 20
+"""Answers are remembered up to so many bytes: those of a language model, a score for every word at every place, may be more."""
 
 
 class Part:
@@ -55,13 +57,43 @@ def split_off(examples: Batched) -> tuple[Any, Any]:
     return Part(examples, held_out=False), Part(examples, held_out=True)
 
 
+class Answers:
+    """What a model answers to one set of examples, computed once: many others are compared with it, and it stays as it is.
+
+    What doesn't fit into ``memory_bytes`` is computed anew each time. The model ends in evaluation mode.
+    """
+
+    def __init__(self, model: nn.Module, *, memory_bytes: int = _ANSWER_BYTES) -> None:
+        self._model, self._left = model, memory_bytes
+        self._kept: dict[bytes, list[Tensor]] = {}
+
+    @torch.no_grad()
+    def to(self, batch: Batch) -> list[Tensor]:
+        """Return the tensors of the answer to a batch of the set."""
+        key = batch.index.numpy(force=True).tobytes()
+        if key in self._kept:
+            return self._kept[key]
+        found = answers(call(self._model.eval(), batch.inputs))
+        size = sum(each.numel() * each.element_size() for each in found)
+        if size <= self._left:
+            self._left -= size
+            self._kept[key] = [each.clone() for each in found]  # a view would keep all that it is a part of
+        return found
+
+
 @torch.no_grad()
 def distance(
-    model: nn.Module, reference: nn.Module, examples: Batched, *, measure: Measure = "relative", batch_size: int = 256
+    model: nn.Module,
+    reference: nn.Module | Answers,
+    examples: Batched,
+    *,
+    measure: Measure = "relative",
+    batch_size: int = 256,
 ) -> float:
     """Return how far the outputs are from the reference's; both models end in evaluation mode.
 
-    Of a structure all numbers count that both models have in the same shape.
+    Of a structure all numbers count that both models have in the same shape. Give the reference as ``Answers`` to these examples
+    where several models are compared with it.
 
     Units:
         ``relative``: ``|y - r| / |r|`` over all outputs of all examples, 0 for the same outputs and 1 for those that are all zero.
@@ -73,10 +105,10 @@ def distance(
         ModelError: the answers have nothing in the same shape.
     """
     model.eval()
-    reference.eval()
+    dense = reference if isinstance(reference, Answers) else Answers(reference, memory_bytes=0)
     lost = size = 0.0
     for batch in examples.batches(batch_size):
-        for found, wanted in _compared(call(model, batch.inputs), call(reference, batch.inputs)):
+        for found, wanted in _compared(answers(call(model, batch.inputs)), dense.to(batch)):
             new, old = found.double(), wanted.double()
             if measure != "relative":
                 dim = 1 if measure == "kl" else -1
@@ -90,18 +122,17 @@ def distance(
     return math.sqrt(lost / size) if measure == "relative" else max(lost / size, 0.0)
 
 
-def _compared(outputs: Any, wanted: Any) -> list[tuple[Tensor, Tensor]]:
+def _compared(found: list[Tensor], reference: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Return what both answers hold in the same shape: a hidden state beside the answer follows the cut.
 
     Raises:
         ModelError: nothing.
     """
-    found, reference = answers(outputs), answers(wanted)
     pairs = [(new, old) for new, old in zip(found, reference, strict=False) if new.shape == old.shape]
     if len(found) != len(reference) or not pairs:
         raise ModelError(
             "the smaller model's answer can't be compared with the dense one's: got "
-            f"{described(outputs)} and {described(wanted)}"
+            f"{described(found)} and {described(reference)}"
         )
     return pairs
 
