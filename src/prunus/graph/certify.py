@@ -1,8 +1,10 @@
 """Is the coupling right? Reorder the units of every group at random, in all its members at once: the outputs must not move.
 
 This holds through normalisation and softmax, where zeroing would not. It runs on the user's own model and inputs, with noise in
-what holds one value only, so that nothing hides behind a head that starts at zero. What the model's own precision shows to move by
-no more than the tolerance is right; what moves by more is looked at again in float64, where that fits.
+what holds one value only, so that nothing hides behind a head that starts at zero. A model that ranks its answers takes the same
+decisions again, and those of its modules are compared, too, that no group reaches: an empty list of boxes would be right always.
+What the model's own precision shows to move by no more than the tolerance is right; what moves by more is looked at again in
+float64, where that fits.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from prunus.core.runtime import generator
 from prunus.core.values import check_values
 from prunus.graph.grouping.groups import AxisGraph, Frozen, Group
 from prunus.graph.reorder import reordered
+from prunus.graph.solver.axes import leaves
+from prunus.graph.tracing.decisions import Decisions, decides
 from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened, running_on
 from prunus.graph.tracing.trace import plain
 
@@ -56,12 +60,12 @@ def certify(
     if any(value.is_meta for value in canonical_states(model).values()):
         return replace(graph, notes=(*graph.notes, "not certified: the model has no values (it is on the meta device)"))
     check_values(model)
-    check = _Check(model, inputs, kwargs or {}, seed, double=False)
+    check = _Check(model, inputs, kwargs or {}, seed, graph, tolerance, double=False)
     if check.error(groups) <= tolerance:
         return graph
     if _fits_in_double(model):
         with contextlib.suppress(RuntimeError, TypeError, ValueError):  # it makes single-precision tensors of its own
-            check = _Check(model, inputs, kwargs or {}, seed, double=True)
+            check = _Check(model, inputs, kwargs or {}, seed, graph, tolerance, double=True)
     failed = _failing(check, groups, tolerance)
     good = tuple(group for group in groups if group.name not in failed)
     if failed and good and not check.error(good) <= tolerance:
@@ -120,9 +124,21 @@ def _swap(ring: Tensor) -> Tensor:
 
 class _Check:
     def __init__(
-        self, model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], seed: int, *, double: bool
+        self,
+        model: nn.Module,
+        inputs: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        seed: int,
+        graph: AxisGraph,
+        tolerance: float,
+        *,
+        double: bool,
     ) -> None:
         self.seed = seed
+        self.tolerance = tolerance
+        self.decides = graph.solution is not None and decides(graph.solution.solver.trace)
+        self.whole = _whole_answers(graph) if self.decides else ()
+        self.first: Decisions | None = None
 
         def own(value: Tensor) -> Tensor:
             return value.detach().to(torch.float64 if double and value.is_floating_point() else value.dtype, copy=True)
@@ -135,8 +151,10 @@ class _Check:
             lambda t: t.detach().double() if double and t.is_floating_point() else t.detach(),
             (tuple(inputs), dict(kwargs)),
         )
-        self.expected = self._outputs(self.states)
-        self.scale = max((float(out.abs().max()) for out in self.expected if out.numel()), default=0.0) or 1.0
+        self.expected, inside = self._outputs(self.states)
+        scale = max(map(_largest, self.expected), default=0.0) or 1.0
+        self.scales = [*(scale for _ in self.expected), *(_largest(out) or 1.0 for out in inside)]
+        self.expected += inside
 
     def error(self, groups: tuple[Group, ...]) -> float:
         """Return by how much the outputs move; infinity when the model can't run any more."""
@@ -147,11 +165,13 @@ class _Check:
         orders = {group.name: reorder(_ring(group, self.seed)) for group in groups}
         try:
             with reordered(self.states, groups, orders) as states:
-                got = self._outputs(states)
+                got = [out for part in self._outputs(states) for out in part]
         except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError):
             return float("inf")  # it ran before its units were reordered
         worst = 0.0
-        for a, b in zip(self.expected, got, strict=True):
+        if len(got) != len(self.expected):
+            return float("inf")
+        for a, b, scale in zip(self.expected, got, self.scales, strict=True):
             if a.shape != b.shape:
                 return float("inf")
             if a.numel():
@@ -159,18 +179,53 @@ class _Check:
                 both_nan = a.isnan() & b.isnan()
                 same_inf = a.isinf() & (a == b)
                 difference = difference.masked_fill(both_nan | same_inf, 0.0)
-                worst = max(worst, float(difference.nan_to_num(nan=float("inf")).max()))
-        return worst / self.scale
+                worst = max(worst, float(difference.nan_to_num(nan=float("inf")).max()) / scale)
+        return worst
 
-    def _outputs(self, states: dict[str, Tensor]) -> list[Tensor]:
+    def _outputs(self, states: dict[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what the model answers, and what those of its modules do that no group reaches."""
         arguments, kwargs = self.arguments
-        with torch.no_grad(), torch.random.fork_rng():
+        inside: list[Tensor] = []
+        with torch.no_grad(), torch.random.fork_rng(), contextlib.ExitStack() as around:
             torch.manual_seed(0)
-            with as_it_was(self.model), running_on(self.model, states):
-                out = self.model(*arguments, **kwargs)
-        leaves = pytree.tree_leaves(plain(out))
-        return [
-            leaf.double() if not leaf.is_complex() else torch.view_as_real(leaf).double()
-            for leaf in leaves
-            if isinstance(leaf, Tensor)
-        ]
+            around.enter_context(as_it_was(self.model))
+            around.enter_context(running_on(self.model, states))
+            for name in self.whole:
+                hook = self.model.get_submodule(name).register_forward_hook(
+                    lambda module, given, made: inside.extend(_numbers(made)[:1])
+                )
+                around.callback(hook.remove)
+            if self.decides:
+                decisions = around.enter_context(Decisions(self.first, self.tolerance))
+                self.first = self.first or decisions
+            out = self.model(*arguments, **kwargs)
+        return _numbers(out), inside
+
+
+def _numbers(out: Any) -> list[Tensor]:
+    return [
+        leaf.double() if not leaf.is_complex() else torch.view_as_real(leaf).double()
+        for leaf in pytree.tree_leaves(plain(out))
+        if isinstance(leaf, Tensor)
+    ]
+
+
+def _largest(out: Tensor) -> float:
+    return float(out.abs().max()) if out.numel() else 0.0
+
+
+def _whole_answers(graph: AxisGraph) -> tuple[str, ...]:
+    """Return the modules whose answers no group reaches, so that they stay the same when units change places.
+
+    What an expert answers is another expert's then.
+    """
+    assert graph.solution is not None
+    solver = graph.solution.solver
+    if any(stack.kind == "expert" for stack in graph.stacks):
+        return ()
+    stays: dict[str, bool] = {}
+    for call in solver.trace.calls:
+        axes = solver.values.get(call.made) or ()
+        fixed = all(leaf.size == 1 or bool(leaf.reason) for atom in axes for leaf in leaves(atom))
+        stays[call.name] = stays.get(call.name, True) and bool(axes) and fixed
+    return tuple(name for name, fixed in stays.items() if fixed)
