@@ -14,8 +14,8 @@ import numpy as np
 
 from prunus.core.code.registry import Registry
 from prunus.core.types import Floats, Ints, Stratum
-from prunus.select.amount import Ladder, budget, closest
-from prunus.select.apportion import apportion
+from prunus.select.amount import Ladder
+from prunus.select.apportion import apportion, spend
 
 __all__ = ["Allocation", "allocation", "allocations", "global_ranking", "uniform"]
 
@@ -50,8 +50,7 @@ def uniform(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     >>> uniform(layers, 5 / 9)
     array([3, 1, 1])
     """
-    everyone = np.ones(len(strata))
-    return apportion(strata, keep_fraction, share=lambda s: s * everyone, level=lambda _, s: s)
+    return apportion(strata, keep_fraction, level=lambda _, shares: shares)
 
 
 @allocation("global")
@@ -66,43 +65,21 @@ def global_ranking(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     array([2, 1])
     """
     ladder = Ladder.of(strata)
-    target = budget(int(ladder.size.sum()), keep_fraction)
     floor = ladder.counts(ladder.first)
-    spare = target - int(floor.sum())
-    if spare <= 0:
-        return floor
-    if (ladder.block > 1).any():
-        return _rank_blocks(strata, ladder, target)
-    rest = [_without_best(stratum.saliency, int(n)) for stratum, n in zip(strata, floor, strict=True)]
-    pool = np.concatenate(rest)
-    threshold = np.partition(pool, len(pool) - spare)[len(pool) - spare]
-    counts = floor + np.array([np.count_nonzero(values > threshold) for values in rest], np.int64)
-    for i, values in enumerate(rest):
-        left = target - int(counts.sum())
-        counts[i] += min(left, int(np.count_nonzero(values == threshold)))
-    return counts
+
+    def due(i: int) -> Floats:
+        saliency = strata[i].saliency
+        if ladder.block[i] == 1:
+            return -_without_best(saliency, int(floor[i]))
+        counts = ladder.climb(i)
+        means = np.add.reduceat(np.sort(saliency)[::-1], counts[:-1]) / np.diff(counts)
+        # A mean may round above the one before it; inside a stratum the better block must come first.
+        return -np.minimum.accumulate(means)
+
+    return spend(ladder, keep_fraction, due)
 
 
 def _without_best(saliency: Floats, count: int) -> Floats:
     """Return the saliencies that are left when the ``count`` highest are taken out."""
     left = len(saliency) - count
     return np.partition(saliency, left)[:left] if count else saliency
-
-
-def _rank_blocks(strata: Sequence[Stratum], ladder: Ladder, target: int) -> Ints:
-    """Rank the steps from rung to rung by mean saliency and take as many as bring the total closest to ``target``."""
-    floor = ladder.counts(ladder.first)
-    priority, owner, gain = [], [], []
-    for i, stratum in enumerate(strata):
-        counts = np.minimum(np.arange(ladder.first[i], ladder.last[i] + 1) * ladder.block[i], ladder.size[i])
-        ranked = np.sort(stratum.saliency)[::-1]
-        steps = np.diff(counts)
-        means = np.add.reduceat(ranked, counts[:-1]) / steps
-        # A mean may round above the one before it; inside a stratum the better block must come first.
-        priority.append(np.minimum.accumulate(means))
-        owner.append(np.full(len(steps), i))
-        gain.append(steps)
-    order = np.argsort(-np.concatenate(priority), kind="stable")
-    owners, gains = np.concatenate(owner)[order], np.concatenate(gain)[order]
-    taken = closest(target, int(floor.sum()) + np.concatenate([[0], np.cumsum(gains)]))
-    return floor + np.bincount(owners[:taken], weights=gains[:taken], minlength=len(strata)).astype(np.int64)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunus.core.errors import RecipeError
-from prunus.core.types import Floats, Ints, Stratum
+from prunus.core.types import Ints, Stratum
 
 __all__ = ["Ladder", "budget", "check_keep_fraction"]
 
@@ -77,34 +77,12 @@ class Ladder:
         counts: Ints = np.minimum(rung * self.block, self.size)
         return counts
 
+    def climb(self, stratum: int) -> Ints:
+        """Return the counts that one stratum passes from its floor to its whole size."""
+        rungs = np.arange(self.first[stratum], self.last[stratum] + 1)
+        counts: Ints = np.minimum(rungs * self.block[stratum], self.size[stratum])
+        return counts
+
     def at_least(self, counts: Ints) -> Ints:
         """Return the lowest allowed counts that are no lower than ``counts``."""
         return self.counts(np.maximum(-(-counts // self.block), self.first))
-
-    def threshold(self, stratum: int, rung: int) -> float:
-        """Return the share of the stratum, in (0, 1], from which rounding to the nearest count gives ``rung``."""
-        block, size = int(self.block[stratum]), int(self.size[stratum])
-        return ((rung - 1) * block + min(rung * block, size)) / (2 * size)
-
-    def nearest(self, share: float | Floats) -> Ints:
-        """Return the rung of each stratum that is nearest to ``share`` (or its share) of its size, no lower than its floor.
-
-        Half-way goes up. Exact up to the rounding of one floating-point division.
-        """
-        size = np.maximum(self.size, 1)
-        regular = np.floor(share * self.size / self.block + 0.5).astype(np.int64)
-        # The last rung may be a shorter step than the others, so its threshold is its own.
-        whole = share >= ((self.last - 1) * self.block + self.size) / (2 * size)
-        return np.maximum(np.where(whole, self.last, regular), self.first)
-
-
-def closest(target: int, totals: Ints) -> int:
-    """Return the position in the ascending ``totals`` that is closest to ``target``; of two equally close the higher.
-
-    >>> closest(10, np.array([4, 8, 12]))
-    2
-    """
-    position = int(np.searchsorted(totals, target))
-    if position == len(totals) or (position > 0 and target - totals[position - 1] < totals[position] - target):
-        return position - 1
-    return position

@@ -35,12 +35,7 @@ def erk(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     """
     shapes = [s.shape or (float(n), max(s.cost, 1.0)) for s, n in zip(strata, whole(strata).tolist(), strict=True)]
     density = np.array([sum(shape) / float(np.prod(shape)) for shape in shapes])
-    return apportion(
-        strata,
-        keep_fraction,
-        share=lambda scale: scale * density,
-        level=lambda i, share: share / float(density[i]),
-    )
+    return apportion(strata, keep_fraction, level=lambda i, shares: shares / density[i])
 
 
 @allocation("lamp")
@@ -93,12 +88,7 @@ def owl(strata: Sequence[Stratum], keep_fraction: float, *, multiple: float = 5.
     """
     outliers = np.array([_outlier_share(stratum.saliency, multiple) for stratum in strata])
     more = 2 * spread * outliers / (float(np.ptp(outliers)) or 1.0)  # the least is taken up by the level
-    return apportion(
-        strata,
-        keep_fraction,
-        share=lambda middle: middle + more,
-        level=lambda i, share: share - float(more[i]),
-    )
+    return apportion(strata, keep_fraction, level=lambda i, shares: shares - more[i])
 
 
 def _outlier_share(saliency: Floats, multiple: float) -> float:
@@ -124,12 +114,7 @@ def sensitivity(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     # A slope too small to matter, so that flat stretches of all curves are climbed side by side.
     tilt = 1e-6 * (max(float(np.ptp(losses)) for _, losses in curves) or 1.0)
     curves = [(shares, losses + tilt * (1 - shares)) for shares, losses in curves]
-    return apportion(
-        strata,
-        keep_fraction,
-        share=lambda level: np.array([np.interp(level, -losses, shares) for shares, losses in curves]),
-        level=lambda i, share: -float(np.interp(share, *curves[i])),
-    )
+    return apportion(strata, keep_fraction, level=lambda i, shares: -np.interp(shares, *curves[i]))
 
 
 def _curve(stratum: Stratum) -> tuple[Floats, Floats]:

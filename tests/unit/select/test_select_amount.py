@@ -1,45 +1,36 @@
-"""A share of a stratum becomes the nearest count that its multiple and its floor allow."""
+"""A stratum climbs through the counts that its multiple and its floor allow, and a budget ends at the nearest of them."""
 
 import numpy as np
 import pytest
 
 from prunus.core.types import Stratum
-from prunus.select.amount import Ladder, closest
+from prunus.select import allocations
+from prunus.select.amount import Ladder
 
 SIZES = range(1, 14)
 
 
-def ladder_of(size, multiple, floor=0):
-    return Ladder.of([Stratum("s", np.zeros(size), min_units=floor, multiple=multiple)])
+def allowed(size, multiple, floor):
+    block = multiple if multiple <= size else 1
+    return [n for n in range(size + 1) if n % block == 0 or n == size if n >= min(floor, size)]
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 3, 4, 5])
-def test_the_nearest_rung_is_that_of_brute_force_and_half_way_goes_up(multiple):
+@pytest.mark.parametrize("floor", [0, 1, 3])
+def test_a_climb_passes_every_allowed_count_from_the_floor_up(multiple, floor):
     for size in SIZES:
-        for floor in (0, 1, min(3, size)):
-            ladder = ladder_of(size, multiple, floor)
-            rungs = np.arange(int(ladder.first[0]), int(ladder.last[0]) + 1)
-            counts = np.minimum(rungs * int(ladder.block[0]), size)
-            for sixteenth in range(17):
-                away = np.abs(counts * 16 - size * sixteenth)
-                nearest = rungs[np.flatnonzero(away == away.min())[-1]]
-                assert int(ladder.nearest(sixteenth / 16)[0]) == nearest, (size, floor, sixteenth)
+        ladder = Ladder.of([Stratum("s", np.zeros(size), min_units=floor, multiple=multiple)])
+        assert ladder.climb(0).tolist() == allowed(size, multiple, floor)
 
 
+@pytest.mark.parametrize("name", ["uniform", "global", "owl"])
 @pytest.mark.parametrize("multiple", [1, 2, 3, 4, 5])
-def test_a_rung_s_threshold_lies_half_way_between_it_and_the_one_below(multiple):
+def test_one_stratum_ends_at_the_nearest_count_and_half_way_goes_up(name, multiple):
     for size in SIZES:
-        ladder = ladder_of(size, multiple)
-        for rung in range(1, int(ladder.last[0]) + 1):
-            below, here = (int(ladder.counts(np.array([n]))[0]) for n in (rung - 1, rung))
-            assert ladder.threshold(0, rung) == pytest.approx((below + here) / 2 / size)
-
-
-@pytest.mark.parametrize("totals", [[3], [4, 8, 12], [0, 1, 7], [2, 3, 5, 11]])
-def test_the_closest_total_is_that_of_brute_force_and_of_two_the_higher(totals):
-    for target in range(15):
-        away = [abs(total - target) for total in totals]
-        assert totals[closest(target, np.array(totals))] == max(
-            total for total, far in zip(totals, away, strict=True) if far == min(away)
-        )
-        assert closest(target, np.array(totals)) >= 0
+        for floor in (0, 1, 3):
+            stratum = Stratum("s", np.arange(float(size)), min_units=floor, multiple=multiple)
+            counts = allowed(size, multiple, floor)
+            for wanted in range(1, size + 1):
+                found = int(allocations[name]([stratum], wanted / size)[0])
+                away = min(abs(n - wanted) for n in counts)
+                assert found == max(n for n in counts if abs(n - wanted) == away), (size, floor, wanted)

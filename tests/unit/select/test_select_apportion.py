@@ -35,8 +35,7 @@ def test_rungs_are_climbed_in_the_order_of_their_levels_until_the_budget_is_near
     given_back = apportion(
         strata,
         keep,
-        share=lambda level: np.sign(level) * np.abs(level * steep) ** power,
-        level=lambda i, share: share ** (1 / power) / steep[i],
+        level=lambda i, shares: shares ** (1 / power) / steep[i],
     )
     counts = [rungs(n, multiple, floor)[0] for n in sizes]
     steps = sorted(
