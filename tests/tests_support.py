@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from prunus.core.recipes.recipe import Model
@@ -12,3 +17,14 @@ def digits_state() -> dict[str, Tensor]:
     """Return the weights of the small recipe's model."""
     model = build(Model(builder="cnn", args={"width": 8}), input_shape=(1, 8, 8), n_outputs=10, seed=0)
     return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def public_dataclasses(package: str) -> Iterator[type]:
+    """Yield the dataclasses that the modules of a package show."""
+    root = importlib.import_module(package)
+    for found in pkgutil.walk_packages(root.__path__, f"{package}."):
+        module = importlib.import_module(found.name)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == found.name:
+                yield value

@@ -10,6 +10,7 @@ from prunus.evaluate import compare, measure_quality, metrics_of
 from prunus.evaluate.metrics import Tally, metrics
 from prunus.evaluate.quality import wilson
 from prunus.evaluate.resample import confusion, resample, tally
+from tests_support import public_dataclasses
 
 COMMON = settings(deadline=None, derandomize=True, max_examples=40)
 CLASSIFICATION = metrics_of("classification")
@@ -164,3 +165,9 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says(seeds
         row = compare(*drawn, **settings_, seed=trial)[0]
         covered += row.difference.low <= expected <= row.difference.high
     assert covered / trials >= 0.89
+
+
+def test_what_is_handed_out_can_not_be_changed_by_one_who_has_it_behind_the_back_of_another():
+    shown = list(public_dataclasses("prunus.evaluate"))
+    assert len(shown) >= 5
+    assert [kind.__name__ for kind in shown if not kind.__dataclass_params__.frozen] == []

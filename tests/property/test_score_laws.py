@@ -21,6 +21,7 @@ from prunus.score import (
     score_weights,
 )
 from prunus.select import select
+from tests_support import public_dataclasses
 
 WEIGHED = [
     name for name in criteria if "weight" in criteria[name].granularities and "inverse_gram" not in criteria[name].needs
@@ -267,3 +268,9 @@ def test_the_table_lists_every_name_with_what_it_is():
     assert [r["name"] for r in rows] == [*criteria, *example_criteria]
     assert all(r["summary"] and r["judges"] for r in rows)
     assert np.unique([sorted(r) for r in rows], axis=0).shape[0] == 1
+
+
+def test_what_is_handed_out_can_not_be_changed_by_one_who_has_it_behind_the_back_of_another():
+    shown = list(public_dataclasses("prunus.score"))
+    assert len(shown) >= 3
+    assert [kind.__name__ for kind in shown if not kind.__dataclass_params__.frozen] == []

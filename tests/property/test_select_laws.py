@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from prunus.core.types import Stratum
 from prunus.select import allocations, keep_fractions, normalizations, schedules, select
+from tests_support import public_dataclasses
 
 ALLOCATIONS = pytest.mark.parametrize("allocation", list(allocations))
 NORMALIZATIONS = pytest.mark.parametrize("normalize", list(normalizations))
@@ -230,3 +231,9 @@ def test_equal_rows_keep_equally_many():
     assert mask.reshape(4, 6).sum(1).tolist() == [3, 3, 3, 3]
     (cut,) = select([part], cutoff=12.0)
     assert cut.tolist() == (np.arange(24) >= 12).tolist(), "a cutoff compares with itself alone"
+
+
+def test_what_is_handed_out_can_not_be_changed_by_one_who_has_it_behind_the_back_of_another():
+    shown = list(public_dataclasses("prunus.select"))
+    assert len(shown) >= 1
+    assert [kind.__name__ for kind in shown if not kind.__dataclass_params__.frozen] == []

@@ -125,10 +125,9 @@ class _Judge:
     ) -> None:
         self.model, self.targets, self.task, self.batch_size = model, targets, task, batch_size
         self.quantile = NormalDist().inv_cdf(confidence)
-        spread = float(targets.double().var(correction=0)) if task == "regression" else 1.0
-        if not spread > 0:
+        self.spread = targets.double().var(correction=0)
+        if task == "regression" and not self.spread > 0:
             raise DataError("features: the validation targets are all the same, so R² has no meaning")
-        self.spread = spread
         self.badness = self._badness(inputs)
 
     def worse(self, inputs: Tensor) -> Tensor:

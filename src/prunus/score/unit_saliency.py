@@ -222,8 +222,7 @@ def unit_rows(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
     """
     n_units = len(index)
     flat = index.reshape(-1).to(tensor.device)
-    size = tensor.shape[dim]
-    whole = flat.numel() == size and bool((flat == torch.arange(size, device=flat.device)).all())
+    whole = torch.equal(flat, torch.arange(tensor.shape[dim], device=flat.device))
     chosen = tensor if whole else tensor.index_select(dim, flat)
     # Positions of a unit lie next to each other now, so they fold into the row.
     return chosen.movedim(dim, 0).reshape(n_units, -1)
@@ -293,7 +292,7 @@ def _tensor(evidence: Evidence, need: Need, name: str) -> Tensor:
 
 def _parameters_per_unit(evidence: Evidence, member: Member) -> float:
     tensor = _tensor(evidence, "weight", member.tensor)
-    return float(member.index.shape[1] * tensor.numel() // max(tensor.shape[member.dim], 1))
+    return member.index.shape[1] * tensor.numel() / tensor.shape[member.dim]
 
 
 def _to_numpy(saliency: Tensor) -> Floats:

@@ -33,9 +33,9 @@ def lamp(weight: Tensor) -> Tensor:
     tensor([0.1111, 0.5000, 0.5000])
     """
     squares = weight.reshape(weight.shape[0], -1).double().square().sum(dim=1)
-    ordered = squares.sort().values
-    larger = ordered.flip(0).cumsum(0).flip(0)[torch.searchsorted(ordered, squares).clamp_max(len(squares) - 1)]
-    return torch.where(larger > 0, squares / larger, 0).to(weight.dtype)
+    falling = squares.sort(descending=True).values
+    no_smaller = falling.cumsum(0)[torch.searchsorted(-falling, -squares, right=True) - 1]
+    return torch.where(no_smaller > 0, squares / no_smaller, 0).to(weight.dtype)
 
 
 @criterion(

@@ -31,9 +31,8 @@ def checked(value: object, batch: Batch) -> Tensor:
             "differentiable; use a criterion that needs no gradient, such as magnitude_l2, or another loss"
         )
     if not torch.isfinite(value.detach()).all():
-        first = int(batch.index[0]) if len(batch.index) else 0
         raise RunError(
-            f"the loss on the calibration batch that starts at example {first} must be finite: got {value.item()}; "
+            f"the loss on the calibration batch that starts at example {int(batch.index[0])} must be finite: got {value.item()}; "
             "look for NaN in the weights or inputs"
         )
     return value.reshape(())

@@ -195,13 +195,16 @@ class _Slopes:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.wanted = tuple(parameters.values())
-        self.names = tuple(parameters)
         # At least single precision: many small batches must not be lost in the rounding of one large sum.
-        self.sums = [torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for p in self.wanted]
+        self.sums = {
+            name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
+            for name, p in parameters.items()
+        }
         self.reached = False
 
     def add(self, value: Tensor, n_examples: int) -> None:
-        for total, gradient in zip(self.sums, torch.autograd.grad(value, self.wanted, allow_unused=True), strict=True):
+        found = torch.autograd.grad(value, self.wanted, allow_unused=True)
+        for total, gradient in zip(self.sums.values(), found, strict=True):
             if gradient is not None:  # a parameter that the outputs don't read doesn't move the loss
                 self.reached = True
                 total.add_(gradient, alpha=n_examples)
@@ -209,10 +212,10 @@ class _Slopes:
     def mean(self, n_examples: int) -> dict[str, Tensor]:
         if not self.reached:
             raise ModelError(
-                f"the loss has no gradient with respect to any of {len(self.names)} parameters ({self.names[0]!r}, ...): "
+                f"the loss has no gradient with respect to any of {len(self.sums)} parameters ({next(iter(self.sums))!r}, ...): "
                 "the outputs must be computed from them by differentiable operations"
             )
-        return {name: total.div_(n_examples) for name, total in zip(self.names, self.sums, strict=True)}
+        return {name: total.div_(n_examples) for name, total in self.sums.items()}
 
 
 def _check_enough(needs: Collection[Need], n_examples: int) -> None:

@@ -103,13 +103,12 @@ class Pullbacks:
 
     def _pull(self, sums: dict[str, Tensor], inputs: Any, columns: Tensor) -> None:
         """Add the squares of ``columns`` pulled back; many examples at once where the model allows it."""
-        size = sum(p.numel() * p.element_size() for p in self._parameters.values())
-        n_columns = max(columns.shape[1], 1)
+        n_examples, n_columns = columns.shape[:2]
         # No more examples times columns than the batch has examples: activations take what a plain backward pass does.
-        at_once = max(1, min(BUDGET_BYTES // max(size * n_columns, 1), len(columns) // n_columns))
+        at_once = max(1, min(self._fitting(n_columns), n_examples // n_columns))
         if self._together:
             try:
-                for rows in row_chunks(torch.arange(len(columns)), at_once):
+                for rows in row_chunks(torch.arange(n_examples), at_once):
                     # A chunk that fails has added nothing.
                     for name, squares in self._pull_together(select_rows(inputs, rows), columns[rows]).items():
                         sums[name] += squares
@@ -122,6 +121,10 @@ class Pullbacks:
         for row, v in enumerate(columns):
             self._pull_one(sums, select_rows(inputs, torch.tensor([row])), v)
 
+    def _fitting(self, n: int) -> int:
+        """Return how many times ``n`` gradients of all parameters fit into the memory that they may take."""
+        return BUDGET_BYTES // (n * sum(parameter.nbytes for parameter in self._parameters.values()))
+
     def _pull_together(self, inputs: Any, columns: Tensor) -> dict[str, Tensor]:
         def one(x: Any, v: Tensor) -> dict[str, Tensor]:
             given, named = arguments(map_tensors(lambda value: value.unsqueeze(0), x))
@@ -131,8 +134,7 @@ class Pullbacks:
                 return made
 
             pull = vjp(forward, self._parameters)[1]
-            size = sum(p.numel() * p.element_size() for p in self._parameters.values())
-            (found,) = vmap(pull, chunk_size=max(1, BUDGET_BYTES // max(size * len(columns), 1)))(v)
+            (found,) = vmap(pull, chunk_size=max(1, self._fitting(len(columns))))(v)
             return {name: g.square().sum(dim=0) for name, g in found.items()}
 
         with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
@@ -143,8 +145,8 @@ class Pullbacks:
     def _pull_one(self, sums: dict[str, Tensor], x: Any, columns: Tensor) -> None:
         with torch.enable_grad():
             made = call(self._model, x).squeeze(0)
-            for number, v in enumerate(columns):
-                self._add_squares(sums, made, v, retain_graph=number + 1 < len(columns))
+            for v in columns:
+                self._add_squares(sums, made, v, retain_graph=True)
 
     def _square_losses(self, sums: dict[str, Tensor], batch: Batch) -> None:
         """Add the squared gradients of each example's own loss, where outputs are a structure that only the loss can read."""
@@ -181,7 +183,5 @@ def _hessians(slope: Tensor, leaf: Tensor) -> Tensor:
     if not slope.requires_grad:  # the loss is linear in the outputs
         return leaf.new_zeros(len(leaf), n_outputs, n_outputs)
     flat = slope.reshape(len(leaf), n_outputs)
-    rows: list[Any] = [
-        torch.autograd.grad(flat[:, i].sum(), leaf, retain_graph=i + 1 < n_outputs)[0] for i in range(n_outputs)
-    ]
+    rows: list[Any] = [torch.autograd.grad(column.sum(), leaf, retain_graph=True)[0] for column in flat.unbind(1)]
     return torch.stack([row.reshape(len(leaf), n_outputs) for row in rows], dim=1)

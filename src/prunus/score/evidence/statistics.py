@@ -83,7 +83,7 @@ class Grams:
     ) -> None:
         """Add the patches that a convolution reads, some examples at a time."""
         shape = (1 if groups == 1 else weight.shape[0], *weight.shape[1:])
-        step = max(1, _PATCH_NUMBERS // max(given[0].numel() * weight[0, 0].numel(), 1))
+        step = max(1, _PATCH_NUMBERS // (given[0].numel() * weight[0, 0].numel()))
         for part in row_chunks(given.to(_fine(given)), step):
             rows = _patches(part, weight.shape[2:], stride, padding, dilation, groups)
             self._add(name, rows.transpose(1, 2) @ rows, rows.shape[1], shape)
@@ -124,7 +124,7 @@ class Grams:
 
     def _placed(self, name: str, values: Tensor) -> Tensor:
         shape = self._shape[name]
-        each = max(1, torch.Size(shape).numel() // values.numel())
+        each = torch.Size(shape).numel() // values.numel()
         return values.repeat_interleave(each, dim=0).view(shape)
 
     def _add(self, name: str, total: Tensor, n_rows: int, shape: tuple[int, ...]) -> None:
@@ -170,7 +170,7 @@ class Moments:
     def add(self, name: str, values: Tensor, axis: int, rows: slice) -> None:
         """Add a batch of outputs of some of a weight's units, which lie along ``axis``."""
         units, along = _rows(values, axis)
-        count = values.numel() // max(values.shape[axis], 1)
+        count = units.shape[0] * units.shape[2:].numel()
         before = self._of(name, "n")[rows].clone()
         self._of(name, "n")[rows] += count
         if "active_fraction" in self._needs:

@@ -39,7 +39,7 @@ def hessian_gradient(
     """
     wanted = tuple(parameters.values())
     direction = [gradient[name].to(p.dtype) for name, p in parameters.items()]
-    sums = [torch.zeros_like(g) for g in gradient.values()]
+    sums = {name: torch.zeros_like(g) for name, g in gradient.items()}
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
         for batch in examples.batches(batch_size):
             value = loss(call(model, batch.inputs), batch).reshape(())
@@ -47,11 +47,10 @@ def hessian_gradient(
             slope = [(g * d).sum() for g, d in zip(first, direction, strict=True) if g is not None and g.requires_grad]
             if not slope:
                 continue
-            second = torch.autograd.grad(torch.stack(slope).sum(), wanted, allow_unused=True)
-            for total, found in zip(sums, second, strict=True):
-                if found is not None:
-                    total.add_(found, alpha=len(batch.index))
-    return {name: total / len(examples) for name, total in zip(parameters, sums, strict=True)}
+            second = torch.autograd.grad(torch.stack(slope).sum(), wanted, materialize_grads=True)
+            for total, found in zip(sums.values(), second, strict=True):
+                total.add_(found, alpha=len(batch.index))
+    return {name: total / len(examples) for name, total in sums.items()}
 
 
 def synaptic_flow(model: nn.Module, parameters: Mapping[str, nn.Parameter], examples: Batched) -> dict[str, Tensor]:
@@ -70,11 +69,8 @@ def synaptic_flow(model: nn.Module, parameters: Mapping[str, nn.Parameter], exam
     wanted = [absolute_values[name].requires_grad_(True) for name in parameters]
     with sdpa_kernel(SDPBackend.MATH):
         outputs = answers(functional_call(model, absolute_values, given, named))
-    found = torch.autograd.grad(torch.stack([each.sum() for each in outputs]).sum(), wanted, allow_unused=True)
-    return {
-        name: torch.zeros_like(weight) if flow is None else flow
-        for name, weight, flow in zip(parameters, wanted, found, strict=True)
-    }
+    found = torch.autograd.grad(torch.stack([each.sum() for each in outputs]).sum(), wanted, materialize_grads=True)
+    return dict(zip(parameters, found, strict=True))
 
 
 def _ones(value: Tensor) -> Tensor:

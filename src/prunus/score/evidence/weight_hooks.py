@@ -84,15 +84,15 @@ class WeightWatch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and look at it."""
+        kwargs = kwargs or {}
         if func not in self._kind:
             self._kind[func] = self._looker(func)
         look = self._kind[func]
-        if look is None:
-            return func(*args, **(kwargs or {}))
         if look == self._follow:
-            return self._follow(func, args, kwargs or {})
-        out = func(*args, **(kwargs or {}))
-        look(args, out)
+            return self._follow(func, args, kwargs)
+        out = func(*args, **kwargs)
+        if look is not None:
+            look(args, out)
         return out
 
     def __exit__(self, *problem: Any) -> Any:
@@ -200,12 +200,8 @@ class WeightWatch(TorchDispatchMode):
             output.made = (made.clone(), axis)
 
     def _forget(self, output: _Output) -> None:
-        for key, held in list(self._pending.items()):
-            kept = [other for other in held if other is not output]
-            if len(kept) < len(held):
-                self._pending[key] = kept
-                if not kept:
-                    del self._pending[key]
+        for held in self._pending.values():
+            held[:] = [other for other in held if other is not output]
 
     def _record(self, output: _Output, *, made: bool) -> None:
         assert self._moments is not None
@@ -253,5 +249,5 @@ def _same_axis(value: Tensor, now: Tensor, axis: int) -> int | None:
     if value.shape == now.shape and value.stride() == now.stride():
         return axis
     size, stride = now.shape[axis], now.stride(axis)
-    fits = [d for d in range(value.dim()) if value.shape[d] == size and value.stride(d) == stride]
-    return fits[-1] if value.numel() == now.numel() and fits else None
+    fits = (d for d in range(value.dim()) if value.shape[d] == size and value.stride(d) == stride)
+    return next(fits, None) if value.numel() == now.numel() else None

@@ -35,10 +35,11 @@ def probe_loss(measure: Literal["relative", "kl", "kl_last"], *, seed: int = 0) 
     """
 
     def loss(outputs: Any, batch: Batch) -> Tensor:
-        draw = generator(seed, "score", "probe", int(batch.index[0]) if len(batch.index) else 0)
-        n = max(len(batch.index), 1)
+        draw = generator(seed, "score", "probe", int(batch.index[0]))
         values = [_drawn(found, measure, draw) for found in answers(outputs)]
-        return torch.stack([value.to(torch.promote_types(value.dtype, torch.float32)) for value in values]).sum() / n
+        return torch.stack([value.to(torch.promote_types(value.dtype, torch.float32)) for value in values]).sum() / len(
+            batch.index
+        )
 
     return loss
 
@@ -47,13 +48,12 @@ def _drawn(outputs: Tensor, measure: str, draw: torch.Generator) -> Tensor:
     """Return the sum over examples of minus the log-probability of what was drawn, or of the outputs with random signs."""
     if measure == "relative" or outputs.dim() < 2:
         signs = torch.randint(0, 2, outputs.shape, generator=draw) * 2 - 1
-        per_example = max(outputs[0].numel(), 1) if outputs.dim() else 1
-        moved: Tensor = (outputs * signs.to(outputs)).sum() / per_example**0.5
+        moved: Tensor = (outputs * signs.to(outputs)).sum() / outputs.shape[1:].numel() ** 0.5
         return moved
     scores = outputs.movedim(1 if measure == "kl" else -1, -1)
     if scores.shape[-1] == 1:
         scores = torch.cat([torch.zeros_like(scores), scores], dim=-1)
     flat = scores.reshape(-1, scores.shape[-1])
-    shares = flat.detach().double().softmax(dim=-1).cpu()
+    shares = flat.detach().double().softmax(dim=1).cpu()
     labels = torch.multinomial(shares, 1, generator=draw).squeeze(1).to(flat.device)
-    return functional.cross_entropy(flat, labels, reduction="sum") * (len(scores) / max(len(flat), 1))
+    return functional.cross_entropy(flat, labels, reduction="sum") * (len(scores) / len(flat))

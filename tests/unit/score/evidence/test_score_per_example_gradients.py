@@ -135,3 +135,30 @@ def test_the_model_is_left_as_it_was(examples):
     assert model.training
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("budget", [1, 700, 3000, 10_000, 10**9])
+def test_what_goes_through_at_once_stays_within_the_budget_and_the_batch(examples, monkeypatch, budget):
+    """Or is one gradient: memory is that of the budget, and activations are those of a plain pass over the batch."""
+    model, together, columns_at_once = net(), [], []
+    size = sum(model.get_parameter(name).nbytes for name in NAMES)
+    pull, mapped = pullbacks.Pullbacks._pull_together, pullbacks.vmap
+
+    def noted(self, inputs, columns):
+        together.append(tuple(columns.shape[:2]))
+        return pull(self, inputs, columns)
+
+    def noted_map(function, **options):
+        columns_at_once.extend(options.values())
+        return mapped(function, **options)
+
+    monkeypatch.setattr(pullbacks, "BUDGET_BYTES", budget)
+    monkeypatch.setattr(pullbacks.Pullbacks, "_pull_together", noted)
+    monkeypatch.setattr(pullbacks, "vmap", noted_map)
+    gather(model, NAMES, examples, cross_entropy, ("curvature",), batch_size=7)
+    assert sum(n for n, _ in together) == len(examples)
+    for (n, n_columns), chunk in zip(together, columns_at_once, strict=True):
+        assert n == 1 or (n * n_columns <= 7 and n * n_columns * size <= budget)
+        assert chunk == 1 or n * chunk * size <= budget
+        assert (n + 1) * n_columns > 7 or n == 7 or (n + 1) * n_columns * size > budget, "no fewer than fit"
+        assert chunk >= n_columns or (chunk + 1) * n * size > budget, "no fewer than fit"

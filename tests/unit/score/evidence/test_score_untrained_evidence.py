@@ -160,3 +160,23 @@ def test_a_block_through_which_nothing_passes_has_no_cosine(examples_of, gives):
         Net(), [], examples_of(torch.randn(6, 4), torch.zeros(6)), None, ("block_cosine",), blocks=["adds", "tells"]
     )
     assert list(found.more["block_cosine"]) == ["adds"]
+
+
+def test_what_the_slope_of_the_loss_does_not_hang_on_has_no_hessian_gradient(examples_of):
+    class Square(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.shift, self.unread = (nn.Parameter(torch.full((1, 3), v)) for v in (2.0, 3.0, 4.0))
+
+        def forward(self, x):
+            return (x * self.weight.square() + self.shift).sum(1, keepdim=True)
+
+    model, names = Square(), ["weight", "shift", "unread"]
+    x = torch.rand(8, 3)
+    found = gather(model, names, examples_of(x, torch.zeros(8)), lambda o, b: o.mean(), ("hessian_gradient",), 3)
+    found = found.more["hessian_gradient"]
+    mean = x.mean(0, keepdim=True)
+    torch.testing.assert_close(found["weight"], 2 * mean * 2 * 2.0 * mean)  # Hessian times gradient, weight by weight
+    assert not found["shift"].any()
+    assert not found["unread"].any()
+    assert {name: value.shape for name, value in found.items()} == dict.fromkeys(names, torch.Size([1, 3]))

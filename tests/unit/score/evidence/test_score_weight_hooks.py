@@ -281,3 +281,70 @@ def test_a_dimension_is_found_again_in_a_view_by_its_size_and_its_stride(order):
     for axis in range(3):
         assert _same_axis(now.permute(order), now, axis) == order.index(axis)
         assert _same_axis(now[:2], now, axis) is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.ConvTranspose2d(2, 3, 2, bias=False), (4, 2, 5, 5)),
+        (nn.ConvTranspose1d(3, 2, 2, stride=2, bias=False), (4, 3, 5)),
+    ],
+)
+def test_outputs_of_a_transposed_convolution_are_its_second_dimension(layer, shape, examples_of):
+    x = torch.randn(shape)
+    found = measured(nn.Sequential(layer), x, ("output_mean",), examples_of).more["output_mean"]["0.weight"]
+    assert found.shape == (1, layer.out_channels, *[1] * (len(shape) - 2))
+    torch.testing.assert_close(found.float().flatten(), layer(x).detach().abs().movedim(1, 0).flatten(1).mean(1))
+
+
+def test_one_example_alone_is_its_own_mean(examples_of):
+    model, x = nn.Sequential(nn.Linear(3, 5)), torch.randn(1, 3)
+    found = measured(model, x, ("output_mean", "active_fraction"), examples_of).more
+    made = model(x).detach()[0]
+    torch.testing.assert_close(found["output_mean"]["0.weight"].float().flatten(), made.abs())
+    torch.testing.assert_close(found["active_fraction"]["0.weight"].float().flatten(), (made > 0).float())
+
+
+def test_a_model_under_watch_computes_what_it_computes_without(examples_of):
+    """Operations keep their keywords, those that are followed and those that are not."""
+
+    class Keywords(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = torch.add(self.layer(x), x, alpha=2).softmax(1, dtype=torch.float64)
+            self.made = y * torch.arange(3, dtype=torch.float64) + torch.full((3,), 2, dtype=torch.float64)
+            return self.made
+
+    model, x = Keywords(), torch.randn(4, 3)
+    expected = model(x).detach()
+    measured(model, x, ("output_mean",), examples_of)
+    assert torch.equal(model.made.detach(), expected)
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_recurrent_layers_run_in_kernels_that_hide_nothing_and_all_is_as_before(recurrent, examples_of):
+    flags = (
+        lambda: torch.backends.cudnn.enabled,
+        torch._C._get_mkldnn_enabled,
+        torch.backends.mha.get_fastpath_enabled,
+    )
+    seen = []
+
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRU(3, 4, batch_first=True) if recurrent else nn.Linear(3, 4)
+
+        def forward(self, x):
+            seen.append([flag() for flag in flags])
+            made = self.cell(x)
+            return made[0] if recurrent else made
+
+    before = [flag() for flag in flags]
+    assert all(before), "else this shows nothing"
+    measured(Looks(), torch.randn(4, 2, 3), ("input_norm",), examples_of)
+    assert seen == [[not recurrent, not recurrent, False]]
+    assert [flag() for flag in flags] == before

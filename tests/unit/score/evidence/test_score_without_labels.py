@@ -90,8 +90,3 @@ def _draws(*shapes):
 
     draw = generator(0, "score", "probe", 0)
     return [torch.randint(0, 2, shape, generator=draw) for shape in shapes]
-
-
-def test_nothing_to_judge_is_nothing():
-    empty = SimpleNamespace(index=torch.arange(0))
-    assert float(probe_loss("kl")(torch.zeros(0, 3), empty)) == 0.0

@@ -114,3 +114,22 @@ def test_what_has_no_classes_or_other_shapes_is_refused(clusters, examples_of):
         nearest_neighbours(torch.zeros(1, 2), 1, metric="cosine")
     with pytest.raises(RecipeError, match="got 0 by 'cosine'"):
         nearest_neighbours(torch.zeros(3, 2), 0, metric="cosine")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_label_is_replaced_where_enough_neighbours_carry_the_one_that_the_model_is_sure_of(examples_of, seed):
+    """Brute force, for classes of any number: only the very same label is a vote for it."""
+    draw = torch.Generator().manual_seed(seed)
+    targets, embedding = torch.randint(0, 4, (60,), generator=draw), torch.randn(60, 2, generator=draw)
+    probability = (3 * torch.randn(60, 4, generator=draw)).softmax(1)
+    config = Relabel(confidence=0.6, neighbours=5, agreement=0.4)
+    (decision,) = suggest_labels(probability, embedding, examples_of(torch.zeros(60, 1), targets), config).decisions
+    near = nearest_neighbours(embedding, 5, metric="cosine")
+    for i in range(60):
+        best = int(probability[i].argmax())
+        votes = sum(int(targets[j]) == best for j in near[i].tolist())
+        stays = best == targets[i] or probability[i, best] < 0.6 or votes < 2
+        assert bool(decision.keep[i]) == stays
+        others = [float(p) for c, p in enumerate(probability[i]) if c != targets[i]]
+        assert decision.saliency[i] == pytest.approx(float(probability[i, targets[i]]) - max(others))
+    assert 0 < (~decision.keep).sum() < 60
