@@ -28,8 +28,8 @@ from prunus.graph.costs.timed_operations import Operation
 __all__ = ["LatencyTable", "machine_facts"]
 
 _CPU = torch.device("cpu")
-_TRAILING = {"convolution": 2, "linear": 2, "product": 3, "attention": 5, "move": 0}
-"""How many sizes come after those that are multiplied to one."""
+_TRAILING = {"linear": 2, "product": 3, "attention": 5, "move": 0}
+"""How many sizes come after those that are multiplied to one; of a convolution all but the first."""
 
 
 class LatencyTable:
@@ -79,12 +79,10 @@ class LatencyTable:
     def _between(self, operation: Operation, at: tuple[int, ...], top: tuple[int, ...]) -> float:
         """Interpolate linearly in each size: exact where time is a product of sizes and a constant."""
         ends = [_ends(size, most) for size, most in zip(at, top, strict=True)]
-        total = 0.0
-        for corner in itertools.product(*ends):
-            weight = prod(share for _, share in corner)
-            if weight > 0:
-                total += weight * self._at(operation, tuple(size for size, _ in corner))
-        return total
+        return sum(
+            prod(share for _, share in corner) * self._at(operation, tuple(size for size, _ in corner))
+            for corner in itertools.product(*ends)
+        )
 
     def _at(self, operation: Operation, sizes: tuple[int, ...]) -> float:
         key = f"{operation.kind} {'x'.join(map(str, sizes))}" + (f" {operation.fixed}" if operation.fixed else "")
@@ -95,17 +93,15 @@ class LatencyTable:
 
 def _joined(kind: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
     """Multiply the leading sizes: examples and positions are rows all the same."""
-    trailing = _TRAILING[kind] if kind != "convolution" else len(sizes) - 1
-    return (prod(sizes[: len(sizes) - trailing]), *sizes[len(sizes) - trailing :])
+    leading = len(sizes) - _TRAILING[kind] if kind in _TRAILING else 1
+    return (prod(sizes[:leading]), *sizes[leading:])
 
 
 def _ends(size: int, most: int) -> tuple[tuple[int, float], ...]:
     """Return the measured sizes around ``size``, each with its weight."""
-    if size >= most:
-        return ((size, 1.0),)
     low = 1 << (size.bit_length() - 1)
     high = min(2 * low, most)
-    if low == size:
+    if size in (low, high) or size > most:
         return ((size, 1.0),)
     share = (size - low) / (high - low)
     return ((low, 1 - share), (high, share))

@@ -66,8 +66,8 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        line = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        raise ModelError(f"the model can't be exported to ONNX: {line[:200]}") from error
+        said = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+        raise ModelError(f"the model can't be exported to ONNX: {said[:200]}") from error
     finally:
         for module, training in modes.items():
             module.training = training
@@ -171,9 +171,7 @@ class OnnxModel:
         try:
             return [torch.from_numpy(value) for value in self.session.run(None, arrays)]
         except Exception as error:  # its errors have no class in common
-            raise ModelError(
-                f"ONNX Runtime fails on {[tuple(v.shape) for v in given]}: {one_line(error)[:200]}"
-            ) from error
+            raise ModelError(f"ONNX Runtime fails on {[tuple(v.shape) for v in given]}: {one_line(error)}") from error
 
 
 def open_session(file: bytes, *, threads: int | None = None) -> Any:

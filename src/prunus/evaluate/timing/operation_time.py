@@ -50,7 +50,7 @@ def time_operation(
 
 
 def _random(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    return torch.randn(shape, generator=torch.Generator())
 
 
 def _in_torch(kind: str, sizes: tuple[int, ...], fixed: tuple[Any, ...], device: str) -> Callable[[], Any]:

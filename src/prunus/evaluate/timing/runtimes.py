@@ -60,8 +60,8 @@ def fastest_runtime(
     found = measure_latency(
         {"torch": dense, "onnxruntime": exported}, inputs, config.model_copy(update=_ROUNDS), seed=seed
     )
-    times = {name: found.milliseconds[name].value for name in ("torch", "onnxruntime")}
-    return ("torch", dense) if (times["torch"] or 0.0) < (times["onnxruntime"] or 0.0) else ("onnxruntime", exported)
+    faster = found.milliseconds["torch"].value < found.milliseconds["onnxruntime"].value
+    return ("torch", dense) if faster else ("onnxruntime", exported)
 
 
 def onnxruntime_installed() -> bool:
