@@ -4,7 +4,8 @@ Usage: python benchmarks/mutants.py [--packages score select evaluate graph/rule
        python benchmarks/mutants.py --again FILE [--out FILE2]      # those that survived, on the tests of today
 
 The changes are cosmic-ray's (``pip install cosmic-ray coverage``): another operator, comparison, number, condition, a loop that
-never runs, and so on. What stands in an annotation isn't changed, since nothing reads it. Places are drawn at random, one
+never runs, and so on. What stands in an annotation isn't changed, since nothing reads it, nor the bare star of a signature,
+which the tester takes for a product; and what wouldn't be Python any more is no change. Places are drawn at random, one
 change for each, so that a place with many possible changes counts no more than others. Each change has a process of its own,
 forked from one that has torch imported already. A first run without a change notes which statements each test runs and how long
 it takes; a change is then tried on the tests that run its statement, quick ones first, for ``--seconds`` of processor time at
@@ -20,6 +21,7 @@ import gc
 import importlib.abc
 import importlib.machinery
 import io
+import itertools
 import json
 import math
 import multiprocessing
@@ -30,6 +32,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,11 +92,9 @@ class Change:
 def draw_from(package: str, arguments: argparse.Namespace) -> list[Change]:
     """Return changes at places drawn at random."""
     places = list(mutations(package))
-    draw, found = random.Random(f"{arguments.seed}/{package}"), []
-    for module, place in draw.sample(places, min(arguments.sample, len(places))):
-        operator, occurrence, line, code = one_of(module, place, draw)
-        found.append(Change(module, line, f"{operator} {occurrence}", code, len(places)))
-    return found
+    draw = random.Random(f"{arguments.seed}/{package}")
+    drawn = (one_of(module, place, draw, len(places)) for module, place in draw.sample(places, len(places)))
+    return list(itertools.islice((change for change in drawn if change is not None), arguments.sample))
 
 
 def survivors(package: str, path: Path) -> list[Change]:
@@ -170,8 +171,10 @@ def changes(module: Path) -> dict[tuple[int, int], list[tuple[str, int]]]:
 
 
 def annotations(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return where annotations stand, and what only a type checker runs."""
+    """Return where annotations stand, what only a type checker runs, and the bare star in a signature, which is no product."""
     spans: list[Any] = []
+    lines = enumerate(text.splitlines(), 1)
+    stars = [(number, star.start(1)) for number, line in lines if (star := re.search(r"(?:^ *|, )(\*),", line))]
     for node in ast.walk(ast.parse(text)):
         parts = (getattr(node, "annotation", None), getattr(node, "returns", None))
         spans += [part for part in parts if part is not None]
@@ -180,18 +183,24 @@ def annotations(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
         typed = isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript)
         if typed and re.match(r"(Callable|Literal|Mapping)\b", ast.unparse(node.value)):
             spans.append(node)
-    return [((p.lineno, p.col_offset), (p.end_lineno or 0, p.end_col_offset or 0)) for p in spans]
+    found = [((p.lineno, p.col_offset), (p.end_lineno or 0, p.end_col_offset or 0)) for p in spans]
+    return found + [(star, (star[0], star[1] + 1)) for star in stars]
 
 
-def one_of(module: Path, place: tuple[int, int], draw: random.Random) -> tuple[str, int, int, str]:
-    """Return one change at a place: operator, occurrence, line, and the changed code."""
+def one_of(module: Path, place: tuple[int, int], draw: random.Random, n_places: int) -> Change | None:
+    """Return one change at a place; None where what each makes isn't Python, which is no fault that a test could miss."""
     from cosmic_ray import plugins
     from cosmic_ray.mutating import mutate_code
 
-    name, occurrence = draw.choice(changes(module)[place])
-    mutated = mutate_code(module.read_text(), plugins.get_operator(name)(), occurrence)
-    assert mutated is not None
-    return name, occurrence, place[0], mutated
+    options = changes(module)[place]
+    for name, occurrence in draw.sample(options, len(options)):
+        mutated = mutate_code(module.read_text(), plugins.get_operator(name)(), occurrence)
+        assert mutated is not None
+        with warnings.catch_warnings(), contextlib.suppress(SyntaxError):
+            warnings.simplefilter("ignore")
+            compile(mutated, str(module), "exec")
+            return Change(module, place[0], f"{name} {occurrence}", mutated, n_places)
+    return None
 
 
 @dataclass
@@ -209,7 +218,7 @@ class Watch:
         from coverage import Coverage
 
         self.tests: dict[str, Test] = {}
-        self.coverage = Coverage(data_file=None, include=[f"{SOURCE / package}/*.py"], config_file=False)
+        self.coverage = Coverage(data_file=None, source=[str(SOURCE / package)], config_file=False)
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Start when everything is imported."""
@@ -272,6 +281,9 @@ def watch(package: str) -> dict[str, Test]:
     code, tests = receive.recv()
     process.join()
     assert code == 0, f"the tests of {package} fail without a change"
+    seen = {file for test in tests.values() for file, _ in test.lines}
+    unseen = {str(module) for module, _ in mutations(package)} - seen
+    assert not unseen, f"no test runs a line of {sorted(unseen)}"
     total = sum(test.seconds for test in tests.values())
     print(f"{package}: {len(tests)} tests, {total:.0f} s while watched", flush=True)
     return dict(sorted(tests.items(), key=lambda item: item[1].seconds))
