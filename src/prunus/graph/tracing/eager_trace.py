@@ -1,13 +1,13 @@
-"""Which operations ran, when the model looks at values while it runs?
+"""Which operations run, while a model runs?
 
-The model runs on real tensors and every operation that reaches the kernels is written down. The recording holds for the path
-that these inputs took.
+Every operation that reaches the kernels is written down, whether the tensors are fake or real. On real ones, which a model needs
+that looks at values while it runs, the recording holds for the path that these inputs took.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,10 +29,15 @@ class _FlatCall(fx.GraphModule):
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down what runs on tensors."""
+    """Writes down what runs on tensors.
 
-    def __init__(self) -> None:
+    Args:
+        instead: what is to run in place of which operation, unless it returns ``NotImplemented``.
+    """
+
+    def __init__(self, instead: Mapping[Any, Callable[..., Any]] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.instead = instead or {}
         self.graph, self.root = fx.Graph(), torch.nn.Module()
         self.nodes: dict[int, fx.Node] = {}
         self.looked_at: list[fx.Node] = []
@@ -89,6 +94,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.nodes[id(value)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.instead:
+            with self:
+                out = self.instead[func](*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
+        if func is torch.ops.aten.lift_fresh.default:
+            func = torch.ops.aten.lift_fresh_copy.default  # what is written into it later must not reach the constant
+        if torch.Tag.inplace_view in func.tags and (before := self.known(args[0])) is not None:
+            before.meta["val"] = args[0].detach()  # its shape is another afterwards
         out = func(*args, **(kwargs or {}))
         leaves = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
         if not leaves:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Attribute", "SizeUse", "Tagged", "is_config", "observing", "tagged_attributes", "traced_node"]
+__all__ = ["Attribute", "SizeUse", "Tagged", "is_config", "observing", "tagged_attributes"]
 
 
 @dataclass(frozen=True)
@@ -158,14 +157,14 @@ def is_config(value: Any) -> bool:
 
 
 @contextmanager
-def observing(model: nn.Module, node_of: Callable[[Tensor], fx.Node | None] | None = None) -> Iterator[list[SizeUse]]:
+def observing(model: nn.Module, node_of: Callable[[Tensor], fx.Node | None]) -> Iterator[list[SizeUse]]:
     """Collect the uses of attributes as sizes while the model is traced inside the block.
 
     Args:
-        node_of: which node of the trace made a value; default: ask torch's own tracer.
+        node_of: which node of the trace made a value.
     """
     uses: list[SizeUse] = []
-    with tagged_attributes(model), _Observer(uses, node_of or traced_node):
+    with tagged_attributes(model), _Observer(uses, node_of):
         yield uses
 
 
@@ -215,15 +214,6 @@ class _Observer(TorchFunctionMode):
                     origin = None if source is None else self.node_of(source)
                     self.uses.append(SizeUse(expression, node, dim, kind, origin))
         return out
-
-
-def traced_node(value: Tensor) -> fx.Node | None:
-    """Return the node of the running torch trace that made ``value``; None where there is none."""
-    mode = get_proxy_mode()
-    if mode is None:
-        return None
-    slot = get_proxy_slot(value, mode.tracer, None)
-    return None if slot is None else slot.proxy.node
 
 
 def _any_tagged(value: Any) -> bool:
