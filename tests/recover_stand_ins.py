@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prunus.tasks import Classification, Regression
+
 
 class Batch(NamedTuple):
     index: Tensor
@@ -17,7 +19,7 @@ class TensorExamples:
 
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs, self.targets = inputs, targets
-        self.task = "regression" if targets.is_floating_point() else "classification"
+        self.task = Regression() if targets.is_floating_point() else Classification()
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import prunus
 from prunus.data.sources.formats import readers_table
-from prunus.evaluate import metrics_table
 from prunus.score import NEEDS, criteria_table
+from prunus.tasks import metrics_table
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "<!-- Written by tools/write_reference.py from the registry; don't edit. -->"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from prunus.core.errors import RecipeError
 from prunus.core.events import Listener
 from prunus.core.narrate import Narrator
-from prunus.core.predictions import Prediction, postprocess
+from prunus.core.predictions import Prediction
 from prunus.core.recipes.recipe import Average, Data, Recipe
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
@@ -36,7 +36,7 @@ from prunus.data import (
     raw_inputs,
     to_array,
 )
-from prunus.evaluate import Quality, default_metrics, predict_outputs
+from prunus.evaluate import Quality
 from prunus.graph.tracing.states import duplicate
 from prunus.models import check_kind, check_outputs
 from prunus.pipeline import (
@@ -58,6 +58,7 @@ from prunus.pipeline.target_search import check_contract
 from prunus.pipeline.token_ids import are_ids, first_inputs
 from prunus.recover import Loss, TrainingStep, given_loss, guarded
 from prunus.report import RunRecord
+from prunus.tasks import default_metrics, make_task
 
 __all__ = ["ModelOptimizer"]
 
@@ -225,16 +226,13 @@ class ModelOptimizer:
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return labels and probabilities for a model's outputs."""
         train = self._job.data.train
-        return postprocess(outputs, task=train.task, class_names=train.class_names)
+        return make_task(train.task.name, class_names=train.class_names).decode(outputs)
 
     def evaluate(self) -> dict[str, Quality]:
         """Return every metric with its interval, on ``train`` and on ``test``."""
         data, recipe = self._job.data, self._job.recipe
         splits = {"train": data.train, "test": data.test}
-        return {
-            name: quality_of(part.in_units(predict_outputs(self.model_, part)), part, recipe)
-            for name, part in splits.items()
-        }
+        return {name: quality_of(self.model_, part, recipe) for name, part in splits.items()}
 
     def run(self) -> RunRecord:
         """Do it all for every seed and return the record: fit, judge, prune, recover, evaluate, compare."""
@@ -255,7 +253,7 @@ class ModelOptimizer:
 
     @property
     def _metrics(self) -> tuple[str, ...]:
-        return self._job.recipe.evaluation.metrics or default_metrics(self._job.data.train.task)
+        return self._job.recipe.evaluation.metrics or default_metrics(self._job.data.train.task.name)
 
     def _with_amount(self, keep_fraction: float | None, cutoff: float | None) -> Job:
         """Return the job with another amount in its strategy."""
@@ -286,7 +284,7 @@ def _check_one_objective(job: Job, loss: Any, training_step: Any) -> None:
     model, data = job.build(0).to(job.device), job.data
     batch = next(iter(data.calibration.batches(2)))
     if not several:  # the default loss takes what a classifier or a regressor gives; another one takes what it likes
-        check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
+        check_outputs(model, batch, data.train.task)
     check_objective(job, model, batch)
 
 

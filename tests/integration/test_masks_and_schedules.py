@@ -19,6 +19,7 @@ from prunus.pipeline.cut import sensitivity
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.recover import default_loss
 from prunus.select import allocations, tile
+from prunus.tasks import Classification
 
 FAST = {"train": {"epochs": 4, "batch_size": 32}, "recovery": {"epochs": 1, "batch_size": 32}, "seeds": [0]}
 STILL = {**FAST, "recovery": {"epochs": 1, "batch_size": 100, "learning_rate": 1e-12, "weight_decay": 0.0}}
@@ -178,7 +179,7 @@ def test_sensitivity_is_the_loss_with_one_layer_alone_cut(data, unit):
         model = alone.prune().model_  # cut for real
         (batch,) = job.data.calibration.batches(1000)
         with torch.no_grad():
-            expected = [float(default_loss("classification")(m(batch.inputs), batch)) for m in (pruner.dense_, model)]
+            expected = [float(default_loss(Classification())(m(batch.inputs), batch)) for m in (pruner.dense_, model)]
         assert points[0] == [1.0, pytest.approx(expected[0], rel=1e-5)]
         assert points[1] == [0.5, pytest.approx(expected[1], rel=1e-5)]
 

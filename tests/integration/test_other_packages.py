@@ -14,13 +14,13 @@ from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.types import Plan
 from prunus.data import open_inputs, open_source
 from prunus.data.sources.formats import readers
-from prunus.evaluate import metrics
 from prunus.pipeline import recipe_of_plan
 from prunus.score import criteria
+from prunus.tasks import metrics
 
 CODE = """
 import torch
-from prunus.evaluate import metric
+from prunus.tasks import metric
 from prunus.score import criterion
 from prunus.data.sources.formats import add_reader
 from prunus.data.sources.arrays import array_source

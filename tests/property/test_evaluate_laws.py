@@ -6,10 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.evaluate import compare, measure_quality, metrics_of
-from prunus.evaluate.metrics import Tally, metrics
+from evaluate_stand_ins import compare, measure_quality
 from prunus.evaluate.quality import wilson
-from prunus.evaluate.resample import confusion, resample, tally
+from prunus.evaluate.resample import resample
+from prunus.tasks import Classification, Tally, measured, metrics, metrics_of
+from prunus.tasks.counts import tally
 from tests_support import public_dataclasses
 
 COMMON = settings(deadline=None, derandomize=True, max_examples=40)
@@ -79,7 +80,8 @@ def test_weighted_recall_is_accuracy(drawn):
 def test_a_weight_of_k_is_an_example_seen_k_times(drawn, data):
     classes, true, predicted = drawn
     weights = np.array(data.draw(st.lists(st.integers(0, 4), min_size=len(true), max_size=len(true))))
-    counts = confusion(true.repeat(weights), predicted.repeat(weights), classes)
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (true.repeat(weights), predicted.repeat(weights)), 1)
     found = tally(true, predicted, classes, weights[None])
     expected = Tally(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
     for one, other in zip(found, expected, strict=True):
@@ -91,11 +93,11 @@ def test_a_weight_of_k_is_an_example_seen_k_times(drawn, data):
 def test_drawing_patterns_is_drawing_examples(drawn):
     """Without imagined examples, the mean of the resampled accuracy is the accuracy, and its variance p (1 - p) / n."""
     classes, true, *predictions = drawn
+    task = Classification(n_classes=classes)
     found = resample(
-        predictions,
-        true,
-        lambda parts: metrics["accuracy"].function(parts)[:, None],
-        n_classes=classes,
+        [{"true": true, "predicted": predicted} for predicted in predictions],
+        lambda seen, weights: measured(task, ["accuracy"], seen, weights),
+        reads=task.reads,
         resamples=2000,
         seed=0,
     )

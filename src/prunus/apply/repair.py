@@ -41,7 +41,7 @@ def relabel_examples(examples: Examples, step: Step) -> Examples:
                     f"example {examples.ids[row]!r} should have label {before:g} before the repair, got {float(targets[row]):g}: "
                     "use the data that the plan was made for"
                 )
-            if examples.task == "classification" and not (after.is_integer() and 0 <= after < examples.n_outputs):
+            if examples.task.exclusive and not (after.is_integer() and 0 <= after < examples.n_outputs):
                 raise PlanError(
                     f"example {examples.ids[row]!r} would get label {after:g}, expected a class number in "
                     f"0 ... {examples.n_outputs - 1}: make the plan anew"

@@ -1,8 +1,9 @@
 """Where do examples come from, and how are they split, scaled and handed out?"""
 
+from prunus.core.batch import Batch, Batched
 from prunus.data.batches import Batches, collect
 from prunus.data.content import content_digests, fingerprint
-from prunus.data.examples import Batch, Batched, Examples
+from prunus.data.examples import Examples
 from prunus.data.open import open_images, open_inputs, open_named_inputs, open_source
 from prunus.data.prepare import (
     Noise,

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
+from prunus.core.batch import Batch
 from prunus.core.calls import arguments, described, map_tensors, n_examples, select_rows, tensors
 from prunus.core.errors import DataError
 from prunus.core.runtime import generator
-from prunus.data.examples import Batch
 from prunus.data.sources.source import row_chunks
 
 __all__ = ["Batches", "collect", "moved"]

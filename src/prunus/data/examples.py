@@ -8,39 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from prunus.core.batch import Batch
 from prunus.core.errors import DataError
 from prunus.data.scaler import Scaler
-from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, Task, row_chunks
+from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, row_chunks
+from prunus.tasks import Classification, Regression, Task
 
-__all__ = ["Batch", "Batched", "Examples"]
-
-
-class Batch(NamedTuple):
-    """Some examples: ``index`` holds their positions (on the CPU) inside the set that they came from.
-
-    ``inputs`` is what the model takes, as :func:`prunus.core.calls.call` hands it over; ``targets`` any structure, or None.
-    """
-
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
-    inputs: Any
-    targets: Any
-
-
-class Batched(Protocol):
-    """What can be gone through in batches, as often as one likes: :class:`Examples`, or whatever else yields them."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Yield every example once."""
-        ...
+__all__ = ["Examples"]
 
 
 class _ScaledInputs:
@@ -95,7 +76,7 @@ class Examples:
         self.scaler = scaler or Scaler.identity()
         self.target_scaler = target_scaler or Scaler.identity()
         own = source.targets[rows]
-        scaled = own if source.task == "classification" else self.target_scaler(own)
+        scaled = self.target_scaler(own) if source.task == "regression" else own
         self.targets = self._checked_targets(scaled if targets is None else targets)
         self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, budget_bytes)
         self._positions = torch.arange(len(rows))
@@ -104,7 +85,7 @@ class Examples:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"Examples({self.source.name!r}, n={len(self)}, {self.task}, input_shape={self.input_shape})"
+        return f"Examples({self.source.name!r}, n={len(self)}, {self.task.name}, input_shape={self.input_shape})"
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -112,10 +93,13 @@ class Examples:
         every = self.source.ids
         return tuple(every[row] for row in self.rows.tolist())
 
-    @property
+    @cached_property
     def task(self) -> Task:
-        """What the targets ask for."""
-        return self.source.task
+        """What the targets ask for; a regression undoes their scaling."""
+        if self.source.task == "regression":
+            one = self.target_scaler
+            return Regression(float(one.mean.reshape(())), float(one.deviation.reshape(())))
+        return Classification(tuple(self.source.class_names))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -135,11 +119,11 @@ class Examples:
     @property
     def n_outputs(self) -> int:
         """How many outputs a model needs: the number of classes, or 1."""
-        return len(self.source.class_names) if self.task == "classification" else 1
+        return len(self.source.class_names) or 1
 
     def in_units(self, values: Tensor) -> Tensor:
         """Return targets or outputs as the data set says them: a regression's undo the scaling, classes stay."""
-        return values if self.task == "classification" else self.target_scaler.undo(values)
+        return self.target_scaler.undo(values)
 
     def inputs_at(self, positions: Tensor) -> Tensor:
         """Return the scaled inputs at some positions, on the device."""
@@ -195,7 +179,7 @@ class Examples:
     def _checked_targets(self, targets: Tensor) -> Tensor:
         if tuple(targets.shape) != (len(self.rows),):
             raise DataError(f"expected one target per example, ({len(self.rows)},): got shape {tuple(targets.shape)}")
-        if self.task == "regression":
+        if self.source.task == "regression":
             values = targets.to(torch.float32)
             if not values.isfinite().all():
                 raise DataError("expected finite targets, got NaN or infinity")

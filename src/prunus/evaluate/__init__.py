@@ -2,9 +2,8 @@
 
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
-from prunus.evaluate.metrics import check_metrics, default_metrics, metric, metrics, metrics_of, metrics_table
 from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
-from prunus.evaluate.predict import predict_outputs
+from prunus.evaluate.predict import observe, predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
 from prunus.evaluate.timing.latency import Latency, measure_latency
 from prunus.evaluate.timing.latency_table import LatencyTable
@@ -19,10 +18,8 @@ __all__ = [
     "LatencyTable",
     "NonInferiority",
     "Quality",
-    "check_metrics",
     "class_changes",
     "compare",
-    "default_metrics",
     "examples_needed",
     "fastest_runtime",
     "gap",
@@ -30,11 +27,8 @@ __all__ = [
     "measure_cost",
     "measure_latency",
     "measure_quality",
-    "metric",
-    "metrics",
-    "metrics_of",
-    "metrics_table",
     "noninferiority",
+    "observe",
     "predict_outputs",
     "promises",
 ]

@@ -6,21 +6,30 @@ examples, and takes both models' answers to the same ones. What the two have in 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import stdev, variance
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor
 
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.metrics import Metric, Moments, Tally, check_metrics, class_parts
-from prunus.evaluate.metrics import metrics as registry
-from prunus.evaluate.resample import interval, predicted_of, resample
+from prunus.evaluate.resample import interval, n_observed, resample
 from prunus.evaluate.student import student_quantile
+from prunus.tasks import (
+    Imagined,
+    Metric,
+    Observed,
+    Tally,
+    Task,
+    check_metrics,
+    class_parts,
+    columns_read,
+    measured,
+)
+from prunus.tasks import metrics as registry
 
 __all__ = ["Comparison", "class_changes", "compare"]
 
@@ -48,12 +57,10 @@ class Comparison:
 
 
 def compare(
-    dense: Sequence[Tensor],
-    pruned: Sequence[Tensor],
-    targets: Tensor,
+    dense: Sequence[Observed],
+    pruned: Sequence[Observed],
+    task: Task,
     *,
-    task: Literal["classification", "regression"],
-    class_names: Sequence[str] = (),
     metrics: Sequence[str],
     confidence: float = 0.95,
     bootstrap: int = 1000,
@@ -62,55 +69,60 @@ def compare(
     """Return the comparison for every metric.
 
     Args:
-        dense: outputs of the dense model of each seed on the same examples.
-        pruned: outputs of the pruned model of each seed, in the same order.
+        dense: what ``task`` observed of the dense model of each seed on the same examples.
+        pruned: of the pruned model of each seed, in the same order.
 
     Raises:
         RecipeError: an unknown metric, or one of another task.
         DataError: no seeds, or not one pruned model for each dense one.
     """
-    check_metrics(metrics, task)
-    chosen = [registry[name] for name in metrics]
-
-    def all_metrics(parts: Tally | Moments) -> Floats:
-        return np.stack([metric.function(parts) for metric in chosen], axis=1)
-
-    n_classes = None if task == "regression" else max(len(class_names), dense[0].shape[1])
-    true = (targets.double() if task == "regression" else targets).cpu().numpy()
-    share = np.zeros(0) if n_classes is None else np.bincount(true, minlength=n_classes) / len(true)
-    values = _paired(dense, pruned, true, all_metrics, n_classes, share, bootstrap, seed)
+    check_metrics(metrics, task.name)
+    _check_pairs(dense, pruned)
+    made = task.imagine(dense[0])
+    values = _paired(
+        dense,
+        pruned,
+        lambda seen, weights: measured(task, metrics, seen, weights),
+        columns_read(task, metrics),
+        made,
+        None if made is None else made.shares,
+        bootstrap,
+        seed,
+    )
     method = "paired bootstrap over examples" + (
         ", Student's t over seeds" if len(dense) > 1 else "; one seed says nothing about other seeds"
     )
     return tuple(
-        _comparison(metric, values[0, :, :, column], values[1, :, :, column], confidence, method)
-        for column, metric in enumerate(chosen)
+        _comparison(registry[name], values[0, :, :, column], values[1, :, :, column], confidence, method)
+        for column, name in enumerate(metrics)
     )
 
 
-def _paired(
-    dense: Sequence[Tensor],
-    pruned: Sequence[Tensor],
-    targets: Any,
-    statistic: Any,
-    n_classes: int | None,
-    imagined_per_class: Floats,
-    bootstrap: int,
-    seed: int,
-) -> Floats:
-    """Return the statistic of both models, ``(dense or pruned, seeds, 1 + resamples, values)``; the first of the third is plain."""
+def _check_pairs(dense: Sequence[Observed], pruned: Sequence[Observed]) -> None:
     if not dense or len(dense) != len(pruned):
         raise DataError(
             f"a paired comparison needs the outputs of one dense and one pruned model per seed: got {len(dense)} and {len(pruned)}"
         )
+
+
+def _paired(
+    dense: Sequence[Observed],
+    pruned: Sequence[Observed],
+    statistic: Callable[[Observed, Floats], Floats],
+    reads: Sequence[str],
+    made: Imagined | None,
+    shares: Floats | None,
+    bootstrap: int,
+    seed: int,
+) -> Floats:
+    """Return the statistic of both models, ``(dense or pruned, seeds, 1 + resamples, values)``; the first of the third is plain."""
     n_seeds = len(dense)
-    task: Literal["classification", "regression"] = "regression" if n_classes is None else "classification"
+    kinds = [[True] * n_seeds + [False] * n_seeds, [False] * n_seeds + [True] * n_seeds]
     values = resample(
-        [predicted_of(outputs, task) for outputs in (*dense, *pruned)],
-        targets,
+        (*dense, *pruned),
         statistic,
-        n_classes=n_classes,
-        imagined=([[True] * n_seeds + [False] * n_seeds, [False] * n_seeds + [True] * n_seeds], imagined_per_class),
+        reads=reads,
+        imagined=None if made is None or shares is None else (kinds, made, shares),
         resamples=bootstrap,
         seed=seed,
     )
@@ -157,32 +169,35 @@ def _comparison(metric: Metric, dense: Floats, pruned: Floats, confidence: float
 
 
 def class_changes(
-    dense: Sequence[Tensor],
-    pruned: Sequence[Tensor],
-    targets: Tensor,
+    dense: Sequence[Observed],
+    pruned: Sequence[Observed],
+    task: Task,
     *,
-    class_names: Sequence[str],
     confidence: float = 0.95,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> tuple[Measurement, ...]:
     """Return the change of each class's recall, pruned minus dense, mean over seeds, with its paired interval.
 
-    A class without examples is left out.
+    A class without examples is left out; of a task that counts no classes there is nothing to say.
     """
-    true = targets.cpu().numpy()
-    n_classes = max(len(class_names), dense[0].shape[1])
-    present = np.bincount(true, minlength=n_classes) > 0
+    _check_pairs(dense, pruned)
+    total = task.totals(dense[0], np.ones((1, n_observed(dense[0]))))
+    if not isinstance(total, Tally):
+        return ()
+    present = total.support[0] > 0
 
-    def recalls(parts: Tally) -> Floats:
-        recall = class_parts(parts)[1]
-        return np.where(parts.support > 0, recall, np.nan)
+    def recalls(seen: Observed, weights: Floats) -> Floats:
+        parts = task.totals(seen, weights)
+        return np.where(parts.support > 0, class_parts(parts)[1], np.nan)[:, : len(present)]
 
     # Every class has its own two imagined examples: it is judged by itself.
-    values = _paired(dense, pruned, true, recalls, n_classes, present.astype(np.float64), bootstrap, seed)
+    made = task.imagine(dense[0])
+    each = None if made is None else np.ones(len(made.shares))
+    values = _paired(dense, pruned, recalls, task.reads, made, each, bootstrap, seed)
     difference = values[1] - values[0]
     return tuple(
         Measurement(name, *_interval(difference[:, :, i], confidence), "", True)
-        for i, name in enumerate(class_names)
+        for i, name in enumerate(task.class_names)
         if present[i]
     )

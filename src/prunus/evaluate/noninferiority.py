@@ -6,21 +6,19 @@ exact; every other metric has the paired bootstrap. A drop is dense minus pruned
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from math import ceil, log, log1p, sqrt
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from prunus.core.errors import DataError
 from prunus.core.types import Floats
 from prunus.evaluate.compare import compare
-from prunus.evaluate.metrics import metrics
-from prunus.evaluate.resample import predicted_of
+from prunus.evaluate.resample import n_observed
+from prunus.tasks import Observed, Task, metrics
 
 __all__ = ["NonInferiority", "examples_needed", "no_worse_accuracy", "noninferiority", "promises", "tango_z"]
 
@@ -56,33 +54,32 @@ class NonInferiority:
 
 
 def noninferiority(
-    dense: Tensor,
-    pruned: Tensor,
-    targets: Tensor,
+    dense: Observed,
+    pruned: Observed,
+    task: Task,
     *,
     metric: str,
     max_drop: float,
     confidence: float,
-    task: Literal["classification", "regression"],
-    class_names: Sequence[str] = (),
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> NonInferiority:
     """Return whether ``metric`` drops by less than ``max_drop``, at a one-sided ``confidence``.
 
-    Shapes:
-        Outputs and targets are those of one model each on the same examples, as for ``compare``.
+    Args:
+        dense: what ``task`` observed of the dense model's answers.
+        pruned: of the pruned model's, to the same examples.
+
     Raises:
         RecipeError: an unknown metric.
         DataError: no examples.
     """
-    if len(targets) == 0:
+    if n_observed(dense) == 0:
         raise DataError("a contract needs validation examples: got none; raise data.split.validation")
     higher = metrics[metric].higher_is_better
-    n = len(targets)
+    n = n_observed(dense)
     if metrics[metric].exact_test:
-        true = targets.cpu().numpy()
-        right = [predicted_of(outputs, task) == true for outputs in (dense, pruned)]
+        right = [dense["right"], pruned["right"]]
         lost, gained = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
         bound = accuracy_bound(lost, gained, n, confidence)
         means = [float(values.mean()) for values in right]
@@ -104,9 +101,7 @@ def noninferiority(
     (found,) = compare(
         [dense],
         [pruned],
-        targets,
-        task=task,
-        class_names=class_names,
+        task,
         metrics=(metric,),
         confidence=2 * confidence - 1,
         bootstrap=max(bootstrap, ceil(20 / (1 - confidence))),

@@ -7,21 +7,33 @@ missed, for the same reason that Wilson's interval of 100 % has a width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.metrics import Metric, Moments, Tally, check_metrics, class_parts, default_metrics
-from prunus.evaluate.metrics import metrics as registry
-from prunus.evaluate.resample import confusion, interval, predicted_of, resample, tally
+from prunus.evaluate.resample import interval, n_observed, resample
+from prunus.tasks import (
+    Metric,
+    Observed,
+    Tally,
+    Task,
+    check_metrics,
+    class_parts,
+    columns_read,
+    default_metrics,
+    measured,
+)
+from prunus.tasks import metrics as registry
 
 __all__ = ["ClassQuality", "Quality", "gap", "measure_quality", "wilson"]
+
+
+_PARTS = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -66,53 +78,118 @@ class Quality:
 
 
 def measure_quality(
-    outputs: Tensor,
-    targets: Tensor,
+    observed: Observed,
+    task: Task,
     *,
-    task: Literal["classification", "regression"],
-    class_names: Sequence[str] = (),
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Quality:
-    """Return the quality of ``outputs`` as answers to ``targets``.
+    """Return the quality of a model's answers, of which ``observed`` is what ``task`` saw.
 
-    Shapes:
-        ``outputs`` is ``(n, classes)`` logits; for regression ``(n,)`` or ``(n, 1)``.
     Raises:
         RecipeError: an unknown metric, or one of another task.
         DataError: no examples.
     """
-    names = tuple(metrics) or default_metrics(task)
-    check_metrics(names, task)
-    n = len(targets)
+    names = tuple(metrics) or default_metrics(task.name)
+    check_metrics(names, task.name)
+    n = n_observed(observed)
     if n == 0:
         raise DataError("quality needs at least one example: got an empty set")
-    predicted, chosen = predicted_of(outputs, task), [registry[name] for name in names]
+    classes = _Classes.of(observed, task)
 
-    def all_metrics(parts: Tally | Moments) -> Floats:
-        return np.stack([metric.function(parts) for metric in chosen], axis=1)
+    # Shares of counted examples have Wilson's intervals, so that nothing is resampled for them.
+    resampled = classes is not None and not task.exclusive
 
-    if task == "regression":
-        values = resample(
-            [predicted], targets.double().cpu().numpy(), all_metrics, n_classes=None, resamples=bootstrap, seed=seed
-        )
-        return Quality(_measurements(chosen, values[0], confidence), (), None, n)
-    true, n_classes = targets.cpu().numpy(), max(len(class_names), outputs.shape[1])
-    counts = confusion(true, predicted, n_classes)
-    imagined = ([(True,), (False,)], 2 * counts.sum(axis=1) / n)
+    def everything(seen: Observed, weights: Floats) -> Floats:
+        found = measured(task, names, seen, weights)
+        return np.concatenate([found, _parts(task.totals(seen, weights))], axis=1) if resampled else found
+
+    made = task.imagine(observed)
     values = resample(
-        [predicted], true, all_metrics, n_classes=n_classes, imagined=imagined, resamples=bootstrap, seed=seed
-    )
-    low, high = wilson(np.trace(counts), n, confidence)
-    found = [
-        replace(item, low=low, high=high) if registry[item.name].exact_test else item
-        for item in _measurements(chosen, values[0], confidence)
-    ]
-    labels = [*class_names, *(str(number) for number in range(len(class_names), n_classes))]
-    of_classes = _per_class(labels, tally(true, predicted, n_classes, np.ones((1, n))), confidence)
-    return Quality(tuple(found), of_classes, tuple(tuple(row) for row in counts.tolist()), n)
+        [observed],
+        everything,
+        reads=(*columns_read(task, names), *task.reads) if resampled else columns_read(task, names),
+        imagined=None if made is None else ([(True,), (False,)], made, 2 * made.shares),
+        resamples=bootstrap,
+        seed=seed,
+    )[0]
+    found = _measurements([registry[name] for name in names], values[:, : len(names)], confidence)
+    if "right" in observed:
+        low, high = wilson(float(observed["right"].sum()), n, confidence)
+        found = tuple(replace(item, low=low, high=high) if registry[item.name].exact_test else item for item in found)
+    if classes is None:
+        return Quality(found, (), None, n)
+    if resampled:
+        return Quality(found, classes.resampled(values[:, len(names) :], confidence), None, n)
+    return Quality(found, classes.counted(confidence), _confusion(observed, len(classes.names)), n)
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """What is said of each class."""
+
+    names: tuple[str, ...]
+    total: Tally
+
+    @classmethod
+    def of(cls, observed: Observed, task: Task) -> _Classes | None:
+        """Return the classes that a task counts, where it does."""
+        total = task.totals(observed, np.ones((1, n_observed(observed))))
+        if not isinstance(total, Tally):
+            return None
+        n_classes = total.right.shape[1]
+        rest = (str(number) for number in range(len(task.class_names), n_classes))
+        return cls((*task.class_names, *rest), total)
+
+    def counted(self, confidence: float) -> tuple[ClassQuality, ...]:
+        """Return every class where what is counted are examples, with Wilson's intervals."""
+        right, support, predicted = (count for (count,) in self.total)
+        trials = {"precision": predicted, "recall": support, "f1": support + predicted - right}
+        values = dict(zip(trials, (part[0] for part in class_parts(self.total)), strict=True))
+
+        def one(part: str, i: int) -> Measurement:
+            low, high = wilson(right[i], trials[part][i], confidence)
+            if part == "f1":  # TP / (TP + FP + FN) is a share of counted examples, and F1 rises with it
+                low, high = 2 * low / (1 + low), 2 * high / (1 + high)
+            return Measurement(part, float(values[part][i]), low, high, "", True)
+
+        return self._all(one)
+
+    def resampled(self, values: Floats, confidence: float) -> tuple[ClassQuality, ...]:
+        """Return every class where an example holds several things that are counted, with percentiles of ``values``."""
+
+        def one(part: str, i: int) -> Measurement:
+            column = values[:, _PARTS.index(part) * len(self.names) + i]
+            low, high = interval(column[np.isfinite(column)], confidence)
+            value = float(column[0])
+            return Measurement(part, value, min(low, value), max(high, value), "", True)
+
+        return self._all(one)
+
+    def _all(self, one: Callable[[str, int], Measurement]) -> tuple[ClassQuality, ...]:
+        support, nothing = self.total.support[0], (float("nan"),) * 3
+        return tuple(
+            ClassQuality(
+                name,
+                int(support[i]),
+                **{part: one(part, i) if support[i] else Measurement(part, *nothing, "", True) for part in _PARTS},
+            )
+            for i, name in enumerate(self.names)
+        )
+
+
+def _parts(total: Tally) -> Floats:
+    """Return precision, recall and F1 of each class, in one row each, NaN where it isn't there."""
+    return np.concatenate([np.where(total.support > 0, part, np.nan) for part in class_parts(total)], axis=1)
+
+
+def _confusion(observed: Observed, n_classes: int) -> tuple[tuple[int, ...], ...]:
+    """Return how often class i was taken for class j."""
+    pairs = observed["true"] * n_classes + observed["predicted"]
+    counts = np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+    return tuple(tuple(row) for row in counts.tolist())
 
 
 def _measurements(chosen: Sequence[Metric], values: Floats, confidence: float) -> tuple[Measurement, ...]:
@@ -124,24 +201,6 @@ def _measurements(chosen: Sequence[Metric], values: Floats, confidence: float) -
         found.append(
             Measurement(metric.name, value, min(low, value), max(high, value), metric.unit, metric.higher_is_better)
         )
-    return tuple(found)
-
-
-def _per_class(names: Sequence[str], counts: Tally, confidence: float) -> tuple[ClassQuality, ...]:
-    precision, recall, f1 = (value for (value,) in class_parts(counts))
-    parts = {"precision": precision, "recall": recall, "f1": f1}
-    right, support, predicted = (count for (count,) in counts)
-    trials = {"precision": predicted, "recall": support, "f1": support + predicted - right}
-    found = []
-    for i, name in enumerate(names):
-        of_class = {}
-        for part, value in parts.items():
-            low, high = wilson(right[i], trials[part][i], confidence)
-            if part == "f1":  # TP / (TP + FP + FN) is a share of counted examples, and F1 rises with it
-                low, high = 2 * low / (1 + low), 2 * high / (1 + high)
-            numbers = (float(value[i]), low, high) if support[i] else (float("nan"),) * 3
-            of_class[part] = Measurement(part, *numbers, "", True)
-        found.append(ClassQuality(name, int(support[i]), **of_class))
     return tuple(found)
 
 

@@ -13,7 +13,7 @@ from prunus.core.errors import BundleError, DataError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.core.text import plain
 from prunus.data import Examples, Source, open_source, prepare
-from prunus.evaluate import measure_cost, predict_outputs
+from prunus.evaluate import measure_cost
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
 from prunus.pipeline.jobs.workspace import RECORD
@@ -65,10 +65,7 @@ def evaluate_bundle(
         config = Data(source=source, target=target, task=bundle.task)
         splits = {"all": _all_examples(config, bundle)}
     recipe = Recipe(data=config)
-    rows = {
-        name: quality_of(examples.in_units(predict_outputs(bundle.model, examples)), examples, recipe).to_dict()
-        for name, examples in splits.items()
-    }
+    rows = {name: quality_of(bundle.model, examples, recipe).to_dict() for name, examples in splits.items()}
     batch = next(iter(next(iter(splits.values())).batches(1)))
     sizes = {"size_bytes": stored_size_bytes(bundle.model), "bundle_bytes": bundle_size_bytes(folder)}
     cost = measure_cost(bundle.model, (batch.inputs,)).to_dict() | sizes

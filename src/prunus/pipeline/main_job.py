@@ -21,7 +21,6 @@ from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
 from prunus.core.values import check_values
 from prunus.data import prepare
-from prunus.evaluate import check_metrics
 from prunus.graph.tracing.states import duplicate
 from prunus.models import build, check_kind, check_outputs, load_weights
 from prunus.pipeline.cut.compensation import check_compensation
@@ -40,6 +39,7 @@ from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, p
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
 from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_calibration, check_criterion
+from prunus.tasks import check_metrics
 
 __all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
 
@@ -218,7 +218,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
 def _check_fit(job: Job) -> None:
     """Find out that the recipe doesn't fit the data or the model before anything is trained."""
     data, recipe = job.data, job.recipe
-    check_metrics(recipe.evaluation.metrics, data.train.task)
+    check_metrics(recipe.evaluation.metrics, data.train.task.name)
     check_contract(recipe, data)
     if recipe.strategy is not None:
         for granularity in recipe.strategy.granularity:
@@ -235,7 +235,7 @@ def _check_fit(job: Job) -> None:
         check_patterns(model, recipe.strategy)
         check_schedule(job)
         check_tiles(model, recipe.strategy)
-    check_outputs(model, batch.inputs, batch.targets, task=data.train.task, n_outputs=data.train.n_outputs)
+    check_outputs(model, batch, data.train.task)
     check_objective(job, model, batch)
     check_floor(job, model)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Recipe
@@ -21,22 +21,23 @@ from prunus.data import Examples, Prepared
 from prunus.evaluate import (
     CALLED,
     Latency,
+    Quality,
     class_changes,
     compare,
-    default_metrics,
     fastest_runtime,
     gap,
     in_runtime,
     measure_cost,
     measure_latency,
     measure_quality,
-    predict_outputs,
+    observe,
 )
 from prunus.pipeline.jobs.job import Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
 from prunus.pipeline.stages.example_stage import clean, thinned_classes
 from prunus.report import GraphFacts, RunRecord, png_data_uri
+from prunus.tasks import Observed, Task, default_metrics
 
 __all__ = ["CONTROL", "epochs_of", "measure_run", "quality_of", "timed"]
 
@@ -49,13 +50,15 @@ _SPLITS = ("train", "test")
 def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha256: str) -> RunRecord:
     """Return the record of a run whose models are ``results`` and whose first seed decided ``plan``."""
     data, recipe = job.data, job.recipe
-    outputs = {
-        (result.seed, name, split): getattr(data, split).in_units(predict_outputs(model, getattr(data, split)))
+    observed = {
+        (result.seed, name, split): observe(model, getattr(data, split), data.test.task)
         for result in results
         for name, model in (("dense", result.dense), ("pruned", result.pruned.model))
         for split in _SPLITS
     }
-    quality = {key: quality_of(value, getattr(data, key[2]), recipe) for key, value in outputs.items()}
+    task = data.test.task
+    settings = _settings(recipe, task)
+    quality = {key: measure_quality(value, task, **settings) for key, value in observed.items()}
     rows = [{"seed": s, "model": m, "split": part, **q.to_dict()} for (s, m, part), q in quality.items()]
     first = results[0]
     batch = next(iter(data.test.batches(recipe.evaluation.latency.batch_size)))
@@ -68,8 +71,9 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     for facts in cost.values():
         facts.pop("memory_bytes", None)
     latency = latency_of(job, models, (first.search or {}).get("runtime"))
-    answers = data.test.in_units(data.test.targets).cpu()
-    compared = compare(*_by_model(outputs, results, "test"), answers, **_settings(recipe, data.test))
+    pairs = _by_model(observed, results, "test")
+    compared = compare(*pairs, task, **settings)
+    changes = class_changes(*pairs, task, confidence=settings["confidence"], bootstrap=settings["bootstrap"])
     return RunRecord.model_validate(
         {
             "name": recipe.name,
@@ -81,7 +85,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "quality": rows,
             "gaps": _gaps(quality),
             "comparison": [item.to_dict() for item in compared],
-            "class_changes": _class_changes(outputs, results, data.test, recipe),
+            "class_changes": [item.to_dict() for item in changes],
             "cost": cost,
             "searches": [result.search for result in results if result.search is not None],
             "allocations": [facts for result in results for facts in _allocations(result)],
@@ -135,26 +139,25 @@ def latency_of(job: Job, models: Mapping[str, nn.Module], runtime: str | None = 
     return measure_latency(ready, inputs, config, runtime=CALLED[name])
 
 
-def quality_of(outputs: Tensor, examples: Examples, recipe: Recipe) -> Any:
-    """Return every metric of the recipe with its interval; a regression's outputs are in the target's own units."""
-    return measure_quality(outputs, examples.in_units(examples.targets).cpu(), **_settings(recipe, examples))
+def quality_of(model: nn.Module, examples: Examples, recipe: Recipe) -> Quality:
+    """Return every metric of the recipe with its interval."""
+    task = examples.task
+    return measure_quality(observe(model, examples, task), task, **_settings(recipe, task))
 
 
-def _settings(recipe: Recipe, examples: Examples) -> dict[str, Any]:
+def _settings(recipe: Recipe, task: Task) -> dict[str, Any]:
     evaluation = recipe.evaluation
     return {
-        "task": examples.task,
-        "class_names": examples.class_names,
-        "metrics": evaluation.metrics or default_metrics(examples.task),
+        "metrics": evaluation.metrics or default_metrics(task.name),
         "confidence": evaluation.confidence,
         "bootstrap": evaluation.bootstrap,
     }
 
 
 def _by_model(
-    outputs: dict[tuple[int, str, str], Tensor], results: Sequence[SeedResult], split: str
-) -> tuple[list[Tensor], list[Tensor]]:
-    dense, pruned = ([outputs[result.seed, name, split] for result in results] for name in ("dense", "pruned"))
+    observed: dict[tuple[int, str, str], Observed], results: Sequence[SeedResult], split: str
+) -> tuple[list[Observed], list[Observed]]:
+    dense, pruned = ([observed[result.seed, name, split] for result in results] for name in ("dense", "pruned"))
     return dense, pruned
 
 
@@ -171,22 +174,11 @@ def _gaps(quality: dict[tuple[int, str, str], Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _class_changes(
-    outputs: dict[tuple[int, str, str], Tensor], results: Sequence[SeedResult], test: Examples, recipe: Recipe
-) -> list[dict[str, Any]]:
-    if test.task == "regression":
-        return []
-    dense, pruned = _by_model(outputs, results, "test")
-    settings = _settings(recipe, test)
-    settings = {key: settings[key] for key in ("class_names", "confidence", "bootstrap")}
-    return [item.to_dict() for item in class_changes(dense, pruned, test.targets.cpu(), **settings)]
-
-
 def _data_facts(job: Job, first: SeedResult) -> dict[str, Any]:
     data, recipe = job.data, job.recipe
     return {
         "source": recipe.data.source,
-        "task": data.train.task,
+        "task": data.train.task.name,
         "class_names": list(data.train.class_names),
         "input_shape": list(data.source.input_shape),
         "n": {part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
@@ -245,7 +237,7 @@ def _sensitivity(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _classes(plan: Plan, train: Examples) -> list[dict[str, Any]]:
-    if train.task == "regression":
+    if not train.task.exclusive:
         return []
     given = dict(zip(train.ids, train.targets.tolist(), strict=True))
     counts = {name: {"name": name, "before": 0, "removed": 0, "relabelled": 0} for name in train.class_names}

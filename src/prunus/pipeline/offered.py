@@ -8,8 +8,8 @@ from __future__ import annotations
 from prunus.core.code.registry import CRITERIA, METRICS, would_import
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.recipes.trust import names_registered
-from prunus.evaluate import metrics
 from prunus.score import criteria
+from prunus.tasks import metrics
 
 __all__ = ["load_offered"]
 

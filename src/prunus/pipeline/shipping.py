@@ -13,6 +13,7 @@ from prunus.data import holds_ids
 from prunus.data.sources.source import CHUNK_ROWS
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.ship import save_bundle, stored_size_bytes
+from prunus.tasks import Regression
 
 __all__ = ["bundle_folder", "model_fingerprint", "ship", "ship_candidate", "sizes_on_disk"]
 
@@ -38,12 +39,12 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         dense=None if candidate.kind == "graph" else job.build(seed),
         input_shape=data.source.input_shape,
         n_outputs=data.train.n_outputs,
-        task=data.train.task,
+        task=data.train.task.name,
         example=_ids(job) if holds_ids(data.source) else None,
         class_names=data.train.class_names,
         feature_names=data.train.feature_names,
         scaler=data.scaler,
-        target_scaler=data.train.target_scaler if data.train.task == "regression" else None,
+        target_scaler=data.train.target_scaler if isinstance(data.train.task, Regression) else None,
         facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},
     )
 

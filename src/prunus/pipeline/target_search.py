@@ -22,11 +22,9 @@ from prunus.core.types import Step, Stratum
 from prunus.data import Examples, Prepared
 from prunus.evaluate import (
     NonInferiority,
-    default_metrics,
     examples_needed,
-    metrics,
     noninferiority,
-    predict_outputs,
+    observe,
     promises,
 )
 from prunus.graph import AxisGraph
@@ -37,6 +35,7 @@ from prunus.pipeline.cut.prunable import check_patterns, groups_of, prunable_gra
 from prunus.pipeline.jobs.job import Candidate, Decide, Job
 from prunus.pipeline.stages.model_stage import adjust_after_cut, begin, recover
 from prunus.select import keep_fractions
+from prunus.tasks import default_metrics, metrics
 
 __all__ = ["Trial", "check_contract", "check_floor", "next_share", "search_model", "walk"]
 
@@ -77,7 +76,7 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
     contract = recipe.contract
     if contract is None:
         return
-    evaluated = recipe.evaluation.metrics or default_metrics(data.train.task)
+    evaluated = recipe.evaluation.metrics or default_metrics(data.train.task.name)
     promised = metrics[contract.metric]
     if contract.metric not in evaluated:
         raise RecipeError(
@@ -291,18 +290,15 @@ class _Search:
     def _compare(self, trial: Trial, examples: Examples) -> NonInferiority:
         contract, evaluation = self.contract, self.job.recipe.evaluation
         assert contract is not None
-        dense, pruned = (
-            examples.in_units(predict_outputs(model, examples)) for model in (self.dense, trial.candidate.model)
-        )
+        task = examples.task
+        dense, pruned = (observe(model, examples, task) for model in (self.dense, trial.candidate.model))
         return noninferiority(
             dense,
             pruned,
-            examples.in_units(examples.targets).cpu(),
+            task,
             metric=contract.metric,
             max_drop=contract.max_drop,
             confidence=contract.confidence,
-            task=examples.task,
-            class_names=examples.class_names,
             bootstrap=evaluation.bootstrap,
             seed=self.seed,
         )

@@ -16,7 +16,7 @@ from torch import nn
 from prunus.apply import Masks
 from prunus.core.errors import RecipeError
 from prunus.core.recipes.recipe import Average, Train
-from prunus.evaluate import measure_quality, predict_outputs
+from prunus.evaluate import measure_quality, observe
 from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.jobs.job import Candidate, Job
 from prunus.pipeline.stages.model_stage import fit
@@ -80,8 +80,5 @@ def reduce_variance(
 
 def _score(job: Job, model: nn.Module, metric: str) -> float:
     test = job.data.test
-    outputs, answers = test.in_units(predict_outputs(model, test)), test.in_units(test.targets).cpu()
-    quality = measure_quality(
-        outputs, answers, task=test.task, class_names=test.class_names, metrics=(metric,), bootstrap=100
-    )
+    quality = measure_quality(observe(model, test, test.task), test.task, metrics=(metric,), bootstrap=100)
     return float(quality.value(metric))

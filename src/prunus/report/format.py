@@ -8,7 +8,7 @@ from prunus.core.units import as_mask, plural
 from prunus.report.record import ComparisonRow, Number, RunRecord
 
 if TYPE_CHECKING:
-    from prunus.evaluate.metrics import Metric
+    from prunus.tasks import Metric
 
 __all__ = [
     "amount",
@@ -50,7 +50,7 @@ def called(name: str) -> str:
 
 def _metric(name: str) -> Metric | None:
     # Imported here: a record is read, and its absence said, without torch.
-    from prunus.evaluate.metrics import metrics
+    from prunus.tasks import metrics
 
     return metrics[name] if name in metrics else None  # noqa: SIM401 - a registry has no get
 

@@ -71,7 +71,7 @@ class DataFacts(Part):
     """The data set and its split."""
 
     source: str
-    task: Literal["classification", "regression"]
+    task: str
     class_names: list[str]
     input_shape: list[int]
     n: dict[str, int]

@@ -98,7 +98,7 @@ def judge_feature_importance(
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        judge = _Judge(model, targets, examples.task, config.confidence, batch_size, inputs)
+        judge = _Judge(model, targets, examples.task.exclusive, config.confidence, batch_size, inputs)
         drop, upper = _permuted(judge, inputs, config.repeats, seed)
         gone, joint = _jointly(judge, inputs, fill.to(inputs), drop, upper, config)
     finally:
@@ -121,12 +121,12 @@ class _Judge:
     """Measure by how much changed inputs make each prediction worse, and bound the mean."""
 
     def __init__(
-        self, model: nn.Module, targets: Tensor, task: str, confidence: float, batch_size: int, inputs: Tensor
+        self, model: nn.Module, targets: Tensor, classes: bool, confidence: float, batch_size: int, inputs: Tensor
     ) -> None:
-        self.model, self.targets, self.task, self.batch_size = model, targets, task, batch_size
+        self.model, self.targets, self.classes, self.batch_size = model, targets, classes, batch_size
         self.quantile = NormalDist().inv_cdf(confidence)
         self.spread = targets.double().var(correction=0)
-        if task == "regression" and not self.spread > 0:
+        if not classes and not self.spread > 0:
             raise DataError("features: the validation targets are all the same, so R² has no meaning")
         self.badness = self._badness(inputs)
 
@@ -137,7 +137,7 @@ class _Judge:
     def bound(self, worse: Tensor) -> tuple[float, float]:
         """Return the mean of ``worse`` and its one-sided upper bound."""
         mean, n = float(worse.mean()), len(worse)
-        if self.task == "regression":
+        if not self.classes:
             return mean, mean + self.quantile * float(worse.std()) / n**0.5
         # Half a prediction more that gets worse and half a one that gets better: no change among n examples proves no zero.
         centre = float(worse.sum()) / (n + 2)
@@ -151,7 +151,7 @@ class _Judge:
             raise RunError(
                 "features: the model's outputs on the validation examples must be finite: got NaN or infinity"
             )
-        if self.task == "regression":
+        if not self.classes:
             return (outputs.double().reshape(-1) - self.targets.double().reshape(-1)).square() / self.spread
         return (outputs.argmax(dim=1) != self.targets).double()
 

@@ -20,7 +20,7 @@ from prunus.apply.edits import Edits, materialize, rebuild
 from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.code.imports import call
 from prunus.core.errors import BundleError, PrunusError, ShapeError
-from prunus.core.predictions import Prediction, check_outputs_finite, postprocess
+from prunus.core.predictions import Prediction, check_outputs_finite
 from prunus.core.recipes import recipe
 from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
 from prunus.ship.graph_files.graph_file import read_graph, sizes_of_inputs, state_names
@@ -39,6 +39,8 @@ from prunus.ship.pack import check_storable, unpack
 
 if TYPE_CHECKING:
     from prunus.data import Scaler
+
+from prunus.tasks import make_task
 
 __all__ = ["Bundle", "assemble", "assemble_graph", "load_bundle"]
 
@@ -77,8 +79,8 @@ class Bundle:
         return self.manifest.input_shape
 
     @property
-    def task(self) -> Literal["classification", "regression"]:
-        """What the model was trained for."""
+    def task(self) -> str:
+        """What the model was trained for, by its registered name."""
         return self.manifest.task
 
     def predict(self, inputs: Any, *, batch_size: int = 256) -> Tensor:
@@ -128,7 +130,7 @@ class Bundle:
 
     def postprocess(self, outputs: Tensor) -> Prediction:
         """Return the labels (and probabilities) that ``outputs`` mean."""
-        return postprocess(outputs, task=self.task, class_names=self.class_names)
+        return make_task(self.task, class_names=self.class_names).decode(outputs)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         return (self.scaler or data.Scaler.identity())(inputs)

@@ -24,6 +24,7 @@ from prunus.core.recipes.trust import reaches
 from prunus.core.text import plain, shown
 from prunus.ship.graph_limits import TooCostlyError, times_asked
 from prunus.ship.inputs import Inputs, floats, shapes, sizes_misfit
+from prunus.tasks import tasks
 
 __all__ = [
     "FORMAT",
@@ -113,7 +114,7 @@ class Manifest(_Part):
     model: BuiltBy
     edits: dict[str, Any] | None
     tensors: dict[str, TensorEntry]
-    task: Literal["classification", "regression"]
+    task: str = Field(max_length=60)
     input_shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(strict=False, min_length=1)
     n_outputs: int = Field(ge=1, lt=2**31)
     class_names: tuple[str, ...] = Field((), strict=False)
@@ -147,6 +148,8 @@ class Manifest(_Part):
             raise ValueError(f"no_graph must be one line of text, got {self.no_graph[:80]!r}")
         if self.edits is None and GRAPH not in self.files:
             raise ValueError(f"a bundle without edits is its graph: files must list {GRAPH}, got {sorted(self.files)}")
+        if self.task not in tasks:
+            raise ValueError(f"task must be one of {', '.join(tasks)}, got {self.task!r}")
         if self.task == "classification" and self.class_names and len(self.class_names) != self.n_outputs:
             raise ValueError(f"{self.n_outputs} outputs need as many class_names, got {len(self.class_names)}")
         for name, entry in self.tensors.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
@@ -57,7 +57,7 @@ def save_bundle(
     dense: nn.Module | None = None,
     input_shape: Sequence[int],
     n_outputs: int,
-    task: Literal["classification", "regression"],
+    task: str,
     example: Any = None,
     class_names: Sequence[str] = (),
     feature_names: Sequence[str] = (),

@@ -59,7 +59,7 @@ def test_a_generator_moves_on_from_epoch_to_epoch(examples):
 def test_what_is_known_about_them(examples):
     assert len(examples) == 7
     assert examples.ids == ("s3", "s19", "s0", "s7", "s8", "s11", "s2")
-    assert (examples.n_outputs, examples.task, examples.class_names) == (4, "classification", tuple("abcd"))
+    assert (examples.n_outputs, examples.task.name, examples.class_names) == (4, "classification", tuple("abcd"))
     assert (examples.feature_names, examples.input_shape) == (("u", "v", "w"), (3,))
     assert "n=7" in repr(examples)
 

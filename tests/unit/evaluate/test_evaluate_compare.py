@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from evaluate_stand_ins import class_changes, compare
 from prunus.core.errors import DataError, RecipeError
-from prunus.evaluate import class_changes, compare
 from prunus.evaluate.student import student_quantile
 
 SETTINGS = {"task": "classification", "class_names": ("no", "yes"), "metrics": ("accuracy",), "bootstrap": 400}

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from evaluate_stand_ins import class_changes, compare, measure_quality, noninferiority, seen
 from prunus.core.types import Measurement
-from prunus.evaluate import class_changes, compare, measure_quality, noninferiority
 from prunus.evaluate import resample as module
 from prunus.evaluate.compare import _comparison, _interval
-from prunus.evaluate.metrics import default_metrics, metrics, metrics_of
 from prunus.evaluate.quality import wilson
 from prunus.evaluate.resample import interval, resample
 from prunus.evaluate.student import student_quantile
+from prunus.tasks import Classification, Regression, default_metrics, measured, metrics, metrics_of
+from prunus.tasks.counts import tally
 
 
 def constant(*per_seed: float, resamples: int = 7) -> np.ndarray:
@@ -78,12 +79,19 @@ def test_resamples_come_in_blocks_and_none_is_missing(monkeypatch, block):
     monkeypatch.setattr(module, "_BLOCK", block)
     sizes = []
 
-    def weights(parts):
+    def weights(seen, times):
+        parts = tally(seen["true"], seen["predicted"], 2, times)
         sizes.append(len(parts.support))
         return np.stack([parts.support.sum(axis=1), parts.right.sum(axis=1)], axis=1)
 
     true, one, other = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), np.array([0, 0, 1, 1, 1])
-    found = resample([one, other], true, weights, n_classes=2, resamples=17, seed=5)
+    found = resample(
+        [{"true": true, "predicted": said} for said in (one, other)],
+        weights,
+        reads=("true", "predicted"),
+        resamples=17,
+        seed=5,
+    )
     assert found.shape == (2, 18, 2)
     assert (found[:, :, 0] == 5).all(), "as many examples are drawn as there are"
     assert found[:, 0, 1].tolist() == [3, 5]
@@ -95,10 +103,15 @@ def test_resamples_come_in_blocks_and_none_is_missing(monkeypatch, block):
 
 def test_imagined_examples_are_drawn_and_are_not_in_the_plain_numbers():
     true, right = np.array([0] * 30 + [1] * 10), np.array([0] * 30 + [1] * 10)
-    settings = {"n_classes": 2, "resamples": 4000, "seed": 1}
-    kinds = ([(True,), (False,)], np.array([3.0, 1.0]))
+    task, observed = Classification(n_classes=2), {"true": true, "predicted": right}
+    made = task.imagine(observed)
     found = resample(
-        [right], true, lambda p: np.concatenate([p.right, p.support, p.predicted], axis=1), imagined=kinds, **settings
+        [observed],
+        lambda seen, times: np.concatenate(task.totals(seen, times), axis=1),
+        reads=task.reads,
+        imagined=([(True,), (False,)], made, 4 * made.shares),
+        resamples=4000,
+        seed=1,
     )[0]
     assert found[0].tolist() == [30, 10, 30, 10, 30, 10]
     mean = found[1:].mean(axis=0)
@@ -109,11 +122,11 @@ def test_imagined_examples_are_drawn_and_are_not_in_the_plain_numbers():
 def test_errors_are_resampled_by_their_moments():
     rng = np.random.default_rng(0)
     targets, predicted = rng.normal(size=50), rng.normal(size=50)
-    names = metrics_of("regression")
+    names, task = metrics_of("regression"), Regression()
+    observed = seen(task, torch.tensor(predicted), torch.tensor(targets))
     found = resample(
-        [predicted], targets, lambda m: np.stack([metrics[n].function(m) for n in names], axis=1),
-        n_classes=None, resamples=3000, seed=2,
-    )[0]  # fmt: skip
+        [observed], lambda one, times: measured(task, names, one, times), reads=task.reads, resamples=3000, seed=2
+    )[0]
     error = predicted - targets
     plain = dict(zip(names, found[0], strict=True))
     assert plain["mae"] == pytest.approx(np.abs(error).mean())

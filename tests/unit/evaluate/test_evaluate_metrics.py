@@ -5,10 +5,10 @@ import pytest
 import torch
 from torchmetrics.functional import classification, regression
 
+from evaluate_stand_ins import measure_quality
 from prunus.core.errors import RecipeError, UnknownNameError
-from prunus.evaluate import check_metrics, default_metrics, measure_quality, metrics_of
-from prunus.evaluate.metrics import Moments, metric, metrics
 from prunus.report import format as words
+from prunus.tasks import Moments, check_metrics, default_metrics, metric, metrics, metrics_of
 
 CLASSES = 4
 

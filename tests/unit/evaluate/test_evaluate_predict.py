@@ -10,14 +10,16 @@ from prunus.evaluate import predict_outputs
 
 
 class Piece(NamedTuple):
+    index: Tensor
     inputs: Tensor
+    targets: Tensor | None = None
 
 
 def examples(inputs):
     """Stand in for data.Examples."""
     return SimpleNamespace(
         ids=tuple(f"row {i}" for i in range(len(inputs))),
-        batches=lambda size: (Piece(part) for part in inputs.split(size)),
+        batches=lambda size: (Piece(rows, inputs[rows]) for rows in torch.arange(len(inputs)).split(size)),
     )
 
 
@@ -42,5 +44,5 @@ def test_an_output_that_is_not_finite_names_the_example():
     inputs = torch.ones(5, 2)
     inputs[3, 0] = torch.inf
     inputs[4, 1] = torch.nan
-    with pytest.raises(RunError, match=r"example 'row 3' is NaN or infinite \(and for 1 more\)"):
+    with pytest.raises(RunError, match=r"example 'row 3' is NaN or infinite \(and for 0 more of its batch\)"):
         predict_outputs(nn.Identity(), examples(inputs), batch_size=2)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from prunus.core.batch import Batch
 from prunus.core.errors import ModelError
 from prunus.models import check_outputs
+from prunus.tasks import Classification, Regression
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1])
@@ -24,7 +26,8 @@ class Gives(nn.Module):
 
 def check(function, task="classification", n_outputs=3, targets=Y):
     model = function if isinstance(function, nn.Module) else Gives(function)
-    check_outputs(model, X, targets, task=task, n_outputs=n_outputs)
+    asked = Regression() if task == "regression" else Classification(n_classes=n_outputs)
+    check_outputs(model, Batch(torch.arange(len(X)), X, targets), asked)
 
 
 def test_outputs_that_fit_pass():
@@ -46,10 +49,10 @@ def test_outputs_that_fit_pass():
         (lambda x: x[:, 0], "classification", r"got \(5,\); give one score per class"),
         (lambda x: x.reshape(5, 2, 2), "classification", r"got \(5, 2, 2\); one row per input is needed"),
         (lambda x: x[:2, :3], "classification", r"got \(2, 3\); one row per input"),
-        (nn.Linear(4, 3), "regression", r"expected \(5,\) or \(5, 1\), got \(5, 3\); regression needs one output"),
-        (nn.Linear(3, 3), "classification", r"fails on inputs of shape \(5, 4\): RuntimeError: .*shapes"),
-        (lambda x: (x, x), "classification", "must return one tensor, got tuple"),
-        (lambda x: {"logits": x}, "classification", "must return one tensor, got dict"),
+        (nn.Linear(4, 3), "regression", r"expected \(5,\), got \(5, 3\); regression needs one output"),
+        (nn.Linear(3, 3), "classification", r"fails on inputs float32 \[5, 4\]: RuntimeError: .*shapes"),
+        (lambda x: (x, x), "classification", "must return one tensor .* got a tuple"),
+        (lambda x: {"a": x, "b": x}, "classification", "must return one tensor .* got a dict"),
         (lambda x: x.argmax(1), "classification", "floating-point scores, got torch.int64; return logits"),
         (lambda x: x[:, :3] / 0, "classification", "NaN or infinity: 15 of 15 outputs"),
         (lambda x: torch.where(x > 9, x, torch.nan)[:, :1], "regression", "NaN or infinity: 5 of 5 outputs"),
@@ -57,7 +60,7 @@ def test_outputs_that_fit_pass():
 )
 def test_outputs_that_do_not_fit_are_explained(function, task, message):
     with pytest.raises(ModelError, match=message) as caught:
-        check(function, task)
+        check(function, task, targets=torch.rand(5) if task == "regression" else Y)
     assert "\n" not in str(caught.value)
 
 

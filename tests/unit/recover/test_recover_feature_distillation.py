@@ -11,6 +11,7 @@ from prunus.core.errors import RecipeError
 from prunus.core.recipes.recipe import Distil, Train
 from prunus.recover import default_loss, distillation_loss, match_features, train
 from prunus.recover.feature_distillation import feature_distance
+from prunus.tasks import Classification
 from recover_stand_ins import make_examples
 
 
@@ -44,7 +45,7 @@ def test_distilling_features_pulls_them_together_where_outputs_alone_don_t(width
         match = match_features(student, teacher, examples.inputs[:4])
         before = distances(match, examples.inputs)
         config = Distil(features=weight, weight=1.0)
-        loss = distillation_loss(teacher, config, default_loss("classification"), features=match)
+        loss = distillation_loss(teacher, config, default_loss(Classification()), features=match)
         with match.attached():
             train(student, examples, Train(epochs=30, learning_rate=0.01), seed=0, stage="fit", loss=loss)
         after.append(distances(match, examples.inputs) / before)

@@ -1,10 +1,12 @@
 """A small stand-in for the examples of ``prunus.data``: what score reads of them, and no more."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pytest
 import torch
+
+from prunus.tasks import Classification, Task
 
 
 class TinyBatch(NamedTuple):
@@ -17,7 +19,7 @@ class TinyBatch(NamedTuple):
 class TinyExamples:
     inputs: torch.Tensor
     targets: torch.Tensor
-    task: str = "classification"
+    task: Task = field(default_factory=Classification)
     n_outputs: int = 2
     class_names: tuple[str, ...] = ()
 

@@ -9,6 +9,7 @@ from prunus.core.errors import DataError, RunError, ShapeError
 from prunus.core.recipes.recipe import Features
 from prunus.score import judge_feature_importance
 from prunus.score.feature_importance import _largest
+from prunus.tasks import Regression
 
 CONFIG = Features(repeats=5, tolerance=0.01)
 
@@ -79,7 +80,7 @@ def test_some_features_stay_in_any_case(examples_of):
 
 def test_regression_importance_is_the_loss_of_r_squared(examples_of):
     x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
-    examples = examples_of(x, 3 * x[:, 0] + 0.05 * x[:, 1], task="regression", n_outputs=1)
+    examples = examples_of(x, 3 * x[:, 0] + 0.05 * x[:, 1], task=Regression(), n_outputs=1)
     model = Formula(lambda x: 3 * x[:, :1] + 0.05 * x[:, 1:])
     found = judge_feature_importance(model, examples, Features(tolerance=0.001), fill=torch.zeros(2))
     # Shuffling an independent feature doubles its part of the variance: 2 * 9 / 9 and 2 * 0.0025 / 9.
@@ -151,7 +152,7 @@ def test_what_can_not_be_judged_is_refused(examples_of):
         judge_feature_importance(model, examples_of(torch.zeros(5, 2), labels), CONFIG, fill=torch.zeros(3))
     with pytest.raises(DataError, match="all the same"):
         judge_feature_importance(
-            model, examples_of(torch.zeros(5, 2), torch.ones(5), task="regression"), CONFIG, fill=torch.zeros(2)
+            model, examples_of(torch.zeros(5, 2), torch.ones(5), task=Regression()), CONFIG, fill=torch.zeros(2)
         )
     with pytest.raises(RunError, match="must be finite"):
         judge_feature_importance(

@@ -232,7 +232,14 @@ def test_lamp_is_a_unit_s_square_over_those_as_large():
 def test_the_bound_of_a_feature_is_that_of_its_formula(task):
     targets = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])
     model = nn.Linear(2, 2) if task == "classification" else nn.Linear(2, 1)
-    judge = _Judge(model, targets.long() if task == "classification" else targets, task, 0.95, 2, torch.randn(5, 2))
+    judge = _Judge(
+        model,
+        targets.long() if task == "classification" else targets,
+        task == "classification",
+        0.95,
+        2,
+        torch.randn(5, 2),
+    )
     worse = torch.tensor([1.0, 0.0, -1.0, 1.0, 1.0], dtype=torch.float64)
     mean, upper = judge.bound(worse)
     z = 1.6448536269514722

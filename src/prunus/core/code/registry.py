@@ -17,9 +17,9 @@ from typing import Any, Generic, TypeVar
 from prunus.core.code.imports import one_line
 from prunus.core.errors import RecipeError, UnknownNameError, near
 
-__all__ = ["CRITERIA", "METRICS", "READERS", "Registry", "import_all", "offered", "would_import"]
+__all__ = ["CRITERIA", "METRICS", "READERS", "TASKS", "Registry", "import_all", "offered", "would_import"]
 
-CRITERIA, METRICS, READERS = "prunus.criteria", "prunus.metrics", "prunus.readers"
+CRITERIA, METRICS, READERS, TASKS = "prunus.criteria", "prunus.metrics", "prunus.readers", "prunus.tasks"
 """Groups of entry points under which other packages offer something. A reader is called after the ending, without the dot."""
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ from prunus.core.errors import ModelError
 from prunus.data import Batch, Scaler, holds_ids
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.objective import base_loss
+from prunus.tasks import Regression
 
 __all__ = ["check_given"]
 
@@ -101,10 +102,15 @@ def _score(job: Job, model: nn.Module, batch: Batch) -> _Score | None:
     outputs, n = call(model, batch.inputs), len(batch.index)
     task = job.data.train.task
     shape = (n, job.data.train.n_outputs)
-    if not isinstance(outputs, Tensor) or (tuple(outputs.shape) != shape and outputs.numel() != n * shape[1]):
+    judged = task.exclusive or isinstance(task, Regression)
+    if (
+        not judged
+        or not isinstance(outputs, Tensor)
+        or (tuple(outputs.shape) != shape and outputs.numel() != n * shape[1])
+    ):
         return None
     loss = float(base_loss(job)(outputs, batch))
-    if task == "classification":
+    if task.exclusive:
         right = (outputs.reshape(shape).argmax(dim=1) == batch.targets).double().cpu()
         count = torch.bincount(batch.targets.cpu(), minlength=shape[1]).double()
         there = count > 0
@@ -119,7 +125,7 @@ def _score(job: Job, model: nn.Module, batch: Batch) -> _Score | None:
 
 def _guessing(job: Job, targets: Tensor) -> float:
     """Return the share of each class that is right without looking at any input; a regression's mean explains nothing."""
-    if job.data.train.task == "regression":
+    if not job.data.train.task.exclusive:
         return -MARGIN
     return 1 / max(int((torch.bincount(targets.cpu()) > 0).sum()), 1)
 
@@ -151,6 +157,6 @@ def _alike(one: Scaler, other: Scaler) -> bool:
 
 
 def _said(job: Job, score: _Score) -> str:
-    if job.data.train.task == "classification":
+    if job.data.train.task.exclusive:
         return f"{100 * score.value:.1f} % right"
     return f"R² {score.value:.3g}"

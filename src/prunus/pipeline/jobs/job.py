@@ -68,7 +68,7 @@ class Job:
     @property
     def measure(self) -> Measure:
         """How far a smaller model's outputs are from the dense one's: classes by what they answer, numbers by their size."""
-        return "kl" if self.data.train.task == "classification" else "relative"
+        return "kl" if self.data.train.task.exclusive else "relative"
 
     @property
     def trace_inputs(self) -> tuple[Tensor, ...]:

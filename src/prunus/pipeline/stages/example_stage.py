@@ -61,7 +61,7 @@ def check_examples(job: Job) -> None:
         return
     for remove in config.remove:
         example_criteria[remove.criterion]
-    if config.relabel is not None and job.data.train.task != "classification":
+    if config.relabel is not None and not job.data.train.task.exclusive:
         raise RecipeError(
             "examples.relabel chooses another class, and the target is values (data.task: regression): got both; use "
             "examples.remove with criterion aum, which drops the targets that the model contradicts most, or set data.task"
@@ -70,7 +70,7 @@ def check_examples(job: Job) -> None:
 
 def thinned_classes(before: Examples, after: Examples) -> list[str]:
     """Return a line for each class that lost its last examples, or all but a few."""
-    if before.task != "classification":
+    if not before.task.exclusive:
         return []
     given, left = (torch.bincount(part.targets.cpu(), minlength=before.n_outputs).tolist() for part in (before, after))
     lines = []
@@ -102,7 +102,7 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
     """
     examples = job.data.train
     settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
-    recorder = ExampleRecorder(len(examples), examples.n_outputs, task=examples.task)
+    recorder = ExampleRecorder(len(examples), examples.n_outputs, exclusive=examples.task.exclusive)
     model = job.build(seed).to(job.device)
     train(
         model,

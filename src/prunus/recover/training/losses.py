@@ -7,16 +7,17 @@ user's own way from the model and a batch to that number.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from prunus.core.code.imports import one_line, resolve
-from prunus.core.errors import ModelError, PrunusError, RecipeError, ShapeError
+from prunus.core.errors import ModelError, PrunusError, RecipeError
+from prunus.tasks import Classification, Task
 
 if TYPE_CHECKING:
-    from prunus.data import Batch
+    from prunus.core.batch import Batch
 
     Loss = Callable[[Tensor, Batch], Tensor]
     TrainingStep = Callable[[nn.Module, Batch], Tensor]
@@ -24,51 +25,12 @@ else:
     Loss = Callable[..., Tensor]
     TrainingStep = Callable[..., Tensor]
 
-__all__ = ["Loss", "TrainingStep", "bound", "default_loss", "given_loss", "guarded", "like_targets", "named_loss"]
+__all__ = ["Loss", "TrainingStep", "bound", "default_loss", "given_loss", "guarded", "named_loss"]
 
 
-def default_loss(task: Literal["classification", "regression"], label_smoothing: float = 0.0) -> Loss:
-    """Return the mean cross-entropy (in nats) for classification, the mean squared error for regression.
-
-    Shapes:
-        The loss takes outputs ``(n, classes)`` with targets ``(n,)`` int64; for regression ``(n,)`` or ``(n, 1)`` with ``(n,)``.
-
-    Raises:
-        ShapeError: (when called) the outputs don't fit the targets.
-    """
-    return (
-        _squared_error
-        if task == "regression"
-        else lambda outputs, batch: _cross_entropy(outputs, batch, label_smoothing)
-    )
-
-
-def _cross_entropy(outputs: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
-    if outputs.ndim != 2 or outputs.shape[0] != batch.targets.shape[0]:
-        raise ShapeError(
-            f"a classifier's outputs must be ({batch.targets.shape[0]}, classes) for this batch: got {tuple(outputs.shape)}; "
-            "let the model return one logit per class"
-        )
-    return functional.cross_entropy(outputs, batch.targets, label_smoothing=label_smoothing)
-
-
-def _squared_error(outputs: Tensor, batch: Batch) -> Tensor:
-    return functional.mse_loss(like_targets(outputs, batch.targets), batch.targets)
-
-
-def like_targets(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return regression outputs in the shape of ``targets``: a last dimension of one goes.
-
-    Raises:
-        ShapeError: they don't fit. (Broadcasting ``(n, 1)`` against ``(n,)`` would silently compare everything with everything.)
-    """
-    if outputs.ndim == targets.ndim + 1 and outputs.shape[-1] == 1:
-        outputs = outputs.squeeze(-1)
-    if outputs.shape != targets.shape:
-        raise ShapeError(
-            f"a regression model's outputs must have the targets' shape {tuple(targets.shape)}: got {tuple(outputs.shape)}"
-        )
-    return outputs
+def default_loss(task: Task, label_smoothing: float = 0.0) -> Loss:
+    """Return the task's own loss, of classes with ``label_smoothing``."""
+    return (replace(task, label_smoothing=label_smoothing) if isinstance(task, Classification) else task).loss
 
 
 def named_loss(reference: str, *, key: str) -> Loss:

@@ -183,7 +183,7 @@ class _Loop:
         losses: list[Tensor] = []
         sizes: list[int] = []
         right: list[Tensor] = []
-        classify = self.examples.task == "classification"
+        classify = self.examples.task.exclusive
         order = generator(self.seed, self.stage, "order", epoch)
         step_size = self.config.batch_size * self.config.accumulate
 

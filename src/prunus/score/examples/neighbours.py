@@ -46,7 +46,7 @@ def suggest_labels(
         DataError: the examples have no classes.
         ShapeError: the evidence is of another number of examples.
     """
-    if examples.task != "classification":
+    if not examples.task.exclusive:
         raise DataError("relabel needs classes: got a regression target; leave out examples.relabel")
     n = len(examples)
     if probability.ndim != 2 or len(probability) != n or len(embedding) != n:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,7 @@ class ExampleRecorder:
     Args:
         n_examples: how many examples the training has.
         n_outputs: how many classes (1 for regression).
-        task: classification or regression.
+        exclusive: each example has one class (classification); else it has a value (regression).
         el2n_epochs: EL2N looks at the first so many epochs only; None: at all that are recorded.
 
     References:
@@ -49,13 +49,18 @@ class ExampleRecorder:
         n_examples: int,
         n_outputs: int,
         *,
-        task: Literal["classification", "regression"] = "classification",
+        exclusive: bool = True,
         el2n_epochs: int | None = None,
     ) -> None:
-        self.n_examples, self.n_outputs, self.task, self.el2n_epochs = n_examples, n_outputs, task, el2n_epochs
+        self.n_examples, self.n_outputs, self.exclusive, self.el2n_epochs = (
+            n_examples,
+            n_outputs,
+            exclusive,
+            el2n_epochs,
+        )
         # Sums are double, so that the order of the epochs doesn't show in the last digits.
         self._el2n, self._aum, self._confidence = (torch.zeros(n_examples, dtype=torch.float64) for _ in range(3))
-        self._probability = torch.zeros(n_examples, n_outputs if task == "classification" else 0, dtype=torch.float64)
+        self._probability = torch.zeros(n_examples, n_outputs if exclusive else 0, dtype=torch.float64)
         self._seen = torch.zeros(n_examples, dtype=torch.int64)
         self._seen_early = torch.zeros(n_examples, dtype=torch.int64)
         self._first_epoch: int | None = None
@@ -72,7 +77,7 @@ class ExampleRecorder:
         self._first_epoch = epoch if self._first_epoch is None else self._first_epoch
         early = self.el2n_epochs is None or epoch < self._first_epoch + self.el2n_epochs
         index, targets = batch.index.cpu(), batch.targets.detach()
-        judge = self._judge_classes if self.task == "classification" else self._judge_values
+        judge = self._judge_classes if self.exclusive else self._judge_values
         error, margin = judge(index, outputs.detach().double(), targets)
         self._aum.index_add_(0, index, margin.cpu())
         self._seen[index] += 1
@@ -95,7 +100,7 @@ class ExampleRecorder:
                 "record at least one whole epoch"
             )
         found = {"el2n": self._el2n / self._seen_early, "aum": self._aum / self._seen}
-        if self.task == "classification":
+        if self.exclusive:
             found["confidence"] = self._confidence / self._seen
             found["probability"] = self._probability / self._seen[:, None]
         return {name: values.float() for name, values in found.items()}
@@ -215,7 +220,7 @@ def example_strata(
     open_ = np.ones(n, np.bool_) if judged is None else judged
     share = _fair_share(saliency[open_], keep_fraction, cutoff)
     strata = []
-    for name, member in _classes(examples.targets.cpu().numpy(), examples.task, examples.class_names):
+    for name, member in _classes(examples.targets.cpu().numpy(), examples.task.exclusive, examples.class_names):
         units = np.flatnonzero(member & open_).astype(np.int64)
         if len(units):
             # Not rounded up: a floor must not ask for more than the fair part itself. But a floor is one example at least:
@@ -233,8 +238,8 @@ def _fair_share(saliency: Floats, keep_fraction: float | None, cutoff: float | N
     return float((saliency >= cutoff).mean())
 
 
-def _classes(targets: npt.NDArray[np.generic], task: str, names: Sequence[str]) -> list[tuple[str, Bools]]:
-    if task == "regression":
+def _classes(targets: npt.NDArray[np.generic], exclusive: bool, names: Sequence[str]) -> list[tuple[str, Bools]]:
+    if not exclusive:
         return [("all", np.ones(len(targets), np.bool_))]
     numbers = np.unique(targets).tolist()
     return [(names[number] if number < len(names) else str(number), targets == number) for number in numbers]

@@ -12,6 +12,7 @@ from prunus.core.recipes.recipe import Distil
 from prunus.data import Batch
 from prunus.recover import default_loss, distillation_loss, given_loss, teacher_outputs
 from prunus.recover.distil import soft_divergence
+from prunus.tasks import Classification, Regression
 from recover_stand_ins import make_batch, make_examples, make_model
 
 
@@ -19,13 +20,13 @@ def test_cross_entropy_with_smoothing_follows_the_formula():
     outputs, targets = torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([1])
     log_p = torch.log_softmax(outputs, dim=1)[0]
     expected = -(0.9 * log_p[1] + 0.1 * log_p.mean())
-    assert torch.isclose(default_loss("classification", 0.1)(outputs, make_batch(outputs, targets)), expected)
+    assert torch.isclose(default_loss(Classification(), 0.1)(outputs, make_batch(outputs, targets)), expected)
 
 
 def test_regression_outputs_of_one_column_are_compared_row_by_row():
     targets = torch.tensor([1.0, 2.0, 4.0])
     batch = make_batch(targets, targets)
-    loss = default_loss("regression")
+    loss = default_loss(Regression())
     assert loss(targets.unsqueeze(1), batch) == 0
     assert loss(targets + 2, batch) == 4
     with pytest.raises(ShapeError, match=r"shape \(3,\): got \(3, 2\)"):
@@ -35,7 +36,7 @@ def test_regression_outputs_of_one_column_are_compared_row_by_row():
 def test_classification_outputs_of_another_shape_are_refused():
     batch = make_batch(torch.zeros(3, 1), torch.tensor([0, 1, 0]))
     with pytest.raises(ShapeError, match=r"must be \(3, classes\).*got \(3,\)"):
-        default_loss("classification")(torch.zeros(3), batch)
+        default_loss(Classification(n_classes=3))(torch.zeros(3), batch)
 
 
 def test_the_divergence_is_hinton_s_formula():
@@ -55,7 +56,7 @@ def test_the_divergence_is_hinton_s_formula():
 def test_distilling_mixes_both_losses_and_leaves_the_teacher(cached):
     teacher, examples = make_model().train(), make_examples()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    config, base = Distil(weight=0.3, temperature=2.0), default_loss("classification")
+    config, base = Distil(weight=0.3, temperature=2.0), default_loss(Classification())
     loss = distillation_loss(teacher, config, base, examples=examples if cached else None)
     batch = next(examples.batches(16, torch.Generator().manual_seed(1)))
     outputs = torch.randn(16, 3, requires_grad=True)
@@ -70,13 +71,13 @@ def test_distilling_mixes_both_losses_and_leaves_the_teacher(cached):
 
 def test_distilling_a_regression_pulls_to_the_teacher_s_output():
     teacher, examples = nn.Linear(4, 1), make_examples(classes=0)
-    loss = distillation_loss(teacher, Distil(weight=1.0), default_loss("regression"))
+    loss = distillation_loss(teacher, Distil(weight=1.0), default_loss(Regression()))
     batch = next(examples.batches(8))
     assert float(loss(teacher(batch.inputs).detach() + 2, batch)) == pytest.approx(4, rel=1e-5)
 
 
 def test_teacher_and_student_must_agree_in_shape():
-    loss = distillation_loss(make_model(), Distil(), default_loss("classification"))
+    loss = distillation_loss(make_model(), Distil(), default_loss(Classification()))
     with pytest.raises(ShapeError, match=r"teacher \(8, 3\) and student \(8, 4\)"):
         loss(torch.zeros(8, 4), next(make_examples().batches(8)))
 

@@ -8,6 +8,7 @@ from prunus.core.errors import DataError, RecipeError, ShapeError
 from prunus.core.recipes.recipe import Relabel
 from prunus.score import nearest_neighbours, suggest_labels
 from prunus.score.examples import neighbours
+from prunus.tasks import Regression
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -105,7 +106,7 @@ def test_what_has_no_classes_or_other_shapes_is_refused(clusters, examples_of):
         suggest_labels(probability, torch.cat([embedding, embedding[:1]]), examples, Relabel())
     with pytest.raises(DataError, match="relabel needs classes"):
         suggest_labels(
-            probability, embedding, examples_of(examples.inputs, examples.targets, task="regression"), Relabel()
+            probability, embedding, examples_of(examples.inputs, examples.targets, task=Regression()), Relabel()
         )
     embedding[4, 0] = float("nan")
     with pytest.raises(DataError, match="example 4 has NaN"):

@@ -8,6 +8,7 @@ from prunus.core.errors import RecipeError, RunError, ShapeError, UnknownNameErr
 from prunus.score import ExampleRecorder, example_strata
 from prunus.score.catalogue import criteria_table
 from prunus.select import select
+from prunus.tasks import Regression
 
 N, CLASSES, EPOCHS = 9, 4, 3
 
@@ -66,7 +67,7 @@ def test_recording_does_not_touch_the_outputs_or_the_graph(batch_of):
 def test_regression_records_the_absolute_error(batch_of, shape):
     targets = torch.linspace(-1, 1, N)
     outputs = torch.linspace(0, 2, N).reshape(shape)
-    found = watch(ExampleRecorder(N, 1, task="regression"), [outputs, outputs + 1], targets, batch_of)
+    found = watch(ExampleRecorder(N, 1, exclusive=False), [outputs, outputs + 1], targets, batch_of)
     np.testing.assert_allclose(found["el2n"].numpy(), np.full(N, 1.5), rtol=1e-6)
     assert torch.equal(found["aum"], -found["el2n"])
     assert "probability" not in found
@@ -74,7 +75,7 @@ def test_regression_records_the_absolute_error(batch_of, shape):
 
 def test_a_batch_may_be_large(batch_of):
     """Larger than the numbers of which Python holds one only."""
-    recorder, n = ExampleRecorder(300, 1, task="regression"), torch.arange(300)
+    recorder, n = ExampleRecorder(300, 1, exclusive=False), torch.arange(300)
     recorder(0, batch_of(n, None, torch.zeros(300)), torch.ones(300))
     assert recorder.tensors()["el2n"].tolist() == [1.0] * 300
 
@@ -90,7 +91,7 @@ def test_outputs_of_another_shape_are_refused(batch_of):
     with pytest.raises(ShapeError, match=r"must be \(9, 4\).*got \(9, 3\)"):
         ExampleRecorder(N, CLASSES)(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 3))
     with pytest.raises(ShapeError, match=r"got \(9, 2\)"):
-        ExampleRecorder(N, 1, task="regression")(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 2))
+        ExampleRecorder(N, 1, exclusive=False)(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 2))
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_only_judged_examples_are_units_and_units_are_positions(skewed):
 
 
 def test_regression_is_one_stratum(examples_of):
-    examples = examples_of(torch.zeros(3, 1), torch.tensor([0.5, 1.5, 2.0]), task="regression", n_outputs=1)
+    examples = examples_of(torch.zeros(3, 1), torch.tensor([0.5, 1.5, 2.0]), task=Regression(), n_outputs=1)
     (stratum,) = example_strata("aum", {"aum": torch.tensor([1.0, 2.0, 3.0])}, examples)
     assert (stratum.name, stratum.saliency.tolist()) == ("all", [1.0, 2.0, 3.0])
     assert stratum.min_units == 0, "nobody asked for a floor"

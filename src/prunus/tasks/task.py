@@ -1,0 +1,117 @@
+"""What is asked of a model? A loss, what to observe of each example, what a metric sees of that, and how a person reads an answer.
+
+Everything that measures takes an example's *observation*: a few numbers, the same columns for each. A metric is a function of
+totals over examples, and totals are taken under weights: how often an example counts. A weight of two is the example seen twice, so
+that one formula gives the value, its bootstrap interval and the paired comparison.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from prunus.core.batch import Batch
+from prunus.core.code.registry import TASKS, Registry
+from prunus.core.predictions import Prediction
+from prunus.core.types import Bools, Floats
+
+__all__ = ["Imagined", "Observed", "Task", "make_task", "rows_of", "task", "tasks"]
+
+Observed = Mapping[str, npt.NDArray[Any]]
+"""What was seen of some examples: columns by name, each ``(n, ...)``, with one row per example."""
+
+
+class Imagined(NamedTuple):
+    """Examples that nobody saw, for a bootstrap of models that never err: shares, and what either answer gives."""
+
+    shares: Floats
+    right: Observed
+    wrong: Observed
+
+
+class Task(ABC):
+    """What is asked of a model; an instance knows what the data say (its classes, say), and nothing of any model.
+
+    A subclass is registered with :func:`task`, which enrols it in the suite that takes every task through a whole run.
+    """
+
+    name: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """The columns that :meth:`totals` reads."""
+    labelled: ClassVar[bool] = True
+    """Whether it can't do without targets."""
+    exclusive: ClassVar[bool] = False
+    """Whether each example has one class and gets one, in the columns ``true`` and ``predicted``."""
+    class_names: tuple[str, ...] = ()
+
+    @abstractmethod
+    def check(self, outputs: Any, batch: Batch) -> None:
+        """See that a model's answer and the targets are what this task has.
+
+        Raises:
+            ModelError: the answer isn't; one line says what came, and what fits.
+            DataError: the targets aren't.
+        """
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the loss of each example, ``(n,)``, with its gradient."""
+
+    def loss(self, outputs: Any, batch: Batch) -> Tensor:
+        """Return the one number to minimise: the mean, unless examples count differently."""
+        return self.losses(outputs, batch).mean()
+
+    @abstractmethod
+    def observe(self, outputs: Any, batch: Batch) -> Observed:
+        """Return what metrics need to know of each example; ``right`` (booleans) where an answer is right or wrong."""
+
+    @abstractmethod
+    def totals(self, observed: Observed, weights: Floats) -> Any:
+        """Return what metrics are functions of, for each row of ``weights`` ``(resamples, n)``: arrays ``(resamples, ...)``."""
+
+    @abstractmethod
+    def decode(self, outputs: Any) -> Prediction:
+        """Return what a person reads."""
+
+    def imagine(self, observed: Observed) -> Imagined | None:
+        """Return one imagined example, as a mixture whose shares sum to 1; None where answers aren't right or wrong."""
+        return None
+
+
+tasks: Registry[type[Task]] = Registry("task", group=TASKS)
+
+T = TypeVar("T", bound=type[Task])
+
+
+def make_task(name: str, **facts: Any) -> Task:
+    """Return the task that is called ``name``, with what is known of the data: the facts that it has a field for.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    kind = tasks[name]
+    known: set[str] = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+    made: Task = kind(**{key: value for key, value in facts.items() if key in known})
+    return made
+
+
+def task(name: str) -> Callable[[T], T]:
+    """Register a task under ``name``."""
+
+    def register(kind: T) -> T:
+        kind.name = name
+        tasks.add(name, kind)
+        return kind
+
+    return register
+
+
+def rows_of(observed: Observed, rows: npt.NDArray[np.intp] | Bools) -> Observed:
+    """Return the observations of some examples."""
+    return {name: column[rows] for name, column in observed.items()}
