@@ -11,19 +11,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from prunus.core.calls import call
 from prunus.recover.refit.counterparts import names_after
 from prunus.recover.refit.fit_layers import fit_bias, fit_norm, fit_weights, loses_more, moment_bytes
 from prunus.recover.refit.formula import Saved, why_weight_is_fixed
 from prunus.recover.refit.held_out import FEWEST, Answers, Measure, distance, split_off
 from prunus.recover.refit.layer_inputs import channel_dim, is_matrix_layer
 from prunus.recover.refit.recurrent_layers import RecurrentCall, fit_recurrent, recurrent_calls, why_not_recurrent
+from prunus.recover.refit.run_to_layer import Memory, Replay, Run, Seen, replayable
 from prunus.recover.refit.sequential import CallsDifferError, Look, Pair, look, pairs
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = ["Adjusted", "Adjustment", "Check", "adjust"]
 Adjustment = Literal["batch_norm", "bias", "least_squares"]
 _ORDER: tuple[Adjustment, ...] = ("least_squares", "bias", "batch_norm")
 _MEMORY_BYTES = 4 << 30
+_Part = Literal["fit", "held out"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def adjust(
             )
             return Adjusted((), (note,), len(examples), 0, measure)
         examples, held_out = split_off(examples)
-    names = names_after(model, reference)
+    names, first = names_after(model, reference), next(iter(examples.batches(2))).inputs
     walk = _Walk(
         model,
         reference,
@@ -151,6 +153,7 @@ def adjust(
         damping,
         memory_bytes,
         {new: old for old, new in names.items()},
+        (replayable(model, first), replayable(reference, first)),
     )
     seen = look(model, examples)
     before = {names[old]: one for old, one in look(reference, examples).items() if old in names}
@@ -158,10 +161,15 @@ def adjust(
     wanted = target if isinstance(target, Answers) else Answers(target or reference)
     judge = partial(distance, model, wanted, held_out, measure=measure, batch_size=batch_size)
     far = judge()
+    exact: frozenset[str] = frozenset()  # outputs that have their old means, since least squares fitted them
     for kind in (kind for kind in _ORDER if kind in kinds):
         layers, reasons = walk.choose(kind, seen, before)
+        if kind == "bias":
+            layers = {name: layers[name] for name in dropwhile(exact.__contains__, layers)}
         whole = Saved(model)
         check = walk.run(kind, layers, reasons)
+        if kind == "least_squares":
+            exact = frozenset(layers) - {*check.left_out, *check.returned}
         if whole.unchanged:
             checks.append(replace(check, before=far, after=far))
             continue
@@ -172,8 +180,19 @@ def adjust(
             far = now
         else:
             whole.restore()
+            exact = frozenset()
     notes = tuple(line for check in checks for line in check.notes())
     return Adjusted(tuple(checks), notes, len(examples), len(held_out), measure)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A layer whose turn it is, its counterpart, and what runs the two models as far as them."""
+
+    name: str
+    layer: nn.Module
+    old: nn.Module
+    runs: Mapping[_Part, tuple[Run, Run]]
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,7 @@ class _Walk:
     damping: float
     memory_bytes: int
     names_before: Mapping[str, str]
+    seen: tuple[Seen, Seen]
 
     def choose(
         self, kind: Adjustment, seen: Mapping[str, Look], before: Mapping[str, Look]
@@ -265,22 +285,22 @@ class _Walk:
         """Adjust the layers in their order; those that can't be after all join ``reasons``."""
         fitted: list[str] = []
         returned: list[str] = []
-        for name, layer in layers.items():
-            before = Saved(layer)
+        for turn in self._turns(layers):
+            name, layer, before = turn.name, turn.layer, Saved(turn.layer)
             try:
                 if isinstance(layer, nn.RNNBase):
-                    why, worse = self._fit_recurrent(name, layer)
+                    why, worse = self._fit_recurrent(turn, layer)
                     if why is not None:
                         reasons[name] = why
                     elif worse or not before.unchanged:
                         (returned if worse else fitted).append(name)
                     continue
-                why = self._fit(kind, name, layer)
+                why = self._fit(kind, turn)
                 if why is not None:
                     reasons[name] = why
                 elif before.unchanged:
                     continue
-                elif kind != "batch_norm" and loses_more(layer, before, self._pairs(name, self.held_out)):
+                elif kind != "batch_norm" and loses_more(layer, before, self._pairs(turn, "held out")):
                     returned.append(name)
                 else:
                     fitted.append(name)
@@ -289,29 +309,43 @@ class _Walk:
                 reasons[name] = "it isn't called on the same in both models"
         return Check(kind, 0.0, 0.0, "nothing changed", tuple(fitted), tuple(returned), reasons)
 
-    def _fit(self, kind: Adjustment, name: str, layer: nn.Module) -> str | None:
-        seen = self._pairs(name, self.examples)
+    def _turns(self, layers: Mapping[str, nn.Module]) -> Iterator[_Turn]:
+        """Yield the layers one by one, with what runs both models up to each of them."""
+        memory, models = Memory(), (self.model, self.reference)
+        now = list(layers.values())
+        old = [self.reference.get_submodule(self.names_before[name]) for name in layers]
+        parts: tuple[_Part, ...] = ("fit", "held out")
+        replays = {part: [Replay(m, seen, memory) for m, seen in zip(models, self.seen, strict=True)] for part in parts}
+        for place, name in enumerate(layers):
+            runs = {
+                part: (new.up_to(now[place], now[place:]), before.up_to(old[place], old[place:]))
+                for part, (new, before) in replays.items()
+            }
+            yield _Turn(name, now[place], old[place], runs)
+
+    def _fit(self, kind: Adjustment, turn: _Turn) -> str | None:
+        seen = self._pairs(turn, "fit")
         if kind == "least_squares":
-            weight = f"{name}.weight".removeprefix(".")
-            return fit_weights(layer, seen, self.masks.get(weight), damping=self.damping)
+            weight = f"{turn.name}.weight".removeprefix(".")
+            return fit_weights(turn.layer, seen, self.masks.get(weight), damping=self.damping)
         if kind == "bias":
-            fit_bias(layer, seen)
+            fit_bias(turn.layer, seen)
         else:
-            fit_norm(layer, seen, self.kept.get(name))
+            fit_norm(turn.layer, seen, self.kept.get(turn.name))
         return None
 
-    def _fit_recurrent(self, name: str, layer: nn.RNNBase) -> tuple[str | None, bool]:
-        old = self.reference.get_submodule(self.names_before[name])
+    def _fit_recurrent(self, turn: _Turn, layer: nn.RNNBase) -> tuple[str | None, bool]:
+        name, old = turn.name, turn.old
         if type(old) is not type(layer):
             return "the uncut model has another kind of layer there", False
         assert isinstance(old, nn.RNNBase)
 
-        def calls(examples: Batched) -> list[tuple[RecurrentCall, RecurrentCall]]:
+        def calls(part: _Part, examples: Batched) -> list[tuple[RecurrentCall, RecurrentCall]]:
             found: list[tuple[RecurrentCall, RecurrentCall]] = []
             for batch in examples.batches(self.batch_size):
                 both = [
-                    recurrent_calls(model, one, partial(call, model, batch.inputs))
-                    for model, one in ((self.model, layer), (self.reference, old))
+                    recurrent_calls(one, partial(run, batch))
+                    for one, run in zip((layer, old), turn.runs[part], strict=True)
                 ]
                 if len(both[0]) != len(both[1]):
                     raise CallsDifferError
@@ -319,15 +353,16 @@ class _Walk:
             return found
 
         states = {key.rpartition(".")[2]: left for key, left in self.kept.items() if key.rpartition(".")[0] == name}
-        return fit_recurrent(layer, old, calls(self.examples), calls(self.held_out), states, damping=self.damping)
+        fit, held_out = calls("fit", self.examples), calls("held out", self.held_out)
+        return fit_recurrent(layer, old, fit, held_out, states, damping=self.damping)
 
-    def _pairs(self, name: str, examples: Batched) -> Iterable[Pair]:
+    def _pairs(self, turn: _Turn, part: _Part) -> Iterable[Pair]:
         return pairs(
-            (self.model, self.reference),
-            (name, self.names_before[name]),
-            examples,
-            kept=self.kept.get(name),
-            folded=self.folded.get(name),
+            turn.runs[part],
+            (turn.layer, turn.old),
+            self.examples if part == "fit" else self.held_out,
+            kept=self.kept.get(turn.name),
+            folded=self.folded.get(turn.name),
             batch_size=self.batch_size,
         )
 

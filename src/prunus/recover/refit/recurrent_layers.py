@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,8 @@ def why_not_recurrent(module: nn.RNNBase) -> str | None:
 
 
 @torch.no_grad()
-def recurrent_calls(model: nn.Module, layer: nn.RNNBase, run: Any) -> list[RecurrentCall]:
-    """Return how ``layer`` is called while ``run()`` runs the model.
+def recurrent_calls(layer: nn.RNNBase, run: Callable[[], object]) -> list[RecurrentCall]:
+    """Return how ``layer`` is called while ``run()`` runs its model.
 
     Raises:
         CallsDifferError: it is given packed sequences, whose rows have no fixed place.

@@ -24,9 +24,10 @@ from prunus.recover.refit.layer_inputs import (
     rows_in_parts,
     set_matrices,
 )
+from prunus.recover.refit.run_to_layer import Memory, Replay, Run, replayable
 
 if TYPE_CHECKING:
-    from prunus.data import Batched
+    from prunus.data import Batch, Batched
 
 __all__ = ["CallsDifferError", "Look", "compensate", "layers_in_order", "look", "moments_in_order", "pairs"]
 
@@ -97,11 +98,13 @@ def moments_in_order(
         layers: in the order of their calls; change them between the turns.
         examples: the calibration set.
     """
-    model.eval()
-    for name, layer in layers.items():
-        moments = Moments.of(layer)
+    left = list(layers.values())
+    replay = Replay(model, replayable(model, next(iter(examples.batches(2))).inputs), Memory()) if left else None
+    for place, (name, layer) in enumerate(layers.items()):
+        assert replay is not None
+        moments, run = Moments.of(layer), replay.up_to(layer, left[place:])
         for batch in examples.batches(batch_size):
-            for inputs, _ in _calls(model, layer, batch.inputs):
+            for inputs, _ in _calls(run, layer, batch):
                 for rows, _ in rows_in_parts(layer, inputs):
                     moments.add(rows)
         yield name, layer, moments
@@ -119,8 +122,8 @@ class Pair:
 
 @torch.no_grad()
 def pairs(
-    models: tuple[nn.Module, nn.Module],
-    names: tuple[str, str],
+    runs: tuple[Run, Run],
+    layers: tuple[nn.Module, nn.Module],
     examples: Batched,
     *,
     kept: Tensor | None = None,
@@ -130,22 +133,20 @@ def pairs(
     """Yield every call of a layer in both models: the one that was cut, and the one before the cut.
 
     Args:
-        names: the layer's in each of them.
+        runs: what runs each model on a batch, at least as far as the layer.
+        layers: the layer in each of them.
         kept: which of the old outputs are left; None: all.
         folded: by what the outputs that are left were multiplied after the cut; None: by 1.
 
     Raises:
         CallsDifferError: the calls don't match.
     """
-    new, old = models
     for batch in examples.batches(batch_size):
-        layer = new.get_submodule(names[0])
-        calls = _calls(new, layer, batch.inputs)
-        before = _calls(old, old.get_submodule(names[1]), batch.inputs)
+        calls, before = (_calls(run, layer, batch) for run, layer in zip(runs, layers, strict=True))
         if len(calls) != len(before):
             raise CallsDifferError
         for (inputs, outputs), (old_inputs, wanted) in zip(calls, before, strict=True):
-            place = channel_dim(layer, wanted.dim())
+            place = channel_dim(layers[0], wanted.dim())
             if kept is not None:
                 wanted = wanted.index_select(place, kept.to(wanted.device))
             if folded is not None:
@@ -176,9 +177,9 @@ def compensate(
 
 
 @torch.no_grad()
-def _calls(model: nn.Module, layer: nn.Module, inputs: Any) -> Sequence[tuple[Tensor, Tensor]]:
+def _calls(run: Run, layer: nn.Module, batch: Batch) -> Sequence[tuple[Tensor, Tensor]]:
     """Return what the layer read and gave in one forward pass, as it was then: what follows may write over it."""
     seen: list[tuple[Tensor, Tensor]] = []
     with observed([layer], lambda module, given, result: seen.append((given.clone(), result.clone()))):
-        call(model, inputs)
+        run(batch)
     return seen
