@@ -1,17 +1,21 @@
-"""Write the pages of docs/reference that list what is registered: criteria, metrics, readers, and what prunus itself exports.
+"""Write the pages of docs/reference and docs/tasks: criteria, metrics, readers, tasks, and what prunus itself exports.
 
 Usage: python tools/write_reference.py
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import prunus
 from prunus.data.sources.formats import readers_table
 from prunus.score import NEEDS, criteria_table
-from prunus.tasks import metrics_table
+from prunus.tasks import Task, metrics, metrics_table, tasks
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN = "<!-- Written by tools/write_reference.py from the registry; don't edit. -->"
@@ -106,6 +110,97 @@ def readers_page() -> str:
     return "\n".join([READERS, *_table(head, rows)]) + "\n"
 
 
+TASKS = f"""# Tasks
+
+{WRITTEN}
+
+A task says what is asked of a model: the loss to minimise, what to observe of each example, which metrics see that, and how a
+person reads an answer. Each of them has intervals and paired comparisons, since a metric is a function of totals over examples
+under weights, how often an example counts.
+
+What none of these is, you bring yourself: [a loss and a metric, or a class](own.md).
+"""
+
+
+def tasks_page() -> str:
+    rows = [(f"[{_title(name)}]({name}.md)", f"`{name}`", _about(kind).split("\n\n")[0]) for name, kind in _tasks()]
+    return "\n".join([TASKS, *_table(("task", "name", "what it is"), rows)]) + "\n"
+
+
+def task_page(name: str, kind: type[Task]) -> str:
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    options = [(f"`{one.name}`", f"`{one.default!r}`") for one in fields if one.init]
+    rows = [row for row in metrics_table() if name in row["task"].split(", ")]
+    rows.sort(key=lambda row: (row["shown"] != "unasked", metrics[row["name"]].default, row["name"]))
+    parts = [f"# {_title(name)}", "", WRITTEN, "", _about(kind), "", "## Targets and outputs", "", _text(kind), ""]
+    parts += [
+        f"In Python it is `prunus.tasks.{kind.__name__}`. Its options:",
+        "",
+        *_table(("option", "default"), options),
+    ]
+    parts += ["", "## What is minimised, observed and read", ""]
+    parts += _table(
+        ("what", "how"),
+        [
+            ("the loss of an example", _first(kind.losses)),
+            ("what is observed of it", _first(kind.observe)),
+            ("what a person reads", _first(kind.decode)),
+        ],
+    )
+    parts += ["", "## What is measured", ""]
+    parts += _table(
+        ("name", "called", "better", "shown", "what it is"),
+        [(f"`{row['name']}`", row["called"], row["better"], row["shown"], row["summary"]) for row in rows],
+    )
+    return "\n".join(parts) + "\n"
+
+
+OWN = """A metric that returns NaN or an array is refused, and so is one of which it isn't known whether higher is better.
+
+```python
+import torch
+from prunus.tasks import own_task
+
+
+def within_one(outputs, targets):
+    return ((outputs - targets).abs() <= 1).float().mean()
+
+
+task = own_task(loss=torch.nn.L1Loss(), metric=within_one, higher_is_better=True)
+```
+
+`own_task(Classification(), loss=torch.nn.CrossEntropyLoss(weight=weight))` is a task with another loss and all of its own metrics.
+A class of your own derives from `prunus.tasks.Task`, and has five methods: `check`, `losses`, `observe`, `totals` and `decode`; the
+laws that hold of every task stand in `tests/property/test_task_laws.py`.
+"""
+
+
+def own_page() -> str:
+    names = "\n".join(f"\n::: prunus.tasks.{name}" for name in ("own_task", "as_task"))
+    return f"# Your own\n\n{WRITTEN}\n\n{_text(sys.modules['prunus.tasks.own'])}\n\n{OWN}{names}\n"
+
+
+def _tasks() -> list[tuple[str, type[Task]]]:
+    return [(name, tasks[name]) for name in tasks]
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _about(kind: type[Task]) -> str:
+    return _text(sys.modules[kind.__module__])
+
+
+def _text(documented: object) -> str:
+    """Return a docstring as Markdown."""
+    return (inspect.getdoc(documented) or "").replace("``", "`").replace(":class:", "")
+
+
+def _first(method: Callable[..., object]) -> str:
+    return _text(method).partition("\n")[0].removeprefix("Return ")
+
+
 API = f"""# Python
 
 {WRITTEN}
@@ -124,6 +219,9 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "criteria.md": criteria_page,
     "metrics.md": metrics_page,
     "readers.md": readers_page,
+    "../tasks/index.md": tasks_page,
+    "../tasks/own.md": own_page,
+    **{f"../tasks/{name}.md": partial(task_page, name, kind) for name, kind in _tasks()},
 }
 
 

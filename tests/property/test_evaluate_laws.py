@@ -14,7 +14,7 @@ from prunus.tasks.counts import tally
 from tests_support import public_dataclasses
 
 COMMON = settings(deadline=None, derandomize=True, max_examples=40)
-CLASSIFICATION = metrics_of("classification")
+CLASSIFICATION = [name for name in metrics_of("classification") if metrics[name].totals is None]
 
 
 @st.composite

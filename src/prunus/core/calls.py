@@ -174,6 +174,9 @@ def select_rows(tree: Any, index: Tensor) -> Any:
         if isinstance(value, (tuple, list)):
             parts = [picked(one) for one in value]
             return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = [each.name for each in dataclasses.fields(value) if each.init]
+            return dataclasses.replace(value, **{name: picked(getattr(value, name)) for name in names})
         return value
 
     return picked(tree)

@@ -198,6 +198,6 @@ def class_changes(
     difference = values[1] - values[0]
     return tuple(
         Measurement(name, *_interval(difference[:, :, i], confidence), "", True)
-        for i, name in enumerate(task.class_names)
+        for i, name in enumerate(task.counted_names)
         if present[i]
     )

@@ -37,7 +37,7 @@ def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int 
             parts.append(task.observe(outputs, batch))
     if not parts:
         raise DataError("quality needs at least one example: got an empty set")
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return task.settled({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def predict_outputs(model: nn.Module, examples: Batched, *, batch_size: int = BATCH) -> Tensor:

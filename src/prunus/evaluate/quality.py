@@ -140,8 +140,8 @@ class _Classes:
         if not isinstance(total, Tally):
             return None
         n_classes = total.right.shape[1]
-        rest = (str(number) for number in range(len(task.class_names), n_classes))
-        return cls((*task.class_names, *rest), total)
+        rest = (str(number) for number in range(len(task.counted_names), n_classes))
+        return cls((*task.counted_names, *rest), total)
 
     def counted(self, confidence: float) -> tuple[ClassQuality, ...]:
         """Return every class where what is counted are examples, with Wilson's intervals."""

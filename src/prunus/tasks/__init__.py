@@ -4,6 +4,7 @@ Importing this package registers every task and metric in it.
 """
 
 from prunus.core.code.registry import import_all
+from prunus.tasks.agreement import Agreement
 from prunus.tasks.classification import Classification
 from prunus.tasks.counts import Tally, class_parts
 from prunus.tasks.metric import (
@@ -17,18 +18,31 @@ from prunus.tasks.metric import (
     metrics_of,
     metrics_table,
 )
+from prunus.tasks.multilabel import MultiLabel
+from prunus.tasks.own import as_task, own_task
 from prunus.tasks.regression import Moments, Regression, like_targets
+from prunus.tasks.retrieval import Retrieval
+from prunus.tasks.segmentation import Segmentation
 from prunus.tasks.task import Imagined, Observed, Task, make_task, rows_of, task, tasks
+from prunus.tasks.text import Language, SequenceToSequence, TokenClassification
 
 __all__ = [
+    "Agreement",
     "Classification",
     "Imagined",
+    "Language",
     "Metric",
     "Moments",
+    "MultiLabel",
     "Observed",
     "Regression",
+    "Retrieval",
+    "Segmentation",
+    "SequenceToSequence",
     "Tally",
     "Task",
+    "TokenClassification",
+    "as_task",
     "check_metrics",
     "class_parts",
     "columns_read",
@@ -40,6 +54,7 @@ __all__ = [
     "metrics",
     "metrics_of",
     "metrics_table",
+    "own_task",
     "rows_of",
     "task",
     "tasks",

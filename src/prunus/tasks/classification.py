@@ -15,12 +15,15 @@ from prunus.core.batch import Batch
 from prunus.core.calls import described
 from prunus.core.errors import DataError, ModelError, ShapeError
 from prunus.core.predictions import Prediction, check_outputs_finite
-from prunus.core.types import Floats
+from prunus.core.types import Floats, Ints
 from prunus.tasks.counts import Tally, tally
 from prunus.tasks.one_tensor import one_tensor
 from prunus.tasks.task import Imagined, Observed, Task, task
 
 __all__ = ["Classification"]
+
+RANKED_CLASSES = 100
+"""Of more classes no scores are kept for ranking: they'd be most of what an evaluation holds."""
 
 
 @task("classification")
@@ -70,10 +73,17 @@ class Classification(Task):
         return functional.cross_entropy(scores, batch.targets, weight=weight, label_smoothing=self.label_smoothing)
 
     def observe(self, outputs: Any, batch: Batch) -> Observed:
-        """Return the class that is there and the one that is said."""
-        predicted = self._scores(outputs, batch).argmax(dim=1).cpu().numpy()
-        true = batch.targets.cpu().numpy()
-        return {"true": true, "predicted": predicted, "right": true == predicted}
+        """Return the class that is there and the one that is said, and the logarithms of the probabilities that rank."""
+        scores = self._scores(outputs, batch).detach().cpu()
+        true, predicted = batch.targets.cpu(), scores.argmax(dim=1)
+        logs = scores.double().log_softmax(dim=1)
+        return {
+            "true": true.numpy(),
+            "predicted": predicted.numpy(),
+            "right": (true == predicted).numpy(),
+            "nll": -logs.gather(1, true[:, None].long())[:, 0].numpy(),
+            "scores": logs[:, : logs.shape[1] if logs.shape[1] <= RANKED_CLASSES else 0].float().numpy(),
+        }
 
     def totals(self, observed: Observed, weights: Floats) -> Tally:
         """Return the counts per class."""
@@ -86,11 +96,11 @@ class Classification(Task):
         classes = np.flatnonzero(counts)
         # A wrong answer names the next class: it must cost precision, too, and no class more than another.
         wrong = (classes + 1) % n_classes
-        return Imagined(
-            counts[classes] / counts.sum(),
-            {"true": classes, "predicted": classes, "right": np.ones(len(classes), bool)},
-            {"true": classes, "predicted": wrong, "right": classes == wrong},
+        found, missed = (
+            {"true": classes, "predicted": said, "right": classes == said, **_as_sure(observed, classes, wrong, ok)}
+            for ok, said in ((True, classes), (False, wrong))
         )
+        return Imagined(counts[classes] / counts.sum(), found, missed)
 
     def decode(self, outputs: Any) -> Prediction:
         """Return the most likely class of each example, and the probability of every one."""
@@ -120,6 +130,21 @@ class Classification(Task):
                 "let the model return one logit per class"
             )
         return scores
+
+
+def _as_sure(observed: Observed, classes: Ints, other: Ints, right: bool) -> Observed:
+    """Return the scores of imagined answers: as sure as those that are right, or wrong, are on average."""
+    if "nll" not in observed:
+        return {}
+    nll = observed["nll"]
+    alike = nll[observed["right"] == right]
+    mean = min(float(alike.mean() if len(alike) else nll.mean() if right else max(nll.max(), 1.0)), 700.0)
+    width, rows = observed["scores"].shape[1], np.arange(len(classes))
+    scores = np.full((len(classes), width), -700.0)
+    if width > int(max(classes.max(), other.max())):
+        scores[rows, other] = np.log(max(-np.expm1(-mean), 1e-300))
+        scores[rows, classes] = -mean
+    return {"nll": np.full(len(classes), mean), "scores": scores}
 
 
 def _check_shape(found: tuple[int, ...], scores: tuple[int, ...], n: int, n_classes: int) -> None:

@@ -15,7 +15,7 @@ from prunus.core.types import Floats, Ints
 from prunus.tasks.metric import metric, ratio
 from prunus.tasks.task import Observed
 
-__all__ = ["COUNTED", "Tally", "class_parts", "counted", "macro", "tally"]
+__all__ = ["COUNTED", "Tally", "class_parts", "counted", "f1_micro", "macro", "tally"]
 
 COUNTED = ("classification", "multilabel", "token_classification")
 """The tasks whose averages over classes are these."""
@@ -71,6 +71,20 @@ def _weighted(values: Floats, support: Floats) -> Floats:
 def accuracy(counts: Tally) -> Floats:
     """Return the share of examples whose most likely class is the target."""
     return ratio(counts.right.sum(axis=1), counts.support.sum(axis=1))
+
+
+@metric(
+    "f1_micro",
+    task=("multilabel", "token_classification"),
+    higher_is_better=True,
+    label="micro F1",
+    unit="share",
+    default=0,
+)
+def f1_micro(counts: Tally) -> Floats:
+    """Return F1 of all labels, tokens or spans together: 2 TP / (2 TP + FP + FN)."""
+    right, support, predicted = (count.sum(axis=1) for count in counts)
+    return ratio(2 * right, support + predicted)
 
 
 def _add_average(part: int, name: str, label: str, average: Callable[[Floats, Floats], Floats], how: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from prunus.core.code.registry import METRICS, Registry
 from prunus.core.errors import RecipeError
 from prunus.core.types import Floats
-from prunus.tasks.task import Observed, Task
+from prunus.tasks.task import Observed, Task, tasks
 
 __all__ = [
     "Metric",
@@ -148,7 +148,8 @@ def metrics_table() -> list[dict[str, str]]:
     >>> [row["called"] for row in metrics_table() if row["name"] == "mae"]
     ['MAE']
     """
-    found = [metrics[name] for name in metrics]
+    # What a user's own task measures is known for a while only.
+    found = [one for one in map(metrics.__getitem__, metrics) if any(of in tasks for of in one.tasks)]
     return [
         {
             "name": one.name,

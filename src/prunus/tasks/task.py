@@ -21,7 +21,7 @@ from prunus.core.code.registry import TASKS, Registry
 from prunus.core.predictions import Prediction
 from prunus.core.types import Bools, Floats
 
-__all__ = ["Imagined", "Observed", "Task", "make_task", "rows_of", "task", "tasks"]
+__all__ = ["Imagined", "Observed", "Task", "made_of", "make_task", "rows_of", "task", "tasks"]
 
 Observed = Mapping[str, npt.NDArray[Any]]
 """What was seen of some examples: columns by name, each ``(n, ...)``, with one row per example."""
@@ -50,6 +50,11 @@ class Task(ABC):
     """Whether each example has one class and gets one, in the columns ``true`` and ``predicted``."""
     class_names: tuple[str, ...] = ()
 
+    @property
+    def counted_names(self) -> tuple[str, ...]:
+        """The names of what a :class:`Tally` counts: the classes, where a task doesn't count something else."""
+        return self.class_names
+
     @abstractmethod
     def check(self, outputs: Any, batch: Batch) -> None:
         """See that a model's answer and the targets are what this task has.
@@ -70,6 +75,10 @@ class Task(ABC):
     @abstractmethod
     def observe(self, outputs: Any, batch: Batch) -> Observed:
         """Return what metrics need to know of each example; ``right`` (booleans) where an answer is right or wrong."""
+
+    def settled(self, observed: Observed) -> Observed:
+        """Return the observations of a whole set, given those of all its batches: where they hang on each other, as ranks do."""
+        return observed
 
     @abstractmethod
     def totals(self, observed: Observed, weights: Floats) -> Any:
@@ -95,7 +104,11 @@ def make_task(name: str, **facts: Any) -> Task:
     Raises:
         UnknownNameError: there is none.
     """
-    kind = tasks[name]
+    return made_of(tasks[name], **facts)
+
+
+def made_of(kind: type[Task], **facts: Any) -> Task:
+    """Return a task of a class, with the facts that it has a field for."""
     known: set[str] = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
     made: Task = kind(**{key: value for key, value in facts.items() if key in known})
     return made

@@ -17,7 +17,7 @@ from typing import Any
 from prunus.core.errors import PrunusError, near
 from prunus.core.text import plain
 
-__all__ = ["arguments_of", "call", "current_folder_importable", "one_line", "resolve"]
+__all__ = ["arguments_of", "call", "current_folder_importable", "object_named", "one_line", "resolve"]
 
 _MOST_LETTERS = 500
 
@@ -52,6 +52,19 @@ def resolve(reference: str, *, error: type[PrunusError]) -> Callable[..., Any]:
     Raises:
         PrunusError: of the class ``error``; the module or the function isn't there, or importing it fails.
     """
+    found = object_named(reference, error=error)
+    if not callable(found):
+        raise error(f"{reference!r} must be a function, got {type(found).__name__}")
+    function: Callable[..., Any] = found
+    return function
+
+
+def object_named(reference: str, *, error: type[PrunusError]) -> Any:
+    """Return what ``module:object`` names.
+
+    Raises:
+        PrunusError: of the class ``error``; the module or the object isn't there, or importing it fails.
+    """
     module_name, _, function_name = reference.partition(":")
     parts = (*module_name.split("."), *function_name.split("."))
     if not all(part.isidentifier() for part in parts):
@@ -74,10 +87,7 @@ def resolve(reference: str, *, error: type[PrunusError]) -> Callable[..., Any]:
             hint = near(part, public) if public else "it has no functions"
             raise error(f"{reference!r}: {module_name!r} has no {part!r}; {hint}")
         found = getattr(found, part)
-    if not callable(found):
-        raise error(f"{reference!r} must be a function, got {type(found).__name__}")
-    function: Callable[..., Any] = found
-    return function
+    return found
 
 
 def arguments_of(function: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...], bool] | None:

@@ -49,6 +49,11 @@ class Registry(Generic[T]):
         self._items[name] = item
         return item
 
+    def replace(self, name: str, item: T) -> T:
+        """Register ``item`` in place of what is called ``name``, if anything is, and return it: for what is made at run time."""
+        self._items[name] = item
+        return item
+
     def __getitem__(self, name: str) -> T:
         if name not in self._items:
             if (point := self._offered(name)) is not None:
