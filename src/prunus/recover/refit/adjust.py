@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
 from prunus.recover.refit.counterparts import names_after
-from prunus.recover.refit.fit_layers import fit_bias, fit_norm, fit_weights, loses_more, moment_bytes
+from prunus.recover.refit.fit_layers import fit_bias, fit_norm, fit_weights, loses_more
 from prunus.recover.refit.formula import Saved, why_weight_is_fixed
 from prunus.recover.refit.held_out import FEWEST, Answers, Measure, distance, split_off
 from prunus.recover.refit.layer_inputs import channel_dim, is_matrix_layer
@@ -126,7 +126,8 @@ def adjust(
         folded: by what the outputs that are left were multiplied, by that layer's name; without an entry by 1.
         masks: single weights that stay (True), by parameter name: the others stay zero.
         damping: of the second moments, as a share of their mean: how strongly the weights are held where they are.
-        memory_bytes: a layer whose second moments and system of equations would take more isn't fitted by least squares.
+        memory_bytes: a layer whose second moments and system of equations would take more is fitted by conjugate gradients, which
+            need its inputs; where those take more, too, it isn't fitted by least squares.
 
     References:
         He et al., ICCV 2017, arXiv:1707.06168 (least squares after channel pruning); Nagel et al., ICCV 2019, arXiv:1906.04721
@@ -256,13 +257,7 @@ class _Walk:
             return f"it doesn't just multiply with its weight ({type(layer).__name__} has a forward of its own)"
         if any(key.startswith(f"{name}.parametrizations.") for key in self.masks):
             return "its weight is masked behind a parametrization"
-        fixed = why_weight_is_fixed(layer)
-        if fixed is None and (n_bytes := moment_bytes(layer)) > self.memory_bytes:
-            return (
-                f"its second moments take {n_bytes / 2**30:.3g} GiB, of {self.memory_bytes / 2**30:.3g} allowed; "
-                "bias needs only means"
-            )
-        return fixed or self._shared(name)
+        return why_weight_is_fixed(layer) or self._shared(name)
 
     def _is_cut_of(self, name: str, now: Look, before: Look) -> bool:
         shapes = []
@@ -327,7 +322,8 @@ class _Walk:
         seen = self._pairs(turn, "fit")
         if kind == "least_squares":
             weight = f"{turn.name}.weight".removeprefix(".")
-            return fit_weights(turn.layer, seen, self.masks.get(weight), damping=self.damping)
+            mask, allowed = self.masks.get(weight), self.memory_bytes
+            return fit_weights(turn.layer, seen, mask, damping=self.damping, memory_bytes=allowed)
         if kind == "bias":
             fit_bias(turn.layer, seen)
         else:

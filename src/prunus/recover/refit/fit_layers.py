@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.recover.refit.batch_norms import Spread, follow
+from prunus.recover.refit.fit_wide import Solution, too_few, unformed
 from prunus.recover.refit.formula import Saved, write_matrices
 from prunus.recover.refit.layer_inputs import Moments, channel_dim, matrices, rows_in_parts
 from prunus.recover.refit.least_squares import reconstruct
@@ -24,18 +25,37 @@ def moment_bytes(layer: nn.Module) -> int:
 
 
 @torch.no_grad()
-def fit_weights(layer: Any, seen: Iterable[Pair], mask: Tensor | None, *, damping: float) -> str | None:
-    """Add to the weight and the bias what least squares says; return why nothing was, or None."""
+def fit_weights(
+    layer: Any, seen: Iterable[Pair], mask: Tensor | None, *, damping: float, memory_bytes: int | None = None
+) -> str | None:
+    """Add to the weight and the bias what least squares says; return why nothing was, or None.
+
+    A layer whose second moments take more than ``memory_bytes`` is fitted without them: :func:`fit_wide.unformed`.
+    """
+    support = None if mask is None else matrices(layer, mask.to(layer.weight.device))
+    if memory_bytes is not None and moment_bytes(layer) > memory_bytes:
+        found = unformed(layer, seen, support, damping=damping, memory_bytes=memory_bytes)
+    else:
+        found = _from_moments(layer, seen, support, damping=damping)
+    if isinstance(found, str):
+        return found
+    weight = matrices(layer)
+    change = found.change.to(weight.dtype)
+    if bool(change.any()) and not write_matrices(layer, weight + change):
+        return "the parametrization of its weight has no place for the best one"
+    if layer.bias is not None:
+        shift = found.lacking - (change.to(found.mean.dtype) @ found.mean.unsqueeze(2)).squeeze(2)
+        layer.bias.add_(shift.reshape(-1).to(layer.bias.dtype))
+    return None
+
+
+def _from_moments(layer: Any, seen: Iterable[Pair], support: Tensor | None, *, damping: float) -> Solution | str:
     moments = Moments.of(layer)
     for pair in seen:
         for rows, lacking in rows_in_parts(layer, pair.inputs, pair.wanted - pair.outputs):
             moments.add(rows, lacking)
-    needed = moments.gram.shape[1]
-    if moments.count < needed:
-        return (
-            f"least squares needs at least {needed} inputs to look at, one per weight of a unit: got {moments.count}; "
-            "give more (data.split.calibration, n_calibration)"
-        )
+    if moments.count < moments.gram.shape[1]:
+        return too_few(moments.gram.shape[1], moments.count)
     assert moments.cross is not None
     assert moments.residual is not None
     gram, mean = moments.mean_gram, moments.total / moments.count
@@ -43,16 +63,9 @@ def fit_weights(layer: Any, seen: Iterable[Pair], mask: Tensor | None, *, dampin
     if layer.bias is not None:  # it takes the means over, so the weights see deviations only
         gram = gram - mean.unsqueeze(2) * mean.unsqueeze(1)
         cross = cross - lacks.unsqueeze(2) * mean.unsqueeze(1)
-    weight = matrices(layer)
-    support = [None] * len(gram) if mask is None else list(matrices(layer, mask.to(weight.device)))
-    parts = zip(cross, gram, support, strict=True)
-    change = torch.stack([reconstruct(c, g, s, damping=damping) for c, g, s in parts]).to(weight.dtype)
-    if bool(change.any()) and not write_matrices(layer, weight + change):
-        return "the parametrization of its weight has no place for the best one"
-    if layer.bias is not None:
-        shift = lacks - (change.to(mean.dtype) @ mean.unsqueeze(2)).squeeze(2)
-        layer.bias.add_(shift.reshape(-1).to(layer.bias.dtype))
-    return None
+    masks = [None] * len(gram) if support is None else list(support)
+    change = [reconstruct(c, g, s, damping=damping) for c, g, s in zip(cross, gram, masks, strict=True)]
+    return Solution(torch.stack(change), mean, lacks)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from prunus.recover.refit.layer_inputs import channel_dim, from_matrices, is_flipped, is_matrix_layer
 
-__all__ = ["Saved", "adds_its_bias", "multiplies", "why_weight_is_fixed", "write_matrices"]
+__all__ = ["Saved", "adds_its_bias", "computed", "multiplies", "why_weight_is_fixed", "write_matrices"]
 
 
 class Saved:
@@ -49,14 +49,20 @@ def multiplies(module: Any, inputs: Tensor, outputs: Tensor) -> bool:
     """
     if not is_matrix_layer(module) or not isinstance(module.weight, Tensor):
         return False
-    if is_flipped(module):
-        expected = inputs @ module.weight if module.bias is None else inputs @ module.weight + module.bias
-    elif isinstance(module, nn.Linear):
-        expected = functional.linear(inputs, module.weight, module.bias)
-    else:
-        kind = next(base for base in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(module, base))
-        expected = kind._conv_forward(module, inputs, module.weight, module.bias)
+    expected = computed(module, inputs, module.weight, module.bias)
     return _equal(expected, outputs)
+
+
+def computed(module: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return what a layer of ``module``'s type gives with another weight and bias."""
+    if is_flipped(module):
+        product = inputs @ weight
+        return product if bias is None else product + bias
+    if isinstance(module, nn.Linear):
+        return functional.linear(inputs, weight, bias)
+    kind = next(base for base in (nn.Conv1d, nn.Conv2d, nn.Conv3d) if isinstance(module, base))
+    found: Tensor = kind._conv_forward(module, inputs, weight, bias)
+    return found
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@ does not change at all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from prunus.core.errors import RunError, ShapeError
 
-__all__ = ["least_squares", "least_squares_inputs", "obs_update", "reconstruct"]
+__all__ = ["conjugate_gradients", "least_squares", "least_squares_inputs", "obs_update", "reconstruct"]
 
 _CHUNK_BYTES = 1 << 26
 _EXACT_OPERATIONS = 1e9
@@ -164,20 +166,32 @@ def _descend(cross: Tensor, gram: Tensor, mask: Tensor, damping: float, *, steps
     # Scaled to a diagonal of ones, systems of inputs of very different sizes need far fewer steps.
     scale = system.diagonal().rsqrt()
     system = system * scale * scale.unsqueeze(1)
-    residual = cross.to(kind) * scale * mask
+    change = conjugate_gradients(cross.to(kind) * scale * mask, lambda rows: (rows @ system).mul_(mask), steps=steps)
+    return (change * scale).to(cross.dtype)
+
+
+def conjugate_gradients(right: Tensor, times: Callable[[Tensor], Tensor], *, steps: int) -> Tensor:
+    """Return ``X`` with ``times(X) = right``, up to a residual of 3e-4 or for so many steps; each row is a system of its own.
+
+    ``times`` multiplies every row with one symmetric positive definite matrix, which needn't exist anywhere.
+
+    >>> conjugate_gradients(torch.tensor([[2.0, 3.0]]), lambda rows: rows * torch.tensor([1.0, 2.0]), steps=2)
+    tensor([[2.0000, 1.5000]])
+    """
+    residual = right.clone()
     change, direction = torch.zeros_like(residual), residual.clone()
-    square = residual.square().sum(dim=1, keepdim=True)
+    square = residual.square().sum(dim=-1, keepdim=True)
     target = square * 1e-7
     for _ in range(steps):
-        image = (direction @ system).mul_(mask)
-        length = square / (direction * image).sum(dim=1, keepdim=True).clamp_min(1e-30)
+        image = times(direction)
+        length = square / (direction * image).sum(dim=-1, keepdim=True).clamp_min(1e-30)
         change.addcmul_(direction, length)
         residual.addcmul_(image, length, value=-1)
-        before, square = square, residual.square().sum(dim=1, keepdim=True)
+        before, square = square, residual.square().sum(dim=-1, keepdim=True)
         if bool((square <= target).all()):
             break
         direction.mul_(square / before.clamp_min(1e-30)).add_(residual)
-    return (change * scale).to(cross.dtype)
+    return change
 
 
 def _padded_support(mask: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from prunus.recover import Moments, adjust, compensate, layers_in_order, obs_update, split_off
+from prunus.recover.refit.fit_layers import fit_weights
+from prunus.recover.refit.sequential import Pair
 from recover_stand_ins import TensorExamples, make_examples
 
 
@@ -197,14 +199,49 @@ def test_one_weight_in_two_layers_is_fitted_for_neither():
     assert check.left_out == {"0": "2 has the same weight", "2": "0 has the same weight"}
 
 
-def test_biases_need_no_second_moments_and_least_squares_says_what_they_would_take(monkeypatch):
+def test_biases_need_no_second_moments_and_least_squares_says_what_its_inputs_would_take(monkeypatch):
     model, examples = net(), make_examples(n=90)
     small, kept = cut(model)
-    (check,) = adjust(copy.deepcopy(small), model, examples, ["least_squares"], kept=kept, memory_bytes=2000).checks
-    assert check.left_out["2"].startswith("its second moments take 3.73e-06 GiB, of 1.86e-06 allowed")
-    assert "0" not in check.left_out
     monkeypatch.setattr(Moments, "of", lambda layer: pytest.fail("second moments"))
+    (check,) = adjust(copy.deepcopy(small), model, examples, ["least_squares"], kept=kept, memory_bytes=600).checks
+    assert check.left_out["2"].startswith("its inputs take more than the 5.59e-07 GiB allowed, and so would their")
     assert adjust(small, model, examples, ["bias"], kept=kept).checks[0].verdict == "kept"
+
+
+WIDE = {
+    "linear": lambda: (nn.Linear(6, 4), (3, 5, 6)),
+    "convolution": lambda: (nn.Conv2d(3, 4, 3, padding=1, stride=2), (2, 3, 7, 7)),
+    "reflected, dilated, in groups": lambda: (
+        nn.Conv2d(4, 6, 2, padding=2, dilation=2, groups=2, padding_mode="reflect", bias=False),
+        (2, 4, 6, 6),
+    ),
+    "along a line": lambda: (nn.Conv1d(4, 3, 3), (4, 4, 9)),
+}
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", WIDE)
+def test_a_fit_without_second_moments_is_the_fit_with_them(name, masked, monkeypatch):
+    torch.manual_seed(0)
+    layer, shape = WIDE[name]()
+    calls, scale = [], torch.linspace(0.1, 5, shape[1 if isinstance(layer, nn.Conv2d) else -1])
+    for _ in range(4):
+        inputs = torch.randn(shape) * (scale.view(-1, 1, 1) if isinstance(layer, nn.Conv2d) else scale) + 0.5
+        outputs = layer(inputs).detach()
+        calls.append(Pair(inputs, outputs, inputs, outputs + torch.randn_like(outputs) + 0.3 * inputs.mean()))
+    mask = torch.rand(layer.weight.shape) < 0.6 if masked else None
+    other = copy.deepcopy(layer)
+    assert fit_weights(layer, calls, mask, damping=0.01) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(Moments, "of", lambda layer: pytest.fail("second moments"))
+        patch.setattr("prunus.recover.refit.fit_layers.moment_bytes", lambda layer: 1 << 40)
+        assert fit_weights(other, iter(calls), mask, damping=0.01, memory_bytes=1 << 20) is None
+    assert torch.allclose(layer.weight, other.weight, atol=2e-3)
+    if layer.bias is not None:
+        assert torch.allclose(layer.bias, other.bias, atol=2e-3)
+    if mask is not None:
+        torch.manual_seed(0)
+        assert torch.equal(other.weight[~mask], WIDE[name]()[0].weight[~mask])
 
 
 def test_what_works_in_place_behind_a_layer_does_not_change_its_fit():
