@@ -22,6 +22,17 @@ def _manifest(change: Callable[[dict[str, Any]], Any]) -> Prepare:
     return lambda folder: reseal(folder / "run/bundle", change)
 
 
+def _columns(*columns: dict[str, Any]) -> Prepare:
+    """Say that the features of the honest bundle are made of these columns, called as the features are where they have no name."""
+
+    def change(tree: dict[str, Any]) -> None:
+        names = [*tree["feature_names"], *(f"c{number}" for number in range(len(columns)))]
+        made = [{"name": name, **column} for name, column in zip(names, columns, strict=False)]
+        tree.update(columns={"columns": made})
+
+    return _manifest(change)
+
+
 def _first(tree: dict[str, Any]) -> dict[str, Any]:
     return next(entry for entry in tree["tensors"].values() if len(entry["shape"]) == 2)
 
@@ -45,6 +56,23 @@ CASES["bundle"] |= {
     "a tensor of another shape": _manifest(lambda tree: _first(tree).update(shape=[1, 1])),
     "a file outside": _manifest(lambda tree: tree["files"].update({"../secret": tree["files"]["model.safetensors"]})),
     "a scaler of zeros": _manifest(lambda tree: tree["scaler"].update(deviation=[0.0] * 4)),
+    "columns of another table": _columns({"kind": "number", "fill": 0.0}),
+    "columns of fewer features": _columns(*[{"kind": "number", "fill": 0.0}] * 3),
+    "a median that is no number": _columns(*[{"kind": "number", "fill": "nan"}] * 4),
+    "a median beyond all numbers": _columns(*[{"kind": "number", "fill": 10**400}] * 4),
+    "a hundred million shared features": _columns(*[{"kind": "category", "others": 1024}] * 20_000),
+    "features whose names take a gigabyte": _columns(
+        *[{"name": "n" * 900, "kind": "category", "categories": list(map(str, range(1000)))}] * 1100
+    ),
+    "a million categories": _columns({"kind": "category", "categories": list(map(str, range(10**6)))}),
+    "a column that brings a function": _columns(*[{"kind": "number", "fill": 0.0, "function": f"{MODULE}:f"}] * 4),
+    "a column of a kind that there isn't": _columns(*[{"kind": "pickle", "fill": 0.0}] * 4),
+    "quantiles that go down": _columns(*[{"kind": "number", "fill": 0.0, "quantiles": [1.0, 0.0]}] * 4),
+    "a date beyond time": _columns(*[{"kind": "date", "fill": 1e200, "parts": ["days"]}] * 4),
+    "columns that are a list of lists": _manifest(lambda tree: tree.update(columns=[[[]]])),
+    "texts for no value without end": _manifest(
+        lambda tree: tree.update(columns={"columns": [], "no_value": ["x"] * 10**6})
+    ),
     "a manifest changed by hand": lambda folder: (folder / "run/bundle/manifest.json").write_text(
         (folder / "run/bundle/manifest.json").read_text().replace("setosa", "virginica")
     ),

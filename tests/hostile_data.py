@@ -72,9 +72,9 @@ CASES["CSV"] |= {
     "a column without a name": _csv(",label\n1,0\n2,1\n"),
     "a quote that never ends": _csv('a,label\n"1,0\n' + "2,1\n" * 1000),
     "rows of unequal length": _csv("a,label\n1,0\n1,2,3\n"),
-    "not numbers": _csv("a,label\nnan,0\n1,1\n"),
+    "a word among numbers": _csv("a,label\n" + "".join(f"{i},{i % 2}\n" for i in range(9)) + "x,1\n"),
     "infinite values": _csv("a,label\ninf,0\n1,1\n"),
-    "an empty cell": _csv("a,label\n,0\n1,1\n"),
+    "empty cells alone": _csv("a,label\n,0\n,1\n"),
     "not UTF-8": _csv(b"a,label\n\xff,0\n\xfe,1\n"),
     "zero bytes": _csv(bytes(1000)),
     "empty": _csv(""),
@@ -135,9 +135,12 @@ CASES["Parquet"] |= {
         lambda: pa.table([pa.array([1.0]), pa.array([2.0]), pa.array([0])], names=["a", "a", "label"])
     ),
     "no rows": _parquet(lambda: pa.table({"a": pa.array([], pa.float64()), "label": pa.array([], pa.int8())})),
-    "empty cells": _parquet(lambda: pa.table({"a": [None, 1.0], "label": [0, 1]})),
-    "not numbers": _parquet(lambda: pa.table({"a": [float("nan"), 1.0], "label": [0, 1]})),
-    "times": _parquet(lambda: pa.table({"a": pa.array([1, 2], pa.timestamp("s")), "label": [0, 1]})),
+    "empty cells alone": _parquet(lambda: pa.table({"a": pa.array([None, None], pa.float64()), "label": [0, 1]})),
+    "numbers beyond float32": _parquet(lambda: pa.table({"a": [1e300, 1.0], "label": [0, 1]})),
+    "moments beyond all years": _parquet(
+        lambda: pa.table({"a": pa.array([1, 2**62], pa.timestamp("s")), "label": [0, 1]})
+    ),
+    "durations": _parquet(lambda: pa.table({"a": pa.array([1, 2], pa.duration("s")), "label": [0, 1]})),
     "a footer of zeros": write("a.parquet", b"PAR1" + bytes(100) + b"PAR1"),
     "a footer longer than the file": write("a.parquet", b"PAR1" + b"\xff\xff\xff\x7fPAR1"),
     "cut off": lambda folder: (folder / "a.parquet").write_bytes((folder / "a.parquet").read_bytes()[:-20]),

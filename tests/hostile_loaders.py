@@ -25,7 +25,7 @@ from prunus.core.files.plan_file import load_plan
 from prunus.core.files.sealed import sealed_tree
 from prunus.core.recipes.recipe import Data
 from prunus.core.recipes.recipe_file import load_recipe, make_recipe
-from prunus.data import open_source
+from prunus.data import encoded_as, open_source
 from prunus.models import load_weights
 from prunus.pipeline import recipe_of_plan
 from prunus.pipeline.main_job import run
@@ -33,6 +33,7 @@ from prunus.report import load_record
 from prunus.scale import prune_shards
 from prunus.ship import load_bundle
 from recipe_samples import IRIS
+from tests_support import fitted
 
 Prepare = Callable[[Path], Any]
 
@@ -68,6 +69,8 @@ def _answers(folder: Path, prefer: str) -> None:
 def _data(name: str) -> Callable[[Path], Any]:
     def use(folder: Path) -> None:
         source = open_source(Data(source=name))
+        if getattr(source, "table", None) is not None:
+            source = encoded_as(source, fitted(source))
         source.inputs(torch.arange(len(source.ids)))
 
     return use

@@ -7,9 +7,13 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from prunus.core.recipes.recipe import Model
+from prunus.data.columns.fit import fit_columns
+from prunus.data.columns.fitted import Columns
+from prunus.data.sources.source import Source
 from prunus.models import build
 
 
@@ -28,3 +32,8 @@ def public_dataclasses(package: str) -> Iterator[type]:
             value = getattr(module, name)
             if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == found.name:
                 yield value
+
+
+def fitted(source: Source) -> Columns:
+    """Return the columns of a table as all of its rows say."""
+    return fit_columns(source.inputs(torch.arange(len(source.ids))).numpy(), source.table)

@@ -114,9 +114,9 @@ def test_going_back_needs_a_training_and_a_training_anew(failing, tmp_path):
     [
         ("", ["t.csv"]),
         ("a,b,label\n", ["t.csv", "empty"]),
-        (CSV.replace("3,4,y", "nan,4,y"), ["a", "row"]),
+        (CSV.replace("3,4,y", "three,4,y"), ["'a'", "row", "'three'"]),
         (CSV.replace("3,4,y", "inf,4,y"), ["a", "row"]),
-        (CSV.replace("3,4,y", "3,4,"), ["label", "row"]),
+        (CSV.replace(",y", ","), ["label", "two classes"]),
         (CSV.replace(",y", ",x"), ["two classes"]),
         (CSV.replace("3,4,y", "3,4,y,5"), ["t.csv"]),
     ],

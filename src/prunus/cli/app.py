@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from prunus.cli.ending import STOPPED, explain, stopped
+from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
@@ -227,13 +227,16 @@ def predict(
     trust_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Predict with a bundle: one label (or value) per example, with its probability."""
+    """Predict with a bundle: one label (or value) per example, with its probability.
+
+    A bad row of a table doesn't stop the others: what is wrong with it stands in a column ``error``, and the exit code is 10.
+    """
     from prunus.core.recipes.named_places import check_bundle, check_inputs_file
 
     check_bundle(bundle)
     check_inputs_file(Path(inputs))
     from prunus.pipeline import predict_file
-    from prunus.report import predictions_csv, print_predictions
+    from prunus.report import predictions_csv, print_predictions, problem_line
 
     rows = predict_file(bundle, inputs, own_size=own_size, trust_code=trust_code, note=_note)
     if output is not None:
@@ -247,6 +250,13 @@ def predict(
         print_predictions(rows, _stdout())
     else:
         typer.echo(predictions_csv(rows), nl=False)
+    wrong = [row["error"] for row in rows if "error" in row]
+    if wrong:
+        said = f"{len(wrong)} of {len(rows)} rows can't be predicted: {problem_line(wrong[0])}"
+        typer.echo(
+            plain(f"error: {inputs}: {said}{', ...' if len(wrong) > 1 else ''}; see the others' in `error`"), err=True
+        )
+        raise typer.Exit(SOME_ROWS)
 
 
 @app.command()

@@ -14,9 +14,11 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import OutputError, PrunusError, RunError, out_of_memory
 from prunus.core.text import plain
 
-__all__ = ["STOPPED", "explain", "stopped"]
+__all__ = ["SOME_ROWS", "STOPPED", "explain", "stopped"]
 
 STOPPED = 130
+SOME_ROWS = 10
+"""Some rows of a file can't be predicted; the others were."""
 _KEEP = ("run", "plan", "apply", "shards")
 """Commands that go on where they were stopped."""
 

@@ -2,9 +2,11 @@
 
 from prunus.core.batch import Batch, Batched
 from prunus.data.batches import Batches, collect
+from prunus.data.columns.cells import BadCell
+from prunus.data.columns.fitted import Columns
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Examples
-from prunus.data.open import open_images, open_inputs, open_named_inputs, open_source
+from prunus.data.open import is_table, open_images, open_inputs, open_named_inputs, open_rows, open_source
 from prunus.data.prepare import (
     Noise,
     Prepared,
@@ -16,31 +18,38 @@ from prunus.data.prepare import (
 )
 from prunus.data.scaler import Scaler
 from prunus.data.sources.arrays import raw_inputs, to_array
+from prunus.data.sources.encoded import encoded_as, read_as
 from prunus.data.sources.formats import add_reader
-from prunus.data.sources.source import ArraySource, Source, holds_ids
+from prunus.data.sources.source import ArraySource, Rows, Source, holds_ids
 from prunus.data.split import PARTS, Duplicate, Splits, split
 
 __all__ = [
     "PARTS",
     "ArraySource",
+    "BadCell",
     "Batch",
     "Batched",
     "Batches",
+    "Columns",
     "Duplicate",
     "Examples",
     "Noise",
     "Prepared",
+    "Rows",
     "Scaler",
     "Source",
     "Splits",
     "add_reader",
     "collect",
     "content_digests",
+    "encoded_as",
     "fingerprint",
     "holds_ids",
+    "is_table",
     "open_images",
     "open_inputs",
     "open_named_inputs",
+    "open_rows",
     "open_source",
     "prepare",
     "prepare_arrays",
@@ -48,6 +57,7 @@ __all__ = [
     "prepare_parts",
     "prepare_source",
     "raw_inputs",
+    "read_as",
     "split",
     "to_array",
 ]

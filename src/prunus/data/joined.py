@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
+from prunus.data.columns.fit import TableFacts
 from prunus.data.sources.source import Source, Task
 
 __all__ = ["JoinedSource", "join"]
@@ -46,6 +47,11 @@ class JoinedSource:
     def feature_names(self) -> tuple[str, ...]:
         """One name per input feature."""
         return self.sources[0].feature_names
+
+    @property
+    def table(self) -> TableFacts | None:
+        """What the numbers of a table stand for."""
+        return getattr(self.sources[0], "table", None)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ A path with a known ending is a file, a folder holds class folders of images, ``
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,20 +18,29 @@ from prunus.core.errors import DataError
 from prunus.core.recipes.named_places import missing_data
 from prunus.core.recipes.recipe import Data
 from prunus.data import readers as _  # noqa: F401 - registers the readers
+from prunus.data.columns.cells import BadCell
+from prunus.data.columns.fitted import Columns
 from prunus.data.sources.arrays import read_npz_arrays
 from prunus.data.sources.bundled import open_bundled
 from prunus.data.sources.datasets import open_dataset
 from prunus.data.sources.formats import Reader, readers, refuse_arguments
 from prunus.data.sources.image_folder import IMAGE_SUFFIXES, check_resized, find_images, open_image_folder, read_image
-from prunus.data.sources.source import Source, check_inputs
+from prunus.data.sources.source import Rows, Source
 
-__all__ = ["open_images", "open_inputs", "open_named_inputs", "open_source"]
+__all__ = ["is_table", "open_images", "open_inputs", "open_named_inputs", "open_rows", "open_source"]
 
 
 def _reader_of(path: Path) -> Reader | None:
     """Return what reads the file that the user named; where another package offers it, it is imported now."""
     ending = path.suffix.lower()
     return readers.load(ending[1:]) if ending in data_endings() else None
+
+
+def is_table(config: Data) -> bool:
+    """Return whether the source is a file that is read as a table."""
+    path = Path(config.source)
+    reader = _reader_of(path) if not config.is_bundled and path.is_file() else None
+    return reader is not None and reader.rows is not None
 
 
 def open_source(config: Data) -> Source:
@@ -40,6 +50,13 @@ def open_source(config: Data) -> Source:
         DataError: it isn't there, can't be read, or can't be learnt from.
         MissingExtraError: its reader needs a package that isn't installed.
     """
+    source = _opened(config)
+    if config.about_tables and getattr(source, "table", None) is None:
+        raise DataError(f"{source.name}: data.{config.about_tables[0]} is for tables (CSV, Parquet): take it away")
+    return source
+
+
+def _opened(config: Data) -> Source:
     path = Path(config.source)
     if config.is_bundled:
         return open_bundled(config.source.partition(":")[2], config)
@@ -65,12 +82,39 @@ def open_inputs(
     whole: bool = False,
     misfit: Callable[[Tensor], str] | None = None,
 ) -> tuple[tuple[str, ...], Tensor]:
-    """Return the ids and the raw inputs, ``(n, *input_shape)``, of a file without labels.
+    """Return the ids and the raw inputs, ``(n, *input_shape)``, of a file without labels, every row of which must be good.
 
-    A table's columns are matched by ``feature_names`` and others are ignored; images are converted and resized as for training.
-    They are float32, or as ``exact`` as the file has them; with ``whole``, int64.
+    Args and the rest: see :func:`open_rows`.
+
+    Raises:
+        DataError: it isn't there, can't be read, doesn't fit the model, or has a bad row.
+    """
+    found = open_rows(
+        path, input_shape=input_shape, feature_names=feature_names, exact=exact, whole=whole, misfit=misfit
+    )
+    if found.bad:
+        more = f" ({len(found.bad)} such rows)" if len(found.bad) > 1 else ""
+        raise DataError(f"{path}: {found.bad[0]}{more}; correct or remove such rows")
+    return found.ids, found.values
+
+
+def open_rows(
+    path: str,
+    *,
+    input_shape: Sequence[int],
+    feature_names: Sequence[str],
+    columns: Columns | None = None,
+    exact: bool = False,
+    whole: bool = False,
+    misfit: Callable[[Tensor], str] | None = None,
+) -> Rows:
+    """Return the raw inputs, ``(n, *input_shape)``, of a file without labels that a model can take, and what is wrong with others.
+
+    A table's columns are matched by name and others are ignored; images are converted and resized as for training. They are
+    float32, or as ``exact`` as the file has them; with ``whole``, int64.
 
     Args:
+        columns: what the features of the model's table were made of; default: as ``feature_names`` say.
         misfit: says why values of such sizes don't fit the model; default: they have ``input_shape``.
 
     Raises:
@@ -78,28 +122,56 @@ def open_inputs(
     """
     where, shape = Path(path), tuple(input_shape)
     if where.is_dir() or (where.is_file() and where.suffix.lower() in IMAGE_SUFFIXES):
-        ids, values = _images(where, shape)
+        found = _all_good(*_images(where, shape))
     elif not where.is_file():
         raise missing_data(where)
     else:
         reader = _reader_of(where)
-        if reader is None or reader.inputs is None:
+        if reader is not None and reader.rows is not None:
+            found = reader.rows(where, columns, tuple(feature_names), shape)
+        elif reader is not None and reader.inputs is not None:
+            ids, values = reader.inputs(where, shape, tuple(feature_names))
+            found = _all_good(ids, values if shape or values.dim() != 2 else values.squeeze(1))
+        else:
             raise DataError(
                 f"{where}: expected a file that ends in {in_words()}, an image or a folder of images, got "
                 f"{where.suffix or 'no ending'!r}"
             )
-        ids, values = reader.inputs(where, shape, tuple(feature_names))
-        values = values if shape or values.dim() != 2 else values.squeeze(1)
-    if misfit is None and tuple(values.shape[1:]) != shape:
-        raise DataError(f"{where}: the model needs inputs of shape {shape}, got {tuple(values.shape[1:])}")
-    if misfit is not None and (problem := misfit(values)):
+    if misfit is None and tuple(found.values.shape[1:]) != shape:
+        raise DataError(f"{where}: the model needs inputs of shape {shape}, got {tuple(found.values.shape[1:])}")
+    if misfit is not None and (problem := misfit(found.values)):
         raise DataError(f"{where}: {problem}")
-    if len(values) == 0:
+    if not found.ids:
         raise DataError(f"{where}: expected at least one input, got an empty set")
-    check_inputs(values, ids, path, feature_names)
+    found = _finite(found, feature_names)
     if whole:
-        return ids, _whole(values, str(where))
-    return ids, values if exact else values.float()
+        return replace(found, values=_whole(found.values, str(where)))
+    return found if exact else replace(found, values=found.values.float())
+
+
+def _all_good(ids: tuple[str, ...], values: Tensor) -> Rows:
+    return Rows(ids, values, tuple(range(len(ids))))
+
+
+def _finite(found: Rows, feature_names: Sequence[str]) -> Rows:
+    """Return the rows without those that hold NaN or infinity, which are said to be bad."""
+    values = found.values
+    if not values.is_floating_point() or not len(values):
+        return found
+    odd = ~values.isfinite().reshape(len(values), -1)
+    spoilt = odd.any(dim=1)
+    if not spoilt.any():
+        return found
+    bad = list(found.bad)
+    for place in spoilt.nonzero().flatten().tolist():
+        position = int(odd[place].int().argmax())
+        got = values[place].flatten()[position].item()
+        n_more = int(odd[place].sum()) - 1
+        name = feature_names[position] if feature_names else f"input position {position}"
+        said = f"{got}{f' and {n_more} more such values' if n_more else ''}"
+        bad.append(BadCell(found.good[place], name, "a finite number", said))
+    good = tuple(row for row, lost in zip(found.good, spoilt.tolist(), strict=True) if not lost)
+    return replace(found, values=values[~spoilt], good=good, bad=tuple(sorted(bad, key=lambda cell: cell.row)))
 
 
 def open_named_inputs(path: str, whole: Mapping[str, bool]) -> tuple[tuple[str, ...], dict[str, Tensor]]:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from prunus.core.calls import described
 from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.core.runtime import generator
+from prunus.data.columns.fit import column_notes, fit_columns
+from prunus.data.columns.fitted import Columns
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.examples import Examples
 from prunus.data.joined import join
@@ -24,7 +27,9 @@ from prunus.data.open import open_source
 from prunus.data.scaler import Scaler
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
 from prunus.data.sources.datasets import read_dataset
-from prunus.data.sources.source import Source, chunks, holds_ids
+from prunus.data.sources.encoded import EncodedTable
+from prunus.data.sources.source import ArraySource, Source, chunks, holds_ids
+from prunus.data.sources.tables import same_words
 from prunus.data.split import PARTS, Splits, split
 
 __all__ = [
@@ -58,7 +63,8 @@ class Noise:
 class Prepared:
     """The data of one run.
 
-    ``notes`` say in a line each what a user should know (duplicates, classes without test examples, a guessed task).
+    ``columns`` are those of a table as they were fitted on its training rows. ``notes`` say in a line each what a user should know
+    (duplicates, classes without test examples, a guessed task, what was imputed).
     """
 
     source: Source
@@ -69,6 +75,7 @@ class Prepared:
     calibration: Examples
     test: Examples
     fingerprint: str
+    columns: Columns | None = None
     noise: Noise | None = None
     notes: tuple[str, ...] = ()
 
@@ -83,6 +90,7 @@ def prepare(config: Data, *, device: torch.device | str = "cpu") -> Prepared:
     if not config.own_parts:
         return prepare_source(source, config, device=device)
     task, nothing = {"task": source.task}, dict.fromkeys(("test", "validation", "calibration"))
+    task |= _columns_of(source, config)
     parts = {
         part: open_source(config.model_copy(update={**nothing, **task, "source": where}))
         for part, where in config.own_parts.items()
@@ -116,6 +124,14 @@ def prepare_joined(
     Raises:
         DataError: they don't fit together.
     """
+    if isinstance(source, ArraySource) and source.table is not None:
+        tables = [
+            source,
+            *(part for part in parts.values() if isinstance(part, ArraySource) and part.table is not None),
+        ]
+        if len(tables) == 1 + len(parts):
+            source, *others = same_words(tables)
+            parts = dict(zip(parts, others, strict=True))
     joined, own = join(source, parts)
     prepared = prepare_source(joined, config, device=device, own=own)
     return replace(prepared, notes=(*prepared.notes, *_shared_notes(prepared.splits, own)))
@@ -187,6 +203,8 @@ def prepare_source(
     """Return the split, scaled examples of a source; ``config.source`` is not looked at. ``own`` are the rows of given parts."""
     digests = content_digests(source)
     splits = split(source, config.split, digests=digests, own=own)
+    fingerprinted = fingerprint(source, digests)
+    source, columns, about_columns = _encoded(source, splits)
     noise = flip_labels(source, splits.train, config.label_noise, seed=config.split.seed)
     scaler = _scaler(config, source, splits.train)
     scaled = config.standardize_target and source.task == "regression"
@@ -204,10 +222,34 @@ def prepare_source(
         splits,
         scaler,
         **parts,
-        fingerprint=fingerprint(source, digests),
+        fingerprint=fingerprinted,
+        columns=columns,
         noise=noise,
-        notes=(*_notes(config, source, splits), *_precision_notes(source, scaler, digests)),
+        notes=(*_notes(config, source, splits), *about_columns, *_precision_notes(source, scaler, digests)),
     )
+
+
+def _columns_of(source: Source, config: Data) -> dict[str, Any]:
+    """Return what a recipe has to say so that another table is read as this one was."""
+    facts = getattr(source, "table", None)
+    if facts is None:
+        return {}
+    kinds = {name: "quantile" if name in facts.spread else kind for name, kind in facts.kinds.items()}
+    return {"columns": tuple(facts.kinds), "ignore": (), "kinds": kinds, "target": config.target or facts.target}
+
+
+def _encoded(source: Source, splits: Splits) -> tuple[Source, Columns | None, tuple[str, ...]]:
+    """Return a table's features as they are fitted on its training rows, and what is to be said of them; others as they are."""
+    facts = getattr(source, "table", None)
+    if facts is None:
+        return source, None, ()
+    parts = {part: source.inputs(splits.part(part)).numpy() for part in PARTS}
+    try:
+        columns = fit_columns(parts["train"], facts)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DataError(f"{source.name}: {first['msg'].removeprefix('Value error, ')[:300]}") from error
+    return EncodedTable(source, columns, facts), columns, column_notes(columns, facts, parts)
 
 
 def _scaler(config: Data, source: Source, train: Tensor) -> Scaler:

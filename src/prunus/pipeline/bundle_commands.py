@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prunus.core.code.imports import one_line
 from prunus.core.errors import BundleError, DataError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.core.text import plain
-from prunus.data import Examples, Source, open_source, prepare
+from prunus.data import Examples, Source, encoded_as, is_table, open_source, prepare, read_as
 from prunus.evaluate import measure_cost
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
@@ -58,11 +59,17 @@ def evaluate_bundle(
     bundle = _load(folder, trust_code, note)
     if source is None:
         config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
+        if bundle.columns is not None:
+            config = config.model_copy(update=read_as(bundle.columns))
         prepared = prepare(config)
-        _check_fits(prepared.source, bundle)
         splits = {"train": prepared.train, "test": prepared.test}
+        if bundle.columns is not None and prepared.columns != bundle.columns:  # other data than those of the run
+            splits = {name: _examples(part.source, part.rows, bundle) for name, part in splits.items()}
+        _check_fits(splits["test"].source, bundle)
     else:
         config = Data(source=source, target=target, task=bundle.task)
+        if is_table(config):
+            config = config.model_copy(update=read_as(bundle.columns, bundle.feature_names))
         splits = {"all": _all_examples(config, bundle)}
     recipe = Recipe(data=config)
     rows = {name: quality_of(bundle.model, examples, recipe).to_dict() for name, examples in splits.items()}
@@ -82,20 +89,26 @@ def predict_file(
 ) -> list[dict[str, Any]]:
     """Return one row per example of a file without labels: its id, and its label with a probability, or its value.
 
+    What can't be predicted doesn't stop the others: its row has ``error``: the row, the column, what was expected, what came.
     Images keep their ``own_size``, or are resized to that of the training. ``note`` is told when the bundle's graph predicted
     because its class may not be built.
     """
     bundle = _load(bundle_folder(path), trust_code, note)
-    ids, parts = inputs_of_file(inputs, bundle, own_size=own_size)
-    order = torch.tensor([place for places, _ in parts for place in places]).argsort()
-    found = bundle.postprocess(torch.cat([bundle.predict(values) for _, values in parts])[order])
-    if found.probabilities is None:
-        return [{"id": name, "value": value} for name, value in zip(ids, found.labels, strict=True)]
-    best = found.probabilities.max(dim=1).values.tolist()
-    return [
-        {"id": name, "label": label, "probability": round(probability, 6)}
-        for name, label, probability in zip(ids, found.labels, best, strict=True)
-    ]
+    given = inputs_of_file(inputs, bundle, own_size=own_size)
+    for line in given.notes:
+        if note is not None:
+            note(f"{inputs}: {line}")
+    rows: list[dict[str, Any]] = [{"id": name} for name in given.ids]
+    for bad in given.bad:
+        rows[bad.row]["error"] = {"row": bad.row, "column": bad.column, "expected": bad.expected, "got": bad.got}
+    places = [place for own, _ in given.parts for place in own]
+    if not places:
+        return rows
+    found = bundle.postprocess(torch.cat([bundle.predict(values) for _, values in given.parts]))
+    best = None if found.probabilities is None else found.probabilities.max(dim=1).values.tolist()
+    for number, (place, label) in enumerate(zip(places, found.labels, strict=True)):
+        rows[place] |= {"value": label} if best is None else {"label": label, "probability": round(best[number], 6)}
+    return rows
 
 
 def export_bundle(
@@ -167,12 +180,17 @@ def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) ->
 def _all_examples(config: Data, bundle: Bundle) -> Examples:
     """Return every example of a source, its labels numbered as the bundle numbers them."""
     found = open_source(config)
+    return _examples(found, torch.arange(len(found.ids)), bundle)
+
+
+def _examples(source: Source, rows: Tensor, bundle: Bundle) -> Examples:
+    """Return examples as the model of a bundle takes them, whatever their own source would be encoded and scaled by."""
+    found = encoded_as(source, bundle.columns, bundle.feature_names)
     _check_fits(found, bundle)
-    rows = torch.arange(len(found.ids))
     examples = Examples(found, rows, scaler=bundle.scaler, target_scaler=bundle.target_scaler)
     if bundle.task == "classification":
         number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])
-        examples = examples.with_targets(number[found.targets])
+        examples = examples.with_targets(number[found.targets[rows]])
     return examples
 
 

@@ -43,6 +43,7 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         example=_ids(job) if holds_ids(data.source) else None,
         class_names=data.train.class_names,
         feature_names=data.train.feature_names,
+        columns=data.columns,
         scaler=data.scaler,
         target_scaler=data.train.target_scaler if isinstance(data.train.task, Regression) else None,
         facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},

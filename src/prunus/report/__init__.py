@@ -13,6 +13,7 @@ from prunus.report.summary_text import (
     print_predictions,
     print_qualities,
     print_summary,
+    problem_line,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "print_predictions",
     "print_qualities",
     "print_summary",
+    "problem_line",
     "record_json",
     "render_html",
     "save_record",

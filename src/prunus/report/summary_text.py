@@ -40,6 +40,7 @@ __all__ = [
     "print_predictions",
     "print_qualities",
     "print_summary",
+    "problem_line",
 ]
 
 _COLOURS = {"better": "green", "worse": "red", "no measurable difference": "cyan"}
@@ -224,19 +225,36 @@ def print_predictions(rows: Sequence[Mapping[str, Any]], console: Console) -> No
     if not rows:
         console.print("no examples")
         return
-    table = _table("", *rows[0], left=2)
+    rows, names = _in_columns(rows)
+    table = _table("", *names, left=2)
     for row in rows:
-        _add(table, *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+        cells = (row.get(name, "") for name in names)
+        _add(table, *(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in cells))
     _show(table, console)
 
 
 def predictions_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return predictions as CSV with a header; a text that a spreadsheet would carry out begins with an apostrophe."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["id"], lineterminator="\n")
+    rows, names = _in_columns(rows)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _in_columns(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the rows with what is wrong with them as text, and every name that one of them has, ``error`` last."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    last = ["error"] if names.pop("error", 0) is None else []
+    found = [{**row, "error": problem_line(row["error"])} if "error" in row else dict(row) for row in rows]
+    return found, [*names, *last] or ["id"]
+
+
+def problem_line(error: Mapping[str, Any]) -> str:
+    """Return what is wrong with a row of a file, in one line."""
+    column = "" if error["column"] is None else f", column {error['column']!r}"
+    return f"row {error['row']}{column}: expected {error['expected']}, got {error['got']}"
 
 
 def _cell(value: Any) -> Any:

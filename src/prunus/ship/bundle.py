@@ -38,7 +38,7 @@ from prunus.ship.manifest import (
 from prunus.ship.pack import check_storable, unpack
 
 if TYPE_CHECKING:
-    from prunus.data import Scaler
+    from prunus.data import Columns, Scaler
 
 from prunus.tasks import make_task
 
@@ -72,6 +72,11 @@ class Bundle:
     def feature_names(self) -> tuple[str, ...]:
         """What the inputs are called; empty where they have no names."""
         return self.manifest.feature_names
+
+    @property
+    def columns(self) -> Columns | None:
+        """What the features of a table are made of; None where the inputs are no table's."""
+        return self.manifest.columns
 
     @property
     def input_shape(self) -> tuple[int, ...]:

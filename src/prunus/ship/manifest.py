@@ -22,6 +22,7 @@ from prunus.core.files.sealed import canonical_json, tree_sha256
 from prunus.core.recipes.recipe import Model
 from prunus.core.recipes.trust import reaches
 from prunus.core.text import plain, shown
+from prunus.data.columns.fitted import Columns
 from prunus.ship.graph_limits import TooCostlyError, times_asked
 from prunus.ship.inputs import Inputs, floats, shapes, sizes_misfit
 from prunus.tasks import tasks
@@ -105,8 +106,8 @@ class Manifest(_Part):
     """Everything but the weights and the traced computation.
 
     ``edits`` is None when the model *is* a traced computation, of no class. ``no_graph`` says why no ``graph.json`` goes along.
-    ``inputs`` says what the model takes where that isn't one float32 tensor of ``input_shape``; ``n_output_tensors`` how many
-    tensors it gives.
+    ``columns`` says what a table's features are made of. ``inputs`` says what the model takes where that isn't one float32 tensor
+    of ``input_shape``; ``n_output_tensors`` how many tensors it gives.
     """
 
     format: Literal[3]
@@ -119,6 +120,7 @@ class Manifest(_Part):
     n_outputs: int = Field(ge=1, lt=2**31)
     class_names: tuple[str, ...] = Field((), strict=False)
     feature_names: tuple[str, ...] = Field((), strict=False)
+    columns: Columns | None = None
     scaler: dict[str, Any] | None = None
     target_scaler: dict[str, Any] | None = None
     no_graph: str | None = Field(None, max_length=500)
@@ -152,6 +154,13 @@ class Manifest(_Part):
             raise ValueError(f"task must be one of {', '.join(tasks)}, got {self.task!r}")
         if self.task == "classification" and self.class_names and len(self.class_names) != self.n_outputs:
             raise ValueError(f"{self.n_outputs} outputs need as many class_names, got {len(self.class_names)}")
+        if self.columns is not None and self.columns.feature_names != self.feature_names:
+            got = (len(self.columns.feature_names), len(self.feature_names))
+            raise ValueError(f"columns and feature_names must name the same features: got {got[0]} and {got[1]}")
+        if self.columns is not None and self.input_shape != (len(self.feature_names),):
+            raise ValueError(
+                f"columns of {len(self.feature_names)} features don't fit input_shape {list(self.input_shape)}"
+            )
         for name, entry in self.tensors.items():
             target = self.tensors.get(entry.same_as or "")
             if (entry.stored == "bitmask") != bool(entry.parts):

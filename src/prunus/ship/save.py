@@ -44,7 +44,7 @@ from prunus.ship.manifest import (
 from prunus.ship.pack import check_storable, pack
 
 if TYPE_CHECKING:
-    from prunus.data import Scaler
+    from prunus.data import Columns, Scaler
 
 __all__ = ["save_bundle"]
 
@@ -61,6 +61,7 @@ def save_bundle(
     example: Any = None,
     class_names: Sequence[str] = (),
     feature_names: Sequence[str] = (),
+    columns: Columns | None = None,
     scaler: Scaler | None = None,
     target_scaler: Scaler | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ def save_bundle(
         dense: a model with the dense structure; default: what ``built_by`` builds.
         example: two or more examples of what the model takes, the batch first: a tensor, a tuple (positional) or a mapping
             (keywords); default: float32 of ``input_shape``. Token ids and images in bytes need it, and models of several inputs.
+        columns: what the features of a table are made of; ``feature_names`` are theirs.
         target_scaler: what a regression's outputs are undone with.
         facts: plain values to keep in the manifest. Times don't belong here: the same seed must give the same hash.
 
@@ -94,8 +96,8 @@ def save_bundle(
         raise BundleError(
             "only one input of fractional numbers is scaled: whole numbers and several inputs go without a scaler"
         )
-    columns = bool(feature_names) or (edits is not None and edits.kept_inputs is not None)
-    fixed = settled(takes, () if scaler is None else scaler.mean.shape, columns=columns)
+    by_place = bool(feature_names) or (edits is not None and edits.kept_inputs is not None)
+    fixed = settled(takes, () if scaler is None else scaler.mean.shape, columns=by_place)
     graph, no_graph = _graph_of(model, takes, fixed, needed=edits is None)
     if graph is not None:
         takes = with_spans(takes, graph.spans)
@@ -121,6 +123,7 @@ def save_bundle(
                 n_outputs=n_outputs,
                 class_names=tuple(class_names),
                 feature_names=tuple(feature_names),
+                columns=columns,
                 scaler=None if scaler is None else scaler.to_dict(),
                 target_scaler=None if target_scaler is None else target_scaler.to_dict(),
                 no_graph=no_graph,

@@ -86,15 +86,15 @@ def test_an_honest_table_of_few_values_loads(tmp_path):
     pq.write_table(pa.table({**rows, "b": [1.0, 0.5] * 50_000}), tmp_path / "a.parquet", compression="zstd")
     source = open_source(Data(source=str(tmp_path / "a.parquet")))
     assert len(source.ids) == 100_000
-    assert source.feature_names == ("a=blue", "a=red", "b")
+    assert source.feature_names == ("a", "b")
 
 
 def test_one_huge_field_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("a,label\n" + "x" * 20_000_000 + ",1\n" + "y,0\n" * 1000)
-    refused_soon(tmp_path / "a.csv", "at most 10000 letters, got 20000000|not a readable CSV")
+    refused_soon(tmp_path / "a.csv", "at most 10000 letters, got 20000000 letters|not a readable CSV")
     for row in ("{},1", "1,{}"):
         (tmp_path / "a.csv").write_text("a,label\n" + row.format("x" * 1_000_000) + "\n" + "y,0\n" * 1000)
-        refused_soon(tmp_path / "a.csv", "a label or a category has at most 10000 letters, got 1000000")
+        refused_soon(tmp_path / "a.csv", "(a label has|a category of) at most 10000 letters, got 1000000")
 
 
 def test_fifty_thousand_columns_of_one_name_are_one_error(tmp_path):

@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 
+KindOfColumn = Literal["number", "quantile", "boolean", "category", "date", "time"]
+
+
 class Split(Section):
     """How the examples are shared out. What is left of 1 after validation, calibration and test is for training."""
 
@@ -80,6 +83,21 @@ class Data(Section):
     calibration: str | None = Field(None, description="likewise")
     target: str | None = Field(
         None, description="the label's column (CSV, Parquet) or array (npz); default: label, target or y"
+    )
+    columns: tuple[str, ...] | None = Field(
+        None,
+        description="tables: the columns that become features; default: all but the target, id and those in ignore",
+    )
+    ignore: tuple[str, ...] = Field((), description="tables: columns to leave out")
+    kinds: dict[str, KindOfColumn] = Field(
+        default_factory=dict,
+        description="tables: what a column is where it isn't what it looks like: number, quantile (a number, as the share of "
+        "training rows below it), boolean, category, date or time",
+    )
+    missing: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        (),
+        max_length=100,
+        description="tables: texts that mean that there is no value, beside an empty cell: ['?', NA]",
     )
     task: Literal["auto", "classification", "regression"] = "auto"
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
@@ -115,6 +133,19 @@ class Data(Section):
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std must be above 0: got {list(self.std)}")
         return self
+
+    @model_validator(mode="after")
+    def _columns_are_there_or_not(self) -> Data:
+        for name in self.ignore:
+            if name in (self.columns or ()) or name in self.kinds:
+                key = "kinds" if name in self.kinds else "columns"
+                raise ValueError(f"the column {name!r} is in ignore and in {key}: take it out of one of the two")
+        return self
+
+    @property
+    def about_tables(self) -> tuple[str, ...]:
+        """The keys in use that only tables have."""
+        return tuple(key for key in ("columns", "ignore", "kinds", "missing") if getattr(self, key))
 
     @field_validator("mean", "std", mode="before")
     @classmethod

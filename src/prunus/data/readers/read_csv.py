@@ -5,7 +5,8 @@ UTF-8, with a header; a row may be as long as 16 MiB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from csv import reader
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pyarrow.csv
 from prunus.core.errors import DataError
 from prunus.data.sources.tables import add_table_reader, arrow_text
 
-__all__ = ["read_csv"]
+__all__ = ["read_csv", "read_csv_rows"]
 
 _BLOCK_BYTES = 16 << 20  # one row may be as long as this
+_MOST_WRONG = 100_000
 
 
 def read_csv(path: Path, arguments: Mapping[str, Any]) -> pa.Table:
@@ -26,6 +28,37 @@ def read_csv(path: Path, arguments: Mapping[str, Any]) -> pa.Table:
     Raises:
         DataError: the file is damaged or empty, or the delimiter isn't one character.
     """
+    return _read(path, arguments, (), None)
+
+
+def read_csv_rows(
+    path: Path, arguments: Mapping[str, Any], text: Collection[str] = (), wanted: Collection[str] = ()
+) -> tuple[pa.Table, dict[int, str]]:
+    """Return the rows of a CSV file that have as many fields as its header, and what is wrong with the others by their number.
+
+    Args:
+        text: columns that stay text, whatever they look like: ``007`` is no 7.
+        wanted: names that the table must have: the delimiter is one with which the header has them.
+
+    Raises:
+        DataError: the file is damaged or empty, or the delimiter isn't one character.
+    """
+    wrong: dict[int, str] = {}
+
+    def skip(row: pa.csv.InvalidRow) -> str:
+        if len(wrong) >= _MOST_WRONG:
+            return "error"
+        # Rows are counted from 1, the header too.
+        wrong[row.number - 2] = f"{row.actual_columns} fields instead of {row.expected_columns}"
+        return "skip"
+
+    given = dict(arguments)
+    if wanted and "delimiter" not in given:
+        given["delimiter"] = _delimiter(path, wanted)
+    return _read(path, given, text, skip), wrong
+
+
+def _read(path: Path, arguments: Mapping[str, Any], text: Collection[str], skip: Any) -> pa.Table:
     delimiter = arguments.get("delimiter", ",")
     if not isinstance(delimiter, str) or len(delimiter) != 1:
         raise DataError(f"{path}: data.args.delimiter must be one character, got {delimiter!r}")
@@ -33,7 +66,8 @@ def read_csv(path: Path, arguments: Mapping[str, Any]) -> pa.Table:
         return pa.csv.read_csv(
             path,
             read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
+            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
         )
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error):
@@ -43,4 +77,21 @@ def read_csv(path: Path, arguments: Mapping[str, Any]) -> pa.Table:
         raise DataError(f"{path}: can't be read as CSV: {arrow_text(error)}") from error
 
 
-add_table_reader(".csv", read_csv, holds="a table in UTF-8 with a header", arguments=("delimiter",))
+def _delimiter(path: Path, wanted: Collection[str]) -> str:
+    """Return the first usual delimiter with which the header has all names, else the comma."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [file.readline(_BLOCK_BYTES)]
+        headers = {mark: set(next(reader(lines, delimiter=mark), [])) for mark in ",;\t|"}
+    except (OSError, ValueError, LookupError):  # reading it says what is wrong
+        return ","
+    return next((mark for mark, names in headers.items() if names >= set(wanted)), ",")
+
+
+add_table_reader(
+    ".csv",
+    read_csv,
+    holds="a table in UTF-8 with a header",
+    arguments=("delimiter",),
+    read_some=read_csv_rows,
+)

@@ -1,6 +1,7 @@
 """What reads a file of data, and what does it need?
 
-A reader is found by the ending of the file. It gives a labelled data set (``open``), inputs without labels (``inputs``), or both.
+A reader is found by the ending of the file. It gives a labelled data set (``open``), inputs without labels (``inputs``, or
+``rows`` where a bad row stands alone), or both.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from torch import Tensor
 from prunus.core.code.registry import READERS, Registry
 from prunus.core.errors import DataError, near
 from prunus.core.recipes.recipe import Data
-from prunus.data.sources.source import Source
+from prunus.data.columns.fitted import Columns
+from prunus.data.sources.source import Rows, Source
 
-__all__ = ["Inputs", "Open", "Reader", "add_reader", "readers", "readers_table"]
+__all__ = ["Inputs", "Open", "ReadRows", "Reader", "add_reader", "readers", "readers_table"]
 
 
 class Open(Protocol):
@@ -36,6 +38,15 @@ class Inputs(Protocol):
         """Return the ids and the raw inputs, ``(n, *shape)``."""
 
 
+class ReadRows(Protocol):
+    """How a table becomes inputs for a model, row by row."""
+
+    def __call__(
+        self, path: Path, columns: Columns | None, feature_names: Sequence[str], shape: tuple[int, ...], /
+    ) -> Rows:
+        """Return the rows that the model can take, and what is wrong with the others."""
+
+
 @dataclass(frozen=True)
 class Reader:
     """What reads the files of one ending. ``arguments`` are those of ``data.args``, ``needs`` the extra to install."""
@@ -44,6 +55,7 @@ class Reader:
     holds: str
     open: Open
     inputs: Inputs | None = None
+    rows: ReadRows | None = None
     arguments: tuple[str, ...] = ()
     needs: str = ""
 
@@ -58,12 +70,13 @@ def add_reader(
     holds: str,
     open: Open,  # noqa: A002 - as the field is called
     inputs: Inputs | None = None,
+    rows: ReadRows | None = None,
     arguments: tuple[str, ...] = (),
     needs: str = "",
 ) -> Reader:
     """Register what reads files with this ending (in lower case, with its dot); ``holds`` says what they hold, in a few words."""
     assert ending == ending.lower() and ending[0] == ".", f"an ending is like .csv: got {ending!r}"  # noqa: PT018
-    return readers.add(ending[1:], Reader(ending, holds, open, inputs, arguments, needs))
+    return readers.add(ending[1:], Reader(ending, holds, open, inputs, rows, arguments, needs))
 
 
 def refuse_arguments(reader: Reader, path: Path, config: Data) -> None:
@@ -91,7 +104,7 @@ def readers_table() -> list[dict[str, str]]:
             "ending": one.ending,
             "holds": one.holds,
             "arguments": ", ".join(one.arguments),
-            "predicts": "" if one.inputs is None else "yes",
+            "predicts": "" if one.inputs is None and one.rows is None else "yes",
             "needs": one.needs,
         }
         for one in (readers[name] for name in readers)

@@ -7,19 +7,23 @@ positions in ``ids``; scaling, splitting and repairing happen outside.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
+from prunus.data.columns.cells import BadCell
+from prunus.data.columns.fit import TableFacts
 
 __all__ = [
     "CHUNK_ROWS",
     "MEMORY_BUDGET_BYTES",
     "ArraySource",
+    "Rows",
     "Source",
     "Task",
     "check_ids",
@@ -90,7 +94,9 @@ class Source(Protocol):
 class ArraySource:
     """A data set that lies in memory.
 
-    ``values`` is ``(n, ...)`` of any number type; small types (uint8 images) stay small until they are asked for.
+    ``values`` is ``(n, ...)`` of any number type; small types (uint8 images) stay small until they are asked for. Where ``table``
+    says what they stand for, they are the columns of a table as it has them, and what a model gets is fitted later. ``beside`` are
+    columns that are no features, by name.
     """
 
     name: str
@@ -100,7 +106,8 @@ class ArraySource:
     task: Task
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    table: TableFacts | None = None
+    beside: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -111,6 +118,22 @@ class ArraySource:
         """Return the raw inputs of some rows, float64 or int64 if they are kept so, else float32."""
         values = self.values[rows]
         return values if values.dtype in (torch.float64, torch.int64) else values.to(torch.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What a file holds for a model to predict on.
+
+    Shapes:
+        ``values`` is ``(len(good), *shape)``; ``good`` are the numbers of its rows among ``ids``, and ``bad`` says what is wrong
+        with each of the others.
+    """
+
+    ids: tuple[str, ...]
+    values: Tensor
+    good: tuple[int, ...]
+    bad: tuple[BadCell, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def holds_ids(source: Source) -> bool:

@@ -1,13 +1,14 @@
-"""How does a table become numbers, one column per feature?
+"""How does a table become a data set?
 
-Number columns are features as they are. A text column with few different values becomes one 0/1 feature per value, called
-``color=red``; other text is refused. The column ``id``, where there is one, names the rows.
+A column is a feature unless it is the target, ``id``, or left out. What it holds is read off it (``columns.column_kinds``) or said
+in ``data.kinds``; the numbers that a model gets are fitted on the training rows, later. The column ``id``, where there is one,
+names the rows.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +16,72 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 
 from prunus.core.errors import DataError, near
 from prunus.core.files.expansion import check_expansion
 from prunus.core.recipes.recipe import Data
 from prunus.core.text import shown
-from prunus.data.sources.arrays import array_source, find_target
-from prunus.data.sources.exact_floats import exact, narrowed
+from prunus.data.columns.cells import MAX_LETTERS, Cells, Kind, is_text, plain_column, read_cells, recoded
+from prunus.data.columns.column_kinds import guess_kind
+from prunus.data.columns.fit import TableFacts
+from prunus.data.columns.fitted import Columns
+from prunus.data.sources.arrays import find_target
+from prunus.data.sources.exact_floats import narrowed
 from prunus.data.sources.formats import add_reader
-from prunus.data.sources.source import ArraySource, check_ids
+from prunus.data.sources.source import ArraySource, Rows, check_ids
+from prunus.data.sources.table_rows import ID, read_rows
+from prunus.data.sources.targets import read_targets
 
-__all__ = ["MAX_CATEGORIES", "add_table_reader", "arrow_text", "encode_like", "open_table", "row_ids"]
+__all__ = ["add_table_reader", "arrow_text", "open_table", "same_words"]
 
-MAX_CATEGORIES = 50
-"""A text column with more different values than this is refused as a feature."""
+_LARGEST_CODE = 2**24  # float32 holds every whole number up to here
 
-MAX_LETTERS = 10_000
-
-ID = "id"
+ReadTable = Callable[[Path, Mapping[str, Any]], pa.Table]
+ReadSome = Callable[[Path, Mapping[str, Any], Collection[str], Collection[str]], tuple[pa.Table, dict[int, str]]]
 
 
 def add_table_reader(
-    ending: str, read: Callable[[Path, Mapping[str, Any]], pa.Table], *, holds: str, arguments: tuple[str, ...] = ()
+    ending: str,
+    read: ReadTable,
+    *,
+    holds: str,
+    arguments: tuple[str, ...] = (),
+    read_some: ReadSome | None = None,
 ) -> None:
-    """Register what reads files with this ending as a table: ``read(path, data.args)`` returns it."""
+    """Register what reads files with this ending as a table: ``read(path, data.args)`` returns it.
+
+    Args:
+        read_some: where a row can be damaged by itself: ``read_some(path, data.args, text, wanted)`` also returns what is wrong, by
+            the number of the row. The columns ``text`` stay text, and the table is one that has the columns ``wanted``.
+    """
+
+    def table_of(
+        path: Path, given: Mapping[str, Any], text: Collection[str], wanted: Collection[str] = ()
+    ) -> tuple[pa.Table, dict[int, str]]:
+        table, wrong = (read(path, given), {}) if read_some is None else read_some(path, given, text, wanted)
+        return _checked(table, path), wrong
 
     def open_file(path: Path, config: Data) -> ArraySource:
-        return open_table(_checked(read(path, config.args), path), path, config)
+        text = [name for name, kind in config.kinds.items() if kind == "category"]
+        if not text:
+            return open_table(_checked(read(path, config.args), path), path, config)
+        table, wrong = table_of(path, config.args, text)
+        if wrong:
+            row, said = next(iter(wrong.items()))
+            raise DataError(f"{path}: row {row} (the first is 0): {said}")
+        return open_table(table, path, config)
 
-    def inputs(path: Path, shape: tuple[int, ...], feature_names: Sequence[str]) -> tuple[tuple[str, ...], Tensor]:
-        table = _checked(read(path, {}), path)
+    def rows(path: Path, columns: Columns | None, feature_names: Sequence[str], shape: tuple[int, ...]) -> Rows:
+        text = [] if columns is None else [name for name, kind in columns.kinds.items() if kind == "category"]
+        wanted = [name.partition("=")[0] for name in feature_names] if columns is None else columns.names
+        table, wrong = table_of(path, {}, text, wanted)
+        if columns is not None:
+            return read_rows(table, columns, path, wrong=wrong)
         names = feature_names or _plain_columns(table.schema.names, shape, path)
-        return check_ids(row_ids(table, path), str(path)), encode_like(table, names, path)
+        made, order = Columns.of_features(names, table.schema.names)
+        return read_rows(table, made, path, wrong=wrong, order=order)
 
-    add_reader(ending, holds=holds, open=open_file, inputs=inputs, arguments=arguments)
+    add_reader(ending, holds=holds, open=open_file, rows=rows, arguments=arguments)
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
@@ -82,171 +114,170 @@ def arrow_text(error: Exception) -> str:
 
 
 def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
-    """Return the data set in a table."""
+    """Return the data set in a table: one number per column and row, as ``columns.cells`` has them, and what they stand for.
+
+    Raises:
+        DataError: a column can't be read, or nothing is left to learn from or to predict.
+    """
     names = list(table.schema.names)
     if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
         raise DataError(
             f"{path}: got one column {names[0]!r}, is it separated by another character? "
             'set data.args: {delimiter: ";"} or whichever it is'
         )
-    column = find_target([name for name in names if name != ID], config.target, str(path), "column")
-    raw_targets = _targets(table[column], f"{path}: {column!r}")
+    target = find_target([name for name in names if name != ID], config.target, str(path), "column")
+    beside = _beside(config, names, str(path))
     ids = row_ids(table, path)
-    columns: list[np.ndarray[Any, Any]] = []
-    feature_names: list[str] = []
-    for name in names:
-        if name not in (column, ID):
-            values, labels = _feature(table[name], name, path)
-            columns += values
-            feature_names += labels
-    if not columns:
-        raise DataError(f"{path}: no feature is left beside the target {column!r} and {ID!r}; add columns")
-    repeated = [name for name, count in Counter(feature_names).items() if count > 1]
-    if repeated:
-        raise DataError(f"{path}: two features would be called {repeated[0]!r}; rename a column")
-    return array_source(
-        torch.from_numpy(narrowed(_stack(columns), str(path))),
-        raw_targets,
-        config,
-        column=column,
-        ids=ids,
-        feature_names=tuple(feature_names),
+    table, labelled, notes = _labelled(table, target, config.missing, path)
+    chosen, guessed = _chosen(table, target, beside, config, path)
+    cells = {name: read_cells(table[name], name, kind, config.missing, str(path)) for name, kind in chosen.items()}
+    for name, read in cells.items():
+        if read.bad:
+            more = f" ({len(read.bad)} such rows)" if len(read.bad) > 1 else ""
+            first = replace(read.bad[0], row=int(labelled[read.bad[0].row]))
+            raise DataError(f"{path}: {first}{more}; correct it, or leave the column out (data.ignore: [{name}])")
+    values, wide = _matrix(cells, chosen, str(path))
+    raw = _target_values(table[target], f"{path}: {target!r}")
+    targets = read_targets(raw, task=config.task, name=config.source, column=target)
+    facts = TableFacts(
+        kinds=chosen,
+        words={name: read.words for name, read in cells.items() if chosen[name] == "category"},
+        wide=wide,
+        spread=frozenset(name for name in chosen if config.kinds.get(name) == "quantile"),
+        target=target,
+        no_value=config.missing,
+        notes=(*notes, *guessed),
     )
+    return ArraySource(
+        config.source,
+        check_ids([ids[row] for row in labelled.tolist()], config.source),
+        torch.from_numpy(values),
+        targets.values,
+        targets.task,
+        targets.class_names,
+        feature_names=tuple(chosen),
+        table=facts,
+        beside={name: np.asarray(_beside_values(table[name], name, path)) for name in beside},
+    )
+
+
+def _labelled(
+    table: pa.Table, target: str, missing: Sequence[str], path: Path
+) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]], list[str]]:
+    """Return the rows that have a label, their numbers, and a note where others were left out."""
+    column = plain_column(table[target])
+    absent = column.is_null(nan_is_null=True)
+    if is_text(column.type):
+        absent = pc.or_kleene(absent, pc.is_in(column, pa.array(["", *missing], column.type)))
+    lacks = np.asarray(pc.fill_null(absent, True).to_numpy())
+    rows = np.flatnonzero(~lacks)
+    if len(rows) == len(lacks):
+        return table, rows, []
+    if not len(rows):
+        raise DataError(
+            f"{path}: {target!r}: expected labels, got none in {len(lacks)} rows; is this the right column?"
+        )
+    n, first = int(lacks.sum()), int(np.flatnonzero(lacks)[0])
+    note = f"{n} of {len(lacks)} rows have no {target!r} (the first: row {first}, counted from 0) and were left out"
+    return table.take(pa.array(rows)), rows, [note]
+
+
+def _chosen(
+    table: pa.Table, target: str, beside: Collection[str], config: Data, path: Path
+) -> tuple[dict[str, Kind], list[str]]:
+    """Return what each column is that becomes features, in the order of the table, and what was inferred."""
+    names = table.schema.names
+    for key, given in (("columns", config.columns or ()), ("ignore", config.ignore), ("kinds", tuple(config.kinds))):
+        for name in given:
+            if name not in names:
+                raise DataError(f"{path}: there is no column {name!r} (data.{key}); {near(name, names)}")
+            if name == target and key != "ignore":
+                raise DataError(f"{path}: {name!r} is the target and can't be a feature (data.{key}); take it out")
+    kinds: dict[str, Kind] = {}
+    notes: list[str] = []
+    for name in names:
+        wanted = name in config.columns if config.columns is not None else name not in (ID, *beside)
+        if not wanted or name in (target, *config.ignore):
+            continue
+        if name in config.kinds:
+            kind = config.kinds[name]
+            kinds[name] = "number" if kind == "quantile" else kind
+            continue
+        guess = guess_kind(table[name], name, config.missing, str(path))
+        if guess.note:
+            notes.append(guess.note)
+        if guess.kind is not None:
+            kinds[name] = guess.kind
+    if not kinds:
+        left = f": {'; '.join(notes)}" if notes else ""
+        raise DataError(f"{path}: no feature is left beside the target {target!r} and {ID!r}{left}; add columns")
+    return kinds, notes
+
+
+def _beside(config: Data, names: Sequence[str], where: str) -> list[str]:
+    """Return the columns that say how rows are to be treated, and aren't features."""
+    wanted: list[str] = []
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{where}: there is no column {name!r}; {near(name, names)}")
+    return wanted
+
+
+def _beside_values(column: pa.ChunkedArray, name: str, path: Path) -> list[str]:
+    return [str(value) for value in column.to_pylist()]
+
+
+def _matrix(cells: Mapping[str, Cells], kinds: Mapping[str, Kind], where: str) -> tuple[np.ndarray[Any, Any], bool]:
+    """Return the cells side by side, and whether float32 can't tell the numbers apart."""
+    values = np.stack([read.values for read in cells.values()], axis=1)
+    numbers = [place for place, kind in enumerate(kinds.values()) if kind == "number"]
+    wide = False
+    if numbers:
+        held = values[:, numbers]
+        lowest = np.where(np.isnan(held), np.inf, held).min(axis=0)
+        filled = np.where(np.isnan(held), np.where(np.isinf(lowest), 0.0, lowest), held)
+        wide = narrowed(filled, where).dtype == np.float64
+    exact = wide or any(kind in ("date", "time") for kind in kinds.values())
+    exact = exact or any(len(read.words) > _LARGEST_CODE for read in cells.values())
+    return (values if exact else values.astype(np.float32)), wide
 
 
 def row_ids(table: pa.Table, path: Path) -> tuple[str, ...]:
     """Return the column ``id`` as text, or the row numbers if there is none."""
     if ID not in table.schema.names:
         return tuple(map(str, range(table.num_rows)))
-    column = _plain(table[ID])
+    column = plain_column(table[ID])
     if column.null_count:
         raise DataError(f"{path}: the column {ID!r}, {_row(column.is_null())}: expected an id, got none")
-    if not (pa.types.is_integer(column.type) or _is_text(column.type)):
+    if not (pa.types.is_integer(column.type) or is_text(column.type)):
         raise DataError(f"{path}: the column {ID!r} must hold whole numbers or text, got {column.type}; rename it")
     return tuple(map(str, column.to_pylist()))
 
 
-def encode_like(table: pa.Table, feature_names: Sequence[str], path: Path) -> Tensor:
-    """Return the columns that a trained model expects, encoded as its training table was, ``(rows, features)``.
-
-    Raises:
-        DataError: a column is missing, holds text instead of numbers, or has a value that training never saw.
-    """
-    columns: list[np.ndarray[Any, Any]] = []
-    names = table.schema.names
-    categories: dict[str, list[str]] = {}
-    for feature in feature_names:
-        if feature not in names and "=" in feature:
-            column, _, value = feature.partition("=")
-            categories.setdefault(column, []).append(value)
-    missing = [name for name in feature_names if name not in names and name.partition("=")[0] not in names]
-    if missing:
-        wanted = list(dict.fromkeys(name.partition("=")[0] if "=" in name else name for name in missing))
-        raise DataError(
-            f"{path}: the model needs the column{'s' if len(wanted) > 1 else ''} "
-            f"{', '.join(map(repr, wanted[:5]))}{', ...' if len(wanted) > 5 else ''}; {near(wanted[0], names)}"
-        )
-    texts = {column: _text_values(table[column], column, path) for column in categories}
-    for column, known in categories.items():
-        unknown = np.flatnonzero(~np.isin(texts[column], known))
-        if len(unknown):
-            row = int(unknown[0])
-            raise DataError(
-                f"{path}: column {column!r}, row {row} (the first is 0): got {str(texts[column][row])!r}, "
-                f"which training never saw; it saw {', '.join(known[:10])}"
-            )
-    for feature in feature_names:
-        if feature in names:
-            columns.append(_number_values(table[feature], feature, path))
-        else:
-            column, _, value = feature.partition("=")
-            columns.append((texts[column] == value).astype(np.float32))
-    return torch.from_numpy(_stack(columns))
+def same_words(sources: Sequence[ArraySource]) -> list[ArraySource]:
+    """Return tables of the same columns with one list of words for each category, so that equal rows are equal numbers."""
+    facts = [source.table for source in sources if source.table is not None]
+    union = {
+        name: tuple(sorted(set().union(*(one.words.get(name, ()) for one in facts))))
+        for name, kind in facts[0].kinds.items()
+        if kind == "category"
+    }
+    found = []
+    for source, own in zip(sources, facts, strict=True):
+        values = source.values.clone()
+        for place, name in enumerate(own.kinds):
+            if name in union:
+                cells = Cells(values[:, place].double().numpy(), own.words[name])
+                values[:, place] = torch.from_numpy(recoded(cells, union[name]).values)
+        table = replace(own, words=union, wide=any(one.wide for one in facts))
+        found.append(replace(source, values=values, table=table))
+    return found
 
 
-def _feature(column: pa.ChunkedArray, name: str, path: Path) -> tuple[list[np.ndarray[Any, Any]], list[str]]:
-    """Return a column's features and their names."""
-    if not _is_text(_plain(column).type):
-        return [_number_values(column, name, path)], [name]
-    texts = _text_values(column, name, path)
-    values = np.unique(texts)
-    _refuse_mixed(texts, values, name, path)
-    if len(values) > MAX_CATEGORIES:
-        raise DataError(
-            f"{path}: column {name!r} holds text with {len(values)} different values, like {str(values[0])!r}: at most "
-            f"{MAX_CATEGORIES} can become features; drop it, group its values, or call it {ID!r} if it names the rows"
-        )
-    return [(texts == value).astype(np.float32) for value in values], [f"{name}={value}" for value in values]
-
-
-def _refuse_mixed(texts: np.ndarray[Any, Any], values: np.ndarray[Any, Any], name: str, path: Path) -> None:
-    """A column of numbers with a few stray words is a mistake, not a category."""
-    strange = [str(value) for value in values if not _is_number(str(value))]
-    if len(values) > 3 and 0 < len(strange) <= len(values) // 4:
-        row = int(np.flatnonzero(texts == strange[0])[0])
-        raise DataError(
-            f"{path}: column {name!r}, row {row} (the first is 0): expected a number as in most rows, got {strange[0]!r}"
-        )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _number_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray[Any, Any]:
-    column = _plain(column)
-    where = f"{path}: column {name!r}"
+def _target_values(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
+    column = plain_column(column)
     kind = column.type
-    if pa.types.is_null(kind):
-        raise DataError(f"{where} is empty; drop it")
-    if pa.types.is_boolean(kind):
-        column = column.cast(pa.uint8())
-    elif pa.types.is_decimal(kind):
-        column = column.cast(pa.float64())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise DataError(f"{where}: expected numbers, got {kind}; convert it to numbers or drop it")
-    if column.null_count:
-        more = f" ({column.null_count} such rows)" if column.null_count > 1 else ""
-        raise DataError(
-            f"{where}, {_row(column.is_null())}: expected a number, got an empty cell{more}; fill or remove such rows"
-        )
-    numbers = exact(np.asarray(column.to_numpy()), where)
-    return numbers.astype(np.float32) if numbers.dtype == np.uint8 else numbers
-
-
-def _text_values(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray[Any, Any]:
-    column = _plain(column)
-    if not _is_text(column.type):  # the training table had text that looks like numbers
-        column = column.cast(pa.string())
-    empty = pc.or_kleene(column.is_null(), pc.equal(column, ""))
-    if pc.any(empty).as_py():
-        raise DataError(f"{path}: column {name!r}, {_row(empty)}: expected a value, got none; fill or remove such rows")
-    return _as_texts(column, f"{path}: column {name!r}")
-
-
-def _as_texts(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
-    """Return texts as an array, in which every one takes as much as the longest."""
-    longest = pc.max(pc.binary_length(column)).as_py() or 0
-    if longest > MAX_LETTERS:
-        row = pc.index(pc.greater(pc.binary_length(column), MAX_LETTERS), True).as_py()
-        raise DataError(
-            f"{where}, row {row} (the first is 0): a label or a category has at most {MAX_LETTERS} letters, got {longest}; "
-            "drop the column or shorten its values"
-        )
-    check_expansion(where, 4 * longest * len(column), max(column.nbytes, 1), DataError)
-    return np.asarray(column.to_pylist(), dtype=np.str_)
-
-
-def _targets(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
-    column = _plain(column)
-    kind = column.type
-    if column.null_count:
-        raise DataError(f"{where}, {_row(column.is_null())}: expected a label, got none; remove rows without one")
-    if _is_text(kind):
+    if is_text(kind):
         return _as_texts(column, where)
     if pa.types.is_decimal(kind):
         column = column.cast(pa.float64())
@@ -255,18 +286,18 @@ def _targets(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
     return np.asarray(column.to_numpy())
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a categorical column as the values that it stands for."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _as_texts(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
+    """Return texts as an array, in which every one takes as much as the longest."""
+    longest = pc.max(pc.binary_length(column)).as_py() or 0
+    if longest > MAX_LETTERS:
+        row = pc.index(pc.greater(pc.binary_length(column), MAX_LETTERS), True).as_py()
+        raise DataError(
+            f"{where}, row {row} (the first is 0): a label has at most {MAX_LETTERS} letters, got {longest}; shorten it, or name "
+            "another column (data.target)"
+        )
+    check_expansion(where, 4 * longest * len(column), max(column.nbytes, 1), DataError)
+    return np.asarray(column.to_pylist(), dtype=np.str_)
 
 
 def _row(mask: pa.ChunkedArray) -> str:
     return f"row {pc.index(mask, True).as_py()} (the first is 0)"
-
-
-def _stack(columns: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    return np.stack(columns, axis=1) if columns else np.empty((0, 0), np.float32)

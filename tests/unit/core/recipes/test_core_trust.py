@@ -35,6 +35,10 @@ INERT = {
     "recovery.lora.modules.*",
     "contract.metric",
     "evaluation.metrics.*",
+    "data.columns.*",
+    "data.ignore.*",
+    "data.kinds",
+    "data.missing.*",
     "runtime.device",  # cpu, cuda or auto
 }
 

@@ -12,7 +12,8 @@ import torch
 
 from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
-from prunus.data import content_digests, fingerprint, open_source
+from prunus.data import content_digests, encoded_as, fingerprint, open_source, prepare
+from tests_support import fitted
 
 COLUMNS = {
     "size": [1.5, 2.5, 3.5, 4.5],
@@ -35,6 +36,12 @@ def opened(path, **options):
     return open_source(Data(source=str(path), **options))
 
 
+def encoded(path, **options):
+    """Return the features of a table whose every row is for training."""
+    source = opened(path, **options)
+    return encoded_as(source, fitted(source))
+
+
 def refused(path, message, **options):
     with pytest.raises(DataError, match=message) as caught:
         opened(path, **options)
@@ -48,7 +55,7 @@ def path(request, tmp_path):
 
 
 def test_numbers_are_features_and_text_becomes_one_feature_per_value(path):
-    source = opened(write(path, COLUMNS))
+    source = encoded(write(path, COLUMNS))
     assert source.feature_names == ("size", "count", "color=blue", "color=green", "color=red")
     assert source.inputs(torch.arange(4)).tolist() == [
         [1.5, 1, 0, 0, 1],
@@ -94,25 +101,9 @@ def test_a_missing_target_is_named_with_the_near_one(path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (
-            {"size": [1.5, None, 3.5, None]},
-            r"column 'size', row 1 .*expected a number, got an empty cell \(2 such rows\)",
-        ),
-        (
-            {"size": [1.5, 2.5, float("nan"), 4.5]},
-            "column 'size', (sample '2'|row 2.*): expected a (finite number, got nan|number, got an empty cell)",
-        ),
-        ({"size": [1.5, float("inf"), 3.5, 4.5]}, "column 'size', sample '1': expected a finite number, got inf"),
-        ({"size": [1.5, 1e300, 3.5, 4.5]}, "column 'size', sample '1': expected a finite number, got inf"),
-        ({"color": ["red", "blue", "", "red"]}, "column 'color', row 2 .*expected a value, got none"),
-        ({"label": ["a", "", "b", "a"]}, "'label', row 1 .*expected a label"),
-        ({"label": [1, 2, 1, None]}, "'label', row 3 .*expected a label, got none"),
-        ({"label": [0.5, float("nan"), 1.0, 1.0]}, "'label', row 1 .*expected a label, got (nan|none)"),
+        ({"size": [1.5, float("inf"), 3.5, 4.5]}, "column 'size', row 1 .*expected a finite number.*got inf"),
+        ({"size": [1.5, 1e300, 3.5, 4.5]}, "column 'size', row 1 .*expected a finite number that float32 .*got 1e.300"),
         ({"label": ["a", "a", "a", "a"]}, "two classes or more, got only 'a'"),
-        (
-            {"size": [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]},
-            "column 'size': expected numbers, got date32",
-        ),
         (
             {"label": [datetime.date(2020, 1, day) for day in (1, 2, 3, 4)]},
             "'label': expected numbers or text as targets",
@@ -127,11 +118,6 @@ def test_a_bad_value_is_named_with_its_column_and_row(path, changed, message):
     refused(write(path, {**COLUMNS, **changed}), message)
 
 
-def test_text_with_many_values_is_refused_as_a_feature(path):
-    columns = {"label": [0, 1] * 30, "name": [f"n{row}" for row in range(60)], "a": list(range(60))}
-    refused(write(path, columns), "column 'name' holds text with 60 different values, like 'n0': at most 50")
-
-
 def test_an_empty_table_and_one_without_features_are_refused(path):
     refused(write(path, {name: values[:0] for name, values in COLUMNS.items()}), "empty set")
     refused(write(path, {"label": [0, 1]}), "no feature is left")
@@ -144,7 +130,9 @@ def test_columns_without_a_name_or_with_one_name_are_refused(tmp_path):
     path.write_text("a,a,label\n0,1,0\n1,2,1\n")
     refused(path, "column 'a' is there twice")
     path.write_text("color,color=1,label\nx,1,0\n1,2,1\n")
-    refused(path, "two features would be called 'color=1'")
+    path.write_text("color,color=1,label\n" + "".join(f"x,{n},0\n1,{n},1\n" for n in range(40)))
+    with pytest.raises(DataError, match="two features would be called 'color=1'; rename a column"):
+        prepare(Data(source=str(path), split={"test": 0.1, "validation": 0.1, "calibration": 0.1}))
 
 
 def test_what_pandas_adds_to_parquet_is_left_out(tmp_path):
@@ -159,12 +147,17 @@ def test_parquet_types_that_csv_does_not_have(tmp_path):
         "flag": pa.array([True, False]),
         "label": pa.array(["x", "y"]).dictionary_encode(),
     }
-    source = opened(write(tmp_path / "t.parquet", columns))
+    source = encoded(write(tmp_path / "t.parquet", columns))
     assert source.feature_names == ("decimal", "category=u", "category=v", "flag")
     assert source.inputs(torch.arange(2)).tolist() == [[1.25, 1, 0, 1], [2.5, 0, 1, 0]]
     assert source.class_names == ("x", "y")
-    refused(write(tmp_path / "t.parquet", {**columns, "list": [[1], [2]]}), "column 'list': expected numbers, got list")
-    refused(write(tmp_path / "t.parquet", {**columns, "void": pa.nulls(2)}), "column 'void' is empty; drop it")
+    refused(
+        write(tmp_path / "t.parquet", {**columns, "list": [[1], [2]]}),
+        "column 'list': expected numbers, .*got list.*data.ignore: .list",
+    )
+    refused(
+        write(tmp_path / "t.parquet", {"void": pa.nulls(2), "label": [0, 1]}), "no feature is left.*'void' is empty"
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +179,7 @@ def test_a_damaged_csv_is_refused(tmp_path, content, message):
 def test_a_csv_can_have_another_delimiter_a_byte_mark_and_line_breaks_in_quotes(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeffa;kind;label\n1;"x\ny";0\n2;z;1\n'.encode())
-    assert opened(path, args={"delimiter": ";"}).feature_names == ("a", "kind=x\ny", "kind=z")
+    assert encoded(path, args={"delimiter": ";"}).feature_names == ("a", "kind=x\ny", "kind=z")
     refused(path, "must be one character, got 'ab'", args={"delimiter": "ab"})
     refused(path, "unknown argument 'delimeter' .*did you mean 'delimiter'", args={"delimeter": ";"})
 

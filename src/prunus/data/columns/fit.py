@@ -1,0 +1,192 @@
+"""What do the training rows say about the columns of a table, and what should their owner know?
+
+Fitted are the median that stands for a missing value, the categories that have a feature of their own, the quantiles and the
+middle of dates. Nothing of validation, calibration or test is looked at but for the notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prunus.data.columns.cells import Kind
+from prunus.data.columns.fitted import CategoryColumn, Columns, DateColumn, FittedColumn, NumberColumn
+
+__all__ = ["MOST_CATEGORIES", "SHARED", "TableFacts", "column_notes", "fit_columns", "unseen"]
+
+Array = np.ndarray[Any, Any]
+
+MOST_CATEGORIES = 50
+"""The most frequent categories of a column that have a feature each."""
+
+SHARED = 32
+"""How many features the other categories share, where they are more than ``MOST_CATEGORIES``; fewer share one."""
+
+_QUANTILES = 100
+_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What a table's numbers stand for: the kinds of its columns in order, and the words of each category.
+
+    ``wide``: float32 can't tell its numbers apart. ``spread``: columns that become quantiles. ``target`` is the column that it was
+    read from, ``no_value`` the texts that mean that a cell is missing.
+    """
+
+    kinds: Mapping[str, Kind]
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    wide: bool = False
+    spread: frozenset[str] = frozenset()
+    target: str = ""
+    no_value: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def fit_columns(values: Array, facts: TableFacts) -> Columns:
+    """Return the columns as the training rows, ``values`` ``(rows, columns)``, say that they are to be encoded.
+
+    Raises:
+        ValueError: two features would have one name.
+    """
+    fits: dict[str, Callable[..., FittedColumn]] = {"category": _category, "date": _date, "time": _date}
+    return Columns(
+        columns=tuple(
+            fits.get(kind, _number)(name, kind, values[:, place].astype(np.float64), facts)
+            for place, (name, kind) in enumerate(facts.kinds.items())
+        ),
+        no_value=facts.no_value,
+    )
+
+
+def _number(name: str, kind: Kind, values: Array, facts: TableFacts) -> NumberColumn:
+    present = values[~np.isnan(values)]
+    fill = float(np.median(present)) if len(present) else 0.0
+    quantiles: tuple[float, ...] = ()
+    if name in facts.spread and len(np.unique(present)) > 1:
+        shares = np.linspace(0, 1, min(_QUANTILES, len(present)))
+        quantiles = tuple(np.maximum.accumulate(np.quantile(present, shares)).tolist())
+    if kind == "boolean":
+        fill = float(fill >= 0.5)
+    return NumberColumn(
+        name=name,
+        kind="boolean" if kind == "boolean" else "number",
+        fill=fill,
+        missing=len(present) < len(values),
+        quantiles=quantiles,
+    )
+
+
+def _category(name: str, kind: Kind, values: Array, facts: TableFacts) -> CategoryColumn:
+    words = facts.words[name]
+    counts = np.bincount(values[~np.isnan(values)].astype(np.int64), minlength=len(words))
+    seen = [place for place in np.argsort(-counts, kind="stable").tolist() if counts[place]]
+    n_others = len(seen[MOST_CATEGORIES:])
+    return CategoryColumn(
+        name=name,
+        kind="category",
+        categories=tuple(words[place] for place in sorted(seen[:MOST_CATEGORIES])),
+        others=SHARED if n_others > MOST_CATEGORIES else min(n_others, 1),
+        missing=bool(np.isnan(values).any()),
+    )
+
+
+def _date(name: str, kind: Kind, values: Array, facts: TableFacts) -> DateColumn:
+    present = np.sort(values[~np.isnan(values)])
+    hours = bool((present % _DAY != 0).any())
+    return DateColumn(
+        name=name,
+        kind="time" if kind == "time" else "date",
+        fill=float(present[(len(present) - 1) // 2]) if len(present) else 0.0,
+        missing=len(present) < len(values),
+        parts=("day",) if kind == "time" else ("days", "year", "week", "day") if hours else ("days", "year", "week"),
+    )
+
+
+def column_notes(columns: Columns, facts: TableFacts, parts: Mapping[str, Array]) -> tuple[str, ...]:
+    """Return what a user should know of the fit: what is missing, shared, unseen or constant, in a line per column.
+
+    Args:
+        parts: the rows of every part, ``train`` among them, as for :func:`fit_columns`.
+    """
+    notes = list(facts.notes)
+    for place, column in enumerate(columns.columns):
+        cells = {part: values[:, place].astype(np.float64) for part, values in parts.items()}
+        notes += [
+            f"column {column.name!r} {said}"
+            for said in (
+                _missing_note(column, cells),
+                _shared_note(column, cells["train"]),
+                _unseen_note(column, cells, facts),
+                _constant_note(column, cells["train"], facts),
+            )
+            if said
+        ]
+    return tuple(notes)
+
+
+def _missing_note(column: FittedColumn, cells: Mapping[str, Array]) -> str:
+    absent = {part: int(np.isnan(values).sum()) for part, values in cells.items()}
+    n = sum(absent.values())
+    if not n:
+        return ""
+    filled = "" if isinstance(column, CategoryColumn) else f"filled with the training's median {_said(column)}, and "
+    if column.missing:
+        what = f"a feature of its own ({column.feature_names[-1]!r}) says where"
+        return f"has no value in {n} of {_all(cells)} rows ({absent['train']} of train): {filled}{what}"
+    if isinstance(column, CategoryColumn):
+        filled = "such rows are in none of its categories, and "
+    return f"has no value in {n} rows outside of train, and in none of train: {filled}predict refuses such rows"
+
+
+def _all(cells: Mapping[str, Array]) -> int:
+    return sum(len(values) for values in cells.values())
+
+
+def _said(column: NumberColumn | DateColumn) -> str:
+    if isinstance(column, NumberColumn):
+        return f"{column.fill:g}"
+    moment = str(np.datetime64(int(column.fill), "s"))
+    return moment[11:] if column.kind == "time" else moment.removesuffix("T00:00:00")
+
+
+def _shared_note(column: FittedColumn, train: Array) -> str:
+    if not isinstance(column, CategoryColumn) or not column.others:
+        return ""
+    n = len(np.unique(train[~np.isnan(train)]))
+    shared = "share one feature" if column.others == 1 else f"share {column.others} features, by a hash"
+    return f"has {n} categories in train: the {len(column.categories)} most frequent have a feature each, the others {shared}"
+
+
+def _unseen_note(column: FittedColumn, cells: Mapping[str, Array], facts: TableFacts) -> str:
+    if not isinstance(column, CategoryColumn):
+        return ""
+    known = cells["train"]
+    others = np.concatenate([values for part, values in cells.items() if part != "train"] or [known[:0]])
+    new = ~np.isin(others, known) & ~np.isnan(others)
+    if not new.any():
+        return ""
+    first = facts.words[column.name][int(others[new][0])]
+    counts = "they count among the others" if column.others else "they are in none of its categories"
+    return f"has values in {int(new.sum())} rows outside of train that train never has, like {first[:40]!r}: {counts}"
+
+
+def _constant_note(column: FittedColumn, train: Array, facts: TableFacts) -> str:
+    if np.isnan(train).any() or len(np.unique(train)) > 1:
+        return ""
+    return f"has one value in all of train and tells the model nothing; data.ignore: [{column.name}] leaves it out"
+
+
+def unseen(columns: Columns, values: Array, words: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, str]]:
+    """Return by column in how many rows a category comes up that training never saw, and which is the first."""
+    found: dict[str, tuple[int, str]] = {}
+    for place, column in enumerate(columns.columns):
+        if isinstance(column, CategoryColumn) and not column.others:
+            new = [number for number, word in enumerate(words.get(column.name, ())) if column.place(word) is None]
+            rows = np.isin(values[:, place], new)
+            if rows.any():
+                found[column.name] = (int(rows.sum()), words[column.name][int(values[rows, place][0])])
+    return found

@@ -1,0 +1,99 @@
+"""What does a model get for the rows of a table, once its columns were fitted?
+
+Nothing is kept but the table as it came: rows are encoded when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunus.data.columns.fit import TableFacts
+from prunus.data.columns.fitted import Columns
+from prunus.data.sources.source import Source, Task
+
+__all__ = ["EncodedTable", "encoded_as", "read_as"]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedTable:
+    """A table as a data set of features; ``source`` hands out its columns as they came.
+
+    ``order``: the places of the model's features among those of ``columns``; nothing: as they come.
+    """
+
+    source: Source
+    columns: Columns
+    table: TableFacts
+    order: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Where the examples come from."""
+        return self.source.name
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """One unique name per example."""
+        return self.source.ids
+
+    @property
+    def targets(self) -> Tensor:
+        """The class numbers or values."""
+        return self.source.targets
+
+    @property
+    def task(self) -> Task:
+        """What the targets ask for."""
+        return self.source.task
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per class number."""
+        return self.source.class_names
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """One name per feature."""
+        names = self.columns.feature_names
+        return tuple(names[place] for place in self.order) or names
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return (len(self.columns.feature_names),)
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return the features of some rows."""
+        values = self.source.inputs(rows).numpy()
+        found = self.columns.encode(values, self.table.words, wide=self.table.wide)
+        return torch.from_numpy(found[:, list(self.order)] if self.order else found)
+
+
+def read_as(columns: Columns | None, feature_names: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the values of a recipe's ``data`` with which a table is read as the one that a model was trained on.
+
+    Args:
+        columns: what the model's features were made of; None: what ``feature_names`` say.
+    """
+    if columns is None:
+        if not feature_names:
+            return {}
+        columns, _ = Columns.of_features(feature_names, ())
+    return {"columns": columns.names, "ignore": (), "kinds": dict(columns.kinds), "missing": columns.no_value}
+
+
+def encoded_as(source: Source, columns: Columns | None, feature_names: Sequence[str] = ()) -> Source:
+    """Return a table as the features that a model takes, whatever it was fitted to itself; another source as it is."""
+    raw = source.source if isinstance(source, EncodedTable) else source
+    facts = getattr(raw, "table", None)
+    if facts is None:
+        return source
+    if columns is not None:
+        return EncodedTable(raw, columns, facts)
+    made, order = Columns.of_features(feature_names or tuple(facts.kinds), tuple(facts.kinds))
+    return EncodedTable(raw, made, facts, tuple(order))
