@@ -138,7 +138,7 @@ CASES["Parquet"] |= {
     "empty cells alone": _parquet(lambda: pa.table({"a": pa.array([None, None], pa.float64()), "label": [0, 1]})),
     "numbers beyond float32": _parquet(lambda: pa.table({"a": [1e300, 1.0], "label": [0, 1]})),
     "moments beyond all years": _parquet(
-        lambda: pa.table({"a": pa.array([1, 2**62], pa.timestamp("s")), "label": [0, 1]})
+        lambda: pa.table({"a": pa.array([1, 2**62], pa.timestamp("us")), "label": [0, 1]})
     ),
     "durations": _parquet(lambda: pa.table({"a": pa.array([1, 2], pa.duration("s")), "label": [0, 1]})),
     "a footer of zeros": write("a.parquet", b"PAR1" + bytes(100) + b"PAR1"),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +54,18 @@ class JoinedSource:
     def table(self) -> TableFacts | None:
         """What the numbers of a table stand for."""
         return getattr(self.sources[0], "table", None)
+
+    @property
+    def beside(self) -> dict[str, np.ndarray[Any, Any]]:
+        """What else is known of each row; what only the rest has, the others' rows have as nothing."""
+        found = {}
+        for key, known in getattr(self.sources[0], "beside", {}).items():
+            nothing = "" if known.dtype.kind == "U" else np.nan
+            parts = [
+                getattr(source, "beside", {}).get(key, np.full(len(source.ids), nothing)) for source in self.sources
+            ]
+            found[key] = np.concatenate(parts)
+        return found
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -28,7 +29,7 @@ from prunus.data.scaler import Scaler
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
 from prunus.data.sources.datasets import read_dataset
 from prunus.data.sources.encoded import EncodedTable
-from prunus.data.sources.source import ArraySource, Source, chunks, holds_ids
+from prunus.data.sources.source import ArraySource, Source, beside_of, chunks, holds_ids
 from prunus.data.sources.tables import same_words
 from prunus.data.split import PARTS, Splits, split
 
@@ -76,6 +77,7 @@ class Prepared:
     test: Examples
     fingerprint: str
     columns: Columns | None = None
+    test_set: str = ""
     noise: Noise | None = None
     notes: tuple[str, ...] = ()
 
@@ -89,10 +91,11 @@ def prepare(config: Data, *, device: torch.device | str = "cpu") -> Prepared:
     source = open_source(config)
     if not config.own_parts:
         return prepare_source(source, config, device=device)
-    task, nothing = {"task": source.task}, dict.fromkeys(("test", "validation", "calibration"))
-    task |= _columns_of(source, config)
+    alike: dict[str, Any] = {"task": source.task, **dict.fromkeys(("test", "validation", "calibration"))}
+    alike |= _columns_of(source, config)
+    alike["split"] = config.split.model_copy(update=dict.fromkeys(("column", "groups", "time")))
     parts = {
-        part: open_source(config.model_copy(update={**nothing, **task, "source": where}))
+        part: open_source(config.model_copy(update={**alike, "source": where}))
         for part, where in config.own_parts.items()
     }
     return prepare_joined(source, parts, config, device=device)
@@ -224,6 +227,7 @@ def prepare_source(
         **parts,
         fingerprint=fingerprinted,
         columns=columns,
+        test_set=_test_set(source, splits, config, own or {}),
         noise=noise,
         notes=(*_notes(config, source, splits), *about_columns, *_precision_notes(source, scaler, digests)),
     )
@@ -250,6 +254,23 @@ def _encoded(source: Source, splits: Splits) -> tuple[Source, Columns | None, tu
         first = error.errors(include_url=False)[0]
         raise DataError(f"{source.name}: {first['msg'].removeprefix('Value error, ')[:300]}") from error
     return EncodedTable(source, columns, facts), columns, column_notes(columns, facts, parts)
+
+
+def _test_set(source: Source, splits: Splits, config: Data, own: Mapping[str, Tensor]) -> str:
+    """Say in a few words what the test set is."""
+    how = config.split
+    if "test" in own:
+        return "your own" if config.test is None else f"your own ({config.test})"
+    if how.column is not None and "test" in {
+        text.strip().lower() for text in beside_of(source, "split.column")[splits.test]
+    }:
+        return f"the rows that your column {how.column!r} names"
+    if how.groups is not None:
+        n = len(np.unique(beside_of(source, "split.groups")[splits.test]))
+        return f"{n} whole groups of {how.groups!r}, drawn by prunus: no other part has examples of theirs"
+    if how.time is not None:
+        return f"the latest by {how.time!r}: later than everything trained on"
+    return f"drawn at random from {config.source} by prunus"
 
 
 def _scaler(config: Data, source: Source, train: Tensor) -> Scaler:

@@ -1,7 +1,8 @@
 """Which examples are for training, for decisions, for evidence and for the final numbers?
 
-Every class (for regression: every tenth of the targets' range) is shared out in the same proportions, and sizes are exact. Then
-the parts are made disjoint by content: of equal inputs in two parts, the one in the stronger part stays, and test is the strongest.
+Every class (for regression: every tenth of the targets' range) is shared out in the same proportions, and sizes are exact; unless
+a column of the user's says otherwise (``own_split``). Then the parts are made disjoint by content: of equal inputs in two parts,
+the one in the stronger part stays, and test is the strongest.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Split
 from prunus.core.runtime import generator
 from prunus.data.content import content_digests
-from prunus.data.sources.source import Source
+from prunus.data.own_split import by_groups, by_time, named_parts
+from prunus.data.sources.source import Source, beside_of
 
 __all__ = ["PARTS", "Duplicate", "Splits", "apportion", "split"]
 
@@ -28,6 +30,8 @@ PARTS = ("test", "validation", "calibration", "train")
 """From the strongest claim on a duplicate to the weakest."""
 
 QUANTILES = 10
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,9 @@ def split(
     Raises:
         DataError: a part would be empty, or no example of some class is left for training.
     """
-    own = own or {}
+    own = dict(own or {})
+    if config.column is not None:
+        own |= _named(source, config.column, own)
     given = torch.cat(list(own.values())) if own else torch.empty(0, dtype=torch.int64)
     rest = np.setdiff1d(np.arange(len(source.ids)), given.numpy())
     n_examples = len(rest)
@@ -106,10 +112,12 @@ def split(
                 f"{source.name}: too few examples to split: {n_examples} leave none for {part} "
                 f"(its share is {shares[part]:g}); at least {ceil(round(1 / shares[part], 6))} are needed"
             )
-    dealt = _assign(_strata(source)[rest], sizes, config.seed)
+    dealt = _dealt(source, config, rest, shares, sizes)
     assigned = {part: own[part].numpy() if part in own else rest[dealt[part]] for part in PARTS}
     content = content_digests(source) if digests is None else digests
     kept, duplicates = _separate(source, assigned, content)
+    if config.shared == "refuse":
+        _refuse_shared(source, duplicates, own)
     rows = {part: torch.from_numpy(kept[part]) for part in PARTS}
     for part in PARTS:
         if len(rows[part]) == 0:
@@ -123,6 +131,48 @@ def split(
     return Splits(**rows, duplicates=duplicates, repeats_in_train=repeats)
 
 
+def _named(source: Source, column: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the rows of the parts that the user's column names, but for train, of which more may be drawn."""
+    before = np.zeros(len(source.ids), dtype=bool)
+    for rows in own.values():
+        before[rows.numpy()] = True
+    among = np.flatnonzero(~before)
+    values = beside_of(source, "split.column")[among].tolist()
+    parts = named_parts(values, [source.ids[row] for row in among], f"{source.name}: column {column!r}")
+    if twice := sorted(parts.keys() & own.keys()):
+        raise DataError(
+            f"{source.name}: column {column!r} names {twice[0]}, and data.{twice[0]} gives it; take one away"
+        )
+    return {part: torch.from_numpy(among[rows]) for part, rows in parts.items() if part != "train"}
+
+
+def _dealt(
+    source: Source, config: Split, rest: Rows, shares: Mapping[str, float], sizes: dict[str, int]
+) -> dict[str, Rows]:
+    """Return the places in ``rest`` of every part that is shared out."""
+    if config.groups is not None:
+        groups = beside_of(source, "split.groups")[rest].tolist()
+        return by_groups(groups, _strata(source)[rest], shares, config.seed, f"{source.name}: {config.groups!r}")
+    if config.time is not None:
+        moments = beside_of(source, "split.time")[rest]
+        return by_time(moments.tolist(), sizes, config.seed, f"{source.name}: {config.time!r}")
+    return _assign(_strata(source)[rest], sizes, config.seed)
+
+
+def _refuse_shared(source: Source, duplicates: Sequence[Duplicate], own: Mapping[str, Tensor]) -> None:
+    """Refuse a part of the user's own that has examples in common with another."""
+    shared = [found for found in duplicates if {found.kept_split, found.removed_split} & own.keys()]
+    if shared:
+        counts = Counter(f"{one.kept_split} and {one.removed_split}" for one in shared)
+        parts = ", ".join(f"{n} in {pair}" for pair, n in counts.items())
+        which = ", ".join(f"{one.kept_id!r} = {one.removed_id!r}" for one in shared[:5])
+        raise DataError(
+            f"{source.name}: {len(shared)} examples are in two parts, one of which is your own: {parts} ({which}"
+            f"{', ...' if len(shared) > 5 else ''}); remove them, or set data.split.shared: leave_out, which takes them from the "
+            "second of each pair"
+        )
+
+
 def _shares(config: Split, own: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the share of each part of what the user didn't give to one; the training's is what the others leave."""
     held_out = {"test": config.test, "validation": config.validation, "calibration": config.calibration}
@@ -130,7 +180,7 @@ def _shares(config: Split, own: Mapping[str, Tensor]) -> dict[str, float]:
     return {**held_out, "train": 1.0 - sum(held_out.values())}
 
 
-def _strata(source: Source) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _strata(source: Source) -> Rows:
     """Return one stratum number per example: its class, or the quantile that its target lies in."""
     if source.task == "classification":
         return source.targets.cpu().numpy().astype(np.int64)
@@ -140,9 +190,7 @@ def _strata(source: Source) -> np.ndarray[Any, np.dtype[np.int64]]:
     return ranks * QUANTILES // n_examples
 
 
-def _assign(
-    strata: np.ndarray[Any, np.dtype[np.int64]], sizes: dict[str, int], seed: int
-) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+def _assign(strata: Rows, sizes: dict[str, int], seed: int) -> dict[str, Rows]:
     """Deal the rows out: part after part takes from each stratum in proportion to what is left there."""
     shuffled = torch.randperm(len(strata), generator=generator(seed, "split")).numpy()
     numbers, counts = np.unique(strata, return_counts=True)
@@ -160,8 +208,8 @@ def _assign(
 
 
 def _separate(
-    source: Source, assigned: dict[str, np.ndarray[Any, np.dtype[np.int64]]], content: Sequence[bytes]
-) -> tuple[dict[str, np.ndarray[Any, np.dtype[np.int64]]], tuple[Duplicate, ...]]:
+    source: Source, assigned: dict[str, Rows], content: Sequence[bytes]
+) -> tuple[dict[str, Rows], tuple[Duplicate, ...]]:
     """Remove from each part what a stronger part has already."""
     owner: dict[bytes, tuple[str, int]] = {}
     kept, duplicates = {}, []

@@ -183,6 +183,7 @@ def _data_facts(job: Job, first: SeedResult) -> dict[str, Any]:
         "input_shape": list(data.source.input_shape),
         "n": {part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
         "test_seen": "unknown" if job.weights_from_elsewhere else "no",
+        "test_set": data.test_set,
         "n_duplicates": len(data.splits.duplicates),
         "duplicates": [str(duplicate) for duplicate in data.splits.duplicates[:5]],
         "noise": _noise_facts(data, first),

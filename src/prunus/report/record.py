@@ -79,6 +79,7 @@ class DataFacts(Part):
         "no",
         description="unknown: weights came from elsewhere and the split from prunus, so that they may know test examples",
     )
+    test_set: str = Field("", description="what the test set is: how it came to be apart from what is trained on")
     n_duplicates: int
     duplicates: list[str]
     noise: NoiseFacts | None

@@ -94,6 +94,8 @@ def print_summary(record: RunRecord, console: Console) -> None:
         console.print(_plain(f"seed {search.seed}: {outcome(search)}"))
     for line in (*_removals(record), *adjustment_lines(record)):
         console.print(_plain(line))
+    if record.data.test_set:
+        console.print(_plain(f"test set: {record.data.test_set}"), style="dim")
     for note in record.notes:
         console.print(_plain(f"note: {note}"), style="dim")
     console.print()

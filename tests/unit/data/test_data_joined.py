@@ -74,7 +74,8 @@ def test_a_test_set_of_another_kind_is_refused(tmp_path, test, said):
 
 def test_examples_of_the_test_set_are_not_trained_on_and_that_is_said():
     x, y = rows(90, 0)
-    data = prepare_parts({"train": (x, y), "test": (x[:12], y[:12])}, Data(source="arrays"))
+    told = Data(source="arrays", split={"shared": "leave_out"})
+    data = prepare_parts({"train": (x, y), "test": (x[:12], y[:12])}, told)
     assert len(data.test) == 12
     trained = next(iter(data.train.batches(1000)))
     assert not {tuple(r) for r in data.scaler.undo(trained.inputs).round(decimals=3).tolist()} & {

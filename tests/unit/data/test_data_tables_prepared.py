@@ -147,7 +147,8 @@ def test_the_same_row_in_two_files_is_one_example_whatever_else_its_category_sta
         other[name] = [*list(given[name])[:20], *list(other[name])[20:]]
     other["when"] = pa.array([*given["when"].to_pylist()[:20], *other["when"].to_pylist()[20:]])
     other["city"] = [*other["city"][:20], *(f"a{code}" for code in range(N - 20))]
-    data = prepare(Data(source=save(tmp_path, given), test=save(tmp_path, other, "test.parquet")))
+    own = Data(source=save(tmp_path, given), test=save(tmp_path, other, "test.parquet"), split={"shared": "leave_out"})
+    data = prepare(own)
     assert {duplicate.removed_id for duplicate in data.splits.duplicates} >= {str(row) for row in range(20)}
 
 

@@ -58,6 +58,25 @@ class Split(Section):
     calibration: Fraction = Field(0.1, description="for evidence: gradients and activations, without training on them")
     test: Fraction = Field(0.2, description="for the final numbers only; no decision sees it")
     seed: int = Field(0, ge=0)
+    column: str | None = Field(
+        None,
+        description="a column that says train, validation, calibration or test; what it doesn't name is drawn from train",
+    )
+    groups: str | None = Field(
+        None, description="a column whose equal values stay together in one part: a patient, a shop"
+    )
+    time: str | None = Field(None, description="a column of dates or numbers: train on the earlier, test on the later")
+    shared: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="what becomes of examples that a part of your own has in common with another: leave_out of the weaker",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Split:
+        given = [key for key in ("column", "groups", "time") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"split goes by one column: got {' and '.join(given)}; take one of them away")
+        return self
 
     @model_validator(mode="after")
     def _leave_some_for_training(self) -> Split:
@@ -141,6 +160,12 @@ class Data(Section):
                 key = "kinds" if name in self.kinds else "columns"
                 raise ValueError(f"the column {name!r} is in ignore and in {key}: take it out of one of the two")
         return self
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """The columns (or arrays) that say something of every example and aren't features for that, by the key that names them."""
+        named = {f"split.{key}": getattr(self.split, key) for key in ("column", "groups", "time")}
+        return {key: name for key, name in named.items() if name is not None}
 
     @property
     def about_tables(self) -> tuple[str, ...]:

@@ -169,6 +169,7 @@ def array_source(
     ids: tuple[str, ...] | None = None,
     class_names: tuple[str, ...] = (),
     feature_names: tuple[str, ...] = (),
+    beside: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> ArraySource:
     """Return a checked in-memory source.
 
@@ -195,7 +196,14 @@ def array_source(
     check_inputs(values, ids, name, feature_names)
     targets = read_targets(raw_targets, task=config.task, name=name, column=column, class_names=class_names)
     return ArraySource(
-        name, ids, values, targets.values, targets.task, targets.class_names, feature_names=feature_names
+        name,
+        ids,
+        values,
+        targets.values,
+        targets.task,
+        targets.class_names,
+        feature_names=feature_names,
+        beside=beside or {},
     )
 
 
@@ -213,7 +221,29 @@ def open_npz(path: Path, config: Data) -> ArraySource:
         ids=_texts(arrays, "id", path) or None,
         class_names=_texts(arrays, "class_names", path),
         feature_names=feature_names,
+        beside=_beside(arrays, config, len(values), path),
     )
+
+
+def _beside(
+    arrays: Mapping[str, np.ndarray[Any, Any]], config: Data, n_rows: int, path: Path
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return what other arrays say of each example: the time as numbers, else texts."""
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for key, name in config.beside.items():
+        if name not in arrays:
+            raise DataError(f"{path}: there is no array {name!r} (data.{key}); {near(name, arrays)}")
+        array = arrays[name]
+        kinds = "iufM" if key == "split.time" else "Uiub"
+        if array.shape != (n_rows,) or array.dtype.kind not in kinds:
+            wanted = "numbers or dates" if key == "split.time" else "whole numbers or texts"
+            raise DataError(
+                f"{path}: the array {name!r} (data.{key}): expected {n_rows} {wanted}, got {array.dtype} of shape {array.shape}"
+            )
+        if array.dtype.kind == "M":
+            array = np.where(np.isnat(array), np.nan, array.astype("datetime64[us]").astype(np.float64))
+        found[key] = array.astype(np.float64 if key == "split.time" else np.str_)
+    return found
 
 
 def read_npz_inputs(path: Path) -> tuple[tuple[str, ...], Tensor]:

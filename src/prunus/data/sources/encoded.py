@@ -5,10 +5,11 @@ Nothing is kept but the table as it came: rows are encoded when they are asked f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,12 @@ class EncodedTable:
     def class_names(self) -> tuple[str, ...]:
         """One name per class number."""
         return self.source.class_names
+
+    @property
+    def beside(self) -> Mapping[str, np.ndarray[Any, Any]]:
+        """What else is known of each row."""
+        found: Mapping[str, np.ndarray[Any, Any]] = getattr(self.source, "beside", {})
+        return found
 
     @property
     def feature_names(self) -> tuple[str, ...]:

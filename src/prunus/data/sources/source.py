@@ -26,6 +26,7 @@ __all__ = [
     "Rows",
     "Source",
     "Task",
+    "beside_of",
     "check_ids",
     "check_inputs",
     "chunks",
@@ -96,7 +97,7 @@ class ArraySource:
 
     ``values`` is ``(n, ...)`` of any number type; small types (uint8 images) stay small until they are asked for. Where ``table``
     says what they stand for, they are the columns of a table as it has them, and what a model gets is fitted later. ``beside`` are
-    columns that are no features, by name.
+    what else is known of each row: texts, or the time as a number, by the key of ``data`` that asks for it (``split.groups``).
     """
 
     name: str
@@ -134,6 +135,18 @@ class Rows:
     good: tuple[int, ...]
     bad: tuple[BadCell, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def beside_of(source: Source, key: str) -> np.ndarray[Any, Any]:
+    """Return what ``data.KEY`` says of each example.
+
+    Raises:
+        DataError: the source has no columns.
+    """
+    known: Mapping[str, np.ndarray[Any, Any]] = getattr(source, "beside", {})
+    if key not in known:
+        raise DataError(f"{source.name}: data.{key} names a column, and this source has none; take it away")
+    return known[key]
 
 
 def holds_ids(source: Source) -> bool:

@@ -126,10 +126,12 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
             'set data.args: {delimiter: ";"} or whichever it is'
         )
     target = find_target([name for name in names if name != ID], config.target, str(path), "column")
-    beside = _beside(config, names, str(path))
+    for key, name in config.beside.items():
+        if name not in names:
+            raise DataError(f"{path}: there is no column {name!r} (data.{key}); {near(name, names)}")
     ids = row_ids(table, path)
     table, labelled, notes = _labelled(table, target, config.missing, path)
-    chosen, guessed = _chosen(table, target, beside, config, path)
+    chosen, guessed = _chosen(table, target, config, path)
     cells = {name: read_cells(table[name], name, kind, config.missing, str(path)) for name, kind in chosen.items()}
     for name, read in cells.items():
         if read.bad:
@@ -157,7 +159,7 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
         targets.class_names,
         feature_names=tuple(chosen),
         table=facts,
-        beside={name: np.asarray(_beside_values(table[name], name, path)) for name in beside},
+        beside={key: _beside(table[name], name, key, config, path) for key, name in config.beside.items()},
     )
 
 
@@ -182,9 +184,7 @@ def _labelled(
     return table.take(pa.array(rows)), rows, [note]
 
 
-def _chosen(
-    table: pa.Table, target: str, beside: Collection[str], config: Data, path: Path
-) -> tuple[dict[str, Kind], list[str]]:
+def _chosen(table: pa.Table, target: str, config: Data, path: Path) -> tuple[dict[str, Kind], list[str]]:
     """Return what each column is that becomes features, in the order of the table, and what was inferred."""
     names = table.schema.names
     for key, given in (("columns", config.columns or ()), ("ignore", config.ignore), ("kinds", tuple(config.kinds))):
@@ -195,8 +195,13 @@ def _chosen(
                 raise DataError(f"{path}: {name!r} is the target and can't be a feature (data.{key}); take it out")
     kinds: dict[str, Kind] = {}
     notes: list[str] = []
+    splitting = {name: key for key, name in config.beside.items() if key != "groups" and name not in config.kinds}
+    if config.columns is None:
+        notes += [
+            f"column {name!r} is for data.{key} and no feature; data.kinds takes it" for name, key in splitting.items()
+        ]
     for name in names:
-        wanted = name in config.columns if config.columns is not None else name not in (ID, *beside)
+        wanted = name in config.columns if config.columns is not None else name not in (ID, *splitting)
         if not wanted or name in (target, *config.ignore):
             continue
         if name in config.kinds:
@@ -214,17 +219,17 @@ def _chosen(
     return kinds, notes
 
 
-def _beside(config: Data, names: Sequence[str], where: str) -> list[str]:
-    """Return the columns that say how rows are to be treated, and aren't features."""
-    wanted: list[str] = []
-    for name in wanted:
-        if name not in names:
-            raise DataError(f"{where}: there is no column {name!r}; {near(name, names)}")
-    return wanted
-
-
-def _beside_values(column: pa.ChunkedArray, name: str, path: Path) -> list[str]:
-    return [str(value) for value in column.to_pylist()]
+def _beside(column: pa.ChunkedArray, name: str, key: str, config: Data, path: Path) -> np.ndarray[Any, Any]:
+    """Return what a column says of the rows: a number for the time, else a text, empty where there is none."""
+    if key == "split.time":
+        kind = guess_kind(column, name, config.missing, str(path)).kind
+        read = read_cells(column, name, "number" if kind in (None, "category") else kind, config.missing, str(path))
+        if read.bad:
+            raise DataError(f"{path}: data.{key}: {read.bad[0]}")
+        return read.values
+    read = read_cells(column, name, "category", config.missing, str(path))
+    words = np.array([*read.words, ""])
+    return np.asarray(words[np.where(np.isnan(read.values), len(read.words), read.values).astype(np.int64)])
 
 
 def _matrix(cells: Mapping[str, Cells], kinds: Mapping[str, Kind], where: str) -> tuple[np.ndarray[Any, Any], bool]:

@@ -136,8 +136,9 @@ def _quality_note(record: RunRecord) -> str:
     row = record.comparison[0]
     unknown = " (the given weights may have)" if record.data.test_seen == "unknown" else ""
     seen = f"no decision of this run saw{unknown}"
+    which = f" (the test set: {escape(record.data.test_set)})" if record.data.test_set else ""
     return (
-        f'<p class="dim">{over}, on {amount(record.data.n["test"])} test examples that {seen}. Under each value, what one '
+        f'<p class="dim">{over}, on {amount(record.data.n["test"])} test examples that {seen}{which}. Under each value, what one '
         f"model’s {_confidence(record)} % interval is by the choice of examples. The difference: {escape(row.method)}.</p>"
     )
 

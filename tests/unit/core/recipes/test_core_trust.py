@@ -39,6 +39,9 @@ INERT = {
     "data.ignore.*",
     "data.kinds",
     "data.missing.*",
+    "data.split.column",
+    "data.split.groups",
+    "data.split.time",
     "runtime.device",  # cpu, cuda or auto
 }
 
