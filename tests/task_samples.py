@@ -134,6 +134,23 @@ def boxes(n: int, draw: Draw) -> tuple[Any, Any, Any]:
     return one(), None, one()
 
 
+def detections(n: int, draw: Draw) -> tuple[Any, Any, Any]:
+    """Answers near the objects, and a loss that the detector gives of itself; COCO ranks ties by the order of the images."""
+    targets: list[dict[str, Tensor]] = []
+    for _ in range(n):
+        g = int(numbers(4, 1, draw=draw))
+        corner = torch.rand(g, 2, generator=draw)
+        boxes = torch.cat([corner, corner + torch.rand(g, 2, generator=draw)], dim=1)
+        targets.append({"boxes": boxes, "labels": numbers(3, g, draw=draw)})
+    queries = torch.rand(n, 5, 4, generator=draw)
+    for row, target in enumerate(targets):
+        boxes = target["boxes"]
+        near = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+        queries[row, : len(near)] = near + normal(*near.shape, draw=draw) / 20
+    loss = torch.rand((), generator=draw)
+    return {"loss": loss, "logits": torch.randn(n, 5, 3, generator=draw), "pred_boxes": queries}, None, targets
+
+
 def largest_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs - targets).abs().max()
 
@@ -143,6 +160,7 @@ SAMPLES: dict[str, Sample] = {
     "agreement, boxes": Sample(Agreement(), boxes),
     "classification": Sample(tasks["classification"](), classification),
     "classification, one logit": Sample(tasks["classification"](("no", "yes")), single_logit),
+    "detection": Sample(tasks["detection"](("a", "b", "c")), detections),
     "language": Sample(tasks["language"](), language),
     "multilabel": Sample(tasks["multilabel"](), multilabel),
     "own": Sample(

@@ -5,8 +5,10 @@ Importing this package registers every task and metric in it.
 
 from prunus.core.code.registry import import_all
 from prunus.tasks.agreement import Agreement
+from prunus.tasks.boxes.own_losses import own_losses
 from prunus.tasks.classification import Classification
 from prunus.tasks.counts import Tally, class_parts
+from prunus.tasks.detection import Detection, average_precisions
 from prunus.tasks.metric import (
     Metric,
     check_metrics,
@@ -29,6 +31,7 @@ from prunus.tasks.text import Language, SequenceToSequence, TokenClassification
 __all__ = [
     "Agreement",
     "Classification",
+    "Detection",
     "Imagined",
     "Language",
     "Metric",
@@ -43,6 +46,7 @@ __all__ = [
     "Task",
     "TokenClassification",
     "as_task",
+    "average_precisions",
     "check_metrics",
     "class_parts",
     "columns_read",
@@ -54,6 +58,7 @@ __all__ = [
     "metrics",
     "metrics_of",
     "metrics_table",
+    "own_losses",
     "own_task",
     "rows_of",
     "task",

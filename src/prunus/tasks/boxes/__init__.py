@@ -1,0 +1,1 @@
+"""Boxes: which there are, which meet what is there, and what a detector minimises."""
