@@ -7,13 +7,14 @@ exact; every other metric has the paired bootstrap. A drop is dense minus pruned
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from math import ceil, log, log1p, sqrt
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from prunus.core.bisection import edge
 from prunus.core.errors import DataError
 from prunus.core.types import Floats
 from prunus.evaluate.compare import compare
@@ -172,44 +173,36 @@ def no_worse_accuracy(lost: float, gained: float, n: int, margin: float) -> floa
     highest = min(_upper_share(int(gained), n, _LEFT_OUT), (1 - margin) / 2)
     shares = np.concatenate([[0.0], np.geomspace(1e-3 / n, max(highest, 2e-3 / n), 24)])
     # What lies beyond so many examples has no weight worth a thought, and counts as speaking against the hypothesis.
-    most = min(n, ceil(n * (highest + margin) + 8 * sqrt(n * (highest + margin)) + 12))
+    most = ceil(n * (highest + margin) + 8 * sqrt(n * (highest + margin)) + 12)
     b, c = np.meshgrid(np.arange(most + 1), np.arange(most + 1), indexing="ij")
     inside = (b + c <= n) & (tango_z(b, c, n, margin) <= seen + 1e-9)
     b, c = b[inside], c[inside]
     ways = _log_factorials(n)
     count = ways[n] - ways[b] - ways[c] - ways[n - b - c]
-    worst = 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for share in shares:
-            rest = 1 - 2 * share - margin
-            if rest < 0:
-                continue
-            logs = count + _times_log(b, share + margin) + _times_log(c, share) + _times_log(n - b - c, rest)
-            worst = max(worst, float(np.exp(logs).sum()))
-    return min(1.0, worst + _LEFT_OUT)
+
+    def chance(share: float) -> float:
+        rest = 1 - 2 * share - margin
+        logs = count + _times_log(b, share + margin) + _times_log(c, share) + _times_log(n - b - c, rest)
+        return float(np.exp(logs).sum())
+
+    return min(1.0, max(chance(share) for share in shares if 2 * share + margin <= 1) + _LEFT_OUT)
 
 
-@lru_cache(maxsize=4096)
+@cache
 def accuracy_bound(lost: int, gained: int, n: int, confidence: float) -> float:
     """Return the least margin that the test excludes: the drop is smaller, with that confidence."""
-    low, high = 0.0, 1.0
-    for _ in range(16):
-        middle = (low + high) / 2
-        excluded = no_worse_accuracy(lost, gained, n, middle) <= 1 - confidence
-        low, high = (low, middle) if excluded else (middle, high)
-    return high
+    return edge(lambda margin: no_worse_accuracy(lost, gained, n, margin) > 1 - confidence, 0.0, 1.0, within=2**-16)[1]
 
 
 def _upper_share(successes: int, n: int, error: float) -> float:
     """Return the Clopper-Pearson upper bound of a share."""
     ways, k = _log_factorials(n), np.arange(successes + 1)
     count = ways[n] - ways[k] - ways[n - k]
-    low, high = successes / n, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        below = float(np.exp(count + _times_log(k, middle) + _times_log(n - k, 1 - middle)).sum())
-        low, high = (middle, high) if below > error else (low, middle)
-    return high
+
+    def likelier(share: float) -> bool:
+        return float(np.exp(count + _times_log(k, share) + _times_log(n - k, 1 - share)).sum()) > error
+
+    return edge(likelier, successes / n, 1.0)[1]
 
 
 def _times_log(count: Any, share: float) -> Floats:
@@ -220,6 +213,6 @@ def _times_log(count: Any, share: float) -> Floats:
     return value
 
 
-@lru_cache(maxsize=16)
+@cache
 def _log_factorials(n: int) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1, dtype=np.float64)))])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from math import atan, cos, pi, sin, sqrt
+from math import cos, pi, sin, sqrt, tan
+
+from prunus.core.bisection import edge
 
 __all__ = ["student_quantile"]
 
@@ -16,18 +18,12 @@ def student_quantile(confidence: float, degrees: int) -> float:
     >>> round(student_quantile(0.95, 1), 3), round(student_quantile(0.95, 2), 3), round(student_quantile(0.95, 9), 3)
     (12.706, 4.303, 2.262)
     """
-    low, high = 0.0, 1.0
-    while _within(high, degrees) < confidence:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, degrees) < confidence else (low, middle)
-    return high
+    _, angle = edge(lambda angle: _within(angle, degrees) < confidence, 0.0, pi / 2)
+    return tan(angle) * sqrt(degrees)
 
 
-def _within(t: float, degrees: int) -> float:
-    """Return the probability of lying between -t and t."""
-    angle = atan(t / sqrt(degrees))
+def _within(angle: float, degrees: int) -> float:
+    """Return the probability of lying between -t and t, where ``t`` is the angle's tangent times the root of the degrees."""
     odd = degrees % 2
     term, total = (cos(angle), cos(angle)) if odd else (1.0, 1.0)
     if degrees == 1:
