@@ -113,7 +113,7 @@ def sensitivity(strata: Sequence[Stratum], keep_fraction: float) -> Ints:
     curves = [_curve(stratum) for stratum in strata]
     # A slope too small to matter, so that flat stretches of all curves are climbed side by side.
     tilt = 1e-6 * (max(float(np.ptp(losses)) for _, losses in curves) or 1.0)
-    curves = [(shares, losses + tilt * (1 - shares)) for shares, losses in curves]
+    curves = [(shares, losses - tilt * shares) for shares, losses in curves]
     return apportion(strata, keep_fraction, level=lambda i, shares: -np.interp(shares, *curves[i]))
 
 

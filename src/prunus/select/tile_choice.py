@@ -39,7 +39,9 @@ def tile(shape: Sequence[int], mask: Mask, *, inputs: tuple[int, int] = (1, 1), 
     [[0, 2], [1, 3], [4, 6], [5, 7]]
     """
     dim, n_groups = inputs
-    n_outputs, n_inputs = shape[1 - dim], shape[dim]
+    # (outputs, kernel positions, inputs), flattened to the matrix that the kernels see.
+    order = np.moveaxis(np.arange(math.prod(shape), dtype=np.int64).reshape(shape), dim, -1)
+    n_outputs, *_, n_inputs = order.shape
     rows, columns = mask.rows, mask.columns
     if n_outputs % rows or n_inputs % (n_groups * columns):
         which, step, there = (
@@ -50,9 +52,6 @@ def tile(shape: Sequence[int], mask: Mask, *, inputs: tuple[int, int] = (1, 1), 
             f"{name}: {what} need a number of {which} that {step} divides: got {there}; exclude the layer "
             f"(strategy.exclude), or round widths with round_to: {step} where channels are cut before"
         )
-    # (outputs, kernel positions, inputs), flattened to the matrix that the kernels see.
-    order = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
-    order = np.moveaxis(order, (1 - dim, dim), (0, -1)).reshape(n_outputs, -1)
     blocks = order.reshape(n_outputs // rows, rows, -1, columns).swapaxes(1, 2)
     tiles: Ints = np.ascontiguousarray(blocks).reshape(-1, rows * columns)
     return tiles

@@ -291,3 +291,29 @@ def test_a_step_that_doubles_the_price_is_not_cheap():
         1,
         2,
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([1, 2, 3]), st.floats(0.2, 1.0))
+def test_what_is_given_back_goes_step_by_step_to_what_regains_the_most_for_its_price(seed, multiple, share):
+    """Brute force over the steps that the limit allows, until there is none."""
+    layers, cost = strata(seed, (8, 7, 6), multiple), Chain()
+    limit = share * cost.total([8, 7, 6])
+    rungs = [[*range(0, len(s.saliency), multiple), len(s.saliency)] for s in layers]
+    here = floor_counts(layers).tolist()
+    losses = [s.n_weights**0.5 * predicted_loss(s.saliency) for s in layers]
+    start = np.array([r.index(n) for r, n in zip(rungs, here, strict=True)])
+    found = _give_back(Ladder.of(layers), start, losses, cost, limit).tolist()
+    while True:
+        wider = [
+            [*here[:i], r[r.index(n) + 1], *here[i + 1 :]]
+            for i, (r, n) in enumerate(zip(rungs, here, strict=True))
+            if n < r[-1]
+        ]
+        fitting = [trial for trial in wider if cost.total(trial) <= limit]
+        if not fitting:
+            break
+        here = max(
+            fitting, key=lambda t: (loss_of(layers, here) - loss_of(layers, t)) / (cost.total(t) - cost.total(here))
+        )
+    assert found == here

@@ -6,6 +6,7 @@ import pytest
 from prunus.core.errors import RecipeError
 from prunus.core.types import Stratum
 from prunus.select import allocations, lamp_scores, owl, select
+from prunus.select.layer_shares import _curve
 
 SHAPES = [(16, 3, 3, 3), (32, 16, 3, 3), (64, 32, 3, 3), (10, 64)]
 
@@ -177,3 +178,20 @@ def test_sensitivity_is_the_lowest_worst_loss_of_any_split(keep):
 def test_one_measurement_is_not_enough(losses):
     with pytest.raises(RecipeError, match=f"got {0 if losses is None else 1}"):
         allocations["sensitivity"]([Stratum("a", np.zeros(4), losses=losses)], 0.5)
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_below_the_least_share_that_was_measured_the_loss_goes_on_as_it_rose_last(n):
+    draw = np.random.default_rng(n)
+    shares, losses = np.sort(draw.uniform(0.1, 1.0, n))[::-1], np.sort(draw.random(n))
+    rising, found = _curve(Stratum("s", np.zeros(9), losses=np.stack([shares, losses], axis=1)))
+    assert rising.tolist() == [0.0, *shares[::-1]]
+    assert found[1:].tolist() == losses[::-1].tolist()
+    line = np.polynomial.Polynomial.fit(shares[-2:], losses[-2:], 1)
+    assert found[0] == pytest.approx(line(0.0))
+
+
+@pytest.mark.parametrize("power", [-600, -40, 40, 600])
+def test_lamp_scores_do_not_hang_on_the_scale_however_far_from_one(power):
+    saliency = np.random.default_rng(0).random(9)
+    assert lamp_scores(saliency * 2.0**power).tolist() == lamp_scores(saliency).tolist()

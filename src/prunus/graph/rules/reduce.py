@@ -25,16 +25,15 @@ def _reduced(call: Call) -> Axes:
 def counted(call: Call) -> Axes | list[Axes]:
     """What is counted may come in any order; the counts have an order of their own."""
     what, *weights = call.given
+    value, why = call.node.meta["val"], "its order matters"
+    several = isinstance(value, list | tuple)
     # Neighbours that are equal are one; the second result says which one each entry is.
-    in_order = call.name == "unique_consecutive" or (call.name == "_unique2" and _is_used(call, 1))
+    in_order = call.name == "unique_consecutive" or (several and _is_used(call, 1))
     for axes in [what, *weights] if in_order else weights:
-        call.freeze(axes, "its order matters")
-    value = call.node.meta["val"]
-    made = [
-        [call.new(n, "its order matters") for n in part.shape]
-        for part in (value if isinstance(value, list | tuple) else [value])
-    ]
-    return made if isinstance(value, list | tuple) else made[0]
+        call.freeze(axes, why)
+    if several:
+        return [[call.new(n, why) for n in part.shape] for part in value]
+    return [call.new(n, why) for n in value.shape]
 
 
 @rule(
