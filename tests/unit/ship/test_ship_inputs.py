@@ -148,10 +148,17 @@ def test_what_doesn_t_fit_the_description_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "example", [torch.tensor(1.0), (), "text", (torch.ones(2, 3), torch.ones(3, 3)), {"a b": torch.ones(2)}]
+    ("example", "said"),
+    [
+        (torch.tensor(1.0), r"with the batch as its first dimension: got \(\)"),
+        ((), "1 to 64 tensors: got 0"),
+        ("text", "with the batch as its first dimension: got str"),
+        ((torch.ones(2, 3), torch.ones(3, 3)), r"input 1 must be a tensor with the batch .*: got \(3, 3\)"),
+        ({"a b": torch.ones(2)}, r"got float32 \(2,\) by the name 'a b'"),
+    ],
 )
-def test_an_example_that_is_none_is_refused(example):
-    with pytest.raises(BundleError):
+def test_an_example_that_is_none_is_refused(example, said):
+    with pytest.raises(BundleError, match=said):
         described(example)
 
 

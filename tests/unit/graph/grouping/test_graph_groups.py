@@ -182,7 +182,8 @@ def test_a_size_written_into_forward_gives_the_traced_computation_and_says_so():
         assert torch.allclose(masked(big), shrunk.model(big), atol=1e-6)
 
 
-def test_an_operation_without_a_rule_freezes_its_axes_and_says_so():
+@pytest.mark.parametrize("contracted", [True, False])
+def test_an_operation_without_a_rule_freezes_its_axes_and_no_others_and_says_so(contracted):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -190,11 +191,13 @@ def test_an_operation_without_a_rule_freezes_its_axes_and_says_so():
 
         def forward(self, x):
             y = self.a(x)
-            return self.b(torch.linalg.qr(y @ y.T)[0] @ y)
+            return self.b(torch.linalg.qr(y @ y.T)[0] @ y if contracted else torch.linalg.qr(y)[0])
 
     graph = analyze(Net(), (torch.randn(5, 3),))
     assert any("linalg_qr" in note for note in graph.notes)
-    assert all("output" not in f.reason or f.name != "a" for f in graph.frozen)
+    assert [group.name for group in graph.groups] == (["a"] if contracted else [])
+    said = [f.reason for f in graph.frozen if any((m.tensor, m.dim) == ("a.weight", 0) for m in f.members)]
+    assert said == ([] if contracted else ["prunus has no rule for this operation (linalg_qr)"])
 
 
 def test_what_is_sorted_or_looked_up_is_frozen():
