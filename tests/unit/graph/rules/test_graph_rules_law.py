@@ -13,7 +13,7 @@ from graph_rule_cases import CASES, ELSEWHERE, Case, operands_of, tensors
 from graph_rule_corners import CORNERS
 from graph_rule_kernels import KERNELS, Kernel
 from prunus.graph import rules  # noqa: F401 - registers the rules
-from prunus.graph.rules.recurrent import RECURRENT, recurrent_products
+from prunus.graph.rules.recurrent import recurrent_products
 from prunus.graph.solver.axes import Atom, leaves, positions
 from prunus.graph.solver.solve import RULES, Solver
 from prunus.graph.tracing.trace import Trace, trace
@@ -148,6 +148,9 @@ def test_matrices_of_experts_keep_rows_of_sixteen_bytes():
     assert [(atom.size, multiple) for atom, multiple in solver.multiples] == [(8, 8), (16, 8)]
 
 
+FUSED = {torch.ops.aten.lstm.input, torch.ops.aten.gru.input}
+
+
 @pytest.mark.parametrize(
     ("corner", "sizes"),
     [
@@ -158,7 +161,7 @@ def test_matrices_of_experts_keep_rows_of_sixteen_bytes():
 )
 def test_a_recurrent_layer_multiplies_its_rows_with_each_matrix_and_no_bias(corner, sizes):
     solver, _, _ = solved(Applied(CORNERS[corner][1]))
-    (node,) = [n for n in solver.trace.graph_module.graph.nodes if n.name in RECURRENT]
+    (node,) = [n for n in solver.trace.graph_module.graph.nodes if n.target in FUSED]
     found = list(recurrent_products(solver, node))
     assert [tuple(atom.size for atom in matrix) for _, matrix in found] == sizes
     outer = {tuple(atom.size for atom in rows) for rows, _ in found}
