@@ -50,6 +50,22 @@ class Batches:
         """Whether there are targets."""
         return bool(self._parts) and self._parts[0][1] is not None
 
+    def divided(self, n: int, *, seed: int) -> tuple[Batches, Batches]:
+        """Return ``n`` examples drawn at random, the same share of every batch as near as can be, and the rest."""
+        total, draw = len(self), generator(seed, "data", "divided")
+        first: list[tuple[Any, Any]] = []
+        second: list[tuple[Any, Any]] = []
+        taken = passed = 0
+        for (inputs, targets), size in zip(self._parts, self._sizes, strict=True):
+            passed += size
+            here = round(n * passed / total) - taken
+            taken += here
+            order = torch.randperm(size, generator=draw)
+            for rows, part in ((order[:here], first), (order[here:], second)):
+                if len(rows):
+                    part.append((select_rows(inputs, rows.sort().values), select_rows(targets, rows.sort().values)))
+        return Batches(first), Batches(second)
+
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Yield every example once, at most ``batch_size`` at a time; ``generator`` shuffles inside and among the batches."""
         order = range(len(self._parts))

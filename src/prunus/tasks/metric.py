@@ -128,7 +128,7 @@ def default_metrics(task: str) -> tuple[str, ...]:
     return tuple(sorted(places, key=lambda name: (places[name], name)))
 
 
-def check_metrics(names: Sequence[str], task: str) -> None:
+def check_metrics(names: Sequence[str], task: str, *, key: str = "evaluation.metrics") -> None:
     """Refuse a metric that is unknown or that measures another task.
 
     Raises:
@@ -137,9 +137,7 @@ def check_metrics(names: Sequence[str], task: str) -> None:
     for name in names:
         if task not in metrics[name].tasks:
             fitting, what = ", ".join(metrics_of(task)), " and ".join(metrics[name].tasks)
-            raise RecipeError(
-                f"evaluation.metrics: {name!r} measures {what}, the data ask for {task}: choose among {fitting}"
-            )
+            raise RecipeError(f"{key}: {name!r} measures {what}, the data ask for {task}: choose among {fitting}")
 
 
 def metrics_table() -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ what is nearest to the dense model's outputs wins. What was tried is in the resu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +53,10 @@ class Choice:
     allocation: str
     strata: tuple[Stratum, ...]
     keep: tuple[Bools, ...]
+
+    def whole(self) -> Choice:
+        """Return the choice that lets everything stay."""
+        return replace(self, keep=tuple(np.ones_like(mask) for mask in self.keep))
 
     @property
     def masks(self) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from prunus.core.errors import DataError, ModelError, PrunusError
 from prunus.data import Batch, Batches
 from prunus.recover import Measure
 from prunus.score import probe_loss
+from prunus.tasks import Classification, Language, MultiLabel, Regression, Segmentation, Task, TokenClassification
 
 __all__ = ["Objective", "objective_of"]
 
@@ -38,15 +39,22 @@ class Objective:
     measure: Measure
     said: str
     labelled: bool
+    task: Task | None = None
 
 
 @torch.no_grad()
 def objective_of(
-    model: nn.Module, examples: Batches, loss: Callable[[Any, Any], Tensor] | None = None, *, seed: int = 0
+    model: nn.Module,
+    examples: Batches,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    *,
+    task: Task | None = None,
+    seed: int = 0,
 ) -> Objective:
     """Return what the outputs on a few examples and their targets imply; ``model`` ends in evaluation mode.
 
     Args:
+        task: what is asked of the model; it says the loss where none is given.
         loss: ``(outputs, targets) -> scalar``, a mean over the examples, instead; a ``nn.Module`` gets the logits where the answer
             is a structure that has some.
 
@@ -59,6 +67,16 @@ def objective_of(
     if not answers(outputs):
         raise ModelError(f"expected numbers in the model's answer: got {described(outputs)}; wrap it in a module")
     measure = _measure_without(outputs)
+    if task is not None and (examples.labelled or not task.labelled):
+        task.check(outputs, batch)
+        measure = _measure_with(outputs, batch) if isinstance(batch.targets, Tensor) else measure
+        minimised = task.loss if loss is None else _given(loss, outputs, batch, measure, examples).loss
+        said = f"the loss of {task.name}" if loss is None else "the given loss"
+        return Objective(minimised, measure, said, examples.labelled, task)
+    if task is not None:
+        raise DataError(
+            f"task {task.name} needs targets, and the data have none: give data with targets, or leave the task out"
+        )
     if loss is not None:
         return _given(loss, outputs, batch, measure, examples)
     own = None if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
@@ -79,6 +97,14 @@ def _measure_without(outputs: Any) -> Measure:
     if not isinstance(named, Tensor) or several:
         return "relative"
     return "kl" if named.dim() in (2, 4) else "kl_last"
+
+
+def _measure_with(outputs: Any, batch: Batch) -> Measure:
+    """Return how answers are compared where class numbers stand beside them."""
+    if batch.targets.is_floating_point():
+        return "relative"
+    classes = _class_dim(answer(outputs), batch.targets)
+    return "relative" if classes is None else "kl" if classes == 1 else "kl_last"
 
 
 def _given(
@@ -139,12 +165,14 @@ def _of_numbers(outputs: Tensor, targets: Tensor) -> Objective | None:
             "relative",
             "binary cross-entropy of each label (targets are 0 or 1)",
             True,
+            MultiLabel() if outputs.dim() == 2 else None,
         )
     return Objective(
         lambda made, one: functional.mse_loss(answer(made).view_as(one.targets), one.targets),
         "relative",
         "squared error (targets are numbers)",
         True,
+        Regression(),
     )
 
 
@@ -159,6 +187,7 @@ def _of_classes(outputs: Tensor, targets: Tensor, inputs: Any) -> Objective | No
             "kl" if outputs.numel() == len(outputs) else "relative",
             "binary cross-entropy (targets are 0 or 1)",
             True,
+            Classification(n_classes=2) if outputs.numel() == len(outputs) and targets.dim() == 1 else None,
         )
     dim = _class_dim(outputs, targets)
     if dim is None:
@@ -173,7 +202,9 @@ def _of_classes(outputs: Tensor, targets: Tensor, inputs: Any) -> Objective | No
             f"{lowest}..{highest}; look at the label column"
         )
     if dim != 1 and _are_next_tokens(targets, inputs):
-        return Objective(_next_token_loss, "kl_last", "cross-entropy of the next token (targets are the inputs)", True)
+        return Objective(
+            _next_token_loss, "kl_last", "cross-entropy of the next token (targets are the inputs)", True, Language()
+        )
     return Objective(
         lambda made, one: functional.cross_entropy(
             answer(made).movedim(dim, 1),
@@ -183,7 +214,17 @@ def _of_classes(outputs: Tensor, targets: Tensor, inputs: Any) -> Objective | No
         "kl" if dim == 1 else "kl_last",
         "cross-entropy (targets are class numbers)",
         True,
+        _of_class_numbers(outputs, targets, dim),
     )
+
+
+def _of_class_numbers(outputs: Tensor, targets: Tensor, dim: int) -> Task | None:
+    """Return the task of which the targets are: a class for an example, a pixel or a token."""
+    if outputs.dim() == 2 and targets.dim() == 1:
+        return Classification(n_classes=outputs.shape[1])
+    if outputs.dim() == 3 and dim == 2:
+        return TokenClassification()
+    return Segmentation() if outputs.dim() == 4 and dim == 1 else None
 
 
 def _class_dim(outputs: Tensor, targets: Tensor) -> int | None:

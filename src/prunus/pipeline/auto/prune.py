@@ -13,24 +13,27 @@ import numpy as np
 from torch import Tensor, nn
 
 from prunus.core.calls import arguments
-from prunus.core.errors import RecipeError, RunError
+from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener
 from prunus.core.narrate import Narrator
+from prunus.core.recipes.target_contract import Contract
 from prunus.core.runtime import device_of
 from prunus.core.types import Bools, Decision, Plan, Step, Stratum
 from prunus.core.values import check_values
-from prunus.data import collect
-from prunus.evaluate import measure_cost
-from prunus.graph.tracing.states import as_it_was
+from prunus.data import Batches, collect
+from prunus.evaluate import NonInferiority, measure_cost
+from prunus.graph.tracing.states import as_it_was, duplicate
 from prunus.models import check_kind
 from prunus.pipeline.auto.asked import ADJUSTMENTS, check_asked, example_of, share_of
 from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried
 from prunus.pipeline.auto.implied import objective_of
+from prunus.pipeline.auto.promise import N_TESTED, asked_contract, broken, promise_of
 from prunus.pipeline.auto.result import Pruned
-from prunus.pipeline.auto.ways import Ways, candidates
+from prunus.pipeline.auto.ways import Made, Ways, candidates
 from prunus.pipeline.cut.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import Adjustment
+from prunus.tasks import Task, as_task
 
 __all__ = ["prune"]
 
@@ -44,7 +47,9 @@ def prune(
     keep_fraction: float | None = None,
     target: Mapping[str, float] | None = None,
     data: Any = None,
+    task: str | Task | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
+    contract: Mapping[str, Any] | None = None,
     criterion: str = "auto",
     allocation: str = "auto",
     granularity: str = "channel",
@@ -69,8 +74,12 @@ def prune(
         target: instead, what may be left of a cost: ``{"macs": 0.5}``, ``{"params": 0.4}`` or ``{"bytes": 0.4}``.
         data: examples with targets or without: a ``DataLoader``, a ``Dataset``, a Hugging Face set, arrays like ``inputs``, alone
             or as ``(inputs, targets)``, or a stream of batches. Without data units are judged by the norms of their weights.
+        task: what is asked of the model, by name (``segmentation``) or as an object; default: what the targets imply.
         loss: ``(outputs, targets) -> scalar``, a function or a module such as ``nn.CrossEntropyLoss``; default: what the targets
             imply.
+        contract: what the smaller model must be shown to keep, on examples of ``data`` that chose nothing: ``{"metric": "accuracy",
+            "max_drop": 0.01}``, with ``confidence`` (0.95); without targets the metric is ``agreement``. Where no amount is asked
+            for, the smallest model that keeps it is looked for (of MACs). If none does, a copy of the whole one comes back.
         criterion: a name in ``prunus.score.criteria``; ``auto`` tries several, where there are data.
         allocation: ``uniform``, ``global``, ``cost``, or ``auto``: all three, where there are data.
         granularity: ``channel`` for all axes, or one kind of them: ``head``, ``head_dim``, ``mlp``, ...
@@ -122,45 +131,88 @@ def prune(
         if not groups:
             raise RunError(f"{_STAGE}: {nothing_to_cut(graph, granularity)}")
         job = Ways(model, given, named, graph, groups, round_to, min_units, batch_size, seed, tell, note)
-        examples = None if data is None else collect(data, example, n=n_calibration, seed=seed, device=device_of(model))
-        objective = None if examples is None else objective_of(model, examples, loss, seed=seed)
+        promised = asked_contract(contract)
+        examples, testing = _drawn(data, example, n_calibration, seed, model, promised)
+        asked = None if task is None else as_task(task)
+        objective = None if examples is None else objective_of(model, examples, loss, task=asked, seed=seed)
         kinds: Sequence[Adjustment] = ADJUSTMENTS if adjust == "auto" else adjust
+        tried: tuple[Tried, ...] = ()
+
+        def cut(amount: tuple[str, float]) -> tuple[Choice, Made, tuple[Tried, ...]]:
+            assert examples is not None
+            assert objective is not None
+            names = candidates(objective) if criterion == "auto" else (criterion,)
+            allocations = ALLOCATIONS if allocation == "auto" else (allocation,)
+            return job.chosen(names, allocations, amount, examples, objective, kinds)
+
+        test: NonInferiority | None = None
+        promise = None
+        if promised is not None and examples is not None and testing is not None and objective is not None:
+            promise = promise_of(promised, objective.task, model, examples, testing, batch_size=batch_size, seed=seed)
         if plan is not None:
             choice = job.planned(plan)
             result = job.made(choice, examples, objective, kinds)
-            tried: tuple[Tried, ...] = ()
         elif examples is None or objective is None:
             if criterion == "auto":
                 note(
                     "no data: units are judged by the norms of their weights (magnitude_l2); data=... judges by what they do"
                 )
             choice = job.blind("magnitude_l2" if criterion == "auto" else criterion, allocation, share)
-            result, tried = job.made(choice, None, None, ()), ()
+            result = job.made(choice, None, None, ())
         else:
             note(f"kept is: {objective.said}")
-            names = candidates(objective) if criterion == "auto" else (criterion,)
-            choice, result, tried = job.chosen(
-                names, ALLOCATIONS if allocation == "auto" else (allocation,), share, examples, objective, kinds
-            )
-        for line in (*result.shrunk.notes, *(() if result.adjusted is None else result.adjusted.notes)):
-            note(line)
-        before, after = measure_cost(model, example), measure_cost(result.shrunk.model, example)
+            if promise is not None and keep_fraction is None and target is None:
+
+                def made(amount: float) -> tuple[tuple[Choice, Made, tuple[Tried, ...]], nn.Module]:
+                    found = cut(("macs", amount))
+                    return found, found[1].shrunk.model
+
+                (choice, result, tried), test = promise.smallest(made)
+            else:
+                choice, result, tried = cut(share)
+        if promise is not None and test is None:
+            test = promise.shown(result.shrunk.model)
+        small, kind = result.shrunk.model, result.shrunk.kind
+        delivered = test is None or test.kept
+        if delivered:
+            for line in (*result.shrunk.notes, *(() if result.adjusted is None else result.adjusted.notes)):
+                note(line)
+        else:
+            assert test is not None
+            tell(Event("note", _STAGE, f"nothing was cut: {broken(test)}"))
+            small, kind, choice, tried = duplicate(model), "eager", choice.whole(), ()
+        before, after = measure_cost(model, example), measure_cost(small, example)
     tell(Event("end", _STAGE, "", facts={"macs": after.macs / max(before.macs, 1)}))
-    result.shrunk.model.train(model.training)
+    small.train(model.training)
     return Pruned(
-        result.shrunk.model,
+        small,
         plan or _plan(model, choice, granularity, tried, seed),
-        result.shrunk.kind,
+        kind,
         before,
         after,
         graph.frozen,
         tried,
         "" if objective is None else objective.said,
         "" if objective is None else objective.measure,
-        result.distance,
-        result.adjusted,
+        result.distance if delivered else None,
+        result.adjusted if delivered else None,
         tuple(notes),
+        test,
     )
+
+
+def _drawn(
+    data: Any, example: Any, n: int, seed: int, model: nn.Module, promised: Contract | None
+) -> tuple[Batches | None, Batches | None]:
+    """Return the examples that choose, and where something is promised those that test it."""
+    if data is None:
+        if promised is not None:
+            raise DataError("a contract is shown on examples: got no data; give data=..., with targets or without")
+        return None, None
+    if promised is None:
+        return collect(data, example, n=n, seed=seed, device=device_of(model)), None
+    every = collect(data, example, n=n + N_TESTED, seed=seed, device=device_of(model))
+    return every.divided(min(n, len(every) // 2), seed=seed)
 
 
 def _plan(model: nn.Module, choice: Choice, granularity: str, tried: Sequence[Tried], seed: int) -> Plan:

@@ -9,9 +9,10 @@ from typing import Literal
 from torch import nn
 
 from prunus.core.types import Plan
-from prunus.evaluate import Cost
+from prunus.evaluate import Cost, NonInferiority
 from prunus.graph import Frozen
 from prunus.pipeline.auto.choosing import Tried
+from prunus.pipeline.auto.promise import broken, kept
 from prunus.recover import Adjusted
 
 __all__ = ["Pruned"]
@@ -24,6 +25,7 @@ class Pruned:
     ``kind`` is ``eager`` (the same class) or ``graph`` (the traced computation, since the class can't follow). ``left_alone`` says
     what wasn't a candidate and why; ``tried`` every way that was compared. ``distance`` is how far the outputs are from the dense
     model's on calibration examples that had no part in scores and fits (they chose among what was ``tried``), in ``measure``.
+    ``test`` is what shows a contract; where it wasn't kept, nothing is cut.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class Pruned:
     distance: float | None = None
     adjusted: Adjusted | None = None
     notes: tuple[str, ...] = ()
+    test: NonInferiority | None = None
 
     def __repr__(self) -> str:
         rows = self._rows()
@@ -71,7 +74,7 @@ class Pruned:
         return [(name, old, new, f"{new / old:.1%}" if old else "") for name, (old, new) in pairs.items()]
 
     def _facts(self) -> list[str]:
-        lines = []
+        lines = [] if self.test is None else [kept(self.test) if self.test.kept else broken(self.test)]
         if self.distance is not None:
             unit = "of the outputs' size" if self.measure == "relative" else "nats"
             lines.append(f"outputs {self.distance:.3g} ({unit}) from the dense model's, on held-out examples")
