@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from prunus import ModelOptimizer
+from prunus import ModelOptimizer, prune
 from prunus.models.builtin import cnn
 from prunus.report import print_summary, render_html
 from prunus.report.page.repairs import allocation_line
@@ -30,7 +30,7 @@ def two_layers() -> nn.Sequential:
 def cut(model: nn.Module, inputs: torch.Tensor, **settings):
     targets = torch.arange(len(inputs)) % 3
     recovery = {"method": "none", "adjust": settings.pop("adjust", [])}
-    target = settings.pop("target", None)
+    target, listener = settings.pop("target", None), settings.pop("listener", None)
     return ModelOptimizer(
         model,
         (inputs, targets),
@@ -44,6 +44,7 @@ def cut(model: nn.Module, inputs: torch.Tensor, **settings):
         },
         trained=True,
         seeds=[0],
+        listener=listener,
     )
 
 
@@ -72,6 +73,39 @@ def test_a_good_choice_is_said_to_be_one(settings):
     cost = "parameters" if "target" in settings else "MACs"
     line = f"allocation: none that was tried would have lost clearly less than {chosen} at the same {cost}"
     assert allocation_line(record).startswith(line)
+
+
+def scaled() -> nn.Sequential:
+    """The same function as a net of equal layers, with small weights first and large ones then: L2 norms say little here."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 3)).eval()
+    with torch.no_grad():
+        for layer, factor in ((0, 0.3), (2, 3.0), (4, 4.4)):
+            model[layer].weight.mul_(factor)
+            model[layer].bias.mul_(min(factor, 3.0))
+    return model
+
+
+def test_where_the_cost_aware_allocation_of_l2_loses_to_the_uniform_one_every_way_of_pruning_says_so():
+    said = "would have lost less than cost at the same"
+    record = cut(scaled(), INPUTS, target={"macs": 0.5}).run()
+    rows = {row.allocation: row for row in record.allocations[0].rows}
+    assert rows["cost"].chosen
+    assert rows["uniform"].distance < 0.9 * rows["cost"].distance
+    assert said in allocation_line(record)
+    heard: list[str] = []
+    optimizer = cut(scaled(), INPUTS, target={"macs": 0.5}, listener=lambda event: heard.append(event.message))
+    optimizer.prune()
+    assert any(said in message for message in heard)
+    asked = {"criterion": "magnitude_l2", "target": {"macs": 0.5}, "data": INPUTS, "adjust": ()}
+    named = prune(scaled(), INPUTS[:4], allocation="cost", listener=lambda event: None, **asked)
+    assert f"allocation: uniform {said}" in repr(named)
+    chosen = prune(scaled(), INPUTS[:4], listener=lambda event: None, **asked)
+    assert not any(note.startswith("allocation") for note in chosen.notes)
+    tried = {row.allocation: row for row in chosen.tried}
+    assert tried["uniform"].zeroed < tried["cost"].zeroed
+    assert chosen.distance == min(row.adjusted for row in chosen.tried)
+    assert chosen.distance < named.distance
 
 
 def test_the_distance_by_zeros_is_that_of_the_model_which_is_really_smaller():

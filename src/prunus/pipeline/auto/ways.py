@@ -20,8 +20,9 @@ from prunus.data import Batched
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import CostModel, count_model
 from prunus.graph.tracing.states import duplicate
-from prunus.pipeline.auto.choosing import Choice, Tried, allocate, by_distance, choices
+from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried, allocate, by_distance, choices
 from prunus.pipeline.auto.implied import Objective
+from prunus.pipeline.cut.alternatives import lost_less
 from prunus.pipeline.cut.prunable import layer_of
 from prunus.pipeline.cut.unit_places import kept_outputs, n_weights
 from prunus.pipeline.shipping import model_fingerprint
@@ -106,19 +107,30 @@ class Ways:
         if few:
             return found[0], self.made(found[0], examples, objective, ()), ()
         dense = Answers(duplicate(self.model))  # of a copy: units of the model itself are set to zero for a while
-        ranked = by_distance(
-            self.model,
-            self.groups,
-            found,
-            dense,
-            held_out,
-            measure=objective.measure,
-            batch_size=self.batch_size,
-            tell=lambda done, total: self.tell(Event("progress", f"{_STAGE} / compare", done=done, total=total)),
-        )
+
+        def rank(ways: Sequence[Choice]) -> list[tuple[float, Choice]]:
+            return by_distance(
+                self.model,
+                self.groups,
+                ways,
+                dense,
+                held_out,
+                measure=objective.measure,
+                batch_size=self.batch_size,
+                tell=lambda done, total: self.tell(Event("progress", f"{_STAGE} / compare", done=done, total=total)),
+            )
+
+        ranked = rank(found)
         finals = [(self.made(choice, examples, objective, kinds, dense), choice) for _, choice in ranked[:_FINALISTS]]
         best, choice = min(finals, key=lambda one: _number(one[0].distance))
         after = {id(one): made.distance for made, one in finals}
+        if len(allocations) == 1:  # it was asked for, so it is taken; that another loses less is said
+            others = [name for name in ALLOCATIONS if name != choice.allocation]
+            found = list(choices({choice.criterion: choice.strata}, others, cost, limit))
+            far = {one.allocation: value for value, one in (*ranked, *rank(found)) if one.criterion == choice.criterion}
+            said = lost_less(choice.allocation, far, "macs" if share[0] == "units" else share[0])
+            if said is not None:
+                self.note(said)
         tried = tuple(
             Tried(
                 one.criterion,
