@@ -68,6 +68,22 @@ def sample(**replaced: Any) -> RunRecord:
             for name in metrics
         ],
         "comparison": comparison,
+        "group_changes": {
+            "column": "region",
+            "metric": "accuracy",
+            "confidence": 0.95,
+            "changes": [
+                {
+                    "name": name,
+                    "n": 40,
+                    "dense": 0.9,
+                    "pruned": 0.9 + change,
+                    "difference": number(change, change - 0.03, change + 0.03, "accuracy"),
+                    "verdict": verdict,
+                }
+                for name, change, verdict in (("north", 0.0, "no measurable difference"), ("south", -0.1, "worse"))
+            ],
+        },
         "class_changes": [number(-0.05, -0.09, -0.01, "cat"), number(0.01, -0.02, 0.04, "dog")],
         "cost": {
             "dense": {"parameters": 1000, "nonzero_parameters": 1000, "macs": 50_000, "size_bytes": 4200},

@@ -44,7 +44,7 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table")
     pyarrow.csv.write_csv(pa.table(columns()), folder / "t.csv")
     recipe = {
-        "data": {"source": str(folder / "t.csv"), "kinds": {"income": "quantile"}},
+        "data": {"source": str(folder / "t.csv"), "kinds": {"income": "quantile"}, "groups": "color"},
         "model": {"builder": "mlp", "args": {"width": 12}},
         "train": {"epochs": 4},
         "strategy": {"criterion": "magnitude_l2", "keep_fraction": 0.5},
@@ -107,6 +107,19 @@ def test_evaluating_on_the_run_s_own_data_gives_the_run_s_own_number(ran, capsys
     assert next(m["value"] for m in found if m["name"] == "accuracy") == pytest.approx(wanted)
     assert any("column 'age' has no value in" in note for note in record.notes)
     assert any("'key' has another text in each" in note for note in record.notes)
+
+
+def test_the_change_of_each_group_is_in_the_record_the_report_and_the_summary(ran, capsys):
+    found = load_record(ran / "out" / "record.json").group_changes
+    assert (found.column, found.metric) == ("color", "accuracy")
+    record = load_record(ran / "out" / "record.json")
+    assert sum(item.n for item in found.changes) == record.data.n["test"]
+    assert {item.name for item in found.changes} == {"red", "green", "blue"}
+    (whole,) = (row for row in record.comparison if row.metric == "accuracy")
+    assert sum(item.n * item.pruned for item in found.changes) / record.data.n["test"] == pytest.approx(whole.pruned)
+    assert invoke(["report", str(ran / "out")]) == 0
+    assert "accuracy by color, 3 groups looked at at once: " in " ".join(capsys.readouterr().out.split())
+    assert "Every group of color" in (ran / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

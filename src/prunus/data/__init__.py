@@ -20,7 +20,7 @@ from prunus.data.scaler import Scaler
 from prunus.data.sources.arrays import raw_inputs, to_array
 from prunus.data.sources.encoded import encoded_as, read_as
 from prunus.data.sources.formats import add_reader
-from prunus.data.sources.source import ArraySource, Rows, Source, holds_ids
+from prunus.data.sources.source import ArraySource, Rows, Source, beside_of, holds_ids
 from prunus.data.split import PARTS, Duplicate, Splits, split
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Source",
     "Splits",
     "add_reader",
+    "beside_of",
     "collect",
     "content_digests",
     "encoded_as",

@@ -210,6 +210,8 @@ def prepare_source(
     source, columns, about_columns = _encoded(source, splits)
     noise = flip_labels(source, splits.train, config.label_noise, seed=config.split.seed)
     scaler = _scaler(config, source, splits.train)
+    if config.groups is not None:
+        beside_of(source, "groups")  # said now, not after the run's work
     scaled = config.standardize_target and source.task == "regression"
     target_scaler = Scaler.fit_values(source.targets[splits.train]) if scaled else Scaler.identity()
     parts = {

@@ -1,5 +1,6 @@
 """How good, how large and how fast is a model, and what changed between two? Every number comes with its interval."""
 
+from prunus.evaluate.by_group import GroupChange, at_once, group_changes
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
 from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
@@ -14,15 +15,18 @@ __all__ = [
     "ClassQuality",
     "Comparison",
     "Cost",
+    "GroupChange",
     "Latency",
     "LatencyTable",
     "NonInferiority",
     "Quality",
+    "at_once",
     "class_changes",
     "compare",
     "examples_needed",
     "fastest_runtime",
     "gap",
+    "group_changes",
     "in_runtime",
     "measure_cost",
     "measure_latency",

@@ -17,15 +17,17 @@ from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.runtime import versions
 from prunus.core.types import Plan, Step
-from prunus.data import Examples, Prepared
+from prunus.data import Examples, Prepared, beside_of
 from prunus.evaluate import (
     CALLED,
     Latency,
     Quality,
+    at_once,
     class_changes,
     compare,
     fastest_runtime,
     gap,
+    group_changes,
     in_runtime,
     measure_cost,
     measure_latency,
@@ -74,6 +76,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     pairs = _by_model(observed, results, "test")
     compared = compare(*pairs, task, **settings)
     changes = class_changes(*pairs, task, confidence=settings["confidence"], bootstrap=settings["bootstrap"])
+    changes = tuple(at_once(item, len(changes), settings["confidence"]) for item in changes)
     return RunRecord.model_validate(
         {
             "name": recipe.name,
@@ -86,6 +89,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "gaps": _gaps(quality),
             "comparison": [item.to_dict() for item in compared],
             "class_changes": [item.to_dict() for item in changes],
+            "group_changes": _group_changes(job, pairs, task, settings),
             "cost": cost,
             "searches": [result.search for result in results if result.search is not None],
             "allocations": [facts for result in results for facts in _allocations(result)],
@@ -104,6 +108,25 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "timing": {"latency": latency.to_dict()},
         }
     )
+
+
+def _group_changes(
+    job: Job, pairs: tuple[list[Observed], list[Observed]], task: Task, settings: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    column = job.recipe.data.groups
+    if column is None:
+        return None
+    test, metric = job.data.test, settings["metrics"][0]
+    groups = beside_of(test.source, "groups")[test.rows.numpy()].tolist()
+    found = group_changes(
+        *pairs, task, groups, metric=metric, confidence=settings["confidence"], bootstrap=settings["bootstrap"]
+    )
+    return {
+        "column": column,
+        "metric": metric,
+        "confidence": settings["confidence"],
+        "changes": [item.to_dict() for item in found],
+    }
 
 
 def epochs_of(histories: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:

@@ -106,6 +106,26 @@ class QualityRow(Part):
     confusion: list[list[int]] | None
 
 
+class GroupChange(Part):
+    """One group of test examples, dense and pruned (means over seeds)."""
+
+    name: str
+    n: int
+    dense: float | None
+    pruned: float | None
+    difference: Number
+    verdict: Literal["better", "worse", "no measurable difference"]
+
+
+class GroupChanges(Part):
+    """The change in every group of a column; the intervals of all groups hold together with ``confidence``."""
+
+    column: str
+    metric: str
+    confidence: float
+    changes: list[GroupChange]
+
+
 class GapRow(Part):
     """Train minus test."""
 
@@ -306,7 +326,8 @@ class RunRecord(Part):
     quality: list[QualityRow]
     gaps: list[GapRow]
     comparison: list[ComparisonRow]
-    class_changes: list[Number]
+    class_changes: list[Number] = Field(description="intervals that hold for all classes together")
+    group_changes: GroupChanges | None = Field(None, description="with data.groups")
     cost: dict[ModelName, CostRow]
     searches: list[SearchFacts] = Field(default=[], description="with a target, one for each seed")
     allocations: list[AllocationFacts] = Field(default=[], description="what others would have lost at the same cost")

@@ -92,13 +92,28 @@ def print_summary(record: RunRecord, console: Console) -> None:
         console.print()
         _show(_search_table(search), console)
         console.print(_plain(f"seed {search.seed}: {outcome(search)}"))
-    for line in (*_removals(record), *adjustment_lines(record)):
+    for line in (*_group_lines(record), *_removals(record), *adjustment_lines(record)):
         console.print(_plain(line))
     if record.data.test_set:
         console.print(_plain(f"test set: {record.data.test_set}"), style="dim")
     for note in record.notes:
         console.print(_plain(f"note: {note}"), style="dim")
     console.print()
+
+
+def _group_lines(record: RunRecord) -> list[str]:
+    """Return in which groups something changed measurably, with intervals that hold for all of them together."""
+    found = record.group_changes
+    if found is None:
+        return []
+    apart = [item for item in found.changes if item.verdict != "no measurable difference"]
+    said = "; ".join(
+        f"{item.verdict} in {item.name} ({difference(found.metric, item.difference)}; n {amount(item.n)})"
+        for item in apart[:5]
+    )
+    more = f"; and in {len(apart) - 5} more: see the report" if len(apart) > 5 else ""
+    what = f"{called(found.metric)} by {found.column}, {len(found.changes)} groups looked at at once"
+    return [f"{what}: {said or 'no measurable difference in any'}{more}"]
 
 
 def _quality_table(record: RunRecord) -> Table:

@@ -163,6 +163,7 @@ def test_an_npz_has_arrays_for_it(tmp_path):
     ("options", "said"),
     [
         ({"split": {"groups": "patint"}}, r"no column 'patint' \(data.split.groups\); did you mean 'patient'"),
+        ({"groups": "sex"}, r"no column 'sex' \(data.groups\)"),
         ({"split": {"column": "patient"}}, "column 'patient': sample '0': expected train, validation, .* got 'p0'"),
         ({"split": {"time": "patient"}}, "data.split.time: column 'patient', row 0 .*expected a finite number"),
         ({"split": {"column": "part"}, "test": "t2.parquet"}, "'part' names test, and data.test gives it; take one"),
@@ -180,8 +181,9 @@ def test_a_column_that_can_not_split_is_one_line(tmp_path, monkeypatch, options,
 def test_a_split_goes_by_one_column_and_only_where_there_are_columns():
     with pytest.raises(ValueError, match="split goes by one column: got groups and time"):
         Split(groups="a", time="b")
-    with pytest.raises(DataError, match=r"data\.split\.groups names a column, and this source has none"):
-        prepare(Data(source="sklearn:iris", split=Split(groups="a")))
+    for options in ({"split": Split(groups="a")}, {"groups": "a"}):
+        with pytest.raises(DataError, match=r"groups names a column, and this source has none"):
+            prepare(Data(source="sklearn:iris", **options))
 
 
 def test_parts_of_ones_own_that_share_examples_are_refused_unless_told(tmp_path):

@@ -139,6 +139,10 @@ class Data(Section):
         description="regression: train on targets of mean 0 and deviation 1; results are in the target's own units all the same",
     )
     split: Split = Field(default_factory=Split)
+    groups: str | None = Field(
+        None,
+        description="a column by whose values the change from dense to pruned is shown, too: a region, an age band",
+    )
     label_noise: Share = Field(
         0.0, description="flip this share of the training labels: a test of the cleaning, not a use"
     )
@@ -165,7 +169,7 @@ class Data(Section):
     def beside(self) -> dict[str, str]:
         """The columns (or arrays) that say something of every example and aren't features for that, by the key that names them."""
         named = {f"split.{key}": getattr(self.split, key) for key in ("column", "groups", "time")}
-        return {key: name for key, name in named.items() if name is not None}
+        return {key: name for key, name in {**named, "groups": self.groups}.items() if name is not None}
 
     @property
     def about_tables(self) -> tuple[str, ...]:

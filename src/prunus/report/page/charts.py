@@ -202,7 +202,11 @@ def _class_changes(altair: Any, record: RunRecord) -> _Drawn:
     )
     points = base.mark_point(filled=True, size=60, opacity=1, color=PALETTE["plum"]).encode(x="value:Q")
     chart = (zero + spans + points).properties(height={"step": 21})
-    return "Change per class", f"Pruned minus dense on the test examples, with intervals.{more}", chart
+    return (
+        "Change per class",
+        f"Pruned minus dense on the test examples; the intervals hold together.{more}",
+        chart,
+    )
 
 
 def _layers(altair: Any, record: RunRecord) -> _Drawn:

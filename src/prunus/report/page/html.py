@@ -47,6 +47,7 @@ def render_html(record: RunRecord) -> str:
             charts,
             tables.layers(record),
             tables.classes(record),
+            tables.groups(record),
             tables.features(record),
             tables.frozen(record),
         ),

@@ -20,7 +20,7 @@ from prunus.report.format import (
 from prunus.report.page.page_marks import chip, details, escape, forest, joined, share_bar, spread, table
 from prunus.report.record import ClassScore, ComparisonRow, ModelName, Number, RunRecord
 
-__all__ = ["classes", "cost", "features", "frozen", "layers", "quality", "spreads"]
+__all__ = ["classes", "cost", "features", "frozen", "groups", "layers", "quality", "spreads"]
 
 
 def quality(record: RunRecord) -> str:
@@ -186,8 +186,37 @@ def classes(record: RunRecord) -> str:
     note = ""
     if absent:
         note = f'<p class="dim">Without test examples, so in no average over classes: {joined(absent)}.</p>'
-    aside = f"{len(rows)}, with recall before and after"
+    aside = f"{len(rows)}, with recall before and after; the intervals of all classes hold together"
     return details("Every class", aside, table(head, rows) + note)
+
+
+def groups(record: RunRecord) -> str:
+    """Return the change in every group of a column, the largest group first."""
+    found = record.group_changes
+    if found is None:
+        return ""
+    reach = max((_reach(item.difference) for item in found.changes), default=0.0)
+    rows = [
+        [
+            escape(item.name),
+            amount(item.n),
+            escape(value(found.metric, item.dense)),
+            escape(value(found.metric, item.pruned)),
+            escape(difference(found.metric, item.difference)),
+            forest(
+                item.difference,
+                reach=reach,
+                tone=item.verdict.split()[0],
+                flip=item.difference.higher_is_better is False,
+            ),
+            escape(item.verdict),
+        ]
+        for item in found.changes
+    ]
+    head = ["", "test<br>examples", f"{escape(called(found.metric))}<br>dense", "pruned", "pruned − dense"]
+    note = f'<p class="dim">All {len(rows)} intervals hold together with {percent(found.confidence)} confidence.</p>'
+    shown = table([*head, "worse&ensp;|&ensp;better", ""], rows)
+    return details(f"Every group of {escape(found.column)}", f"{len(rows)}, with the change of each", shown + note)
 
 
 def _recall(scores: Sequence[tuple[str, ClassScore]], model: str) -> str:

@@ -42,6 +42,7 @@ INERT = {
     "data.split.column",
     "data.split.groups",
     "data.split.time",
+    "data.groups",
     "runtime.device",  # cpu, cuda or auto
 }
 
