@@ -17,12 +17,18 @@ class Batch(NamedTuple):
 class TensorExamples:
     """The part of data.Examples that training uses, over two tensors."""
 
+    fixed, identity = True, ""
+
     def __init__(self, inputs: Tensor, targets: Tensor) -> None:
         self.inputs, self.targets = inputs, targets
         self.task = Regression() if targets.is_floating_point() else Classification()
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def known_targets(self) -> Tensor:
+        return self.targets
 
     def batches(self, batch_size, generator=None):
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)

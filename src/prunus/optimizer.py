@@ -20,23 +20,13 @@ from prunus.core.errors import RecipeError
 from prunus.core.events import Listener
 from prunus.core.narrate import Narrator
 from prunus.core.predictions import Prediction
-from prunus.core.recipes.recipe import Average, Data, Recipe
+from prunus.core.recipes.recipe import Average, Recipe
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.runtime import pick_device
 from prunus.core.types import Plan
 from prunus.core.values import check_values
-from prunus.data import (
-    PARTS,
-    Prepared,
-    holds_ids,
-    prepare,
-    prepare_arrays,
-    prepare_dataset,
-    prepare_parts,
-    raw_inputs,
-    to_array,
-)
-from prunus.evaluate import Quality
+from prunus.data import LABEL_KINDS, DrawnSource, Prepared, holds_ids, raw_inputs, to_array
+from prunus.evaluate import Quality, answers_to
 from prunus.graph.tracing.states import duplicate
 from prunus.models import check_kind, check_outputs
 from prunus.pipeline import (
@@ -50,15 +40,15 @@ from prunus.pipeline import (
     quality_of,
     reduce_variance,
 )
+from prunus.pipeline.jobs.handed import prepared_of, taken_as_it_is
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.stages.example_stage import check_examples
 from prunus.pipeline.stages.model_stage import fit_dense
 from prunus.pipeline.target_search import check_contract
-from prunus.pipeline.token_ids import are_ids, first_inputs
 from prunus.recover import Loss, TrainingStep, given_loss, guarded
 from prunus.report import RunRecord
-from prunus.tasks import default_metrics, make_task
+from prunus.tasks import Task, default_metrics, make_task
 
 __all__ = ["ModelOptimizer"]
 
@@ -68,10 +58,14 @@ class ModelOptimizer:
 
     Args:
         model: the network to make smaller; it is copied, never changed.
-        data: ``(inputs, targets)``, such a pair for each of your own parts (``{"train": ..., "test": ...}``, and ``validation`` and
-            ``calibration`` where you have them; what is missing is taken from ``train``), a map-style torch ``Dataset``
-            of such pairs, a source as a recipe names it, or examples that were split already
+        data: a map-style ``Dataset``, a ``DataLoader`` (whose data set, ``collate_fn`` and workers are taken), a Hugging Face
+            ``Dataset``, arrays, a mapping or tuple of arrays, with targets or (for a trained model) without; or such data for
+            each of your own parts (``{"train": ..., "test": ...}``, and ``validation`` and ``calibration`` where you have them;
+            what is missing is taken from ``train``; ``calibration`` may be a stream). Inputs are what the model takes: a tensor, a
+            tuple (positional), a mapping (keywords). Or a source as a recipe names it, or examples that were split already
             (:class:`prunus.data.Prepared`, by groups, say), for which ``data_options`` have no say.
+        task: what is asked of the model, a registered name or a :class:`prunus.tasks.Task`; default: what the targets tell (class
+            numbers, numbers), and ``agreement`` with the dense model's answers without targets.
         strategy: a criterion's name, or the keys of a recipe's ``strategy``; None leaves the structure alone.
         metrics: which ones to report; default: the usual ones of the task.
         exclude: called once with the name and the module of every part of the model; the parts for which it returns True stay
@@ -113,6 +107,7 @@ class ModelOptimizer:
         model: nn.Module,
         data: tuple[Any, Any] | Any,
         *,
+        task: str | Task | None = None,
         strategy: str | Mapping[str, Any] | None = None,
         exclude: Callable[[str, nn.Module], bool] | None = None,
         metrics: Sequence[str] = (),
@@ -141,8 +136,10 @@ class ModelOptimizer:
             "runtime": runtime,
         }
         tree: dict[str, Any] = {key: dict(value) for key, value in sections.items() if value is not None}
-        as_given = {"standardize": False, "standardize_target": False} if trained else {}
-        tree["data"] = {"source": named, **as_given, **(data_options or {})}
+        whole = trained or taken_as_it_is(data, model, task)
+        as_given = {"standardize": False, "standardize_target": False} if whole else {}
+        asked = {"task": task} if task in ("classification", "regression") else {}
+        tree["data"] = {"source": named, **as_given, **asked, **(data_options or {})}
         tree["strategy"] = {"criterion": strategy} if isinstance(strategy, str) else strategy and dict(strategy)
         tree |= {key: value for key, value in (("target", target), ("contract", contract)) if value is not None}
         tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
@@ -151,7 +148,7 @@ class ModelOptimizer:
         if exclude is not None:
             recipe = _with_excluded(recipe, model, exclude)
         device = pick_device(recipe.runtime.device)
-        prepared = _prepared(data, recipe.data, device, model)
+        prepared = prepared_of(data, recipe.data, device, model, task=task, trained=trained)
         check_contract(recipe, prepared)
         check_values(model)
         start = duplicate(model)
@@ -210,12 +207,20 @@ class ModelOptimizer:
         self.candidate_ = replace(self.candidate_, model=model)
         return variance
 
-    def predict(self, inputs: Any) -> tuple[str, ...] | tuple[float, ...]:
-        """Return the label (or value) of each raw input."""
-        return self.postprocess(self.predict_outputs(inputs)).labels
+    def predict(self, inputs: Any) -> tuple[Any, ...]:
+        """Return the label (or value) of each raw input, in the type in which labels came."""
+        labels = self.postprocess(self.predict_outputs(inputs)).labels
+        kind = LABEL_KINDS.get(self._job.data.source.label_kind)
+        return labels if kind is None or not self._job.data.train.task.exclusive else tuple(map(kind, labels))
 
-    def predict_outputs(self, inputs: Any) -> Tensor:
-        """Return the model's outputs for raw inputs, ``(n, outputs)``; they are scaled as in training."""
+    def predict_outputs(self, inputs: Any) -> Any:
+        """Return the model's outputs for raw inputs, ``(n, outputs)``, or its answer where that is a structure.
+
+        Inputs are as the data's: an array, which is scaled as in training, or what the model takes (a tuple is positional
+        arguments, a mapping is keywords).
+        """
+        if isinstance(self._job.data.source, DrawnSource):
+            return answers_to(self.model_, inputs, self._job.data.scaler, self._job.device)
         ids = holds_ids(self._job.data.source)
         raw = torch.from_numpy(to_array(inputs).astype(np.int64)) if ids else raw_inputs(inputs)
         values = self._job.data.scaler(raw).to(self._job.device)
@@ -223,7 +228,7 @@ class ModelOptimizer:
             outputs: Tensor = self.model_.eval()(values)
             return self._job.data.train.in_units(outputs.cpu().clone())
 
-    def postprocess(self, outputs: Tensor) -> Prediction:
+    def postprocess(self, outputs: Any) -> Prediction:
         """Return labels and probabilities for a model's outputs."""
         train = self._job.data.train
         return make_task(train.task.name, class_names=train.class_names).decode(outputs)
@@ -299,15 +304,3 @@ def _with_excluded(recipe: Recipe, model: nn.Module, exclude: Callable[[str, nn.
     patterns = [glob.escape(name) for name, held in named if name and id(held) in barred]
     strategy = strategy.model_copy(update={"exclude": tuple(dict.fromkeys((*strategy.exclude, *patterns)))})
     return recipe.model_copy(update={"strategy": strategy})
-
-
-def _prepared(data: Any, config: Data, device: torch.device, model: nn.Module) -> Prepared:
-    if isinstance(data, Prepared):
-        return data
-    if isinstance(data, str):
-        return prepare(config, device=device)
-    if isinstance(data, Mapping) and "train" in data and data.keys() <= set(PARTS):
-        return prepare_parts(data, config, device=device, ids=are_ids(first_inputs(data["train"]), model))
-    if isinstance(data, tuple) and len(data) == 2:
-        return prepare_arrays(*data, config, device=device, ids=are_ids(data[0], model))
-    return prepare_dataset(data, config, device=device, ids=are_ids(first_inputs(data), model))

@@ -5,6 +5,7 @@ from prunus.data.batches import Batches, collect
 from prunus.data.columns.cells import BadCell
 from prunus.data.columns.fitted import Columns
 from prunus.data.content import content_digests, fingerprint
+from prunus.data.draw import prepare_drawn
 from prunus.data.examples import Examples
 from prunus.data.open import is_table, open_images, open_inputs, open_named_inputs, open_rows, open_source
 from prunus.data.prepare import (
@@ -17,13 +18,16 @@ from prunus.data.prepare import (
     prepare_source,
 )
 from prunus.data.scaler import Scaler
+from prunus.data.sources.apart import Takes
 from prunus.data.sources.arrays import raw_inputs, to_array
+from prunus.data.sources.drawn import DrawnSource, open_drawn
 from prunus.data.sources.encoded import encoded_as, read_as
 from prunus.data.sources.formats import add_reader
-from prunus.data.sources.source import ArraySource, Rows, Source, beside_of, holds_ids
+from prunus.data.sources.source import LABEL_KINDS, ArraySource, Rows, Source, beside_of, holds_ids
 from prunus.data.split import PARTS, Duplicate, Splits, split
 
 __all__ = [
+    "LABEL_KINDS",
     "PARTS",
     "ArraySource",
     "BadCell",
@@ -31,6 +35,7 @@ __all__ = [
     "Batched",
     "Batches",
     "Columns",
+    "DrawnSource",
     "Duplicate",
     "Examples",
     "Noise",
@@ -39,6 +44,7 @@ __all__ = [
     "Scaler",
     "Source",
     "Splits",
+    "Takes",
     "add_reader",
     "beside_of",
     "collect",
@@ -47,6 +53,7 @@ __all__ = [
     "fingerprint",
     "holds_ids",
     "is_table",
+    "open_drawn",
     "open_images",
     "open_inputs",
     "open_named_inputs",
@@ -55,6 +62,7 @@ __all__ = [
     "prepare",
     "prepare_arrays",
     "prepare_dataset",
+    "prepare_drawn",
     "prepare_parts",
     "prepare_source",
     "raw_inputs",

@@ -20,6 +20,8 @@ from prunus.core.batch import Batch
 from prunus.core.calls import arguments, described, map_tensors, n_examples, select_rows, tensors
 from prunus.core.errors import DataError
 from prunus.core.runtime import generator
+from prunus.data.sources.apart import is_text
+from prunus.data.sources.reading import as_tensors, as_torch, is_array, is_of_arrays
 from prunus.data.sources.source import row_chunks
 
 __all__ = ["Batches", "collect", "moved"]
@@ -137,15 +139,15 @@ def _drawn(data: Any, like: Any, n: int, seed: int) -> Iterator[Any]:
         yield from _followed(data)
     elif isinstance(data, IterableDataset):
         yield from _followed(DataLoader(data, batch_size=min(n, _CHUNK)))
-    elif _is_array(data) or isinstance(data, Mapping) or (isinstance(data, tuple) and _is_of_arrays(data)):
-        whole = _as_tensors(data)
+    elif is_array(data) or isinstance(data, Mapping) or (isinstance(data, tuple) and is_of_arrays(data)):
+        whole = as_tensors(data)
         size = n_examples(whole)
         for rows in row_chunks(_rows(size, n, seed), _CHUNK):
             yield select_rows(whole, rows)
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         yield from _of_a_set(data, n, seed)
     elif isinstance(data, Iterable):
-        yield from (_as_tensors(batch) for batch in data)
+        yield from (as_tensors(batch) for batch in data)
     else:
         raise DataError(
             f"expected a DataLoader, a Dataset, arrays, a list of examples or a stream of batches: got {described(data)}"
@@ -165,18 +167,17 @@ def _followed(loader: Iterable[Any]) -> Iterator[Any]:
             raise DataError(
                 f"the DataLoader failed on batch {number}: {type(failure).__name__}: {text[-1] if text else 'no message'}"
             ) from failure
-        yield _as_tensors(batch)
+        yield as_tensors(batch)
         number += 1
 
 
 def _of_a_set(data: Any, n: int, seed: int) -> Iterator[Any]:
     """Yield batches of a map-style set: rows at random, put together as a ``DataLoader`` does."""
-    if callable(getattr(data, "with_format", None)) and hasattr(data, "column_names"):
-        data = data.with_format("torch")  # a set of Hugging Face's gives lists of numbers otherwise
+    data = as_torch(data)
     if len(data) == 0:
         return
     for rows in row_chunks(_rows(len(data), n, seed), _CHUNK):
-        examples = [_as_tensors(data[row]) for row in rows.tolist()]
+        examples = [as_tensors(data[row]) for row in rows.tolist()]
         try:
             yield default_collate(examples)
         except (RuntimeError, TypeError, ValueError, KeyError) as failure:
@@ -191,40 +192,6 @@ def _rows(size: int, n: int, seed: int) -> Tensor:
     return torch.randperm(size, generator=generator(seed, "data", "calibration"))[:n].sort().values
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0
-
-
-def _is_of_arrays(data: tuple[Any, ...] | Mapping[str, Any]) -> bool:
-    """Tell whether a tuple or mapping holds whole columns, not examples."""
-    values = list(data.values()) if isinstance(data, Mapping) else list(data)
-    return bool(values) and all(
-        _is_array(v) or (isinstance(v, (tuple, Mapping)) and _is_of_arrays(v)) or _is_column(v) for v in values
-    )
-
-
-def _is_column(value: Any) -> bool:
-    """Tell whether a list holds numbers: labels, mostly."""
-    return isinstance(value, list) and bool(value) and all(isinstance(one, (int, float)) for one in value)
-
-
-def _as_tensors(tree: Any) -> Any:
-    """Return a structure with arrays and lists of numbers as tensors; double precision becomes single, as models have it."""
-    if isinstance(tree, np.ndarray):
-        if tree.dtype.kind not in "biuf":
-            raise DataError(f"expected arrays of numbers: got dtype {tree.dtype}; encode labels as class numbers")
-        tree = torch.from_numpy(np.ascontiguousarray(tree))
-        return tree.float() if tree.dtype == torch.float64 else tree
-    if _is_column(tree):
-        return torch.tensor(tree)
-    if isinstance(tree, Mapping):
-        return {key: _as_tensors(value) for key, value in tree.items()}
-    if isinstance(tree, (tuple, list)):
-        parts = [_as_tensors(value) for value in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-    return tree
-
-
 def _taken_apart(batch: Any, like: Any) -> tuple[Any, Any]:
     """Return the inputs and the targets (or None) of a batch.
 
@@ -235,7 +202,7 @@ def _taken_apart(batch: Any, like: Any) -> tuple[Any, Any]:
         if isinstance(batch, Mapping):
             missing = [key for key in like if key not in batch]
             if not missing:
-                rest = {key: value for key, value in batch.items() if key not in like and not _is_text(value)}
+                rest = {key: value for key, value in batch.items() if key not in like and not is_text(value)}
                 targets = next(iter(rest.values())) if len(rest) == 1 else rest or None
                 return {key: batch[key] for key in like}, targets
         elif isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[0], Mapping):
@@ -244,7 +211,7 @@ def _taken_apart(batch: Any, like: Any) -> tuple[Any, Any]:
     elif isinstance(batch, Mapping):
         fitting = [key for key, value in batch.items() if _fits(value, like)]
         if len(fitting) == 1:
-            rest = {key: value for key, value in batch.items() if key != fitting[0] and not _is_text(value)}
+            rest = {key: value for key, value in batch.items() if key != fitting[0] and not is_text(value)}
             return batch[fitting[0]], (next(iter(rest.values())) if len(rest) == 1 else rest or None)
     elif isinstance(like, tuple):
         n = len(like)
@@ -275,10 +242,3 @@ def _fits(value: Any, like: Any) -> bool:
     if not isinstance(value, Tensor):
         return False
     return value.dim() == like.dim() and value.is_floating_point() == like.is_floating_point()
-
-
-def _is_text(value: Any) -> bool:
-    """Tell whether a column says something to people only: names, texts."""
-    if isinstance(value, str):
-        return True
-    return isinstance(value, (list, tuple)) and bool(value) and not any(True for _ in tensors(value))

@@ -1,7 +1,7 @@
 """What does training see: scaled inputs and (possibly repaired) targets, in batches, on a device?
 
 A subset shares the scaled inputs of the set that it was taken from; positions count inside the set at hand. In memory a
-batch is one indexing of one tensor.
+batch is one indexing of one tensor; of a data set that is read when needed it is what that set gives, of any structure.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunus.core.batch import Batch
+from prunus.core.calls import call, described, map_tensors
 from prunus.core.errors import DataError
 from prunus.data.scaler import Scaler
+from prunus.data.sources.drawn import DrawnSource
 from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, row_chunks
 from prunus.tasks import Classification, Regression, Task
 
@@ -56,7 +58,8 @@ class Examples:
     A regression's targets are scaled by ``target_scaler``; ``in_units`` says them as the data set does.
 
     Shapes:
-        ``rows`` ``(n,)`` are row numbers in ``source``; ``targets`` ``(n,)`` start as the source's and may be repaired.
+        ``rows`` ``(n,)`` are row numbers in ``source``; ``targets`` ``(n,)`` start as the source's and may be repaired; None where
+        they are known only once an example is read.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class Examples:
         rows: Tensor,
         *,
         targets: Tensor | None = None,
+        task: Task | None = None,
+        teacher: nn.Module | None = None,
         scaler: Scaler | None = None,
         target_scaler: Scaler | None = None,
         device: torch.device | str = "cpu",
@@ -75,10 +80,15 @@ class Examples:
         self.device = torch.device(device)
         self.scaler = scaler or Scaler.identity()
         self.target_scaler = target_scaler or Scaler.identity()
-        own = source.targets[rows]
-        scaled = self.target_scaler(own) if source.task == "regression" else own
-        self.targets = self._checked_targets(scaled if targets is None else targets)
-        self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, budget_bytes)
+        self.task = task or self._own_task()
+        self._teacher = teacher
+        if targets is None and not (isinstance(source, DrawnSource) and source.labels is None):
+            own = source.targets[rows]
+            targets = self.target_scaler(own) if source.task == "regression" else own
+        self._targets = None if targets is None else self._checked_targets(targets)
+        self._inputs = None
+        if not isinstance(source, DrawnSource):
+            self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, budget_bytes)
         self._positions = torch.arange(len(rows))
 
     def __len__(self) -> int:
@@ -93,9 +103,32 @@ class Examples:
         every = self.source.ids
         return tuple(every[row] for row in self.rows.tolist())
 
+    @property
+    def targets(self) -> Tensor:
+        """The class number or (scaled) value of each example.
+
+        Raises:
+            DataError: they aren't known without reading every example.
+        """
+        return self.source.targets[self.rows] if self._targets is None else self._targets
+
+    @property
+    def known_targets(self) -> Tensor | None:
+        """The targets, where they are known without reading every example."""
+        return self._targets
+
+    @property
+    def fixed(self) -> bool:
+        """Whether an example is the same in each epoch: then what was found out about it may be kept."""
+        return not isinstance(self.source, DrawnSource) or self.source.fixed
+
     @cached_property
-    def task(self) -> Task:
-        """What the targets ask for; a regression undoes their scaling."""
+    def identity(self) -> str:
+        """What tells a data set that is read when needed from others of its length; "" where labels and inputs are held."""
+        return self.source.fingerprint() if isinstance(self.source, DrawnSource) else ""
+
+    def _own_task(self) -> Task:
+        """Return what the targets ask for; a regression undoes their scaling."""
         if self.source.task == "regression":
             one = self.target_scaler
             return Regression(float(one.mean.reshape(())), float(one.deviation.reshape(())))
@@ -104,7 +137,7 @@ class Examples:
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class number; () for regression."""
-        return self.source.class_names
+        return tuple(self.task.class_names)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -119,15 +152,32 @@ class Examples:
     @property
     def n_outputs(self) -> int:
         """How many outputs a model needs: the number of classes, or 1."""
-        return len(self.source.class_names) or 1
+        return len(self.class_names) or 1
 
     def in_units(self, values: Tensor) -> Tensor:
         """Return targets or outputs as the data set says them: a regression's undo the scaling, classes stay."""
         return self.target_scaler.undo(values)
 
-    def inputs_at(self, positions: Tensor) -> Tensor:
+    def inputs_at(self, positions: Tensor) -> Any:
         """Return the scaled inputs at some positions, on the device."""
+        if isinstance(self.source, DrawnSource):
+            return self._ready(self.source.inputs(self.rows[positions.cpu()]))
+        assert self._inputs is not None
         return self._inputs.at(self._positions[positions.cpu()])
+
+    def _ready(self, inputs: Any) -> Any:
+        """Return inputs of a data set that is read when needed, scaled where that is asked for, on the device."""
+        if self.scaler.scales:
+            if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+                raise DataError(
+                    f"{self.source.name}: only one input of fractional numbers is scaled: got {described(inputs)}; leave "
+                    "standardize, scale, mean and std out"
+                )
+            inputs = self.scaler(inputs)
+        return self._moved(inputs)
+
+    def _moved(self, tree: Any) -> Any:
+        return map_tensors(lambda value: value.to(self.device, non_blocking=True), tree)
 
     def batches(self, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
         """Yield every example once, in order, or in the order that ``generator`` shuffles; the last batch may be smaller."""
@@ -135,8 +185,23 @@ class Examples:
             raise DataError(f"batch_size must be at least 1, got {batch_size}")
         n_examples = len(self)
         order = torch.arange(n_examples) if generator is None else torch.randperm(n_examples, generator=generator)
+        if isinstance(self.source, DrawnSource):
+            seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator))
+            yield from self._drawn(self.source, order, batch_size, seed)
+            return
         for index in row_chunks(order, batch_size):
             yield Batch(index, self.inputs_at(index), self.targets[index.to(self.device)])
+
+    def _drawn(self, source: DrawnSource, order: Tensor, batch_size: int, seed: int) -> Iterator[Batch]:
+        read = source.batches((self.rows[index] for index in row_chunks(order, batch_size)), seed)
+        for index, (inputs, targets) in zip(row_chunks(order, batch_size), read, strict=True):
+            ready = self._ready(inputs)
+            if self._teacher is not None:
+                with torch.no_grad():
+                    targets = call(self._teacher, ready)
+            elif self._targets is not None:
+                targets = self._targets[index.to(self.device)]
+            yield Batch(index, ready, self._moved(targets))
 
     def select(self, keep: npt.NDArray[np.bool_] | Tensor | Sequence[bool]) -> Examples:
         """Return the examples where ``keep`` is true.
@@ -151,7 +216,7 @@ class Examples:
             )
         chosen = self._copy()
         chosen.rows, chosen._positions = self.rows[mask], self._positions[mask]
-        chosen.targets = self.targets[mask.to(self.device)]
+        chosen._targets = None if self._targets is None else self._targets[mask.to(self.device)]
         return chosen
 
     def with_targets(self, targets: npt.NDArray[Any] | Tensor) -> Examples:
@@ -161,19 +226,20 @@ class Examples:
             DataError: not one target per example, or a class number that doesn't exist.
         """
         changed = self._copy()
-        changed.targets = self._checked_targets(torch.as_tensor(targets))
+        changed._targets = self._checked_targets(torch.as_tensor(targets))
         return changed
 
     def to(self, device: torch.device | str) -> Examples:
         """Return the same examples on another device."""
         moved = self._copy()
         moved.device = torch.device(device)
-        moved.targets, moved._inputs = self.targets.to(moved.device), self._inputs.to(moved.device)
+        moved._targets = None if self._targets is None else self._targets.to(moved.device)
+        moved._inputs = None if self._inputs is None else self._inputs.to(moved.device)
         return moved
 
     def _copy(self) -> Examples:
         copy = object.__new__(Examples)
-        copy.__dict__.update({key: value for key, value in self.__dict__.items() if key != "ids"})
+        copy.__dict__.update({key: value for key, value in self.__dict__.items() if key not in ("ids", "identity")})
         return copy
 
     def _checked_targets(self, targets: Tensor) -> Tensor:

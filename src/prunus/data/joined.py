@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prunus.core.errors import DataError
 from prunus.data.columns.fit import TableFacts
-from prunus.data.sources.source import Source, Task
+from prunus.data.sources.source import Source
 
 __all__ = ["JoinedSource", "join"]
 
@@ -36,7 +36,7 @@ class JoinedSource:
         return self.sources[0].name
 
     @property
-    def task(self) -> Task:
+    def task(self) -> str:
         """What the targets ask for."""
         return self.sources[0].task
 
@@ -49,6 +49,11 @@ class JoinedSource:
     def feature_names(self) -> tuple[str, ...]:
         """One name per input feature."""
         return self.sources[0].feature_names
+
+    @property
+    def label_kind(self) -> str:
+        """The kind of labels that went in."""
+        return self.sources[0].label_kind
 
     @property
     def table(self) -> TableFacts | None:
@@ -82,7 +87,8 @@ class JoinedSource:
             if len(mine):
                 found.append((mine, source.inputs(rows[mine] - self.starts[number])))
         if not found:
-            return self.sources[0].inputs(rows)
+            none: Tensor = self.sources[0].inputs(rows)
+            return none
         values = torch.cat([part for _, part in found])
         return values[torch.cat([mine for mine, _ in found]).argsort()]
 

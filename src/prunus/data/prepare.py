@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 
+IDS_NOTE = "the inputs are whole numbers that the model looks up (ids), so they aren't scaled"
+
+
 @dataclass(frozen=True, eq=False)
 class Noise:
     """Which training labels were flipped on purpose, to test the cleaning.
@@ -323,7 +326,7 @@ def _precision_notes(source: Source, scaler: Scaler, digests: Sequence[bytes]) -
 def _notes(config: Data, source: Source, splits: Splits) -> tuple[str, ...]:
     notes = []
     if holds_ids(source):
-        notes.append("the inputs are whole numbers that the model looks up (ids), so they aren't scaled")
+        notes.append(IDS_NOTE)
     if config.task == "auto":
         what = f"{len(source.class_names)} classes" if source.task == "classification" else "values"
         notes.append(f"task: {source.task} ({what}), read off the target; set data.task to change it")

@@ -8,7 +8,7 @@ the one in the stronger part stays, and test is the strongest.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -24,7 +24,7 @@ from prunus.data.content import content_digests
 from prunus.data.own_split import by_groups, by_time, named_parts
 from prunus.data.sources.source import Source, beside_of
 
-__all__ = ["PARTS", "Duplicate", "Splits", "apportion", "split"]
+__all__ = ["PARTS", "Duplicate", "Splits", "apportion", "check_classes", "deal", "split"]
 
 PARTS = ("test", "validation", "calibration", "train")
 """From the strongest claim on a duplicate to the weakest."""
@@ -103,16 +103,7 @@ def split(
         own |= _named(source, config.column, own)
     given = torch.cat(list(own.values())) if own else torch.empty(0, dtype=torch.int64)
     rest = np.setdiff1d(np.arange(len(source.ids)), given.numpy())
-    n_examples = len(rest)
-    shares = {part: share for part, share in _shares(config, own).items() if part not in own}
-    sizes = dict(zip(shares, apportion(n_examples, list(shares.values())), strict=True))
-    for part, size in sizes.items():
-        if size == 0:
-            raise DataError(
-                f"{source.name}: too few examples to split: {n_examples} leave none for {part} "
-                f"(its share is {shares[part]:g}); at least {ceil(round(1 / shares[part], 6))} are needed"
-            )
-    dealt = _dealt(source, config, rest, shares, sizes)
+    dealt = _dealt(source, config, rest, own)
     assigned = {part: own[part].numpy() if part in own else rest[dealt[part]] for part in PARTS}
     content = content_digests(source) if digests is None else digests
     kept, duplicates = _separate(source, assigned, content)
@@ -125,7 +116,7 @@ def split(
                 f"{source.name}: every example of {part} has the same input as one of a stronger part "
                 f"({', '.join(PARTS)}); remove duplicates from the data"
             )
-    _check_classes(source, rows["train"], shares["train"])
+    check_classes(source, rows["train"], _shares(config, own)["train"])
     train_content = Counter(content[row] for row in rows["train"].tolist())
     repeats = sum(count for count in train_content.values() if count > 1)
     return Splits(**rows, duplicates=duplicates, repeats_in_train=repeats)
@@ -146,10 +137,9 @@ def _named(source: Source, column: str, own: Mapping[str, Tensor]) -> dict[str, 
     return {part: torch.from_numpy(among[rows]) for part, rows in parts.items() if part != "train"}
 
 
-def _dealt(
-    source: Source, config: Split, rest: Rows, shares: Mapping[str, float], sizes: dict[str, int]
-) -> dict[str, Rows]:
+def _dealt(source: Source, config: Split, rest: Rows, own: Collection[str]) -> dict[str, Rows]:
     """Return the places in ``rest`` of every part that is shared out."""
+    shares, sizes = _sizes(len(rest), config, source.name, own)
     if config.groups is not None:
         groups = beside_of(source, "split.groups")[rest].tolist()
         return by_groups(groups, _strata(source)[rest], shares, config.seed, f"{source.name}: {config.groups!r}")
@@ -173,7 +163,31 @@ def _refuse_shared(source: Source, duplicates: Sequence[Duplicate], own: Mapping
         )
 
 
-def _shares(config: Split, own: Mapping[str, Tensor]) -> dict[str, float]:
+def deal(
+    strata: np.ndarray[Any, np.dtype[np.int64]], config: Split, name: str, *, own: Collection[str] = ()
+) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Return the positions of each part that isn't the user's ``own``: from each stratum the same proportion.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    return _assign(strata, _sizes(len(strata), config, name, own)[1], config.seed)
+
+
+def _sizes(n: int, config: Split, name: str, own: Collection[str]) -> tuple[dict[str, float], dict[str, int]]:
+    """Return the share and the number of examples of each part that isn't the user's own."""
+    shares = {part: share for part, share in _shares(config, own).items() if part not in own}
+    sizes = dict(zip(shares, apportion(n, list(shares.values())), strict=True))
+    for part, size in sizes.items():
+        if size == 0:
+            raise DataError(
+                f"{name}: too few examples to split: {n} leave none for {part} "
+                f"(its share is {shares[part]:g}); at least {ceil(round(1 / shares[part], 6))} are needed"
+            )
+    return shares, sizes
+
+
+def _shares(config: Split, own: Collection[str]) -> dict[str, float]:
     """Return the share of each part of what the user didn't give to one; the training's is what the others leave."""
     held_out = {"test": config.test, "validation": config.validation, "calibration": config.calibration}
     held_out = {part: 0.0 if part in own else share for part, share in held_out.items()}
@@ -226,7 +240,12 @@ def _separate(
     return kept, tuple(duplicates)
 
 
-def _check_classes(source: Source, train: Tensor, train_share: float) -> None:
+def check_classes(source: Source, train: Tensor, train_share: float) -> None:
+    """Refuse to train without an example of some class.
+
+    Raises:
+        DataError: it says how many are enough.
+    """
     if source.task == "regression":
         return
     in_train = torch.bincount(source.targets[train], minlength=len(source.class_names))

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prunus.core.batch import Batched
-from prunus.core.calls import answers, call
+from prunus.core.calls import answer, answers, arguments, call, joined, map_tensors, n_examples, select_rows
 from prunus.core.errors import DataError, RunError
+from prunus.data.sources.reading import as_tensors
+from prunus.data.sources.source import row_chunks
 from prunus.tasks import Observed, Task
 
-__all__ = ["observe", "predict_outputs"]
+__all__ = ["answers_to", "observe", "predict_outputs"]
 
 BATCH = 512
 
@@ -51,10 +54,39 @@ def predict_outputs(model: nn.Module, examples: Batched, *, batch_size: int = BA
     parts: list[Tensor] = []
     with _evaluating(model):
         for batch in examples.batches(batch_size):
-            outputs = call(model, batch.inputs).float().cpu()
+            outputs = answer(call(model, batch.inputs)).float().cpu()
             _check_finite(outputs, batch.index, examples)
             parts.append(outputs)
     return torch.cat(parts)
+
+
+def answers_to(
+    model: nn.Module,
+    inputs: Any,
+    scaler: Callable[[Tensor], Tensor],
+    device: torch.device,
+    *,
+    batch_size: int = BATCH,
+) -> Any:
+    """Return the model's answer, on the CPU, to inputs of any structure that somebody hands over.
+
+    Args:
+        scaler: what one tensor of fractional numbers goes through first.
+
+    Raises:
+        DataError: nothing in it counts examples.
+    """
+    whole = as_tensors(inputs)
+    n = n_examples(arguments(whole))
+    parts = []
+    with _evaluating(model):
+        for rows in row_chunks(torch.arange(n), batch_size):
+            given = whole if n <= batch_size else select_rows(whole, rows)
+            if isinstance(given, Tensor) and given.is_floating_point():
+                given = scaler(given)
+            made = call(model, map_tensors(lambda value: value.to(device), given))
+            parts.append(map_tensors(lambda value: value.detach().cpu(), made))
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 @contextmanager

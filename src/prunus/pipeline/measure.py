@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunus.core.calls import described
 from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.runtime import versions
@@ -67,7 +68,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     models = {"dense": first.dense, "pruned": first.pruned.model}
     sizes = sizes_on_disk(first)
     cost = {
-        name: {**measure_cost(model, (batch.inputs,)).to_dict(), "size_bytes": sizes[name]}
+        name: {**measure_cost(model, batch.inputs).to_dict(), "size_bytes": sizes[name]}
         for name, model in models.items()
     }
     for facts in cost.values():
@@ -204,6 +205,7 @@ def _data_facts(job: Job, first: SeedResult) -> dict[str, Any]:
         "task": data.train.task.name,
         "class_names": list(data.train.class_names),
         "input_shape": list(data.source.input_shape),
+        "inputs": "" if data.source.input_shape else described(job.trace_inputs),
         "n": {part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
         "test_seen": "unknown" if job.weights_from_elsewhere else "no",
         "test_set": data.test_set,
@@ -261,9 +263,9 @@ def _sensitivity(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _classes(plan: Plan, train: Examples) -> list[dict[str, Any]]:
-    if not train.task.exclusive:
+    if not train.task.exclusive or train.known_targets is None:
         return []
-    given = dict(zip(train.ids, train.targets.tolist(), strict=True))
+    given = dict(zip(train.ids, train.known_targets.tolist(), strict=True))
     counts = {name: {"name": name, "before": 0, "removed": 0, "relabelled": 0} for name in train.class_names}
     for target in given.values():
         counts[train.class_names[target]]["before"] += 1  # type: ignore[operator]

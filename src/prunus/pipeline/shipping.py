@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.data import holds_ids
+from prunus.core.calls import answer, arguments, call, map_tensors, n_examples, select_rows, tensors
+from prunus.data import DrawnSource, holds_ids
 from prunus.data.sources.source import CHUNK_ROWS
+from prunus.graph.tracing.states import as_it_was
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.ship import save_bundle, stored_size_bytes
 from prunus.tasks import Regression
@@ -32,15 +34,16 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         OutputError: the disk is full or the folder can't be written.
     """
     data, recipe = job.data, job.recipe
+    example = _example(job)
     return save_bundle(
         folder,
         candidate.model,
         built_by=recipe.model if job.named_builder else None,
         dense=None if candidate.kind == "graph" else job.build(seed),
-        input_shape=data.source.input_shape,
-        n_outputs=data.train.n_outputs,
+        input_shape=data.source.input_shape or _first_shape(example),
+        n_outputs=_n_outputs(job, candidate.model, example),
         task=data.train.task.name,
-        example=_ids(job) if holds_ids(data.source) else None,
+        example=example,
         class_names=data.train.class_names,
         feature_names=data.train.feature_names,
         columns=data.columns,
@@ -48,6 +51,48 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         target_scaler=data.train.target_scaler if isinstance(data.train.task, Regression) else None,
         facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},
     )
+
+
+def _example(job: Job) -> Any:
+    """Return two examples of what the model takes, whose whole numbers show how large they get; None: a tensor of fractions."""
+    source = job.data.source
+    if isinstance(source, DrawnSource):
+        inputs = next(iter(job.data.calibration.batches(2))).inputs
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():
+            return None
+        return _with_largest(inputs, job)
+    return _ids(job) if holds_ids(source) else None
+
+
+def _with_largest(inputs: Any, job: Job) -> Any:
+    """Return two rows of inputs, with the largest whole number that a calibration example has in its place."""
+    largest: dict[str, int] = {}
+    for batch in job.data.calibration.batches(CHUNK_ROWS):
+        for where, value in tensors(batch.inputs):
+            if not value.is_floating_point() and value.dtype != torch.bool and value.numel():
+                largest[where] = max(largest.get(where, 0), int(value.max()))
+    n = n_examples(arguments(inputs))
+    two = map_tensors(lambda value: value.cpu().clone(), select_rows(inputs, torch.arange(2) % n))
+    for where, value in tensors(two):
+        if where in largest and value.dim():
+            value.view(-1)[0] = largest[where]
+    return two
+
+
+def _first_shape(example: Any) -> tuple[int, ...]:
+    """Return the shape of the first of several inputs."""
+    shapes = [tuple(value.shape[1:]) for _, value in tensors(example) if value.dim() > 1]
+    return shapes[0] if shapes else (1,)
+
+
+def _n_outputs(job: Job, model: nn.Module, example: Any) -> int:
+    """Return how many numbers the model gives, of each example or at each place."""
+    train = job.data.train
+    if train.class_names or example is None or isinstance(train.task, Regression):
+        return train.n_outputs
+    with torch.no_grad(), as_it_was(model):
+        made = answer(call(model.eval(), map_tensors(lambda value: value.to(job.device), example)))
+    return made.shape[-1] if made.dim() > 1 else 1
 
 
 def _ids(job: Job) -> Tensor:

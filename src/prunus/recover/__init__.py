@@ -4,7 +4,7 @@ from prunus.recover.distil import distillation_loss, teacher_outputs
 from prunus.recover.feature_distillation import FeatureMatch, check_modules, match_features
 from prunus.recover.lora import adapters, check_lora
 from prunus.recover.refit.adjust import Adjusted, Adjustment, Check, adjust
-from prunus.recover.refit.held_out import FEWEST, Answers, Measure, distance, split_off
+from prunus.recover.refit.held_out import FEWEST, Answers, Measure, distance, natural_measure, split_off
 from prunus.recover.refit.layer_inputs import (
     Moments,
     Squares,
@@ -81,6 +81,7 @@ __all__ = [
     "matrices",
     "moments_in_order",
     "named_loss",
+    "natural_measure",
     "obs_update",
     "observed",
     "recompute_batch_norm",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prunus.core.calls import call
+from prunus.core.calls import answer, answers, call, described
 from prunus.core.errors import ShapeError
 from prunus.core.recipes.recipe import Distil
 from prunus.recover.feature_distillation import FeatureMatch
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from prunus.data import Batch, Examples
 
 __all__ = ["distillation_loss", "teacher_outputs"]
+
+_MOST = 1 << 28
+"""Numbers of answers that are remembered at most."""
 
 
 def distillation_loss(
@@ -45,30 +48,46 @@ def distillation_loss(
         Hinton, Vinyals and Dean, 2015, arXiv:1503.02531.
     """
     teacher.eval()
-    known = None if examples is None or features is not None else teacher_outputs(teacher, examples)
+    known = None
+    if examples is not None and features is None and examples.fixed:
+        known = teacher_outputs(teacher, examples)
 
-    def loss(outputs: Tensor, batch: Batch) -> Tensor:
+    def loss(outputs: Any, batch: Batch) -> Tensor:
         if known is None:
             with torch.no_grad():
-                goal = call(teacher, batch.inputs).to(outputs.dtype)
+                goal = call(teacher, batch.inputs)
         else:
             goal = known[batch.index]
         # Before the base loss, which may run the student anew.
         near = None if features is None else features.distance()
-        if goal.shape != outputs.shape:
-            raise ShapeError(
-                f"distillation needs outputs of one shape: got teacher {tuple(goal.shape)} and student {tuple(outputs.shape)}"
-            )
-        if batch.targets.is_floating_point():
-            distance = functional.mse_loss(outputs, goal)
-        else:
-            distance = soft_divergence(outputs, goal, config.temperature)
+        distance = _distance(outputs, goal, batch.targets, config.temperature)
         value = (
             distance if config.weight == 1 else (1 - config.weight) * base(outputs, batch) + config.weight * distance
         )
         return value if near is None else value + config.features * near
 
     return loss
+
+
+def _distance(outputs: Any, goal: Any, targets: Any, temperature: float) -> Tensor:
+    """Return how far an answer is from the teacher's: scores of the classes that targets number, or the numbers in both."""
+    if not isinstance(targets, Tensor) or targets.is_floating_point():
+        found, wanted = answers(outputs), answers(goal)
+        if not found or [one.shape for one in found] != [one.shape for one in wanted]:
+            raise ShapeError(
+                f"distillation needs outputs of one shape: got teacher {described(goal)} and student {described(outputs)}"
+            )
+        pairs = zip(found, wanted, strict=True)
+        return torch.stack([functional.mse_loss(new, old.to(new.dtype)) for new, old in pairs]).sum()
+    student, teacher = answer(outputs), answer(goal)
+    if teacher.shape != student.shape:
+        raise ShapeError(
+            f"distillation needs outputs of one shape: got teacher {tuple(teacher.shape)} and student {tuple(student.shape)}"
+        )
+    if student.dim() > 2:  # a class at each place: along dimension 1, or along the last one
+        dim = 1 if student.shape[2:] == targets.shape[1:] else -1
+        student, teacher = (one.movedim(dim, -1).reshape(-1, one.shape[dim]) for one in (student, teacher))
+    return soft_divergence(student, teacher.to(student.dtype), temperature)
 
 
 def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -78,8 +97,17 @@ def soft_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     return functional.kl_div(soft_student, soft_teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
-def teacher_outputs(teacher: nn.Module, examples: Examples, *, batch_size: int = 256) -> Tensor:
-    """Return what ``teacher`` says in evaluation mode about every example, in their order: ``(n, outputs)``."""
+def teacher_outputs(teacher: nn.Module, examples: Examples, *, batch_size: int = 256) -> Tensor | None:
+    """Return what ``teacher`` says in evaluation mode about every example, in their order: ``(n, outputs)``.
+
+    None where an answer is no tensor, or large: then it is asked again at every step.
+    """
     teacher.eval()
+    found: list[Tensor] = []
     with torch.no_grad():
-        return torch.cat([call(teacher, batch.inputs) for batch in examples.batches(batch_size)])
+        for batch in examples.batches(batch_size):
+            made = call(teacher, batch.inputs)
+            if not isinstance(made, Tensor) or made.numel() * len(examples) > _MOST * len(batch.index):
+                return None
+            found.append(made)
+    return torch.cat(found)

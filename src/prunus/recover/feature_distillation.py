@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunus.core.calls import arguments, call, n_examples
 from prunus.core.errors import RecipeError, near
 
 __all__ = ["FeatureMatch", "check_modules", "feature_distance", "match_features"]
@@ -68,7 +69,7 @@ class FeatureMatch:
 
 
 def match_features(
-    student: nn.Module, teacher: nn.Module, inputs: Tensor, patterns: Sequence[str] = ()
+    student: nn.Module, teacher: nn.Module, inputs: Any, patterns: Sequence[str] = ()
 ) -> FeatureMatch | None:
     """Return what to compare: modules that are in both models under one name; None when there are none.
 
@@ -95,9 +96,9 @@ def match_features(
     modes = {module: module.training for model in (student, teacher) for module in model.modules()}
     try:
         with torch.no_grad(), match.attached():
-            student.eval()(inputs)
-            teacher.eval()(inputs)
-            seen = [pair for pair in match.seen() if len(match._of_student[pair[0]]) == len(inputs)]
+            call(student.eval(), inputs)
+            call(teacher.eval(), inputs)
+            seen = [pair for pair in match.seen() if len(match._of_student[pair[0]]) == n_examples(arguments(inputs))]
     finally:
         for module, training in modes.items():
             module.training = training

@@ -74,6 +74,7 @@ class DataFacts(Part):
     task: str
     class_names: list[str]
     input_shape: list[int]
+    inputs: str = Field("", description="what the model takes, where that isn't one tensor of input_shape")
     n: dict[str, int]
     test_seen: Literal["no", "unknown"] = Field(
         "no",

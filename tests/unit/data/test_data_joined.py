@@ -95,5 +95,5 @@ def test_an_optimizer_takes_own_parts_and_says_that_the_test_set_is_the_user_s()
     record = ModelOptimizer(model, parts, strategy=strategy, trained=True, listener=silent, **options).run()
     assert record.data.n["test"] == 30
     assert record.data.test_seen == "no"
-    with pytest.raises(DataError, match=r"data\['test'\]: expected \(inputs, targets\)"):
+    with pytest.raises(DataError, match=r"data\['test'\]: expected labels in all parts or in none: got none here"):
         ModelOptimizer(model, {"train": train, "test": test[0]}, strategy=strategy)

@@ -204,6 +204,7 @@ def array_source(
         targets.class_names,
         feature_names=feature_names,
         beside=beside or {},
+        label_kind="U" if class_names else raw_targets.dtype.kind,
     )
 
 

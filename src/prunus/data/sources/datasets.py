@@ -29,6 +29,7 @@ class DatasetSource:
     """A data set too large for memory, read from the user's ``Dataset`` whenever inputs are asked for."""
 
     feature_names: tuple[str, ...] = ()
+    label_kind = "U"
 
     def __init__(
         self,

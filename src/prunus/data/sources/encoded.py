@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prunus.data.columns.fit import TableFacts
 from prunus.data.columns.fitted import Columns
-from prunus.data.sources.source import Source, Task
+from prunus.data.sources.source import Source
 
 __all__ = ["EncodedTable", "encoded_as", "read_as"]
 
@@ -48,7 +48,7 @@ class EncodedTable:
         return self.source.targets
 
     @property
-    def task(self) -> Task:
+    def task(self) -> str:
         """What the targets ask for."""
         return self.source.task
 
@@ -56,6 +56,11 @@ class EncodedTable:
     def class_names(self) -> tuple[str, ...]:
         """One name per class number."""
         return self.source.class_names
+
+    @property
+    def label_kind(self) -> str:
+        """The kind of labels that went in."""
+        return self.source.label_kind
 
     @property
     def beside(self) -> Mapping[str, np.ndarray[Any, Any]]:

@@ -38,6 +38,7 @@ class ImageFolder:
     """Images on disk, behind the protocol of :class:`prunus.data.sources.source.Source`."""
 
     feature_names: tuple[str, ...] = ()
+    label_kind = "U"
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ positions in ``ids``; scaling, splitting and repairing happen outside.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,7 @@ from prunus.data.columns.fit import TableFacts
 
 __all__ = [
     "CHUNK_ROWS",
+    "LABEL_KINDS",
     "MEMORY_BUDGET_BYTES",
     "ArraySource",
     "Rows",
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 Task = Literal["classification", "regression"]
+
+LABEL_KINDS: dict[str, Callable[[str], Any]] = {"i": int, "u": int, "f": float, "b": lambda name: name == "True"}
+"""How a class name becomes the label that went in, by NumPy's letter; text stays text."""
 
 CHUNK_ROWS = 1024
 """How many examples are read at a time when all of them pass by."""
@@ -67,7 +71,7 @@ class Source(Protocol):
         ...
 
     @property
-    def task(self) -> Task:
+    def task(self) -> str:
         """What the targets ask for."""
         ...
 
@@ -86,8 +90,13 @@ class Source(Protocol):
         """The shape of one input."""
         ...
 
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Return the raw inputs of some rows."""
+    @property
+    def label_kind(self) -> str:
+        """NumPy's letter for the kind of labels that went in: U for text, i for whole numbers, b for truth values."""
+        ...
+
+    def inputs(self, rows: Tensor) -> Any:
+        """Return the raw inputs of some rows: one tensor, unless the source is read when needed."""
         ...
 
 
@@ -109,6 +118,7 @@ class ArraySource:
     feature_names: tuple[str, ...] = ()
     table: TableFacts | None = None
     beside: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
+    label_kind: str = "U"
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -151,7 +161,8 @@ def beside_of(source: Source, key: str) -> np.ndarray[Any, Any]:
 
 def holds_ids(source: Source) -> bool:
     """Return whether inputs are whole numbers that stand for something (token ids), and not amounts: they are never scaled."""
-    return source.inputs(torch.arange(1)).dtype == torch.int64
+    first = source.inputs(torch.arange(1))
+    return isinstance(first, Tensor) and first.dtype == torch.int64
 
 
 def chunks(source: Source, rows: Tensor | None = None, size: int = CHUNK_ROWS) -> Iterator[tuple[Tensor, Tensor]]:

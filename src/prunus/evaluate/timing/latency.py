@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from prunus.core.calls import call, tensors
 from prunus.core.recipes import recipe
 from prunus.core.runtime import derive_seed
 from prunus.core.types import Measurement
 from prunus.evaluate.resample import interval
 
-__all__ = ["Latency", "finish", "measure_latency", "pick_clock"]
+__all__ = ["Latency", "device_of_inputs", "finish", "measure_latency", "pick_clock"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Latency:
 
 
 def measure_latency(
-    models: Mapping[str, Callable[[Tensor], Any]],
-    inputs: Tensor,
+    models: Mapping[str, Callable[[Any], Any]],
+    inputs: Any,
     config: recipe.Latency,
     *,
     runtime: str = "torch eager",
@@ -56,6 +57,7 @@ def measure_latency(
 
     Args:
         models: modules, or anything that is called with the inputs (an exported model in its runtime).
+        inputs: as the models take them: a tensor, a tuple (positional) or a mapping (keywords).
         config: how many rounds, and how many before they count.
     """
     modules = [module for model in models.values() if isinstance(model, nn.Module) for module in model.modules()]
@@ -79,22 +81,34 @@ def measure_latency(
     times = {name: _quartiles(name, 1000 * np.array(values), "ms") for name, values in seconds.items()}
     speedup = _speedup(seconds, seed) if {"dense", "pruned"} <= set(names) else None
     threads = torch.get_num_threads()
-    return Latency(runtime, len(inputs), config.repeats, config.warm_up, threads, named, times, speedup)
+    size = next((len(value) for _, value in tensors(inputs) if value.dim()), 1)
+    return Latency(runtime, size, config.repeats, config.warm_up, threads, named, times, speedup)
 
 
-def pick_clock(name: str, inputs: Tensor) -> tuple[str, Callable[[], float]]:
+def pick_clock(name: str, inputs: Any) -> tuple[str, Callable[[], float]]:
     """Return which clock counts, and how it is read in seconds; ``auto`` is the processor's where one thread does it all."""
     if name == "auto":
-        name = "processor" if inputs.device.type == "cpu" and torch.get_num_threads() == 1 else "wall"
+        name = "processor" if device_of_inputs(inputs).type == "cpu" and torch.get_num_threads() == 1 else "wall"
     return name, time.thread_time if name == "processor" else time.perf_counter
 
 
-def _time(model: Callable[[Tensor], Any], inputs: Tensor, clock: Callable[[], float]) -> float:
-    finish(inputs.device)
+def device_of_inputs(inputs: Any) -> torch.device:
+    """Return where inputs lie."""
+    return next((value.device for _, value in tensors(inputs)), torch.device("cpu"))
+
+
+def _time(model: Callable[[Any], Any], inputs: Any, clock: Callable[[], float]) -> float:
+    device = device_of_inputs(inputs)
+    run = call if isinstance(model, nn.Module) else _called
+    finish(device)
     start = clock()
-    model(inputs)
-    finish(inputs.device)
+    run(model, inputs)
+    finish(device)
     return clock() - start
+
+
+def _called(model: Callable[[Any], Any], inputs: Any) -> Any:
+    return model(inputs)
 
 
 def finish(device: str | torch.device) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.limits import BATCH, Span
+from prunus.core.calls import described
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError
@@ -75,6 +76,11 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
 
 
 def _flat(inputs: Any) -> tuple[list[str], list[Tensor]]:
+    held = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs] if isinstance(inputs, Tensor) else inputs
+    if not isinstance(held, (list, tuple)) or not all(isinstance(value, Tensor) for value in held):
+        raise ModelError(
+            f"the model can't be exported to ONNX: expected tensors as its inputs, got {described(inputs)}"
+        )
     if isinstance(inputs, Mapping):
         return list(inputs), list(inputs.values())
     if isinstance(inputs, Tensor):

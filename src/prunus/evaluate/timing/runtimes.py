@@ -10,11 +10,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
+from prunus.core.calls import select_rows
 from prunus.core.errors import ModelError
 from prunus.core.recipes import recipe
-from prunus.evaluate.timing.latency import measure_latency
+from prunus.evaluate.timing.latency import device_of_inputs, measure_latency
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 
 __all__ = ["CALLED", "RuntimeName", "fastest_runtime", "in_runtime", "onnxruntime_installed"]
@@ -25,7 +27,7 @@ CALLED = {"torch": "torch eager", "onnxruntime": "ONNX Runtime"}
 _ROUNDS = {"repeats": 15, "warm_up": 3}
 
 
-def in_runtime(name: str, model: nn.Module, inputs: Tensor) -> Callable[[Tensor], Any]:
+def in_runtime(name: str, model: nn.Module, inputs: Any) -> Callable[[Any], Any]:
     """Return what answers as ``model`` does, in a runtime.
 
     Raises:
@@ -35,14 +37,14 @@ def in_runtime(name: str, model: nn.Module, inputs: Tensor) -> Callable[[Tensor]
     if name == "torch":
         return model
     try:
-        return OnnxModel(export_onnx(model, inputs[:4]))
+        return OnnxModel(export_onnx(model, select_rows(inputs, torch.arange(4))))
     except ModelError as error:
         raise ModelError(f"{error}; set evaluation.latency.runtime to torch") from error
 
 
 def fastest_runtime(
-    dense: nn.Module, inputs: Tensor, config: recipe.Latency, *, note: Callable[[str], None], seed: int = 0
-) -> tuple[RuntimeName, Callable[[Tensor], Any]]:
+    dense: nn.Module, inputs: Any, config: recipe.Latency, *, note: Callable[[str], None], seed: int = 0
+) -> tuple[RuntimeName, Callable[[Any], Any]]:
     """Return the runtime that the recipe names, or the one in which ``dense`` answers fastest on ``inputs``; and it in there.
 
     Args:
@@ -50,7 +52,7 @@ def fastest_runtime(
     """
     if config.runtime != "best":
         return config.runtime, in_runtime(config.runtime, dense, inputs)
-    if inputs.device.type != "cpu" or not onnxruntime_installed():
+    if device_of_inputs(inputs).type != "cpu" or not onnxruntime_installed():
         return "torch", dense
     try:
         exported = in_runtime("onnxruntime", dense, inputs)

@@ -18,7 +18,7 @@ from prunus.core.calls import answer, answers, call, described
 from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, ModelError, PrunusError
 from prunus.data import Batch, Batches
-from prunus.recover import Measure
+from prunus.recover import Measure, natural_measure
 from prunus.score import probe_loss
 from prunus.tasks import Classification, Language, MultiLabel, Regression, Segmentation, Task, TokenClassification
 
@@ -66,7 +66,7 @@ def objective_of(
     outputs = call(model.eval(), batch.inputs)
     if not answers(outputs):
         raise ModelError(f"expected numbers in the model's answer: got {described(outputs)}; wrap it in a module")
-    measure = _measure_without(outputs)
+    measure = natural_measure(outputs)
     if task is not None and (examples.labelled or not task.labelled):
         task.check(outputs, batch)
         measure = _measure_with(outputs, batch) if isinstance(batch.targets, Tensor) else measure
@@ -88,15 +88,6 @@ def objective_of(
             probe_loss(measure, seed=seed), measure, f"no targets: {words} on these inputs are kept", False
         )
     return _of_targets(outputs, batch)
-
-
-def _measure_without(outputs: Any) -> Measure:
-    """Return how answers are compared where no targets tell: what is called logits is scores of classes."""
-    named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
-    several = sum(found.dim() > 0 for found in answers(outputs)) > 1  # a loss beside them is no answer
-    if not isinstance(named, Tensor) or several:
-        return "relative"
-    return "kl" if named.dim() in (2, 4) else "kl_last"
 
 
 def _measure_with(outputs: Any, batch: Batch) -> Measure:

@@ -122,7 +122,7 @@ def prune(
         given, named = arguments(example)
         check_names(model, [("exclude", pattern) for pattern in exclude])
         tell(Event("start", _STAGE, "finding out what hangs together"))
-        graph = prunable_graph(model, given, tuple(exclude), seed=seed, granularity=granularity, kwargs=named)
+        graph = prunable_graph(model, example, tuple(exclude), seed=seed, granularity=granularity)
         groups = groups_of(graph, granularity)
         if any(group.containers for group in groups):
             raise RecipeError(

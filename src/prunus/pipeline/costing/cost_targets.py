@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.core.errors import RecipeError
 from prunus.core.types import Bools, Ints, Stratum
@@ -61,10 +61,10 @@ class Counted(Costing):
 
     kind: Literal["params", "macs", "bytes"]
     dense: float
-    inputs: tuple[Tensor, ...]
+    inputs: Any
 
     @classmethod
-    def of(cls, kind: Literal["params", "macs", "bytes"], dense: nn.Module, inputs: tuple[Tensor, ...]) -> Counted:
+    def of(cls, kind: Literal["params", "macs", "bytes"], dense: nn.Module, inputs: Any) -> Counted:
         """Return the currency in which ``dense`` costs 1."""
         return cls(kind, _count(kind, dense, inputs), inputs)
 
@@ -95,7 +95,7 @@ def masks_of(strata: Sequence[Stratum], counts: Ints) -> list[Bools]:
     return [top(s.saliency, s.units, count) for s, count in zip(strata, counts.tolist(), strict=True)]
 
 
-def _count(kind: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+def _count(kind: str, model: nn.Module, inputs: Any) -> float:
     cost = measure_cost(model, inputs)
     found: Mapping[str, int] = {"params": cost.parameters, "macs": cost.macs, "bytes": cost.memory_bytes}
     return float(found[kind])

@@ -11,16 +11,19 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prunus.apply import shrink
+from prunus.core.calls import arguments, n_examples, tensors
 from prunus.core.errors import ModelError
 from prunus.core.recipes import recipe
 from prunus.core.types import Bools, Floats, Ints, Stratum
 from prunus.evaluate import LatencyTable, fastest_runtime, in_runtime, measure_latency
+from prunus.evaluate.timing.latency import device_of_inputs
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import CostModel, CostTerm
 from prunus.graph.costs.timed_operations import batch_axis, operations
@@ -57,8 +60,8 @@ class Timed(Costing):
     def __init__(
         self,
         dense: nn.Module,
-        batch: Tensor,
-        traced: tuple[Tensor, ...],
+        batch: Any,
+        traced: Any,
         config: recipe.Latency,
         *,
         round_to: int | str = "auto",
@@ -67,11 +70,11 @@ class Timed(Costing):
         table: LatencyTable | None = None,
         seed: int = 0,
     ) -> None:
-        self._dense, self._batch, self._traced, self._config, self._seed = dense, batch, traced, config, seed
+        self._dense, self._batch, self._traced, self._config, self._seed = dense, batch, arguments(traced), config, seed
         self._auto, self._goal = round_to == "auto", goal
-        self._setting = f"{_structure(dense)} {tuple(batch.shape)}"
+        self._setting = f"{_structure(dense)} {_sizes(batch)}"
         self.runtime, self._ready = fastest_runtime(dense, batch, config, note=note, seed=seed)
-        self._table = table or LatencyTable(self.runtime, device=batch.device)
+        self._table = table or LatencyTable(self.runtime, device=device_of_inputs(batch))
         self._parts: Floats | None = None
 
     def share(self, model: nn.Module) -> float:
@@ -135,7 +138,7 @@ class Timed(Costing):
 
     def _weighted(self, graph: AxisGraph, groups: Sequence[Group], parts: Floats) -> CostModel:
         batch = batch_axis(graph)
-        sizes = {} if batch is None else {batch: len(self._batch)}
+        sizes = {} if batch is None else {batch: n_examples(arguments(self._batch))}
         rest = CostTerm((), lambda _: float(parts[2]))
         return CostModel(graph, groups, [*self._terms(graph, sizes, parts), rest], sizes)
 
@@ -167,7 +170,7 @@ class Timed(Costing):
         self, graph: AxisGraph, groups: Sequence[Group], model: nn.Module, strata: Sequence[Stratum], counts: Ints
     ) -> nn.Module:
         keep = {s.name: torch.from_numpy(mask) for s, mask in zip(strata, masks_of(strata, counts), strict=True)}
-        return shrink(model, self._traced, graph, keep).model
+        return shrink(model, self._traced[0], graph, keep, kwargs=self._traced[1]).model
 
 
 def fit_parts(rows: Floats, measured: Floats) -> Floats:
@@ -266,6 +269,13 @@ def _near(count: int, size: int) -> int:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _sizes(batch: Any) -> Any:
+    """Return the shapes of what is timed; of one tensor just its own."""
+    if isinstance(batch, Tensor):
+        return tuple(batch.shape)
+    return [(where, tuple(value.shape), str(value.dtype)) for where, value in tensors(batch)]
 
 
 def _structure(model: nn.Module) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.apply import Masks, shrink
+from prunus.core.calls import arguments
 from prunus.core.errors import PlanError, RunError
 from prunus.core.recipes.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
@@ -135,6 +136,7 @@ class Round:
 
     def _cut_groups(self, candidate: Candidate) -> tuple[Candidate, Step]:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
+        given, named = arguments(inputs)
         graph = self.known or prunable_graph(
             model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity
         )
@@ -175,7 +177,7 @@ class Round:
 
             def without(group: Group, gone: Bools) -> Zeroed | nn.Module:
                 if group.containers:  # whole modules: zeros inside aren't the same as their absence
-                    return shrink(model, inputs, graph, {group.name: torch.from_numpy(~gone)}).model
+                    return shrink(model, given, graph, {group.name: torch.from_numpy(~gone)}, kwargs=named).model
                 return slices_at(model, group, gone)
 
             zeroed = {group.name: partial(without, group) for group in groups}
@@ -197,10 +199,10 @@ class Round:
         (step,) = self.decide("prune", self.stage, compute)
         keep = _aligned(step, alive)
         kept = {name: torch.from_numpy(mask) for name, mask in keep.items()}
-        shrunk = shrink(model, inputs, graph, kept)
+        shrunk = shrink(model, given, graph, kept, kwargs=named)
         rewound = candidate.rewound
         if rewound is not None:  # the weights to go back to lose the same units
-            twin = shrink(rewound, inputs, replace(graph, solution=None), kept, prefer=shrunk.kind)
+            twin = shrink(rewound, given, replace(graph, solution=None), kept, kwargs=named, prefer=shrunk.kind)
             if twin.kind != shrunk.kind:
                 raise RunError(
                     f"{self.stage}: the weights to go back to can't be cut as the model is; use no rewind_to"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from prunus.apply import follow_class
+from prunus.core.calls import arguments
 from prunus.core.errors import RecipeError, near
 from prunus.core.recipes.recipe import LayerRule, Strategy
 from prunus.core.types import Granularity
@@ -30,20 +31,20 @@ __all__ = [
 
 def prunable_graph(
     model: nn.Module,
-    inputs: tuple[Any, ...],
+    inputs: Any,
     exclude: Sequence[str],
     *,
     seed: int,
     granularity: Granularity = "channel",
-    kwargs: Mapping[str, Any] | None = None,
 ) -> AxisGraph:
-    """Return the certified groups of ``model`` without those that a name pattern excludes.
+    """Return the certified groups of ``model``, which takes ``inputs``, without those that a name pattern excludes.
 
     Of the groups that ``granularity`` will cut, those that the class can't follow are left whole where that helps.
     """
-    graph = certify(model, inputs, analyze(model, inputs, kwargs), kwargs=kwargs, seed=seed)
+    given, kwargs = arguments(inputs)
+    graph = certify(model, given, analyze(model, given, kwargs), kwargs=kwargs, seed=seed)
     kinds = {group.kind for group in graph.groups} if granularity == "channel" else {granularity}
-    graph = follow_class(model, inputs, graph, kwargs, kinds=kinds)
+    graph = follow_class(model, given, graph, kwargs, kinds=kinds)
     patterns = wide(exclude)
 
     def allowed(groups: Sequence[Group]) -> tuple[Group, ...]:

@@ -6,6 +6,7 @@ answers tell. What a broken dense model is compared with always looks well, so t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prunus.core.calls import call
+from prunus.core.calls import answer, call
 from prunus.core.errors import ModelError
-from prunus.data import Batch, Scaler, holds_ids
+from prunus.data import Batch, Scaler
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.tasks import Regression
@@ -23,6 +24,9 @@ from prunus.tasks import Regression
 __all__ = ["check_given"]
 
 N_EXAMPLES = 512
+MOST_VALUES = 1 << 25
+FITTED = 2048
+"""Examples that another scaling is fitted on where each has to be read for it."""
 CLEARLY = 0.7
 """Of the loss as the recipe has it: another scaling that does as well as this was the one that the weights were trained with."""
 MARGIN = 0.05
@@ -67,15 +71,16 @@ def check_given(job: Job, model: nn.Module) -> None:
         return  # a built-in model as it is drawn: nothing was given, and cuts at the start of a training are asked for so
     if job.training_step is not None or not job.recipe.data.check_weights or len(data.validation) == 0:
         return
-    batch = next(iter(data.validation.batches(N_EXAMPLES)))
+    n = _n_judged(data.source.input_shape)
+    batch = next(iter(data.validation.batches(n)))
     training = model.training
     model.eval()
     try:
         now = _score(job, model, batch)
         if now is None:
             return
-        raw = data.source.inputs(data.validation.rows[:N_EXAMPLES])
-        others = [] if holds_ids(data.source) else list(_other_ways(job, raw))
+        raw = data.validation.source.inputs(data.validation.rows[:n])
+        others = list(_other_ways(job, raw)) if isinstance(raw, Tensor) and raw.is_floating_point() else []
         scores = [(_score(job, model, batch._replace(inputs=way.scaler(raw).to(job.device))), way) for way in others]
     finally:
         model.train(training)
@@ -99,17 +104,14 @@ def check_given(job: Job, model: nn.Module) -> None:
 @torch.no_grad()
 def _score(job: Job, model: nn.Module, batch: Batch) -> _Score | None:
     """Return how well the model answers; None where its answers aren't what the task has."""
-    outputs, n = call(model, batch.inputs), len(batch.index)
+    answered, n = call(model, batch.inputs), len(batch.index)
+    outputs = answer(answered)
     task = job.data.train.task
     shape = (n, job.data.train.n_outputs)
     judged = task.exclusive or isinstance(task, Regression)
-    if (
-        not judged
-        or not isinstance(outputs, Tensor)
-        or (tuple(outputs.shape) != shape and outputs.numel() != n * shape[1])
-    ):
+    if not judged or (tuple(outputs.shape) != shape and outputs.numel() != n * shape[1]):
         return None
-    loss = float(base_loss(job)(outputs, batch))
+    loss = float(base_loss(job)(answered, batch))
     if task.exclusive:
         right = (outputs.reshape(shape).argmax(dim=1) == batch.targets).double().cpu()
         count = torch.bincount(batch.targets.cpu(), minlength=shape[1]).double()
@@ -121,6 +123,11 @@ def _score(job: Job, model: nn.Module, batch: Batch) -> _Score | None:
     wanted = batch.targets.double()
     rest = (outputs.reshape(n).double() - wanted).square().sum()
     return _Score(loss, float(1 - rest / (wanted - wanted.mean()).square().sum().clamp_min(1e-12)), 0.0, n)
+
+
+def _n_judged(shape: tuple[int, ...]) -> int:
+    """Return how many examples are looked at: fewer of large ones, which are all in memory at once."""
+    return min(N_EXAMPLES, max(64, MOST_VALUES // max(math.prod(shape), 1)))
 
 
 def _guessing(job: Job, targets: Tensor) -> float:
@@ -144,7 +151,9 @@ def _other_ways(job: Job, raw: Tensor) -> Iterator[_Way]:
         ways.append(
             _Way(Scaler.given(shape, scale=255, mean=(0.5,), std=(0.5,)), "data.scale: 255, mean: 0.5, std: 0.5")
         )
-    ways.append(_Way(Scaler.fit(source, job.data.train.rows), "data.standardize: true"))
+    rows = job.data.train.rows
+    fitted_on = rows if job.data.train.fixed else rows[:FITTED]
+    ways.append(_Way(Scaler.fit(source, fitted_on), "data.standardize: true"))
     mine = job.data.scaler
     for way in ways:
         if not _alike(way.scaler, mine):

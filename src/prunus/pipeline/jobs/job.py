@@ -13,11 +13,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from prunus.core.calls import map_tensors, select_rows
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.types import Floats, Ints, Step
 from prunus.data import Examples, Prepared
 from prunus.pipeline.jobs.workspace import Workspace
-from prunus.recover import Loss, Measure, TrainingStep
+from prunus.recover import Loss, Measure, TrainingStep, natural_measure
 
 __all__ = ["Asked", "Candidate", "Decide", "Job", "SeedResult"]
 
@@ -68,20 +69,24 @@ class Job:
     @property
     def measure(self) -> Measure:
         """How far a smaller model's outputs are from the dense one's: classes by what they answer, numbers by their size."""
+        if not self.data.train.task.labelled:
+            batch = next(iter(self.data.calibration.batches(2)))
+            return natural_measure(batch.targets)  # the dense model's answers
         return "kl" if self.data.train.task.exclusive else "relative"
 
     @property
-    def trace_inputs(self) -> tuple[Tensor, ...]:
-        """Two calibration examples: what the model is traced and certified on."""
-        batch = next(iter(self.data.calibration.batches(min(4, len(self.data.calibration)))))
-        return (batch.inputs,)
+    def trace_inputs(self) -> Any:
+        """A few calibration examples: what the model is traced and certified on, positional (a tuple) or by name (a mapping)."""
+        inputs = next(iter(self.data.calibration.batches(min(4, len(self.data.calibration))))).inputs
+        return inputs if isinstance(inputs, (tuple, Mapping)) else (inputs,)
 
     @property
-    def timed_inputs(self) -> Tensor:
+    def timed_inputs(self) -> Any:
         """A whole batch to time models on: calibration examples, again from the first one where they are too few."""
         examples, size = self.data.calibration, self.recipe.evaluation.latency.batch_size
-        inputs: Tensor = next(iter(examples.batches(min(size, len(examples))))).inputs
-        return inputs[torch.arange(size) % len(inputs)].contiguous()
+        batch = next(iter(examples.batches(min(size, len(examples)))))
+        rows = torch.arange(size) % len(batch.index)
+        return map_tensors(lambda value: value.contiguous(), select_rows(batch.inputs, rows))
 
 
 @dataclass(frozen=True)

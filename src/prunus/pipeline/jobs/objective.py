@@ -12,6 +12,7 @@ from prunus.core.recipes.recipe import Recovery, Train
 from prunus.data import Batch
 from prunus.pipeline.jobs.job import Job
 from prunus.recover import Loss, bound, check_lora, check_loss, check_modules, check_precision, default_loss, named_loss
+from prunus.score import probe_loss
 
 __all__ = ["base_loss", "check_objective", "evidence_loss"]
 
@@ -33,7 +34,12 @@ def base_loss(job: Job, config: Train | None = None) -> Loss:
 
 def evidence_loss(job: Job, model: nn.Module) -> Loss:
     """Return what the gradients of ``model`` are taken of: the loss without smoothing, or the user's training step."""
-    return base_loss(job) if job.training_step is None else bound(job.training_step, model)
+    if job.training_step is not None:
+        return bound(job.training_step, model)
+    if not job.data.train.task.labelled and job.loss is None and job.recipe.train.loss is None:
+        # The model agrees with itself: what matters is how its answers would move.
+        return probe_loss(job.measure, seed=job.recipe.seeds[0])
+    return base_loss(job)
 
 
 def check_objective(job: Job, model: nn.Module, batch: Batch) -> None:

@@ -25,6 +25,7 @@ from prunus.pipeline.jobs.objective import base_loss
 from prunus.recover import train
 from prunus.score import ExampleRecorder, embed, example_criteria, example_strata, suggest_labels
 from prunus.select import select
+from prunus.tasks import Regression
 
 __all__ = ["check_examples", "clean", "judge_examples", "thinned_classes"]
 
@@ -61,6 +62,13 @@ def check_examples(job: Job) -> None:
         return
     for remove in config.remove:
         example_criteria[remove.criterion]
+    train = job.data.train
+    if not train.task.exclusive and not isinstance(train.task, Regression):
+        raise RecipeError(
+            f"examples: what an example is worth is judged by its class or its value: got the task {train.task.name}; leave the "
+            "section out"
+        )
+    _ = train.targets  # refuses labels that nobody knows without reading all examples
     if config.relabel is not None and not job.data.train.task.exclusive:
         raise RecipeError(
             "examples.relabel chooses another class, and the target is values (data.task: regression): got both; use "
@@ -70,7 +78,7 @@ def check_examples(job: Job) -> None:
 
 def thinned_classes(before: Examples, after: Examples) -> list[str]:
     """Return a line for each class that lost its last examples, or all but a few."""
-    if not before.task.exclusive:
+    if not before.task.exclusive or before.known_targets is None:
         return []
     given, left = (torch.bincount(part.targets.cpu(), minlength=before.n_outputs).tolist() for part in (before, after))
     lines = []

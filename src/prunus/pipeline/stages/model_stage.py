@@ -351,7 +351,7 @@ def _distillation(
     base = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
     features = None
     if config.distil.features > 0:
-        features = match_features(model, dense, job.trace_inputs[0], config.distil.modules)
+        features = match_features(model, dense, job.trace_inputs, config.distil.modules)
         if features is None:
             text = (
                 "nothing to compare inside: no module of one name gives a row per example in both models; outputs only"

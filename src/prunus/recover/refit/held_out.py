@@ -18,7 +18,7 @@ from prunus.core.errors import ModelError
 if TYPE_CHECKING:
     from prunus.data import Batch, Batched
 
-__all__ = ["FEWEST", "Answers", "Measure", "Part", "distance", "split_off"]
+__all__ = ["FEWEST", "Answers", "Measure", "Part", "distance", "natural_measure", "split_off"]
 
 Measure = Literal["relative", "kl", "kl_last"]
 
@@ -120,6 +120,15 @@ def distance(
     if size == 0:
         return math.inf if lost > 0 else 0.0
     return math.sqrt(lost / size) if measure == "relative" else max(lost / size, 0.0)
+
+
+def natural_measure(outputs: Any) -> Measure:
+    """Return how answers are compared where no targets tell: what is called logits is scores of classes."""
+    named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
+    several = sum(found.dim() > 0 for found in answers(outputs)) > 1  # a loss beside them is no answer
+    if not isinstance(named, Tensor) or several:
+        return "relative"
+    return "kl" if named.dim() in (2, 4) else "kl_last"
 
 
 def _compared(found: list[Tensor], reference: list[Tensor]) -> list[tuple[Tensor, Tensor]]:

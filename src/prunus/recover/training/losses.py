@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from prunus.core.calls import answer
 from prunus.core.code.imports import one_line, resolve
 from prunus.core.errors import ModelError, PrunusError, RecipeError
 from prunus.tasks import Classification, Task
@@ -53,7 +54,7 @@ def given_loss(function: Any, what: str) -> Loss:
         ModelError: (when called) it failed.
     """
     if isinstance(function, nn.Module):
-        return guarded(lambda outputs, batch: function(outputs, batch.targets), what)
+        return guarded(lambda outputs, batch: function(answer(outputs), batch.targets), what)
     return guarded(function, what)
 
 

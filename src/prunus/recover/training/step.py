@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.core.calls import call
+from prunus.core.calls import call, map_tensors
 from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Train
 from prunus.recover.training.losses import Loss, TrainingStep
@@ -24,7 +24,7 @@ from prunus.recover.training.training_batches import parts_of
 if TYPE_CHECKING:
     from prunus.data import Batch
 
-    See = Callable[[Batch, Tensor], None]
+    See = Callable[[Batch, Any], None]
 else:
     See = Callable[..., None]
 
@@ -54,7 +54,7 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        seen: list[tuple[Batch, Tensor]] = []
+        seen: list[tuple[Batch, Any]] = []
         losses = []
         for part in parts_of(batch, self.config.batch_size):
             with self.precision.autocast():
@@ -66,19 +66,19 @@ class Stepper:
             self.precision.backward(weighted)
             losses.append(weighted.detach())
             if outputs is not None:
-                seen.append((part, outputs.detach()))
+                seen.append((part, map_tensors(lambda value: value.detach(), outputs)))
         self.precision.step(self.optimizer, self.parameters, self.config.clip_norm)
         for part, shown in seen:
             see(part, shown)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
 
-    def _value(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def _value(self, batch: Batch) -> tuple[Tensor, Any]:
         if self.training_step is not None:
             return self.training_step(self.model, batch), None
-        outputs = self.precision.whole(self._forward(batch))
+        outputs = map_tensors(self.precision.whole, self._forward(batch))
         return self.loss(outputs, batch), outputs
 
-    def _forward(self, batch: Batch) -> Tensor:
+    def _forward(self, batch: Batch) -> Any:
         try:
             outputs = call(self.model, batch.inputs)
         except ValueError as error:
@@ -88,10 +88,6 @@ class Stepper:
                     "use a batch_size of at least 2 and more examples"
                 ) from error
             raise
-        if not isinstance(outputs, Tensor):
-            raise ModelError(
-                f"{self.stage}: the model must return one tensor, got {type(outputs).__name__}; wrap it in a module"
-            )
         return outputs
 
 

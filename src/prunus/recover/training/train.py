@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from prunus.core.calls import answer
 from prunus.core.errors import DataError, ModelError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.recipes.recipe import Average, Train
@@ -32,7 +33,7 @@ from prunus.recover.training.training_state import Checkpoint, fingerprint
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples
 
-    Watch = Callable[[int, Batch, Tensor], None]
+    Watch = Callable[[int, Batch, Any], None]
 else:
     Watch = Callable[..., None]
 
@@ -187,11 +188,11 @@ class _Loop:
         order = generator(self.seed, self.stage, "order", epoch)
         step_size = self.config.batch_size * self.config.accumulate
 
-        def see(part: Batch, outputs: Tensor) -> None:
+        def see(part: Batch, outputs: Any) -> None:
             if self.watch is not None:
                 self.watch(epoch, part, outputs)
-            if classify and outputs.ndim == 2:
-                right.append((outputs.argmax(dim=1) == part.targets).sum())
+            if classify and (scores := answer(outputs)).ndim == 2:
+                right.append((scores.argmax(dim=1) == part.targets.reshape(-1)).sum())
 
         for number, batch in enumerate(training_batches(self.examples, step_size, order)):
             value = self.stepper.take(batch, self._rate(epoch, number), see, check=not losses)

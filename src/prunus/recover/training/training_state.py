@@ -44,7 +44,9 @@ def fingerprint(model: nn.Module, examples: Examples, config: Train, *, seed: in
         len(examples),
     ]
     digest.update(json.dumps(header, sort_keys=True).encode())
-    for name, tensor in {**model.state_dict(), "/targets": examples.targets}.items():
+    digest.update(examples.identity.encode())
+    labels = {} if examples.known_targets is None else {"/targets": examples.known_targets}
+    for name, tensor in {**model.state_dict(), **labels}.items():
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad};".encode())
             # Through uint8: NumPy has no bfloat16.

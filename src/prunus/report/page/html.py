@@ -190,9 +190,10 @@ def _provenance(record: RunRecord, missing: str) -> str:
     data = record.data
     counts = ", ".join(f"{amount(n)} {part}" for part, n in data.n.items())
     kind = f"{data.task}, {len(data.class_names)} classes" if data.class_names else data.task
+    inputs = data.inputs or " × ".join(map(str, data.input_shape))
     rows = [
         *((term, escape(text)) for term, text in made(record)),
-        ("data", f"{escape(data.source)} ({escape(kind)}; inputs {escape(' × '.join(map(str, data.input_shape)))})"),
+        ("data", f"{escape(data.source)} ({escape(kind)}; inputs {escape(inputs)})"),
         ("split", escape(counts)),
         (
             "seeds",

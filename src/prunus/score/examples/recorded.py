@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from prunus.core.calls import answer
 from prunus.core.code.registry import Registry
 from prunus.core.errors import RecipeError, RunError, ShapeError
 from prunus.core.runtime import generator
@@ -66,11 +67,11 @@ class ExampleRecorder:
         self._first_epoch: int | None = None
 
     @torch.no_grad()
-    def __call__(self, epoch: int, batch: Batch, outputs: Tensor) -> None:
+    def __call__(self, epoch: int, batch: Batch, outputs: Any) -> None:
         """Add one batch of one epoch.
 
         Shapes:
-            ``outputs`` is ``(batch, classes)``; for regression ``(batch,)`` or ``(batch, 1)``.
+            ``outputs``, or the logits in them, is ``(batch, classes)``; for regression ``(batch,)`` or ``(batch, 1)``.
         Raises:
             ShapeError: the outputs have another shape.
         """
@@ -78,7 +79,7 @@ class ExampleRecorder:
         early = self.el2n_epochs is None or epoch < self._first_epoch + self.el2n_epochs
         index, targets = batch.index.cpu(), batch.targets.detach()
         judge = self._judge_classes if self.exclusive else self._judge_values
-        error, margin = judge(index, outputs.detach().double(), targets)
+        error, margin = judge(index, answer(outputs).detach().double(), targets)
         self._aum.index_add_(0, index, margin.cpu())
         self._seen[index] += 1
         if early:

@@ -1,0 +1,205 @@
+"""What becomes of the data that somebody hands over with a model?
+
+One tensor of inputs with a class or a number for each example is scaled, searched for duplicates and kept as files are. All else is
+taken as it is and read when it is needed: data sets, loaders, several inputs, targets of any shape, or inputs alone, for which the
+model's own answers are what is to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from prunus.core.calls import answer, answers, call, described, map_tensors
+from prunus.core.code.imports import one_line
+from prunus.core.errors import DataError, ModelError
+from prunus.core.recipes.recipe import Data
+from prunus.data import (
+    PARTS,
+    DrawnSource,
+    Prepared,
+    Takes,
+    open_drawn,
+    prepare,
+    prepare_arrays,
+    prepare_dataset,
+    prepare_drawn,
+    prepare_parts,
+)
+from prunus.graph.tracing.states import as_it_was, duplicate
+from prunus.pipeline.token_ids import are_ids, first_inputs
+from prunus.tasks import Task, make_task, tasks
+
+__all__ = ["prepared_of", "taken_as_it_is"]
+
+_PLAIN = (None, "auto", "classification", "regression")
+_OF_STREAM = 512
+"""Examples of a stream that are kept for calibration."""
+
+
+def prepared_of(
+    data: Any,
+    config: Data,
+    device: torch.device,
+    model: nn.Module,
+    *,
+    task: str | Task | None = None,
+    trained: bool = False,
+) -> Prepared:
+    """Return the examples of whatever holds them.
+
+    Args:
+        task: what the targets are for; None: what they tell themselves.
+        trained: the model has its weights; without targets its answers are kept.
+
+    Raises:
+        DataError: nothing that holds examples, or examples that the model or the task can't take.
+    """
+    if isinstance(data, Prepared):
+        return data
+    if isinstance(data, str):
+        return prepare(config, device=device)
+    parts = data if _is_of_parts(data) else {"train": data}
+    if taken_as_it_is(data, model, task):
+        return _drawn(parts, config, device, model, task, trained)
+    if len(parts) > 1:
+        return prepare_parts(parts, config, device=device, ids=are_ids(first_inputs(parts["train"]), model))
+    (plain,) = parts.values()
+    if isinstance(plain, TensorDataset):
+        return prepare_dataset(plain, config, device=device, ids=are_ids(plain.tensors[0], model))
+    return prepare_arrays(plain[0], plain[1], config, device=device, ids=are_ids(plain[0], model))
+
+
+def taken_as_it_is(data: Any, model: nn.Module, task: str | Task | None = None) -> bool:
+    """Tell whether data are read when they are needed, and inputs go to the model as they come."""
+    if isinstance(data, (Prepared, str)):
+        return False
+    if task not in _PLAIN or Takes.of(model).required != 1:
+        return True
+    parts = data if _is_of_parts(data) else {"train": data}
+    return not all(_is_plain(part, alone=len(parts) == 1) for part in parts.values())
+
+
+def _is_of_parts(data: Any) -> bool:
+    return isinstance(data, Mapping) and "train" in data and data.keys() <= set(PARTS)
+
+
+def _is_plain(data: Any, *, alone: bool) -> bool:
+    """Tell whether data are one array of inputs with one label or number for each example."""
+    if alone and isinstance(data, TensorDataset):
+        data = data.tensors
+    if (
+        not isinstance(data, tuple)
+        or len(data) != 2
+        or not all(isinstance(one, (Tensor, np.ndarray, list)) for one in data)
+    ):
+        return False
+    inputs, targets = data
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], (Tensor, Mapping)):
+        return False
+    shape = np.shape(targets) if isinstance(targets, list) else tuple(targets.shape)
+    return len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
+
+
+def _drawn(
+    parts: Mapping[str, Any],
+    config: Data,
+    device: torch.device,
+    model: nn.Module,
+    asked: str | Task | None,
+    trained: bool,
+) -> Prepared:
+    kind = None if asked is None or asked == "auto" else tasks[asked] if isinstance(asked, str) else asked
+    labelled, takes = kind is None or kind.labelled, Takes.of(model)
+    sources = {
+        part: open_drawn(
+            given,
+            takes,
+            "data" if len(parts) == 1 else f"data[{part!r}]",
+            labelled=labelled,
+            of_stream=_OF_STREAM if part == "calibration" else 0,
+        )
+        for part, given in parts.items()
+    }
+    task = _task_of(sources["train"], asked, device, model)
+    teacher = None
+    if not task.labelled:
+        if not trained:
+            raise DataError(
+                f"{task.name}: without targets the model's own answers are kept, so it has to be trained: got inputs alone and a "
+                "model that isn't; say trained=True, or give targets"
+            )
+        teacher = duplicate(model).to(device).eval()
+    return prepare_drawn(sources, config, task, device=device, teacher=teacher)
+
+
+def _task_of(source: DrawnSource, asked: str | Task | None, device: torch.device, model: nn.Module) -> Task:
+    """Return the task that is asked for, else what the model's answer and the targets of a few examples tell."""
+    inputs, targets = source.at(torch.arange(min(4, len(source))))
+    outputs = _answer(model, inputs, device, source.name)
+    name = asked.name if isinstance(asked, Task) else asked
+    if name in (None, "auto"):
+        name = _told(outputs, targets, source.name)
+    assert name is not None
+    if targets is None and tasks[name].labelled:
+        raise DataError(
+            f"{source.name}: the task {name} needs targets: got inputs alone, {described(inputs)}; give them, or take the task "
+            "agreement, which keeps the model's own answers"
+        )
+    if isinstance(asked, Task):
+        return asked
+    names = source.class_names
+    if tasks[name].exclusive and not names:
+        scores = answer(outputs)
+        n = max(scores.shape[1], 2) if scores.dim() == 2 else 2
+        names = _own_names(model, n)
+        if not names:
+            source.label_kind, names = "i", tuple(map(str, range(n)))
+    return make_task(name, class_names=names)
+
+
+@torch.no_grad()
+def _answer(model: nn.Module, inputs: Any, device: torch.device, name: str) -> Any:
+    there = map_tensors(lambda value: value.to(device), inputs)
+    twin = duplicate(model).to(device).eval()
+    try:
+        with as_it_was(twin):
+            return call(twin, there)
+    except Exception as failure:
+        raise ModelError(
+            f"{name}: the model fails on inputs {described(inputs)}: {one_line(failure)}; give inputs as it takes them (a tuple is "
+            "positional arguments, a mapping is keywords)"
+        ) from failure
+
+
+def _told(outputs: Any, targets: Any, name: str) -> str:
+    if targets is None:
+        return "agreement"
+    if isinstance(targets, Tensor):
+        one_each = targets.dim() == 1 or (targets.dim() == 2 and targets.shape[1] == 1)
+        if one_each and not targets.is_floating_point():
+            return "classification"
+        found = answers(outputs)
+        if targets.is_floating_point() and len(found) == 1 and found[0].numel() == targets.numel():
+            return "regression"
+    raise DataError(
+        f"{name}: targets {described(targets)} beside outputs {described(outputs)} don't tell what is asked of the model: say "
+        f"task=..., one of {', '.join(tasks)}"
+    )
+
+
+def _own_names(model: nn.Module, n: int) -> tuple[str, ...]:
+    """Return the names that the model itself has for ``n`` classes, as models of transformers do; not those that are made up."""
+    named = getattr(getattr(model, "config", None), "id2label", None)
+    if (
+        not isinstance(named, Mapping)
+        or len(named) != n
+        or all(str(name).startswith("LABEL_") for name in named.values())
+    ):
+        return ()
+    return tuple(str(named[key]) for key in sorted(named))
