@@ -40,7 +40,7 @@ from prunus.pipeline import (
     quality_of,
     reduce_variance,
 )
-from prunus.pipeline.jobs.handed import prepared_of, taken_as_it_is
+from prunus.pipeline.handed import prepared_of, taken_as_it_is
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.stages.example_stage import check_examples

@@ -42,6 +42,7 @@ class Agreement(Task):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("distance", "same")
+    of_dense: ClassVar[bool] = True
     scores: bool | None = None
     tolerance: float = 0.05
 

@@ -105,7 +105,7 @@ class OtherLoss(Task):
 
     def __post_init__(self) -> None:
         if self.base is not None:
-            for name in ("name", "reads", "labelled", "exclusive", "class_names"):
+            for name in ("name", "reads", "labelled", "of_dense", "exclusive", "class_names"):
                 object.__setattr__(self, name, getattr(self.base, name))
 
     def check(self, outputs: Any, batch: Batch) -> None:

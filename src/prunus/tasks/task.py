@@ -46,6 +46,8 @@ class Task(ABC):
     """The columns that :meth:`totals` reads."""
     labelled: ClassVar[bool] = True
     """Whether it can't do without targets."""
+    of_dense: ClassVar[bool] = False
+    """Whether its targets are the dense model's answers, and never the data's."""
     exclusive: ClassVar[bool] = False
     """Whether each example has one class and gets one, in the columns ``true`` and ``predicted``."""
     class_names: tuple[str, ...] = ()

@@ -148,6 +148,45 @@ def test_a_target_and_a_contract_are_met_with_loaders() -> None:
     assert record.searches
 
 
+@pytest.mark.parametrize("form", ["images", "set", "parts", "two inputs", "labels set aside"])
+def test_inputs_alone_keep_the_dense_model_s_answers(form: str) -> None:
+    images = torch.stack([Made()[row][0] for row in range(120)])
+    data: Any = {
+        "images": images,
+        "set": DataLoader(images, batch_size=8),  # type: ignore[arg-type]
+        "parts": {"train": images, "test": torch.randn(40, 3, 6, 6)},
+        "two inputs": (IDS, NUMBERS),
+        "labels set aside": Made(),
+    }[form]
+    asked = {"task": "agreement"} if form == "labels set aside" else {}
+    made = optimizer(Two() if form == "two inputs" else small_net(), data, trained=True, **asked)
+    assert {q.name: q.value for q in made.evaluate()["test"].metrics}["agreement"] == 1.0
+    record = made.run()
+    assert record.data.task == "agreement"
+    assert record.comparison[0].metric == "agreement"
+    assert record.comparison[0].dense == 1.0
+    assert record.cost["pruned"].macs < record.cost["dense"].macs
+    assert not record.curves["recover 1 of 1"].accuracy
+
+
+def test_a_contract_without_labels_is_about_the_answers() -> None:
+    images = torch.randn(300, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    more = {"target": {"macs": 0.8}, "strategy": "taylor", "trained": True}
+    contract = {"metric": "agreement", "max_drop": 0.4}
+    assert optimizer(small_net(), images, contract=contract, **more).run().searches
+    with pytest.raises(RecipeError, match="agreement") as caught:
+        optimizer(small_net(), images, contract={"metric": "accuracy", "max_drop": 0.1}, **more)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="the model's own answers are kept, so it has to be trained"):
+        optimizer(small_net(), images)
+
+
+def test_criteria_of_gradients_see_something_where_a_model_agrees_with_itself() -> None:
+    made = optimizer(small_net(), torch.randn(60, 3, 6, 6), trained=True, strategy="taylor").prune(keep_fraction=0.5)
+    assert made.plan_ is not None
+    assert all((decision.saliency > 0).all() for decision in made.plan_.steps[0].decisions)
+
+
 def test_names_come_from_the_data_set_or_the_model() -> None:
     assert set(optimizer(small_net(), Made(classes=["r", "g", "b"])).predict(torch.zeros(2, 3, 6, 6))) <= {
         "r",
@@ -229,8 +268,8 @@ class Wide(nn.Module):
             small_net(),
             Rows(x=torch.zeros(60, 3, 6, 6), y=torch.full((60,), 5)),
             {},
-            ModelError,
-            r"class numbers 0\.\.2, got 5",
+            DataError,
+            r"expected class numbers 0\.\.2 for the model's 3 outputs: got 5\.\.5",
         ),
         (Wide(), (NUMBERS, NUMBERS), {}, DataError, "expected the 3 arguments of the model"),
         (small_net(), 7, {}, DataError, "expected a map-style Dataset"),

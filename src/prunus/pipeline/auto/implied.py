@@ -22,7 +22,7 @@ from prunus.recover import Measure, natural_measure
 from prunus.score import probe_loss
 from prunus.tasks import Classification, Language, MultiLabel, Regression, Segmentation, Task, TokenClassification
 
-__all__ = ["Objective", "objective_of"]
+__all__ = ["Objective", "implied_task", "objective_of"]
 
 IGNORED = -100
 """A class number that says: don't count this place, as torch's cross-entropy has it."""
@@ -131,14 +131,24 @@ def _given(
     )
 
 
-def _of_targets(outputs: Any, batch: Batch) -> Objective:
+def implied_task(outputs: Any, batch: Batch) -> Task | None:
+    """Return the task that outputs and targets tell, where they do."""
+    found = _told(outputs, batch)
+    return None if found is None else found.task
+
+
+def _told(outputs: Any, batch: Batch) -> Objective | None:
     found, targets = answer(outputs), batch.targets
-    if isinstance(targets, Tensor):
-        objective = (
-            _of_numbers(found, targets) if targets.is_floating_point() else _of_classes(found, targets, batch.inputs)
-        )
-        if objective is not None:
-            return objective
+    if not isinstance(targets, Tensor):
+        return None
+    return _of_numbers(found, targets) if targets.is_floating_point() else _of_classes(found, targets, batch.inputs)
+
+
+def _of_targets(outputs: Any, batch: Batch) -> Objective:
+    objective = _told(outputs, batch)
+    if objective is not None:
+        return objective
+    targets = batch.targets
     raise DataError(
         f"targets don't tell what the loss is: got outputs {described(outputs)} and targets {described(targets)}; give "
         "loss=..., a function of outputs and targets"

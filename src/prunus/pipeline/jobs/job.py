@@ -69,7 +69,7 @@ class Job:
     @property
     def measure(self) -> Measure:
         """How far a smaller model's outputs are from the dense one's: classes by what they answer, numbers by their size."""
-        if not self.data.train.task.labelled:
+        if self.data.train.task.of_dense:
             batch = next(iter(self.data.calibration.batches(2)))
             return natural_measure(batch.targets)  # the dense model's answers
         return "kl" if self.data.train.task.exclusive else "relative"

@@ -36,7 +36,7 @@ def evidence_loss(job: Job, model: nn.Module) -> Loss:
     """Return what the gradients of ``model`` are taken of: the loss without smoothing, or the user's training step."""
     if job.training_step is not None:
         return bound(job.training_step, model)
-    if not job.data.train.task.labelled and job.loss is None and job.recipe.train.loss is None:
+    if job.data.train.task.of_dense and job.loss is None and job.recipe.train.loss is None:
         # The model agrees with itself: what matters is how its answers would move.
         return probe_loss(job.measure, seed=job.recipe.seeds[0])
     return base_loss(job)

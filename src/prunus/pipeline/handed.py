@@ -8,6 +8,7 @@ model's own answers are what is to be kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from prunus.core.calls import answer, answers, call, described, map_tensors
+from prunus.core.batch import Batch
+from prunus.core.calls import answer, call, described, map_tensors
 from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, ModelError
 from prunus.core.recipes.recipe import Data
@@ -32,8 +34,9 @@ from prunus.data import (
     prepare_parts,
 )
 from prunus.graph.tracing.states import as_it_was, duplicate
+from prunus.pipeline.auto.implied import implied_task
 from prunus.pipeline.token_ids import are_ids, first_inputs
-from prunus.tasks import Task, make_task, tasks
+from prunus.tasks import Agreement, Task, as_task, tasks
 
 __all__ = ["prepared_of", "taken_as_it_is"]
 
@@ -114,21 +117,21 @@ def _drawn(
     asked: str | Task | None,
     trained: bool,
 ) -> Prepared:
-    kind = None if asked is None or asked == "auto" else tasks[asked] if isinstance(asked, str) else asked
-    labelled, takes = kind is None or kind.labelled, Takes.of(model)
+    kind = None if asked is None or asked == "auto" else as_task(asked)
+    takes = Takes.of(model)
     sources = {
         part: open_drawn(
             given,
             takes,
             "data" if len(parts) == 1 else f"data[{part!r}]",
-            labelled=labelled,
+            labelled=kind is None or not kind.of_dense,
             of_stream=_OF_STREAM if part == "calibration" else 0,
         )
         for part, given in parts.items()
     }
-    task = _task_of(sources["train"], asked, device, model)
+    task = _task_of(sources["train"], kind, device, model)
     teacher = None
-    if not task.labelled:
+    if task.of_dense:
         if not trained:
             raise DataError(
                 f"{task.name}: without targets the model's own answers are kept, so it has to be trained: got inputs alone and a "
@@ -138,29 +141,28 @@ def _drawn(
     return prepare_drawn(sources, config, task, device=device, teacher=teacher)
 
 
-def _task_of(source: DrawnSource, asked: str | Task | None, device: torch.device, model: nn.Module) -> Task:
+def _task_of(source: DrawnSource, asked: Task | None, device: torch.device, model: nn.Module) -> Task:
     """Return the task that is asked for, else what the model's answer and the targets of a few examples tell."""
-    inputs, targets = source.at(torch.arange(min(4, len(source))))
+    rows = torch.arange(min(4, len(source)))
+    inputs, targets = source.at(rows)
     outputs = _answer(model, inputs, device, source.name)
-    name = asked.name if isinstance(asked, Task) else asked
-    if name in (None, "auto"):
-        name = _told(outputs, targets, source.name)
-    assert name is not None
-    if targets is None and tasks[name].labelled:
+    task = asked
+    if task is None:
+        task = Agreement() if targets is None else implied_task(outputs, Batch(rows, inputs, targets))
+    if task is None:
         raise DataError(
-            f"{source.name}: the task {name} needs targets: got inputs alone, {described(inputs)}; give them, or take the task "
-            "agreement, which keeps the model's own answers"
+            f"{source.name}: targets {described(targets)} beside outputs {described(outputs)} don't tell what is asked of the "
+            f"model: say task=..., one of {', '.join(tasks)}"
         )
-    if isinstance(asked, Task):
-        return asked
-    names = source.class_names
-    if tasks[name].exclusive and not names:
-        scores = answer(outputs)
-        n = max(scores.shape[1], 2) if scores.dim() == 2 else 2
-        names = _own_names(model, n)
-        if not names:
-            source.label_kind, names = "i", tuple(map(str, range(n)))
-    return make_task(name, class_names=names)
+    if targets is None and task.labelled and not task.of_dense:
+        raise DataError(
+            f"{source.name}: the task {task.name} needs targets: got inputs alone, {described(inputs)}; give them, or take the "
+            "task agreement, which keeps the model's own answers"
+        )
+    if not is_dataclass(task) or task.class_names or "class_names" not in {field.name for field in fields(task)}:
+        return task
+    names = _names(source, model, task, outputs)
+    return replace(task, class_names=names) if names else task
 
 
 @torch.no_grad()
@@ -177,29 +179,22 @@ def _answer(model: nn.Module, inputs: Any, device: torch.device, name: str) -> A
         ) from failure
 
 
-def _told(outputs: Any, targets: Any, name: str) -> str:
-    if targets is None:
-        return "agreement"
-    if isinstance(targets, Tensor):
-        one_each = targets.dim() == 1 or (targets.dim() == 2 and targets.shape[1] == 1)
-        if one_each and not targets.is_floating_point():
-            return "classification"
-        found = answers(outputs)
-        if targets.is_floating_point() and len(found) == 1 and found[0].numel() == targets.numel():
-            return "regression"
-    raise DataError(
-        f"{name}: targets {described(targets)} beside outputs {described(outputs)} don't tell what is asked of the model: say "
-        f"task=..., one of {', '.join(tasks)}"
-    )
+def _names(source: DrawnSource, model: nn.Module, task: Task, outputs: Any) -> tuple[str, ...]:
+    """Return the names of classes that the data set or the model has; else numbers, where each example has one class."""
+    if source.class_names or not task.exclusive:
+        return source.class_names or _own_names(model)
+    scores = answer(outputs)
+    n = max(scores.shape[1], 2) if scores.dim() == 2 else 2
+    names = _own_names(model)
+    if len(names) == n:
+        return names
+    source.label_kind = "i"
+    return tuple(map(str, range(n)))
 
 
-def _own_names(model: nn.Module, n: int) -> tuple[str, ...]:
-    """Return the names that the model itself has for ``n`` classes, as models of transformers do; not those that are made up."""
+def _own_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the names that the model itself has for its classes, as models of transformers do; not those that are made up."""
     named = getattr(getattr(model, "config", None), "id2label", None)
-    if (
-        not isinstance(named, Mapping)
-        or len(named) != n
-        or all(str(name).startswith("LABEL_") for name in named.values())
-    ):
+    if not isinstance(named, Mapping) or all(str(name).startswith("LABEL_") for name in named.values()):
         return ()
     return tuple(str(named[key]) for key in sorted(named))
