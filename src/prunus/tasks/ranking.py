@@ -43,22 +43,37 @@ def ranked(observed: Observed, weights: Floats) -> Ranked:
         classes = [(true == 1, scores[:, 1] - scores[:, 0])]
     else:
         classes = [(true == number, scores[:, number]) for number in range(scores.shape[1])]
-    curves = [_curve(has, score, weights) for has, score in classes]
+    by_example = np.ascontiguousarray(weights.T)
+    curves = [_curve(has, score, by_example) for has, score in classes]
     return Ranked(*(np.stack(parts, axis=1) for parts in zip(*curves, strict=True)))
 
 
 def _curve(positive: Bools, scores: Floats, weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return areas and counts of one class; ``weights`` is ``(n, resamples)``.
+
+    A curve rises only where an example has the class: all that lies between two such scores is summed at once.
+    """
+    n_all = weights.sum(axis=0)
+    if not positive.any():
+        nothing = np.zeros_like(n_all)
+        return nothing, nothing, nothing, n_all
     order = np.argsort(-scores, kind="stable")
-    falling = scores[order]
-    ends = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(order) - 1)  # the last example of each score
-    sorted_weights = weights[:, order]
-    found = np.cumsum(sorted_weights * positive[order], axis=1)[:, ends]
-    seen = np.cumsum(sorted_weights, axis=1)[:, ends]
-    n_positive, n_negative = found[:, -1], seen[:, -1] - found[:, -1]
-    before = np.pad(found, ((0, 0), (1, 0)))[:, :-1]
-    new_false = np.diff(seen - found, axis=1, prepend=0.0)
-    area = ratio((new_false * (before + found) / 2).sum(axis=1), n_positive * n_negative)
-    precision = ratio(((found - before) * ratio(found, seen)).sum(axis=1), n_positive)
+    falling, has = scores[order], positive[order]
+    steps = np.cumsum(np.append(False, falling[1:] != falling[:-1]))  # the place of each example's score among all
+    rises = np.unique(steps[has])
+    # Two stretches for each score at which the curve rises: what is scored higher, up to the last rise, and that score itself.
+    stretch = np.searchsorted(rises, steps) + np.searchsorted(rises, steps, side="right")
+    seen = np.zeros((2 * len(rises) + 1, weights.shape[1]))
+    first = np.flatnonzero(np.append(True, stretch[1:] != stretch[:-1]))
+    seen[stretch[first]] = np.add.reduceat(weights[order], first, axis=0)
+    found = np.add.reduceat(weights[order[has]], np.searchsorted(steps[has], rises), axis=0)
+    tied = seen[1::2] - found  # that haven't the class, at the same score
+    up_to, found_up_to = np.cumsum(seen, axis=0)[1::2], np.cumsum(found, axis=0)
+    n_positive = found_up_to[-1]
+    n_negative = n_all - n_positive
+    below = n_negative - (up_to - found_up_to) + tied / 2
+    area = ratio((found * below).sum(axis=0), n_positive * n_negative)
+    precision = ratio((found * ratio(found_up_to, up_to)).sum(axis=0), n_positive)
     return area, precision, n_positive, n_negative
 
 
