@@ -115,7 +115,10 @@ def measure_quality(
         resamples=bootstrap,
         seed=seed,
     )[0]
-    found = _measurements([registry[name] for name in names], values[:, : len(names)], confidence)
+    # Imagined examples move the middle of a bootstrap on purpose: there is no bias to take back.
+    found = _measurements(
+        [registry[name] for name in names], values[:, : len(names)], confidence, corrected=made is None
+    )
     if "right" in observed:
         low, high = wilson(float(observed["right"].sum()), n, confidence)
         found = tuple(replace(item, low=low, high=high) if registry[item.name].exact_test else item for item in found)
@@ -192,12 +195,14 @@ def _confusion(observed: Observed, n_classes: int) -> tuple[tuple[int, ...], ...
     return tuple(tuple(row) for row in counts.tolist())
 
 
-def _measurements(chosen: Sequence[Metric], values: Floats, confidence: float) -> tuple[Measurement, ...]:
+def _measurements(
+    chosen: Sequence[Metric], values: Floats, confidence: float, *, corrected: bool
+) -> tuple[Measurement, ...]:
     """Make measurements of plain values (the first row) and resampled ones; an interval holds its value."""
     found = []
     for metric, column in zip(chosen, values.T, strict=True):
-        low, high = interval(column[1:], confidence)
         value = float(column[0])
+        low, high = interval(column[1:], confidence, value=value if corrected else None)
         found.append(
             Measurement(metric.name, value, min(low, value), max(high, value), metric.unit, metric.higher_is_better)
         )

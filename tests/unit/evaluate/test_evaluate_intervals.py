@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 import torch
@@ -218,3 +220,15 @@ def test_an_exact_metric_is_not_resampled_and_an_average_over_classes_is():
     assert again[1] != f1
     right = float((dense.argmax(1) == targets).sum())
     assert (accuracy.value, accuracy.low, accuracy.high) == pytest.approx((right / 120, *wilson(right, 120, 0.95)))
+
+
+def test_a_bias_of_resamples_is_taken_back_twice_and_none_changes_nothing():
+    """What resamples are off the value, the value is off the truth."""
+    resampled = np.array([NormalDist(10, 2).inv_cdf((place + 0.5) / 4000) for place in range(4000)])
+    for bias in (-1.0, 0.0, 0.5):
+        low, high = interval(resampled + bias, 0.95, value=10.0)
+        assert (low, high) == pytest.approx((10 - bias - 3.92, 10 - bias + 3.92), abs=0.1)
+    assert interval(resampled, 0.95, value=10.0) == pytest.approx(interval(resampled, 0.95), abs=1e-2)
+    assert interval([1.0] * 50, 0.95, value=1.0) == (1.0, 1.0)
+    low, high = interval(resampled, 0.95, value=99.0)
+    assert np.isfinite([low, high]).all()
