@@ -166,6 +166,24 @@ def test_missing_and_unseen_values_are_predicted_with_a_word_about_it(ran, capsy
     assert err.count("\n") == 1
 
 
+def test_evaluating_on_other_rows_takes_the_bundle_s_own_fit_and_says_what_training_never_saw(ran, capsys):
+    """Its table alone would be fitted otherwise: other medians, another category, a gap where there was none."""
+    lines = [f"{age},{1000 + age}.5,{color},2023-05-05,true" for age in range(20, 80) for color in ("red", "violet")]
+    lines[3] = lines[3].replace(",1021.5", ",")
+    answers = json.loads(predicted(capsys, ran, rows(ran, *lines), "--json")[1])
+    labels = [row.get("label", "no") for row in answers]
+    table = "\n".join(
+        [f"{','.join(HEAD)},label", *(f"{line},{label}" for line, label in zip(lines, labels, strict=True))]
+    )
+    (ran / "e.csv").write_text(table + "\n")
+    assert invoke(["evaluate", str(ran / "out"), "--source", str(ran / "e.csv"), "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)["splits"]["all"]["metrics"]
+    assert next(m["value"] for m in found if m["name"] == "accuracy") >= 119 / 120
+    assert "column 'income': 1 row has no value, which no training row lacked: they get " in said.err
+    assert "column 'color': 60 rows have a value that training never saw, like 'violet'" in said.err
+
+
 def test_another_delimiter_is_found_and_a_missing_column_stops_all(ran, capsys):
     path = rows(ran, GOOD)
     wanted = predicted(capsys, ran, path)[1]
@@ -209,3 +227,6 @@ def test_a_bundle_without_columns_still_takes_a_table(tmp_path, capsys):
     wanted = model(torch.tensor([[1.5, 0, 1], [2.5, 1, 0]])).softmax(1).max(1).values.tolist()
     assert [row["probability"] for row in found[:2]] == pytest.approx(wanted, abs=1e-5)
     assert (code, found[2]["error"]["column"]) == (10, "size")
+    (tmp_path / "e.csv").write_text("color,size,label\nred,1.5,a\nblue,,b\n")
+    assert invoke(["evaluate", str(tmp_path / "out"), "--source", str(tmp_path / "e.csv")]) == 4
+    assert "column 'size', sample '1': expected a value" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from prunus.data.scaler import Scaler
 from prunus.data.sources.apart import Takes
 from prunus.data.sources.arrays import raw_inputs, to_array
 from prunus.data.sources.drawn import DrawnSource, open_drawn
-from prunus.data.sources.encoded import encoded_as, read_as
+from prunus.data.sources.encoded import EncodedTable, encoded_as, read_as
 from prunus.data.sources.formats import add_reader
 from prunus.data.sources.source import LABEL_KINDS, ArraySource, Rows, Source, beside_of, holds_ids
 from prunus.data.split import PARTS, Duplicate, Splits, split
@@ -37,6 +37,7 @@ __all__ = [
     "Columns",
     "DrawnSource",
     "Duplicate",
+    "EncodedTable",
     "Examples",
     "Noise",
     "Prepared",

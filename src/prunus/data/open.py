@@ -50,13 +50,6 @@ def open_source(config: Data) -> Source:
         DataError: it isn't there, can't be read, or can't be learnt from.
         MissingExtraError: its reader needs a package that isn't installed.
     """
-    source = _opened(config)
-    if config.about_tables and getattr(source, "table", None) is None:
-        raise DataError(f"{source.name}: data.{config.about_tables[0]} is for tables (CSV, Parquet): take it away")
-    return source
-
-
-def _opened(config: Data) -> Source:
     path = Path(config.source)
     if config.is_bundled:
         return open_bundled(config.source.partition(":")[2], config)

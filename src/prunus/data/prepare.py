@@ -207,6 +207,8 @@ def prepare_source(
     own: Mapping[str, Tensor] | None = None,
 ) -> Prepared:
     """Return the split, scaled examples of a source; ``config.source`` is not looked at. ``own`` are the rows of given parts."""
+    if config.about_tables and getattr(source, "table", None) is None:
+        raise DataError(f"{source.name}: data.{config.about_tables[0]} is for tables (CSV, Parquet): take it away")
     digests = content_digests(source)
     splits = split(source, config.split, digests=digests, own=own)
     fingerprinted = fingerprint(source, digests)

@@ -13,7 +13,7 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import BundleError, DataError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.core.text import plain
-from prunus.data import Examples, Source, encoded_as, is_table, open_source, prepare, read_as
+from prunus.data import EncodedTable, Examples, Source, encoded_as, is_table, open_source, prepare, read_as
 from prunus.evaluate import measure_cost
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
@@ -64,13 +64,13 @@ def evaluate_bundle(
         prepared = prepare(config)
         splits = {"train": prepared.train, "test": prepared.test}
         if bundle.columns is not None and prepared.columns != bundle.columns:  # other data than those of the run
-            splits = {name: _examples(part.source, part.rows, bundle) for name, part in splits.items()}
+            splits = {name: _examples(part.source, part.rows, bundle, note) for name, part in splits.items()}
         _check_fits(splits["test"].source, bundle)
     else:
         config = Data(source=source, target=target, task=bundle.task)
         if is_table(config):
             config = config.model_copy(update=read_as(bundle.columns, bundle.feature_names))
-        splits = {"all": _all_examples(config, bundle)}
+        splits = {"all": _all_examples(config, bundle, note)}
     recipe = Recipe(data=config)
     rows = {name: quality_of(bundle.model, examples, recipe).to_dict() for name, examples in splits.items()}
     batch = next(iter(next(iter(splits.values())).batches(1)))
@@ -177,16 +177,19 @@ def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) ->
     return bundle
 
 
-def _all_examples(config: Data, bundle: Bundle) -> Examples:
+def _all_examples(config: Data, bundle: Bundle, note: Callable[[str], None] | None) -> Examples:
     """Return every example of a source, its labels numbered as the bundle numbers them."""
     found = open_source(config)
-    return _examples(found, torch.arange(len(found.ids)), bundle)
+    return _examples(found, torch.arange(len(found.ids)), bundle, note)
 
 
-def _examples(source: Source, rows: Tensor, bundle: Bundle) -> Examples:
+def _examples(source: Source, rows: Tensor, bundle: Bundle, note: Callable[[str], None] | None) -> Examples:
     """Return examples as the model of a bundle takes them, whatever their own source would be encoded and scaled by."""
     found = encoded_as(source, bundle.columns, bundle.feature_names)
     _check_fits(found, bundle)
+    if isinstance(found, EncodedTable) and note is not None:
+        for line in found.strange(rows):
+            note(f"{source.name}: {line}")
     examples = Examples(found, rows, scaler=bundle.scaler, target_scaler=bundle.target_scaler)
     if bundle.task == "classification":
         number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])

@@ -10,7 +10,6 @@ from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.data import PARTS, prepare, prepare_source
 from prunus.data.columns.fit import fit_columns
-from prunus.data.open import open_source
 
 N = 400
 
@@ -115,9 +114,18 @@ def test_a_wrong_choice_is_one_line(tmp_path, options, said):
 
 def test_what_is_for_tables_is_refused_elsewhere_and_a_column_is_in_one_list():
     with pytest.raises(DataError, match=r"sklearn:iris: data.ignore is for tables \(CSV, Parquet\)"):
-        open_source(Data(source="sklearn:iris", ignore=["a"]))
+        prepare(Data(source="sklearn:iris", ignore=["a"]))
     with pytest.raises(ValueError, match="the column 'a' is in ignore and in kinds: take it out of one"):
         Data(source="t.csv", ignore=["a"], kinds={"a": "number"})
+
+
+def test_a_word_for_nothing_leaves_a_target_of_numbers_one(tmp_path):
+    given = columns()
+    given["label"] = ["?" if row % 40 == 0 else f"{row * 0.25}" for row in range(N)]
+    data = prepare(Data(source=save(tmp_path, given), missing=["?"]))
+    assert data.train.task.name == "regression"
+    assert sum(len(getattr(data, part)) for part in PARTS) == N - 10
+    assert any("10 of 400 rows have no 'label'" in note for note in data.notes)
 
 
 def test_a_test_set_of_its_own_is_read_as_the_training_table_is(tmp_path):

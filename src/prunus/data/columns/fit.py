@@ -15,7 +15,7 @@ import numpy as np
 from prunus.data.columns.cells import Kind
 from prunus.data.columns.fitted import CategoryColumn, Columns, DateColumn, FittedColumn, NumberColumn
 
-__all__ = ["MOST_CATEGORIES", "SHARED", "TableFacts", "column_notes", "fit_columns", "unseen"]
+__all__ = ["MOST_CATEGORIES", "SHARED", "TableFacts", "column_notes", "fit_columns", "strange_notes"]
 
 Array = np.ndarray[Any, Any]
 
@@ -180,13 +180,25 @@ def _constant_note(column: FittedColumn, train: Array, facts: TableFacts) -> str
     return f"has one value in all of train and tells the model nothing; data.ignore: [{column.name}] leaves it out"
 
 
-def unseen(columns: Columns, values: Array, words: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, str]]:
-    """Return by column in how many rows a category comes up that training never saw, and which is the first."""
-    found: dict[str, tuple[int, str]] = {}
+def strange_notes(columns: Columns, values: Array, words: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Return what rows of another table hold that training never saw, and what the model gets instead, in a line per column."""
+    notes = []
     for place, column in enumerate(columns.columns):
+        gaps = int(np.isnan(values[:, place]).sum())
+        if gaps and not column.missing:
+            instead = "are in none of its categories" if isinstance(column, CategoryColumn) else f"get {_said(column)}"
+            notes.append(
+                f"column {column.name!r}: {_rows(gaps)} no value, which no training row lacked: they {instead}"
+            )
         if isinstance(column, CategoryColumn) and not column.others:
             new = [number for number, word in enumerate(words.get(column.name, ())) if column.place(word) is None]
-            rows = np.isin(values[:, place], new)
-            if rows.any():
-                found[column.name] = (int(rows.sum()), words[column.name][int(values[rows, place][0])])
-    return found
+            odd = values[np.isin(values[:, place], new), place]
+            if len(odd):
+                like = words[column.name][int(odd[0])][:40]
+                what = f"{_rows(len(odd))} a value that training never saw, like {like!r}: it counts as none of its categories"
+                notes.append(f"column {column.name!r}: {what}")
+    return tuple(notes)
+
+
+def _rows(n: int) -> str:
+    return "1 row has" if n == 1 else f"{n} rows have"

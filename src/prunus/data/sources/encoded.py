@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.data.columns.fit import TableFacts
+from prunus.core.errors import DataError
+from prunus.data.columns.fit import TableFacts, strange_notes
 from prunus.data.columns.fitted import Columns
-from prunus.data.sources.source import Source
+from prunus.data.sources.source import Source, chunks
 
 __all__ = ["EncodedTable", "encoded_as", "read_as"]
 
@@ -85,6 +86,10 @@ class EncodedTable:
         found = self.columns.encode(values, self.table.words, wide=self.table.wide)
         return torch.from_numpy(found[:, list(self.order)] if self.order else found)
 
+    def strange(self, rows: Tensor) -> tuple[str, ...]:
+        """Return what is to be said of rows that hold what training never saw."""
+        return strange_notes(self.columns, self.source.inputs(rows).numpy(), self.table.words)
+
 
 def read_as(columns: Columns | None, feature_names: Sequence[str] = ()) -> dict[str, Any]:
     """Return the values of a recipe's ``data`` with which a table is read as the one that a model was trained on.
@@ -100,7 +105,11 @@ def read_as(columns: Columns | None, feature_names: Sequence[str] = ()) -> dict[
 
 
 def encoded_as(source: Source, columns: Columns | None, feature_names: Sequence[str] = ()) -> Source:
-    """Return a table as the features that a model takes, whatever it was fitted to itself; another source as it is."""
+    """Return a table as the features that a model takes, whatever it was fitted to itself; another source as it is.
+
+    Raises:
+        DataError: ``columns`` isn't known, and a value is missing.
+    """
     raw = source.source if isinstance(source, EncodedTable) else source
     facts = getattr(raw, "table", None)
     if facts is None:
@@ -108,4 +117,17 @@ def encoded_as(source: Source, columns: Columns | None, feature_names: Sequence[
     if columns is not None:
         return EncodedTable(raw, columns, facts)
     made, order = Columns.of_features(feature_names or tuple(facts.kinds), tuple(facts.kinds))
+    if absent := _first_gap(raw, tuple(facts.kinds)):
+        raise DataError(
+            f"{raw.name}: {absent}: expected a value, since the model was trained where none was missing, got none"
+        )
     return EncodedTable(raw, made, facts, tuple(order))
+
+
+def _first_gap(raw: Source, names: Sequence[str]) -> str:
+    for rows, values in chunks(raw):
+        gaps = values.isnan().nonzero()
+        if len(gaps):
+            place, column = gaps[0].tolist()
+            return f"column {names[column]!r}, sample {raw.ids[int(rows[place])]!r}"
+    return ""

@@ -14,7 +14,7 @@ import torch
 from prunus.core.errors import DataError, near
 from prunus.core.text import shown
 from prunus.data.columns.cells import BadCell, Cells, is_text, plain_column, read_cells
-from prunus.data.columns.fit import unseen
+from prunus.data.columns.fit import strange_notes
 from prunus.data.columns.fitted import Columns
 from prunus.data.sources.source import Rows
 
@@ -68,11 +68,7 @@ def read_rows(
     encoded = columns.encode(values, words, wide=True)
     if order is not None:
         encoded = encoded[:, list(order)]
-    notes = tuple(
-        f"column {name!r}: {'1 row has' if n == 1 else f'{n} rows have'} a value that training never saw, like {first[:40]!r}: "
-        "it counts as none of its categories"
-        for name, (n, first) in unseen(columns, values, words).items()
-    )
+    notes = strange_notes(columns, values, words)
     return Rows(tuple(ids), torch.from_numpy(encoded), tuple(good), tuple(found[row] for row in sorted(found)), notes)
 
 

@@ -21,7 +21,7 @@ from prunus.core.errors import DataError, near
 from prunus.core.files.expansion import check_expansion
 from prunus.core.recipes.recipe import Data
 from prunus.core.text import shown
-from prunus.data.columns.cells import MAX_LETTERS, Cells, Kind, is_text, plain_column, read_cells, recoded
+from prunus.data.columns.cells import MAX_LETTERS, Cells, Kind, as_number, is_text, plain_column, read_cells, recoded
 from prunus.data.columns.column_kinds import guess_kind
 from prunus.data.columns.fit import TableFacts
 from prunus.data.columns.fitted import Columns
@@ -139,7 +139,7 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
             first = replace(read.bad[0], row=int(labelled[read.bad[0].row]))
             raise DataError(f"{path}: {first}{more}; correct it, or leave the column out (data.ignore: [{name}])")
     values, wide = _matrix(cells, chosen, str(path))
-    raw = _target_values(table[target], f"{path}: {target!r}")
+    raw = _target_values(table[target], config.missing, f"{path}: {target!r}")
     targets = read_targets(raw, task=config.task, name=config.source, column=target)
     facts = TableFacts(
         kinds=chosen,
@@ -279,11 +279,14 @@ def same_words(sources: Sequence[ArraySource]) -> list[ArraySource]:
     return found
 
 
-def _target_values(column: pa.ChunkedArray, where: str) -> np.ndarray[Any, Any]:
+def _target_values(column: pa.ChunkedArray, missing: Sequence[str], where: str) -> np.ndarray[Any, Any]:
     column = plain_column(column)
     kind = column.type
     if is_text(kind):
-        return _as_texts(column, where)
+        texts = _as_texts(column, where)
+        # A word for nothing made text of a column of numbers; without such a word, text is meant as text.
+        numbers = [as_number(text) for text in np.unique(texts).tolist()] if missing else [None]
+        return texts if None in numbers else texts.astype(np.float64)
     if pa.types.is_decimal(kind):
         column = column.cast(pa.float64())
     elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
