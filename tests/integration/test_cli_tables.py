@@ -142,6 +142,22 @@ def test_a_bad_row_is_named_and_the_others_are_predicted_as_without_it(ran, caps
         assert err.count("\n") == 1
 
 
+def test_a_row_whose_answer_overflows_is_bad_and_the_others_are_not(tmp_path, capsys):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 3.0)
+    facts = {"input_shape": (2,), "n_outputs": 2, "feature_names": ("a", "b"), "built_by": None, "dense": model}
+    save_bundle(tmp_path / "out", model, task="classification", class_names=("x", "y"), **facts)
+    (tmp_path / "p.csv").write_text("a,b\n1,2\n3e38,3e38\n3,4\n")
+    code, out, err = predicted(capsys, tmp_path, tmp_path / "p.csv", "--json")
+    assert code == 10
+    assert [row.get("error", {}).get("expected") for row in json.loads(out)] == [None, "a finite answer", None]
+    (tmp_path / "p.csv").write_text("a,b\n3e38,2\n3e38,3e38\n")
+    code, out, err = predicted(capsys, tmp_path, tmp_path / "p.csv", "--json")
+    assert (code, out) == (8, ""), "nothing is finite: the model is broken, or all is far away"
+    assert "is NaN or infinite" in err
+
+
 def test_as_csv_the_error_stands_in_its_row(ran, capsys):
     code, out, _ = predicted(capsys, ran, rows(ran, GOOD, *BAD, GOOD))
     found = list(csv.DictReader(io.StringIO(out)))

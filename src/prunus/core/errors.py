@@ -13,6 +13,7 @@ Every message is one line: what is wrong, where, what was expected, ``got ...``,
     │   └── BundleError
     ├── OutputError    (OSError)        7   the output can't be written: disk full, folder in use
     ├── RunError       (RuntimeError)   8   the run itself failed: training diverged, nothing left to keep
+    │   └── NotFiniteError
     └── MissingExtraError (ImportError) 9   an optional package is not installed
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "ModelError",
+    "NotFiniteError",
     "OutputError",
     "PlanError",
     "PrunusError",
@@ -97,6 +99,10 @@ class RunError(PrunusError, RuntimeError):
     """The run itself failed after its inputs were found good."""
 
     exit_code = 8
+
+
+class NotFiniteError(RunError):
+    """A model's answer is NaN or infinite."""
 
 
 class MissingExtraError(PrunusError, ImportError):

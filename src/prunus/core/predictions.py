@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prunus.core.errors import RunError
+from prunus.core.errors import NotFiniteError
 
 __all__ = ["Prediction", "check_outputs_finite"]
 
@@ -29,12 +29,12 @@ def check_outputs_finite(outputs: Tensor) -> None:
     """Check that every output is a number.
 
     Raises:
-        RunError: one isn't; the message names its row.
+        NotFiniteError: one isn't; the message names its row.
     """
     rows = outputs.detach()[:, None] if outputs.ndim == 1 else outputs.detach().flatten(start_dim=1)
     bad = ~rows.isfinite().all(dim=1)
     if bool(bad.any()):
-        raise RunError(
+        raise NotFiniteError(
             f"the model's output for input row {int(bad.long().argmax())} is NaN or infinite (and for {int(bad.sum()) - 1} more "
             "rows): the inputs are far from what it learnt from, or the model is broken"
         )

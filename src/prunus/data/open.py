@@ -115,7 +115,7 @@ def open_rows(
     """
     where, shape = Path(path), tuple(input_shape)
     if where.is_dir() or (where.is_file() and where.suffix.lower() in IMAGE_SUFFIXES):
-        found = _all_good(*_images(where, shape))
+        found = _images(where, shape)
     elif not where.is_file():
         raise missing_data(where)
     else:
@@ -180,11 +180,11 @@ def open_named_inputs(path: str, whole: Mapping[str, bool]) -> tuple[tuple[str, 
     return ids, {name: _whole(value, f"{where}: {name}") if whole[name] else value for name, value in arrays.items()}
 
 
-def open_images(path: str, *, channels: int) -> tuple[tuple[str, ...], list[Tensor]]:
-    """Return the ids of an image or a folder of them, and each image as bytes in its own size.
+def open_images(path: str, *, channels: int) -> tuple[tuple[str, ...], dict[int, Tensor], tuple[BadCell, ...]]:
+    """Return the ids of an image or a folder, each image (bytes, in its own size) by its number, and what is wrong with others.
 
     Raises:
-        DataError: there is none, or it can't be decoded.
+        DataError: there is none, or they can't be what the model takes.
     """
     where = Path(path)
     folder, paths = (where, find_images(where)) if where.is_dir() else (where.parent, [where])
@@ -193,7 +193,21 @@ def open_images(path: str, *, channels: int) -> tuple[tuple[str, ...], list[Tens
     if channels not in (1, 3):
         raise DataError(f"{where}: the model needs inputs of {channels} channels, which images don't have")
     mode = "L" if channels == 1 else "RGB"
-    return tuple(path.relative_to(folder).as_posix() for path in paths), [read_image(p, None, mode) for p in paths]
+    return (tuple(path.relative_to(folder).as_posix() for path in paths), *_decoded(paths, None, mode))
+
+
+def _decoded(
+    paths: Sequence[Path], size: tuple[int, int] | None, mode: str
+) -> tuple[dict[int, Tensor], tuple[BadCell, ...]]:
+    """Return each image by its number, and what is wrong with those that can't be decoded."""
+    images: dict[int, Tensor] = {}
+    bad: list[BadCell] = []
+    for number, path in enumerate(paths):
+        try:
+            images[number] = read_image(path, size, mode)
+        except DataError as error:
+            bad.append(BadCell(number, None, "an image that can be read", str(error)))
+    return images, tuple(bad)
 
 
 def _whole(values: Tensor, where: str) -> Tensor:
@@ -204,7 +218,7 @@ def _whole(values: Tensor, where: str) -> Tensor:
     return values.long()
 
 
-def _images(where: Path, shape: tuple[int, ...]) -> tuple[tuple[str, ...], Tensor]:
+def _images(where: Path, shape: tuple[int, ...]) -> Rows:
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise DataError(
             f"{where}: the model needs inputs of shape {shape}, which images don't have; give a table or .npz"
@@ -214,5 +228,6 @@ def _images(where: Path, shape: tuple[int, ...]) -> tuple[tuple[str, ...], Tenso
         raise DataError(f"{where}: expected images ({', '.join(IMAGE_SUFFIXES)}), got an empty set")
     mode = "L" if shape[0] == 1 else "RGB"
     check_resized(paths, shape, n_bytes=4)
-    values = torch.stack([read_image(path, (shape[1], shape[2]), mode) for path in paths]).float()
-    return tuple(path.relative_to(folder).as_posix() for path in paths), values
+    images, bad = _decoded(paths, (shape[1], shape[2]), mode)
+    values = torch.stack(list(images.values())).float() if images else torch.empty(0, *shape)
+    return Rows(tuple(path.relative_to(folder).as_posix() for path in paths), values, tuple(images), bad)

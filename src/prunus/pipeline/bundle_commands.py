@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import BundleError, DataError, PlanError, PrunusError
+from prunus.core.errors import BundleError, DataError, NotFiniteError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.core.text import plain
 from prunus.data import EncodedTable, Examples, Source, encoded_as, is_table, open_source, prepare, read_as
@@ -101,14 +101,46 @@ def predict_file(
     rows: list[dict[str, Any]] = [{"id": name} for name in given.ids]
     for bad in given.bad:
         rows[bad.row]["error"] = {"row": bad.row, "column": bad.column, "expected": bad.expected, "got": bad.got}
-    places = [place for own, _ in given.parts for place in own]
+    places: list[int] = []
+    answers: list[Tensor] = []
+    for own, values in given.parts:
+        for place, answer in zip(own, _answers(bundle, values), strict=True):
+            if answer is None:
+                got = "NaN or infinity: it is far from what the model learnt from"
+                rows[place]["error"] = {"row": place, "column": None, "expected": "a finite answer", "got": got}
+            else:
+                places.append(place)
+                answers.append(answer)
     if not places:
         return rows
-    found = bundle.postprocess(torch.cat([bundle.predict(values) for _, values in given.parts]))
+    found = bundle.postprocess(torch.stack(answers))
     best = None if found.probabilities is None else found.probabilities.max(dim=1).values.tolist()
     for number, (place, label) in enumerate(zip(places, found.labels, strict=True)):
         rows[place] |= {"value": label} if best is None else {"label": label, "probability": round(best[number], 6)}
     return rows
+
+
+def _answers(bundle: Bundle, values: Any) -> list[Tensor | None]:
+    """Return the model's answer to each example; None where it overflows, if others don't.
+
+    Raises:
+        NotFiniteError: no example has a finite answer.
+    """
+    try:
+        return list(bundle.predict(values)) if not isinstance(values, Tensor) or len(values) else []
+    except NotFiniteError:
+        if not isinstance(values, Tensor) or len(values) == 1:
+            raise
+        halves = []
+        for half in values.chunk(2):
+            try:
+                halves.append(_answers(bundle, half))
+            except NotFiniteError:
+                halves.append([None] * len(half))
+        found = [answer for half in halves for answer in half]
+        if all(answer is None for answer in found):
+            raise
+        return found
 
 
 def export_bundle(

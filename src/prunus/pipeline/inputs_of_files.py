@@ -45,14 +45,18 @@ def inputs_of_file(path: str, bundle: Bundle, *, own_size: bool = False) -> File
     if own_size:
         if len(takes) != 1 or len(takes[0].shape) != 3:
             raise DataError(f"{path}: only images have a size of their own: this model takes no image alone")
-        ids, images = open_images(path, channels=takes[0].shape[0])
+        ids, images, unread = open_images(path, channels=takes[0].shape[0])
         places: dict[Any, list[int]] = {}
-        for place, image in enumerate(images):
+        bad = list(unread)
+        for place, image in images.items():
             if problem := sizes_misfit(takes, [image[None]]):
-                raise DataError(f"{ids[place]}: {problem}")
-            places.setdefault(image.shape, []).append(place)
+                bad.append(BadCell(place, None, "a size that the model takes", problem))
+            else:
+                places.setdefault(image.shape, []).append(place)
         parts = [(own, torch.stack([images[place] for place in own])) for own in places.values()]
-        return FileInputs(ids, tuple((own, stacked if whole[0] else stacked.float()) for own, stacked in parts))
+        return FileInputs(
+            ids, tuple((own, stacked if whole[0] else stacked.float()) for own, stacked in parts), tuple(bad)
+        )
     if len(takes) == 1 and takes[0].name is None:
         found = open_rows(
             path,

@@ -88,7 +88,12 @@ def test_images_keep_their_size_where_that_is_asked_for(kind, tmp_path, capsys):
     assert resized[1] != rows[1]
     images.fromarray(np.zeros((2, 9, 3), dtype=np.uint8)).save(folder / "4.png")
     said = refused(capsys, tmp_path / "b", folder, "--own-size")
-    assert "4.png: input 0 must have the size 3 or more in dimension 2: got (1, 3, 2, 9)" in said
+    assert "1 of 5 rows can't be predicted: row 4: expected a size that the model takes, got input 0 must have" in said
+    (folder / "5.png").write_bytes(b"no image")
+    assert invoke(["predict", str(tmp_path / "b"), str(folder), "--json"]) == 10
+    found = json.loads(capsys.readouterr().out)
+    assert found[:4] == resized
+    assert "5.png: this image can't be read" in found[5]["error"]["got"]
 
 
 def test_an_image_of_a_model_of_one_size_can_t_keep_its_own(tmp_path, capsys):

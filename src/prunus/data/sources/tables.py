@@ -158,6 +158,7 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
         targets.task,
         targets.class_names,
         feature_names=tuple(chosen),
+        label_kind=raw.dtype.kind,
         table=facts,
         beside={key: _beside(table[name], name, key, config, path) for key, name in config.beside.items()},
     )
