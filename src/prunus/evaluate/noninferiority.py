@@ -19,7 +19,7 @@ from prunus.core.errors import DataError
 from prunus.core.types import Floats
 from prunus.evaluate.compare import compare
 from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Task, metrics
+from prunus.tasks import Observed, Task, columns_read, metrics
 
 __all__ = ["NonInferiority", "examples_needed", "no_worse_accuracy", "noninferiority", "promises", "tango_z"]
 
@@ -111,8 +111,15 @@ def noninferiority(
     sign = -1.0 if higher else 1.0
     bound = -found.difference.low if higher else found.difference.high
     drop = sign * found.difference.value
-    kept = bound <= max_drop
     method = "paired bootstrap over examples, one-sided"
+    if metrics[metric].is_share and all(
+        np.array_equal(dense[name], pruned[name], equal_nan=dense[name].dtype.kind == "f")
+        for name in columns_read(task, (metric,))
+    ):
+        # Resamples of no difference have no width: what is shown is that few examples would be answered otherwise.
+        bound = max(bound, 1 - (1 - confidence) ** (1 / n))
+        method = "both models answer every example alike: the share that they may not"
+    kept = bound <= max_drop
     return NonInferiority(
         metric, found.dense, found.pruned, drop, bound, max_drop, confidence, n, None, None, kept, method
     )

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from evaluate_stand_ins import noninferiority
+from prunus import evaluate
+from prunus.core.batch import Batch
 from prunus.core.errors import DataError, UnknownNameError
 from prunus.evaluate import examples_needed, promises
 from prunus.evaluate.noninferiority import accuracy_bound, no_worse_accuracy, tango_z
+from prunus.tasks import MultiLabel
 
 N, MARGIN = 300, 0.02
 
@@ -129,3 +132,20 @@ def test_bad_input_is_refused():
             torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0), metric="accuracy", max_drop=0.1, confidence=0.9,
             task="classification",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["f1_micro", "f1_macro"])
+def test_models_that_answer_every_example_alike_show_no_more_than_so_many_examples_can(name):
+    """A bootstrap of no difference has no width: five examples would have kept any contract."""
+    task, labels = MultiLabel(), torch.tensor([[1, 0, 1]])
+
+    def same(n, max_drop):
+        seen = task.observe(9.0 * labels.repeat(n, 1) - 4, Batch(torch.arange(n), None, labels.repeat(n, 1)))
+        options = {"metric": name, "max_drop": max_drop, "confidence": 0.95, "bootstrap": 50}
+        return evaluate.noninferiority(seen, seen, task, **options)
+
+    few = same(5, 0.1)
+    assert not few.kept
+    assert few.bound == pytest.approx(1 - 0.05 ** (1 / 5))
+    assert same(299, 0.01).kept
+    assert not same(298, 0.01).kept
