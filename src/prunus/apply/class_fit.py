@@ -71,7 +71,7 @@ def _groups_that_follow(
     }
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
     problems: list[str] = []
-    tried = Trial(model, inputs, kwargs)
+    tried = Trial(model)
     thin: dict[frozenset[str], nn.Module] = {}
 
     @cache
@@ -79,6 +79,8 @@ def _groups_that_follow(
         if len(problems) == _MOST_FAILURES:
             return False
         cut = {name: trial[name].flip(0) if last else trial[name] for name in trial if name in names}
+        if last and tried.is_proven({name: int(mask.sum()) for name, mask in cut.items()}):
+            return True
         smaller, _, found = cut_to_fit(model, graph, cut, inputs, kwargs, tolerance=_STRICT, trial=tried)
         if found:
             problems.append(found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -24,12 +24,21 @@ from prunus.apply.classes.forward_sizes import mend_sizes
 from prunus.apply.classes.slices import slice_tensors
 from prunus.apply.traced.regraph import PrunedGraph, resized
 from prunus.apply.traced.reread import Reread
+from prunus.apply.traced.same_operations import compared, has_fast_kernels
 from prunus.apply.traced.traced_model import with_limits
 from prunus.core.errors import ModelError, ShapeError, raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
-from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened, in_precision, running_on
+from prunus.graph.tracing.states import (
+    as_it_was,
+    canonical_states,
+    duplicate,
+    enlivened,
+    in_precision,
+    one_example,
+    running_on,
+)
 from prunus.graph.tracing.trace import plain
 
 _DIFFERS = "its output differs from the traced computation on the same parameters"
@@ -163,41 +172,54 @@ def cut_to_fit(
         trial: the sliced model is only looked at, and not the first of its kind.
     """
     smaller, traced = cut_down(model, graph, dropped, trial=trial)
-    problem = difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial)
+    if any(value.is_meta for value in canonical_states(smaller).values()):
+        return smaller, traced, ""
+
+    def differs(reread: Reread | None = None) -> str:
+        sure = operations == "numbers"
+        return difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial, reread=reread, sure=sure)
+
+    problem = _runs(smaller, inputs, kwargs, trial)
+    if problem:
+        return smaller, traced, problem
+    operations = compared(smaller, traced, inputs, kwargs)
+    if operations == "numbers":
+        problem = _DIFFERS
+    elif operations != "same" or has_fast_kernels(smaller):
+        problem = differs()
+    if trial is not None and operations == "same" and not problem:
+        trial.proven.add(traced().graph_module)
     if problem == _DIFFERS:
         counts = {name: int(mask.sum()) for name, mask in dropped.items()}
         traced().folded = fold_scales(smaller, traced(), graph, counts, inputs, kwargs)
-        if traced().folded:
-            problem = difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial)
+        if traced().folded or operations == "numbers":
+            problem = differs()
     assert graph.solution is not None
     recorded = graph.solution.solver.trace
     if problem == _DIFFERS and recorded.recorded:
         reread = Reread(model, recorded, inputs, kwargs)
-        problem = difference(smaller, traced, inputs, kwargs, tolerance=tolerance, trial=trial, reread=reread)
+        problem = differs(reread)
     return smaller, traced, problem
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The whole model whose cuts are tried, what it runs on, and the traced computations so far, by what they keep.
+    """The whole model whose cuts are tried, and the traced computations so far, by what they keep.
 
-    ``mute`` are the precisions in which the traced computation can't run, so that trying them tells nothing; ``rounds`` holds
-    whether the model rounds to less than double precision inside, once that was asked: no cut changes it.
+    ``proven`` are those whose operations the class runs, too: which units stay makes no difference then. ``mute`` are the
+    precisions in which the traced computation can't run, so that trying them tells nothing; ``rounds`` holds whether the model
+    rounds to less than double precision inside, once that was asked: no cut changes it.
     """
 
     model: nn.Module
-    inputs: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
     computations: dict[frozenset[tuple[str, int]], fx.GraphModule] = field(default_factory=dict)
+    proven: set[fx.GraphModule] = field(default_factory=set)
     mute: set[torch.dtype] = field(default_factory=set)
     rounds: list[bool] = field(default_factory=list)
 
-    @cached_property
-    def runs_in_double(self) -> bool:
-        """Whether the whole model runs in double precision: then it is a cut's fault when the cut model doesn't."""
-        twin = duplicate(self.model)
-        values = {name: in_precision(value, torch.float64) for name, value in canonical_states(twin).items()}
-        return not _run(twin, values, *_in_precision((self.inputs, dict(self.kwargs)), torch.float64))[1]
+    def is_proven(self, counts: Mapping[str, int]) -> bool:
+        """Tell whether the class was seen to run the operations of the cut that keeps so many units."""
+        return self.computations.get(frozenset(counts.items())) in self.proven
 
 
 def cut_down(
@@ -270,30 +292,47 @@ def difference(
     tolerance: float = 1e-9,
     trial: Trial | None = None,
     reread: Reread | None = None,
+    sure: bool = False,
 ) -> str:
     """Return why the two don't compute the same, up to ``tolerance`` in double precision; empty when they do.
+
+    One example of the batch tells as much as all of them, unless one alone is another case: what differs is looked at on all of
+    them, unless that is ``sure``.
 
     Double precision tells more: an attention scale that follows the head dimension moves the output of an untrained model by less
     than single precision rounds. Where a model can't run in it, or makes single-precision values of its own, less can be asked.
     """
     if any(value.device.type == "meta" for value in smaller.state_dict().values()):
         return ""
+    few = one_example(inputs, kwargs)
+    if few is not None:
+        found = _numeric_difference(smaller, traced, *few, tolerance, trial, reread)
+        if found == "" or (sure and found == _DIFFERS):
+            return found
+    return _numeric_difference(smaller, traced, inputs, kwargs, tolerance, trial, reread) or ""
+
+
+def _numeric_difference(
+    smaller: nn.Module,
+    traced: Callable[[], PrunedGraph],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    tolerance: float,
+    trial: Trial | None,
+    reread: Reread | None,
+) -> str | None:
+    """Return why the two differ; None where the traced computation doesn't run, so that there is nothing to compare with."""
     broken = ""
     for dtype, allowed in ((torch.float64, tolerance), (torch.float32, 1e-4)):
         if trial is not None and dtype in trial.mute:
             continue
-        values = {name: in_precision(value, dtype) for name, value in enlivened(smaller).items()}
-        if trial is not None:  # its tensors are the whole model's, and a forward may write
-            own = dict(smaller.named_parameters())
-            values = {n: v.clone() if n in own and v.data_ptr() == own[n].data_ptr() else v for n, v in values.items()}
+        values = _own({name: in_precision(value, dtype) for name, value in enlivened(smaller).items()}, smaller, trial)
         given, named = _in_precision((inputs, dict(kwargs)), dtype)
         got, problem = _run(smaller, values, given, named)
-        if problem and (dtype == torch.float32 or (trial is not None and trial.runs_in_double)):
+        if problem and dtype == torch.float32:
             return problem
         if problem:
             continue
-        if trial is not None and dtype == torch.float64:
-            vars(trial)["runs_in_double"] = True  # as the whole model does, then
         reference = traced()
         unfolded = {name: values[name] / factor.to(values[name]) for name, factor in reference.folded.items()}
         oracle = reference if reread is None else reread.on(reference, smaller, values, given, named)
@@ -308,7 +347,9 @@ def difference(
         if trial is not None and before and not broken:
             trial.mute.add(torch.float64)
         # A recorded path holds for the old values only (experts that they chose): then there is nothing to compare with.
-        found = "" if broken else _apart(expected, got, allowed)
+        if broken:
+            return None
+        found = _apart(expected, got, allowed)
         if found == _DIFFERS and dtype == torch.float64 and not _apart(expected, got, 1e-6):
             known = [] if trial is None else trial.rounds
             if not known:
@@ -319,6 +360,20 @@ def difference(
             return "" if known[0] else found
         return found
     raise AssertionError
+
+
+def _own(values: Mapping[str, Tensor], model: nn.Module, trial: Trial | None) -> dict[str, Tensor]:
+    """Return ``values`` as tensors that a forward may write: those of a trial are the whole model's."""
+    held = {} if trial is None else dict(model.named_parameters())
+    return {n: v.clone() if n in held and v.data_ptr() == held[n].data_ptr() else v for n, v in values.items()}
+
+
+def _runs(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], trial: Trial | None) -> str:
+    """Return why ``model`` doesn't run: on one example, and on all of them where it doesn't take one alone."""
+    values = _own({name: value.detach() for name, value in canonical_states(model).items()}, model, trial)
+    few = one_example(inputs, kwargs)
+    problem = "" if few is None else _run(model, values, *few)[1]
+    return _run(model, values, inputs, kwargs)[1] if problem or few is None else ""
 
 
 def _in_precision(values: Any, dtype: torch.dtype) -> Any:

@@ -148,14 +148,14 @@ class Staged(nn.Module):
 
 def test_blocks_that_the_module_around_them_cannot_do_without_cost_no_run_of_the_whole_model():
     runs = []
-    for says in (("", "", "", ""), ("", "number", "number", "number")):
+    for says in (("", "number"), ("", "number", "number", "number")):
         model, inputs = randomize(Staged(*says)), (torch.randn(2, 3),)
         graph = analyze(model, inputs)
         Staged.runs_so_far = 0
         followed = follow_class(model, inputs, graph, kinds={"block"})
         runs.append(Staged.runs_so_far)
         assert inner(followed) == {f"stages.{n}.blocks (blocks)" for n, said in enumerate(says) if not said}
-    assert runs[1] <= runs[0]
+    assert runs[1] == runs[0]
 
 
 @pytest.mark.parametrize("reads", [False, True])

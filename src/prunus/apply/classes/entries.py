@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +27,12 @@ from prunus.apply.classes.configs import (
     lists_of_numbers,
 )
 from prunus.apply.classes.slices import slice_tensors
+from prunus.apply.traced.same_operations import has_fast_kernels, runs_without
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.runtime import seeded
 from prunus.graph import Group
 from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened
-from prunus.graph.tracing.trace import plain
+from prunus.graph.tracing.trace import Trace, plain, trace
 
 _MOST_LISTS = 3
 """So many lists that may number units are looked at: each may or may not."""
@@ -111,6 +112,10 @@ def _tried(
     tried: dict[tuple[str, tuple[int, ...]], bool] = {}
     looks: dict[tuple[str, tuple[int, ...]], str] = {}
     given = _given(whole, {_around(group) for group in stacks} - {""}, inputs, kwargs)
+    dense = None
+    if not has_fast_kernels(whole):
+        with suppress(ModelError):
+            dense = trace(whole, inputs, kwargs, real=False)
 
     def look(group: Group, units: Sequence[int]) -> str:
         key = group.name, tuple(units)
@@ -138,7 +143,11 @@ def _tried(
             together(cuts[len(cuts) // 2 :])
 
     def each(cuts: Sequence[tuple[Group, Sequence[int]]]) -> None:
-        """Try those together that look right where they are, and the others one by one."""
+        """Try those together that look right where they are, and the others one by one; the operations may tell without a run."""
+        masks = [(group, _without_units(group, units)) for group, units in cuts]
+        if masks and dense is not None and _same_operations(whole, dense, masks, inputs, kwargs):
+            tried.update({(group.name, tuple(units)): True for group, units in cuts})
+            return
         together([cut for cut in cuts if look(*cut) not in ("apart", "uneven")])
         for cut in cuts:
             can_lose(*cut)
@@ -404,6 +413,36 @@ def _differs(
     if _apart(expected, got):
         return "its output differs from the whole model with these made to do nothing"
     return ""
+
+
+def _same_operations(
+    whole: nn.Module,
+    dense: Trace,
+    cuts: Sequence[tuple[Group, Tensor]],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> bool:
+    """Tell whether the cut model runs what the whole one does whose dropped blocks do nothing, on the same tensors.
+
+    Args:
+        dense: what ``whole`` runs.
+    """
+    smaller = duplicate(whole, dict(whole.named_parameters()))
+    name_of = {id(value): name for name, value in canonical_states(smaller).items()}
+    try:
+        for group, keep in cuts:
+            _drop(smaller, group, keep, _Follow())
+        names = [name_of.get(id(value), "") for value in canonical_states(smaller).values()]
+        own = trace(smaller, inputs, kwargs, real=False)
+    except Exception as error:  # whatever a class raises without its blocks
+        raise_if_out_of_memory(error)
+        return False
+    silent = {
+        f"{group.containers[0]}.{group.entries[unit]}".removeprefix(".")
+        for group, keep in cuts
+        for unit in torch.nonzero(~keep).flatten().tolist()
+    }
+    return runs_without(own, dense, silent, names)
 
 
 def _apart(expected: Sequence[Tensor], got: Sequence[Tensor]) -> bool:

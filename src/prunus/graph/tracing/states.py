@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from prunus.core.runtime import generator
 
-__all__ = ["as_it_was", "canonical_states", "duplicate", "enlivened", "in_precision", "running_on"]
+__all__ = ["as_it_was", "canonical_states", "duplicate", "enlivened", "in_precision", "one_example", "running_on"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -158,6 +159,16 @@ def enlivened(model: nn.Module, seed: int = 0) -> dict[str, Tensor]:
 def in_precision(value: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a single-precision tensor as ``dtype``; all others are what they are for a reason."""
     return value.detach().to(dtype) if value.dtype == torch.float32 else value.detach()
+
+
+def one_example(inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Return the first example of a batch, as inputs; None where the tensors' first dimensions aren't one of several examples."""
+    given = (tuple(inputs), dict(kwargs))
+    sizes = {leaf.shape[:1] for leaf in pytree.tree_leaves(given) if isinstance(leaf, Tensor)}
+    if len(sizes) != 1 or not min(next(iter(sizes)), default=0) > 1:
+        return None
+    few: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(Tensor, lambda tensor: tensor[:1], given)
+    return few
 
 
 def _is_constant(value: Tensor) -> bool:

@@ -86,14 +86,16 @@ def trace(
     *,
     training: bool = False,
     symbols: ShapeEnv | None = None,
+    real: bool = True,
 ) -> Trace:
     """Return the operations that ``model(*inputs, **kwargs)`` runs in evaluation (or training) mode; the model isn't changed.
 
     Args:
         symbols: where the sizes of the inputs are to be symbols instead of numbers, what is asked about them is written down here.
+        real: whether real tensors are taken where fake ones won't do.
 
     Raises:
-        ModelError: the model's forward fails on these inputs, or can't be traced with symbols for sizes.
+        ModelError: the model's forward fails on these inputs, or can't be traced with symbols for sizes (or on fake tensors alone).
     """
     states = canonical_states(model)
     leaves, spec = pytree.tree_flatten((tuple(inputs), dict(kwargs or {})))
@@ -134,6 +136,8 @@ def trace(
         raise_if_out_of_memory(error)
         if symbols is not None:
             raise ModelError(f"the model can't be traced with symbols for sizes ({_first_line(error)})") from error
+        if not real:
+            raise ModelError(f"the model can't be traced on fake tensors ({_first_line(error)})") from error
         notes.append(f"traced on real tensors, since the model looks at values while it runs ({_first_line(error)})")
         try:
             calls.clear()
@@ -145,11 +149,11 @@ def trace(
                 given = [value.detach() if name in kept else value.detach().clone() for name, value in states.items()]
                 graph_module, uses = recorder.record(model, forward, given, tensors)
             one_path = not _looks_only(error) or recorder.follows(len(states))
-        except Exception as real:
+        except Exception as failure:
             raise ModelError(
-                f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(real)}; "
+                f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(failure)}; "
                 "give inputs that the model takes"
-            ) from real
+            ) from failure
     reads = () if recorder is None else recorder.reads(len(states))
     return Trace(
         graph_module,

@@ -168,8 +168,13 @@ def _resampled(
 
 def put_back(graph_module: fx.GraphModule) -> None:
     """Write the operations themselves into a trace that was made with stand-ins."""
-    for node in graph_module.graph.nodes:
-        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == _NAME:
-            packet, _, overload = _ORIGINALS[node.target.overloadpacket.__name__].partition(".")
-            node.target = getattr(getattr(torch.ops.aten, packet), overload)
-    graph_module.recompile()
+    stand_ins = [
+        node
+        for node in graph_module.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == _NAME
+    ]
+    for node in stand_ins:
+        packet, _, overload = _ORIGINALS[node.target.overloadpacket.__name__].partition(".")
+        node.target = getattr(getattr(torch.ops.aten, packet), overload)
+    if stand_ins:
+        graph_module.recompile()
