@@ -182,5 +182,6 @@ def _best_step(
 
 def _last_rung(i: int, here: int, ahead: int, ladder: Ladder, counts: Ints, cost: Cost, limit: float) -> int:
     """Return the first rung of the way down that meets ``limit``; the end of the way where none does."""
-    way = [here - step for step in range(1, ahead + 1)]
-    return next((rung for rung in way if cost.total(_with(ladder, counts, i, rung)) <= limit), way[-1])
+    end = here - ahead
+    way = range(here - 1, end, -1)
+    return next((rung for rung in way if cost.total(_with(ladder, counts, i, rung)) <= limit), end)

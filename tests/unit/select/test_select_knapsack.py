@@ -14,7 +14,7 @@ from prunus.core.errors import RecipeError
 from prunus.core.types import Stratum
 from prunus.select import climb, cost_aware, floor_counts, one_less, predicted_loss
 from prunus.select.amount import Ladder
-from prunus.select.knapsack import _give_back
+from prunus.select.knapsack import _give_back, _last_rung
 
 
 class Chain:
@@ -317,3 +317,16 @@ def test_what_is_given_back_goes_step_by_step_to_what_regains_the_most_for_its_p
             fitting, key=lambda t: (loss_of(layers, here) - loss_of(layers, t)) / (cost.total(t) - cost.total(here))
         )
     assert found == here
+
+
+@pytest.mark.parametrize("multiple", [1, 2])
+@pytest.mark.parametrize("ahead", [1, 2, 4])
+def test_a_long_step_stops_at_the_first_rung_that_meets_the_limit_else_at_its_end(multiple, ahead):
+    layers, cost = strata(0, (8 * multiple, 7, 6), multiple), Chain()
+    ladder = Ladder.of(layers)
+    counts = ladder.counts(ladder.last)
+    totals = [cost.total([rung * multiple, *counts[1:]]) for rung in range(9)]
+    for limit in [0.0, *(total + at for total in totals for at in (0.0, 0.5))]:
+        way = range(7, 7 - ahead, -1)
+        expected = next((rung for rung in way if totals[rung] <= limit), way[-1])
+        assert _last_rung(0, 8, ahead, ladder, counts, cost, limit) == expected
