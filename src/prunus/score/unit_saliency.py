@@ -175,7 +175,7 @@ def _read(
     seen = [member for member in members if _is_known(chosen, evidence, member.tensor)]
     if chosen.reads == "layers":
         return seen
-    told_by = INPUT_NEEDS if chosen.reads == "readers" else OUTPUT_NEEDS
+    told_by = {"readers": INPUT_NEEDS, "makers": OUTPUT_NEEDS}[chosen.reads]
     return [member for member in seen if _runs_along([n for n in chosen.needs if n in told_by], evidence, member)]
 
 

@@ -182,3 +182,10 @@ def test_who_names_no_seed_gets_the_first(examples_of):
         for seed in ({}, {"seed": 0}, {"seed": 1})
     )
     assert plain == first != other
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 2, 2)])
+def test_what_is_no_table_is_refused(examples_of, shape):
+    examples = examples_of(torch.zeros(shape), torch.arange(9) % 2)
+    with pytest.raises(DataError, match=r"only tables have features to judge, got inputs of shape \("):
+        judge_feature_importance(Formula(lambda x: two_logits(x)), examples, CONFIG, fill=torch.zeros(2))

@@ -123,3 +123,25 @@ def test_several_criteria_share_one_pass(conv):
         assert set(alone) == set(together.of(kind))
         for name, value in alone.items():
             torch.testing.assert_close(together.of(kind)[name], value, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("container", ["experts", ""])
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "first"])
+def test_a_module_that_is_a_unit_is_judged_by_all_that_lies_inside_and_by_its_slices_outside(container, reduce):
+    """Twelve modules, of which three are units: number 1 isn't number 10 and 11."""
+    torch.manual_seed(0)
+    entries = (1, 10, 3)
+    inside = nn.Sequential(*(nn.Linear(4, 2) for _ in range(12)))
+    model = nn.ModuleDict({container: inside, "router": nn.Linear(5, 3)}) if container else inside
+    weight = {name: value.detach() for name, value in model.named_parameters()}
+    router = (Member("router.weight", 0, one_each(3)),) if container else ()
+    group = Group("stack", 3, router, (container,), entries)
+    (stratum,) = score_groups([group], Evidence(weight), "magnitude_l2", reduce=reduce)
+    scores = []
+    for row, entry in enumerate(entries):
+        outside = [weight["router.weight"][row]] if container else []
+        parts = [weight[f"{container}.{entry}.{name}".removeprefix(".")] for name in ("weight", "bias")]
+        scores.append([float(part.norm()) for part in [*outside, *parts]])
+    reduced = {"sum": np.sum, "mean": np.mean, "max": np.max, "first": lambda rows, axis: np.array(rows)[:, 0]}
+    np.testing.assert_allclose(stratum.saliency, reduced[reduce](scores, axis=1), rtol=1e-6)
+    assert stratum.cost == 4 * 2 + 2 + (5 if container else 0)

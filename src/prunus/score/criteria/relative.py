@@ -54,7 +54,7 @@ def fpgm(weight: Tensor) -> Tensor:
     """
     rows = weight.reshape(weight.shape[0], -1)
     if rows.shape[1] == 1:
-        return _distances_on_a_line(rows[:, 0])
+        return _distances_on_a_line(rows.flatten())
     step = max(1, _PAIRS_AT_ONCE // len(rows))
     # The direct distances: by way of inner products near neighbours would drown in rounding.
     exact = "donot_use_mm_for_euclid_dist"

@@ -86,9 +86,10 @@ def test_weights_alone_need_no_examples_and_no_loss(examples_of):
         (lambda o, b: 3.0, "must be one number.*'float'"),
     ],
 )
-def test_a_loss_without_a_gradient_is_refused(examples, loss, message):
+@pytest.mark.parametrize("need", ["gradient", "curvature", "squared_gradient"])
+def test_a_loss_without_a_gradient_is_refused(examples, loss, message, need):
     with pytest.raises(ModelError, match=message):
-        gather(net(), ["0.weight"], examples, loss, ("gradient",))
+        gather(net(), ["0.weight"], examples, loss, (need,))
 
 
 def test_parameters_that_the_outputs_never_read_are_found_out(examples):
@@ -107,13 +108,14 @@ def test_parameters_that_the_outputs_never_read_are_found_out(examples):
     assert found.gradient["idle.weight"].eq(0).all()
 
 
-def test_nan_in_the_weights_is_a_failed_run(examples):
+@pytest.mark.parametrize("need", ["gradient", "curvature", "squared_gradient"])
+def test_nan_in_the_weights_is_a_failed_run(examples, need):
     model = net()
     with torch.no_grad():
         model[0].weight[0, 0] = float("nan")
         model[4].weight.fill_(1.0)
     with pytest.raises(RunError, match=r"starts at example 0 must be finite: got nan"):
-        gather(model, ["0.weight"], examples, cross_entropy, ("gradient",))
+        gather(model, ["0.weight"], examples, cross_entropy, (need,))
 
 
 def test_an_unknown_parameter_and_an_empty_calibration_set_are_refused(examples, examples_of):

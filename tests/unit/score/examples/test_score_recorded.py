@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from prunus.core.errors import RecipeError, RunError, ShapeError, UnknownNameError
-from prunus.score import ExampleRecorder, example_strata
+from prunus.score import ExampleRecorder, criteria, example_strata
 from prunus.score.catalogue import criteria_table
 from prunus.select import select
 from prunus.tasks import Regression
@@ -184,3 +184,14 @@ def test_the_catalogue_says_what_each_criterion_of_examples_takes():
         "aum": "a short training",
     }
     assert all(row["judges"] == "example" and row["training"] == "" and row["summary"] for row in rows.values())
+
+
+def test_the_catalogue_says_which_penalty_is_trained_with_and_what_is_read():
+    rows = {row["name"]: row for row in criteria_table() if row["section"] == "strategy"}
+    assert set(rows) == set(criteria)
+    for name, row in rows.items():
+        assert row["training"] == {"l1": "l1", "bn_scale": "bn_scale", "l0": "l0"}.get(name, "")
+        assert (
+            row["needs"].split(", ") == [need for need in criteria[name].needs if need != "noise"] or name == "random"
+        )
+        assert (row["summary"], row["reference"]) == (criteria[name].summary, criteria[name].reference)
