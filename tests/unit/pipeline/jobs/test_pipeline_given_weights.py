@@ -191,6 +191,37 @@ def test_progress_is_told_every_few_seconds_and_all_else_at_once():
     ]
 
 
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_progress_is_a_bar_in_one_line_that_gives_way_to_what_comes_next():
+    ticks, stream = iter((0.0, 0.0, 0.0, 0.05, 3.0, 3.0, 4.0, 4.0)), Terminal()
+    narrator = Narrator(stream, clock=lambda: next(ticks))
+    for done in (1, 2, 3, 4):
+        narrator(Event("progress", "prune / compare", done=done, total=4, facts={"loss": 0.5}))
+    narrator(Event("note", "prune", "done"))
+    drawn = stream.getvalue().split("\r")
+    assert [line.partition("\x1b")[0] for line in drawn] == [
+        "",
+        f"prune / compare {'━' * 6}{'·' * 18} 1 of 4, loss 0.5",
+        f"prune / compare {'━' * 18}{'·' * 6} 3 of 4, 1 s left, loss 0.5",
+        f"prune / compare {'━' * 24} 4 of 4, loss 0.5",
+        "",
+    ], "the second came too soon"
+    assert stream.getvalue().endswith("\r\x1b[Kprune: done\n")
+
+
+def test_a_terminal_without_such_characters_gets_others():
+    stream = Terminal()
+    stream.encoding = "latin-1"
+    Narrator(stream)(Event("progress", "fit", done=1, total=2))
+    assert "#" * 12 + "." * 12 in stream.getvalue()
+
+
 def test_where_nobody_watches_the_logger_is_told_and_warnings_stand_out(caplog, capfd):
     with caplog.at_level(logging.INFO, logger="prunus"):
         ModelOptimizer(solved(), (INPUTS, LABELS), strategy=None, train={"epochs": 1}, seeds=[0]).fit()
