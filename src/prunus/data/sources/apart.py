@@ -139,14 +139,15 @@ def is_text(value: Any) -> bool:
 def layout(tree: Any, *, inside: bool = False) -> Any:
     """Return what is the same in each batch: containers, keys, types of numbers and how many dimensions; sizes may differ.
 
-    A list inside of others may hold anything: one item for each example, or for what is found in one.
+    A tuple inside of another may have an item for each example, as detectors' images and boxes are collated; a list inside of
+    others may hold anything, such as what is found in an example.
     """
     if isinstance(tree, Tensor):
         return str(tree.dtype), tree.dim()
     if isinstance(tree, Mapping):
         return {str(key): layout(value, inside=True) for key, value in tree.items()}
-    if isinstance(tree, tuple):
+    if isinstance(tree, tuple) and not inside:
         return tuple(layout(value, inside=True) for value in tree)
-    if isinstance(tree, list) and not inside:  # as torch collates pairs; or one item for each example
-        return frozenset(str(layout(value, inside=True)) for value in tree)
+    if isinstance(tree, tuple) or (isinstance(tree, list) and not inside):
+        return type(tree).__name__, frozenset(str(layout(value, inside=True)) for value in tree)
     return type(tree).__name__

@@ -89,4 +89,7 @@ def test_a_layout_is_the_same_for_other_sizes_and_another_for_other_kinds() -> N
     assert layout({"ids": IDS}) == layout({"ids": IDS[:, :2]})
     assert layout({"ids": IDS}) != layout({"ids": MASK})
     assert layout((X, Y)) != layout((X,))
+    detections = [((X, X), ({"boxes": X}, {"boxes": Y})), ((X,), ({"boxes": X},))]
+    assert layout(detections[0]) != layout(detections[1]), "boxes of another type"
+    assert layout(((X, X), [{"boxes": X}])) == layout(((X,), [{"boxes": X}, {"boxes": Y}]))
     assert layout(X) != layout(X[0])
