@@ -20,9 +20,11 @@ from prunus.data.prepare import (
 from prunus.data.scaler import Scaler
 from prunus.data.sources.apart import Takes
 from prunus.data.sources.arrays import raw_inputs, to_array
-from prunus.data.sources.drawn import DrawnSource, open_drawn
+from prunus.data.sources.datasets import handed_by
+from prunus.data.sources.drawn import DrawnSource, known_labels, open_drawn
 from prunus.data.sources.encoded import EncodedTable, encoded_as, read_as
 from prunus.data.sources.formats import add_reader
+from prunus.data.sources.reading import is_array, is_stream
 from prunus.data.sources.source import LABEL_KINDS, ArraySource, Rows, Source, beside_of, holds_ids
 from prunus.data.split import PARTS, Duplicate, Splits, split
 
@@ -52,8 +54,12 @@ __all__ = [
     "content_digests",
     "encoded_as",
     "fingerprint",
+    "handed_by",
     "holds_ids",
+    "is_array",
+    "is_stream",
     "is_table",
+    "known_labels",
     "open_drawn",
     "open_images",
     "open_inputs",

@@ -51,6 +51,8 @@ def prepare_drawn(
     for key in ("column", "groups", "time"):
         if getattr(config.split, key) is not None:
             beside_of(sources["train"], f"split.{key}")
+    if config.groups is not None:
+        beside_of(sources["train"], "groups")
     for source in sources.values():
         source.task, source.class_names = task.name, tuple(task.class_names)
         source.labels = known_labels(source) if task.exclusive and teacher is None else None

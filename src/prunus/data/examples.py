@@ -26,6 +26,11 @@ from prunus.tasks import Classification, Regression, Task
 __all__ = ["Examples"]
 
 
+def is_fixed(source: Source) -> bool:
+    """Tell whether a source gives an example the same inputs in each epoch."""
+    return bool(getattr(source, "fixed", True))
+
+
 class _ScaledInputs:
     """The scaled inputs of some rows: kept on the device if they fit into memory, else made when asked for."""
 
@@ -33,9 +38,12 @@ class _ScaledInputs:
         self.source, self.rows, self.scaler, self.device, self.budget_bytes = source, rows, scaler, device, budget_bytes
         self._kept: Tensor | None = None
 
-    def at(self, positions: Tensor) -> Tensor:
-        """Return the inputs at some positions of ``rows``."""
+    def at(self, positions: Tensor, seed: int) -> Tensor:
+        """Return the inputs at some positions of ``rows``; of a source that draws, what is drawn hangs on ``seed``."""
         size = 4 * len(self.rows) * int(np.prod(self.source.input_shape))
+        if not is_fixed(self.source):
+            drawn: Tensor = self.scaler(self.source.inputs(self.rows[positions], seed)).to(self.device)  # type: ignore[call-arg]
+            return drawn
         if size > self.budget_bytes:
             return self._make(self.rows[positions])
         if self._kept is None:
@@ -120,7 +128,7 @@ class Examples:
     @property
     def fixed(self) -> bool:
         """Whether an example is the same in each epoch: then what was found out about it may be kept."""
-        return not isinstance(self.source, DrawnSource) or self.source.fixed
+        return is_fixed(self.source)
 
     @cached_property
     def identity(self) -> str:
@@ -158,12 +166,12 @@ class Examples:
         """Return targets or outputs as the data set says them: a regression's undo the scaling, classes stay."""
         return self.target_scaler.undo(values)
 
-    def inputs_at(self, positions: Tensor) -> Any:
-        """Return the scaled inputs at some positions, on the device."""
+    def inputs_at(self, positions: Tensor, seed: int = 0) -> Any:
+        """Return the scaled inputs at some positions, on the device; an augmentation is drawn under ``seed``."""
         if isinstance(self.source, DrawnSource):
             return self._ready(self.source.inputs(self.rows[positions.cpu()]))
         assert self._inputs is not None
-        return self._inputs.at(self._positions[positions.cpu()])
+        return self._inputs.at(self._positions[positions.cpu()], seed)
 
     def _ready(self, inputs: Any) -> Any:
         """Return inputs of a data set that is read when needed, scaled where that is asked for, on the device."""
@@ -185,12 +193,12 @@ class Examples:
             raise DataError(f"batch_size must be at least 1, got {batch_size}")
         n_examples = len(self)
         order = torch.arange(n_examples) if generator is None else torch.randperm(n_examples, generator=generator)
+        seed = 0 if generator is None or self.fixed else int(torch.randint(2**62, (), generator=generator))
         if isinstance(self.source, DrawnSource):
-            seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator))
             yield from self._drawn(self.source, order, batch_size, seed)
             return
         for index in row_chunks(order, batch_size):
-            yield Batch(index, self.inputs_at(index), self.targets[index.to(self.device)])
+            yield Batch(index, self.inputs_at(index, seed), self.targets[index.to(self.device)])
 
     def _drawn(self, source: DrawnSource, order: Tensor, batch_size: int, seed: int) -> Iterator[Batch]:
         read = source.batches((self.rows[index] for index in row_chunks(order, batch_size)), seed)

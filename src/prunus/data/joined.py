@@ -77,15 +77,22 @@ class JoinedSource:
         """The shape of one input."""
         return tuple(self.sources[0].input_shape)
 
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Return the raw inputs of some rows, of whichever source."""
+    @property
+    def fixed(self) -> bool:
+        """Whether an example is the same whenever it is read."""
+        return all(getattr(source, "fixed", True) for source in self.sources)
+
+    def inputs(self, rows: Tensor, seed: int = 0) -> Tensor:
+        """Return the raw inputs of some rows, of whichever source; what one draws hangs on ``seed``."""
         bounds = torch.tensor([*self.starts[1:], len(self.ids)])
         owner = torch.bucketize(rows, bounds, right=True)
         found: list[tuple[Tensor, Tensor]] = []
         for number, source in enumerate(self.sources):
             mine = (owner == number).nonzero().flatten()
             if len(mine):
-                found.append((mine, source.inputs(rows[mine] - self.starts[number])))
+                own = rows[mine] - self.starts[number]
+                fixed = getattr(source, "fixed", True)
+                found.append((mine, source.inputs(own) if fixed else source.inputs(own, seed)))  # type: ignore[call-arg]
         if not found:
             none: Tensor = self.sources[0].inputs(rows)
             return none

@@ -27,7 +27,7 @@ from prunus.data.joined import join
 from prunus.data.open import open_source
 from prunus.data.scaler import Scaler
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
-from prunus.data.sources.datasets import read_dataset
+from prunus.data.sources.datasets import open_dataset, read_dataset
 from prunus.data.sources.encoded import EncodedTable
 from prunus.data.sources.source import ArraySource, Source, beside_of, chunks, holds_ids
 from prunus.data.sources.tables import same_words
@@ -85,13 +85,16 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def prepare(config: Data, *, device: torch.device | str = "cpu") -> Prepared:
+def prepare(config: Data, *, device: torch.device | str = "cpu", given: Any = None) -> Prepared:
     """Return the examples that a recipe describes.
+
+    Args:
+        given: what the recipe's ``module:function`` returned, where it was called already.
 
     Raises:
         DataError: the data can't be read, learnt from or split; see :func:`prunus.data.open_source`.
     """
-    source = open_source(config)
+    source = open_source(config) if given is None else open_dataset(config, given)
     if not config.own_parts:
         return prepare_source(source, config, device=device)
     alike: dict[str, Any] = {"task": source.task, **dict.fromkeys(("test", "validation", "calibration"))}

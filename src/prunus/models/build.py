@@ -23,15 +23,19 @@ from prunus.models.builtin import builders
 __all__ = ["build"]
 
 
-def build(config: Model, *, input_shape: Sequence[int], n_outputs: int, seed: int) -> nn.Module:
+def build(config: Model, *, input_shape: Sequence[int], n_outputs: int | None, seed: int) -> nn.Module:
     """Return a fresh model; ``config.weights`` is not looked at.
 
-    The function gets ``input_shape`` and ``n_outputs`` if they stand in its signature and ``model.args`` doesn't give them.
+    The function gets ``input_shape`` and ``n_outputs`` if they stand in its signature and ``model.args`` doesn't give them; an
+    empty shape and None are what nobody knows, and aren't given.
 
     Raises:
         UnknownNameError: there is no such built-in.
         ModelError: no such function, an argument that it doesn't take, it fails, or what it returns is no ``nn.Module``.
     """
+
+    known: dict[str, Any] = {"input_shape": tuple(input_shape)} if input_shape else {}
+    known |= {} if n_outputs is None else {"n_outputs": n_outputs}
 
     def made() -> Any:
         with seeded(seed, "init"):
@@ -41,7 +45,7 @@ def build(config: Model, *, input_shape: Sequence[int], n_outputs: int, seed: in
                 what=f"model.builder {config.builder}",
                 key="model.args",
                 error=ModelError,
-                offered={"input_shape": tuple(input_shape), "n_outputs": n_outputs},
+                offered=known,
             )
 
     if not config.is_function and torch.get_default_device().type != "meta":

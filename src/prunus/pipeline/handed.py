@@ -9,23 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from prunus.core.batch import Batch
 from prunus.core.calls import answer, call, described, map_tensors
 from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, ModelError
-from prunus.core.recipes.recipe import Data
+from prunus.core.recipes.recipe import Data, Recipe
 from prunus.data import (
     PARTS,
     DrawnSource,
     Prepared,
     Takes,
+    handed_by,
+    is_array,
+    is_stream,
+    known_labels,
     open_drawn,
     prepare,
     prepare_arrays,
@@ -34,11 +39,12 @@ from prunus.data import (
     prepare_parts,
 )
 from prunus.graph.tracing.states import as_it_was, duplicate
+from prunus.models import build, load_weights
 from prunus.pipeline.auto.implied import implied_task
 from prunus.pipeline.token_ids import are_ids, first_inputs
 from prunus.tasks import Agreement, Task, as_task, tasks
 
-__all__ = ["prepared_of", "taken_as_it_is"]
+__all__ = ["prepared_for", "prepared_of", "taken_as_it_is"]
 
 _PLAIN = (None, "auto", "classification", "regression")
 _OF_STREAM = 512
@@ -68,8 +74,9 @@ def prepared_of(
     if isinstance(data, str):
         return prepare(config, device=device)
     parts = data if _is_of_parts(data) else {"train": data}
+    name = config.source if config.is_function else "data"
     if taken_as_it_is(data, model, task):
-        return _drawn(parts, config, device, model, task, trained)
+        return _drawn(parts, config, device, model, task, trained, name)
     if len(parts) > 1:
         return prepare_parts(parts, config, device=device, ids=are_ids(first_inputs(parts["train"]), model))
     (plain,) = parts.values()
@@ -86,6 +93,63 @@ def taken_as_it_is(data: Any, model: nn.Module, task: str | Task | None = None) 
         return True
     parts = data if _is_of_parts(data) else {"train": data}
     return not all(_is_plain(part, alone=len(parts) == 1) for part in parts.values())
+
+
+def prepared_for(recipe: Recipe, device: torch.device) -> tuple[Prepared, bool]:
+    """Return the examples of a recipe, and whether a function of the user's gave a test set of its own.
+
+    Such a function may return all that ``ModelOptimizer`` takes; a data set of (input, target) pairs is read as files are.
+    """
+    config = recipe.data
+    if not config.is_function or config.own_parts or Path(config.source).exists():
+        return prepare(config, device=device), False
+    given = handed_by(config)
+    if not _is_of_anything(given):
+        return prepare(config, device=device, given=given), False
+    train = given["train"] if _is_of_parts(given) else given
+    shape, n_outputs, numbers = _sizes(train, config.source)
+    model = build(recipe.model, input_shape=shape, n_outputs=n_outputs, seed=recipe.seeds[0])
+    if recipe.model.weights is not None:
+        load_weights(model, recipe.model.weights)
+    if taken_as_it_is(given, model, config.task) and not numbers:
+        config = config.model_copy(update={"standardize": False})
+    trained = recipe.model.weights is not None or recipe.train.epochs == 0
+    made = prepared_of(given, config, device, model, task=config.task, trained=trained)
+    return made, isinstance(given, Mapping) and "test" in given
+
+
+def _is_of_anything(given: Any) -> bool:
+    """Tell whether data are none of (input, target) pairs, of which the model can be built."""
+    if isinstance(given, (DataLoader, Mapping, tuple, Tensor, np.ndarray)):
+        return not isinstance(given, DataLoader) or not is_stream(given)
+    if not hasattr(given, "__getitem__") or not hasattr(given, "__len__") or isinstance(given, (str, bytes)):
+        return False
+    try:
+        first = given[0]
+    except Exception:  # what is wrong with it is said when it is read
+        return False
+    if isinstance(first, Mapping):
+        return True
+    if not isinstance(first, (tuple, list)) or len(first) != 2:
+        return isinstance(first, (tuple, list)) and len(first) > 2
+    inputs, target = first
+    several = isinstance(inputs, Mapping) or (isinstance(inputs, (tuple, list)) and any(map(is_array, inputs)))
+    return several or isinstance(target, Mapping) or (is_array(target) and int(np.prod(target.shape)) != 1)
+
+
+def _sizes(train: Any, name: str) -> tuple[tuple[int, ...], int | None, bool]:
+    """Return what a builder may ask for, as far as the data tell: the shape of an input, and how many classes there are.
+
+    And whether inputs are one tensor of fractional numbers, which can be scaled.
+    """
+    try:
+        source = open_drawn(train, Takes(), name)
+    except DataError:  # several inputs: a builder has to know their shapes itself
+        return (), None, False
+    labels = known_labels(source)
+    n = len(source.class_names) or (None if labels is None else int(labels.max()) + 1)
+    inputs = source.inputs(torch.arange(1))
+    return source.input_shape, n, isinstance(inputs, Tensor) and inputs.is_floating_point()
 
 
 def _is_of_parts(data: Any) -> bool:
@@ -116,6 +180,7 @@ def _drawn(
     model: nn.Module,
     asked: str | Task | None,
     trained: bool,
+    name: str,
 ) -> Prepared:
     kind = None if asked is None or asked == "auto" else as_task(asked)
     takes = Takes.of(model)
@@ -123,7 +188,7 @@ def _drawn(
         part: open_drawn(
             given,
             takes,
-            "data" if len(parts) == 1 else f"data[{part!r}]",
+            name if len(parts) == 1 else f"{name}[{part!r}]",
             labelled=kind is None or not kind.of_dense,
             of_stream=_OF_STREAM if part == "calibration" else 0,
         )

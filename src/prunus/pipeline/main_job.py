@@ -20,12 +20,12 @@ from prunus.core.recipes.recipe import Recipe, Schedule
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
 from prunus.core.values import check_values
-from prunus.data import prepare
 from prunus.graph.tracing.states import duplicate
 from prunus.models import build, check_kind, check_outputs, load_weights
 from prunus.pipeline.cut.compensation import check_compensation
 from prunus.pipeline.cut.prunable import check_patterns
 from prunus.pipeline.cut.weight_tiles import check_tiles
+from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
@@ -39,7 +39,7 @@ from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, p
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
 from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_calibration, check_criterion
-from prunus.tasks import check_metrics
+from prunus.tasks import Regression, check_metrics
 
 __all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
 
@@ -196,19 +196,21 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     with single_run_settings(recipe.runtime.threads):
         device = pick_device(recipe.runtime.device)
         with workspace.stage("load data"):
-            data = prepare(recipe.data, device=device)
+            data, own_test = prepared_for(recipe, device)
         for note in data.notes:
             workspace.note("load data", note)
 
+        known = bool(data.train.class_names) or isinstance(data.train.task, Regression)
+
         def fresh(seed: int) -> nn.Module:
-            shape = data.source.input_shape
-            model = build(recipe.model, input_shape=shape, n_outputs=data.train.n_outputs, seed=seed)
+            shape, n_outputs = data.source.input_shape, data.train.n_outputs if known else None
+            model = build(recipe.model, input_shape=shape, n_outputs=n_outputs, seed=seed)
             if recipe.model.weights is not None:
                 load_weights(model, recipe.model.weights)
             return model
 
         train_dense = recipe.model.weights is None and recipe.train.epochs > 0
-        job = Job(recipe, data, fresh, train_dense, workspace, device)
+        job = Job(recipe, data, fresh, train_dense, workspace, device, own_split=own_test)
         for note in job.split_notes:
             workspace.note("load data", note)
         _check_fit(job)

@@ -154,6 +154,8 @@ def test_what_does_not_fit_together_is_said_in_one_line(data: Any, said: str) ->
 def test_a_column_to_split_by_is_refused_where_there_are_none() -> None:
     with pytest.raises(DataError, match=r"data\.split\.groups names a column, and this source has none"):
         prepared(Made(), split={"groups": "patient"})
+    with pytest.raises(DataError, match=r"data\.groups names a column, and this source has none"):
+        prepared(Made(), groups="patient")
 
 
 def test_scaling_of_several_inputs_is_refused() -> None:

@@ -1,7 +1,7 @@
-"""How does a user's own torch ``Dataset`` become a source?
+"""How does a user's own torch ``Dataset`` of (input, target) pairs become the source of a recipe?
 
-Every example is read once to learn its target and shape; inputs are kept when they fit into the memory budget, else read again
-when they are needed (then the data set must give the same input each time).
+Every example is read once to learn its target and shape, since the model is built for them; inputs are read again whenever they are
+needed. What has to have whole numbers or files does so by another way (``data.sources.drawn``).
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from prunus.core.recipes.recipe import Data
 from prunus.core.runtime import seeded
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
 from prunus.data.sources.exact_floats import exact
-from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, Task, check_inputs
+from prunus.data.sources.source import Source, Task, check_inputs
 from prunus.data.sources.targets import read_targets
 
 __all__ = ["DatasetSource", "open_dataset", "read_dataset"]
 
 
 class DatasetSource:
-    """A data set too large for memory, read from the user's ``Dataset`` whenever inputs are asked for."""
+    """A data set whose labels are known, and whose inputs are read from the user's ``Dataset`` whenever they are asked for."""
 
     feature_names: tuple[str, ...] = ()
-    label_kind = "U"
+    fixed = False
+    """An augmentation gives another input each time."""
 
     def __init__(
         self,
@@ -41,21 +42,24 @@ class DatasetSource:
         class_names: tuple[str, ...],
         input_shape: Any,
         dtype: torch.dtype = torch.float32,
+        label_kind: str = "U",
     ) -> None:
         self.name, self.targets, self.task, self.class_names = name, targets, task, class_names
         self.ids = tuple(map(str, range(len(targets))))
         self.input_shape = tuple(input_shape)
-        self._dataset, self._dtype = dataset, dtype
+        self._dataset, self._dtype, self.label_kind = dataset, dtype, label_kind
 
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Return the raw inputs of some rows, float64 if float32 doesn't hold every value."""
-        with current_folder_importable():
+    def inputs(self, rows: Tensor, seed: int = 0) -> Tensor:
+        """Return the raw inputs of some rows, float64 if float32 doesn't hold every value; what is drawn hangs on ``seed``."""
+        first = int(rows[0]) if len(rows) else 0
+        with current_folder_importable(), seeded(seed, "data", "from row", first):
             read = [_example(self._dataset, row, self.name)[0].to(self._dtype) for row in rows.tolist()]
+            read = [value.reshape(self.input_shape) for value in read]
         return torch.stack(read) if read else torch.empty(0, *self.input_shape)
 
 
-def open_dataset(config: Data, *, budget_bytes: int = MEMORY_BUDGET_BYTES) -> Source:
-    """Return the data set that the user's ``module:function`` gives.
+def open_dataset(config: Data, given: Any = None) -> Source:
+    """Return the data set that the user's ``module:function`` gives, or has ``given``.
 
     Whatever it draws at random without a seed of its own is drawn from ``data.split.seed``.
 
@@ -63,13 +67,19 @@ def open_dataset(config: Data, *, budget_bytes: int = MEMORY_BUDGET_BYTES) -> So
         DataError: no such function, it fails, what it returns is not a map-style ``Dataset`` of (input, target) pairs,
             or inputs differ in shape.
     """
+    given = handed_by(config) if given is None else given
+    with seeded(config.split.seed, "data"):
+        return read_dataset(given, config)
+
+
+def handed_by(config: Data) -> Any:
+    """Return what the user's ``module:function`` returns."""
     with seeded(config.split.seed, "data"):
         function = resolve(config.source, error=DataError)
-        dataset = call(function, config.args, what=config.source, key="data.args", error=DataError)
-        return read_dataset(dataset, config, budget_bytes=budget_bytes)
+        return call(function, config.args, what=config.source, key="data.args", error=DataError)
 
 
-def read_dataset(dataset: Any, config: Data, *, budget_bytes: int = MEMORY_BUDGET_BYTES, ids: bool = False) -> Source:
+def read_dataset(dataset: Any, config: Data, *, ids: bool = False) -> Source:
     """Return the source that a map-style ``Dataset`` of (input, target) pairs makes; ``config.source`` names it.
 
     Args:
@@ -86,7 +96,7 @@ def read_dataset(dataset: Any, config: Data, *, budget_bytes: int = MEMORY_BUDGE
             array_to_tensor(to_array(values), config.source, ids=ids), to_array(targets), config, class_names=names
         )
     with current_folder_importable():
-        return _read_all(dataset, config, names, budget_bytes, ids)
+        return _read_all(dataset, config, names, ids)
 
 
 def _check_map_style(dataset: Any, name: str) -> None:
@@ -99,7 +109,7 @@ def _check_map_style(dataset: Any, name: str) -> None:
         raise DataError(f"{name}: expected a map-style torch Dataset, got {kind}; return one from the function")
 
 
-def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_bytes: int, ids: bool) -> Source:
+def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], ids: bool) -> Source:
     name = config.source
     try:
         n_examples = len(dataset)
@@ -107,16 +117,12 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
         raise DataError(f"{name}: its length can't be told: {one_line(error)}") from error
     if n_examples == 0:
         raise DataError(f"{name}: expected at least one example, got an empty set")
-    kept: list[Tensor] | None = []
     labels: list[Any] = []
     shape: tuple[int, ...] | None = None
     dtype = torch.float32
     for row in range(n_examples):
         value, label = _example(dataset, row, name)
-        if shape is None:
-            shape = tuple(value.shape)
-            if n_examples * value.numel() * value.element_size() > budget_bytes:
-                kept = None
+        shape = tuple(value.shape) if shape is None else shape
         if tuple(value.shape) != shape:
             raise DataError(
                 f"{name}: all inputs must have one shape: sample '{row}' has {tuple(value.shape)}, sample '0' has {shape}; "
@@ -124,14 +130,8 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
             )
         check_inputs(value[None], (str(row),), name)
         dtype = torch.promote_types(dtype, value.dtype)
-        if kept is not None:
-            kept.append(value)
         labels.append(label)
     raw = _labels(labels, name)
-    if kept is not None:
-        same = {value.dtype for value in kept}
-        values = torch.stack(kept if len(same) == 1 else [value.to(dtype) for value in kept])
-        return array_source(array_to_tensor(values.numpy(), name, ids=ids), raw, config, class_names=class_names)
     targets = read_targets(raw, task=config.task, name=name, class_names=class_names)
     assert shape is not None
     return DatasetSource(
@@ -140,8 +140,9 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], budget_b
         targets=targets.values,
         task=targets.task,
         class_names=targets.class_names,
-        input_shape=shape,
+        input_shape=shape or (1,),
         dtype=torch.int64 if ids else dtype,
+        label_kind="U" if class_names else raw.dtype.kind,
     )
 
 

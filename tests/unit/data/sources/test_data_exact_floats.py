@@ -60,7 +60,7 @@ def test_rows_that_differ_beyond_float32_are_no_duplicates_and_the_model_tells_t
 
 
 def test_a_set_too_large_for_memory_is_read_as_exactly():
-    source = read_dataset(Pairs(ROWS), Data(source="pairs"), budget_bytes=1)
+    source = read_dataset(Pairs(ROWS), Data(source="pairs"))
     assert isinstance(source, DatasetSource)
     assert len(set(content_digests(source))) == 400
     assert source.inputs(torch.arange(400))[:, 0].tolist() == TIMES.tolist()
