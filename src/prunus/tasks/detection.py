@@ -51,6 +51,7 @@ class Detection(Task):
     """
 
     reads: ClassVar[tuple[str, ...]] = _COLUMNS
+    told_by_model: ClassVar[bool] = True
     class_names: tuple[str, ...] = ()
     n_classes: int = 0
     activation: str = ""

@@ -50,6 +50,8 @@ class Task(ABC):
     """Whether its targets are the dense model's answers, and never the data's."""
     exclusive: ClassVar[bool] = False
     """Whether each example has one class and gets one, in the columns ``true`` and ``predicted``."""
+    told_by_model: ClassVar[bool] = False
+    """Whether the model gives the loss itself, when it is handed the targets (``own_losses``)."""
     class_names: tuple[str, ...] = ()
 
     @property

@@ -6,7 +6,7 @@ beside numbers of the same shape for squared error, and without targets the mode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,17 @@ from prunus.core.errors import DataError, ModelError, PrunusError
 from prunus.data import Batch, Batches
 from prunus.recover import Measure, natural_measure
 from prunus.score import probe_loss
-from prunus.tasks import Classification, Language, MultiLabel, Regression, Segmentation, Task, TokenClassification
+from prunus.tasks import (
+    Classification,
+    Detection,
+    Language,
+    MultiLabel,
+    Regression,
+    Segmentation,
+    Task,
+    TokenClassification,
+    own_losses,
+)
 
 __all__ = ["Objective", "implied_task", "objective_of"]
 
@@ -67,10 +77,19 @@ def objective_of(
     if not answers(outputs):
         raise ModelError(f"expected numbers in the model's answer: got {described(outputs)}; wrap it in a module")
     measure = natural_measure(outputs)
+    if task is None and loss is None and _are_boxes(batch.targets):
+        task = Detection(n_classes=getattr(getattr(model, "config", None), "num_labels", 0))
     if task is not None and (examples.labelled or not task.labelled):
         task.check(outputs, batch)
         measure = _measure_with(outputs, batch) if isinstance(batch.targets, Tensor) else measure
-        minimised = task.loss if loss is None else _given(loss, outputs, batch, measure, examples).loss
+        minimised: Callable[[Any, Batch], Tensor]
+        if loss is not None:
+            minimised = _given(loss, outputs, batch, measure, examples).loss
+        elif task.told_by_model:
+            own_losses(model, batch)
+            minimised = lambda _, one: own_losses(model, one)  # noqa: E731
+        else:
+            minimised = task.loss
         said = f"the loss of {task.name}" if loss is None else "the given loss"
         return Objective(minimised, measure, said, examples.labelled, task)
     if task is not None:
@@ -83,11 +102,20 @@ def objective_of(
     if isinstance(own, Tensor) and own.numel() == 1:
         return Objective(lambda made, _: made.loss, measure, "the loss that the model itself returns", True)
     if not examples.labelled:
-        words = {"relative": "how far its outputs move", "kl": "its own answers", "kl_last": "its own answers"}[measure]
+        words = "its own answers" if measure in ("kl", "kl_last") else "how far its outputs move"
         return Objective(
             probe_loss(measure, seed=seed), measure, f"no targets: {words} on these inputs are kept", False
         )
     return _of_targets(outputs, batch)
+
+
+def _are_boxes(targets: Any) -> bool:
+    """Tell whether targets are objects in images, as detectors are trained with."""
+    return (
+        isinstance(targets, list)
+        and bool(targets)
+        and all(isinstance(one, Mapping) and "boxes" in one for one in targets)
+    )
 
 
 def _measure_with(outputs: Any, batch: Batch) -> Measure:

@@ -76,7 +76,7 @@ class Pruned:
     def _facts(self) -> list[str]:
         lines = [] if self.test is None else [kept(self.test) if self.test.kept else broken(self.test)]
         if self.distance is not None:
-            unit = "of the outputs' size" if self.measure == "relative" else "nats"
+            unit = {"relative": "of the outputs' size", "boxes": "of the boxes' scores"}.get(self.measure, "nats")
             lines.append(f"outputs {self.distance:.3g} ({unit}) from the dense model's, on held-out examples")
         if self.tried:
             best = next(row for row in self.tried if row.chosen)

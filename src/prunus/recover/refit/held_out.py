@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from prunus.core.calls import answers, call, described, select_rows
 from prunus.core.errors import ModelError
+from prunus.tasks.boxes.box_distance import boxes_apart
 
 if TYPE_CHECKING:
     from prunus.data import Batch, Batched
 
 __all__ = ["FEWEST", "Answers", "Measure", "Part", "distance", "natural_measure", "split_off"]
 
-Measure = Literal["relative", "kl", "kl_last"]
+Measure = Literal["relative", "kl", "kl_last", "boxes"]
 
 FEWEST = 8
 """With fewer examples, those that are held out say nothing."""
@@ -100,6 +101,8 @@ def distance(
         ``kl``, for class scores along dimension 1: the mean divergence of the reference's answer from the model's, in nats. Scores
         that only shrink or move together answer the same, and the classes that win count most: it goes the way of a metric where
         the other needn't (benchmarks/adjust.py). ``kl_last`` is the same for scores along the last dimension (tokens).
+        ``boxes``, for lists of boxes with a score each: the share of the scores for which the other model has no box that overlaps
+        as much and is as sure, of both; 0 for the same boxes in any order, 1 where none overlap.
 
     Raises:
         ModelError: the answers have nothing in the same shape.
@@ -108,6 +111,10 @@ def distance(
     dense = reference if isinstance(reference, Answers) else Answers(reference, memory_bytes=0)
     lost = size = 0.0
     for batch in examples.batches(batch_size):
+        if measure == "boxes":
+            missed, there = boxes_apart(answers(call(model, batch.inputs)), dense.to(batch))
+            lost, size = lost + missed, size + there
+            continue
         for found, wanted in _compared(answers(call(model, batch.inputs)), dense.to(batch)):
             new, old = found.double(), wanted.double()
             if measure != "relative":
@@ -123,7 +130,13 @@ def distance(
 
 
 def natural_measure(outputs: Any) -> Measure:
-    """Return how answers are compared where no targets tell: what is called logits is scores of classes."""
+    """Return how answers are compared where no targets tell: what is called logits is scores of classes, lists hold boxes."""
+    if (
+        isinstance(outputs, list)
+        and outputs
+        and all(isinstance(one, dict) and {"boxes", "scores"} <= one.keys() for one in outputs)
+    ):
+        return "boxes"
     named = outputs.get("logits") if isinstance(outputs, dict) else getattr(outputs, "logits", None)
     several = sum(found.dim() > 0 for found in answers(outputs)) > 1  # a loss beside them is no answer
     if not isinstance(named, Tensor) or several:

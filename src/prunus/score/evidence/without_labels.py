@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["probe_loss"]
 
 
-def probe_loss(measure: Literal["relative", "kl", "kl_last"], *, seed: int = 0) -> Callable[[Any, Batch], Tensor]:
+def probe_loss(
+    measure: Literal["relative", "kl", "kl_last", "boxes"], *, seed: int = 0
+) -> Callable[[Any, Batch], Tensor]:
     """Return a loss of outputs and a batch that needs no targets; its draws hang on the seed and the batch's first position alone.
 
     Args:
         measure: what the outputs are, as for :func:`prunus.recover.distance`: scores of classes along dimension 1 (``kl``) or along
-            the last one (``kl_last``), or any numbers (``relative``).
+            the last one (``kl_last``), or any numbers (``relative``, ``boxes``).
 
     References:
         Kunstner et al., NeurIPS 2019, arXiv:1905.12558 (labels drawn from the model, against the given ones).
@@ -46,7 +48,7 @@ def probe_loss(measure: Literal["relative", "kl", "kl_last"], *, seed: int = 0) 
 
 def _drawn(outputs: Tensor, measure: str, draw: torch.Generator) -> Tensor:
     """Return the sum over examples of minus the log-probability of what was drawn, or of the outputs with random signs."""
-    if measure == "relative" or outputs.dim() < 2:
+    if measure in ("relative", "boxes") or outputs.dim() < 2:
         signs = torch.randint(0, 2, outputs.shape, generator=draw) * 2 - 1
         moved: Tensor = (outputs * signs.to(outputs)).sum() / outputs.shape[1:].numel() ** 0.5
         return moved

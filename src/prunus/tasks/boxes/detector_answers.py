@@ -213,10 +213,11 @@ def _best(found: Found, nms: float) -> Found:
     found = Found(found.boxes[order], found.scores[order], found.labels[order])
     if not nms or not len(order):
         return found
-    overlap = iou(found.boxes, found.boxes, np.zeros(len(order), bool)) > nms
-    overlap &= found.labels[:, None] == found.labels
     stays = np.ones(len(order), bool)
-    for box in range(len(order)):
-        if stays[box]:
-            stays[box + 1 :] &= ~overlap[box, box + 1 :]
+    for label in np.unique(found.labels):
+        mine = np.flatnonzero(found.labels == label)
+        overlap = iou(found.boxes[mine], found.boxes[mine], np.zeros(len(mine), bool)) > nms
+        for place, box in enumerate(mine):
+            if stays[box]:
+                stays[mine[place + 1 :][overlap[place, place + 1 :]]] = False
     return Found(found.boxes[stays], found.scores[stays], found.labels[stays])
