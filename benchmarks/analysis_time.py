@@ -1,6 +1,9 @@
 """How long does it take to find what hangs together, and how does that grow?
 
-Usage: python benchmarks/analysis_time.py [densenet] [common] [depth] [llama70b] [--rounds 3] [--weights]
+Usage: python benchmarks/analysis_time.py [bar] [densenet] [common] [depth] [llama70b] [--rounds 3] [--weights] [--match NAME]
+
+* bar: all stages of common models below 150 M parameters at the sizes that people use, and whether they take 5 s at most;
+  with --match those alone whose name has that in it.
 
 * densenet: all that a cut needs (trace and groups, certificate, trial of the class, cut) of four DenseNets by prunus, and
   graph and cut by torch-pruning, in turns, each in a process of its own.
@@ -36,12 +39,15 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=[])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--weights", action="store_true")
+    parser.add_argument("--match", default="")
     parser.add_argument("--one", nargs=2, metavar=("TOOL", "MODEL"))
     arguments = parser.parse_args()
     if arguments.one:
         print("RESULT " + json.dumps(one(*arguments.one, weights=arguments.weights)))
         return
     what = arguments.what or ["densenet", "common", "depth", "llama70b"]
+    if "bar" in what:
+        bar(arguments.match)
     if "densenet" in what:
         compare("DenseNet, concatenations", DENSENETS, arguments.rounds, weights=arguments.weights)
     if "common" in what:
@@ -51,6 +57,41 @@ def main() -> None:
         compare("Transformer encoder by depth", [f"encoder{n}" for n in DEPTHS], arguments.rounds)
     if "llama70b" in what:
         llama(arguments.rounds)
+
+
+def bar(match: str) -> None:
+    """Print every stage of the models of the bar, each measured in a process of its own."""
+    import torch
+    from analysis_bar import BAR, SECONDS
+    from zoo import in_process, warm_up
+
+    for suite in {suite for suite, _, _ in BAR.values()} & {"timm", "torchvision", "transformers", "diffusers"}:
+        warm_up(suite)
+    torch.set_num_threads(1)
+    ours(*build("convnet2"), "warm-up")
+    print(f"| model | parameters | {' | '.join(STAGES)} | all | {SECONDS:.0f} s at most |")
+    print(f"| --- | --- |{' --- |' * len(STAGES)} --- | --- |", flush=True)
+    for name, (suite, _, _) in BAR.items():
+        if match in name:
+            row = in_process(_row, suite, name, 180)
+            if "seconds" in row:
+                stages = " | ".join(f"{row[stage]:.1f}" for stage in STAGES)
+                met = "yes" if row["seconds"] <= SECONDS else "**no**"
+                print(
+                    f"| {name} | {row['parameters'] / 1e6:.0f} M | {stages} | {row['seconds']:.1f} s | {met} |",
+                    flush=True,
+                )
+            else:
+                print(f"| {name} | | | | | | {row.get('error', row.get('status'))} | **no** |", flush=True)
+
+
+def _row(suite: str, name: str, debug: bool) -> dict[str, Any]:
+    import torch
+    from analysis_bar import build
+
+    torch.manual_seed(0)
+    model, inputs, kwargs = build(name)
+    return ours(model.eval(), inputs, kwargs, name)
 
 
 def compare(title: str, models: Any, rounds: int, *, weights: bool = False) -> None:
@@ -147,8 +188,9 @@ def ours(model: Any, inputs: Any, kwargs: Any, name: str) -> dict[str, Any]:
     if name != "llama70b":
         certified = timed("certificate", lambda: certify(model, inputs, graph, kwargs=kwargs))
         followed = timed("trial", lambda: follow_class(model, inputs, certified, kwargs))
-        keep = {g.name: torch.arange(g.size) < max(1, g.size // 2) for g in followed.groups}
-        assert timed("cut", lambda: shrink(model, inputs, followed, keep, kwargs=kwargs)).kind == "eager"
+        halves = {g.name: -(-max(1, g.size // 2) // g.multiple) * g.multiple for g in followed.groups}
+        keep = {g.name: torch.arange(g.size) < halves[g.name] for g in followed.groups}
+        row["kind"] = timed("cut", lambda: shrink(model, inputs, followed, keep, kwargs=kwargs)).kind
         row["seconds"] = sum(row[stage] for stage in STAGES)
     return row
 
@@ -247,4 +289,5 @@ def EncoderBlock(width: int, heads: int) -> Any:  # noqa: N802
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
     main()
