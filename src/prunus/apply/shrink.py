@@ -191,7 +191,9 @@ def cut_to_fit(
         trial.proven.add(traced().graph_module)
     if problem == _DIFFERS:
         counts = {name: int(mask.sum()) for name, mask in dropped.items()}
-        traced().folded = fold_scales(smaller, traced(), graph, counts, inputs, kwargs)
+        few = one_example(inputs, kwargs)
+        folded = fold_scales(smaller, traced(), graph, counts, *few) if few is not None else {}
+        traced().folded = folded or fold_scales(smaller, traced(), graph, counts, inputs, kwargs)
         if traced().folded or operations == "numbers":
             problem = differs()
     assert graph.solution is not None
