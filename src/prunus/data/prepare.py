@@ -99,7 +99,7 @@ def prepare(config: Data, *, device: torch.device | str = "cpu", given: Any = No
         return prepare_source(source, config, device=device)
     alike: dict[str, Any] = {"task": source.task, **dict.fromkeys(("test", "validation", "calibration"))}
     alike |= _columns_of(source, config)
-    alike["split"] = config.split.model_copy(update=dict.fromkeys(("column", "groups", "time")))
+    alike["split"] = config.split.model_copy(update=dict.fromkeys(("column", "time")))
     parts = {
         part: open_source(config.model_copy(update={**alike, "source": where}))
         for part, where in config.own_parts.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import ceil
 from typing import Any
 
@@ -103,6 +104,8 @@ def split(
         own |= _named(source, config.column, own)
     given = torch.cat(list(own.values())) if own else torch.empty(0, dtype=torch.int64)
     rest = np.setdiff1d(np.arange(len(source.ids)), given.numpy())
+    if config.groups is not None:
+        _refuse_shared_groups(source, config.groups, own, rest)
     dealt = _dealt(source, config, rest, own)
     assigned = {part: own[part].numpy() if part in own else rest[dealt[part]] for part in PARTS}
     content = content_digests(source) if digests is None else digests
@@ -135,6 +138,24 @@ def _named(source: Source, column: str, own: Mapping[str, Tensor]) -> dict[str, 
             f"{source.name}: column {column!r} names {twice[0]}, and data.{twice[0]} gives it; take one away"
         )
     return {part: torch.from_numpy(among[rows]) for part, rows in parts.items() if part != "train"}
+
+
+def _refuse_shared_groups(source: Source, column: str, own: Mapping[str, Tensor], rest: Rows) -> None:
+    """Refuse a part of the user's own that has some of a group whose others are elsewhere."""
+    groups = beside_of(source, "split.groups")
+    held = {part: set(groups[rows.numpy()].tolist()) - {""} for part, rows in own.items()}
+    held["data.source"] = set(groups[rest].tolist()) - {""}
+    for one, other in combinations(held, 2):
+        if shared := sorted(held[one] & held[other]):
+            which = ", ".join(map(repr, shared[:5])) + (", ..." if len(shared) > 5 else "")
+            raise DataError(
+                f"{source.name}: {len(shared)} groups of {column!r} are in data.{one} and in {_said(other)} ({which}), and a group "
+                "must stay together: take them out of one of the two"
+            )
+
+
+def _said(part: str) -> str:
+    return part if part.startswith("data.") else f"data.{part}"
 
 
 def _dealt(source: Source, config: Split, rest: Rows, own: Collection[str]) -> dict[str, Rows]:

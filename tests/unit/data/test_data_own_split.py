@@ -144,6 +144,26 @@ def test_a_recipe_splits_by_time_and_says_so(tmp_path):
     assert "day days" in kept.train.feature_names
 
 
+def test_a_test_set_of_ones_own_shares_no_group(tmp_path):
+    train = table(tmp_path)
+    others = table(tmp_path, "t2.parquet", seed=1, patient=[f"q{row // 6}" for row in range(N)])
+    data = prepare(Data(source=train, test=others, split=Split(groups="patient"), columns=["a", "b"]))
+    assert len(data.test) == N
+    both = table(
+        tmp_path, "t3.parquet", seed=1, patient=[f"q{row // 6}" if row > 17 else f"p{row}" for row in range(N)]
+    )
+    with pytest.raises(DataError, match=r"18 groups of 'patient' are in data.test and in data.source \('p0', 'p1', "):
+        prepare(Data(source=train, test=both, split=Split(groups="patient"), columns=["a", "b"]))
+    bare = save_without(tmp_path, both, "patient")
+    with pytest.raises(DataError, match=r"bare.parquet: there is no column 'patient' \(data.split.groups\)"):
+        prepare(Data(source=train, test=bare, split=Split(groups="patient"), columns=["a", "b"]))
+
+
+def save_without(folder, path, column):
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns([column]), folder / "bare.parquet")
+    return str(folder / "bare.parquet")
+
+
 def test_an_npz_has_arrays_for_it(tmp_path):
     draw = np.random.default_rng(0)
     arrays = {"x": draw.normal(size=(N, 2)), "y": np.arange(N) % 2, "who": np.arange(N) // 6, "when": np.arange(N)}
