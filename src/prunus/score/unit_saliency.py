@@ -16,6 +16,7 @@ from prunus.core.errors import ModelError, RecipeError
 from prunus.core.runtime import generator
 from prunus.core.types import Floats, Ints, Stratum
 from prunus.score.criteria.criterion import INPUT_NEEDS, OUTPUT_NEEDS, Criterion, Need, check_criterion, criteria
+from prunus.score.elimination import LARGEST, Reader, eliminate
 from prunus.score.evidence.gather import Evidence
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def score_groups(
                 _tell(note, group.name, chosen)
             if reduce == "first":
                 read = sorted(read, key=lambda member: member.dim != 0)
-            judged = _judged(formula, evidence, group, read, known, reduce, seed)
+            together = _readers(evidence, read) if formula.joint else []
+            judged = eliminate(together) if together else _judged(formula, evidence, group, read, known, reduce, seed)
         within = sum(_tensor(evidence, "weight", name).numel() for names in inside for name in names)
         cost = sum(_parameters_per_unit(evidence, member) for member in members) + within / group.size
         strata.append(Stratum(group.name, _to_numpy(judged), cost=cost))
@@ -177,6 +179,27 @@ def _read(
         return seen
     told_by = {"readers": INPUT_NEEDS, "makers": OUTPUT_NEEDS}[chosen.reads]
     return [member for member in seen if _runs_along([n for n in chosen.needs if n in told_by], evidence, member)]
+
+
+def _readers(evidence: Evidence, members: Sequence[Member]) -> list[Reader]:
+    """Return the members as layers whose inputs the units are; convolutions in groups and the widest layers are left out."""
+    found = []
+    for member in members:
+        weight, gram = _tensor(evidence, "weight", member.tensor), evidence.input_gram.get(member.tensor)
+        if gram is None or gram.shape[-1] > LARGEST or (gram.dim() == 3 and len(gram) > 1):
+            continue
+        if member.dim == 0 and weight.dim() == 2:
+            weight = weight.t()
+        elif member.dim != 1:
+            continue
+        n_places = weight[0, 0].numel()
+        flat, gram = weight.flatten(1), gram.reshape(gram.shape[-2:])
+        if flat.shape[1] != len(gram):
+            continue
+        mean = evidence.input_mean[member.tensor].reshape(-1)
+        columns = (member.index.unsqueeze(2) * n_places + torch.arange(n_places)).flatten(1)
+        found.append(Reader(flat, gram - torch.outer(mean, mean), columns))
+    return found
 
 
 def _runs_along(measured: Sequence[Need], evidence: Evidence, member: Member) -> bool:

@@ -141,7 +141,7 @@ def prune(
         def cut(amount: tuple[str, float]) -> tuple[Choice, Made, tuple[Tried, ...]]:
             assert examples is not None
             assert objective is not None
-            names = candidates(objective) if criterion == "auto" else (criterion,)
+            names = candidates(objective, model, groups) if criterion == "auto" else (criterion,)
             allocations = ALLOCATIONS if allocation == "auto" else (allocation,)
             return job.chosen(names, allocations, amount, examples, objective, kinds)
 

@@ -37,6 +37,9 @@ _FINALISTS = 3
 """So many of the choices are really cut and adjusted before one wins."""
 _LABELLED = ("magnitude_l2", "wanda", "activation_variance", "fisher_empirical", "taylor")
 _UNLABELLED = _LABELLED[:-1]
+_JOINT = "reconstruction"
+_JOINT_NUMBERS = 1 << 26
+"""Judging units together takes the square of every layer's fan-in; with more numbers than that it isn't tried unasked."""
 _SINGLE_EXAMPLES = 128
 """Squares of single examples' gradients take a backward pass each: so many examples are enough to rank units."""
 
@@ -121,7 +124,7 @@ class Ways:
             )
 
         ranked = rank(found)
-        finals = [(self.made(choice, examples, objective, kinds, dense), choice) for _, choice in ranked[:_FINALISTS]]
+        finals = [(self.made(choice, examples, objective, kinds, dense), choice) for choice in _finalists(ranked)]
         best, choice = min(finals, key=lambda one: _number(one[0].distance))
         after = {id(one): made.distance for made, one in finals}
         if len(allocations) == 1:  # it was asked for, so it is taken; that another loses less is said
@@ -295,9 +298,22 @@ def _no_loss(outputs: Any, batch: Any) -> Tensor:
     raise AssertionError("a criterion of weights alone takes no loss")
 
 
-def candidates(objective: Objective) -> tuple[str, ...]:
-    """Return the criteria that ``auto`` tries."""
-    return _LABELLED if objective.labelled else _UNLABELLED
+def candidates(objective: Objective, model: nn.Module, groups: Sequence[Group]) -> tuple[str, ...]:
+    """Return the criteria that ``auto`` tries; the one that judges units together where its second moments aren't too many."""
+    parameters = dict(model.named_parameters())
+    weights = [parameters[name] for name in {name for group in groups for name in group.parameters(model)}]
+    numbers = sum((weight.numel() // weight.shape[0]) ** 2 for weight in weights if weight.dim() > 1)
+    names = _LABELLED if objective.labelled else _UNLABELLED
+    return (*names, _JOINT) if numbers <= _JOINT_NUMBERS else names
+
+
+def _finalists(ranked: Sequence[tuple[float, Choice]]) -> list[Choice]:
+    """Return what is really cut: the nearest by zeros, and the nearest that counts on a refit, which zeros don't show."""
+    best = [choice for _, choice in ranked]
+    joint = next((choice for choice in best if criteria[choice.criterion].joint), None)
+    if joint is None or any(choice is joint for choice in best[:_FINALISTS]):
+        return best[:_FINALISTS]
+    return [*best[: _FINALISTS - 1], joint]
 
 
 def _number(value: float | None) -> float:

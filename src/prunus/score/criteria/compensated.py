@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prunus.score.criteria.criterion import criterion
+from prunus.score.criteria.criterion import WIDTHS, criterion
 
-__all__ = ["sparsegpt"]
+__all__ = ["reconstruction", "sparsegpt"]
 
 
 @criterion(
@@ -30,6 +30,30 @@ def sparsegpt(weight: Tensor, inverse_gram: Tensor) -> Tensor:
 
     >>> import torch
     >>> sparsegpt(torch.tensor([[2.0]]), torch.tensor([[0.5]]))
+    tensor([8.])
+    """
+    return (weight.square() / inverse_gram).reshape(weight.shape[0], -1).sum(dim=1)
+
+
+@criterion(
+    "reconstruction",
+    needs=("weight", "inverse_gram"),
+    reads="readers",
+    granularities=WIDTHS,
+    joint=True,
+    reference="Meng et al., ICML 2024, arXiv:2403.12983 (OSSCAR); Hassibi & Stork, NeurIPS 1992",
+)
+def reconstruction(weight: Tensor, inverse_gram: Tensor) -> Tensor:
+    """Return what the layers that read a unit lose when it goes and they are refitted, given which units have gone before.
+
+    The formula is what a unit of one number per output loses alone; a group's units are judged together, one after the other, see
+    :func:`prunus.score.elimination.eliminate`.
+
+    Units:
+        Shares of the readers' outputs' variance: the means are left to a bias or a batch norm.
+
+    >>> import torch
+    >>> reconstruction(torch.tensor([[2.0]]), torch.tensor([[0.5]]))
     tensor([8.])
     """
     return (weight.square() / inverse_gram).reshape(weight.shape[0], -1).sum(dim=1)

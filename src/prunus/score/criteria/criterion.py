@@ -90,7 +90,9 @@ class Criterion:
     ``granularities`` are the units that it can judge. What is measured along an axis says nothing of single weights and of whole
     modules, and a criterion that compares the units of a tensor has nothing to say of a whole module. ``compare`` says among whom
     a single weight is judged: its tensor, or only its row (the weights into one output). ``signed`` scores may be below zero:
-    such a unit does harm. ``compensation`` says whether the single weights that stay make up for those that go.
+    such a unit does harm. ``compensation`` says whether the single weights that stay make up for those that go. ``joint``: units
+    of a group are judged together, given which have gone before (:func:`~prunus.score.elimination.eliminate`); the formula is then
+    what a unit would cost that went alone.
 
     Raises:
         RecipeError: the fields contradict each other.
@@ -107,6 +109,7 @@ class Criterion:
     compare: Literal["tensor", "row"] = "tensor"
     signed: bool = False
     compensation: Compensation | None = None
+    joint: bool = False
 
     def __post_init__(self) -> None:
         unknown = [unit for unit in self.granularities if unit not in UNITS]
@@ -161,13 +164,25 @@ def criterion(
     compare: Literal["tensor", "row"] = "tensor",
     signed: bool = False,
     compensation: Compensation | None = None,
+    joint: bool = False,
 ) -> Callable[[Formula], Formula]:
     """Register a formula under ``name``, which also enrols it in the law tests; its first docstring line is the summary."""
 
     def register(function: Formula) -> Formula:
         summary = (function.__doc__ or "").strip().partition("\n")[0].removeprefix("Return ").rstrip(".")
         made = Criterion(
-            name, needs, function, summary, reference, regularizer, reads, granularities, compare, signed, compensation
+            name,
+            needs,
+            function,
+            summary,
+            reference,
+            regularizer,
+            reads,
+            granularities,
+            compare,
+            signed,
+            compensation,
+            joint,
         )
         criteria.add(name, made)
         return function

@@ -59,6 +59,7 @@ class Evidence:
     more: Mapping[Need, Mapping[str, Tensor]] = field(default_factory=dict)
     input_gram: Mapping[str, Tensor] = field(default_factory=dict)
     n_examples: int = 0
+    input_mean: Mapping[str, Tensor] = field(default_factory=dict)
 
     def of(self, need: Need) -> Mapping[str, Tensor] | None:
         """Return what was gathered of one kind; None where it wasn't asked for."""
@@ -187,7 +188,8 @@ class _Pass:
             more["block_cosine"] = self.blocks.results()
         gradient = {} if self.slopes is None else self.slopes.mean(n_examples)
         grams = {} if self.watch is None else self.watch.grams()
-        return Evidence(weights.weight, gradient, more, grams, n_examples)
+        means = {} if self.watch is None else self.watch.means()
+        return Evidence(weights.weight, gradient, more, grams, n_examples, means)
 
 
 class _Slopes:

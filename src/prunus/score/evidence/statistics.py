@@ -63,13 +63,14 @@ class Grams:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._totals: dict[str, Tensor] = {}
         self._n_rows: dict[str, int] = {}
         self._shape: dict[str, tuple[int, ...]] = {}
 
     def add(self, name: str, given: Tensor, shape: tuple[int, ...]) -> None:
         """Add ``(rows, features)``."""
         rows = given.reshape(-1, given.shape[-1]).to(_fine(given))
-        self._add(name, rows.t() @ rows, len(rows), shape)
+        self._add(name, rows.t() @ rows, rows.sum(dim=0), len(rows), shape)
 
     def add_patches(
         self,
@@ -86,11 +87,15 @@ class Grams:
         step = max(1, _PATCH_NUMBERS // (given[0].numel() * weight[0, 0].numel()))
         for part in row_chunks(given.to(_fine(given)), step):
             rows = _patches(part, weight.shape[2:], stride, padding, dilation, groups)
-            self._add(name, rows.transpose(1, 2) @ rows, rows.shape[1], shape)
+            self._add(name, rows.transpose(1, 2) @ rows, rows.sum(dim=1), rows.shape[1], shape)
 
     def results(self) -> dict[str, Tensor]:
         """Return the mean outer products by weight."""
         return {name: total / self._n_rows[name] for name, total in self._sums.items()}
+
+    def means(self) -> dict[str, Tensor]:
+        """Return the mean inputs by weight: ``(features,)``, convolutions ``(groups, k)``."""
+        return {name: total / self._n_rows[name] for name, total in self._totals.items()}
 
     def inverse_diagonals(self, damping: float) -> dict[str, Tensor]:
         """Return the diagonal of each inverse, with ``damping`` times the mean diagonal entry added to the diagonal.
@@ -127,7 +132,8 @@ class Grams:
         each = torch.Size(shape).numel() // values.numel()
         return values.repeat_interleave(each, dim=0).view(shape)
 
-    def _add(self, name: str, total: Tensor, n_rows: int, shape: tuple[int, ...]) -> None:
+    def _add(self, name: str, total: Tensor, inputs: Tensor, n_rows: int, shape: tuple[int, ...]) -> None:
+        self._totals[name] = self._totals[name].add_(inputs) if name in self._totals else inputs
         self._shape[name] = shape
         self._n_rows[name] = self._n_rows.get(name, 0) + n_rows
         self._sums[name] = self._sums[name].add_(total) if name in self._sums else total

@@ -118,6 +118,10 @@ class WeightWatch(TorchDispatchMode):
         """Return the mean outer products of each weight's inputs."""
         return {} if self._grams is None else self._grams.results()
 
+    def means(self) -> dict[str, Tensor]:
+        """Return the mean of each weight's inputs, where their outer products were asked for."""
+        return {} if self._grams is None else self._grams.means()
+
     def _looker(self, func: Any) -> Callable[..., None] | None:
         name = func.overloadpacket.__name__ if isinstance(func, torch._ops.OpOverload) else ""
         plain = name.rstrip("_") if not name.startswith("_") else name
