@@ -41,6 +41,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 SOURCE, TESTS = ROOT / "src" / "prunus", ROOT / "tests"
 PACKAGES = ("score", "select", "evaluate", "graph/rules")
+BESIDE = {"evaluate": "tasks"}
+"""Whose tests are a package's, too: what is measured of each kind of task is tested with the tasks."""
 UNLIKELY = ("core/RemoveDecorator", "core/VariableReplacer", "core/VariableInserter")
 
 
@@ -360,7 +362,11 @@ def tests_of(package: str) -> list[str]:
     """Return the files with tests of a package: its doctests, its unit tests, its laws."""
     folder, _, part = package.partition("/")
     files = [*(SOURCE / package).rglob("*.py"), *(TESTS / "unit" / folder).rglob(f"test_{folder}_{part}*.py")]
-    return [str(file) for file in sorted([*files, *(TESTS / "property").glob(f"test_{folder}_{part}*.py")])]
+    files += [
+        *(TESTS / "property").glob(f"test_{folder}_{part}*.py"),
+        *(TESTS / "unit" / BESIDE.get(package, "-")).rglob("*.py"),
+    ]
+    return [str(file) for file in sorted(files)]
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
