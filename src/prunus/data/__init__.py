@@ -18,7 +18,7 @@ from prunus.data.prepare import (
     prepare_source,
 )
 from prunus.data.scaler import Scaler
-from prunus.data.sources.apart import Takes
+from prunus.data.sources.apart import Takes, is_text
 from prunus.data.sources.arrays import raw_inputs, to_array
 from prunus.data.sources.datasets import handed_by
 from prunus.data.sources.drawn import DrawnSource, known_labels, open_drawn
@@ -59,6 +59,7 @@ __all__ = [
     "is_array",
     "is_stream",
     "is_table",
+    "is_text",
     "known_labels",
     "open_drawn",
     "open_images",

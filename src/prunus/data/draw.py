@@ -22,7 +22,7 @@ from prunus.core.recipes.recipe import Data
 from prunus.data.examples import Examples
 from prunus.data.prepare import IDS_NOTE, Prepared, flip_labels
 from prunus.data.scaler import Scaler
-from prunus.data.sources.drawn import DrawnSource, known_labels
+from prunus.data.sources.drawn import DrawnSource, check_class_numbers, known_labels
 from prunus.data.sources.reading import SetReader
 from prunus.data.sources.source import beside_of, holds_ids
 from prunus.data.split import PARTS, Splits, check_classes, deal
@@ -56,7 +56,8 @@ def prepare_drawn(
     for source in sources.values():
         source.task, source.class_names = task.name, tuple(task.class_names)
         source.labels = known_labels(source) if task.exclusive and teacher is None else None
-        _check_labels(source)
+        if source.labels is not None:
+            check_class_numbers(source.labels, len(source.class_names), torch.arange(len(source)), source.name)
     train = sources["train"]
     n, labels = len(train), train.labels
     own = sources.keys() - {"train"}
@@ -171,18 +172,6 @@ def _scaler(config: Data, source: DrawnSource, rows: Tensor) -> Scaler:
     if config.scales:
         return Scaler.given(source.input_shape, scale=config.scale, mean=config.mean, std=config.std)
     return Scaler.fit(source, rows)
-
-
-def _check_labels(source: DrawnSource) -> None:
-    if source.labels is None or not source.class_names:
-        return
-    wrong = (source.labels < 0) | (source.labels >= len(source.class_names))
-    if bool(wrong.any()):
-        row = int(wrong.int().argmax())
-        raise DataError(
-            f"{source.name}: example {row}: label out of range: expected a class number 0..{len(source.class_names) - 1}, got "
-            f"{int(source.labels[row])}"
-        )
 
 
 def _check_alike(sources: Mapping[str, DrawnSource]) -> None:

@@ -19,7 +19,7 @@ from prunus.core.batch import Batch
 from prunus.core.calls import call, described, map_tensors
 from prunus.core.errors import DataError
 from prunus.data.scaler import Scaler
-from prunus.data.sources.drawn import DrawnSource
+from prunus.data.sources.drawn import DrawnSource, check_class_numbers, check_drawn
 from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, row_chunks
 from prunus.tasks import Classification, Regression, Task
 
@@ -203,6 +203,9 @@ class Examples:
     def _drawn(self, source: DrawnSource, order: Tensor, batch_size: int, seed: int) -> Iterator[Batch]:
         read = source.batches((self.rows[index] for index in row_chunks(order, batch_size)), seed)
         for index, (inputs, targets) in zip(row_chunks(order, batch_size), read, strict=True):
+            check_drawn(inputs, self.rows[index], source.name)
+            if self.task.exclusive and self._teacher is None:
+                check_class_numbers(targets, len(self.class_names), self.rows[index], source.name)
             ready = self._ready(inputs)
             if self._teacher is not None:
                 with torch.no_grad():

@@ -30,6 +30,7 @@ from prunus.data import (
     handed_by,
     is_array,
     is_stream,
+    is_text,
     known_labels,
     open_drawn,
     prepare,
@@ -217,7 +218,7 @@ def _task_of(source: DrawnSource, asked: Task | None, device: torch.device, mode
     if task is None:
         raise DataError(
             f"{source.name}: targets {described(targets)} beside outputs {described(outputs)} don't tell what is asked of the "
-            f"model: say task=..., one of {', '.join(tasks)}"
+            f"model: {'encode text as class numbers, or ' if is_text(targets) else ''}say task=..., one of {', '.join(tasks)}"
         )
     if targets is None and task.labelled and not task.of_dense:
         raise DataError(

@@ -230,6 +230,36 @@ def test_data_that_were_opened_are_not_scaled_unless_that_is_asked_for() -> None
     assert optimizer(small_net(), Made(), data_options={"standardize": True})._job.data.scaler.scales
 
 
+class Spoilt(Made):
+    """One example in the middle is no number, another has a label that isn't there; which, the test says."""
+
+    def __getitem__(self, row: int) -> Any:
+        image, label = super().__getitem__(row)
+        return (float("nan") * image if row == self.nan else image), (9 if row == self.wrong else label)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ({"nan": 40, "wrong": -1}, "expected numbers in the inputs: got NaN in example 40; leave such examples out"),
+        ({"nan": -1, "wrong": 40}, r"example 40: label out of range: expected a class number 0\.\.2, got 9"),
+    ],
+)
+def test_a_spoilt_example_is_named_when_it_is_read(spoilt: dict[str, int], said: str) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        for part in ("train", "validation", "calibration", "test"):
+            for _ in getattr(optimizer(small_net(), Spoilt(classes=["r", "g", "b"], **spoilt))._job.data, part).batches(
+                16
+            ):
+                pass
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_that_are_text_are_to_be_encoded() -> None:
+    with pytest.raises(DataError, match="encode text as class numbers, or say task="):
+        optimizer(small_net(), [(Made()[row][0], "abc"[row % 3]) for row in range(60)])
+
+
 class Wide(nn.Module):
     """Three arguments, one more than the data hold."""
 

@@ -30,7 +30,7 @@ from prunus.data.sources.reading import (
 )
 from prunus.data.sources.source import row_chunks
 
-__all__ = ["DrawnSource", "known_labels", "open_drawn"]
+__all__ = ["DrawnSource", "check_class_numbers", "check_drawn", "known_labels", "open_drawn"]
 
 _CHECKED, _SAMPLED = 8, 64
 
@@ -131,6 +131,39 @@ def _digest(tree: Any) -> bytes:
         total.update(f"{where} {value.dtype} {tuple(value.shape)};".encode())
         total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.digest()
+
+
+def check_drawn(inputs: Any, rows: Tensor, name: str) -> None:
+    """Refuse inputs that are not a number; infinities are left, since masks are made of them.
+
+    Raises:
+        DataError: it names the example.
+    """
+    for where, value in tensors(inputs):
+        if value.is_floating_point() and bool((bad := value.isnan()).any()):
+            by_row = value.dim() > 0 and len(value) == len(rows)
+            at = int(bad.reshape(len(bad), -1).any(dim=1).int().argmax()) if by_row else 0
+            raise DataError(
+                f"{name}: expected numbers in {where or 'the inputs'}: got NaN in example {int(rows[at])}"
+                f"{'' if by_row else ' or one of its batch'}; leave such examples out, or fill them"
+            )
+
+
+def check_class_numbers(targets: Any, n_classes: int, rows: Tensor, name: str) -> None:
+    """Refuse a class number that isn't one of so many.
+
+    Raises:
+        DataError: it names the example.
+    """
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or len(targets) != len(rows) or n_classes == 0:
+        return  # the task says what it takes
+    wrong = ((targets < 0) | (targets >= n_classes)).reshape(len(rows), -1).any(dim=1)
+    if bool(wrong.any()):
+        at = int(wrong.int().argmax())
+        raise DataError(
+            f"{name}: example {int(rows[at])}: label out of range: expected a class number 0..{n_classes - 1}, got "
+            f"{targets[at].flatten()[0].item()}"
+        )
 
 
 def open_drawn(data: Any, takes: Takes, name: str, *, labelled: bool = True, of_stream: int = 0) -> DrawnSource:
