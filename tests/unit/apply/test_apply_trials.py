@@ -167,3 +167,30 @@ def test_a_list_with_an_entry_for_each_block_matters_only_where_it_is_read(reads
 
 def inner(graph: AxisGraph) -> set[str]:
     return {stack.name for stack in graph.stacks if ".blocks" in stack.name}
+
+
+class Pairs(Staged):
+    """Takes two examples at once and no other number of them, or any; counts how many it has seen."""
+
+    seen = 0
+
+    def __init__(self, *, pairs: bool) -> None:
+        super().__init__("number", "")
+        self.pairs = pairs
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pairs and len(x) != 2:
+            raise ValueError("two examples, please")
+        type(self).seen += len(x)
+        return super().forward(x)
+
+
+def test_blocks_are_tried_on_one_example_where_the_model_takes_one():
+    seen = []
+    for pairs in (False, True):
+        model, inputs = randomize(Pairs(pairs=pairs)), (torch.randn(2, 3),)
+        graph = analyze(model, inputs)
+        Pairs.seen = 0
+        assert inner(follow_class(model, inputs, graph, kinds={"block"})) == {"stages.1.blocks (blocks)"}
+        seen.append(Pairs.seen)
+    assert seen[0] < seen[1]

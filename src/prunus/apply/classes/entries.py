@@ -31,7 +31,7 @@ from prunus.apply.traced.same_operations import has_fast_kernels, runs_without
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.runtime import seeded
 from prunus.graph import Group
-from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened
+from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened, one_example
 from prunus.graph.tracing.trace import Trace, plain, trace
 
 _MOST_LISTS = 3
@@ -99,14 +99,33 @@ def stacks_that_follow(
     # Experts are counted by numbers, which a width of the thin model may equal.
     experts = [group for group in stacks if group.kind == "expert"]
     blocks = [group for group in stacks if group.kind != "expert"]
-    found = _tried(_lively(model if thin is None else thin), inputs, blocks, kwargs or {}) if blocks else []
-    found += _tried(_lively(model), inputs, experts, kwargs or {}) if experts else []
+    found: list[Group] = []
+    if blocks:
+        whole = _lively(model if thin is None else thin)
+        found = _tried(whole, *_few(whole, inputs, kwargs or {}), blocks)
+    found += _tried(_lively(model), inputs, kwargs or {}, experts) if experts else []
     order = {group.name: place for place, group in enumerate(stacks)}
     return tuple(sorted(found, key=lambda group: order[group.name]))
 
 
+@torch.no_grad()
+def _few(
+    whole: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Return one example where the model takes one alone, since blocks know nothing of batches; else the inputs."""
+    few = one_example(inputs, kwargs)
+    if few is not None:
+        try:
+            _outputs(whole, *few)
+        except Exception as error:  # whatever a class raises at a batch of one
+            raise_if_out_of_memory(error)
+        else:
+            return few
+    return inputs, kwargs
+
+
 def _tried(
-    whole: nn.Module, inputs: tuple[Any, ...], stacks: Sequence[Group], kwargs: Mapping[str, Any]
+    whole: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], stacks: Sequence[Group]
 ) -> list[Group]:
     """Return the stacks that ``whole`` can lose; first each is looked at where it is, which costs no run of the rest."""
     tried: dict[tuple[str, tuple[int, ...]], bool] = {}
