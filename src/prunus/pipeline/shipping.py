@@ -42,7 +42,7 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         dense=None if candidate.kind == "graph" else job.build(seed),
         input_shape=data.source.input_shape or _first_shape(example),
         n_outputs=_n_outputs(job, candidate.model, example),
-        task=data.train.task.name,
+        task=data.train.task.read_as,
         example=example,
         class_names=data.train.class_names,
         feature_names=data.train.feature_names,

@@ -23,7 +23,7 @@ from prunus.core.code.imports import object_named, one_line
 from prunus.core.errors import ModelError, PrunusError, RecipeError, raise_if_out_of_memory
 from prunus.core.predictions import Prediction
 from prunus.core.types import Floats
-from prunus.tasks.metric import Metric, metrics
+from prunus.tasks.metric import Metric, metrics, metrics_of
 from prunus.tasks.one_tensor import plain_answer
 from prunus.tasks.task import Observed, Task, made_of, make_task, tasks
 
@@ -51,15 +51,24 @@ def as_task(given: str | Task | type[Task], **facts: Any) -> Task:
         found = object_named(given, error=RecipeError)
     if isinstance(found, type) and issubclass(found, Task):
         try:
-            return made_of(found, **facts)
+            return _with_metrics(made_of(found, **facts))
         except TypeError as error:
             raise RecipeError(f"task {found.__name__} can't be made: {one_line(error)}; give an instance") from error
     if isinstance(found, Task):
-        return found
+        return _with_metrics(found)
     raise RecipeError(
         f"task must be one of {', '.join(tasks)}, a prunus.tasks.Task, a class of them, or module:object of one: got {given!r}"
         + (f", a {type(found).__name__}" if found is not given else "")
     )
+
+
+def _with_metrics(task: Task) -> Task:
+    if not metrics_of(task.name):
+        raise RecipeError(
+            f"task {type(task).__name__} has no metric: give it a name = ..., and register functions of its totals with "
+            "prunus.tasks.metric(..., task=name)"
+        )
+    return task
 
 
 def own_task(
@@ -189,6 +198,11 @@ class OwnMetrics(Task):
         if known is None:
             raise RecipeError(f"metric {name}: is higher better? Say higher_is_better=True or False")
         return bool(known)
+
+    @property
+    def read_as(self) -> str:
+        """That of the task that gives the loss."""
+        return super().read_as if self.base is None else self.base.read_as
 
     def check(self, outputs: Any, batch: Batch) -> None:
         """See that each metric is one number on a batch, and what a task that gives the loss sees to."""

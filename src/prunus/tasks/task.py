@@ -59,6 +59,11 @@ class Task(ABC):
         """The names of what a :class:`Tally` counts: the classes, where a task doesn't count something else."""
         return self.class_names
 
+    @property
+    def read_as(self) -> str:
+        """The registered task by which a bundle reads answers: numbers, where this one isn't registered."""
+        return self.name if self.name in tasks else "regression"
+
     @abstractmethod
     def check(self, outputs: Any, batch: Batch) -> None:
         """See that a model's answer and the targets are what this task has.

@@ -174,6 +174,23 @@ def test_a_class_that_needs_more_than_is_known_is_one_line():
         as_task(Needy)
 
 
+def test_a_class_without_a_metric_is_one_line():
+    class Nameless(Classification):
+        name = "nameless"
+
+    for given in (Nameless, Nameless()):
+        with pytest.raises(RecipeError, match="task Nameless has no metric: give it a name"):
+            as_task(given)
+
+
+def test_a_bundle_reads_the_answers_of_ones_own_task_as_those_of_its_base_or_as_numbers():
+    metric = {"metric": {"top_of_two": top_two}, "higher_is_better": True}
+    assert own_task(**metric).read_as == "regression"
+    assert own_task(Classification(), **metric).read_as == "classification"
+    assert own_task(Classification(), loss=nn.CrossEntropyLoss(), **metric).read_as == "classification"
+    assert own_task(loss=nn.CrossEntropyLoss(), **metric).read_as == "regression"
+
+
 def several(outputs, targets):
     return (outputs - targets).abs().mean(dim=0)
 
