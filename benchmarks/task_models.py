@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -53,9 +54,9 @@ class Case:
     metric: str
     max_drop: float = 0.02
     loss: Callable[[Any, Batch], Tensor] | None = None
-    step: Callable[[nn.Module, Batch], Tensor] | None = None
     labelled: bool = True
     rate: float = 2e-3
+    batch_size: int = 32
 
 
 @cache
@@ -169,8 +170,12 @@ class Detector(nn.Module):
         self.neck = nn.Sequential(block(4 * width, 4 * width, 1), block(4 * width, 4 * width, 1))
         self.classify, self.edges = nn.Conv2d(4 * width, classes, 1), nn.Conv2d(4 * width, 4, 1)
 
+    def features(self, x: Tensor) -> Tensor:
+        found: Tensor = self.neck(self.body(x))
+        return found
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features = self.neck(self.body(x))
+        features = self.features(x)
         edges, size = self.edges(features).sigmoid(), features.shape[-1]
         at = (torch.arange(size, device=x.device) + 0.5) / size
         row, column = at[:, None].expand(size, size), at[None].expand(size, size)
@@ -199,26 +204,19 @@ def detector_loss(outputs: dict[str, Tensor], batch: Batch) -> Tensor:
     return modulated.sum() / n + 5 * torch.cat(near).sum() / n
 
 
-def yolos() -> nn.Module:
-    from transformers import YolosConfig, YolosForObjectDetection
+class PatchDetector(Detector):
+    """The same, with a transformer over patches where the other has convolutions."""
 
-    return YolosForObjectDetection(
-        YolosConfig(
-            hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=128, image_size=[32, 32], patch_size=4,
-            num_channels=1, num_detection_tokens=8, num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        )
-    )  # fmt: skip
+    def __init__(self, width: int = 64, classes: int = 3) -> None:
+        super().__init__(width // 4, classes)
+        self.body = nn.Conv2d(1, width, 4, stride=4)
+        self.place = nn.Parameter(torch.randn(64, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.neck = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
 
-
-def yolos_step(model: nn.Module, batch: Batch) -> Tensor:
-    """Let the model match its boxes to the objects, as its own loss does."""
-    labels = []
-    for objects in batch.targets:
-        one = objects["boxes"] / 32
-        centre = torch.cat([(one[:, :2] + one[:, 2:]) / 2, one[:, 2:] - one[:, :2]], dim=1)
-        labels.append({"class_labels": objects["labels"], "boxes": centre})
-    loss: Tensor = model(batch.inputs, labels=labels).loss
-    return loss
+    def features(self, x: Tensor) -> Tensor:
+        found: Tensor = self.neck(self.body(x).flatten(2).mT + self.place).mT.unflatten(2, (8, 8))
+        return found
 
 
 @cache
@@ -250,11 +248,11 @@ def letters(text: str, length: int) -> list[int]:
     return [*text.encode()[:length], *[0] * (length - len(text))][:length]
 
 
-def packages(length: int = 96) -> tuple[Tensor, Tensor]:
-    return (
-        torch.tensor([letters(text, length) for text, _ in docstrings()]),
-        torch.tensor([number for _, number in docstrings()]),
-    )
+def packages(length: int = 48) -> tuple[Tensor, Tensor]:
+    """Return words, each as one of 4000 numbers, and the package that they come from."""
+    words_of = [[1 + crc32(word.lower().encode()) % 4000 for word in text.split()[:length]] for text, _ in docstrings()]
+    ids = torch.tensor([[*words, *[0] * (length - len(words))] for words in words_of])
+    return ids, torch.tensor([number for _, number in docstrings()])
 
 
 def prose(length: int = 64) -> tuple[Tensor, Tensor]:
@@ -263,14 +261,14 @@ def prose(length: int = 64) -> tuple[Tensor, Tensor]:
 
 
 class Bert(nn.Module):
-    """BERT over bytes, with a head of transformers' own."""
+    """BERT with a head of transformers' own."""
 
-    def __init__(self, kind: str, classes: int) -> None:
+    def __init__(self, kind: str, classes: int, vocabulary: int = 128) -> None:
         super().__init__()
         import transformers
 
         config = transformers.BertConfig(
-            vocab_size=128, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
             max_position_embeddings=128, num_labels=classes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         )  # fmt: skip
         self.bert = getattr(transformers, f"BertFor{kind}Classification")(config)
@@ -443,20 +441,22 @@ CASES: dict[str, Case] = {
         lambda: nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)),
         diabetes, 40, "r2", 0.05,
     ),
-    "masks of digits on textures, U-Net": Case(Segmentation(), UNet, masks, 10, "miou"),
+    "masks of digits on textures, U-Net": Case(Segmentation(), UNet, masks, 15, "miou", rate=5e-3, batch_size=16),
     "boxes of digits on textures, conv net": Case(
-        Detection(activation="sigmoid", n_classes=3, nms=0.5), Detector, boxes, 20, "map_50", loss=detector_loss, labelled=False
+        Detection(activation="sigmoid", n_classes=3, nms=0.5), Detector, boxes, 20, "map_50", loss=detector_loss, labelled=False,
+        rate=4e-3, batch_size=16,
     ),
-    "boxes of digits on textures, YOLOS": Case(
-        Detection(activation="softmax", n_classes=3), yolos, boxes, 40, "map_50", step=yolos_step, labelled=False
+    "boxes of digits on textures, ViT": Case(
+        Detection(activation="sigmoid", n_classes=3, nms=0.5), PatchDetector, boxes, 60, "map_50", loss=detector_loss,
+        labelled=False, batch_size=16,
     ),
-    "package of a docstring, BERT": Case(Classification(n_classes=4), lambda: Bert("Sequence", 4), packages, 10, "accuracy"),
+    "package of a docstring, BERT": Case(Classification(n_classes=4), lambda: Bert("Sequence", 4, 4001), packages, 10, "accuracy"),
     "what each letter of a program is, BERT": Case(
         TokenClassification(KINDS), lambda: Bert("Token", len(KINDS)), programs, 10, "token_accuracy"
     ),
     "what each letter of a program is, GRU": Case(TokenClassification(KINDS), Tagger, programs, 8, "token_accuracy"),
-    "next letter of docstrings, GPT-2": Case(Language(), gpt, prose, 10, "token_accuracy"),
-    "figures of spoken numbers, T5": Case(SequenceToSequence(), T5, spoken, 25, "token_accuracy"),
+    "next letter of docstrings, GPT-2": Case(Language(), gpt, prose, 6, "token_accuracy"),
+    "figures of spoken numbers, T5": Case(SequenceToSequence(), T5, spoken, 15, "token_accuracy"),
     "like digits (retrieval), conv net": Case(Retrieval(), lambda: conv(16), digits, 8, "recall_at_1"),
     "no labels (agreement), ViT": Case(Agreement(), Encoder, digits, 30, "agreement", labelled=False),
 }  # fmt: skip

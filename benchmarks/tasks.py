@@ -118,19 +118,16 @@ def promised(case: Case, dense: nn.Module, example: Any, known: tuple[Any, Any],
     return "kept" if found.test.kept else "not shown"
 
 
-def trained(
-    case: Case, model: nn.Module, known: tuple[Any, Any], epochs: int, task: Task, rate: float, batch_size: int = 32
-) -> nn.Module:
+def trained(case: Case, model: nn.Module, known: tuple[Any, Any], epochs: int, task: Task, rate: float) -> nn.Module:
     """Train, with a rate that falls to nothing."""
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=1e-2)
-    total = epochs * -(-n_examples(known[0]) // batch_size)
+    total = epochs * -(-n_examples(known[0]) // case.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=total)
     model.train()
     for _ in range(epochs):
-        for batch in batches(known, batch_size):
+        for batch in batches(known, case.batch_size):
             optimizer.zero_grad()
-            minimised = case.loss or task.loss
-            loss = minimised(call(model, batch.inputs), batch) if case.step is None else case.step(model, batch)
+            loss = (case.loss or task.loss)(call(model, batch.inputs), batch)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
