@@ -34,8 +34,8 @@ KINDS = {
     "float64": (lambda: net().double(), r"weights are torch\.float64"),
     "quantised": (quantised, r"quantised Linear.*prune the float model first"),
     "packed": (packed, r"0\.weight holds torch\.uint8.*prune the float model first"),
-    "too few outputs": (lambda: net(1), r"expected \(2, 2\), got \(2, 1\); give one score per class"),
-    "other inputs": (lambda: nn.Sequential(nn.Linear(9, 2)), r"fails on inputs of shape \(2, 8\)"),
+    "too many outputs": (lambda: net(3), r"the model has 3 outputs for 2 classes"),
+    "other inputs": (lambda: nn.Sequential(nn.Linear(9, 2)), r"fails on inputs float32 \[2, 8\]"),
 }  # fmt: skip
 
 
