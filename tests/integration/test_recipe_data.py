@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, UnknownNameError
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import run
 
@@ -47,6 +47,11 @@ def rows():
     ids, x, y = two_inputs()
     return Rows(ids=ids, x=x, label=y)
 def alone(): return torch.stack([Made()[row][0] for row in range(120)])
+def masks():
+    images = alone()
+    return images, (images.mean(dim=1) > 0).long()
+def painter():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
 def stream(): return Stream()
 def pairs(): return Flipped(flips=True)
 """
@@ -62,7 +67,7 @@ def user_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 def record_of(source: str, builder: str, **more: Any) -> Any:
     tree = {
-        "data": {"source": f"mine:{source}", "check_weights": False},
+        "data": {"source": f"mine:{source}", "check_weights": False, **more.pop("data", {})},
         "model": {"builder": f"mine:{builder}", **more.pop("model", {})},
         "strategy": {"criterion": "magnitude_l2", "keep_fraction": 0.5},
         "train": {"epochs": 2},
@@ -86,6 +91,24 @@ def test_a_run_takes_it_and_ships_what_answers_alike(source: str, builder: str) 
     assert record.cost["pruned"].parameters < record.cost["dense"].parameters
     assert (Path(source) / "bundle" / "manifest.json").is_file()
     assert (Path(source) / "report.html").is_file()
+
+
+def test_a_recipe_names_any_task() -> None:
+    record = record_of("masks", "painter", data={"task": "segmentation"})
+    assert record.data.task == "segmentation"
+    assert [row.metric for row in record.comparison] == ["miou", "dice", "pixel_accuracy"]
+    assert (Path("masks") / "bundle" / "manifest.json").is_file()
+
+
+def test_a_task_that_is_not_there_or_reads_no_files_is_refused_in_one_line() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown task: got 'segmentatoin'.*segmentation"):
+        record_of("masks", "painter", data={"task": "segmentatoin"})
+    Path("t.csv").write_text("a,target\n" + "".join(f"{n},{n % 2}\n" for n in range(40)))
+    with pytest.raises(
+        DataError, match=r"classes or numbers are read here, got data.task multilabel: give a function"
+    ) as caught:
+        record_of("masks", "mlp", data={"source": "t.csv", "task": "multilabel"}, model={"builder": "mlp"})
+    assert "\n" not in str(caught.value)
 
 
 def test_given_weights_and_inputs_alone_are_compared_with_the_dense_model() -> None:

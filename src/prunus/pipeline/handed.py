@@ -104,8 +104,10 @@ def prepared_for(recipe: Recipe, device: torch.device) -> tuple[Prepared, bool]:
     config = recipe.data
     if not config.is_function or config.own_parts or Path(config.source).exists():
         return prepare(config, device=device), False
+    if config.task not in _PLAIN:
+        tasks[config.task]
     given = handed_by(config)
-    if not _is_of_anything(given):
+    if config.task in _PLAIN and not _is_of_anything(given):
         return prepare(config, device=device, given=given), False
     train = given["train"] if _is_of_parts(given) else given
     shape, n_outputs, numbers = _sizes(train, config.source)

@@ -118,7 +118,11 @@ class Data(Section):
         max_length=100,
         description="tables: texts that mean that there is no value, beside an empty cell: ['?', NA]",
     )
-    task: Literal["auto", "classification", "regression"] = "auto"
+    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)] = Field(
+        "auto",
+        description="what is asked of the model: auto reads classification or regression off the target; any other registered task "
+        "(segmentation, multilabel, language ...) needs a function as source, which gives data as they are",
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
     standardize: bool | None = Field(
         None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from prunus.data.sources.source import Task
 
 __all__ = ["Targets", "read_targets"]
 
+READ = ("classification", "regression")
+"""What is read off targets; every other task gets them as they are."""
 MANY_VALUES, FEW_REPEATS = 20, 5
 """Whole numbers are a regression target when more than 20 differ and each comes up fewer than 5 times on average."""
 
@@ -38,7 +40,7 @@ class Targets:
 def read_targets(
     raw: np.ndarray[Any, Any],
     *,
-    task: Literal["auto", "classification", "regression"],
+    task: str,
     name: str,
     column: str = "target",
     class_names: Sequence[str] = (),
@@ -57,6 +59,11 @@ def read_targets(
     ('0', '7')
     """
     where = f"{name}: {column!r}"
+    if task not in ("auto", *READ):
+        raise DataError(
+            f"{where}: classes or numbers are read here, got data.task {task}: give a function as source (module:function) that "
+            f"returns data with such targets, or set data.task to {' or '.join(READ)}"
+        )
     if raw.ndim == 2 and raw.shape[1] == 1:
         raw = raw[:, 0]
     if raw.ndim != 1:
