@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from prunus.core.batch import Batch
 from prunus.core.errors import WeightsError
 from prunus.core.recipes.recipe import Model
 from prunus.models import build, builders, check_outputs, load_weights
+from prunus.tasks import Classification
 
 laws = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -48,7 +50,8 @@ def test_a_built_model_fits_its_data_and_its_weights_survive_both_formats(name, 
     config = Model(builder=name, args=data.draw(ARGUMENTS[name]))
     model = build(config, input_shape=shape, n_outputs=n_outputs, seed=seed).eval()
     inputs = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))
-    check_outputs(model, inputs, torch.zeros(3, dtype=torch.int64), task="classification", n_outputs=n_outputs)
+    batch = Batch(torch.arange(3), inputs, torch.zeros(3, dtype=torch.int64))
+    check_outputs(model, batch, Classification(n_classes=n_outputs))
     other = build(config, input_shape=shape, n_outputs=n_outputs, seed=seed + 1).eval()
     with tempfile.TemporaryDirectory() as folder:
         for file in ("w.safetensors", "w.pt"):

@@ -1,6 +1,6 @@
 """A plan finds its examples by id, and is refused when they are not the ones it was made for."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -9,13 +9,14 @@ import torch
 from prunus.apply import relabel_examples, remove_examples
 from prunus.core.errors import PlanError, RunError
 from prunus.core.types import Decision, Step
+from prunus.tasks import Classification, Task
 
 
 @dataclass(frozen=True)
 class TinyExamples:
     ids: tuple
     targets: torch.Tensor
-    task: str = "classification"
+    task: Task = field(default_factory=Classification)
     n_outputs: int = 3
 
     def __len__(self):
