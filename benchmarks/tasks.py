@@ -35,7 +35,7 @@ from prunus.tasks import Agreement, Task, metrics
 
 SINGLE = ("magnitude_l2", "wanda", "activation_variance", "fisher_empirical", "taylor")
 SHARES = (0.75, 0.5)
-_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+_STUDENT = {3: 4.303, 4: 3.182, 5: 2.776}
 
 
 def main() -> None:
@@ -149,9 +149,10 @@ def _rows(inputs: Any, targets: Any, rows: torch.Tensor) -> tuple[Any, Any]:
 def table(rows: list[dict[str, Any]]) -> None:
     """Print a row per case, means over the seeds with Student's 95 % intervals, and what the bars say."""
     print(
-        "| model | metric | dense | -25 % | after training | -50 % | after training | best single criterion, -25 % | contract |"
+        "| model | seeds | metric | dense | -25 % | after training | -50 % | after training | best single criterion, -25 % "
+        "| contract |"
     )
-    print("| --- " * 9 + "|")
+    print("| --- " * 10 + "|")
     kept = near = 0
     names = [name for name in CASES if any(row["case"] == name for row in rows)]
     for name in names:
@@ -161,7 +162,9 @@ def table(rows: list[dict[str, Any]]) -> None:
 
         def cell(key: str, mine: list[dict[str, Any]] = mine, scale: int = scale) -> str:
             values = [scale * row[key] for row in mine]
-            half = _STUDENT.get(len(values), 1.96) * stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+            if len(values) < 3:  # an interval of two says nothing
+                return f"{mean(values):.1f}"
+            half = _STUDENT.get(len(values), 1.96) * stdev(values) / len(values) ** 0.5
             return f"{mean(values):.1f} ± {half:.1f}"
 
         singles = {one: mean(row[one] for row in mine) for one in SINGLE if one in mine[0]}
@@ -174,7 +177,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         cells = [cell(key) for key in ("dense", "auto 0.75", "recovered 0.75", "auto 0.5", "recovered 0.5")]
         marks = "" if auto >= 0.95 * dense else " *"
         print(
-            f"| {name} | {metrics[case.metric].label} | {cells[0]} | {cells[1]}{marks} | {' | '.join(cells[2:])} | "
+            f"| {name} | {len(mine)} | {metrics[case.metric].label} | {cells[0]} | {cells[1]}{marks} | {' | '.join(cells[2:])} | "
             f"{scale * singles[best]:.1f} ({best}) | {said} |",
             flush=True,
         )
