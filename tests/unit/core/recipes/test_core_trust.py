@@ -43,6 +43,7 @@ INERT = {
     "data.split.groups",
     "data.split.time",
     "data.groups",
+    "data.task",  # a name in the registry, of letters: no module is imported for it
     "runtime.device",  # cpu, cuda or auto
 }
 
