@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -109,6 +109,7 @@ def test_dates_become_days_and_places_on_circles():
 
 
 @settings(max_examples=30, deadline=None)
+@example([math.nan, 0.0, 2.225073858507e-311])
 @given(NUMBERS)
 def test_what_was_fitted_reads_back_from_json_and_encodes_the_same(values):
     columns = fit(values, spread=frozenset("a"))
