@@ -14,7 +14,7 @@ from collections.abc import Callable
 from statistics import mean
 
 import torch
-from sklearn.datasets import load_diabetes, load_digits
+from task_models import Encoder, conv, diabetes, digits
 from torch import Tensor, nn
 
 import prunus
@@ -35,41 +35,6 @@ class Reader(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         found: Tensor = self.head(self.rnn(x.squeeze(1))[0][:, -1])
         return found
-
-
-class Encoder(nn.Module):
-    """A transformer over patches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Conv2d(1, 64, 2, stride=2)
-        self.place = nn.Parameter(torch.randn(16, 64) * 0.02)
-        layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True, norm_first=True)
-        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.head(self.body(self.embed(x).flatten(2).mT + self.place).mean(1))
-        return found
-
-
-def conv() -> nn.Module:
-    def block(width: int, out: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(width, out, 3, stride, 1), nn.BatchNorm2d(out), nn.ReLU()]
-
-    layers = [*block(1, 32, 1), *block(32, 64, 2), *block(64, 64, 1)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
-def digits() -> tuple[Tensor, Tensor]:
-    x, y = load_digits(return_X_y=True)
-    return torch.tensor(x / 16, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(y)
-
-
-def diabetes() -> tuple[Tensor, Tensor]:
-    x, y = load_diabetes(return_X_y=True)
-    both = torch.tensor(y, dtype=torch.float32)
-    return torch.tensor(x, dtype=torch.float32) * 20, torch.stack([both / 100, both.log()], dim=1)
 
 
 Rows = dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, Tensor]], int]]
