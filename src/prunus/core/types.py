@@ -36,7 +36,8 @@ class Stratum:
         first round (0: as many as now), and ``shape`` their dimensions as a tensor (default: units x cost). ``losses`` says
         what the loss was at some shares of ``whole``, one row (share, loss) each, shares falling from 1. Units of one ``row``
         (default: all) are compared with each other only: every row keeps the same share of what the stratum keeps.
-        ``n_weights`` is how many weight tensors lose a slice with a unit.
+        ``n_weights`` is how many weight tensors lose a slice with a unit. ``additive`` saliencies are errors in one unit for all
+        strata, each given those before it: the sum over what goes is what is lost. Others have a scale of their own.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Stratum:
     losses: Floats | None = None
     row: Ints | None = None
     n_weights: int = 1
+    additive: bool = False
 
     @property
     def units(self) -> Ints:

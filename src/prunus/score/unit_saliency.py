@@ -125,7 +125,7 @@ def score_groups(
     strata = []
     for group in groups:
         members = [member for member in group.members if member.is_parameter]
-        inside = _inside(group, evidence)
+        inside, additive = _inside(group, evidence), False
         if not members and not any(inside):
             raise ModelError(f"group {group.name!r} has no parameter to judge it by: freeze it")
         if chosen.reads == "blocks":
@@ -139,10 +139,11 @@ def score_groups(
             if reduce == "first":
                 read = sorted(read, key=lambda member: member.dim != 0)
             together = _readers(evidence, read) if formula.joint else []
+            additive = bool(together)
             judged = eliminate(together) if together else _judged(formula, evidence, group, read, known, reduce, seed)
         within = sum(_tensor(evidence, "weight", name).numel() for names in inside for name in names)
         cost = sum(_parameters_per_unit(evidence, member) for member in members) + within / group.size
-        strata.append(Stratum(group.name, _to_numpy(judged), cost=cost))
+        strata.append(Stratum(group.name, _to_numpy(judged), cost=cost, additive=additive))
     return strata
 
 

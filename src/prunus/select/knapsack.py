@@ -4,9 +4,10 @@ The budget is a cost that the counts make together (products of coupled sizes, m
 own: from the whole model on, the step with the least loss for what it saves is taken, again and again, at prices that are computed
 anew; what the last step saved too much is given back.
 
-A stratum's loss counts by the root of the number of weights that lose a slice with each unit: a residual stream runs through many
-layers, and what they miss adds up like noise. Counted once, the stream is cut far too deep; counted once for each weight, hardly at
-all (measured: docs/explanation/against-torch-pruning.md).
+Saliencies that are errors of the layers which read a unit add up as they are, over layers and strata. Of others only the order and
+the shares within a stratum say something, and a stratum's loss counts by the root of the number of weights that lose a slice with
+each unit: a residual stream runs through many layers, and what they miss adds up like noise. Counted once, the stream is cut far
+too deep; counted once for each weight, hardly at all (measured: docs/explanation/against-torch-pruning.md).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from prunus.core.errors import RecipeError
 from prunus.core.types import Floats, Ints, Stratum
 from prunus.select.amount import Ladder
 
-__all__ = ["Cost", "cost_aware", "floor_counts", "predicted_loss"]
+__all__ = ["Cost", "cost_aware", "error_loss", "floor_counts", "predicted_loss"]
 
 _LEAST_SHARE = 1e-3
 """What is left of a stratum's saliency counts as at least this: the last unit's loss is large, not infinite."""
@@ -61,6 +62,26 @@ def predicted_loss(saliency: Floats) -> Floats:
     # Zeros don't tell units apart.
     share = kept / kept[-1] if kept[-1] > 0 else np.linspace(0.0, 1.0, len(kept))
     lost: Floats = np.maximum(share, _LEAST_SHARE) ** -2.0 - 1
+    return lost
+
+
+def error_loss(errors: Floats) -> Floats:
+    """Return what a stratum loses when it keeps its best ``k`` units, for k = 0 ... n, where each unit's error is known.
+
+    Errors are shares of what each reader puts out, summed over the readers, so all units together make about as many as there are
+    readers. To a first order the loss is the sum of the errors; it counts by the signal that is left, as in ``predicted_loss``.
+
+    Shapes:
+        ``(units,)`` to ``(units + 1,)``, falling, 0 at the end.
+
+    >>> error_loss(np.array([1.0, 3.0])).round(3).tolist()  # four readers: keeping the better unit loses 1 / (3/4)
+    [3996.0, 1.333, 0.0]
+    """
+    kept = np.concatenate([[0.0], np.cumsum(np.sort(np.maximum(errors, 0.0))[::-1])])
+    whole = kept[-1]
+    if not whole > 0:  # nobody reads what these units say
+        return np.zeros_like(kept)
+    lost: Floats = whole * (1 / np.maximum(kept / whole, _LEAST_SHARE) - 1)
     return lost
 
 
@@ -140,7 +161,10 @@ def one_less(strata: Sequence[Stratum], counts: Ints) -> list[Ints]:
 
 
 def _losses(strata: Sequence[Stratum]) -> list[Floats]:
-    return [sqrt(stratum.n_weights) * predicted_loss(stratum.saliency) for stratum in strata]
+    return [
+        error_loss(stratum.saliency) if stratum.additive else sqrt(stratum.n_weights) * predicted_loss(stratum.saliency)
+        for stratum in strata
+    ]
 
 
 def _give_back(ladder: Ladder, rung: Ints, losses: Sequence[Floats], cost: Cost, limit: float) -> Ints:

@@ -137,3 +137,6 @@ def test_a_model_s_readers_are_those_of_the_formula_by_hand_with_means_left_to_t
         Reader(model.head.weight.detach(), torch.cov(whole.T, correction=0), 27 + torch.arange(80).view(5, 16)),
     ]
     assert np.allclose(stratum.saliency, eliminate(readers).numpy(), rtol=1e-3)
+    assert stratum.additive, "shares of what readers put out add up over groups"
+    (norms,) = score_groups([group], evidence, "magnitude_l2")
+    assert not norms.additive

@@ -14,7 +14,7 @@ from prunus.core.errors import RecipeError
 from prunus.core.types import Stratum
 from prunus.select import climb, cost_aware, floor_counts, one_less, predicted_loss
 from prunus.select.amount import Ladder
-from prunus.select.knapsack import _give_back, _last_rung
+from prunus.select.knapsack import _give_back, _last_rung, error_loss
 
 
 class Chain:
@@ -112,6 +112,35 @@ def test_of_two_alike_the_one_that_more_weights_would_miss_keeps_more():
     inner, stream = cost_aware([Stratum("inner", saliency), Stratum("stream", saliency, n_weights=9)], Sum(), 30)
     assert inner + stream == 30
     assert stream > 1.3 * inner
+
+
+class Equal:
+    """Every unit costs one."""
+
+    def total(self, counts):
+        return float(sum(counts))
+
+    def part(self, group, counts):
+        return float(counts[group])
+
+    def neighbours(self, group):
+        return {group}
+
+
+def test_errors_in_one_unit_are_compared_as_they_are_and_saliencies_of_their_own_scale_are_not():
+    errors = np.linspace(0.1, 1, 20)
+    quiet, loud = (Stratum(name, scale * errors) for name, scale in (("quiet", 0.01), ("loud", 1.0)))
+    assert cost_aware([quiet, loud], Equal(), 20).tolist() == [10, 10]
+    few, many = cost_aware([replace(quiet, additive=True), replace(loud, additive=True)], Equal(), 20).tolist()
+    assert few + many == 20
+    assert few <= 2, "a hundredth of the error: almost all of the quiet one goes first"
+
+
+def test_what_nobody_reads_goes_first_and_half_the_signal_lost_costs_as_much_as_there_is():
+    assert error_loss(np.array([0.5, 0.5, 1.0]))[2:].tolist() == pytest.approx([2 * (1 / 0.75 - 1), 0])
+    assert error_loss(np.zeros(3)).tolist() == [0, 0, 0, 0]
+    unread, read = (Stratum(name, np.full(4, value), additive=True) for name, value in (("unread", 0.0), ("read", 0.1)))
+    assert cost_aware([unread, read], Equal(), 5).tolist() == [1, 4]
 
 
 def test_a_cost_that_falls_in_stairs_is_crossed():
