@@ -3,12 +3,14 @@
 Usage:
     python benchmarks/versus_torch_pruning.py run --out build/versus.jsonl [--sets digits glyphs] [--seeds 0 1 2 3 4]
     python benchmarks/versus_torch_pruning.py table build/versus.jsonl
+    python benchmarks/versus_torch_pruning.py choose build/versus-other-seeds.jsonl
 
 Every seed has its own split, its own dense model and its own training. Both tools get the same dense model and, for Taylor, the
 same calibration examples; afterwards the same training in the same order, at a short and at a long budget. torch-pruning's ratio is
 searched for it, prunus is asked for no more MACs than it left. Both are taken as they come, and both with the same adjustment on
-the calibration examples (least squares and batch norm). Where torch-pruning documents two modes, the one that is better on the
-validation examples counts. No decision reads a test example. A row of the table is a paired t test over seeds; its verdict is
+the calibration examples (least squares and batch norm). With the same criterion, where torch-pruning documents two modes, the one
+that is better on the validation examples counts; where each tool is at its best (``best``), what was chosen for it on validation
+examples of other seeds. No decision reads a test example. A row of the table is a paired t test over seeds; its verdict is
 corrected for the number of rows (Holm). Every arm is a line of its own, so a second start goes on. Needs torch-pruning, timm,
 SciPy and Pillow.
 """
@@ -18,11 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from versus_table import BEST, print_tables
 
 CACHE = Path("build/versus")
 DENSE_EPOCHS = {("glyphs", "resnet"): 10, ("glyphs", "vit"): 20, ("digits", "resnet"): 12, ("digits", "vit"): 30}
@@ -31,12 +34,13 @@ BATCH_SIZE, TUNE_RATE = 32, 1e-3
 SHARES, CRITERIA, MODELS = (0.5, 0.25), ("magnitude_l2", "taylor"), ("resnet", "vit")
 ADJUST = ("least_squares", "batch_norm")
 HELP = {"as it comes": (), "adjusted": ADJUST}
-COMPARED = {
-    "both as they come": ("as it comes", "as it comes"),
-    "prunus adjusted": ("adjusted", "as it comes"),
-    "both adjusted": ("adjusted", "adjusted"),
+OURS = "reconstruction"
+"""Prunus's criterion where each tool is at its best; like torch-pruning's it was chosen on validation examples (``choose``)."""
+CHOSEN = {
+    ("digits", "resnet", 0.5): {"short": ("taylor", "global"), "long": ("taylor", "global")},
 }
-CONFIDENCE, TIMED = 0.95, 2
+"""Torch-pruning's criterion and mode by set, model, share and budget, as ``choose`` printed them for seeds 100 and 101."""
+TIMED = 2
 
 
 def main() -> None:
@@ -48,13 +52,15 @@ def main() -> None:
     run.add_argument("--sets", nargs="+", default=["digits", "glyphs"])
     run.add_argument("--models", nargs="+", default=list(MODELS))
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    table = commands.add_parser("table")
-    table.add_argument("path", type=Path)
+    run.add_argument("--criteria", nargs="+", default=[*CRITERIA, BEST])
+    for name in ("table", "choose"):
+        commands.add_parser(name).add_argument("path", type=Path)
     arguments = parser.parse_args()
-    if arguments.command == "table":
-        print_tables([json.loads(line) for line in arguments.path.read_text().splitlines()])
-    else:
+    if arguments.command == "run":
         run_cells(arguments)
+        return
+    rows = [json.loads(line) for line in arguments.path.read_text().splitlines()]
+    print_tables(rows) if arguments.command == "table" else choose(rows)
 
 
 def run_cells(arguments: argparse.Namespace) -> None:
@@ -72,7 +78,7 @@ def run_cells(arguments: argparse.Namespace) -> None:
             data = data_set(set_name, Path("build/glyphs.npz"), seed)
             for model_name in arguments.models:
                 for share in SHARES:
-                    for criterion in CRITERIA:
+                    for criterion in arguments.criteria:
                         cell = {
                             "set": set_name,
                             "model": model_name,
@@ -91,35 +97,34 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def arms(data: Any, cell: dict[str, Any], done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
-    """Yield what each tool makes of the cell's model, with and without help, that isn't done."""
-    from versus_peer import MODES, adjusted, gathered, nearest_ratio, peer_cut
+    """Yield what each tool makes of the cell's model that isn't done: with and without help, or each at its best with help."""
+    from versus_peer import adjusted, gathered, nearest_ratio, peer_cut
 
     set_name, model_name, share, criterion, seed = cell.values()
-    wanted = [("torch-pruning", mode, how) for mode in MODES[model_name] for how in HELP]
-    wanted += [("prunus", "", how) for how in HELP]
+    wanted = list(_wanted(cell))
     left = [
         arm for arm in wanted if _key({**cell, **dict(zip(("tool", "mode", "help"), arm, strict=True))}) not in done
     ]
     if not left:
         return
     dense = dense_model(set_name, model_name, seed, data)
-    gradients = gathered(dense, data.calibration) if criterion == "taylor" else None
+    modes = list(dict.fromkeys(mode for tool, mode, _ in wanted if tool == "torch-pruning"))
+    gradients = gathered(dense, data.calibration) if "taylor" in " ".join([criterion, *modes]) else None
 
     def share_of(model: Any) -> float:
         return macs_share(model, dense, data)
 
     def theirs(mode: str, ratio: float) -> Any:
-        return peer_cut(dense, data.calibration, criterion, mode, ratio, gradients)
+        by, where = mode.split(" ") if criterion == BEST else (criterion, mode)
+        return peer_cut(dense, data.calibration, by, where, ratio, gradients)
 
-    ratios = {
-        mode: nearest_ratio(lambda ratio, mode=mode: theirs(mode, ratio)[0], share_of, share)
-        for mode in MODES[model_name]
-    }
+    ratios = {mode: nearest_ratio(lambda ratio, mode=mode: theirs(mode, ratio)[0], share_of, share) for mode in modes}
     asked = min(share, *(share_of(theirs(mode, ratio)[0]) for mode, ratio in ratios.items()))
     for tool, mode, how in left:
         start = time.process_time()
         if tool == "prunus":
-            model = our_cut(dense, data, criterion, asked, seed=seed, adjust=HELP[how])
+            by = OURS if criterion == BEST else criterion
+            model = our_cut(dense, data, by, asked, seed=seed, adjust=HELP[how])
         else:
             model, kept = theirs(mode, ratios[mode])
             if HELP[how]:
@@ -132,17 +137,41 @@ def arms(data: Any, cell: dict[str, Any], done: set[tuple[Any, ...]]) -> Iterato
             "dense": accuracy(dense, data.test),
             "macs": share_of(model),
         }
-        row |= after_training(model, data, set_name, seed)
+        budgets = _budgets_of(cell, mode) if tool == "torch-pruning" else list(BUDGETS[set_name])
+        row |= after_training(model, data, set_name, seed, budgets)
         if tool == "prunus" and not HELP[how] and seed == 0:
             row["step_seconds"] = times(
                 {
                     "prunus": lambda: our_cut(dense, data, criterion, asked, seed=seed),
-                    "torch-pruning": lambda: peer_cut(
-                        dense, data.calibration, criterion, MODES[model_name][0], ratios[MODES[model_name][0]]
-                    ),
+                    "torch-pruning": lambda: peer_cut(dense, data.calibration, criterion, modes[0], ratios[modes[0]]),
                 }
             )
         yield {**row, "seconds": round(time.process_time() - start, 1)}
+
+
+def _wanted(cell: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield tool, mode and help of each arm of a cell; at its best a peer's mode is its criterion and its mode."""
+    from versus_peer import MODES
+
+    if cell["criterion"] == BEST:
+        chosen = CHOSEN[cell["set"], cell["model"], cell["share"]]
+        for mode in dict.fromkeys(chosen.values()):
+            yield "torch-pruning", mode, "adjusted"
+        yield "prunus", OURS, "adjusted"
+        return
+    for mode in MODES[cell["model"]]:
+        for how in HELP:
+            yield "torch-pruning", mode, how
+    for how in HELP:
+        yield "prunus", "", how
+
+
+def _budgets_of(cell: dict[str, Any], mode: str) -> list[str]:
+    """Return the budgets that torch-pruning's arm is trained for: those that it was chosen for."""
+    if cell["criterion"] != BEST:
+        return list(BUDGETS[cell["set"]])
+    chosen = CHOSEN[cell["set"], cell["model"], cell["share"]]
+    return [budget for budget, name in chosen.items() if name == mode]
 
 
 def dense_model(set_name: str, model_name: str, seed: int, data: Any) -> Any:
@@ -189,20 +218,21 @@ def macs_share(model: Any, dense: Any, data: Any) -> float:
     return measure_cost(model, inputs).macs / measure_cost(dense, inputs).macs
 
 
-def after_training(model: Any, data: Any, set_name: str, seed: int) -> dict[str, Any]:
-    """Return the accuracies before and after the training that both tools get, at both budgets."""
+def after_training(model: Any, data: Any, set_name: str, seed: int, budgets: Sequence[str]) -> dict[str, Any]:
+    """Return accuracy and log loss before and after the training that both tools get."""
     import copy
 
     from prunus.core.recipes.recipe import Train
     from prunus.recover import train
 
-    found = {"cut": accuracy(model, data.test)}
-    for budget, epochs in BUDGETS[set_name].items():
+    found = {"cut": accuracy(model, data.test), "cut loss": log_loss(model, data.test)}
+    for budget in budgets:
         tuned = copy.deepcopy(model)
-        config = Train(epochs=epochs, batch_size=BATCH_SIZE, learning_rate=TUNE_RATE)
+        config = Train(epochs=BUDGETS[set_name][budget], batch_size=BATCH_SIZE, learning_rate=TUNE_RATE)
         train(tuned, data.train, config, seed=seed, stage=f"{budget} training")
-        found[f"{budget} validation"] = accuracy(tuned, data.validation)
-        found[budget] = accuracy(tuned, data.test)
+        for part, examples in ((" validation", data.validation), ("", data.test)):
+            found[f"{budget}{part}"] = accuracy(tuned, examples)
+            found[f"{budget}{part} loss"] = log_loss(tuned, examples)
     return found
 
 
@@ -211,6 +241,15 @@ def accuracy(model: Any, examples: Any) -> float:
     from prunus.evaluate import predict_outputs
 
     return float((predict_outputs(model, examples).argmax(dim=1) == examples.targets).double().mean())
+
+
+def log_loss(model: Any, examples: Any) -> float:
+    """Return the mean negative logarithm of the probability that the right answer gets, in nats."""
+    from torch.nn.functional import cross_entropy
+
+    from prunus.evaluate import predict_outputs
+
+    return float(cross_entropy(predict_outputs(model, examples), examples.targets))
 
 
 def times(steps: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
@@ -224,93 +263,19 @@ def times(steps: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
     return found
 
 
-def print_tables(rows: list[dict[str, Any]]) -> None:
-    """Print one table per comparison and budget, the losing rows first, with the count of verdicts."""
-    for title, (ours, theirs) in COMPARED.items():
-        for budget in ("short", "long"):
-            print(f"\n### {title[0].upper()}{title[1:]}, {budget} training\n")
-            _print_table(rows, ours, theirs, budget)
-
-
-def _print_table(rows: list[dict[str, Any]], ours: str, theirs: str, budget: str) -> None:
-    lines = []
-    cells = dict.fromkeys((row["set"], row["model"], row["share"], row["criterion"]) for row in rows)
-    for cell in cells:
-        mine = [row for row in rows if (row["set"], row["model"], row["share"], row["criterion"]) == cell]
-        pairs = list(_pairs(mine, ours, theirs, budget))
-        if len(pairs) > 1:
-            lines.append((cell, pairs, *_paired(pairs, budget)))
-    verdicts = _verdicts([(p, value) for _, _, value, _, p in lines])
-    titles = ["set", "model", "asked", "criterion", "seeds", "dense", "MACs left", "after the cut", "after training"]
-    print("| " + " | ".join([*titles, "difference (95 %, this row alone)", "prunus is", "seconds of the step"]) + " |")
-    print("| --- " * (len(titles) + 3) + "|")
-    for (cell, pairs, value, half, _), verdict in sorted(
-        zip(lines, verdicts, strict=True), key=lambda both: both[0][2]
-    ):
-        print("| " + " | ".join(_cells(cell, pairs, budget, value, half, verdict)) + " |")
-    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("better", "no measurable difference", "worse"))
-    print(f"\n{len(verdicts)} rows: {counts}; {sum(line[2] > 0 for line in lines)} ahead in the mean.")
-
-
-def _pairs(
-    rows: list[dict[str, Any]], ours: str, theirs: str, budget: str
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield prunus's row and torch-pruning's for every seed that has both; of its modes the better one on validation."""
-    for seed in sorted({row["seed"] for row in rows}):
-        mine = [row for row in rows if row["seed"] == seed]
-        own = [row for row in mine if row["tool"] == "prunus" and row["help"] == ours]
-        peers = [row for row in mine if row["tool"] == "torch-pruning" and row["help"] == theirs]
-        if own and peers:
-            yield own[0], max(peers, key=lambda row: row[f"{budget} validation"])
-
-
-def _paired(pairs: list[tuple[dict[str, Any], dict[str, Any]]], budget: str) -> tuple[float, float, float]:
-    """Return the mean difference, half the width of its interval, and the p value of the paired t test."""
-    from scipy.stats import t
-
-    differences = [own[budget] - peer[budget] for own, peer in pairs]
-    value, n = statistics.mean(differences), len(differences)
-    error = statistics.stdev(differences) / n**0.5
-    p = 2 * float(t.sf(abs(value) / error, n - 1)) if error else float(value == 0)
-    return value, float(t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * error, p
-
-
-def _verdicts(found: list[tuple[float, float]]) -> list[str]:
-    """Return the verdict of each row, so that the chance of any wrong one is held (Holm, 1979)."""
-    order = sorted(range(len(found)), key=lambda row: found[row][0])
-    verdicts = ["no measurable difference"] * len(found)
-    for place, row in enumerate(order):
-        if found[row][0] > (1 - CONFIDENCE) / (len(found) - place):
-            break
-        verdicts[row] = "better" if found[row][1] > 0 else "worse"
-    return verdicts
-
-
-def _cells(
-    cell: tuple[Any, ...],
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]],
-    budget: str,
-    value: float,
-    half: float,
-    verdict: str,
-) -> list[str]:
-    set_name, model, share, criterion = cell
-    means = [
-        f"{statistics.mean(own[key] for own, _ in pairs):.1%} / {statistics.mean(peer[key] for _, peer in pairs):.1%}"
-        for key in ("macs", "cut", budget)
-    ]
-    modes = sorted({peer["mode"] for _, peer in pairs})
-    timed = next((own["step_seconds"] for own, _ in pairs if "step_seconds" in own), None)
-    seconds = ""
-    if timed:
-        mine, theirs = (statistics.median(timed[tool]) for tool in ("prunus", "torch-pruning"))
-        seconds = f"{mine:.2f} / {theirs:.2f} ({mine / theirs:.1f}x)"
-    gain = f"{100 * value:+.1f} ({100 * (value - half):+.1f} to {100 * (value + half):+.1f})"
-    dense = f"{statistics.mean(own['dense'] for own, _ in pairs):.1%}"
-    named = f"{model} ({', '.join(modes)})"
-    return [set_name, named, f"{share:.0%}", criterion, str(len(pairs)), dense, *means, gain, verdict, seconds]
+def choose(rows: list[dict[str, Any]]) -> None:
+    """Print, by set, model, share and budget, every adjusted arm's mean accuracy on validation examples, the best first."""
+    for set_name, model, share in dict.fromkeys((row["set"], row["model"], row["share"]) for row in rows):
+        for budget in BUDGETS[set_name]:
+            means: dict[str, list[float]] = {}
+            for row in rows:
+                if (row["set"], row["model"], row["share"], row["help"]) == (set_name, model, share, "adjusted"):
+                    name = f"{row['tool']} {row['criterion']} {row['mode']}".strip()
+                    means.setdefault(name, []).append(row[f"{budget} validation"])
+            ranked = sorted(means, key=lambda name: -statistics.mean(means[name]))
+            listed = ", ".join(f"{name} {statistics.mean(means[name]):.1%}" for name in ranked)
+            print(f"{set_name} {model} {share:.0%} {budget}: {listed}")
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()
