@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Memory", "Replay", "Run", "Seen", "replayable"]
 
 Run = Callable[["Batch"], None]
-_BYTES = 1 << 30
+_BYTES = 1 << 29
 
 
 @dataclass
 class Memory:
-    """So many bytes are left for outputs; what doesn't fit is computed anew."""
+    """So many bytes are left for outputs, however many examples there are; what doesn't fit is computed anew."""
 
     left: int = _BYTES
 
@@ -161,7 +161,7 @@ class _Going:
             if first and module in self.outputs:
                 return _copy(self.outputs[module])  # what follows may write over it
             result = forward(*given, **named)
-            if first and keep and self.keeps:
+            if first and keep and self.keeps and not _is_activation(module, given, named, result):
                 self._keep(module, result)
             return result
 
@@ -202,6 +202,14 @@ def _tensors(tree: Any) -> Iterator[Any]:
             yield from _tensors(part)
     elif tree is not None and not isinstance(tree, (bool, int, float, str, torch.dtype, torch.device, torch.Size)):
         yield tree
+
+
+def _is_activation(module: nn.Module, given: Any, named: Any, result: Any) -> bool:
+    """Tell whether a module turns one tensor into one of its shape without weights: that takes no longer than a copy."""
+    read, made = ([t for t in _tensors(tree) if isinstance(t, Tensor)] for tree in ((given, *named.values()), result))
+    if len(read) != 1 or len(made) != 1 or read[0].shape != made[0].shape:
+        return False
+    return next(module.parameters(), None) is None and next(module.buffers(), None) is None
 
 
 def _copy(tree: Any) -> Any:

@@ -174,3 +174,13 @@ def test_outputs_inside_a_block_are_given_up_when_those_of_the_block_are_kept():
         for batch in examples.batches(11):
             replay.up_to(layer, todo[place:])(batch)
     assert memory.left == 10_000 - 2 * 11 * 6 * 4  # of two blocks
+
+
+def test_outputs_of_activations_are_not_kept_beside_those_that_they_read():
+    """They took half of what may be kept, and are computed as fast as they are copied."""
+    model, examples, memory = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).eval(), data(), Memory(10_000)
+    replay = Replay(model, replayable(model, examples.inputs[:2]), memory)
+    for _ in range(2):
+        for batch in examples.batches(11):
+            replay.up_to(model[2], [model[2]])(batch)
+    assert memory.left == 10_000 - 11 * 6 * 4
