@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import ModelError, ShapeError
+from prunus.core.errors import ModelError, ShapeError, raise_if_out_of_memory
 from prunus.core.runtime import device_of
 from prunus.graph.tracing.states import duplicate
 
@@ -83,6 +83,7 @@ def replace_features(model: nn.Module, members: Sequence[Member], kept: Tensor, 
         try:
             actual = _tensor(narrow(probes))
         except RuntimeError as error:
+            raise_if_out_of_memory(error)
             raise ModelError(
                 f"input features can't be cut: the model has their number ({len(fill)}) built in ({str(error).splitlines()[0]})"
             ) from error

@@ -151,7 +151,7 @@ def out_of_memory(error: BaseException) -> BaseException | None:
     return None
 
 
-def raise_if_out_of_memory(error: Exception) -> None:
+def raise_if_out_of_memory(error: BaseException) -> None:
     """Raise ``error`` again if there wasn't enough memory: then a trial that failed says nothing of what was tried."""
     if out_of_memory(error) is not None:
         raise error

@@ -17,7 +17,7 @@ from importlib import metadata
 import numpy as np
 import torch
 
-from prunus.core.errors import RecipeError
+from prunus.core.errors import RecipeError, raise_if_out_of_memory
 
 __all__ = ["derive_seed", "device_of", "generator", "pick_device", "seeded", "single_run_settings", "versions"]
 
@@ -67,6 +67,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
+        raise_if_out_of_memory(error)
         raise RecipeError(f"runtime.device must be a device of this machine: got {name!r}; use cpu or auto") from error
     return device
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from prunus.core.batch import Batch
 from prunus.core.calls import arguments, described, map_tensors, n_examples, select_rows, tensors
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, raise_if_out_of_memory
 from prunus.core.runtime import generator
 from prunus.data.sources.apart import is_text
 from prunus.data.sources.reading import as_tensors, as_torch, is_array, is_of_arrays
@@ -163,6 +163,7 @@ def _followed(loader: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except Exception as failure:
+            raise_if_out_of_memory(failure)
             text = str(failure).strip().splitlines()
             raise DataError(
                 f"the DataLoader failed on batch {number}: {type(failure).__name__}: {text[-1] if text else 'no message'}"
@@ -181,6 +182,7 @@ def _of_a_set(data: Any, n: int, seed: int) -> Iterator[Any]:
         try:
             yield default_collate(examples)
         except (RuntimeError, TypeError, ValueError, KeyError) as failure:
+            raise_if_out_of_memory(failure)
             raise DataError(
                 f"examples {rows[0]} and those after it can't be put into one batch ({str(failure).splitlines()[0]}): give a "
                 "DataLoader with a collate_fn that pads them"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.runtime import generator
 from prunus.core.values import check_values
 from prunus.graph.grouping.groups import AxisGraph, Frozen, Group
@@ -64,8 +65,10 @@ def certify(
     if check.error(groups) <= tolerance:
         return graph
     if _fits_in_double(model):
-        with contextlib.suppress(RuntimeError, TypeError, ValueError):  # it makes single-precision tensors of its own
+        try:
             check = _Check(model, inputs, kwargs or {}, seed, graph, tolerance, double=True)
+        except (RuntimeError, TypeError, ValueError) as error:  # it makes single-precision tensors of its own
+            raise_if_out_of_memory(error)
     failed = _failing(check, groups, tolerance)
     good = tuple(group for group in groups if group.name not in failed)
     if failed and good and not check.error(good) <= tolerance:
@@ -166,7 +169,8 @@ class _Check:
         try:
             with reordered(self.states, groups, orders) as states:
                 got = [out for part in self._outputs(states) for out in part]
-        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError):
+        except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise_if_out_of_memory(error)
             return float("inf")  # it ran before its units were reordered
         worst = 0.0
         if len(got) != len(self.expected):

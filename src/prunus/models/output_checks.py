@@ -11,7 +11,7 @@ from torch import nn
 from prunus.core.batch import Batch
 from prunus.core.calls import answers, call, described
 from prunus.core.code.imports import one_line
-from prunus.core.errors import ModelError
+from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.tasks import Task
 
@@ -31,6 +31,7 @@ def check_outputs(model: nn.Module, batch: Batch, task: Task) -> None:
         with quiet(model), torch.no_grad():
             outputs = call(model, batch.inputs)
     except Exception as error:
+        raise_if_out_of_memory(error)
         raise ModelError(
             f"the model fails on inputs {described(batch.inputs)}: {one_line(error)}; build it for that shape "
             "(a builder with an argument input_shape is told it)"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import WeightsError
+from prunus.core.errors import WeightsError, raise_if_out_of_memory
 from prunus.core.files.expansion import check_expansion
 from prunus.core.text import shown
 from prunus.models.pickle_data import Opaque, StorageEntry, TensorEntry, read_pickle
@@ -95,6 +95,7 @@ def _open(file: BinaryIO, path: Path) -> tuple[bytes, dict[str, _Record]]:
                     f"{path}: it was written on a machine of another byte order; save it as .safetensors"
                 )
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise_if_out_of_memory(error)
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(
@@ -208,6 +209,7 @@ def _tensors(
             alone = users[key] == 1 and values.is_contiguous() and not entry.marks
             made[entry] = values if alone else values.resolve_conj().clone(memory_format=torch.contiguous_format)
         except (RuntimeError, OverflowError) as error:
+            raise_if_out_of_memory(error)
             raise WeightsError(f"{path}: this .pt file can't be read: {one_line(error)}") from error
     return {name: made[entry] for name, entry in entries.items()}
 

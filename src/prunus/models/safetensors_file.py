@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from prunus.core.errors import WeightsError
+from prunus.core.errors import WeightsError, raise_if_out_of_memory
 from prunus.core.files.json_text import check_json
 from prunus.core.text import shown
 
@@ -50,6 +50,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load(content)
         return {name: tensors[name] for name in header if name != "__metadata__"}
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+        raise_if_out_of_memory(error)
         raise WeightsError(
             f"{path}: this is not a readable .safetensors file: {' '.join(str(error).split())}; save it again"
         ) from error

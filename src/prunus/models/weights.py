@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prunus.core.errors import WeightsError, near
+from prunus.core.errors import WeightsError, near, raise_if_out_of_memory
 from prunus.core.recipes.named_places import check_weights
 from prunus.models.pickle_file import read_checkpoint
 from prunus.models.safetensors_file import read_safetensors
@@ -124,7 +124,8 @@ def _check_kind(name: str, value: Tensor, target: Tensor, where: str) -> None:
     both_whole = not any(t.is_floating_point() or t.is_complex() or t.dtype == torch.bool for t in (value, target))
     try:
         widens = torch.promote_types(value.dtype, target.dtype) == target.dtype
-    except RuntimeError:  # types without a promotion rule, such as 8-bit floats
+    except RuntimeError as error:  # types without a promotion rule, such as 8-bit floats
+        raise_if_out_of_memory(error)
         widens = False
     if not (widens and (both_floating or both_whole)):
         raise WeightsError(

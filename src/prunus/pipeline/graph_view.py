@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.apply import follow_class
-from prunus.core.errors import ModelError, PrunusError
+from prunus.core.errors import ModelError, PrunusError, raise_if_out_of_memory
 from prunus.core.recipes.recipe import Model, Recipe
 from prunus.graph import analyze, certify
 from prunus.models import build
@@ -67,6 +67,7 @@ def _view(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Any]:
     except PrunusError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
+        raise_if_out_of_memory(error)
         first = (str(error).splitlines() or [""])[0][:160]
         raise ModelError(
             f"the model doesn't take these inputs: {type(error).__name__}: {first}; check --input"

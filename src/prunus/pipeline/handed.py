@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from prunus.core.batch import Batch
 from prunus.core.calls import answer, call, described, map_tensors
 from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError, ModelError
+from prunus.core.errors import DataError, ModelError, raise_if_out_of_memory
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.data import (
     PARTS,
@@ -129,7 +129,8 @@ def _is_of_anything(given: Any) -> bool:
         return False
     try:
         first = given[0]
-    except Exception:  # what is wrong with it is said when it is read
+    except Exception as error:  # what is wrong with it is said when it is read
+        raise_if_out_of_memory(error)
         return False
     if isinstance(first, Mapping):
         return True
@@ -241,6 +242,7 @@ def _answer(model: nn.Module, inputs: Any, device: torch.device, name: str) -> A
         with as_it_was(twin):
             return call(twin, there)
     except Exception as failure:
+        raise_if_out_of_memory(failure)
         raise ModelError(
             f"{name}: the model fails on inputs {described(inputs)}: {one_line(failure)}; give inputs as it takes them (a tuple is "
             "positional arguments, a mapping is keywords)"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.data import to_array
 from prunus.graph.tracing.states import as_it_was, duplicate
 
@@ -21,7 +22,8 @@ def are_ids(inputs: Any, model: nn.Module) -> bool:
     """Return whether ``inputs``, of which the first two are tried, are whole numbers that ``model`` looks up."""
     try:
         array = to_array(inputs[:2])
-    except Exception:  # what is wrong with them is said when they are read
+    except Exception as error:  # what is wrong with them is said when they are read
+        raise_if_out_of_memory(error)
         return False
     if array.dtype.kind not in "iu" or array.dtype == np.uint8 or not array.size:
         return False
@@ -34,7 +36,8 @@ def first_inputs(dataset: Any) -> Any:
     """Return the first input of a map-style data set as a batch of one; None where it can't be had."""
     try:
         return to_array(dataset[0][0])[None]
-    except Exception:  # what is wrong with it is said when it is read
+    except Exception as error:  # what is wrong with it is said when it is read
+        raise_if_out_of_memory(error)
         return None
 
 
@@ -46,7 +49,8 @@ def _looks_up(model: nn.Module, ids: Tensor) -> bool:
         try:
             with as_it_was(twin):
                 twin(given)
-        except Exception:  # what is wrong with both kinds is said when the model is checked
+        except Exception as error:  # what is wrong with both kinds is said when the model is checked
+            raise_if_out_of_memory(error)
             return False
         return True
 

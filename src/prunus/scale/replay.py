@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from prunus.core.errors import ModelError
+from prunus.core.errors import ModelError, raise_if_out_of_memory
 
 __all__ = ["Shared", "copied", "duplicated", "parts_of", "unwritten", "versions"]
 
@@ -48,6 +48,7 @@ def _copied(values: T, memo: dict[int, Any]) -> T:
     try:
         return copy.deepcopy(values, memo)
     except Exception as error:
+        raise_if_out_of_memory(error)
         raise ModelError(
             f"the model hands its blocks something that can't be copied ({type(error).__name__}: {error}), and they must run "
             "twice on it: give batches without it, or prune this model in one piece"

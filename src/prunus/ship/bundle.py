@@ -19,7 +19,7 @@ from prunus import data, models
 from prunus.apply.edits import Edits, materialize, rebuild
 from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.code.imports import call
-from prunus.core.errors import BundleError, PrunusError, ShapeError
+from prunus.core.errors import BundleError, PrunusError, ShapeError, raise_if_out_of_memory
 from prunus.core.predictions import Prediction, check_outputs_finite
 from prunus.core.recipes import recipe
 from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
@@ -319,6 +319,7 @@ def _scaler(folder: Path, manifest: Manifest, which: Literal["scaler", "target_s
         shape = torch.Size(manifest.input_shape if which == "scaler" else ())
         fits = torch.broadcast_shapes(scaler.mean.shape, shape) == shape  # type: ignore[no-untyped-call]
     except (PrunusError, RuntimeError) as error:
+        raise_if_out_of_memory(error)
         raise BundleError(
             f"{folder}: the manifest's {which} can't be used: {error}; fetch or make the bundle anew"
         ) from error

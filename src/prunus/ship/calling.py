@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError, ModelError, PrunusError, ShapeError
+from prunus.core.errors import DataError, ModelError, PrunusError, ShapeError, raise_if_out_of_memory
 from prunus.core.runtime import device_of
 from prunus.data import raw_inputs
 from prunus.ship.inputs import InputEntry, Inputs, arguments_of, output_tensors, sizes_misfit
@@ -94,9 +94,10 @@ def in_batches(model: nn.Module, takes: Inputs, given: Mapping[Key, Tensor], bat
         try:
             with torch.no_grad():
                 made = model(*(value for key, value in batch.items() if not isinstance(key, str)), **named)
-        except (PrunusError, MemoryError):
+        except PrunusError:
             raise
         except Exception as error:
+            raise_if_out_of_memory(error)
             raise _failed(takes, batch, error) from error
         parts.append([value.cpu() for value in output_tensors(made)])
     return _joined(parts)

@@ -6,7 +6,6 @@ sizes that are free in the bundle, too. It is run on random inputs, also of othe
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.limits import BATCH, Span
 from prunus.core.code.extras import require
-from prunus.core.errors import ModelError, UnknownNameError, near
+from prunus.core.errors import ModelError, UnknownNameError, near, raise_if_out_of_memory
 from prunus.core.files.plain_files import atomic_path
 from prunus.data import Scaler
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
@@ -107,8 +106,11 @@ def _export_onnx(bundle: Bundle, takes: Inputs, path: Path) -> ExportedFile:
     compared = len(batches)
     for entries in other_sizes(takes):
         other = _inputs(bundle, entries, _BATCHES[1])
-        with contextlib.suppress(Exception):  # sizes that the model itself doesn't take
+        try:
             expected.append(_answers(model, other))
+        except Exception as error:  # sizes that the model itself doesn't take
+            raise_if_out_of_memory(error)
+        else:
             batches.append(other)
             break
     if len(batches) == compared and any(entry.spans for entry in takes):

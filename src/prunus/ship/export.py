@@ -130,6 +130,7 @@ def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
         try:
             got = _outputs(graph, inputs)
         except Exception as error:
+            raise_if_out_of_memory(error)
             raise BundleError(f"its trace fails on {_shown(inputs)}: {stable_line(error)}") from error
         if not same_outputs(expected, got):
             raise BundleError(f"its trace gives other outputs for {_shown(inputs)}")

@@ -6,7 +6,6 @@ known by its effect: change it, build, and see whether the shapes come closer to
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -148,9 +147,12 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def _effective(kind: type, config: Any, shapes: Shapes) -> Iterator[Path]:
     """Yield the settings that shapes depend on: with another number there, another model is built, or none."""
     for path, value in _settings(config):
-        with contextlib.suppress(Exception), torch.device("meta"):
-            if _shapes(kind(_changed(config, path, 1 if value is None else value // 2))) == shapes:
-                continue
+        try:
+            with torch.device("meta"):
+                if _shapes(kind(_changed(config, path, 1 if value is None else value // 2))) == shapes:
+                    continue
+        except Exception as error:
+            raise_if_out_of_memory(error)
         yield path
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prunus.core.errors import PrunusError, near
+from prunus.core.errors import PrunusError, near, raise_if_out_of_memory
 from prunus.core.text import plain
 
 __all__ = ["arguments_of", "call", "current_folder_importable", "object_named", "one_line", "resolve"]
@@ -80,6 +80,7 @@ def object_named(reference: str, *, error: type[PrunusError]) -> Any:
                 "installed packages"
             ) from missing
         except (Exception, SystemExit) as failure:
+            raise_if_out_of_memory(failure)
             raise error(f"importing {module_name!r} failed: {one_line(failure)}; correct it there") from failure
     for part in function_name.split("."):
         if not hasattr(found, part):
@@ -139,4 +140,5 @@ def call(
         except PrunusError:
             raise
         except (Exception, SystemExit) as failure:
+            raise_if_out_of_memory(failure)
             raise error(f"{what} failed: {one_line(failure)}; correct it there") from failure

@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import RecipeError, UnknownNameError, near
+from prunus.core.errors import RecipeError, UnknownNameError, near, raise_if_out_of_memory
 
 __all__ = ["CRITERIA", "METRICS", "READERS", "TASKS", "Registry", "import_all", "offered", "would_import"]
 
@@ -79,6 +79,7 @@ class Registry(Generic[T]):
             try:
                 point.load()
             except Exception as error:
+                raise_if_out_of_memory(error)
                 raise RecipeError(
                     f"{self.kind} {name!r}: importing {point.value!r} of {_package(point)} failed: {one_line(error)}"
                 ) from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from prunus.core.code.imports import call, current_folder_importable, one_line, resolve
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, raise_if_out_of_memory
 from prunus.core.recipes.recipe import Data
 from prunus.core.runtime import seeded
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
@@ -114,6 +114,7 @@ def _read_all(dataset: Any, config: Data, class_names: tuple[str, ...], ids: boo
     try:
         n_examples = len(dataset)
     except Exception as error:
+        raise_if_out_of_memory(error)
         raise DataError(f"{name}: its length can't be told: {one_line(error)}") from error
     if n_examples == 0:
         raise DataError(f"{name}: expected at least one example, got an empty set")
@@ -151,6 +152,7 @@ def _example(dataset: Any, row: int, name: str) -> tuple[Tensor, Any]:
     try:
         pair = dataset[row]
     except Exception as error:
+        raise_if_out_of_memory(error)
         raise DataError(f"{name}: reading sample '{row}' failed: {one_line(error)}; correct the data set") from error
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
@@ -159,6 +161,7 @@ def _example(dataset: Any, row: int, name: str) -> tuple[Tensor, Any]:
     try:
         array = to_array(value)
     except Exception as error:
+        raise_if_out_of_memory(error)
         raise DataError(
             f"{name}: the input of sample '{row}' is no array: {one_line(error)}; return a tensor"
         ) from error

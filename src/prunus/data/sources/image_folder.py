@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError, near
+from prunus.core.errors import DataError, near, raise_if_out_of_memory
 from prunus.core.files.expansion import check_expansion
 from prunus.core.recipes.recipe import Data
 from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Task
@@ -96,6 +96,7 @@ def read_image(path: Path, size: tuple[int, int] | None, mode: str) -> Tensor:
     except DataError:
         raise
     except Exception as error:  # decoders raise many kinds
+        raise_if_out_of_memory(error)
         raise DataError(f"{path}: this image can't be read: {one_line(error)}; replace or remove the file") from error
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], CHANNELS[mode]).permute(2, 0, 1)
 
@@ -193,6 +194,7 @@ def _common_form(paths: Sequence[Path], size: tuple[int, int] | None, mode: str 
         except DataError:
             raise
         except Exception as error:  # decoders raise many kinds
+            raise_if_out_of_memory(error)
             raise DataError(
                 f"{path}: this image can't be read: {one_line(error)}; replace or remove the file"
             ) from error

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset,
 
 from prunus.core.calls import described, map_tensors, n_examples, select_rows, tensors
 from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, raise_if_out_of_memory
 from prunus.core.runtime import generator, seeded
 
 __all__ = [
@@ -104,12 +104,14 @@ class SetReader:
             if callable(several):
                 return list(several(rows))
         except Exception as failure:
+            raise_if_out_of_memory(failure)
             raise self._failed(f"{rows[0]} and those after it", failure) from failure
         found = []
         for row in rows:
             try:
                 found.append(self.dataset[row])
             except Exception as failure:
+                raise_if_out_of_memory(failure)
                 raise self._failed(str(row), failure) from failure
         return found
 
@@ -119,6 +121,7 @@ class SetReader:
         except DataError:
             raise
         except Exception as failure:
+            raise_if_out_of_memory(failure)
             hint = (
                 "give a DataLoader with a collate_fn that pads or converts them"
                 if self.collate is None
@@ -146,6 +149,7 @@ class SetReader:
             except StopIteration:
                 return
             except Exception as failure:
+                raise_if_out_of_memory(failure)
                 text = str(failure).strip().splitlines()
                 raise DataError(
                     f"{self.name}: a worker of the DataLoader failed on batch {number}: "
@@ -212,6 +216,7 @@ def _not_empty(reader: Reader, data: Any, name: str) -> Reader:
     except DataError:
         raise
     except Exception as error:  # a length that the user's own code can't tell
+        raise_if_out_of_memory(error)
         raise DataError(f"{name}: {type(data).__name__}: its length can't be told: {one_line(error)}") from error
     if n == 0:
         raise DataError(f"{name}: the data yield no example: got an empty {type(data).__name__}")
@@ -301,6 +306,7 @@ def first_of_stream(data: Any, n: int, name: str) -> Reader:
     try:
         kept = list(islice(iter(stream), n))
     except Exception as failure:
+        raise_if_out_of_memory(failure)
         raise DataError(f"{name}: reading the stream {type(stream).__name__} failed: {one_line(failure)}") from failure
     collate = data.collate_fn if isinstance(data, DataLoader) and data.collate_fn is not default_collate else None
     return _not_empty(SetReader(kept, name, collate, origin=stream, fixed=True), stream, name)

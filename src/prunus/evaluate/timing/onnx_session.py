@@ -21,7 +21,7 @@ from prunus.apply.traced.limits import BATCH, Span
 from prunus.core.calls import described
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
-from prunus.core.errors import ModelError
+from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.graph.tracing.trace import plain
 
 __all__ = ["OnnxModel", "export_onnx", "open_session"]
@@ -64,6 +64,7 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
             value.name = "output" if len(made) == 1 else f"output_{number}"
         proto: bytes = program.model_proto.SerializeToString()
     except Exception as error:
+        raise_if_out_of_memory(error)
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
@@ -177,6 +178,7 @@ class OnnxModel:
         try:
             return [torch.from_numpy(value) for value in self.session.run(None, arrays)]
         except Exception as error:  # its errors have no class in common
+            raise_if_out_of_memory(error)
             raise ModelError(f"ONNX Runtime fails on {[tuple(v.shape) for v in given]}: {one_line(error)}") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.graph.solver.axes import Atom, freeze, fresh, unify
 from prunus.graph.tracing.trace import MODULE, Trace
 
@@ -190,7 +191,8 @@ class Solver:
         try:
             self.values[node] = known(call)
             self._check(node)
-        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise_if_out_of_memory(error)
             # A call that its rule can't read costs axes, never the analysis.
             self.unread.add(name)
             self.values[node] = RULES["no rule"](call)

@@ -150,6 +150,7 @@ def trace(
                 graph_module, uses = recorder.record(model, forward, given, tensors)
             one_path = not _looks_only(error) or recorder.follows(len(states))
         except Exception as failure:
+            raise_if_out_of_memory(failure)
             raise ModelError(
                 f"the model's forward fails on inputs of shape {[tuple(t.shape) for t in tensors]}: {_first_line(failure)}; "
                 "give inputs that the model takes"

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from prunus.core.calls import answer, answers, call, described
 from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError, ModelError, PrunusError
+from prunus.core.errors import DataError, ModelError, PrunusError, raise_if_out_of_memory
 from prunus.data import Batch, Batches
 from prunus.recover import Measure, natural_measure
 from prunus.score import probe_loss
@@ -141,6 +141,7 @@ def _given(
         except PrunusError:
             raise
         except Exception as failure:
+            raise_if_out_of_memory(failure)
             raise ModelError(
                 f"the loss {name} failed on outputs {described(made)} and targets {described(one.targets)}: {one_line(failure)}"
             ) from failure

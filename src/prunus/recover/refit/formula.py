@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.recover.refit.layer_inputs import channel_dim, from_matrices, is_flipped, is_matrix_layer
 
 __all__ = ["Saved", "adds_its_bias", "computed", "multiplies", "why_weight_is_fixed", "write_matrices"]
@@ -111,8 +112,8 @@ def write_matrices(module: Any, weight: Tensor) -> bool:
         module.weight = new.contiguous()
         if _equal(module.weight, new):
             return True
-    except (NotImplementedError, RuntimeError, ValueError):  # no inverse of that weight
-        pass
+    except (NotImplementedError, RuntimeError, ValueError) as error:  # no inverse of that weight
+        raise_if_out_of_memory(error)
     saved.restore()
     return False
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunus.core.calls import answer
 from prunus.core.code.imports import one_line, resolve
-from prunus.core.errors import ModelError, PrunusError, RecipeError
+from prunus.core.errors import ModelError, PrunusError, RecipeError, raise_if_out_of_memory
 from prunus.tasks import Classification, Task
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def guarded(function: Any, what: str) -> Callable[..., Tensor]:
         except PrunusError:
             raise
         except Exception as failure:
+            raise_if_out_of_memory(failure)
             raise ModelError(f"{what} failed: {one_line(failure)}; correct it there") from failure
         return value
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.files.plain_files import atomic_path
 from prunus.core.files.sealed import seal, unseal
 from prunus.core.recipes.recipe import Train
@@ -88,7 +89,8 @@ class Checkpoint:
             if content is None:
                 return None
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            raise_if_out_of_memory(error)
             return None
         if not isinstance(state, dict) or state.get("identity") != self.identity:
             return None

@@ -18,7 +18,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.core.calls import arguments, call, described, map_tensors, select_rows
-from prunus.core.errors import ModelError
+from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.runtime import generator
 from prunus.data.sources.source import row_chunks
 from prunus.score.criteria.criterion import Need
@@ -113,7 +113,8 @@ class Pullbacks:
                     for name, squares in self._pull_together(select_rows(inputs, rows), columns[rows]).items():
                         sums[name] += squares
                 return
-            except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
+            except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError) as error:
+                raise_if_out_of_memory(error)
                 # An operation without a batching rule (recurrent kernels), or a forward that looks at values.
                 if _started(sums):
                     raise

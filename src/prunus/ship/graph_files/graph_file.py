@@ -25,7 +25,7 @@ from torch import Tensor, fx, nn
 
 from prunus.apply.traced.limits import Limits, Span
 from prunus.apply.traced.regraph import PrunedGraph
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, raise_if_out_of_memory
 from prunus.ship.graph_files.allowed_operations import name_of, operation
 from prunus.ship.graph_files.argument_types import LARGEST_INT, Made, fit_arguments, made_by
 from prunus.ship.graph_limits import MOST_NODES
@@ -319,6 +319,7 @@ class _Reader:
             made.limits = Limits(tuple(self.spans)) if self.spans else None
             return made
         except (KeyError, TypeError, SyntaxError, RuntimeError) as error:
+            raise_if_out_of_memory(error)
             raise BundleError(f"the names of its tensors make no model: {str(error)[:120]}") from error
 
 

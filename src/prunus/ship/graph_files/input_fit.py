@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from prunus.apply.traced.limits import BATCH, Limits, Span
 from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.code.imports import one_line
-from prunus.core.errors import BundleError, ShapeError
+from prunus.core.errors import BundleError, ShapeError, raise_if_out_of_memory
 from prunus.ship.graph_files.argument_types import LARGEST_INT, arguments_of
 from prunus.ship.graph_files.operation_costs import cost_of
 from prunus.ship.graph_files.size_relations import RELATIONS, SHAPES
@@ -89,6 +89,7 @@ def _follow(graph: PrunedGraph, inputs: Sequence[Tensor], limits: GraphLimits) -
                     f"node {node.name!r}, {_name(node)}: the sizes of its result can't be told without values ({_short(error)})"
                 ) from error
             except Exception as error:
+                raise_if_out_of_memory(error)
                 raise BundleError(f"node {node.name!r}, {_name(node)}: it doesn't run: {_short(error)}") from error
             for source in {node, *node.all_input_nodes}:
                 if last.get(source, node) is node:
@@ -310,6 +311,7 @@ class Guard:
         try:
             return run(*states, *inputs)
         except Exception as error:  # what values decide shows only now: places out of range, types without a kernel
+            raise_if_out_of_memory(error)
             raise BundleError(f"the bundle's graph fails on {got}: {_short(error)}") from error
 
 
