@@ -21,17 +21,23 @@ from prunus.core.calls import arguments, described, map_tensors, n_examples, sel
 from prunus.core.errors import DataError, raise_if_out_of_memory
 from prunus.core.runtime import generator
 from prunus.data.sources.apart import is_text
-from prunus.data.sources.reading import as_tensors, as_torch, is_array, is_of_arrays
+from prunus.data.sources.reading import as_tensors, as_torch, followed, is_array, is_of_arrays
 from prunus.data.sources.source import row_chunks
 
 __all__ = ["Batches", "collect", "moved"]
 
+_LOADER = "the DataLoader"
 _CHUNK = 64
 """Examples of a map-style set that are put together in one batch."""
 
 
 class Batches:
     """Examples in the batches in which they came, kept as they are; positions count through all of them.
+
+    Not ``Examples``, though both yield batches: those have rows of a source that can be read again, so they can be split, repaired
+    and drawn anew in each epoch. Here nobody may be able to come back: a stream was read once, and batches may be padded to sizes
+    of their own, so that they make no rows of one tensor. What both have in common is ``Batched``, which is all that is asked of
+    either.
 
     Args:
         parts: ``(inputs, targets)`` of one batch each; targets may be None. Sizes may differ from batch to batch (padding).
@@ -136,9 +142,9 @@ def moved(tree: Any, device: torch.device | str) -> Any:
 def _drawn(data: Any, like: Any, n: int, seed: int) -> Iterator[Any]:
     """Yield batches of examples, as they are."""
     if isinstance(data, DataLoader):
-        yield from _followed(data)
+        yield from followed(data, _LOADER)
     elif isinstance(data, IterableDataset):
-        yield from _followed(DataLoader(data, batch_size=min(n, _CHUNK)))
+        yield from followed(DataLoader(data, batch_size=min(n, _CHUNK)), _LOADER)
     elif is_array(data) or isinstance(data, Mapping) or (isinstance(data, tuple) and is_of_arrays(data)):
         whole = as_tensors(data)
         size = n_examples(whole)
@@ -152,24 +158,6 @@ def _drawn(data: Any, like: Any, n: int, seed: int) -> Iterator[Any]:
         raise DataError(
             f"expected a DataLoader, a Dataset, arrays, a list of examples or a stream of batches: got {described(data)}"
         )
-
-
-def _followed(loader: Iterable[Any]) -> Iterator[Any]:
-    """Yield what a loader yields; what fails inside it says where it came from."""
-    number, stream = 0, iter(loader)
-    while True:
-        try:
-            batch = next(stream)
-        except StopIteration:
-            return
-        except Exception as failure:
-            raise_if_out_of_memory(failure)
-            text = str(failure).strip().splitlines()
-            raise DataError(
-                f"the DataLoader failed on batch {number}: {type(failure).__name__}: {text[-1] if text else 'no message'}"
-            ) from failure
-        yield as_tensors(batch)
-        number += 1
 
 
 def _of_a_set(data: Any, n: int, seed: int) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from prunus.core.errors import RecipeError, near
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.text import shown
 
-__all__ = ["load_recipe", "make_recipe", "override", "parse_yaml"]
+__all__ = ["explained", "load_recipe", "make_recipe", "override", "parse_yaml"]
 
 
 MAX_BYTES = 128 * 2**10
@@ -217,7 +217,7 @@ def make_recipe(tree: Any, where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_explain(error)}") from None
+        raise RecipeError(f"{where}: {explained(error)}") from None
 
 
 def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
@@ -241,17 +241,22 @@ def load_recipe(path: Path, assignments: Sequence[str] = ()) -> Recipe:
     return make_recipe(override(tree, assignments), str(path))
 
 
-def _explain(error: ValidationError) -> str:
-    """Say the first mistake in one line, and how many more there are."""
+def explained(error: ValidationError, section: Any = Recipe, where: str = "") -> str:
+    """Say the first mistake in one line, and how many more there are.
+
+    Args:
+        section: what was read: the whole recipe, or one part of it by itself.
+        where: what that part is called, as the keys in it are named after it.
+    """
     # A misspelt key often makes another one missing: name the cause first.
     mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
     first = mistakes[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the recipe"
+    key = ".".join(str(part) for part in (where, *first["loc"]) if part != "") or "the recipe"
     got = first["input"]
     if first["type"] == "extra_forbidden":
         own = str(first["loc"][-1])
-        places = [path for path in _paths(Recipe) if path.rpartition(".")[2] == own]
-        hint = near(own, _known_keys(first["loc"][:-1]))
+        places = [path for path in _paths(section) if path.rpartition(".")[2] == own]
+        hint = near(own, _known_keys(first["loc"][:-1], section))
         if places and not hint.startswith("did you mean"):
             hint = f"did you mean {' or '.join(places[:3])}?"
         text = f"unknown key {key!r}: {hint}"
@@ -266,9 +271,8 @@ def _explain(error: ValidationError) -> str:
     return text + (f" (and {rest} more mistake{'s' if rest > 1 else ''})" if rest else "")
 
 
-def _known_keys(path: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the section at ``path`` knows."""
-    section: Any = Recipe
+def _known_keys(path: tuple[int | str, ...], section: Any) -> list[str]:
+    """Return the keys that what lies at ``path`` in a section knows."""
     for part in path:
         if isinstance(part, str):
             section = _section_in(section.model_fields[part].annotation)

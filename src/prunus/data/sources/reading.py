@@ -7,7 +7,7 @@ that two models see the same augmentations; a training draws them anew in each e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ __all__ = [
     "as_torch",
     "class_names_of",
     "first_of_stream",
+    "followed",
     "is_array",
     "is_of_arrays",
     "is_stream",
@@ -142,21 +143,28 @@ class SetReader:
             generator=generator(seed, "data", "workers"),
             **self.workers,
         )
-        number, stream = 0, iter(loader)
-        while True:
-            try:
-                batch = next(stream)
-            except StopIteration:
-                return
-            except Exception as failure:
-                raise_if_out_of_memory(failure)
-                text = str(failure).strip().splitlines()
-                raise DataError(
-                    f"{self.name}: a worker of the DataLoader failed on batch {number}: "
-                    f"{text[-1] if text else type(failure).__name__}"
-                ) from failure
-            yield in_single(as_tensors(batch))
-            number += 1
+        yield from map(in_single, followed(loader, f"{self.name}: a worker of the DataLoader"))
+
+
+def followed(loader: Iterable[Any], what: str) -> Iterator[Any]:
+    """Yield what a loader yields, as tensors.
+
+    Raises:
+        DataError: it fails; it says ``what`` did, on which batch, and the reason's last line: a worker's begins with its traceback.
+    """
+    number, stream = 0, iter(loader)
+    while True:
+        try:
+            batch = next(stream)
+        except StopIteration:
+            return
+        except Exception as failure:
+            raise_if_out_of_memory(failure)
+            kind, last = type(failure).__name__, (str(failure).strip().splitlines() or ["no message"])[-1]
+            said = last if last.startswith(kind) else f"{kind}: {last}"
+            raise DataError(f"{what} failed on batch {number}: {said}") from failure
+        yield as_tensors(batch)
+        number += 1
 
 
 class _Lists:

@@ -17,6 +17,7 @@ from torch import nn
 from prunus.core.batch import Batched
 from prunus.core.calls import call
 from prunus.core.errors import DataError, RecipeError
+from prunus.core.recipes.recipe_file import explained
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import Batches
 from prunus.evaluate import NonInferiority, examples_needed, noninferiority, observe
@@ -39,13 +40,14 @@ def asked_contract(given: Mapping[str, Any] | None) -> Contract | None:
     """
     if given is None:
         return None
+    if not isinstance(given, Mapping):
+        raise RecipeError(
+            f"contract: expected a mapping, like {{'metric': 'accuracy', 'max_drop': 0.01}}: got {given!r}"
+        )
     try:
         return Contract.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RecipeError(
-            f"contract.{'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r}"
-        ) from error
+        raise RecipeError(explained(error, Contract, "contract")) from None
 
 
 def taught(model: nn.Module, examples: Batches, *, batch_size: int) -> Batches:
