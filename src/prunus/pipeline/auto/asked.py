@@ -15,7 +15,7 @@ from prunus.pipeline.auto.choosing import ALLOCATIONS
 from prunus.recover import Adjustment
 from prunus.score import check_criterion, criteria
 
-__all__ = ["ADJUSTMENTS", "check_asked", "example_of", "share_of"]
+__all__ = ["ADJUSTMENTS", "amount_of", "check_asked", "example_of"]
 
 _TRACED = 4
 """Examples that the model is traced and certified on."""
@@ -41,10 +41,12 @@ def check_asked(granularity: str, criterion: str, allocation: str, adjust: objec
             raise RecipeError(f"adjust: expected 'auto' or some of {', '.join(ADJUSTMENTS)}: got {adjust!r}")
 
 
-def share_of(keep_fraction: float | None, target: Mapping[str, float] | None) -> tuple[str, float]:
-    """Return the currency of the amount, and the share that may be left."""
+def amount_of(keep_fraction: float | None, target: Mapping[str, float] | None) -> tuple[str, float] | None:
+    """Return the currency of the amount, and the share that may be left; None where nothing is asked for."""
     if target is None:
-        kind, share, where = "units", 0.5 if keep_fraction is None else keep_fraction, "keep_fraction"
+        if keep_fraction is None:
+            return None
+        kind, share, where = "units", keep_fraction, "keep_fraction"
     else:
         if keep_fraction is not None:
             raise RecipeError(f"give keep_fraction or target, not both: got {keep_fraction} and {dict(target)}")

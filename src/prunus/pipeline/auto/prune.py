@@ -21,15 +21,17 @@ from prunus.core.runtime import device_of
 from prunus.core.types import Bools, Decision, Plan, Step, Stratum
 from prunus.core.values import check_values
 from prunus.data import Batches, collect
-from prunus.evaluate import NonInferiority, measure_cost
+from prunus.evaluate import measure_cost
+from prunus.graph import AxisGraph, Group
 from prunus.graph.tracing.states import as_it_was, duplicate
 from prunus.models import check_kind
-from prunus.pipeline.auto.asked import ADJUSTMENTS, check_asked, example_of, share_of
-from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried
+from prunus.pipeline.auto.asked import ADJUSTMENTS, amount_of, check_asked, example_of
+from prunus.pipeline.auto.choosing import Choice, Tried
+from prunus.pipeline.auto.decide import Evidence, decide
 from prunus.pipeline.auto.implied import objective_of
 from prunus.pipeline.auto.promise import N_TESTED, asked_contract, broken, promise_of
 from prunus.pipeline.auto.result import Pruned
-from prunus.pipeline.auto.ways import Made, Ways, candidates
+from prunus.pipeline.auto.ways import Ways
 from prunus.pipeline.cut.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import Adjustment
@@ -109,7 +111,7 @@ def prune(
     check_kind(model, any_precision=True)
     check_values(model)
     check_asked(granularity, criterion, allocation, adjust)
-    share = share_of(keep_fraction, target)
+    amount = amount_of(keep_fraction, target)
     tell = Narrator() if listener is None else listener
     notes: list[str] = []
 
@@ -119,68 +121,28 @@ def prune(
 
     with as_it_was(model):
         example = example_of(inputs, device_of(model))
-        given, named = arguments(example)
         check_names(model, [("exclude", pattern) for pattern in exclude])
         tell(Event("start", _STAGE, "finding out what hangs together"))
-        graph = prunable_graph(model, example, tuple(exclude), seed=seed, granularity=granularity)
-        groups = groups_of(graph, granularity)
-        if any(group.containers for group in groups):
-            raise RecipeError(
-                f"granularity: {granularity}s are whole modules: got it in prunus.prune, which cuts axes; use ModelOptimizer"
-            )
-        if not groups:
-            raise RunError(f"{_STAGE}: {nothing_to_cut(graph, granularity)}")
-        job = Ways(model, given, named, graph, groups, round_to, min_units, batch_size, seed, tell, note)
-        promised = asked_contract(contract)
-        examples, testing = _drawn(data, example, n_calibration, seed, model, promised)
-        asked = None if task is None else as_task(task)
-        objective = None if examples is None else objective_of(model, examples, loss, task=asked, seed=seed)
-        kinds: Sequence[Adjustment] = ADJUSTMENTS if adjust == "auto" else adjust
-        tried: tuple[Tried, ...] = ()
-
-        def cut(amount: tuple[str, float]) -> tuple[Choice, Made, tuple[Tried, ...]]:
-            assert examples is not None
-            assert objective is not None
-            names = candidates(objective, model, groups) if criterion == "auto" else (criterion,)
-            allocations = ALLOCATIONS if allocation == "auto" else (allocation,)
-            return job.chosen(names, allocations, amount, examples, objective, kinds)
-
-        test: NonInferiority | None = None
-        promise = None
-        if promised is not None and examples is not None and testing is not None and objective is not None:
-            promise = promise_of(promised, objective.task, model, examples, testing, batch_size=batch_size, seed=seed)
-        if plan is not None:
-            choice = job.planned(plan)
-            result = job.made(choice, examples, objective, kinds)
-        elif examples is None or objective is None:
-            if criterion == "auto":
-                note(
-                    "no data: units are judged by the norms of their weights (magnitude_l2); data=... judges by what they do"
-                )
-            choice = job.blind("magnitude_l2" if criterion == "auto" else criterion, allocation, share)
-            result = job.made(choice, None, None, ())
-        else:
-            note(f"kept is: {objective.said}")
-            if promise is not None and keep_fraction is None and target is None:
-
-                def made(amount: float) -> tuple[tuple[Choice, Made, tuple[Tried, ...]], nn.Module]:
-                    found = cut(("macs", amount))
-                    return found, found[1].shrunk.model
-
-                (choice, result, tried), test = promise.smallest(made)
-            else:
-                choice, result, tried = cut(share)
-        if promise is not None and test is None:
-            test = promise.shown(result.shrunk.model)
-        small, kind = result.shrunk.model, result.shrunk.kind
-        delivered = test is None or test.kept
-        if delivered:
-            for line in (*result.shrunk.notes, *(() if result.adjusted is None else result.adjusted.notes)):
+        graph, groups = _analyzed(model, example, exclude, granularity, seed)
+        ways = Ways(model, *arguments(example), graph, groups, round_to, min_units, batch_size, seed, tell, note)
+        evidence = _evidence(ways, data, example, n_calibration, task, loss, asked_contract(contract))
+        found = decide(
+            ways,
+            evidence,
+            amount,
+            criterion=criterion,
+            allocation=allocation,
+            kinds=ADJUSTMENTS if adjust == "auto" else adjust,
+            plan=plan,
+        )
+        if found.delivered:
+            small, kind, choice, tried = found.made.shrunk.model, found.made.shrunk.kind, found.choice, found.tried
+            for line in (*found.made.shrunk.notes, *(() if found.made.adjusted is None else found.made.adjusted.notes)):
                 note(line)
         else:
-            assert test is not None
-            tell(Event("note", _STAGE, f"nothing was cut: {broken(test)}"))
-            small, kind, choice, tried = duplicate(model), "eager", choice.whole(), ()
+            assert found.test is not None
+            tell(Event("note", _STAGE, f"nothing was cut: {broken(found.test)}"))
+            small, kind, choice, tried = duplicate(model), "eager", found.choice.whole(), ()
         before, after = measure_cost(model, example), measure_cost(small, example)
     tell(Event("end", _STAGE, "", facts={"macs": after.macs / max(before.macs, 1)}))
     small.train(model.training)
@@ -192,13 +154,50 @@ def prune(
         after,
         graph.frozen,
         tried,
-        "" if objective is None else objective.said,
-        "" if objective is None else objective.measure,
-        result.distance if delivered else None,
-        result.adjusted if delivered else None,
+        "" if evidence is None else evidence.objective.said,
+        "" if evidence is None else evidence.objective.measure,
+        found.made.distance if found.delivered else None,
+        found.made.adjusted if found.delivered else None,
         tuple(notes),
-        test,
+        found.test,
     )
+
+
+def _analyzed(
+    model: nn.Module, example: Any, exclude: Collection[str], granularity: str, seed: int
+) -> tuple[AxisGraph, Sequence[Group]]:
+    """Return what hangs together, and the groups whose units may go."""
+    graph = prunable_graph(model, example, tuple(exclude), seed=seed, granularity=granularity)
+    groups = groups_of(graph, granularity)
+    if any(group.containers for group in groups):
+        raise RecipeError(
+            f"granularity: {granularity}s are whole modules: got it in prunus.prune, which cuts axes; use ModelOptimizer"
+        )
+    if not groups:
+        raise RunError(f"{_STAGE}: {nothing_to_cut(graph, granularity)}")
+    return graph, groups
+
+
+def _evidence(
+    ways: Ways,
+    data: Any,
+    example: Any,
+    n: int,
+    task: str | Task | None,
+    loss: Callable[[Any, Any], Tensor] | None,
+    promised: Contract | None,
+) -> Evidence | None:
+    """Return the examples that choose and what is to be kept on them; None without data."""
+    model, seed = ways.model, ways.seed
+    examples, testing = _drawn(data, example, n, seed, model, promised)
+    asked = None if task is None else as_task(task)
+    if examples is None:
+        return None
+    objective = objective_of(model, examples, loss, task=asked, seed=seed)
+    if promised is None or testing is None:
+        return Evidence(examples, objective)
+    promise = promise_of(promised, objective.task, model, examples, testing, batch_size=ways.batch_size, seed=seed)
+    return Evidence(examples, objective, promise)
 
 
 def _drawn(
