@@ -16,7 +16,7 @@ import torch
 from numpy.random import Generator
 
 from prunus.core.batch import Batch
-from prunus.evaluate import compare, measure_quality
+from prunus.evaluate import Pairs, compare, measure_quality
 from prunus.evaluate.resample import n_observed
 from prunus.tasks import (
     Agreement,
@@ -210,9 +210,9 @@ def coverage(name: str, asked: argparse.Namespace) -> list[tuple[str, float, int
     for repetition in range(asked.repetitions):
         rows = rng.integers(size, size=asked.examples)
         one, other = rows_of(dense, rows), rows_of(pruned, rows)
-        options = {"metrics": names, "bootstrap": asked.bootstrap, "seed": repetition}
-        found = measure_quality(one, task, **options).metrics
-        differences = [row.difference for row in compare([one], [other], task, **options)]
+        options = {"bootstrap": asked.bootstrap, "seed": repetition}
+        found = measure_quality(one, task, metrics=names, **options).metrics
+        differences = [row.difference for row in compare(Pairs([one], [other], task, **options), names)]
         for row, (intervals, true) in enumerate(((found, truth), (differences, change))):
             covered[row] += [item.low <= value <= item.high for item, value in zip(intervals, true, strict=True)]
     return [(metric, float(truth[i]), *map(int, covered[:, i])) for i, metric in enumerate(names)]

@@ -24,18 +24,18 @@ def measure_quality(outputs, targets, *, task, class_names=(), **options):
     return evaluate.measure_quality(seen(asked, outputs, targets), asked, **options)
 
 
-def compare(dense, pruned, targets, *, task, class_names=(), **options):
+def pairs(dense, pruned, targets, asked, **options):
+    return evaluate.Pairs(*([seen(asked, one, targets) for one in many] for many in (dense, pruned)), asked, **options)
+
+
+def compare(dense, pruned, targets, *, task, metrics, class_names=(), **options):
     asked = task_of(task, (dense or pruned)[0], class_names)
-    return evaluate.compare(
-        *([seen(asked, one, targets) for one in many] for many in (dense, pruned)), asked, **options
-    )
+    return evaluate.compare(pairs(dense, pruned, targets, asked, **options), metrics)
 
 
 def class_changes(dense, pruned, targets, *, class_names=(), **options):
     asked = task_of("classification", dense[0], class_names)
-    return evaluate.class_changes(
-        *([seen(asked, one, targets) for one in many] for many in (dense, pruned)), asked, **options
-    )
+    return evaluate.class_changes(pairs(dense, pruned, targets, asked, **options))
 
 
 def noninferiority(dense, pruned, targets, *, task, class_names=(), **options):

@@ -4,6 +4,7 @@ from prunus.evaluate.by_group import GroupChange, at_once, group_changes
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
 from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
+from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.predict import answers_to, observe, predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
 from prunus.evaluate.timing.latency import Latency, measure_latency
@@ -19,6 +20,7 @@ __all__ = [
     "Latency",
     "LatencyTable",
     "NonInferiority",
+    "Pairs",
     "Quality",
     "answers_to",
     "at_once",

@@ -15,8 +15,9 @@ import numpy as np
 
 from prunus.core.types import Measurement
 from prunus.evaluate.compare import Verdict, compare
+from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Task, measured, rows_of
+from prunus.tasks import Observed, Task, measured
 
 __all__ = ["FEWEST", "MOST_GROUPS", "GroupChange", "at_once", "group_changes"]
 
@@ -66,34 +67,22 @@ def at_once(found: Measurement, n: int, confidence: float) -> Measurement:
     return replace(found, low=low, high=high)
 
 
-def group_changes(
-    dense: Sequence[Observed],
-    pruned: Sequence[Observed],
-    task: Task,
-    groups: Sequence[str],
-    *,
-    metric: str,
-    confidence: float = 0.95,
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> tuple[GroupChange, ...]:
+def group_changes(pairs: Pairs, groups: Sequence[str], metric: str) -> tuple[GroupChange, ...]:
     """Return the change of ``metric`` in each group, pruned minus dense, the largest group first.
 
     Args:
-        dense: what ``task`` observed of the dense model of each seed on the same examples.
-        pruned: of the pruned model of each seed, in the same order.
         groups: the group of each example, empty where it has none.
     """
     parts = _parts(groups)
     found = []
     for name, rows in parts.items():
-        before, after = ([rows_of(seen, rows) for seen in models] for models in (dense, pruned))
-        if not all(_is_finite(task, metric, seen) for seen in (*before, *after)):
+        here = pairs.of(rows)
+        if not all(_is_finite(pairs.task, metric, seen) for seen in (*here.dense, *here.pruned)):
             nothing = Measurement(metric, np.nan, np.nan, np.nan)
             found.append(GroupChange(name, len(rows), np.nan, np.nan, nothing, "no measurable difference"))
             continue
-        (one,) = compare(before, after, task, metrics=(metric,), confidence=confidence, bootstrap=bootstrap, seed=seed)
-        difference = at_once(one.difference, len(parts), confidence)
+        (one,) = compare(here, (metric,))
+        difference = at_once(one.difference, len(parts), pairs.confidence)
         surely = difference.low > 0 or difference.high < 0
         verdict: Verdict = one.verdict if surely else "no measurable difference"
         found.append(GroupChange(name, len(rows), one.dense, one.pruned, difference, verdict))

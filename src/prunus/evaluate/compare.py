@@ -6,7 +6,7 @@ examples, and takes both models' answers to the same ones. What the two have in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import stdev, variance
@@ -14,16 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.resample import interval, n_observed, resample
+from prunus.evaluate.pairs import Pairs
+from prunus.evaluate.resample import interval, n_observed
 from prunus.evaluate.student import student_quantile
 from prunus.tasks import (
-    Imagined,
     Metric,
     Observed,
     Tally,
-    Task,
     check_metrics,
     class_parts,
     columns_read,
@@ -56,77 +54,28 @@ class Comparison:
         return {**facts, "difference": self.difference.to_dict()}
 
 
-def compare(
-    dense: Sequence[Observed],
-    pruned: Sequence[Observed],
-    task: Task,
-    *,
-    metrics: Sequence[str],
-    confidence: float = 0.95,
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> tuple[Comparison, ...]:
+def compare(pairs: Pairs, metrics: Sequence[str]) -> tuple[Comparison, ...]:
     """Return the comparison for every metric.
-
-    Args:
-        dense: what ``task`` observed of the dense model of each seed on the same examples.
-        pruned: of the pruned model of each seed, in the same order.
 
     Raises:
         RecipeError: an unknown metric, or one of another task.
-        DataError: no seeds, or not one pruned model for each dense one.
     """
+    task = pairs.task
     check_metrics(metrics, task.name)
-    _check_pairs(dense, pruned)
-    made = task.imagine(dense[0])
-    values = _paired(
-        dense,
-        pruned,
+    made = task.imagine(pairs.dense[0])
+    values = pairs.resampled(
         lambda seen, weights: measured(task, metrics, seen, weights),
         columns_read(task, metrics),
         made,
         None if made is None else made.shares,
-        bootstrap,
-        seed,
     )
     method = "paired bootstrap over examples" + (
-        ", Student's t over seeds" if len(dense) > 1 else "; one seed says nothing about other seeds"
+        ", Student's t over seeds" if len(pairs.dense) > 1 else "; one seed says nothing about other seeds"
     )
     return tuple(
-        _comparison(registry[name], values[0, :, :, column], values[1, :, :, column], confidence, method)
+        _comparison(registry[name], values[0, :, :, column], values[1, :, :, column], pairs.confidence, method)
         for column, name in enumerate(metrics)
     )
-
-
-def _check_pairs(dense: Sequence[Observed], pruned: Sequence[Observed]) -> None:
-    if not dense or len(dense) != len(pruned):
-        raise DataError(
-            f"a paired comparison needs the outputs of one dense and one pruned model per seed: got {len(dense)} and {len(pruned)}"
-        )
-
-
-def _paired(
-    dense: Sequence[Observed],
-    pruned: Sequence[Observed],
-    statistic: Callable[[Observed, Floats], Floats],
-    reads: Sequence[str],
-    made: Imagined | None,
-    shares: Floats | None,
-    bootstrap: int,
-    seed: int,
-) -> Floats:
-    """Return the statistic of both models, ``(dense or pruned, seeds, 1 + resamples, values)``; the first of the third is plain."""
-    n_seeds = len(dense)
-    kinds = [[True] * n_seeds + [False] * n_seeds, [False] * n_seeds + [True] * n_seeds]
-    values = resample(
-        (*dense, *pruned),
-        statistic,
-        reads=reads,
-        imagined=None if made is None or shares is None else (kinds, made, shares),
-        resamples=bootstrap,
-        seed=seed,
-    )
-    return values.reshape(2, n_seeds, *values.shape[1:])
 
 
 def _interval(difference: Floats, confidence: float) -> tuple[float, float, float]:
@@ -168,21 +117,13 @@ def _comparison(metric: Metric, dense: Floats, pruned: Floats, confidence: float
     )
 
 
-def class_changes(
-    dense: Sequence[Observed],
-    pruned: Sequence[Observed],
-    task: Task,
-    *,
-    confidence: float = 0.95,
-    bootstrap: int = 1000,
-    seed: int = 0,
-) -> tuple[Measurement, ...]:
+def class_changes(pairs: Pairs) -> tuple[Measurement, ...]:
     """Return the change of each class's recall, pruned minus dense, mean over seeds, with its paired interval.
 
     A class without examples is left out; of a task that counts no classes there is nothing to say.
     """
-    _check_pairs(dense, pruned)
-    total = task.totals(dense[0], np.ones((1, n_observed(dense[0]))))
+    task, first = pairs.task, pairs.dense[0]
+    total = task.totals(first, np.ones((1, n_observed(first))))
     if not isinstance(total, Tally):
         return ()
     present = total.support[0] > 0
@@ -192,12 +133,12 @@ def class_changes(
         return np.where(parts.support > 0, class_parts(parts)[1], np.nan)[:, : len(present)]
 
     # Every class has its own two imagined examples: it is judged by itself.
-    made = task.imagine(dense[0])
+    made = task.imagine(first)
     each = None if made is None else np.ones(len(made.shares))
-    values = _paired(dense, pruned, recalls, task.reads, made, each, bootstrap, seed)
+    values = pairs.resampled(recalls, task.reads, made, each)
     difference = values[1] - values[0]
     return tuple(
-        Measurement(name, *_interval(difference[:, :, i], confidence), "", True)
+        Measurement(name, *_interval(difference[:, :, i], pairs.confidence), "", True)
         for i, name in enumerate(task.counted_names)
         if present[i]
     )

@@ -18,6 +18,7 @@ from prunus.core.bisection import edge
 from prunus.core.errors import DataError
 from prunus.core.types import Floats
 from prunus.evaluate.compare import compare
+from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.resample import n_observed
 from prunus.tasks import Observed, Task, columns_read, metrics
 
@@ -99,15 +100,8 @@ def noninferiority(
             no_worse_accuracy(lost, gained, n, max_drop) <= 1 - confidence,
             method,
         )
-    (found,) = compare(
-        [dense],
-        [pruned],
-        task,
-        metrics=(metric,),
-        confidence=2 * confidence - 1,
-        bootstrap=max(bootstrap, ceil(20 / (1 - confidence))),
-        seed=seed,
-    )
+    enough = max(bootstrap, ceil(20 / (1 - confidence)))
+    (found,) = compare(Pairs([dense], [pruned], task, 2 * confidence - 1, enough, seed), (metric,))
     sign = -1.0 if higher else 1.0
     bound = -found.difference.low if higher else found.difference.high
     drop = sign * found.difference.value

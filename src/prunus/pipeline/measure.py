@@ -22,6 +22,7 @@ from prunus.data import Examples, Prepared, beside_of
 from prunus.evaluate import (
     CALLED,
     Latency,
+    Pairs,
     Quality,
     at_once,
     class_changes,
@@ -74,10 +75,10 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     for facts in cost.values():
         facts.pop("memory_bytes", None)
     latency = latency_of(job, models, (first.search or {}).get("runtime"))
-    pairs = _by_model(observed, results, "test")
-    compared = compare(*pairs, task, **settings)
-    changes = class_changes(*pairs, task, confidence=settings["confidence"], bootstrap=settings["bootstrap"])
-    changes = tuple(at_once(item, len(changes), settings["confidence"]) for item in changes)
+    pairs = _pairs(observed, results, "test", task, settings)
+    compared = compare(pairs, settings["metrics"])
+    changes = class_changes(pairs)
+    changes = tuple(at_once(item, len(changes), pairs.confidence) for item in changes)
     return RunRecord.model_validate(
         {
             "name": recipe.name,
@@ -90,7 +91,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "gaps": _gaps(quality),
             "comparison": [item.to_dict() for item in compared],
             "class_changes": [item.to_dict() for item in changes],
-            "group_changes": _group_changes(job, pairs, task, settings),
+            "group_changes": _group_changes(job, pairs, settings["metrics"][0]),
             "cost": cost,
             "searches": [result.search for result in results if result.search is not None],
             "allocations": [facts for result in results for facts in _allocations(result)],
@@ -111,21 +112,17 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     )
 
 
-def _group_changes(
-    job: Job, pairs: tuple[list[Observed], list[Observed]], task: Task, settings: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def _group_changes(job: Job, pairs: Pairs, metric: str) -> dict[str, Any] | None:
     column = job.recipe.data.groups
     if column is None:
         return None
-    test, metric = job.data.test, settings["metrics"][0]
+    test = job.data.test
     groups = beside_of(test.source, "groups")[test.rows.numpy()].tolist()
-    found = group_changes(
-        *pairs, task, groups, metric=metric, confidence=settings["confidence"], bootstrap=settings["bootstrap"]
-    )
+    found = group_changes(pairs, groups, metric)
     return {
         "column": column,
         "metric": metric,
-        "confidence": settings["confidence"],
+        "confidence": pairs.confidence,
         "changes": [item.to_dict() for item in found],
     }
 
@@ -178,11 +175,15 @@ def _settings(recipe: Recipe, task: Task) -> dict[str, Any]:
     }
 
 
-def _by_model(
-    observed: dict[tuple[int, str, str], Observed], results: Sequence[SeedResult], split: str
-) -> tuple[list[Observed], list[Observed]]:
+def _pairs(
+    observed: dict[tuple[int, str, str], Observed],
+    results: Sequence[SeedResult],
+    split: str,
+    task: Task,
+    settings: Mapping[str, Any],
+) -> Pairs:
     dense, pruned = ([observed[result.seed, name, split] for result in results] for name in ("dense", "pruned"))
-    return dense, pruned
+    return Pairs(dense, pruned, task, settings["confidence"], settings["bootstrap"])
 
 
 def _gaps(quality: dict[tuple[int, str, str], Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from prunus.core.batch import Batch
 from prunus.core.types import Measurement
-from prunus.evaluate import at_once, compare, group_changes
+from prunus.evaluate import Pairs, at_once, compare, group_changes
 from prunus.tasks import make_task, measured, rows_of
 
 CLASSES = ("a", "b")
@@ -24,7 +24,7 @@ def observed(right, task=TASK):
 
 
 def changes(dense, pruned, groups, **options):
-    found = group_changes([observed(dense)], [observed(pruned)], TASK, groups, metric="accuracy", **options)
+    found = group_changes(Pairs([observed(dense)], [observed(pruned)], TASK, **options), groups, "accuracy")
     return {item.name: item for item in found}
 
 
@@ -38,7 +38,7 @@ def test_each_group_is_compared_by_its_own_examples():
     for name, item in found.items():
         rows = np.flatnonzero(groups == name)
         one = [rows_of(observed(model), rows) for model in (dense, pruned)]
-        (alone,) = compare(one[:1], one[1:], TASK, metrics=("accuracy",))
+        (alone,) = compare(Pairs(one[:1], one[1:], TASK), ("accuracy",))
         assert (item.n, item.dense, item.pruned) == (len(rows), alone.dense, alone.pruned)
         assert item.difference.value == pytest.approx(pruned[rows].mean() - dense[rows].mean())
         assert item.difference.low <= alone.difference.low, "wider than for one who looks at this group only"

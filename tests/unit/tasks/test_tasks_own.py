@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from torchmetrics.regression import PearsonCorrCoef
 
 from prunus.core.errors import ModelError, RecipeError, UnknownNameError
-from prunus.evaluate import compare, measure_quality
+from prunus.evaluate import Pairs, compare, measure_quality
 from prunus.tasks import Classification, default_metrics, metrics
 from prunus.tasks.own import as_task, own_task
 from task_samples import Answer, batch_of, value_of
@@ -105,7 +105,7 @@ def test_models_are_compared_by_a_metric_of_ones_own():
     outputs, targets = drawn(n=200)
     task = own_task(metric={"two_best": top_two}, higher_is_better=True)
     good, bad = (task.observe(one, batch_of(targets)) for one in (outputs, -outputs))
-    (found,) = compare([good], [bad], task, metrics=["two_best"], bootstrap=200)
+    (found,) = compare(Pairs([good], [bad], task, bootstrap=200), ["two_best"])
     assert found.verdict == "worse"
 
 
