@@ -27,6 +27,7 @@ from prunus.apply.traced.reread import Reread
 from prunus.apply.traced.same_operations import compared, has_fast_kernels
 from prunus.apply.traced.traced_model import with_limits
 from prunus.core.errors import ModelError, ShapeError, raise_if_out_of_memory
+from prunus.core.forms import tensors_of
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph import AxisGraph, Group, analyze
@@ -39,7 +40,6 @@ from prunus.graph.tracing.states import (
     one_example,
     running_on,
 )
-from prunus.graph.tracing.trace import plain
 
 _DIFFERS = "its output differs from the traced computation on the same parameters"
 _NO_CONFIG = "no setting of its config builds these sizes, so from_pretrained won't bring it back: keep it as a bundle"
@@ -246,7 +246,7 @@ def cut_down(
         key = frozenset(counts.items())
         if key not in known:
             known[key] = resized(solution, counts)
-        reference = PrunedGraph(known[key], states, parameters)
+        reference = PrunedGraph(known[key], states, parameters, solution.solver.trace)
         if isinstance(model, PrunedGraph):  # what came from elsewhere stays guarded
             reference.guard = copy.deepcopy(model.guard)
         return reference
@@ -408,7 +408,7 @@ def _run(
         except Exception as error:
             raise_if_out_of_memory(error)
             return [], f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
-    return [leaf for leaf in pytree.tree_leaves(plain(out)) if isinstance(leaf, Tensor)], ""
+    return tensors_of(out), ""
 
 
 def _apart(expected: list[Tensor], got: list[Tensor], tolerance: float) -> str:

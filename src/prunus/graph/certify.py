@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.core.errors import raise_if_out_of_memory
+from prunus.core.forms import tensors_of
 from prunus.core.runtime import generator
 from prunus.core.values import check_values
 from prunus.graph.grouping.groups import AxisGraph, Frozen, Group
@@ -26,7 +27,6 @@ from prunus.graph.reorder import reordered
 from prunus.graph.solver.axes import leaves
 from prunus.graph.tracing.decisions import Decisions, decides
 from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened, running_on
-from prunus.graph.tracing.trace import plain
 
 __all__ = ["certify"]
 
@@ -207,11 +207,7 @@ class _Check:
 
 
 def _numbers(out: Any) -> list[Tensor]:
-    return [
-        leaf.double() if not leaf.is_complex() else torch.view_as_real(leaf).double()
-        for leaf in pytree.tree_leaves(plain(out))
-        if isinstance(leaf, Tensor)
-    ]
+    return [leaf.double() if not leaf.is_complex() else torch.view_as_real(leaf).double() for leaf in tensors_of(out)]
 
 
 def _largest(out: Tensor) -> float:

@@ -300,9 +300,14 @@ def assemble_graph(contents: Contents, device: str = "cpu", limits: GraphLimits 
         tensors = {name: state[key] for name, key in found.items()}
         takes, n_outputs = manifest.takes, manifest.n_output_tensors
         graph = read_graph(
-            tree, tensors, device=device, most_nodes=limits.n_nodes, n_inputs=len(takes), n_outputs=n_outputs
+            tree,
+            tensors,
+            device=device,
+            most_nodes=limits.n_nodes,
+            n_inputs=len(takes),
+            n_outputs=n_outputs,
+            keywords=keywords_of(takes),
         )
-        graph.keywords = keywords_of(takes)
         check_runs(graph, takes, limits)
         graph.guard = Guard(limits)
         return graph

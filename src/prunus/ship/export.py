@@ -78,8 +78,7 @@ def export(model: nn.Module, takes: Inputs, fixed: Collection[tuple[int, int]] =
     text = write_graph(twin)
     tree = json.loads(text)
     tensors = {name: operator.attrgetter(name)(twin).detach() for name in state_names(tree)}
-    graph = read_graph(tree, tensors, n_inputs=len(takes), n_outputs=None)
-    graph.keywords = keywords_of(takes)
+    graph = read_graph(tree, tensors, n_inputs=len(takes), n_outputs=None, keywords=keywords_of(takes))
     check_runs(graph, takes)
     graph.guard = Guard()
     check_same(model, graph, with_spans(takes, twin.limits.spans))
@@ -97,7 +96,7 @@ def _traced(model: nn.Module, takes: Inputs) -> PrunedGraph:
     if graph.solution.solver.trace.one_path:
         raise BundleError(f"other inputs may run other operations: {'; '.join(graph.notes)}")
     parameters = frozenset(name for name, _ in model.named_parameters())
-    whole = PrunedGraph(resized(graph.solution, {}), canonical_states(model), parameters)
+    whole = PrunedGraph(resized(graph.solution, {}), canonical_states(model), parameters, graph.solution.solver.trace)
 
     def affordable(inputs: Sequence[Tensor]) -> bool:
         try:

@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.limits import BATCH, Span, misfit
 from prunus.core.errors import BundleError
+from prunus.core.forms import tensors_of
 from prunus.core.runtime import generator
-from prunus.graph.tracing.trace import plain
+from prunus.core.signature import Signature
 
 __all__ = [
     "InputEntry",
@@ -29,6 +29,7 @@ __all__ = [
     "called_on",
     "described",
     "floats",
+    "in_order",
     "keywords_of",
     "made",
     "other_sizes",
@@ -152,6 +153,22 @@ def keywords_of(entries: Inputs) -> tuple[str, ...]:
     return tuple(entry.name for entry in entries if entry.name is not None)
 
 
+def in_order(entries: Inputs, signature: Signature) -> Inputs:
+    """Return the description of what a traced computation takes, in the order of its trace.
+
+    Raises:
+        BundleError: it takes others.
+    """
+    called = [entry.name or (signature.places[n : n + 1] or ("",))[0] for n, entry in enumerate(entries)]
+    wanted = list(signature.forms)
+    if called == wanted:
+        return entries
+    if sorted(called) != sorted(wanted):
+        raise BundleError(f"the model takes {', '.join(wanted)}: the example holds {', '.join(called)}")
+    found = dict(zip(called, entries, strict=True))
+    return tuple(found[name].model_copy(update={"name": name}) for name in wanted)
+
+
 def with_spans(entries: Inputs, spans: Sequence[Sequence[Span]]) -> Inputs:
     """Return the description with the sizes that a computation holds for, the batch's first."""
     found = []
@@ -258,4 +275,4 @@ def called_on(model: nn.Module | Callable[..., Any], inputs: Any) -> list[Tensor
 
 def output_tensors(outputs: Any) -> list[Tensor]:
     """Return the tensors among a model's outputs, in order."""
-    return [leaf for leaf in pytree.tree_leaves(plain(outputs)) if isinstance(leaf, Tensor)]
+    return tensors_of(outputs)

@@ -26,7 +26,7 @@ from prunus.core.tensors import save_tensors
 from prunus.graph.tracing.states import duplicate
 from prunus.ship.bundle import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
-from prunus.ship.inputs import Inputs, called_on, described, floats, made, settled, with_spans
+from prunus.ship.inputs import Inputs, called_on, described, floats, in_order, made, settled, with_spans
 from prunus.ship.manifest import (
     FORMAT,
     GRAPH,
@@ -89,7 +89,9 @@ def save_bundle(
     """
     takes = floats(input_shape) if example is None else described(example)
     edits = None
-    if not isinstance(model, PrunedGraph):
+    if isinstance(model, PrunedGraph):
+        takes = in_order(takes, model.signature)
+    else:
         dense = _dense(built_by, input_shape, n_outputs) if dense is None else dense
         edits = diff(dense, model)
     if scaler is not None and scaler.scales and not (len(takes) == 1 and takes[0].kind.is_floating_point):

@@ -29,10 +29,11 @@ from prunus.apply.classes.configs import (
 from prunus.apply.classes.slices import slice_tensors
 from prunus.apply.traced.same_operations import has_fast_kernels, runs_without
 from prunus.core.errors import ModelError, raise_if_out_of_memory
+from prunus.core.forms import tensors_of
 from prunus.core.runtime import seeded
 from prunus.graph import Group
 from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened, one_example
-from prunus.graph.tracing.trace import Trace, plain, trace
+from prunus.graph.tracing.trace import Trace, trace
 
 _MOST_LISTS = 3
 """So many lists that may number units are looked at: each may or may not."""
@@ -477,7 +478,7 @@ def _apart(expected: Sequence[Tensor], got: Sequence[Tensor]) -> bool:
 def _outputs(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Tensor]:
     with as_it_was(model), seeded(0, "entries"):
         out = model(*inputs, **kwargs)
-    return [leaf for leaf in pytree.tree_leaves(plain(out)) if isinstance(leaf, Tensor)]
+    return tensors_of(out)
 
 
 @contextmanager

@@ -10,20 +10,20 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.limits import Limits
-from prunus.core.errors import ModelError
+from prunus.core.forms import Form
+from prunus.core.signature import Signature
 from prunus.graph import Solution
 from prunus.graph.solver.axes import Atom, cut, find, fold, leaves
 from prunus.graph.solver.sizes import FollowedSizes
 from prunus.graph.solver.solve import Solver
 
-__all__ = ["PrunedGraph", "resized"]
+__all__ = ["Called", "PrunedGraph", "resized"]
 
 aten = torch.ops.aten
 
@@ -32,22 +32,38 @@ Guard = Callable[["PrunedGraph", Sequence[Tensor], Sequence[Tensor]], Sequence[T
 """Runs a computation on its tensors and its inputs."""
 
 
+class Called(Protocol):
+    """Whatever says how a computation is called, and what holds its answer: a trace, or a file."""
+
+    @property
+    def answer(self) -> Form:
+        """What the tensors are given in."""
+        ...
+
+    @property
+    def signature(self) -> Signature:
+        """How its tensors may come."""
+        ...
+
+
 class PrunedGraph(nn.Module):
-    """The traced computation on sliced tensors; it takes what the model took, and returns its output tensors.
+    """The traced computation on sliced tensors; it takes what the model took, and gives its tensors in what the model held them in.
 
     Its tensors are called as in the model that was traced. ``folded`` says by what the class beside it has multiplied some of
     them, to make good for scales that it computes anew (:mod:`prunus.apply.classes.attention_scales`). ``limits`` say for which
     inputs it holds. Where the computation came from elsewhere, ``guard`` runs it, on what it has looked at.
     """
 
-    def __init__(self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str]) -> None:
+    def __init__(
+        self, graph_module: fx.GraphModule, states: Mapping[str, Tensor], parameters: frozenset[str], called: Called
+    ) -> None:
         super().__init__()
         self.graph_module = graph_module
         self.names = tuple(states)
         self.folded: dict[str, Tensor] = {}
         self.limits: Limits | None = None
         self.guard: Guard | None = None
-        self.keywords: tuple[str, ...] = ()
+        self.answer, self.signature = called.answer, called.signature
         for name, value in states.items():
             path, _, own = name.rpartition(".")
             holder = _holder(self, path)
@@ -58,21 +74,15 @@ class PrunedGraph(nn.Module):
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """Run the traced operations."""
-        if self.keywords and not inputs:  # they come in any order
-            if set(kwargs) != set(self.keywords):
-                raise ModelError(
-                    f"the model takes {', '.join(self.keywords)} by name: got {', '.join(kwargs) or 'none'}"
-                )
-            kwargs = {name: kwargs[name] for name in self.keywords}
-        given = [leaf for leaf in pytree.tree_leaves((inputs, kwargs)) if isinstance(leaf, Tensor)]
+        given = self.signature.tensors(inputs, kwargs)
         if self.limits is not None:
-            self.limits.check_sizes(given, self.keywords)
+            self.limits.check_sizes(given, self.signature.names)
         states = [operator.attrgetter(name)(self) for name in self.names]
         outputs = self.graph_module(*states, *given) if self.guard is None else self.guard(self, states, given)
         if self.limits is not None and self.limits.read:
             outputs, read = outputs[: -len(self.limits.read)], outputs[-len(self.limits.read) :]
             self.limits.check_read(read)
-        return outputs[0] if len(outputs) == 1 else outputs
+        return self.answer.filled(outputs)
 
 
 def _holder(root: nn.Module, path: str) -> nn.Module:

@@ -15,13 +15,13 @@ from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.limits import BATCH, Span
 from prunus.core.errors import raise_if_out_of_memory
+from prunus.core.forms import tensors_of
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.graph.solver.axes import find
 from prunus.graph.solver.sizes import FollowedSizes
 from prunus.graph.solver.solve import Solver
 from prunus.graph.tracing.states import as_it_was
-from prunus.graph.tracing.trace import plain
 
 __all__ = ["Affordable", "Spans", "find_spans"]
 
@@ -199,4 +199,4 @@ def _outputs(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any
         except Exception as error:
             raise_if_out_of_memory(error)
             return None
-    return [leaf for leaf in pytree.tree_leaves(plain(out)) if isinstance(leaf, Tensor)]
+    return tensors_of(out)

@@ -49,7 +49,7 @@ def with_limits(
     parameters = frozenset(name for name, _ in smaller.named_parameters())
 
     def spans(followed: FollowedSizes | None) -> tuple[Spans, bool]:
-        whole = PrunedGraph(resized(solution, {}, followed), canonical_states(model), parameters)
+        whole = PrunedGraph(resized(solution, {}, followed), canonical_states(model), parameters, solver.trace)
         return find_spans(model, whole, solver, inputs, kwargs, followed, affordable, batch_first)
 
     followed = None
@@ -61,8 +61,8 @@ def with_limits(
         followed = follow_sizes(model, inputs, kwargs, solver)
         found, _ = spans(followed)
     states = {name: operator.attrgetter(name)(smaller) for name in smaller.names}
-    made = PrunedGraph(resized(solution, counts, followed, reads=True), states, parameters)
-    made.guard, made.keywords = smaller.guard, smaller.keywords
+    made = PrunedGraph(resized(solution, counts, followed, reads=True), states, parameters, solver.trace)
+    made.guard = smaller.guard
     given = [leaf for leaf in pytree.tree_leaves((inputs, dict(kwargs))) if isinstance(leaf, Tensor)]
     read: tuple[Tensor, ...] = ()
     if n_read := len(solver.trace.reads):

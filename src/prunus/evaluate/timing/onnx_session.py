@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.limits import BATCH, Span
 from prunus.core.calls import described
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
-from prunus.graph.tracing.trace import plain
+from prunus.core.forms import tensors_of
 
 __all__ = ["OnnxModel", "export_onnx", "open_session"]
 
@@ -112,7 +111,7 @@ class _Plain(nn.Module):
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
         """Return what the model answers."""
         made = self.model(**dict(zip(self.keywords, inputs, strict=True))) if self.keywords else self.model(*inputs)
-        first, *rest = (leaf for leaf in pytree.tree_leaves(plain(made)) if isinstance(leaf, Tensor))
+        first, *rest = tensors_of(made)
         for number, dim, span in self.bounds:
             first = first + _zero_within(inputs[number].shape[dim], span, first)
         return [first, *rest]

@@ -19,7 +19,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
 
 from prunus.core.errors import ModelError, raise_if_out_of_memory
+from prunus.core.forms import FLAT, Form, form_of, tensors_of
 from prunus.core.quiet import quiet
+from prunus.core.signature import NO_CALL, Signature, signature_of
 from prunus.graph.tracing.eager_trace import Recorder
 from prunus.graph.tracing.observe import SizeUse
 from prunus.graph.tracing.states import as_it_was, canonical_states, running_on
@@ -28,7 +30,7 @@ from prunus.graph.tracing.trace_overrides import StandIns, decompositions, put_b
 if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-__all__ = ["ModuleCall", "Trace", "operation_name", "plain", "trace"]
+__all__ = ["ModuleCall", "Trace", "operation_name", "trace"]
 
 MODULE = "prunus_module"
 
@@ -42,6 +44,7 @@ class Trace:
     ``val``, and the module that runs it under ``custom``. ``uses`` says which attributes forward took sizes from; ``calls`` which
     value each module took first and which it gave back first. ``one_path`` says that other inputs may run other operations;
     ``reads`` are the values, made of inputs, whose numbers the model read while it ran: they are built into what came after.
+    ``answer`` is what the model holds its tensors in, ``signature`` how it was called.
     """
 
     graph_module: fx.GraphModule
@@ -53,6 +56,8 @@ class Trace:
     one_path: bool = False
     reads: tuple[fx.Node, ...] = ()
     recorded: bool = False
+    answer: Form = FLAT
+    signature: Signature = NO_CALL
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,12 @@ class _Calls(list[ModuleCall]):
     node_of: Callable[[Tensor], fx.Node | None] = staticmethod(lambda value: None)
 
     def add(self, name: str, given: fx.Node | None, output: Any) -> None:
-        made = self.first(plain(output))
+        made = self.first(output)
         if given is not None and made is not None:
             self.append(ModuleCall(name, given, made))
 
     def first(self, values: Any) -> fx.Node | None:
-        tensor = next((leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)), None)
+        tensor = next(iter(tensors_of(values)), None)
         return None if tensor is None else self.node_of(tensor)
 
 
@@ -101,7 +106,10 @@ def trace(
     leaves, spec = pytree.tree_flatten((tuple(inputs), dict(kwargs or {})))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
+    answer = FLAT
+
     def forward(values: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        nonlocal answer
         queue = iter(given)
         filled = [next(queue) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         arguments, named = pytree.tree_unflatten(filled, spec)
@@ -110,8 +118,8 @@ def trace(
             out = model(*arguments, **named)
             if training:
                 _write_replaced(model, own)
-        flat = pytree.tree_leaves(plain(out))
-        return [leaf for leaf in flat if isinstance(leaf, Tensor)]
+        answer = form_of(out)
+        return tensors_of(out)
 
     notes: list[str] = []
     one_path = False
@@ -166,6 +174,8 @@ def trace(
         one_path,
         reads,
         recorder is not None,
+        answer,
+        signature_of(model, inputs, kwargs or {}),
     )
 
 
@@ -211,15 +221,6 @@ def operation_name(node: fx.Node) -> str:
         return ""
     name: str = node.target.overloadpacket.__name__
     return name.rstrip("_")
-
-
-def plain(value: Any) -> Any:
-    """Return dataclasses and other containers of outputs as what pytree knows."""
-    if hasattr(value, "to_tuple"):
-        return value.to_tuple()
-    if hasattr(value, "__dataclass_fields__"):
-        return [getattr(value, name) for name in value.__dataclass_fields__]
-    return value
 
 
 @contextlib.contextmanager

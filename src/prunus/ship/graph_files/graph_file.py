@@ -1,10 +1,12 @@
 """How is a traced computation written as JSON, and read from a sender that nobody knows?
 
-``graph.json`` is ``{"format": 2, "nodes": [...]}``. A node is ``[name, kind, target, arguments, named arguments]``, and takes only
-what nodes before it give, so nothing can dangle or go round in circles. Kinds, in this order: ``parameter`` and ``buffer``
-(target: the tensor's name in the model), ``input``, ``constant`` (like ``buffer``) and ``call`` (target: an operation), ``output``.
+``graph.json`` is ``{"format": 3, "answer": FORM, "places": [...], "nodes": [...]}``: what holds the answer and how it is called are
+described in :mod:`prunus.ship.graph_files.call_file`. A node is ``[name, kind, target, arguments, named arguments]``, and takes
+only what nodes before it give, so nothing can dangle or go round in circles. Kinds, in this order: ``parameter`` and ``buffer``
+(target: the tensor's name in the model), ``input`` (target: the argument's name), ``constant`` (like ``buffer``) and ``call``
+(target: an operation), ``output``.
 The arguments of an input are its sizes: a number, or ``[LEAST, MOST or null, NAME]`` where others will do; sizes of one name are
-one. Format 1 had none of them.
+one. Format 1 had none of them, and format 2 no names, answer and places.
 Plain values are JSON's own; others are ``{"node": NAME}``, ``{"dtype": ...}``, ``{"layout": ...}``, ``{"memory_format": ...}``,
 ``{"float": "inf" | "-inf" | "nan"}``, and ``{"device": "model"}``, which is wherever the model lies.
 """
@@ -17,23 +19,24 @@ import math
 import operator
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from prunus.apply.traced.limits import Limits, Span
-from prunus.apply.traced.regraph import PrunedGraph
+from prunus.apply.traced.regraph import Called, PrunedGraph
 from prunus.core.errors import BundleError, raise_if_out_of_memory
 from prunus.ship.graph_files.allowed_operations import name_of, operation
 from prunus.ship.graph_files.argument_types import LARGEST_INT, Made, fit_arguments, made_by
+from prunus.ship.graph_files.call_file import CALL_KEYS, argument_names, read_call, written_form
 from prunus.ship.graph_limits import MOST_NODES
 
 __all__ = ["CONSTANTS", "read_graph", "sizes_of_inputs", "state_names", "write_graph"]
 
-FORMAT = 2
-_FORMATS = (1, 2)
+FORMAT = 3
+_FORMATS = (1, 2, 3)
 CONSTANTS = "graph_module."
 """Where a :class:`PrunedGraph` keeps the constants of its trace."""
 
@@ -74,12 +77,16 @@ def write_graph(graph: PrunedGraph) -> str:
     states = iter(graph.names)
     assert graph.limits is not None
     sizes = iter(graph.limits.spans)
+    arguments = iter(argument_names(graph.signature))
     lines = []
     for node in graph.graph_module.graph.nodes:
         if node.op == "placeholder":
             name = next(states, None)
             kind = "input" if name is None else "parameter" if name in parameters else "buffer"
-            row = [node.name, kind, name, [_size(span) for span in next(sizes)] if name is None else [], {}]
+            if name is None:
+                row = [node.name, kind, next(arguments), [_size(span) for span in next(sizes)], {}]
+            else:
+                row = [node.name, kind, name, [], {}]
         elif node.op == "get_attr":
             row = [node.name, "constant", CONSTANTS + node.target, [], {}]
         elif node.op == "output":
@@ -92,7 +99,8 @@ def write_graph(graph: PrunedGraph) -> str:
         else:
             raise BundleError(f"a graph of tensor operations was expected: got a {node.op} of {node.target!r}")
         lines.append(json.dumps(row, sort_keys=True, separators=(",", ":"), allow_nan=False))
-    return f'{{"format":{FORMAT},"nodes":[\n' + ",\n".join(lines) + "\n]}\n"
+    call = f'"answer":{json.dumps(written_form(graph.answer))},"places":{json.dumps(list(graph.signature.places))}'
+    return f'{{"format":{FORMAT},{call},"nodes":[\n' + ",\n".join(lines) + "\n]}\n"
 
 
 def _size(span: Span) -> Any:
@@ -143,6 +151,7 @@ def read_graph(
     most_nodes: int = MOST_NODES,
     n_inputs: int = 1,
     n_outputs: int | None = 1,
+    keywords: Sequence[str] = (),
 ) -> PrunedGraph:
     """Return the computation that the parsed ``graph.json`` describes, on ``tensors``.
 
@@ -152,36 +161,43 @@ def read_graph(
         tensors: the parameters, buffers and constants, by the names of :func:`state_names`.
         device: where tensors that the computation makes are to lie.
         n_inputs, n_outputs: how many tensors it takes and gives (None: any number of outputs).
+        keywords: the names by which its inputs come; nothing where they come by position.
 
     Raises:
         BundleError: it isn't a computation that :func:`write_graph` could have written; the message says at which node.
     """
+    rows = _rows(tree, most_nodes)
     reader = _Reader(tensors, device, n_inputs, n_outputs)
-    for row in _rows(tree, most_nodes):
+    for row in rows:
         reader.add(*row)
-    return reader.finish()
+    names = [row[2] for row in rows if row[1] == "input"]
+    return reader.finish(lambda: read_call(tree, names, reader.n_outputs, keywords))
 
 
 def _rows(tree: Any, most_nodes: int) -> list[tuple[str, str, Any, list[Any], dict[str, Any]]]:
-    if not isinstance(tree, dict) or set(tree) != {"format", "nodes"} or type(tree["format"]) is not int:
+    number = tree.get("format") if isinstance(tree, dict) else None
+    if type(number) is not int:
         raise BundleError(f"expected a mapping with format and nodes, got {reprlib.repr(tree)}")
-    if tree["format"] not in _FORMATS:
-        raise BundleError(
-            f"expected a graph of format {FORMAT}, got {tree['format']}; load it with the prunus that wrote it"
-        )
+    if number not in _FORMATS:
+        raise BundleError(f"expected a graph of format {FORMAT}, got {number}; load it with the prunus that wrote it")
+    keys = ("format", "nodes", *(CALL_KEYS if number > 2 else ()))
+    if set(tree) != set(keys):
+        raise BundleError(f"expected a mapping with {', '.join(keys)}, got {reprlib.repr(tree)}")
     nodes = tree["nodes"]
     if not isinstance(nodes, list) or not 0 < len(nodes) <= most_nodes:
         got = f"{len(nodes)}" if isinstance(nodes, list) else reprlib.repr(nodes)
         raise BundleError(f"nodes must be a list of 1 to {most_nodes} nodes, got {got}")
+    without = ("output",) if number > 2 else ("input", "output")
     for number, row in enumerate(nodes):
         shape = [type(part) for part in row] if isinstance(row, list) else []
         if shape not in ([str, str, str, list, dict], [str, str, type(None), list, dict]) or row[1] not in _KINDS:
             raise BundleError(
                 f"node {number} must be [name, one of {', '.join(_KINDS)}, target, [], {{}}]: got {reprlib.repr(row)}"
             )
-        if (row[2] is None) != (row[1] in ("input", "output")):
+        if (row[2] is None) != (row[1] in without):
             raise BundleError(
-                f"node {number}: a target goes with every kind but input and output, got {row[1]!r} with {reprlib.repr(row[2])}"
+                f"node {number}: a target goes with every kind but {' and '.join(without)}, "
+                f"got {row[1]!r} with {reprlib.repr(row[2])}"
             )
     return nodes
 
@@ -200,7 +216,7 @@ class _Reader:
         self.constants: dict[str, Tensor] = {}
         self.kinds: dict[fx.Node, Made] = {}
         self.stage = 0
-        self.n_inputs = 0
+        self.n_inputs, self.n_outputs = 0, 0
         self.spans: list[tuple[Span, ...]] = []
 
     def add(self, name: str, kind: str, target: Any, arguments: list[Any], named: dict[str, Any]) -> None:
@@ -229,6 +245,7 @@ class _Reader:
             for value, argument in zip(values, arguments, strict=True):
                 if not isinstance(value, fx.Node) or self.kinds.get(value) != "tensor":
                     raise BundleError(f"a bundle's model gives a tensor, got {reprlib.repr(argument)}")
+            self.n_outputs = len(values)
             return self.graph.create_node("output", "output", (values,))
         if kind == "call":
             return self._call(name, target, arguments, named)
@@ -307,7 +324,7 @@ class _Reader:
             return _WORDS[tag][word]
         raise BundleError(f"{reprlib.repr(value)} is no value that a graph may hold")
 
-    def finish(self) -> PrunedGraph:
+    def finish(self, called: Callable[[], Called]) -> PrunedGraph:
         """Return the module."""
         if self.stage != 3 or self.n_inputs != self.expected_inputs:
             wanted = f"{_count(self.expected_inputs, 'input')} and one output"
@@ -315,7 +332,8 @@ class _Reader:
         if len(self.spans) not in (0, self.n_inputs):
             raise BundleError(f"all inputs have sizes, or none: got {len(self.spans)} of {self.n_inputs}")
         try:
-            made = PrunedGraph(fx.GraphModule(self.constants, self.graph), self.states, _parameters(self.states))
+            module = fx.GraphModule(self.constants, self.graph)
+            made = PrunedGraph(module, self.states, _parameters(self.states), called())
             made.limits = Limits(tuple(self.spans)) if self.spans else None
             return made
         except (KeyError, TypeError, SyntaxError, RuntimeError) as error:

@@ -107,7 +107,7 @@ def check_runs(graph: PrunedGraph, takes: Inputs, limits: GraphLimits | None = N
     if graph.limits is None:
         graph.limits = Limits(tuple((Span(1, None, BATCH), *(Span(n, n) for n in entry.shape)) for entry in takes))
     try:
-        graph.limits.check_sizes(given, graph.keywords)
+        graph.limits.check_sizes(given, graph.signature.names)
     except ShapeError as error:
         raise BundleError(str(error)) from error
     outputs, _ = follow(graph, given, limits)
