@@ -59,6 +59,7 @@ def test_a_class_that_cannot_follow_is_noticed_behind_zeros(how):
             y = y * (1.0 if y.shape[1] == 8 else 2.0)  # the value, not the shape, depends on the size
             return self.head(self.gate * torch.relu(self.b(y)))
 
+    torch.manual_seed(0)  # of some weights all that is left is cut off by the relu
     model, x = Fixed(how).eval(), torch.randn(5, 3)
     graph = analyze(model, (x,))
     assert shrink(model, (x,), graph, {"a": torch.arange(8) < 4}).kind == "graph"
