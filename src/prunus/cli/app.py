@@ -10,8 +10,6 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,12 +18,12 @@ from rich.console import Console
 
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
+from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
 from prunus.core.text import plain
 
 if TYPE_CHECKING:
-    from prunus.cli.progress import Display
     from prunus.core.recipes.recipe import Recipe
 
 __all__ = ["app", "invoke"]
@@ -75,9 +73,9 @@ def run(
     config = _load(recipe, override, resume)
     from prunus.pipeline import run as run_recipe
 
-    with _display(quiet or as_json) as display:
-        record = run_recipe(config, resume=resume, overwrite=overwrite, listener=display)
-    _print_record(record, Path(config.output), as_json)
+    with display(quiet or as_json) as shown:
+        record = run_recipe(config, resume=resume, overwrite=overwrite, listener=shown)
+    print_record(record, Path(config.output), as_json)
 
 
 @app.command()
@@ -126,12 +124,12 @@ def plan(
     from prunus.pipeline import make_plan, needs_permission
     from prunus.report import print_plan
 
-    with _display(quiet or as_json) as display:
-        made = make_plan(config, resume=resume, overwrite=overwrite, listener=display)
+    with display(quiet or as_json) as shown:
+        made = make_plan(config, resume=resume, overwrite=overwrite, listener=shown)
     if as_json:
         typer.echo(json.dumps({"plan": str(Path(config.output) / "plan"), "steps": plan_summary(made)}, indent=2))
     else:
-        print_plan(plan_summary(made), _stdout())
+        print_plan(plan_summary(made), results())
         where = Path(config.output) / "plan"
         words = ["prunus", "apply", str(where)]
         if needs_permission(config):
@@ -161,11 +159,11 @@ def apply(
 
     config = recipe_of_plan(loaded, plan, overrides=override or (), trust_code=trust_code, own=own)
     _check_there(config, resume)
-    with _display(quiet or as_json) as display:
+    with display(quiet or as_json) as shown:
         record = apply_plan(
-            loaded, config, made_in=run_of_plan(plan), resume=resume, overwrite=overwrite, listener=display
+            loaded, config, made_in=run_of_plan(plan), resume=resume, overwrite=overwrite, listener=shown
         )
-    _print_record(record, Path(config.output), as_json)
+    print_record(record, Path(config.output), as_json)
 
 
 @app.command()
@@ -189,11 +187,11 @@ def evaluate(
     from prunus.report import print_qualities
 
     own = None if recipe is None else _load(recipe, None).data
-    result = evaluate_bundle(bundle, source=source, target=target, data=own, trust_code=trust_code, note=_note)
+    result = evaluate_bundle(bundle, source=source, target=target, data=own, trust_code=trust_code, note=say_note)
     if as_json:
-        typer.echo(json.dumps(result, indent=2, default=_plain))
+        typer.echo(json.dumps(result, indent=2, default=plain_value))
     else:
-        print_qualities(result, _stdout())
+        print_qualities(result, results())
 
 
 @app.command()
@@ -208,7 +206,7 @@ def report(
     from prunus.pipeline import write_report
 
     record = write_report(run)
-    _print_record(record, run, as_json)
+    print_record(record, run, as_json)
 
 
 @app.command()
@@ -238,16 +236,16 @@ def predict(
     from prunus.pipeline import predict_file
     from prunus.report import predictions_csv, print_predictions, problem_line
 
-    rows = predict_file(bundle, inputs, own_size=own_size, trust_code=trust_code, note=_note)
+    rows = predict_file(bundle, inputs, own_size=own_size, trust_code=trust_code, note=say_note)
     if output is not None:
         from prunus.core.files.plain_files import write_text
 
         write_text(output, predictions_csv(rows))
         typer.echo(f"{len(rows)} predictions written to {output}", err=True)
     elif as_json:
-        typer.echo(json.dumps(rows, indent=2, default=_plain))
+        typer.echo(json.dumps(rows, indent=2, default=plain_value))
     elif sys.stdout.isatty():
-        print_predictions(rows, _stdout())
+        print_predictions(rows, results())
     else:
         typer.echo(predictions_csv(rows), nl=False)
     wrong = [row["error"] for row in rows if "error" in row]
@@ -275,7 +273,7 @@ def export(
     from prunus.report import exported_line
 
     with Console(stderr=True).status("torch's exporter is at work, for seconds to a minute"):  # on a terminal only
-        facts = export_bundle(bundle, to, out=out, trust_code=trust_code, note=_note)
+        facts = export_bundle(bundle, to, out=out, trust_code=trust_code, note=say_note)
     typer.echo(json.dumps(facts, indent=2) if as_json else exported_line(facts))
 
 
@@ -289,7 +287,7 @@ def criteria(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        print_criteria(rows, _stdout())
+        print_criteria(rows, results())
 
 
 @app.command()
@@ -314,7 +312,7 @@ def shards(
     check_shards(source)
     from prunus.scale import EXCLUDED, parse_layers, parse_pattern, prune_shards
 
-    with _display(quiet or as_json) as display:
+    with display(quiet or as_json) as shown:
         report = prune_shards(
             source,
             output,
@@ -327,7 +325,7 @@ def shards(
             memory_bytes=memory << 20,
             workers=workers,
             resume=resume,
-            listener=display,
+            listener=shown,
         )
     if as_json:
         typer.echo(json.dumps(report.to_dict(), indent=2))
@@ -388,35 +386,3 @@ def _check_there(config: Recipe, resume: bool) -> None:
 
     if not (resume and (Path(config.output) / "record.json").is_file()):
         check_recipe(config)
-
-
-@contextmanager
-def _display(quiet: bool) -> Iterator[Display]:
-    from prunus.cli.progress import Display
-
-    with Display(Console(stderr=True, soft_wrap=True), quiet=quiet) as display:
-        yield display
-
-
-def _print_record(record: Any, folder: Path, as_json: bool) -> None:
-    from prunus.report import print_summary, record_json
-
-    if as_json:
-        typer.echo(record_json(record), nl=False)
-    else:
-        print_summary(record, _stdout())
-        made = f" (seed {record.seeds[0]} of {', '.join(map(str, record.seeds))})" if len(record.seeds) > 1 else ""
-        typer.echo(f"report {folder / 'report.html'}  ·  bundle {folder / 'bundle'}{made}  ·  plan {folder / 'plan'}")
-
-
-def _note(text: str) -> None:
-    typer.echo(f"note: {plain(text)}", err=True)
-
-
-def _plain(value: Any) -> Any:
-    return value.to_dict() if hasattr(value, "to_dict") else str(value)
-
-
-def _stdout() -> Console:
-    """Return where results go; a pipe has no width of its own, so it gets one that holds the tables."""
-    return Console() if sys.stdout.isatty() else Console(width=132)

@@ -30,7 +30,8 @@ from prunus.report.format import (
 )
 from prunus.report.page.repairs import adjustment_lines, allocation_line
 from prunus.report.page.searches import HEAD, candidate_cells, outcome
-from prunus.report.record import Number, RunRecord, SearchFacts
+from prunus.report.record import Number, RunRecord
+from prunus.report.record_searches import SearchFacts
 
 __all__ = [
     "exported_line",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import lcm
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,24 @@ from torch import Tensor, nn
 from prunus.apply import Masks, shrink
 from prunus.core.calls import arguments
 from prunus.core.errors import PlanError, RunError
-from prunus.core.recipes.recipe import LayerRule, Strategy
-from prunus.core.types import Bools, Decision, Floats, Granularity, Ints, Step, Stratum
-from prunus.core.units import Mask, as_mask, plural
+from prunus.core.recipes.recipe import Strategy
+from prunus.core.types import Bools, Granularity, Ints, Step, Stratum
+from prunus.core.units import Mask, as_mask
 from prunus.data import Examples
 from prunus.graph import AxisGraph, Group
-from prunus.graph.costs.cost_model import CostModel, count_model
-from prunus.pipeline.cut.alternatives import Weights, compare_allocations
+from prunus.graph.costs.cost_model import count_model
+from prunus.pipeline.cut.alternatives import Weights
 from prunus.pipeline.cut.compensation import check_compensation, compensate_removed, sparsegpt_step
 from prunus.pipeline.cut.graph_tables import describe
 from prunus.pipeline.cut.prunable import groups_of, layer_of, names_of, nothing_to_cut, prunable_graph, rule_for, wide
+from prunus.pipeline.cut.round_choice import RoundChoice
 from prunus.pipeline.cut.round_evidence import gather_evidence
-from prunus.pipeline.cut.sensitivity import Zeroed, losses_in, measure_losses
+from prunus.pipeline.cut.sensitivity import Zeroed, losses_in
 from prunus.pipeline.cut.unit_places import kept_outputs, n_weights, slices_at, weights_at
 from prunus.pipeline.cut.weight_tiles import best_of_tiles, tiles_of
 from prunus.pipeline.jobs.job import Candidate, Decide, Job
 from prunus.score import Evidence, block_paths, check_criterion, criteria, norm_scales, score_groups, score_weights
-from prunus.select import allocations, keep_fractions, owl, select
+from prunus.select import keep_fractions
 
 __all__ = ["Budgeted", "Round"]
 
@@ -67,6 +67,13 @@ class Round:
     budgeted: Budgeted | None = None
     known: AxisGraph | None = None
 
+    @property
+    def choice(self) -> RoundChoice:
+        """What decides which of the scored units stay."""
+        return RoundChoice(
+            self.job, self.strategy, self.granularity, self.number, self.stage, self.budgeted is not None
+        )
+
     def cut(self, candidate: Candidate) -> tuple[Candidate, Step]:
         """Return the candidate after the cut, and what was decided."""
         check_criterion(self.strategy.criterion, self.granularity)
@@ -92,9 +99,11 @@ class Round:
             if criteria[strategy.criterion].compensation == "column_by_column":
                 return (self._sweep(model, names, masks, mask),)
             evidence = self._evidence(candidate, names)
-            scored = score_weights(evidence, names, strategy.criterion, seed=self.seed, note=self._note)
+            scored = score_weights(evidence, names, strategy.criterion, seed=self.seed, note=self.choice.note)
             if mask.kind == "n_m":
-                return (self._written({s.name: best_of_tiles(s, tiles[s.name], mask.first) for s in scored}, scored),)
+                return (
+                    self.choice.written({s.name: best_of_tiles(s, tiles[s.name], mask.first) for s in scored}, scored),
+                )
             strata = []
             for stratum in scored:
                 place = units[stratum.name]
@@ -113,8 +122,8 @@ class Round:
             def places(stratum: Stratum, gone: Bools) -> Zeroed:
                 return weights_at(model, stratum.name, units[stratum.name][stratum.units], gone)
 
-            compare = partial(self._compare, model, cost=Weights(strata), kind="weights", places=places)
-            return (self._step(strata, called, self._losses(candidate, strata, zeroed), compare=compare),)
+            compare = partial(self.choice.compare, model, cost=Weights(strata), kind="weights", places=places)
+            return (self.choice.step(strata, called, self.choice.losses(candidate, strata, zeroed), compare=compare),)
 
         (step,) = self.decide("prune", self.stage, compute)
         new = {}
@@ -128,7 +137,7 @@ class Round:
             kept[torch.from_numpy(units[name][decision.unit[decision.keep]].ravel())] = True
             new[name] = kept.view(shapes[name])
         for note in compensate_removed(model, new, strategy.criterion, self.job.data.calibration):
-            self._note(note)
+            self.choice.note(note)
         Masks(model, new).enforce()
         return candidate.replaced(
             masks=new, losses=losses_in(step) or candidate.losses, kept_outputs={}, folded_outputs={}
@@ -160,7 +169,7 @@ class Round:
                 reduce=strategy.reduce,
                 norm_scales=norm_scales(model),
                 seed=self.seed,
-                note=self._note,
+                note=self.choice.note,
             )
             of = {group.name: group for group in groups}
             strata = [
@@ -188,13 +197,13 @@ class Round:
                 target = self.job.recipe.target
                 kind = target.kind if target is not None and target.kind != "latency" else "macs"
                 compare = partial(
-                    self._compare,
+                    self.choice.compare,
                     model,
                     cost=count_model(kind, graph, groups, model),
                     kind=kind,
                     places=lambda stratum, gone: slices_at(model, of[stratum.name], gone),
                 )
-            return (self._step(strata, called, self._losses(candidate, strata, zeroed), choose, compare),)
+            return (self.choice.step(strata, called, self.choice.losses(candidate, strata, zeroed), choose, compare),)
 
         (step,) = self.decide("prune", self.stage, compute)
         keep = _aligned(step, alive)
@@ -243,144 +252,14 @@ class Round:
         """Decide as SparseGPT does, by the share that each layer keeps now, or N:M."""
         shares = {}
         for name in names if mask.kind != "n_m" else ():
-            amount = self._amount(rule_for(self.strategy, {name, layer_of(name)}))
+            amount = self.choice.amount(rule_for(self.strategy, {name, layer_of(name)}))
             assert amount is not None, "a recipe gives no cutoff where columns are judged one by one"
             shares[name] = keep_fractions(self.strategy.schedule, amount)[self.number]
         n_m = (mask.first, mask.second) if mask.kind == "n_m" else None
         decisions, notes = sparsegpt_step(model, names, masks, self.job.data.calibration, shares=shares, n_m=n_m)
         for note in notes:
-            self._note(note)
+            self.choice.note(note)
         return Step("prune", self.granularity, self.strategy.criterion, decisions, {"round": self.number})
-
-    def _note(self, text: str) -> None:
-        self.job.workspace.note(self.stage, text)
-
-    def _losses(
-        self,
-        candidate: Candidate,
-        strata: Sequence[Stratum],
-        zeroed: Mapping[str, Callable[[Bools], Zeroed | nn.Module]],
-    ) -> Mapping[str, Floats]:
-        """Return each stratum's loss when it is pruned alone, where the allocation asks for it: measured before the first round."""
-        if self.strategy.allocation != "sensitivity" or candidate.losses:
-            return candidate.losses
-        return measure_losses(
-            self.job, candidate.model, strata, zeroed, shares=self.strategy.sensitivity_steps, stage=self.stage
-        )
-
-    def _step(
-        self,
-        strata: Sequence[Stratum],
-        called: Mapping[str, set[str]],
-        losses: Mapping[str, Floats],
-        choose: Callable[[Sequence[Stratum]], list[Bools]] | None = None,
-        compare: Callable[[Sequence[Stratum], Sequence[Bools]], dict[str, Any] | None] | None = None,
-    ) -> Step:
-        """Decide, and write the reasons down."""
-        strategy = self.strategy
-        rules = [rule_for(strategy, called[stratum.name]) for stratum in strata]
-        strata = [
-            replace(self._ruled(stratum, rule), losses=losses.get(stratum.name))
-            for stratum, rule in zip(strata, rules, strict=True)
-        ]
-        keep = self._choose(strata, rules) if choose is None else choose(strata)
-        facts: dict[str, Any] = {}
-        if self.number == 0 and losses:
-            facts["losses"] = {name: curve.tolist() for name, curve in losses.items()}
-        own = any(rule is not None and rule.keep_fraction is not None for rule in rules)
-        if strategy.compare_allocations and compare is not None and not own:
-            compared = compare(strata, keep)
-            facts |= {} if compared is None else {"allocations": compared}
-        return self._written({s.name: k for s, k in zip(strata, keep, strict=True)}, strata, facts)
-
-    def _compare(
-        self,
-        model: nn.Module,
-        strata: Sequence[Stratum],
-        keep: Sequence[Bools],
-        *,
-        cost: CostModel | Weights,
-        kind: str,
-        places: Callable[[Stratum, Bools], Zeroed],
-    ) -> dict[str, Any] | None:
-        """Say what other allocations would have lost."""
-        strategy = self.strategy
-        chosen = "cost" if self.budgeted else "cutoff" if strategy.cutoff is not None else strategy.allocation
-        return compare_allocations(
-            self.job,
-            model,
-            strata,
-            keep,
-            chosen=chosen,
-            cost=cost,
-            kind=kind,
-            zeroed=lambda i, gone: places(strata[i], gone),
-            normalize=strategy.normalize,
-            note=self._note,
-        )
-
-    def _written(
-        self, keep: Mapping[str, Bools], strata: Sequence[Stratum], facts: Mapping[str, Any] | None = None
-    ) -> Step:
-        strategy = self.strategy
-        reason = f"{strategy.criterion}: lowest in its "
-        mask = as_mask(self.granularity)
-        if mask is not None and mask.kind == "n_m":
-            reason += f"{mask.second} neighbours"
-        elif self.budgeted is not None:
-            reason = f"{strategy.criterion}: lowest for what it costs"
-        elif strategy.cutoff is not None:
-            reason = f"{strategy.criterion}: below the cutoff {strategy.cutoff:g}"
-        else:
-            reason += "model" if strategy.allocation in ("global", "lamp") else "layer"
-        decisions = tuple(
-            Decision(s.name, s.units, s.saliency, keep[s.name], np.where(keep[s.name], "kept", reason).astype(object))
-            for s in strata
-        )
-        settings = {"round": self.number, **(facts or {})}
-        return Step("prune", self.granularity, strategy.criterion, decisions, settings)
-
-    def _choose(self, strata: Sequence[Stratum], rules: Sequence[LayerRule | None]) -> list[Bools]:
-        """Keep a share of what the dense model had, among what is left of it; layers with a share of their own apart."""
-        strategy = self.strategy
-        kept: dict[str, Bools] = {}
-        for amount in dict.fromkeys(map(self._amount, rules)):
-            mine = [s for s, rule in zip(strata, rules, strict=True) if self._amount(rule) == amount]
-            if amount is None:
-                share: dict[str, float | None] = {"cutoff": strategy.cutoff}
-            else:
-                left = sum(len(stratum.saliency) for stratum in mine)
-                fraction = keep_fractions(strategy.schedule, amount)[self.number]
-                wanted = fraction * sum(stratum.whole for stratum in mine)
-                # Less than half a unit: the floors decide what stays, or the message says that nothing does.
-                share = {"keep_fraction": min(1.0, (round(wanted) or wanted) / max(left, 1))}
-            allocation = allocations[strategy.allocation]
-            if strategy.allocation == "owl":
-                allocation = partial(owl, multiple=strategy.owl_multiple, spread=strategy.owl_spread)
-            chosen = select(mine, allocation=allocation, normalize=strategy.normalize, **share)
-            if amount is not None and not round(wanted):
-                total = sum(stratum.whole for stratum in mine)
-                self._note(
-                    f"keep_fraction {amount:.6g} of {total} {plural(self.granularity)} is less than one; min_units keeps "
-                    f"{sum(int(keep.sum()) for keep in chosen)}"
-                )
-            kept.update(zip((stratum.name for stratum in mine), chosen, strict=True))
-        return [kept[stratum.name] for stratum in strata]
-
-    def _ruled(self, stratum: Stratum, rule: LayerRule | None) -> Stratum:
-        """Give a stratum its least number of units and the multiple that they come in; whole modules have no widths."""
-        if self.granularity in ("block", "expert"):
-            return stratum
-        strategy = self.strategy
-        multiple = 1 if strategy.round_to == "auto" else strategy.round_to
-        return replace(
-            stratum,
-            min_units=strategy.min_units if rule is None or rule.min_units is None else rule.min_units,
-            multiple=lcm(stratum.multiple, multiple if rule is None or rule.round_to is None else rule.round_to),
-        )
-
-    def _amount(self, rule: LayerRule | None) -> float | None:
-        return rule.keep_fraction if rule is not None and rule.keep_fraction is not None else self.strategy.amount
 
 
 def _only(stratum: Stratum, alive: Bools) -> Stratum:

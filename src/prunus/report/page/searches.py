@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prunus.report.format import called, is_share, percent
 from prunus.report.page.page_marks import details, escape, table
-from prunus.report.record import CandidateRow, ContractFacts, RunRecord, SearchFacts
+from prunus.report.record import RunRecord
+from prunus.report.record_searches import CandidateRow, ContractFacts, SearchFacts
 
 __all__ = ["candidate_cells", "outcome", "search_html"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from prunus.report import print_summary, render_html
 from prunus.report.page.searches import outcome
-from prunus.report.record import SearchFacts
+from prunus.report.record_searches import SearchFacts
 from report_samples import facts_of, sample
 
 CONTRACT = {"metric": "accuracy", "max_drop": 0.01, "confidence": 0.95}
