@@ -48,7 +48,7 @@ from prunus.pipeline.stages.model_stage import fit_dense
 from prunus.pipeline.target_search import check_contract
 from prunus.recover import Loss, TrainingStep, given_loss, guarded
 from prunus.report import RunRecord
-from prunus.tasks import Regression, Task, default_metrics
+from prunus.tasks import Task, default_metrics, unscaled
 
 __all__ = ["ModelOptimizer"]
 
@@ -230,8 +230,7 @@ class ModelOptimizer:
 
     def postprocess(self, outputs: Any) -> Prediction:
         """Return labels and probabilities for a model's outputs."""
-        task = self._job.data.train.task
-        return (replace(task, mean=0.0, deviation=1.0) if isinstance(task, Regression) else task).decode(outputs)
+        return unscaled(self._job.data.train.task).decode(outputs)
 
     def evaluate(self) -> dict[str, Quality]:
         """Return every metric with its interval, on ``train`` and on ``test``."""

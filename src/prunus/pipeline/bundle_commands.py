@@ -94,6 +94,7 @@ def predict_file(
     because its class may not be built.
     """
     bundle = _load(bundle_folder(path), trust_code, note)
+    bundle.reader()  # said before any work
     given = inputs_of_file(inputs, bundle, own_size=own_size)
     for line in given.notes:
         if note is not None:

@@ -40,7 +40,7 @@ from prunus.ship.pack import check_storable, unpack
 if TYPE_CHECKING:
     from prunus.data import Columns, Scaler
 
-from prunus.tasks import make_task
+from prunus.tasks import Task, task_of_options
 
 __all__ = ["Bundle", "assemble", "assemble_graph", "load_bundle"]
 
@@ -133,9 +133,30 @@ class Bundle:
             raise ShapeError("at least one example is needed: got none")
         return in_batches(self.model, self.manifest.takes, given, batch_size)
 
-    def postprocess(self, outputs: Tensor) -> Prediction:
-        """Return the labels (and probabilities) that ``outputs`` mean."""
-        return make_task(self.task, class_names=self.class_names).decode(outputs)
+    def postprocess(self, outputs: Any, *, task: Task | None = None) -> Prediction:
+        """Return the labels (and probabilities) that ``outputs`` mean.
+
+        Args:
+            task: reads them instead of the bundle's own.
+
+        Raises:
+            BundleError: the bundle's task is Python code, and ``task`` isn't given.
+        """
+        return (self.reader() if task is None else task).decode(outputs)
+
+    def reader(self) -> Task:
+        """Return the task that reads the model's answers, with the options that it was made with.
+
+        Raises:
+            BundleError: it is Python code, which no bundle holds.
+        """
+        manifest = self.manifest
+        if manifest.own_task is not None:
+            raise BundleError(
+                f"this bundle's task is {manifest.own_task}, Python code that no bundle holds: read its answers with "
+                "postprocess(outputs, task=TASK), or take outputs(...) as they are"
+            )
+        return task_of_options(manifest.task, manifest.task_options, class_names=manifest.class_names)
 
     def _scaled(self, inputs: Tensor) -> Tensor:
         return (self.scaler or data.Scaler.identity())(inputs)

@@ -25,7 +25,7 @@ from prunus.core.text import plain, shown
 from prunus.data.columns.fitted import Columns
 from prunus.ship.graph_limits import TooCostlyError, times_asked
 from prunus.ship.inputs import Inputs, floats, shapes, sizes_misfit
-from prunus.tasks import tasks
+from prunus.tasks import task_of_options, tasks
 
 __all__ = [
     "FORMAT",
@@ -107,7 +107,8 @@ class Manifest(_Part):
 
     ``edits`` is None when the model *is* a traced computation, of no class. ``no_graph`` says why no ``graph.json`` goes along.
     ``columns`` says what a table's features are made of. ``inputs`` says what the model takes where that isn't one float32 tensor
-    of ``input_shape``; ``n_output_tensors`` how many tensors it gives.
+    of ``input_shape``; ``n_output_tensors`` how many tensors it gives. ``task_options`` say how the task reads answers;
+    ``own_task`` names one that is Python code, for whoever has it: it is never imported.
     """
 
     format: Literal[3]
@@ -116,6 +117,8 @@ class Manifest(_Part):
     edits: dict[str, Any] | None
     tensors: dict[str, TensorEntry]
     task: str = Field(max_length=60)
+    task_options: dict[str, Any] = Field(default_factory=dict, max_length=64)
+    own_task: str | None = Field(None, max_length=300)
     input_shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...] = Field(strict=False, min_length=1)
     n_outputs: int = Field(ge=1, lt=2**31)
     class_names: tuple[str, ...] = Field((), strict=False)
@@ -152,6 +155,9 @@ class Manifest(_Part):
             raise ValueError(f"a bundle without edits is its graph: files must list {GRAPH}, got {sorted(self.files)}")
         if self.task not in tasks:
             raise ValueError(f"task must be one of {', '.join(tasks)}, got {self.task!r}")
+        task_of_options(self.task, self.task_options, class_names=self.class_names)
+        if self.own_task is not None and not self.own_task.isprintable():
+            raise ValueError(f"own_task must be one line of text, got {shown(self.own_task)}")
         if self.task == "classification" and self.class_names and len(self.class_names) != self.n_outputs:
             raise ValueError(f"{self.n_outputs} outputs need as many class_names, got {len(self.class_names)}")
         if self.columns is not None and self.columns.feature_names != self.feature_names:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prunus import models
 from prunus.apply.edits import diff
 from prunus.apply.traced.regraph import PrunedGraph
-from prunus.core.errors import BundleError, raise_if_out_of_memory
+from prunus.core.errors import BundleError, RecipeError, raise_if_out_of_memory
 from prunus.core.files.plain_files import atomic_folder, sha256_file, write_json, write_text
 from prunus.core.files.sealed import canonical_json
 from prunus.core.quiet import quiet
@@ -42,6 +42,7 @@ from prunus.ship.manifest import (
     read_contents,
 )
 from prunus.ship.pack import check_storable, pack
+from prunus.tasks import Regression, Task, options_of
 
 if TYPE_CHECKING:
     from prunus.data import Columns, Scaler
@@ -57,7 +58,7 @@ def save_bundle(
     dense: nn.Module | None = None,
     input_shape: Sequence[int],
     n_outputs: int,
-    task: str,
+    task: str | Task,
     example: Any = None,
     class_names: Sequence[str] = (),
     feature_names: Sequence[str] = (),
@@ -76,6 +77,8 @@ def save_bundle(
         built_by: how the dense model is built. None when only a model object is known: whoever wants the class again then has to
             pass a ``builder``, and ``dense`` is needed here.
         dense: a model with the dense structure; default: what ``built_by`` builds.
+        task: what the model was trained for. A registered task's options go along; one of your own is Python code, which has to
+            be given again to read answers.
         example: two or more examples of what the model takes, the batch first: a tensor, a tuple (positional) or a mapping
             (keywords); default: float32 of ``input_shape``. Token ids and images in bytes need it, and models of several inputs.
         columns: what the features of a table are made of; ``feature_names`` are theirs.
@@ -87,6 +90,7 @@ def save_bundle(
             it is a traced computation that can't be written.
         OutputError: the disk is full or the folder can't be written.
     """
+    task_name, task_options, own_task = _described_task(task, tuple(class_names))
     takes = floats(input_shape) if example is None else described(example)
     edits = None
     if isinstance(model, PrunedGraph):
@@ -120,7 +124,9 @@ def save_bundle(
                 model=BuiltBy(builder=None if built_by is None else built_by.builder, args=args),
                 edits=None if edits is None else edits.to_dict(),
                 tensors=tensors,
-                task=task,
+                task=task_name,
+                task_options=task_options,
+                own_task=own_task,
                 input_shape=tuple(input_shape),
                 n_outputs=n_outputs,
                 class_names=tuple(class_names),
@@ -140,6 +146,22 @@ def save_bundle(
         write_json(temporary / MANIFEST, manifest_tree(manifest))
         _check_comes_back(temporary, model, None if edits is None else dense)
         return manifest.sha256
+
+
+def _described_task(task: str | Task, class_names: tuple[str, ...]) -> tuple[str, dict[str, Any], str | None]:
+    """Return the registered task that reads answers, its options, and what a task of the user's own is called."""
+    if isinstance(task, str):
+        return task, {}, None
+    reader = task.reader
+    if reader is None:
+        return Regression.name, {}, printable(f"{type(task).__module__}:{type(task).__qualname__}")
+    try:
+        options = options_of(reader)
+    except RecipeError as error:
+        raise BundleError(str(error)) from error
+    if reader.class_names == class_names:
+        options.pop("class_names", None)
+    return reader.name, options, None
 
 
 def _dense(built_by: recipe.Model | None, input_shape: Sequence[int], n_outputs: int) -> nn.Module:

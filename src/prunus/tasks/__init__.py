@@ -26,6 +26,7 @@ from prunus.tasks.regression import Moments, Regression, like_targets
 from prunus.tasks.retrieval import Retrieval
 from prunus.tasks.segmentation import Segmentation
 from prunus.tasks.task import Imagined, Observed, Task, make_task, rows_of, task, tasks
+from prunus.tasks.task_options import options_of, task_of_options, unscaled
 from prunus.tasks.text import Language, SequenceToSequence, TokenClassification
 
 __all__ = [
@@ -58,11 +59,14 @@ __all__ = [
     "metrics",
     "metrics_of",
     "metrics_table",
+    "options_of",
     "own_losses",
     "own_task",
     "rows_of",
     "task",
+    "task_of_options",
     "tasks",
+    "unscaled",
 ]
 
 import_all(__name__, __path__)

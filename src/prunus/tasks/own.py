@@ -25,6 +25,7 @@ from prunus.core.predictions import Prediction
 from prunus.core.types import Floats
 from prunus.tasks.metric import Metric, metrics, metrics_of
 from prunus.tasks.one_tensor import plain_answer
+from prunus.tasks.regression import Regression
 from prunus.tasks.task import Observed, Task, made_of, make_task, tasks
 
 __all__ = ["OtherLoss", "OwnMetrics", "as_task", "own_task"]
@@ -143,6 +144,11 @@ class OtherLoss(Task):
         return torch.stack([self.loss(*one) for one in _one_by_one(outputs, batch)])
 
     @property
+    def reader(self) -> Task | None:
+        """That of the task itself; without one answers are numbers."""
+        return Regression() if self.base is None else self.base.reader
+
+    @property
     def counted_names(self) -> tuple[str, ...]:
         """Those of the task itself."""
         return self._base.counted_names
@@ -200,9 +206,9 @@ class OwnMetrics(Task):
         return bool(known)
 
     @property
-    def read_as(self) -> str:
-        """That of the task that gives the loss."""
-        return super().read_as if self.base is None else self.base.read_as
+    def reader(self) -> Task | None:
+        """That of the task that gives the loss; without one answers are numbers."""
+        return Regression() if self.base is None else self.base.reader
 
     def check(self, outputs: Any, batch: Batch) -> None:
         """See that each metric is one number on a batch, and what a task that gives the loss sees to."""

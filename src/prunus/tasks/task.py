@@ -60,9 +60,9 @@ class Task(ABC):
         return self.class_names
 
     @property
-    def read_as(self) -> str:
-        """The registered task by which a bundle reads answers: numbers, where this one isn't registered."""
-        return self.name if self.name in tasks else "regression"
+    def reader(self) -> Task | None:
+        """The registered task that reads answers as this one does; None where it takes this one's code."""
+        return self if self.name in tasks and tasks[self.name] is type(self) else None
 
     @abstractmethod
     def check(self, outputs: Any, batch: Batch) -> None:

@@ -19,8 +19,10 @@ from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError, DataError, OutputError, ShapeError
 from prunus.core.recipes.recipe import Model
 from prunus.data import Scaler
+from prunus.pipeline.bundle_commands import predict_file
 from prunus.ship import bundle_sha256, bundle_size_bytes, load_bundle, read_manifest, save_bundle, stored_size_bytes
-from ship_stand_ins import build, made, options, pruned, stand_in_build
+from prunus.tasks import Detection
+from ship_stand_ins import build, made, options, pruned, rewritten, stand_in_build
 
 
 def states_equal(one: nn.Module, other: nn.Module) -> bool:
@@ -287,6 +289,57 @@ def test_a_regression_without_scaler_ships(build, tmp_path):
     inputs = torch.randn(3, 2)
     assert bundle.scaler is None
     assert bundle.postprocess(bundle.predict(inputs)).labels == tuple(model(inputs).detach().flatten().tolist())
+
+
+def saved_for(task, folder, **options):
+    given = {"built_by": None, "dense": nn.Linear(2, 6), "input_shape": (2,), "n_outputs": 6}
+    save_bundle(folder, nn.Linear(2, 6), **given, task=task, **options)
+    return load_bundle(folder)
+
+
+def test_a_tasks_options_go_along(tmp_path):
+    task = Detection(("cat", "dog"), activation="sigmoid", nms=0.5, shown_from=0.1)
+    bundle = saved_for(task, tmp_path / "b", class_names=("cat", "dog"))
+    assert bundle.manifest.task_options == {"activation": "sigmoid", "nms": 0.5, "shown_from": 0.1}
+    assert bundle.reader() == task
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.21, 0.2]]])
+    answer = {"logits": torch.tensor([[[-1.0, -9.0], [-1.1, -9.0]]]), "pred_boxes": boxes}
+    assert bundle.postprocess(answer) == task.decode(answer)
+    assert [len(found) for found in bundle.postprocess(answer).labels] == [
+        1
+    ]  # two without nms, none above the usual 0.5
+    assert bundle.postprocess(answer, task=Detection(activation="sigmoid", shown_from=0.1)).labels != task.decode(
+        answer
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"nms": "much"}, "task detection: nms must be a float: got 'much'"),
+        ({"sound": 1}, "task detection has the options activation, .*: got 'sound'"),
+        ({"activation": "os:system"}, "activation is softmax or sigmoid: got 'os:system'"),
+    ],
+)
+def test_options_that_were_changed_are_checked(change, words, tmp_path):
+    saved_for(Detection(nms=0.5), tmp_path / "b")
+    rewritten(tmp_path / "b", lambda tree: tree["task_options"].update(change))
+    with pytest.raises(BundleError, match=words):
+        load_bundle(tmp_path / "b")
+
+
+def test_a_task_of_ones_own_says_that_it_needs_its_code(tmp_path):
+    class Mine(Detection):
+        name = "mine"
+
+    bundle = saved_for(Mine(), tmp_path / "b")
+    words = r"this bundle's task is \S+:\S+Mine, Python code that no bundle holds: .* postprocess\(outputs, task=TASK\)"
+    with pytest.raises(BundleError, match=words):
+        bundle.postprocess(torch.zeros(1, 6))
+    answer = {"logits": torch.zeros(1, 1, 3), "pred_boxes": torch.full((1, 1, 4), 0.5)}
+    assert bundle.postprocess(answer, task=Mine(activation="softmax")).labels
+    with pytest.raises(BundleError, match="Python code that no bundle holds"):
+        predict_file(tmp_path / "b", str(tmp_path / "nothing.csv"))
 
 
 def test_an_image_scaler_ships(build, tmp_path):

@@ -13,7 +13,7 @@ from torchmetrics.regression import PearsonCorrCoef
 
 from prunus.core.errors import ModelError, RecipeError, UnknownNameError
 from prunus.evaluate import Pairs, compare, measure_quality
-from prunus.tasks import Classification, default_metrics, metrics
+from prunus.tasks import Classification, Regression, default_metrics, metrics
 from prunus.tasks.own import as_task, own_task
 from task_samples import Answer, batch_of, value_of
 
@@ -185,10 +185,10 @@ def test_a_class_without_a_metric_is_one_line():
 
 def test_a_bundle_reads_the_answers_of_ones_own_task_as_those_of_its_base_or_as_numbers():
     metric = {"metric": {"top_of_two": top_two}, "higher_is_better": True}
-    assert own_task(**metric).read_as == "regression"
-    assert own_task(Classification(), **metric).read_as == "classification"
-    assert own_task(Classification(), loss=nn.CrossEntropyLoss(), **metric).read_as == "classification"
-    assert own_task(loss=nn.CrossEntropyLoss(), **metric).read_as == "regression"
+    assert own_task(**metric).reader == Regression()
+    assert own_task(Classification(), **metric).reader == Classification()
+    assert own_task(Classification(), loss=nn.CrossEntropyLoss(), **metric).reader == Classification()
+    assert own_task(loss=nn.CrossEntropyLoss(), **metric).reader == Regression()
 
 
 def several(outputs, targets):
