@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunus.apply.classes.entries import stacks_that_follow
-from prunus.apply.shrink import Trial, cut_down, cut_to_fit
+from prunus.apply.classes.losable_entries import stacks_that_follow
+from prunus.apply.difference import Trial
+from prunus.apply.shrink import cut_down, cut_to_fit
 from prunus.graph import AxisGraph, Frozen, tie_head_dims
 from prunus.graph.solver.axes import leaves, leaves_of_product
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, Union
 import torch
 from torch import Tensor, fx, nn
 
-from prunus.apply.classes.entries import keep_entries
+from prunus.apply.classes.entry_removal import keep_entries
 from prunus.apply.repair import SelectInputs
 from prunus.core.errors import BundleError
 from prunus.graph.tracing.observe import is_config

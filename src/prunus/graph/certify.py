@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from prunus.core.errors import raise_if_out_of_memory
-from prunus.core.forms import tensors_of
 from prunus.core.runtime import generator
+from prunus.core.structures.forms import tensors_of
 from prunus.core.values import check_values
 from prunus.graph.grouping.groups import AxisGraph, Frozen, Group
 from prunus.graph.reorder import reordered

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from prunus.apply.traced.limits import BATCH, Span, misfit
 from prunus.core.errors import BundleError
-from prunus.core.forms import tensors_of
 from prunus.core.runtime import generator
-from prunus.core.signature import Signature
+from prunus.core.structures.forms import tensors_of
+from prunus.core.structures.signature import Signature
 
 __all__ = [
     "InputEntry",

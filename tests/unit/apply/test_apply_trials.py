@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from graph_zoo import randomize
 from prunus.apply import follow_class
-from prunus.apply.traced import regraph
+from prunus.apply.traced import trace_rewriter
 from prunus.graph import AxisGraph, analyze
 from prunus.graph.tracing.states import canonical_states
 
@@ -79,8 +79,10 @@ def test_a_cut_that_the_class_cannot_run_is_not_computed_another_way_and_both_ha
     monkeypatch: pytest.MonkeyPatch,
 ):
     made: list[int] = []
-    plain = regraph._Rewriter.run
-    monkeypatch.setattr(regraph._Rewriter, "run", lambda rewriter: made.append(len(rewriter.sizes)) or plain(rewriter))
+    plain = trace_rewriter.Rewriter.run
+    monkeypatch.setattr(
+        trace_rewriter.Rewriter, "run", lambda rewriter: made.append(len(rewriter.sizes)) or plain(rewriter)
+    )
     model, inputs = randomize(Fixed()), (torch.randn(2, 3),)
     followed = follow_class(model, inputs, analyze(model, inputs))
     assert [group.name for group in followed.groups] == ["second"]

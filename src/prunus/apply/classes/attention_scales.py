@@ -19,7 +19,8 @@ from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.runtime import generator, seeded
 from prunus.graph import AxisGraph
 from prunus.graph.grouping.kinds import PRODUCTS
-from prunus.graph.solver.axes import leaves, left_of
+from prunus.graph.solver.axes import leaves
+from prunus.graph.solver.axis_positions import left_of
 from prunus.graph.tracing.states import canonical_states, enlivened, in_precision
 from prunus.graph.tracing.trace import operation_name
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from torch import nn
 
 from prunus.graph import Solution
-from prunus.graph.solver.axes import Atom, factors, left_of
+from prunus.graph.solver.axes import Atom, factors
+from prunus.graph.solver.axis_positions import left_of
 from prunus.graph.tracing.observe import Attribute, Expression, SizeUse
 
 __all__ = ["mend_sizes"]

@@ -15,9 +15,9 @@ from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.limits import BATCH, Span
 from prunus.core.errors import raise_if_out_of_memory
-from prunus.core.forms import tensors_of
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
+from prunus.core.structures.forms import tensors_of
 from prunus.graph.solver.axes import find
 from prunus.graph.solver.sizes import FollowedSizes
 from prunus.graph.solver.solve import Solver

@@ -21,7 +21,7 @@ from prunus.core.calls import described
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
-from prunus.core.forms import tensors_of
+from prunus.core.structures.forms import tensors_of
 
 __all__ = ["OnnxModel", "export_onnx", "open_session"]
 

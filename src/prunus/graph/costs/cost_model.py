@@ -16,7 +16,8 @@ from torch import nn
 from prunus.core.types import Ints
 from prunus.graph.costs.costs import mac_terms
 from prunus.graph.grouping.groups import AxisGraph, Group
-from prunus.graph.solver.axes import Atom, find, leaves, left_of
+from prunus.graph.solver.axes import Atom, find, leaves
+from prunus.graph.solver.axis_positions import left_of
 from prunus.graph.tracing.states import canonical_states
 
 __all__ = ["CostModel", "CostTerm", "count_model"]

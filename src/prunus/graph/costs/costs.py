@@ -13,7 +13,8 @@ from torch import fx, nn
 
 from prunus.graph.grouping.groups import AxisGraph, parameters_per_unit
 from prunus.graph.rules.recurrent import RECURRENT, recurrent_products
-from prunus.graph.solver.axes import Atom, leaves, left_of
+from prunus.graph.solver.axes import Atom, leaves
+from prunus.graph.solver.axis_positions import left_of
 from prunus.graph.solver.solve import Axes, Solver
 
 __all__ = ["Term", "UnitCost", "mac_terms", "unit_costs"]

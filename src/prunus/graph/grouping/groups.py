@@ -18,7 +18,8 @@ from prunus.graph.grouping.members import Member
 from prunus.graph.grouping.reach import freeze_beside, freeze_unreached
 from prunus.graph.grouping.stacks import find_blocks, find_experts
 from prunus.graph.grouping.training_couplings import learn_from_training
-from prunus.graph.solver.axes import Atom, find, leaves, positions
+from prunus.graph.solver.axes import Atom, find, leaves
+from prunus.graph.solver.axis_positions import positions
 from prunus.graph.solver.solve import Solver
 from prunus.graph.tracing.trace import trace
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from prunus.graph.grouping.groups import AxisGraph, Group
 from prunus.graph.grouping.members import Member
-from prunus.graph.solver.axes import Atom, find, leaves, positions, sum_of
+from prunus.graph.solver.axes import Atom, find, leaves, sum_of
+from prunus.graph.solver.axis_positions import positions
 from prunus.graph.tracing.observe import Attribute, Expression
 
 __all__ = ["tie_head_dims"]

@@ -12,12 +12,9 @@ Convention: products are ordered from the slowest to the fastest index, as in a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import TypeVar
-
-import torch
-from torch import Tensor
 
 __all__ = [
     "Atom",
@@ -27,8 +24,6 @@ __all__ = [
     "fresh",
     "leaves",
     "leaves_of_product",
-    "left_of",
-    "positions",
     "product",
     "split_product",
     "sum_of",
@@ -399,51 +394,3 @@ def _align_sum_with_product(total: Atom, prod: Atom) -> bool:
         if halves is None or not _align_products([halves[0], *factors(halves[1])], factors(prod)):
             return False
     return True
-
-
-def left_of(atom: Atom, sizes: Mapping[Atom, int]) -> int:
-    """Return how many positions of an axis are left when leaf ``a`` keeps ``sizes[a]``."""
-    return fold(
-        atom,
-        lambda root: sizes.get(root, root.size) if root.kind == "leaf" else None,
-        lambda root, parts: sum(parts) if root.kind == "sum" else math.prod(parts),
-    )
-
-
-def positions(atom: Atom) -> dict[Atom, Tensor]:
-    """Return, for each leaf of ``atom``, where its units lie: ``(units, positions)`` int64.
-
-    >>> a, b = fresh(2), fresh(3)
-    >>> positions(product([a, b]))[b]
-    tensor([[0, 3],
-            [1, 4],
-            [2, 5]])
-    """
-    found: dict[Atom, list[Tensor]] = {}
-    for leaf, index in _occurrences(find(atom)):
-        found.setdefault(leaf, []).append(index)
-    return {leaf: torch.cat(parts, dim=1) for leaf, parts in found.items()}
-
-
-def _occurrences(whole: Atom) -> Iterator[tuple[Atom, Tensor]]:
-    """Yield every leaf with the positions of its units, each time that it occurs."""
-    # Position i of an atom on the stack lies at ``start + i * stride`` in the whole, for each of its starts.
-    stack = [(whole, 1, torch.zeros(1, dtype=torch.int64))]
-    while stack:
-        root, stride, starts = stack.pop()
-        if root.kind == "leaf":
-            yield root, torch.arange(root.size).unsqueeze(1) * stride + starts
-            continue
-        inside: list[tuple[Atom, int, Tensor]] = []
-        before, after, offset = 1, root.size, 0
-        for part in map(find, root.parts):
-            if root.kind == "sum":
-                inside.append((part, stride, starts + offset * stride))
-                offset += part.size
-                continue
-            after //= part.size
-            outer = torch.arange(before) * (part.size * after)
-            grid = (outer[:, None] + torch.arange(after)[None, :]).reshape(-1, 1)
-            inside.append((part, stride * after, (grid * stride + starts).reshape(-1)))
-            before *= part.size
-        stack.extend(reversed(inside))

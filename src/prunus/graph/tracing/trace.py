@@ -19,9 +19,9 @@ from torch.utils import _pytree as pytree
 from torch.utils._mode_utils import no_dispatch
 
 from prunus.core.errors import ModelError, raise_if_out_of_memory
-from prunus.core.forms import FLAT, Form, form_of, tensors_of
 from prunus.core.quiet import quiet
-from prunus.core.signature import NO_CALL, Signature, signature_of
+from prunus.core.structures.forms import FLAT, Form, form_of, tensors_of
+from prunus.core.structures.signature import NO_CALL, Signature, signature_of
 from prunus.graph.tracing.eager_trace import Recorder
 from prunus.graph.tracing.observe import SizeUse
 from prunus.graph.tracing.states import as_it_was, canonical_states, running_on

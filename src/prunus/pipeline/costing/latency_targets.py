@@ -27,7 +27,8 @@ from prunus.evaluate.timing.latency import device_of_inputs
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import CostModel, CostTerm
 from prunus.graph.costs.timed_operations import batch_axis, operations
-from prunus.graph.solver.axes import Atom, find, left_of
+from prunus.graph.solver.axes import Atom, find
+from prunus.graph.solver.axis_positions import left_of
 from prunus.pipeline.costing.cost_targets import Costing, masks_of
 from prunus.select import climb, cost_aware, floor_counts, one_less
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunus.core.errors import BundleError
-from prunus.core.forms import FLAT, Form
-from prunus.core.signature import Signature
+from prunus.core.structures.forms import FLAT, Form
+from prunus.core.structures.signature import Signature
 
 __all__ = ["CALL_KEYS", "Call", "argument_names", "read_call", "written_form"]
 

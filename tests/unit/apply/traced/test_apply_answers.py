@@ -10,7 +10,7 @@ from torch import nn
 import prunus
 from prunus.apply import shrink
 from prunus.core.errors import ModelError
-from prunus.core.forms import form_of
+from prunus.core.structures.forms import form_of
 from prunus.graph import analyze
 
 
@@ -61,7 +61,7 @@ def test_the_answer_has_the_form_of_the_models(case):
     graph = traced(model, X)
     assert form_of(graph(X)) == form_of(model(X))
     torch.testing.assert_close(
-        graph(X[:2]), graph.answer.filled([t[:2] for t in prunus.core.forms.tensors_of(model(X))])
+        graph(X[:2]), graph.answer.filled([t[:2] for t in prunus.core.structures.forms.tensors_of(model(X))])
     )
 
 

@@ -15,7 +15,7 @@ from prunus.apply.traced.same_operations import compared, runs_without, same_ope
 from prunus.graph import analyze
 from prunus.graph.tracing.trace import trace
 
-shrinking = import_module("prunus.apply.shrink")
+comparing = import_module("prunus.apply.difference")
 INPUTS = (torch.randn(2, 3, generator=torch.Generator().manual_seed(0)),)
 
 
@@ -72,9 +72,9 @@ def test_a_batch_size_that_the_trace_has_built_in_hides_no_difference():
 
 def test_a_class_that_follows_runs_once_in_a_trial_and_once_in_a_cut(monkeypatch: pytest.MonkeyPatch):
     runs: list[str] = []
-    plain = shrinking._run
+    plain = comparing._run
     monkeypatch.setattr(
-        shrinking, "_run", lambda model, *rest: runs.append(type(model).__name__) or plain(model, *rest)
+        comparing, "_run", lambda model, *rest: runs.append(type(model).__name__) or plain(model, *rest)
     )
     model = randomize(Two(""))
     graph = follow_class(model, INPUTS, analyze(model, INPUTS))

@@ -11,7 +11,8 @@ from prunus.evaluate import measure_cost
 from prunus.graph import analyze
 from prunus.graph.costs.cost_model import CostModel, CostTerm, count_model
 from prunus.graph.costs.timed_operations import batch_axis, operations
-from prunus.graph.solver.axes import find, left_of
+from prunus.graph.solver.axes import find
+from prunus.graph.solver.axis_positions import left_of
 from prunus.models import builders
 
 NETS = {

@@ -12,7 +12,8 @@ from graph_zoo import randomize
 from prunus.apply import shrink
 from prunus.core.errors import ModelError, ShapeError
 from prunus.graph import AxisGraph, analyze, certify
-from prunus.graph.solver.axes import Atom, cut, fresh, positions, product, split_product, sum_of, unify
+from prunus.graph.solver.axes import Atom, cut, fresh, product, split_product, sum_of, unify
+from prunus.graph.solver.axis_positions import positions
 
 
 def members(graph: AxisGraph, name: str) -> set[tuple[str, int, int]]:

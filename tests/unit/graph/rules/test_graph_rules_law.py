@@ -14,7 +14,8 @@ from graph_rule_corners import CORNERS
 from graph_rule_kernels import KERNELS, Kernel
 from prunus.graph import rules  # noqa: F401 - registers the rules
 from prunus.graph.rules.recurrent import recurrent_products
-from prunus.graph.solver.axes import Atom, leaves, positions
+from prunus.graph.solver.axes import Atom, leaves
+from prunus.graph.solver.axis_positions import positions
 from prunus.graph.solver.solve import RULES, Solver
 from prunus.graph.tracing.trace import Trace, trace
 

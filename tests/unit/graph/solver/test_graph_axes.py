@@ -9,20 +9,8 @@ from torch import nn
 
 from prunus.apply import shrink
 from prunus.graph import analyze
-from prunus.graph.solver.axes import (
-    Atom,
-    cut,
-    factors,
-    find,
-    fresh,
-    leaves,
-    leaves_of_product,
-    left_of,
-    positions,
-    product,
-    sum_of,
-    unify,
-)
+from prunus.graph.solver.axes import Atom, cut, factors, find, fresh, leaves, leaves_of_product, product, sum_of, unify
+from prunus.graph.solver.axis_positions import left_of, positions
 
 DEEP = 4000
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from prunus.core.errors import ModelError
-from prunus.core.signature import signature_of
+from prunus.core.structures.signature import signature_of
 
 
 class Three(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
-from prunus.core.forms import FLAT, Form, form_of, tensors_of
+from prunus.core.structures.forms import FLAT, Form, form_of, tensors_of
 
 __all__ = ["NO_CALL", "Signature", "signature_of"]
 

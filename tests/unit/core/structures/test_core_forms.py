@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from prunus.core.calls import answer, tensors
-from prunus.core.forms import Answer, Form, form_of, tensors_of
+from prunus.core.structures.forms import Answer, Form, form_of, tensors_of
 
 Pair = namedtuple("Pair", ["left", "right"])
 

@@ -1,0 +1,1 @@
+"""What holds tensors, and in which order: the answers of models, and the ways to call them."""
