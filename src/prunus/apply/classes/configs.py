@@ -27,7 +27,7 @@ Path = tuple[tuple[str, ...], str, int | None]
 def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
     """Let ``smaller.config`` say what builds a model of its shapes, in place; return whether there is such a config.
 
-    Where there is none (its layers differ, say) the config stays as it is.
+    Where there is none (its layers differ, say, or it doesn't allow the sizes) the config stays as it is.
     """
     if not built_from_config(smaller):
         return False
@@ -44,10 +44,22 @@ def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
             and (found := _step(type(smaller), best, distance, _ratios(old, wanted), paths, wanted)) is not None
         ):
             best, distance = found
-        if not distance:
+        if not distance and (_is_allowed(best) or not _is_allowed(vars(dense)["config"])):
             _take_over(config, best)
             return True
     return False
+
+
+def _is_allowed(config: Any) -> bool:
+    """Tell whether a config passes its own check, without which it can't be saved: a width that heads don't divide, say."""
+    check = getattr(config, "validate", None)
+    try:
+        if callable(check):
+            check()
+    except Exception as error:
+        raise_if_out_of_memory(error)
+        return False
+    return True
 
 
 def built_from_config(model: nn.Module) -> bool:

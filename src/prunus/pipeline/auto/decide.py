@@ -13,6 +13,7 @@ from prunus.evaluate import NonInferiority
 from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried
 from prunus.pipeline.auto.implied import Objective
 from prunus.pipeline.auto.promise import Promise
+from prunus.pipeline.auto.recovering import Trainer
 from prunus.pipeline.auto.ways import Made, Ways, candidates
 from prunus.recover import Adjustment
 
@@ -21,11 +22,16 @@ __all__ = ["Decided", "Evidence", "decide"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """The examples that choose, what is to be kept on them, and what is promised, if anything is."""
+    """The examples that choose, what is to be kept on them, what is promised and how a cut is trained, if anything is."""
 
     examples: Batches
     objective: Objective
     promise: Promise | None = None
+    trainer: Trainer | None = None
+
+    def trained(self, made: Made) -> Made:
+        """Return what was cut once it's trained, where that is asked for."""
+        return made if self.trainer is None else replace(made, recovered=self.trainer(made.shrunk.model))
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ def decide(
     if plan is not None:
         choice = ways.planned(plan)
         examples, objective = (None, None) if evidence is None else (evidence.examples, evidence.objective)
-        found = Decided(choice, ways.made(choice, examples, objective, kinds))
+        made = ways.made(choice, examples, objective, kinds)
+        found = Decided(choice, made if evidence is None else evidence.trained(made))
     elif evidence is None:
         choice = _blind(ways, criterion, allocation, share)
         found = Decided(choice, ways.made(choice, None, None, ()))
@@ -100,7 +107,8 @@ class _Nearest:
         ways, examples, objective = self.ways, self.evidence.examples, self.evidence.objective
         names = candidates(objective, ways.model, ways.groups) if self.criterion == "auto" else (self.criterion,)
         allocations = ALLOCATIONS if self.allocation == "auto" else (self.allocation,)
-        return Decided(*ways.chosen(names, allocations, amount, examples, objective, self.kinds))
+        choice, made, tried = ways.chosen(names, allocations, amount, examples, objective, self.kinds)
+        return Decided(choice, self.evidence.trained(made), tried)
 
     def of_macs(self, amount: float) -> tuple[Decided, nn.Module]:
         """Return the nearest at a share of the multiplications, and its model."""

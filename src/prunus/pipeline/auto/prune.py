@@ -1,7 +1,7 @@
 """How does a trained model get smaller in one call?
 
 What may go is found out and certified on the model as it is; data, with targets or without, tell which units matter, which way of
-choosing comes nearest to the model's own answers, and how what is left is set right. Nothing is trained.
+choosing comes nearest to the model's own answers, and how what is left is set right. Nothing is trained unless that is asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from prunus.pipeline.auto.choosing import Choice, Tried
 from prunus.pipeline.auto.decide import Evidence, decide
 from prunus.pipeline.auto.implied import objective_of
 from prunus.pipeline.auto.promise import N_TESTED, asked_contract, broken, promise_of
+from prunus.pipeline.auto.recovering import Asked, Recovered, Trainer, asked_recovery, divided, first_part, kept
 from prunus.pipeline.auto.result import Pruned
 from prunus.pipeline.auto.ways import Ways
 from prunus.pipeline.cut.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
@@ -52,6 +53,7 @@ def prune(
     task: str | Task | None = None,
     loss: Callable[[Any, Any], Tensor] | None = None,
     contract: Mapping[str, Any] | None = None,
+    recovery: int | Mapping[str, Any] | None = None,
     criterion: str = "auto",
     allocation: str = "auto",
     granularity: str = "channel",
@@ -65,7 +67,7 @@ def prune(
     seed: int = 0,
     listener: Listener | None = None,
 ) -> Pruned:
-    """Return a smaller copy of a trained model; ``model`` isn't changed, and nothing is trained.
+    """Return a smaller copy of a trained model; ``model`` isn't changed, and nothing is trained without ``recovery``.
 
     Args:
         model: trained, of any architecture.
@@ -82,6 +84,10 @@ def prune(
         contract: what the smaller model must be shown to keep, on examples of ``data`` that chose nothing: ``{"metric": "accuracy",
             "max_drop": 0.01}``, with ``confidence`` (0.95); without targets the metric is ``agreement``. Where no amount is asked
             for, the smallest model that keeps it is looked for (of MACs). If none does, a copy of the whole one comes back.
+        recovery: train the smaller model on ``data``: a number of epochs, or the keys of a recipe's ``recovery`` (``epochs``,
+            ``learning_rate``, ``batch_size``, ``method``: ``fine_tune`` or ``distil``), ``steps`` instead of epochs, and ``control:
+            same_budget`` for a dense model that is trained for as long. The loss is that of the targets; without any it is the
+            distance to the dense model's answers. The epoch is chosen on examples that aren't trained on.
         criterion: a name in ``prunus.score.criteria``; ``auto`` tries several, where there are data.
         allocation: ``uniform``, ``global``, ``cost``, or ``auto``: all three, where there are data.
         granularity: ``channel`` for all axes, or one kind of them: ``head``, ``head_dim``, ``mlp``, ...
@@ -112,6 +118,7 @@ def prune(
     check_values(model)
     check_asked(granularity, criterion, allocation, adjust)
     amount = amount_of(keep_fraction, target)
+    training = asked_recovery(recovery, data)
     tell = Narrator() if listener is None else listener
     notes: list[str] = []
 
@@ -125,7 +132,7 @@ def prune(
         tell(Event("start", _STAGE, "finding out what hangs together"))
         graph, groups = _analyzed(model, example, exclude, granularity, seed)
         ways = Ways(model, *arguments(example), graph, groups, round_to, min_units, batch_size, seed, tell, note)
-        evidence = _evidence(ways, data, example, n_calibration, task, loss, asked_contract(contract))
+        evidence = _evidence(ways, data, example, n_calibration, task, loss, asked_contract(contract), training)
         found = decide(
             ways,
             evidence,
@@ -148,7 +155,7 @@ def prune(
     small.train(model.training)
     return Pruned(
         small,
-        plan or _plan(model, choice, granularity, tried, seed),
+        plan or _plan(model, choice, granularity, tried, seed, found.made.recovered),
         kind,
         before,
         after,
@@ -160,6 +167,7 @@ def prune(
         found.made.adjusted if found.delivered else None,
         tuple(notes),
         found.test,
+        found.made.recovered if found.delivered else None,
     )
 
 
@@ -186,18 +194,27 @@ def _evidence(
     task: str | Task | None,
     loss: Callable[[Any, Any], Tensor] | None,
     promised: Contract | None,
+    training: Asked | None,
 ) -> Evidence | None:
     """Return the examples that choose and what is to be kept on them; None without data."""
-    model, seed = ways.model, ways.seed
-    examples, testing = _drawn(data, example, n, seed, model, promised)
+    model, seed, trainer = ways.model, ways.seed, None
     asked = None if task is None else as_task(task)
+    if training is None:
+        examples, testing = _drawn(data, example, n, seed, model, promised)
+    else:
+        examples, testing = collect(first_part(data), example, n=8, seed=seed, device=device_of(model)), None
     if examples is None:
         return None
     objective = objective_of(model, examples, loss, task=asked, seed=seed)
+    if training is not None:
+        parts = divided(data, model, objective, seed=seed)
+        trainer = Trainer(training, parts, objective, model, seed, ways.tell)
+        examples = kept(parts.calibration, n, labelled=objective.labelled)
+        testing = kept(parts.test, N_TESTED, labelled=objective.labelled)
     if promised is None or testing is None:
-        return Evidence(examples, objective)
+        return Evidence(examples, objective, None, trainer)
     promise = promise_of(promised, objective.task, model, examples, testing, batch_size=ways.batch_size, seed=seed)
-    return Evidence(examples, objective, promise)
+    return Evidence(examples, objective, promise, trainer)
 
 
 def _drawn(
@@ -214,7 +231,9 @@ def _drawn(
     return every.divided(min(n, len(every) // 2), seed=seed)
 
 
-def _plan(model: nn.Module, choice: Choice, granularity: str, tried: Sequence[Tried], seed: int) -> Plan:
+def _plan(
+    model: nn.Module, choice: Choice, granularity: str, tried: Sequence[Tried], seed: int, recovered: Recovered | None
+) -> Plan:
     """Write down what was decided."""
     reason = f"{choice.criterion}: lowest in its {'model' if choice.allocation == 'global' else 'layer'}"
 
@@ -223,6 +242,8 @@ def _plan(model: nn.Module, choice: Choice, granularity: str, tried: Sequence[Tr
         return Decision(stratum.name, stratum.units, stratum.saliency, keep, reasons)
 
     decisions = tuple(decision(s, k) for s, k in zip(choice.strata, choice.keep, strict=True))
-    settings = {"allocation": choice.allocation, "tried": [vars(row) for row in tried]}
+    settings: dict[str, Any] = {"allocation": choice.allocation, "tried": [vars(row) for row in tried]}
+    if recovered is not None:
+        settings["recovery"] = recovered.facts()
     step = Step("prune", granularity, choice.criterion, decisions, settings)
     return Plan((step,), seed, {}, {"model": model_fingerprint(model)})

@@ -13,6 +13,7 @@ from prunus.evaluate import Cost, NonInferiority
 from prunus.graph import Frozen
 from prunus.pipeline.auto.choosing import Tried
 from prunus.pipeline.auto.promise import broken, kept
+from prunus.pipeline.auto.recovering import Recovered
 from prunus.recover import Adjusted
 
 __all__ = ["Pruned"]
@@ -25,7 +26,7 @@ class Pruned:
     ``kind`` is ``eager`` (the same class) or ``graph`` (the traced computation, since the class can't follow). ``left_alone`` says
     what wasn't a candidate and why; ``tried`` every way that was compared. ``distance`` is how far the outputs are from the dense
     model's on calibration examples that had no part in scores and fits (they chose among what was ``tried``), in ``measure``.
-    ``test`` is what shows a contract; where it wasn't kept, nothing is cut.
+    ``test`` is what shows a contract; where it wasn't kept, nothing is cut. ``recovered`` tells how it was trained after the cut.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class Pruned:
     adjusted: Adjusted | None = None
     notes: tuple[str, ...] = ()
     test: NonInferiority | None = None
+    recovered: Recovered | None = None
 
     def __repr__(self) -> str:
         rows = self._rows()
@@ -77,7 +79,10 @@ class Pruned:
         lines = [] if self.test is None else [kept(self.test) if self.test.kept else broken(self.test)]
         if self.distance is not None:
             unit = {"relative": "of the outputs' size", "boxes": "of the boxes' scores"}.get(self.measure, "nats")
-            lines.append(f"outputs {self.distance:.3g} ({unit}) from the dense model's, on held-out examples")
+            after = "" if self.recovered is None else ", right after the cut"
+            lines.append(f"outputs {self.distance:.3g} ({unit}) from the dense model's, on held-out examples{after}")
+        if self.recovered is not None:
+            lines.append(str(self.recovered))
         if self.tried:
             best = next(row for row in self.tried if row.chosen)
             lines.append(

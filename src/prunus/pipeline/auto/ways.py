@@ -22,6 +22,7 @@ from prunus.graph.costs.cost_model import CostModel, count_model
 from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried, allocate, by_distance, choices
 from prunus.pipeline.auto.implied import Objective
+from prunus.pipeline.auto.recovering import Recovered
 from prunus.pipeline.cut.alternatives import lost_less
 from prunus.pipeline.cut.prunable import layer_of
 from prunus.pipeline.cut.unit_places import kept_outputs, n_weights
@@ -46,11 +47,15 @@ _SINGLE_EXAMPLES = 128
 
 @dataclass(frozen=True)
 class Made:
-    """A cut that was carried out; ``distance`` is to the dense model's outputs on held-out examples, where there are some."""
+    """A cut that was carried out; ``distance`` is to the dense model's outputs on held-out examples, where there are some.
+
+    ``recovered`` tells how it was trained, where it was; the distance is from before.
+    """
 
     shrunk: Shrunk
     adjusted: Adjusted | None
     distance: float | None
+    recovered: Recovered | None = None
 
 
 @dataclass(frozen=True)

@@ -87,3 +87,16 @@ def test_a_constant_that_the_constructor_makes_of_a_size_keeps_the_config_as_it_
     shrunk, _ = cut(randomize(Scaled(TinyConfig())), ["start"])
     assert vars(shrunk.model.config) == vars(TinyConfig())
     assert "keep it as a bundle" in shrunk.notes[0]
+
+
+@pytest.mark.parametrize(("divides", "follows"), [(2, True), (3, False)])
+def test_a_config_that_does_not_allow_the_sizes_is_left_as_it_was(monkeypatch, divides, follows):
+    def validate(config):
+        if config.width % divides and config.width != 8:
+            raise ValueError(f"the width {config.width} is not a multiple of {divides}")
+
+    monkeypatch.setattr(TinyConfig, "validate", validate, raising=False)
+    small, _ = cut(randomize(Tiny(TinyConfig())), ["start"])
+    assert small.model.start.out_features == 4
+    assert small.model.config.width == (4 if follows else 8)
+    assert any("no setting of its config" in note for note in small.notes) is not follows
