@@ -28,7 +28,7 @@ def test_held_out_topics_are_not_trained_on(example):
 
 @pytest.mark.filterwarnings("ignore")  # of transformers and accelerate
 def test_the_trainer_goes_on_with_half_of_the_model_and_from_pretrained_brings_it_back(example, tmp_path):
-    result = example["main"](tmp_path, steps=40, steps_on=30, n_test=100, criterion="magnitude_l2")
+    result = example["main"](tmp_path, steps=30, steps_on=20, n_test=80, criterion="magnitude_l2")
     assert result.small.kind == "eager"
     assert result.small.after.macs <= result.small.before.macs / 2
     assert not any("from_pretrained" in note for note in result.small.notes)
