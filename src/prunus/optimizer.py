@@ -230,7 +230,8 @@ class ModelOptimizer:
 
     def postprocess(self, outputs: Any) -> Prediction:
         """Return labels and probabilities for a model's outputs."""
-        return unscaled(self._job.data.train.task).decode(outputs)
+        train = self._job.data.train
+        return (unscaled(train.task) if train.target_scaler.scales else train.task).decode(outputs)
 
     def evaluate(self) -> dict[str, Quality]:
         """Return every metric with its interval, on ``train`` and on ``test``."""

@@ -20,11 +20,11 @@ from prunus.data.prepare import (
 from prunus.data.scaler import Scaler
 from prunus.data.sources.apart import Takes, is_text
 from prunus.data.sources.arrays import raw_inputs, to_array
-from prunus.data.sources.datasets import handed_by
+from prunus.data.sources.datasets import handed_by, open_dataset
 from prunus.data.sources.drawn import DrawnSource, known_labels, open_drawn
 from prunus.data.sources.encoded import EncodedTable, encoded_as, read_as
 from prunus.data.sources.formats import add_reader
-from prunus.data.sources.reading import is_array, is_stream
+from prunus.data.sources.reading import class_names_of, is_array, is_stream
 from prunus.data.sources.source import LABEL_KINDS, ArraySource, Rows, Source, beside_of, holds_ids
 from prunus.data.split import PARTS, Duplicate, Splits, split
 
@@ -50,6 +50,7 @@ __all__ = [
     "Takes",
     "add_reader",
     "beside_of",
+    "class_names_of",
     "collect",
     "content_digests",
     "encoded_as",
@@ -61,6 +62,7 @@ __all__ = [
     "is_table",
     "is_text",
     "known_labels",
+    "open_dataset",
     "open_drawn",
     "open_images",
     "open_inputs",

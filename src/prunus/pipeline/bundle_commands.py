@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import BundleError, DataError, NotFiniteError, PlanError, PrunusError
+from prunus.core.errors import BundleError, NotFiniteError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.core.text import plain
-from prunus.data import EncodedTable, Examples, Source, encoded_as, is_table, open_source, prepare, read_as
 from prunus.evaluate import measure_cost
+from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
 from prunus.pipeline.jobs.workspace import RECORD
@@ -27,7 +27,6 @@ from prunus.ship import (
     check_format,
     export_file,
     load_bundle,
-    sizes_misfit,
     stored_size_bytes,
 )
 
@@ -51,31 +50,24 @@ def evaluate_bundle(
         note: is told when the bundle's graph was measured because its class may not be built.
 
     Raises:
-        DataError: the data don't fit the bundle.
+        DataError: the data don't fit the bundle, by which they are encoded, scaled and numbered.
         PlanError: the bundle doesn't say on which data it was made, or names some that aren't allowed.
         BundleError: the bundle is damaged, or has no graph and needs code that isn't trusted.
     """
     folder = bundle_folder(path)
     bundle = _load(folder, trust_code, note)
+    bundle.reader()  # said before any data are opened
     if source is None:
         config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
-        if bundle.columns is not None:
-            config = config.model_copy(update=read_as(bundle.columns))
-        prepared = prepare(config)
-        splits = {"train": prepared.train, "test": prepared.test}
-        if bundle.columns is not None and prepared.columns != bundle.columns:  # other data than those of the run
-            splits = {name: _examples(part.source, part.rows, bundle, note) for name, part in splits.items()}
-        _check_fits(splits["test"].source, bundle)
+        splits = run_examples(config, bundle, note)
     else:
         config = Data(source=source, target=target, task=bundle.task)
-        if is_table(config):
-            config = config.model_copy(update=read_as(bundle.columns, bundle.feature_names))
-        splits = {"all": _all_examples(config, bundle, note)}
-    recipe = Recipe(data=config)
-    rows = {name: quality_of(bundle.model, examples, recipe).to_dict() for name, examples in splits.items()}
+        splits = all_examples(config, bundle, note)
+    recipe, model = Recipe(data=config), in_units(bundle, splits)
+    rows = {name: quality_of(model, examples, recipe).to_dict() for name, examples in splits.items()}
     batch = next(iter(next(iter(splits.values())).batches(1)))
     sizes = {"size_bytes": stored_size_bytes(bundle.model), "bundle_bytes": bundle_size_bytes(folder)}
-    cost = measure_cost(bundle.model, (batch.inputs,)).to_dict() | sizes
+    cost = measure_cost(bundle.model, batch.inputs).to_dict() | sizes
     return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind, "splits": rows, "cost": cost}
 
 
@@ -208,39 +200,3 @@ def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) ->
     if bundle.note and note is not None:
         note(f"{folder}: {bundle.note}")
     return bundle
-
-
-def _all_examples(config: Data, bundle: Bundle, note: Callable[[str], None] | None) -> Examples:
-    """Return every example of a source, its labels numbered as the bundle numbers them."""
-    found = open_source(config)
-    return _examples(found, torch.arange(len(found.ids)), bundle, note)
-
-
-def _examples(source: Source, rows: Tensor, bundle: Bundle, note: Callable[[str], None] | None) -> Examples:
-    """Return examples as the model of a bundle takes them, whatever their own source would be encoded and scaled by."""
-    found = encoded_as(source, bundle.columns, bundle.feature_names)
-    _check_fits(found, bundle)
-    if isinstance(found, EncodedTable) and note is not None:
-        for line in found.strange(rows):
-            note(f"{source.name}: {line}")
-    examples = Examples(found, rows, scaler=bundle.scaler, target_scaler=bundle.target_scaler)
-    if bundle.task == "classification":
-        number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])
-        examples = examples.with_targets(number[found.targets[rows]])
-    return examples
-
-
-def _check_fits(found: Source, bundle: Bundle) -> None:
-    """Refuse data that a bundle can't have been made for."""
-    takes = bundle.manifest.takes
-    if len(takes) != 1 or sizes_misfit(takes, [torch.empty(1, *found.input_shape, device="meta")]):
-        wanted = ", ".join(f"({', '.join(('n', *map(str, entry.allowed[1:])))})" for entry in takes)
-        got = ", ".join(("n", *map(str, found.input_shape)))
-        raise DataError(f"{found.name}: the bundle needs inputs of shape {wanted}, got ({got})")
-    if found.task != bundle.task:
-        raise DataError(f"{found.name}: the bundle was made for {bundle.task}, got data for {found.task}")
-    unknown = [name for name in found.class_names if name not in bundle.class_names]
-    if unknown:
-        raise DataError(
-            f"{found.name}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}"
-        )

@@ -45,7 +45,7 @@ from prunus.pipeline.auto.implied import implied_task
 from prunus.pipeline.token_ids import are_ids, first_inputs
 from prunus.tasks import Agreement, Task, as_task, tasks
 
-__all__ = ["prepared_for", "prepared_of", "taken_as_it_is"]
+__all__ = ["is_of_anything", "is_of_parts", "prepared_for", "prepared_of", "taken_as_it_is"]
 
 _PLAIN = (None, "auto", "classification", "regression")
 _OF_STREAM = 512
@@ -74,7 +74,7 @@ def prepared_of(
         return data
     if isinstance(data, str):
         return prepare(config, device=device)
-    parts = data if _is_of_parts(data) else {"train": data}
+    parts = data if is_of_parts(data) else {"train": data}
     name = config.source if config.is_function else "data"
     if taken_as_it_is(data, model, task):
         return _drawn(parts, config, device, model, task, trained, name)
@@ -92,7 +92,7 @@ def taken_as_it_is(data: Any, model: nn.Module, task: str | Task | None = None) 
         return False
     if task not in _PLAIN or Takes.of(model).required != 1:
         return True
-    parts = data if _is_of_parts(data) else {"train": data}
+    parts = data if is_of_parts(data) else {"train": data}
     return not all(_is_plain(part, alone=len(parts) == 1) for part in parts.values())
 
 
@@ -107,9 +107,9 @@ def prepared_for(recipe: Recipe, device: torch.device) -> tuple[Prepared, bool]:
     if config.task not in _PLAIN:
         tasks[config.task]
     given = handed_by(config)
-    if config.task in _PLAIN and not _is_of_anything(given):
+    if config.task in _PLAIN and not is_of_anything(given):
         return prepare(config, device=device, given=given), False
-    train = given["train"] if _is_of_parts(given) else given
+    train = given["train"] if is_of_parts(given) else given
     shape, n_outputs, numbers = _sizes(train, config.source)
     model = build(recipe.model, input_shape=shape, n_outputs=n_outputs, seed=recipe.seeds[0])
     if recipe.model.weights is not None:
@@ -121,7 +121,7 @@ def prepared_for(recipe: Recipe, device: torch.device) -> tuple[Prepared, bool]:
     return made, isinstance(given, Mapping) and "test" in given
 
 
-def _is_of_anything(given: Any) -> bool:
+def is_of_anything(given: Any) -> bool:
     """Tell whether data are none of (input, target) pairs, of which the model can be built."""
     if isinstance(given, (DataLoader, Mapping, tuple, Tensor, np.ndarray)):
         return not isinstance(given, DataLoader) or not is_stream(given)
@@ -156,7 +156,8 @@ def _sizes(train: Any, name: str) -> tuple[tuple[int, ...], int | None, bool]:
     return source.input_shape, n, isinstance(inputs, Tensor) and inputs.is_floating_point()
 
 
-def _is_of_parts(data: Any) -> bool:
+def is_of_parts(data: Any) -> bool:
+    """Tell whether data are a mapping of the user's own parts."""
     return isinstance(data, Mapping) and "train" in data and data.keys() <= set(PARTS)
 
 

@@ -15,7 +15,7 @@ from prunus.data.sources.source import CHUNK_ROWS
 from prunus.graph.tracing.states import as_it_was
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.ship import save_bundle, stored_size_bytes
-from prunus.tasks import Regression, unscaled
+from prunus.tasks import Regression
 
 __all__ = ["bundle_folder", "model_fingerprint", "ship", "ship_candidate", "sizes_on_disk"]
 
@@ -42,7 +42,7 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         dense=None if candidate.kind == "graph" else job.build(seed),
         input_shape=data.source.input_shape or _first_shape(example),
         n_outputs=_n_outputs(job, candidate.model, example),
-        task=unscaled(data.train.task),
+        task=data.train.task,
         example=example,
         class_names=data.train.class_names,
         feature_names=data.train.feature_names,

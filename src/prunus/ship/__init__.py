@@ -1,6 +1,7 @@
 """How does a pruned model leave: as a folder that anyone can check and load without running unknown code."""
 
 from prunus.ship.bundle import Bundle, load_bundle
+from prunus.ship.calling import arranged
 from prunus.ship.deploy import check_format, export_file
 from prunus.ship.graph_limits import GraphLimits
 from prunus.ship.inputs import sizes_misfit
@@ -12,6 +13,7 @@ __all__ = [
     "Bundle",
     "GraphLimits",
     "Manifest",
+    "arranged",
     "bundle_sha256",
     "bundle_size_bytes",
     "check_format",

@@ -42,7 +42,7 @@ from prunus.ship.manifest import (
     read_contents,
 )
 from prunus.ship.pack import check_storable, pack
-from prunus.tasks import Regression, Task, options_of
+from prunus.tasks import Regression, Task, options_of, unscaled
 
 if TYPE_CHECKING:
     from prunus.data import Columns, Scaler
@@ -90,7 +90,8 @@ def save_bundle(
             it is a traced computation that can't be written.
         OutputError: the disk is full or the folder can't be written.
     """
-    task_name, task_options, own_task = _described_task(task, tuple(class_names))
+    scaled = target_scaler is not None and target_scaler.scales  # predict undoes that
+    task_name, task_options, own_task = _described_task(task, tuple(class_names), scaled=scaled)
     takes = floats(input_shape) if example is None else described(example)
     edits = None
     if isinstance(model, PrunedGraph):
@@ -148,7 +149,9 @@ def save_bundle(
         return manifest.sha256
 
 
-def _described_task(task: str | Task, class_names: tuple[str, ...]) -> tuple[str, dict[str, Any], str | None]:
+def _described_task(
+    task: str | Task, class_names: tuple[str, ...], *, scaled: bool
+) -> tuple[str, dict[str, Any], str | None]:
     """Return the registered task that reads answers, its options, and what a task of the user's own is called."""
     if isinstance(task, str):
         return task, {}, None
@@ -156,7 +159,7 @@ def _described_task(task: str | Task, class_names: tuple[str, ...]) -> tuple[str
     if reader is None:
         return Regression.name, {}, printable(f"{type(task).__module__}:{type(task).__qualname__}")
     try:
-        options = options_of(reader)
+        options = options_of(unscaled(reader) if scaled else reader)
     except RecipeError as error:
         raise BundleError(str(error)) from error
     if reader.class_names == class_names:

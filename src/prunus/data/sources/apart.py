@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from prunus.core.calls import described, tensors
 from prunus.core.errors import DataError
+from prunus.core.structures.signature import Signature
 
 __all__ = ["Apart", "Takes", "is_text", "layout"]
 
@@ -35,6 +36,9 @@ class Takes:
         """Return what ``forward`` says; one argument where it says nothing."""
         if model is None:
             return cls()
+        own = getattr(model, "signature", None)
+        if isinstance(own, Signature):  # a traced computation's forward takes anything
+            return cls(max(len(own.forms), 1), max(len(own.places), 1), tuple(dict.fromkeys((*own.places, *own.forms))))
         try:
             parameters = list(inspect.signature(model.forward).parameters.values())
         except (TypeError, ValueError):

@@ -1,0 +1,195 @@
+"""On which examples is a bundle measured, and as its model takes them?
+
+Whatever the data are, they go to the model as those did that it learnt from: encoded, scaled and numbered by what the bundle holds,
+never by what could be fitted to the data at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.calls import answer
+from prunus.core.errors import BundleError, DataError, ModelError
+from prunus.core.recipes.recipe import Data
+from prunus.data import (
+    DrawnSource,
+    EncodedTable,
+    Examples,
+    Source,
+    Takes,
+    class_names_of,
+    encoded_as,
+    handed_by,
+    is_table,
+    known_labels,
+    open_dataset,
+    open_drawn,
+    open_source,
+    prepare,
+    read_as,
+)
+from prunus.pipeline.handed import is_of_anything, is_of_parts, prepared_of
+from prunus.ship import Bundle, arranged, sizes_misfit
+from prunus.tasks import Regression, Task
+
+__all__ = ["all_examples", "in_units", "run_examples"]
+
+Note = Callable[[str], None] | None
+_PARTS = ("train", "test")
+
+
+def run_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples]:
+    """Return the training and the test examples of data that are split as a recipe says.
+
+    Raises:
+        DataError: they don't fit the bundle.
+        BundleError: the bundle's task can't be measured without what it hasn't got.
+    """
+    task = _task(bundle)
+    if _is_handed(config):
+        given = handed_by(config)
+        if _is_drawn(given, bundle):
+            as_they_come = {"standardize": False, "scale": 1.0, "mean": None, "std": None, "label_noise": 0.0}
+            for part in given.values() if is_of_parts(given) else (given,):
+                _opened(part, config.source, bundle, task)
+            plain = config.model_copy(update=as_they_come)
+            made = prepared_of(given, plain, torch.device("cpu"), bundle.model, task=task, trained=True)
+            return {part: _as_taken(getattr(made, part), bundle, task, note) for part in _PARTS}
+        prepared = prepare(config, given=given)
+    else:
+        more = {} if bundle.columns is None else read_as(bundle.columns)
+        prepared = prepare(config.model_copy(update=more))
+    return {part: _as_taken(getattr(prepared, part), bundle, task, note) for part in _PARTS}
+
+
+def all_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples]:
+    """Return every example of a source: of each part that it has, or of ``all``.
+
+    Raises:
+        DataError: they don't fit the bundle.
+        BundleError: the bundle's task can't be measured without what it hasn't got.
+    """
+    task = _task(bundle)
+    if is_table(config):
+        config = config.model_copy(update=read_as(bundle.columns, bundle.feature_names))
+    if _is_handed(config):
+        given = handed_by(config)
+        if _is_drawn(given, bundle):
+            parts = given if is_of_parts(given) else {"all": given}
+            return {name: _all_drawn(part, name, config.source, bundle, task) for name, part in parts.items()}
+        found = open_dataset(config, given)
+    else:
+        found = open_source(config)
+    return {"all": _encoded(found, torch.arange(len(found.ids)), None, bundle, task, note)}
+
+
+def in_units(bundle: Bundle, examples: Mapping[str, Examples]) -> nn.Module:
+    """Return the model that gives answers in the units of the examples' targets: those that are read when needed aren't scaled."""
+    drawn = any(isinstance(part.source, DrawnSource) for part in examples.values())
+    return bundle.model if not drawn or bundle.target_scaler is None else _InUnits(bundle)
+
+
+class _InUnits(nn.Module):
+    """A model with the scaling of its targets undone."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.model, self.scaler = bundle.model, bundle.target_scaler
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Return the answer as the targets were."""
+        assert self.scaler is not None
+        return self.scaler.undo(answer(self.model(*inputs, **named)))
+
+
+def _task(bundle: Bundle) -> Task:
+    task = bundle.reader()
+    if task.of_dense:
+        raise BundleError(
+            f"the bundle was made for {task.name}, how closely its model answers as the dense one, which it doesn't hold: "
+            "compare the two in Python (ModelOptimizer.evaluate)"
+        )
+    return task
+
+
+def _is_handed(config: Data) -> bool:
+    """Tell whether data come from a function of the user's alone."""
+    return config.is_function and not config.own_parts and not Path(config.source).exists()
+
+
+def _is_drawn(given: Any, bundle: Bundle) -> bool:
+    """Tell whether what a function returned is read when needed, and goes to the model as it comes."""
+    return (
+        is_of_anything(given) or len(bundle.manifest.takes) != 1 or bundle.task not in ("classification", "regression")
+    )
+
+
+def _all_drawn(given: Any, part: str, name: str, bundle: Bundle, task: Task) -> Examples:
+    source = _opened(given, name if part == "all" else f"{name}[{part!r}]", bundle, task)
+    return Examples(source, torch.arange(len(source)), task=task, scaler=bundle.scaler)
+
+
+def _opened(given: Any, name: str, bundle: Bundle, task: Task) -> DrawnSource:
+    """Return data that are read when needed; classes have the bundle's names, in their order, and its model takes the inputs.
+
+    Raises:
+        DataError: they haven't, or it doesn't.
+    """
+    own, known = class_names_of(given), bundle.class_names
+    numbered = known == tuple(map(str, range(len(known))))
+    if own and known and own != known and not numbered:
+        raise DataError(
+            f"{name}: expected class numbers that stand for {', '.join(known)}, in this order: got {', '.join(own)}"
+        )
+    source = open_drawn(given, Takes.of(bundle.model), name)
+    source.task, source.class_names = task.name, tuple(task.class_names)
+    source.labels = known_labels(source) if task.exclusive else None
+    try:
+        arranged(bundle.manifest.takes, source.inputs(torch.arange(1)))
+    except ModelError as error:
+        raise DataError(f"{name}: the bundle doesn't take such inputs: {error}") from error
+    return source
+
+
+def _as_taken(part: Examples, bundle: Bundle, task: Task, note: Note) -> Examples:
+    """Return examples as the model of a bundle takes them, whatever they were encoded and scaled by."""
+    source = part.source
+    if not isinstance(source, DrawnSource):
+        return _encoded(source, part.rows, part, bundle, task, note)
+    return Examples(source, part.rows, task=task, scaler=bundle.scaler)
+
+
+def _encoded(source: Source, rows: Tensor, part: Examples | None, bundle: Bundle, task: Task, note: Note) -> Examples:
+    """Return rows of a source, labels numbered as the bundle numbers them; those of ``part`` may be others than the source's."""
+    found = encoded_as(source, bundle.columns, bundle.feature_names)
+    _check_fits(found, bundle)
+    other = getattr(source, "columns", None) != bundle.columns
+    if isinstance(found, EncodedTable) and note is not None and other:
+        for line in found.strange(rows):
+            note(f"{source.name}: {line}")
+    if not isinstance(task, Regression):
+        number = torch.tensor([bundle.class_names.index(name) for name in found.class_names])
+        targets = number[(found.targets[rows] if part is None else part.targets).cpu()]
+        return Examples(found, rows, targets=targets, task=task, scaler=bundle.scaler)
+    return Examples(found, rows, scaler=bundle.scaler, target_scaler=bundle.target_scaler)
+
+
+def _check_fits(found: Source, bundle: Bundle) -> None:
+    """Refuse data that a bundle can't have been made for."""
+    takes = bundle.manifest.takes
+    if len(takes) != 1 or sizes_misfit(takes, [torch.empty(1, *found.input_shape, device="meta")]):
+        wanted = ", ".join(f"({', '.join(('n', *map(str, entry.allowed[1:])))})" for entry in takes)
+        got = ", ".join(("n", *map(str, found.input_shape)))
+        raise DataError(f"{found.name}: the bundle needs inputs of shape {wanted}, got ({got})")
+    if found.task != bundle.task:
+        raise DataError(f"{found.name}: the bundle was made for {bundle.task}, got data for {found.task}")
+    unknown = [name for name in found.class_names if name not in bundle.class_names]
+    if unknown:
+        raise DataError(
+            f"{found.name}: the bundle knows the classes {', '.join(bundle.class_names)}, got {unknown[0]!r}"
+        )
