@@ -1,6 +1,6 @@
 """How near does ``prunus.prune`` with ``auto`` come to the best single criterion, which nobody knows beforehand?
 
-    python benchmarks/auto.py [--seeds 0 1 2]
+    python benchmarks/auto.py [--seeds 0 1 2] [--cases "digits, GRU"]
 
 Real data that come with scikit-learn; dense models are trained here, nothing is trained after the cut. Every single criterion has
 the same allocation for all groups (``uniform``) and the same adjustments as ``auto``. Prints a Markdown table: the metric on test
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import prunus
 from prunus.core.events import silent
 
-SINGLE = ("magnitude_l2", "wanda", "activation_variance", "fisher_empirical", "taylor")
+SINGLE = ("magnitude_l2", "wanda", "activation_variance", "fisher_empirical", "taylor", "reconstruction")
 SHARES = (0.75, 0.5, 0.25)
 
 
@@ -74,12 +74,15 @@ def score(model: nn.Module, x: Tensor, y: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    arguments = parser.parse_args()
+    seeds = arguments.seeds
     torch.set_num_threads(1)
     ways = ("auto", "auto, no labels", *SINGLE)
     print("| model | MACs left | dense | " + " | ".join(ways) + " |")
     print("| --- " * (3 + len(ways)) + "|")
-    for name, (make, load, epochs) in CASES.items():
+    for name in arguments.cases:
+        make, load, epochs = CASES[name]
         found: dict[tuple[float, str], list[float]] = {}
         whole = []
         for seed in seeds:

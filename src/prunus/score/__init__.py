@@ -21,6 +21,7 @@ from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.examples.recorded import ExampleCriterion, ExampleRecorder, example_criteria, example_strata
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
 from prunus.score.parameters import norm_scales, prunable_weights
+from prunus.score.readers import Read, layers_reading
 from prunus.score.unit_saliency import block_paths, score_groups, score_weights
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ExampleRecorder",
     "FeatureImportance",
     "MovementRecorder",
+    "Read",
     "block_paths",
     "check_calibration",
     "check_criterion",
@@ -45,6 +47,7 @@ __all__ = [
     "example_strata",
     "gather",
     "judge_feature_importance",
+    "layers_reading",
     "nearest_neighbours",
     "norm_scales",
     "probe_loss",

@@ -16,8 +16,9 @@ from prunus.core.errors import ModelError, RecipeError
 from prunus.core.runtime import generator
 from prunus.core.types import Floats, Ints, Stratum
 from prunus.score.criteria.criterion import INPUT_NEEDS, OUTPUT_NEEDS, Criterion, Need, check_criterion, criteria
-from prunus.score.elimination import LARGEST, Reader, eliminate
+from prunus.score.elimination import eliminate
 from prunus.score.evidence.gather import Evidence
+from prunus.score.readers import layers_reading
 
 if TYPE_CHECKING:
     from prunus.graph import Group, Member
@@ -138,7 +139,7 @@ def score_groups(
                 _tell(note, group.name, chosen)
             if reduce == "first":
                 read = sorted(read, key=lambda member: member.dim != 0)
-            together = _readers(evidence, read) if formula.joint else []
+            together = [one.reader for one in layers_reading(evidence, read)] if formula.joint else []
             additive = bool(together)
             judged = eliminate(together) if together else _judged(formula, evidence, group, read, known, reduce, seed)
         within = sum(_tensor(evidence, "weight", name).numel() for names in inside for name in names)
@@ -180,27 +181,6 @@ def _read(
         return seen
     told_by = {"readers": INPUT_NEEDS, "makers": OUTPUT_NEEDS}[chosen.reads]
     return [member for member in seen if _runs_along([n for n in chosen.needs if n in told_by], evidence, member)]
-
-
-def _readers(evidence: Evidence, members: Sequence[Member]) -> list[Reader]:
-    """Return the members as layers whose inputs the units are; convolutions in groups and the widest layers are left out."""
-    found = []
-    for member in members:
-        weight, gram = _tensor(evidence, "weight", member.tensor), evidence.input_gram.get(member.tensor)
-        if gram is None or gram.shape[-1] > LARGEST or (gram.dim() == 3 and len(gram) > 1):
-            continue
-        if member.dim == 0 and weight.dim() == 2:
-            weight = weight.t()
-        elif member.dim != 1:
-            continue
-        n_places = weight[0, 0].numel()
-        flat, gram = weight.flatten(1), gram.reshape(gram.shape[-2:])
-        if flat.shape[1] != len(gram):
-            continue
-        mean = evidence.input_mean[member.tensor].reshape(-1)
-        columns = (member.index.unsqueeze(2) * n_places + torch.arange(n_places)).flatten(1)
-        found.append(Reader(flat, gram - torch.outer(mean, mean), columns))
-    return found
 
 
 def _runs_along(measured: Sequence[Need], evidence: Evidence, member: Member) -> bool:

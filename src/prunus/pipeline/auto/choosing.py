@@ -1,8 +1,9 @@
 """Which criterion, which allocation? Each is tried, on examples that had no part in the scores.
 
 No criterion and no allocation wins everywhere. All are compared at the cost of the cut that keeps the same share everywhere:
-first with units set to zero, which costs one pass over the held-out examples each; the best are then really cut and set right, and
-what is nearest to the dense model's outputs wins. What was tried is in the result.
+first with units set to zero (and what reads them refitted, where least squares follow and second moments are known), which costs
+one pass over the held-out examples each; the best are then really cut and set right, and what is nearest to the dense model's
+outputs wins. What was tried is in the result.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from prunus.data import Batched
 from prunus.graph import Group
 from prunus.graph.costs.cost_model import CostModel
 from prunus.pipeline.cut.alternatives import by_cost, within
-from prunus.pipeline.cut.sensitivity import without
-from prunus.pipeline.cut.unit_places import slices_at
+from prunus.pipeline.cut.refitted import refitted
 from prunus.recover import Answers, Measure, distance
+from prunus.score import Evidence
 from prunus.select import floor_counts
 
 __all__ = ["ALLOCATIONS", "Choice", "Tried", "allocate", "by_distance", "choices"]
@@ -32,7 +33,8 @@ ALLOCATIONS = ("uniform", "global", "cost")
 
 @dataclass(frozen=True)
 class Tried:
-    """One way, and how far it took the outputs on held-out examples: with units zeroed, and after cutting and adjusting (or None).
+    """One way, and how far it took the outputs on held-out examples: with units zeroed
+    (and their readers refitted, see :func:`by_distance`), and after cutting and adjusting (or None).
 
     ``cost`` is the share of the dense model's that is left.
     """
@@ -98,25 +100,21 @@ def by_distance(
     dense: Answers,
     held_out: Batched,
     *,
+    evidence: Evidence | None,
     measure: Measure,
     batch_size: int,
     tell: Callable[[int, int], None],
 ) -> list[tuple[float, Choice]]:
     """Return how far each choice takes the outputs with its units zeroed, the nearest first; ties keep their order.
 
-    A distance that isn't finite counts as the farthest. ``dense`` are the answers of a copy. ``model`` ends in evaluation mode.
+    With ``evidence`` that has second moments the layers that read the units are refitted for the trial: zeros alone rank at random
+    where much goes. A distance that isn't finite counts as the farthest. ``dense`` are the answers of a copy. ``model`` ends in evaluation mode.
     """
-    of = {group.name: group for group in groups}
     rows = []
     for number, choice in enumerate(found):
         tell(number, len(found))
-        places = [
-            place
-            for stratum, mask in zip(choice.strata, choice.keep, strict=True)
-            if not mask.all()
-            for place in slices_at(model, of[stratum.name], ~mask)
-        ]
-        with without(places):
+        gone = {stratum.name: ~mask for stratum, mask in zip(choice.strata, choice.keep, strict=True)}
+        with refitted(model, groups, gone, evidence):
             far = distance(model, dense, held_out, measure=measure, batch_size=batch_size)
         rows.append((far if np.isfinite(far) else float("inf"), choice))
     return sorted(rows, key=lambda row: row[0])

@@ -28,7 +28,7 @@ from prunus.pipeline.cut.prunable import layer_of
 from prunus.pipeline.cut.unit_places import kept_outputs, n_weights
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import FEWEST, Adjusted, Adjustment, Answers, adjust, distance, split_off
-from prunus.score import criteria, gather, norm_scales, score_groups
+from prunus.score import Evidence, criteria, gather, norm_scales, score_groups
 from prunus.select import floor_counts, select
 
 __all__ = ["Made", "Ways", "candidates"]
@@ -79,7 +79,7 @@ class Ways:
         needed = [need for need in criteria[criterion].needs if need not in ("weight", "noise", "flow")]
         if needed:
             raise DataError(f"criterion {criterion} needs examples ({', '.join(needed)}): give data=...")
-        strata = self._scored((criterion,), None, None)[criterion]
+        strata = self._scored((criterion,), None, None)[1][criterion]
         cost, limit = self._limit(strata, share)
         allocation = "uniform" if allocation == "auto" else allocation
         if share[0] == "units" and allocation == "uniform":
@@ -105,7 +105,7 @@ class Ways:
             self.note(
                 f"{len(examples)} examples are too few to hold some out (at least {FEWEST}): the first way is taken"
             )
-        scored = self._scored(names, examples if few else fit, objective)
+        evidence, scored = self._scored(names, examples if few else fit, objective)
         strata = next(iter(scored.values()))
         cost, limit = self._limit(strata, share)
         found = list(choices(scored, allocations[:1] if few else allocations, cost, limit))
@@ -123,13 +123,14 @@ class Ways:
                 ways,
                 dense,
                 held_out,
+                evidence=evidence if "least_squares" in kinds else None,
                 measure=objective.measure,
                 batch_size=self.batch_size,
                 tell=lambda done, total: self.tell(Event("progress", f"{_STAGE} / compare", done=done, total=total)),
             )
 
         ranked = rank(found)
-        finals = [(self.made(choice, examples, objective, kinds, dense), choice) for choice in _finalists(ranked)]
+        finals = [(self.made(choice, examples, objective, kinds, dense), choice) for _, choice in ranked[:_FINALISTS]]
         best, choice = min(finals, key=lambda one: _number(one[0].distance))
         after = {id(one): made.distance for made, one in finals}
         if len(allocations) == 1:  # it was asked for, so it is taken; that another loses less is said
@@ -213,7 +214,7 @@ class Ways:
 
     def _scored(
         self, names: Sequence[str], examples: Batched | None, objective: Objective | None
-    ) -> dict[str, list[Stratum]]:
+    ) -> tuple[Evidence, dict[str, list[Stratum]]]:
         parameters = sorted({name for group in self.groups for name in group.parameters(self.model)})
         needs = {need for name in names for need in criteria[name].needs}
         some = _Nothing() if examples is None else examples
@@ -226,7 +227,7 @@ class Ways:
             single = gather(self.model, parameters, first, loss, ["squared_gradient"], self.batch_size, seed=self.seed)
             evidence = evidence.replaced("squared_gradient", single.of("squared_gradient") or {})
         scales = norm_scales(self.model)
-        return {
+        return evidence, {
             name: [
                 self._ruled(stratum, group)
                 for stratum, group in zip(
@@ -310,15 +311,6 @@ def candidates(objective: Objective, model: nn.Module, groups: Sequence[Group]) 
     numbers = sum((weight.numel() // weight.shape[0]) ** 2 for weight in weights if weight.dim() > 1)
     names = _LABELLED if objective.labelled else _UNLABELLED
     return (*names, _JOINT) if numbers <= _JOINT_NUMBERS else names
-
-
-def _finalists(ranked: Sequence[tuple[float, Choice]]) -> list[Choice]:
-    """Return what is really cut: the nearest by zeros, and the nearest that counts on a refit, which zeros don't show."""
-    best = [choice for _, choice in ranked]
-    joint = next((choice for choice in best if criteria[choice.criterion].joint), None)
-    if joint is None or any(choice is joint for choice in best[:_FINALISTS]):
-        return best[:_FINALISTS]
-    return [*best[: _FINALISTS - 1], joint]
 
 
 def _number(value: float | None) -> float:
