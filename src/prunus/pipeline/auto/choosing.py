@@ -33,8 +33,7 @@ ALLOCATIONS = ("uniform", "global", "cost")
 
 @dataclass(frozen=True)
 class Tried:
-    """One way, and how far it took the outputs on held-out examples: with units zeroed
-    (and their readers refitted, see :func:`by_distance`), and after cutting and adjusting (or None).
+    """One way, and how far it took the outputs on held-out examples: by :func:`by_distance`, and cut and adjusted (or None).
 
     ``cost`` is the share of the dense model's that is left.
     """
@@ -108,7 +107,8 @@ def by_distance(
     """Return how far each choice takes the outputs with its units zeroed, the nearest first; ties keep their order.
 
     With ``evidence`` that has second moments the layers that read the units are refitted for the trial: zeros alone rank at random
-    where much goes. A distance that isn't finite counts as the farthest. ``dense`` are the answers of a copy. ``model`` ends in evaluation mode.
+    where much goes. A distance that isn't finite counts as the farthest. ``dense`` are the answers of a copy. ``model`` ends in
+    evaluation mode.
     """
     rows = []
     for number, choice in enumerate(found):

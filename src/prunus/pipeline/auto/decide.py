@@ -70,7 +70,10 @@ def decide(
     if plan is not None:
         choice = ways.planned(plan)
         examples, objective = (None, None) if evidence is None else (evidence.examples, evidence.objective)
-        made = ways.made(choice, examples, objective, kinds)
+        moments = None
+        if examples is not None and objective is not None and plan.steps[0].settings.get("refitted"):
+            moments = ways.moments(examples, objective)
+        made = ways.made(choice, examples, objective, kinds, moments=moments)
         found = Decided(choice, made if evidence is None else evidence.trained(made))
     elif evidence is None:
         choice = _blind(ways, criterion, allocation, share)

@@ -30,9 +30,9 @@ from prunus.pipeline.auto.choosing import Choice, Tried
 from prunus.pipeline.auto.decide import Evidence, decide
 from prunus.pipeline.auto.implied import objective_of
 from prunus.pipeline.auto.promise import N_TESTED, asked_contract, broken, promise_of
-from prunus.pipeline.auto.recovering import Asked, Recovered, Trainer, asked_recovery, divided, first_part, kept
+from prunus.pipeline.auto.recovering import Asked, Trainer, asked_recovery, divided, first_part, kept
 from prunus.pipeline.auto.result import Pruned
-from prunus.pipeline.auto.ways import Ways
+from prunus.pipeline.auto.ways import Made, Ways
 from prunus.pipeline.cut.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import Adjustment
@@ -155,7 +155,7 @@ def prune(
     small.train(model.training)
     return Pruned(
         small,
-        plan or _plan(model, choice, granularity, tried, seed, found.made.recovered),
+        plan or _plan(model, choice, granularity, tried, seed, found.made),
         kind,
         before,
         after,
@@ -231,9 +231,7 @@ def _drawn(
     return every.divided(min(n, len(every) // 2), seed=seed)
 
 
-def _plan(
-    model: nn.Module, choice: Choice, granularity: str, tried: Sequence[Tried], seed: int, recovered: Recovered | None
-) -> Plan:
+def _plan(model: nn.Module, choice: Choice, granularity: str, tried: Sequence[Tried], seed: int, made: Made) -> Plan:
     """Write down what was decided."""
     reason = f"{choice.criterion}: lowest in its {'model' if choice.allocation == 'global' else 'layer'}"
 
@@ -243,7 +241,8 @@ def _plan(
 
     decisions = tuple(decision(s, k) for s, k in zip(choice.strata, choice.keep, strict=True))
     settings: dict[str, Any] = {"allocation": choice.allocation, "tried": [vars(row) for row in tried]}
-    if recovered is not None:
-        settings["recovery"] = recovered.facts()
+    settings["refitted"] = made.refitted
+    if made.recovered is not None:
+        settings["recovery"] = made.recovered.facts()
     step = Step("prune", granularity, choice.criterion, decisions, settings)
     return Plan((step,), seed, {}, {"model": model_fingerprint(model)})

@@ -25,6 +25,7 @@ from prunus.pipeline.auto.implied import Objective
 from prunus.pipeline.auto.recovering import Recovered
 from prunus.pipeline.cut.alternatives import lost_less
 from prunus.pipeline.cut.prunable import layer_of
+from prunus.pipeline.cut.refitted import refitted
 from prunus.pipeline.cut.unit_places import kept_outputs, n_weights
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import FEWEST, Adjusted, Adjustment, Answers, adjust, distance, split_off
@@ -40,7 +41,7 @@ _LABELLED = ("magnitude_l2", "wanda", "activation_variance", "fisher_empirical",
 _UNLABELLED = _LABELLED[:-1]
 _JOINT = "reconstruction"
 _JOINT_NUMBERS = 1 << 26
-"""Judging units together takes the square of every layer's fan-in; with more numbers than that it isn't tried unasked."""
+"""Judging units together and refitting takes the square of every layer's fan-in; with more numbers it isn't done unasked."""
 _SINGLE_EXAMPLES = 128
 """Squares of single examples' gradients take a backward pass each: so many examples are enough to rank units."""
 
@@ -49,13 +50,15 @@ _SINGLE_EXAMPLES = 128
 class Made:
     """A cut that was carried out; ``distance`` is to the dense model's outputs on held-out examples, where there are some.
 
-    ``recovered`` tells how it was trained, where it was; the distance is from before.
+    ``recovered`` tells how it was trained, where it was; the distance is from before. ``refitted``: the layers that read the
+    units got other weights before these went.
     """
 
     shrunk: Shrunk
     adjusted: Adjusted | None
     distance: float | None
     recovered: Recovered | None = None
+    refitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ class Ways:
             self.note(
                 f"{len(examples)} examples are too few to hold some out (at least {FEWEST}): the first way is taken"
             )
-        evidence, scored = self._scored(names, examples if few else fit, objective)
+        refit = not few and "least_squares" in kinds and _few_moments(self.model, self.groups)
+        evidence, scored = self._scored(names, examples if few else fit, objective, refit=refit)
         strata = next(iter(scored.values()))
         cost, limit = self._limit(strata, share)
         found = list(choices(scored, allocations[:1] if few else allocations, cost, limit))
@@ -114,6 +118,7 @@ class Ways:
         whole = cost.total([len(s.saliency) for s in strata])
         if few:
             return found[0], self.made(found[0], examples, objective, ()), ()
+        moments = evidence if refit else None
         dense = Answers(duplicate(self.model))  # of a copy: units of the model itself are set to zero for a while
 
         def rank(ways: Sequence[Choice]) -> list[tuple[float, Choice]]:
@@ -123,14 +128,14 @@ class Ways:
                 ways,
                 dense,
                 held_out,
-                evidence=evidence if "least_squares" in kinds else None,
+                evidence=moments,
                 measure=objective.measure,
                 batch_size=self.batch_size,
                 tell=lambda done, total: self.tell(Event("progress", f"{_STAGE} / compare", done=done, total=total)),
             )
 
         ranked = rank(found)
-        finals = [(self.made(choice, examples, objective, kinds, dense), choice) for _, choice in ranked[:_FINALISTS]]
+        finals = [(self.made(one, examples, objective, kinds, dense, moments), one) for _, one in ranked[:_FINALISTS]]
         best, choice = min(finals, key=lambda one: _number(one[0].distance))
         after = {id(one): made.distance for made, one in finals}
         if len(allocations) == 1:  # it was asked for, so it is taken; that another loses less is said
@@ -160,13 +165,35 @@ class Ways:
         objective: Objective | None,
         kinds: Sequence[Adjustment],
         dense: Answers | None = None,
+        moments: Evidence | None = None,
     ) -> Made:
-        """Cut for real, and set right what is left; ``dense`` are the model's answers to the held-out examples, if known."""
-        shrunk = shrink(self.model, self.given, self.graph, choice.masks, kwargs=self.named)
+        """Cut for real, and set right what is left.
+
+        Args:
+            dense: the model's answers to the held-out examples, if known.
+            moments: of the inputs of the layers that read the units: they are refitted before the cut, where that brings the
+                outputs nearer than units set to zero.
+        """
+        gone = {stratum.name: ~mask for stratum, mask in zip(choice.strata, choice.keep, strict=True)}
+
+        def cut(known: Evidence | None) -> Shrunk:
+            with refitted(self.model, self.groups, gone, known, zeroed=False):
+                return shrink(self.model, self.given, self.graph, choice.masks, kwargs=self.named)
+
         if examples is None or objective is None or len(examples) < FEWEST:
-            return Made(shrunk, None, None)
+            return Made(cut(None), None, None)
         fit, held_out = split_off(examples)
-        dense = dense or Answers(self.model)
+        dense = dense or Answers(duplicate(self.model))
+
+        def apart(one: nn.Module) -> float:
+            return _number(distance(one, dense, held_out, measure=objective.measure, batch_size=self.batch_size))
+
+        shrunk = cut(moments)
+        if moments is not None:
+            with refitted(self.model, self.groups, gone, None):
+                zeros = apart(self.model)
+            if not apart(shrunk.model) < zeros:
+                moments, shrunk = None, cut(None)
         adjusted = None
         if kinds:
             keep = {s.name: mask for s, mask in zip(choice.strata, choice.keep, strict=True)}
@@ -185,7 +212,7 @@ class Ways:
         far = None if adjusted is None else adjusted.distance
         if far is None:
             far = distance(shrunk.model, dense, held_out, measure=objective.measure, batch_size=self.batch_size)
-        return Made(shrunk, adjusted, far)
+        return Made(shrunk, adjusted, far, refitted=moments is not None)
 
     def planned(self, plan: Plan) -> Choice:
         """Return what a plan decided.
@@ -212,20 +239,14 @@ class Ways:
             step.criterion, str(step.settings.get("allocation", "")), strata, tuple(d.keep for d in step.decisions)
         )
 
+    def moments(self, examples: Batched, objective: Objective) -> Evidence:
+        """Return what :meth:`chosen` knows of the inputs of all layers, to carry out a plan that needs it."""
+        return self._evidence((_JOINT,), split_off(examples)[0], objective)
+
     def _scored(
-        self, names: Sequence[str], examples: Batched | None, objective: Objective | None
+        self, names: Sequence[str], examples: Batched | None, objective: Objective | None, *, refit: bool = False
     ) -> tuple[Evidence, dict[str, list[Stratum]]]:
-        parameters = sorted({name for group in self.groups for name in group.parameters(self.model)})
-        needs = {need for name in names for need in criteria[name].needs}
-        some = _Nothing() if examples is None else examples
-        loss = _no_loss if objective is None else objective.loss
-        cheap = needs - {"squared_gradient"}
-        self.tell(Event("start", f"{_STAGE} / score", f"{', '.join(names)} on {len(some)} examples"))
-        evidence = gather(self.model, parameters, some, loss, cheap, self.batch_size, seed=self.seed)
-        if "squared_gradient" in needs:
-            first = _First(some, _SINGLE_EXAMPLES)
-            single = gather(self.model, parameters, first, loss, ["squared_gradient"], self.batch_size, seed=self.seed)
-            evidence = evidence.replaced("squared_gradient", single.of("squared_gradient") or {})
+        evidence = self._evidence((*names, _JOINT) if refit else names, examples, objective)
         scales = norm_scales(self.model)
         return evidence, {
             name: [
@@ -238,6 +259,20 @@ class Ways:
             ]
             for name in names
         }
+
+    def _evidence(self, names: Sequence[str], examples: Batched | None, objective: Objective | None) -> Evidence:
+        parameters = sorted({name for group in self.groups for name in group.parameters(self.model)})
+        needs = {need for name in names for need in criteria[name].needs}
+        some = _Nothing() if examples is None else examples
+        loss = _no_loss if objective is None else objective.loss
+        cheap = needs - {"squared_gradient"}
+        self.tell(Event("start", f"{_STAGE} / score", f"{', '.join(names)} on {len(some)} examples"))
+        evidence = gather(self.model, parameters, some, loss, cheap, self.batch_size, seed=self.seed)
+        if "squared_gradient" in needs:
+            first = _First(some, _SINGLE_EXAMPLES)
+            single = gather(self.model, parameters, first, loss, ["squared_gradient"], self.batch_size, seed=self.seed)
+            evidence = evidence.replaced("squared_gradient", single.of("squared_gradient") or {})
+        return evidence
 
     def _ruled(self, stratum: Stratum, group: Group) -> Stratum:
         return replace(
@@ -306,11 +341,15 @@ def _no_loss(outputs: Any, batch: Any) -> Tensor:
 
 def candidates(objective: Objective, model: nn.Module, groups: Sequence[Group]) -> tuple[str, ...]:
     """Return the criteria that ``auto`` tries; the one that judges units together where its second moments aren't too many."""
+    names = _LABELLED if objective.labelled else _UNLABELLED
+    return (*names, _JOINT) if _few_moments(model, groups) else names
+
+
+def _few_moments(model: nn.Module, groups: Sequence[Group]) -> bool:
+    """Tell whether the squares of all layers' fan-ins are few enough to be taken unasked."""
     parameters = dict(model.named_parameters())
     weights = [parameters[name] for name in {name for group in groups for name in group.parameters(model)}]
-    numbers = sum((weight.numel() // weight.shape[0]) ** 2 for weight in weights if weight.dim() > 1)
-    names = _LABELLED if objective.labelled else _UNLABELLED
-    return (*names, _JOINT) if numbers <= _JOINT_NUMBERS else names
+    return sum((weight.numel() // weight.shape[0]) ** 2 for weight in weights if weight.dim() > 1) <= _JOINT_NUMBERS
 
 
 def _number(value: float | None) -> float:

@@ -1,14 +1,16 @@
 """Would another allocation have lost less, at the same cost?
 
 No allocation wins everywhere, and a wrong one can lose a model that another leaves almost whole. So when a cut is chosen, the
-others are tried on calibration examples that are held out: units are set to zero where they would be cut out, and the distance of
-the outputs to those of the model before the cut is what counts. What is adjusted or trained later isn't in it.
+others are tried on calibration examples that are held out: units are set to zero where they would be cut out (and what reads them
+refitted, where that belongs to the criterion), and the distance of the outputs to those of the model before the cut is what counts.
+What is adjusted or trained later isn't in it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +20,6 @@ from torch import nn
 from prunus.core.types import Bools, Ints, Stratum
 from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.costing.cost_targets import masks_of
-from prunus.pipeline.cut.sensitivity import Zeroed, without
 from prunus.pipeline.jobs.job import Job
 from prunus.recover import FEWEST, Answers, distance, split_off
 from prunus.select import Cost, cost_aware, floor_counts, select
@@ -53,7 +54,7 @@ def compare_allocations(
     chosen: str,
     cost: Cost | Weights,
     kind: str,
-    zeroed: Callable[[int, Bools], Zeroed],
+    trial: Callable[[Sequence[Bools]], AbstractContextManager[None]],
     normalize: str,
     note: Callable[[str], None],
 ) -> dict[str, Any] | None:
@@ -62,7 +63,7 @@ def compare_allocations(
     Args:
         keep: which units stay, as ``chosen`` has it.
         cost: what counts of the strata cost, in ``kind``.
-        zeroed: from the number of a stratum, and which of its units go, to where they lie.
+        trial: from which units stay to the model without the others, for as long as the context lasts.
     """
     counts = [int(mask.sum()) for mask in keep]
     if len(strata) < 2 or sum(counts) == sum(map(len, keep)):
@@ -82,8 +83,7 @@ def compare_allocations(
     for name, masks in tried.items():
         same = next((row for row, before in zip(rows, tried.values(), strict=False) if _same(masks, before)), None)
         if same is None:
-            places = [place for i, mask in enumerate(masks) if not mask.all() for place in zeroed(i, ~mask)]
-            with without(places):
+            with trial(masks):
                 lost = distance(model, dense, held_out, measure=job.measure)
         else:
             lost = math.inf if same["distance"] is None else same["distance"]

@@ -6,6 +6,7 @@ Decisions number the units as the dense model does, so that a plan reads without
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,9 +28,10 @@ from prunus.pipeline.cut.alternatives import Weights
 from prunus.pipeline.cut.compensation import check_compensation, compensate_removed, sparsegpt_step
 from prunus.pipeline.cut.graph_tables import describe
 from prunus.pipeline.cut.prunable import groups_of, layer_of, names_of, nothing_to_cut, prunable_graph, rule_for, wide
+from prunus.pipeline.cut.refitted import refitted
 from prunus.pipeline.cut.round_choice import RoundChoice
 from prunus.pipeline.cut.round_evidence import gather_evidence
-from prunus.pipeline.cut.sensitivity import Zeroed, losses_in
+from prunus.pipeline.cut.sensitivity import Zeroed, losses_in, without
 from prunus.pipeline.cut.unit_places import kept_outputs, n_weights, slices_at, weights_at
 from prunus.pipeline.cut.weight_tiles import best_of_tiles, tiles_of
 from prunus.pipeline.jobs.job import Candidate, Decide, Job
@@ -119,10 +121,16 @@ class Round:
                 strata.append(replace(_only(judged, alive), whole=len(place), shape=tuple(shapes[stratum.name])))
             zeroed = {stratum.name: partial(weights_at, model, stratum.name, units[stratum.name]) for stratum in strata}
 
-            def places(stratum: Stratum, gone: Bools) -> Zeroed:
-                return weights_at(model, stratum.name, units[stratum.name][stratum.units], gone)
+            def trial(keep: Sequence[Bools]) -> AbstractContextManager[None]:
+                return without(
+                    [
+                        place
+                        for s, mask in zip(strata, keep, strict=True)
+                        for place in weights_at(model, s.name, units[s.name][s.units], ~mask)
+                    ]
+                )
 
-            compare = partial(self.choice.compare, model, cost=Weights(strata), kind="weights", places=places)
+            compare = partial(self.choice.compare, model, cost=Weights(strata), kind="weights", trial=trial)
             return (self.choice.step(strata, called, self.choice.losses(candidate, strata, zeroed), compare=compare),)
 
         (step,) = self.decide("prune", self.stage, compute)
@@ -158,13 +166,11 @@ class Round:
         original = dict(candidate.original) or {group.name: group.size for group in groups}
 
         def compute() -> tuple[Step, ...]:
+            names = sorted({name for group in groups for name in group.parameters(model)})
+            evidence = self._evidence(candidate, names, blocks=block_paths(groups))
             strata = score_groups(
                 groups,
-                self._evidence(
-                    candidate,
-                    sorted({name for group in groups for name in group.parameters(model)}),
-                    blocks=block_paths(groups),
-                ),
+                evidence,
                 strategy.criterion,
                 reduce=strategy.reduce,
                 norm_scales=norm_scales(model),
@@ -184,12 +190,16 @@ class Round:
                 for s in strata
             ]
 
-            def without(group: Group, gone: Bools) -> Zeroed | nn.Module:
+            def trial(keep: Sequence[Bools]) -> AbstractContextManager[None]:
+                gone = {s.name: ~mask for s, mask in zip(strata, keep, strict=True)}
+                return refitted(model, groups, gone, evidence if criteria[strategy.criterion].joint else None)
+
+            def alone(group: Group, gone: Bools) -> Zeroed | nn.Module:
                 if group.containers:  # whole modules: zeros inside aren't the same as their absence
                     return shrink(model, given, graph, {group.name: torch.from_numpy(~gone)}, kwargs=named).model
                 return slices_at(model, group, gone)
 
-            zeroed = {group.name: partial(without, group) for group in groups}
+            zeroed = {group.name: partial(alone, group) for group in groups}
             called = {group.name: names_of(group, model) for group in groups}
             choose = None if self.budgeted is None else partial(self.budgeted, graph, groups, model)
             compare = None
@@ -201,14 +211,16 @@ class Round:
                     model,
                     cost=count_model(kind, graph, groups, model),
                     kind=kind,
-                    places=lambda stratum, gone: slices_at(model, of[stratum.name], gone),
+                    trial=trial,
                 )
             return (self.choice.step(strata, called, self.choice.losses(candidate, strata, zeroed), choose, compare),)
 
         (step,) = self.decide("prune", self.stage, compute)
         keep = _aligned(step, alive)
         kept = {name: torch.from_numpy(mask) for name, mask in keep.items()}
-        shrunk = shrink(model, given, graph, kept, kwargs=named)
+        gone = {name: ~mask for name, mask in keep.items()}
+        with refitted(model, groups, gone, self._moments(candidate, groups), zeroed=False):
+            shrunk = shrink(model, given, graph, kept, kwargs=named)
         rewound = candidate.rewound
         if rewound is not None:  # the weights to go back to lose the same units
             twin = shrink(rewound, given, replace(graph, solution=None), kept, kwargs=named, prefer=shrunk.kind)
@@ -246,6 +258,14 @@ class Round:
             stage=self.stage,
             blocks=blocks,
             examples=self.examples,
+        )
+
+    def _moments(self, candidate: Candidate, groups: Sequence[Group]) -> Evidence | None:
+        """Return what refits the layers that read the units, where the criterion counts on it."""
+        if not criteria[self.strategy.criterion].joint:
+            return None
+        return self._evidence(
+            candidate, sorted({name for group in groups for name in group.parameters(candidate.model)})
         )
 
     def _sweep(self, model: nn.Module, names: Sequence[str], masks: Mapping[str, Tensor], mask: Mask) -> Step:

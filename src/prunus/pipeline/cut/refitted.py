@@ -1,17 +1,18 @@
-"""What would a model answer without some units, once the layers that read them are fitted to what is left? Tried without cutting.
+"""What do the layers that read some units make of the others, once they are fitted to do without them?
 
-Zeros alone say little where much goes: every way looks broken, and an adjustment later makes good most of it for one and little for
-another. With the second moments that were gathered anyway the readers are refitted in closed form, each on the inputs of the whole
-model, for as long as the trial lasts.
+Second moments of a layer's inputs say in closed form which weights on the inputs that stay give what all gave. As a trial, with the
+units set to zero, it tells how good a choice can become: zeros alone say little where much goes, since every way looks broken, and
+an adjustment later makes good most of it for one and little for another. Around a cut it gives the smaller model such weights, also
+where no layer's call could be refitted later (the projections inside of torch's attention).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.core.types import Bools
 from prunus.graph import Group
@@ -25,44 +26,62 @@ __all__ = ["refitted"]
 
 @contextmanager
 @torch.no_grad()
-def refitted(model: nn.Module, groups: Sequence[Group], gone: Mapping[str, Bools], evidence: Evidence | None) -> Iterator[None]:
-    """Set the units of ``gone`` to zero for a block and refit their readers; afterwards every number is what it was.
+def refitted(
+    model: nn.Module,
+    groups: Sequence[Group],
+    gone: Mapping[str, Bools],
+    evidence: Evidence | None,
+    *,
+    zeroed: bool = True,
+) -> Iterator[None]:
+    """Refit the readers of the units that go, for a block; afterwards every number is what it was.
 
     Args:
         gone: which units go, by group; others stay whole.
         evidence: second moments and means of the readers' inputs; a reader without any keeps its weights, and all do with None.
+        zeroed: set the units to zero, too: a trial, before anything is cut.
     """
     cut = [(group, gone[group.name]) for group in groups if group.name in gone and gone[group.name].any()]
-    places = [place for group, units in cut for place in slices_at(model, group, units)]
-    readers: dict[str, tuple[Read, torch.Tensor]] = {}
+    left: dict[str, tuple[Read, Tensor]] = {}
+    shared = _shared(model)
     for group, units in cut if evidence is not None else ():
         assert evidence is not None
         for read in layers_reading(evidence, [member for member in group.members if member.is_parameter]):
-            _, left = readers.setdefault(read.name, (read, torch.ones(read.weight.shape[1], dtype=torch.bool)))
-            left[read.columns[torch.from_numpy(units)].flatten()] = False
-    biases = {name: model.get_parameter(name) for name, _ in model.named_parameters() if name.endswith("bias")}
+            if read.name in shared:
+                continue
+            _, stays = left.setdefault(read.name, (read, torch.ones(read.weight.shape[1], dtype=torch.bool)))
+            stays[read.columns[torch.from_numpy(units)].flatten()] = False
     parameters = dict(model.named_parameters())
-    held = {name: parameters[name] for name in readers} | {
-        bias: biases[bias] for bias in map(_bias_of, readers) if bias in biases
-    }
-    before = {name: parameter.detach().clone() for name, parameter in held.items()}
+    bias_of = {name: f"{name.removesuffix('weight')}bias" for name in left}
+    before = {name: parameters[name].detach().clone() for name in (*left, *bias_of.values()) if name in parameters}
+    places = [place for group, units in cut for place in slices_at(model, group, units)] if zeroed else []
     try:
-        for name, (read, left) in readers.items():
-            bias = biases.get(_bias_of(name))
-            centred = bias is not None and len(bias) == len(read.weight)
-            gram = read.gram - torch.outer(read.mean, read.mean) if centred else read.gram
-            weight = torch.zeros_like(read.weight)
-            cross = read.weight[:, ~left] @ gram[~left][:, left]
-            weight[:, left] = read.weight[:, left] + reconstruct(cross, gram[left][:, left])
-            if centred and bias is not None:
-                bias += (read.weight - weight) @ read.mean
-            parameters[name].copy_(read.shaped(weight, parameters[name]))
-        with without(places):
+        for name, (read, stays) in left.items():
+            _refit(parameters[name], parameters.get(bias_of[name]), read, stays)
+        with without(places) if places else nullcontext():
             yield
     finally:
         for name, values in before.items():
-            held[name].copy_(values)
+            parameters[name].copy_(values)
 
 
-def _bias_of(weight: str) -> str:
-    return f"{weight.removesuffix('weight')}bias"
+def _shared(model: nn.Module) -> set[str]:
+    """Return the names of the weights that do something else, too: they are tied, or looked up."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    looked_up = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return {name for key, tied in names.items() if len(tied) > 1 or key in looked_up for name in tied}
+
+
+def _refit(parameter: nn.Parameter, bias: nn.Parameter | None, read: Read, stays: Tensor) -> None:
+    """Write the weights on the inputs that stay; what the means lack goes to the bias, where there is one for each output."""
+    shifts = bias is not None and bias.shape == (len(read.weight),)
+    gram = read.gram - torch.outer(read.mean, read.mean) if shifts else read.gram
+    weight = read.weight.clone()
+    cross = weight[:, ~stays] @ gram[~stays][:, stays]
+    weight[:, stays] += reconstruct(cross, gram[stays][:, stays])
+    if shifts and bias is not None:
+        taken = torch.where(stays, weight, torch.zeros_like(weight))
+        bias.add_((read.weight - taken) @ read.mean)
+    parameter.copy_(read.shaped(weight, parameter))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import lcm
@@ -85,7 +86,7 @@ class RoundChoice:
         *,
         cost: CostModel | Weights,
         kind: str,
-        places: Callable[[Stratum, Bools], Zeroed],
+        trial: Callable[[Sequence[Bools]], AbstractContextManager[None]],
     ) -> dict[str, Any] | None:
         """Say what other allocations would have lost."""
         strategy = self.strategy
@@ -98,7 +99,7 @@ class RoundChoice:
             chosen=chosen,
             cost=cost,
             kind=kind,
-            zeroed=lambda i, gone: places(strata[i], gone),
+            trial=trial,
             normalize=strategy.normalize,
             note=self.note,
         )
