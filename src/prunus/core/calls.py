@@ -209,6 +209,9 @@ def joined(parts: Sequence[Any]) -> Any:
             raise DataError(f"expected as many parts in every batch: got {sorted({len(part) for part in parts})}")
         made_of = [joined(each) for each in zip(*parts, strict=True)]
         return type(first)(*made_of) if hasattr(first, "_fields") else type(first)(made_of)
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [each.name for each in dataclasses.fields(first) if each.init]
+        return dataclasses.replace(first, **{name: joined([getattr(one, name) for one in parts]) for name in names})
     return first
 
 

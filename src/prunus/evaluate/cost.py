@@ -49,7 +49,7 @@ def measure_cost(model: nn.Module, inputs: Any) -> Cost:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes.items():
             module.training = training
-    batch = next((len(value) for _, value in tensors(inputs) if value.dim()), 1)
+    batch = len(inputs) if isinstance(inputs, list) else next((len(v) for _, v in tensors(inputs) if v.dim()), 1)
     return Cost(
         sum(p.numel() for p in parameters),
         sum(int(torch.count_nonzero(p)) for p in parameters),

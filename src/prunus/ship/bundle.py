@@ -26,7 +26,7 @@ from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
 from prunus.ship.graph_files.graph_file import read_graph, sizes_of_inputs, state_names
 from prunus.ship.graph_files.input_fit import Guard, check_runs
 from prunus.ship.graph_limits import GraphLimits, usual_limits
-from prunus.ship.inputs import beyond, keywords_of
+from prunus.ship.inputs import beyond, is_scaled, keywords_of, output_tensors
 from prunus.ship.manifest import (
     GRAPH,
     GRAPH_TENSORS,
@@ -106,15 +106,15 @@ class Bundle:
         takes = self.manifest.takes
         if self.manifest.n_output_tensors != 1:
             raise ShapeError(
-                f"predict is for models of one output: this one gives {self.manifest.n_output_tensors}; use outputs(...)"
+                f"predict is for models of one output: this one gives {self.manifest.n_output_tensors}; use outputs(...), or answer"
             )
         given = arranged(takes, as_numbers(takes, inputs))
         check_finite(given)
-        if len(takes) == 1 and takes[0].kind.is_floating_point:
+        if is_scaled(takes):
             given = {key: self._scaled(value) for key, value in given.items()}
         if not len(next(iter(given.values()))):
             return torch.zeros(0, self.manifest.n_outputs)
-        (outputs,) = in_batches(self.model, takes, given, batch_size)
+        (outputs,) = output_tensors(in_batches(self.model, takes, given, batch_size))
         outputs = outputs if self.target_scaler is None else self.target_scaler.undo(outputs)
         check_outputs_finite(outputs)
         return outputs
@@ -123,7 +123,19 @@ class Bundle:
         """Return every tensor that the model gives, on the CPU, for inputs as the model takes them: nothing is scaled.
 
         Args:
-            inputs: a tensor, a tuple (positional) or a mapping (keywords), the batch first in each tensor.
+            inputs: a tensor, a tuple (positional) or a mapping (keywords), the batch first in each tensor; a list with one tensor
+                for each example where the model takes that.
+
+        Raises:
+            ShapeError: other tensors than the manifest's ``takes`` describes.
+        """
+        return tuple(output_tensors(self.answer(inputs, batch_size=batch_size)))
+
+    def answer(self, inputs: Any, *, batch_size: int = 256) -> Any:
+        """Return the model's answer as it gives it, a mapping or a list with one for each example, say, on the CPU.
+
+        Args:
+            inputs: as for :meth:`outputs`; nothing is scaled.
 
         Raises:
             ShapeError: other tensors than the manifest's ``takes`` describes.

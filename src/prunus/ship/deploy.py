@@ -23,7 +23,7 @@ from prunus.core.files.plain_files import atomic_path
 from prunus.data import Scaler
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 from prunus.ship.bundle import Bundle
-from prunus.ship.inputs import Inputs, called_on, keywords_of, made, other_sizes, output_tensors
+from prunus.ship.inputs import Inputs, called_on, is_scaled, keywords_of, made, other_sizes, output_tensors
 from prunus.ship.mnn.mnn_file import mnn_needs, run_mnn, write_mnn
 from prunus.ship.mnn.mnn_zeros import best_block, weight_layers
 
@@ -79,6 +79,11 @@ def export_file(bundle: Bundle, to: str, path: Path) -> ExportedFile:
     """
     check_format(to)
     takes, n_outputs = bundle.manifest.takes, bundle.manifest.n_output_tensors
+    if any(entry.listed for entry in takes):
+        raise ModelError(
+            "the model takes a list with a tensor for each example, and a file takes tensors: bundle a module of yours that makes "
+            "the list of one tensor, and export that"
+        )
     if to == "mnn":
         if (len(takes), keywords_of(takes), n_outputs) != (1, (), 1):
             raise ModelError(
@@ -194,7 +199,7 @@ class _Raw(nn.Module):
 def _scaler(bundle: Bundle) -> Scaler | None:
     """Return what scales the inputs: one that is of fractional numbers."""
     takes = bundle.manifest.takes
-    return bundle.scaler if len(takes) == 1 and takes[0].kind.is_floating_point else None
+    return bundle.scaler if is_scaled(takes) else None
 
 
 def _inputs(bundle: Bundle, takes: Inputs, size: int) -> Any:

@@ -21,6 +21,7 @@ from prunus.apply.traced.limits import BATCH, Limits, Span
 from prunus.apply.traced.regraph import PrunedGraph, resized
 from prunus.apply.traced.spans import Spans
 from prunus.apply.traced.traced_model import with_limits
+from prunus.core.calls import arguments
 from prunus.core.code.imports import one_line
 from prunus.core.errors import BundleError, raise_if_out_of_memory
 from prunus.core.quiet import quiet
@@ -30,7 +31,7 @@ from prunus.graph.tracing.states import canonical_states, duplicate
 from prunus.ship.graph_files.graph_file import read_graph, state_names, write_graph
 from prunus.ship.graph_files.input_fit import Guard, check_runs, follow
 from prunus.ship.graph_limits import GraphLimits, TooCostlyError
-from prunus.ship.inputs import Inputs, arguments_of, called_on, keywords_of, made, other_sizes, with_spans
+from prunus.ship.inputs import Inputs, called_on, keywords_of, made, other_sizes, with_spans
 
 __all__ = ["Exported", "check_same", "export", "printable", "same_outputs", "stable_line"]
 
@@ -62,6 +63,8 @@ def export(model: nn.Module, takes: Inputs, fixed: Collection[tuple[int, int]] =
     Raises:
         BundleError: there is none that can be written and computes the same; the message says why.
     """
+    if any(entry.listed for entry in takes):
+        raise BundleError("it takes a list with a tensor for each example, and a trace holds for one number of them")
     twin = duplicate(model).cpu().eval()
     if not isinstance(model, PrunedGraph):
         twin = _traced(twin, takes)
@@ -90,7 +93,7 @@ def export(model: nn.Module, takes: Inputs, fixed: Collection[tuple[int, int]] =
 
 
 def _traced(model: nn.Module, takes: Inputs) -> PrunedGraph:
-    given, named = arguments_of(made(takes, 2, "trace"))
+    given, named = arguments(made(takes, 2, "trace"))
     graph = analyze(model, given, named)
     assert graph.solution is not None
     if graph.solution.solver.trace.one_path:
@@ -140,7 +143,7 @@ def check_same(model: nn.Module, graph: nn.Module, takes: Inputs) -> None:
 
 
 def _shown(inputs: Any) -> str:
-    positional, named = arguments_of(inputs)
+    positional, named = arguments(inputs)
     return f"inputs of shape {', '.join(str(list(value.shape)) for value in (*positional, *named.values()))}"
 
 

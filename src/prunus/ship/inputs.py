@@ -1,13 +1,14 @@
 """What does the model of a bundle take and give: which tensors, of what type and shape, by which names?
 
 A description is a flat list: positional tensors first, then those that have names. The batch comes first in every tensor and isn't
-part of its shape; ``spans`` say which other sizes may vary. From a description come inputs to compare models on; whole numbers
+part of its shape; ``spans`` say which other sizes may vary. Where a model takes a list with a tensor for each example (images of
+different sizes), its entry is ``listed``. From a description come inputs to compare models on; whole numbers
 are drawn below what an example showed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from prunus.apply.traced.limits import BATCH, Span, misfit
+from prunus.core.calls import arguments, call
 from prunus.core.errors import BundleError
 from prunus.core.runtime import generator
 from prunus.core.structures.forms import tensors_of
@@ -24,12 +26,12 @@ __all__ = [
     "InputEntry",
     "Inputs",
     "SpanEntry",
-    "arguments_of",
     "beyond",
     "called_on",
     "described",
     "floats",
     "in_order",
+    "is_scaled",
     "keywords_of",
     "made",
     "other_sizes",
@@ -63,6 +65,7 @@ class SpanEntry(BaseModel):
 class InputEntry(BaseModel):
     """One tensor that the model takes: for a batch of ``n`` it has the shape ``(n, *shape)``.
 
+    If it is ``listed``, it is a list of ``n`` tensors of the shape ``shape`` instead.
     ``name`` is the keyword that it is given by; without one it is positional. ``below``: whole numbers to try are smaller.
     ``spans`` has an entry for each size of ``shape``: the sizes that may come instead, or None where there are no others.
     """
@@ -74,6 +77,7 @@ class InputEntry(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")] | None = None
     below: int = Field(0, ge=0, lt=2**62)
     spans: tuple[SpanEntry | None, ...] = Field((), strict=False, max_length=16)
+    listed: bool = False
 
     @model_validator(mode="after")
     def _fit(self) -> InputEntry:
@@ -111,41 +115,60 @@ def floats(shape: Sequence[int]) -> Inputs:
 def described(example: Any) -> Inputs:
     """Return the description of what a model is called on: a tensor, a tuple of them (positional) or a mapping (keywords).
 
+    In place of a tensor there may be a list with one tensor for each example.
+
     Raises:
         BundleError: something else is among them, or they aren't batches of one size.
     """
-    positional, named = arguments_of(example)
+    positional, named = arguments(example)
     pairs = [*((None, value) for value in positional), *named.items()]
     if not 0 < len(pairs) <= _MOST:
         raise BundleError(f"an example must hold 1 to {_MOST} tensors: got {len(pairs)}")
-    entries: list[InputEntry] = []
-    for name, value in pairs:
-        what = "the example" if len(pairs) == 1 else f"the example's {name or f'input {len(entries)}'}"
-        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != len(pairs[0][1]):
+    n = _n_rows(pairs[0][1])
+    found = []
+    for number, (name, value) in enumerate(pairs):
+        what = "the example" if len(pairs) == 1 else f"the example's {name or f'input {number}'}"
+        if _n_rows(value) != n or n < 0:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise BundleError(f"{what} must be a tensor with the batch as its first dimension: got {got}")
-        kind = str(value.dtype).removeprefix("torch.")
-        whole = not value.is_floating_point() and value.dtype != torch.bool and value.numel() > 0
-        try:
-            entry = InputEntry(
-                dtype=kind,  # type: ignore[arg-type]
-                shape=tuple(value.shape[1:]),
-                name=name,
-                below=int(value.max()) + 1 if whole and int(value.max()) > 0 else 0,
-            )
-        except ValueError as error:
             raise BundleError(
-                f"{what} can't be described: got {kind} {tuple(value.shape)} by the name {name!r}"
-            ) from error
-        entries.append(entry)
-    return tuple(entries)
+                f"{what} must be a tensor with the batch as its first dimension: got {got}; or a list, one tensor for each example"
+            )
+        found.append(_entry(what, name, value))
+    return tuple(found)
 
 
-def arguments_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and the keyword arguments that inputs stand for."""
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    return (tuple(inputs), {}) if isinstance(inputs, (tuple, list)) else ((inputs,), {})
+def _n_rows(value: Any) -> int:
+    """Return how many examples a tensor or a list of tensors of one type holds; -1 where it is neither."""
+    if isinstance(value, list):
+        kinds = {(one.dtype, one.dim()) if isinstance(one, Tensor) else None for one in value}
+        return len(value) if len(kinds) == 1 and None not in kinds else -1
+    return len(value) if isinstance(value, Tensor) and value.dim() else -1
+
+
+def _entry(what: str, name: str | None, value: Tensor | list[Tensor]) -> InputEntry:
+    listed = isinstance(value, list)
+    shape, values = tuple(value[0].shape), torch.cat([one.flatten() for one in value])
+    kind = str(values.dtype).removeprefix("torch.")
+    whole = not values.is_floating_point() and values.dtype != torch.bool and values.numel() > 0
+    try:
+        return InputEntry(
+            dtype=kind,  # type: ignore[arg-type]
+            shape=shape,
+            name=name,
+            below=int(values.max()) + 1 if whole and int(values.max()) > 0 else 0,
+            listed=listed,
+        )
+    except ValueError as error:
+        raise BundleError(f"{what} can't be described: got {kind} {_shape(value)} by the name {name!r}") from error
+
+
+def _shape(value: Tensor | list[Tensor]) -> tuple[int, ...]:
+    return (len(value), *value[0].shape)
+
+
+def is_scaled(entries: Inputs) -> bool:
+    """Tell whether inputs are one tensor of fractional numbers, which a scaler may be for."""
+    return len(entries) == 1 and entries[0].kind.is_floating_point and not entries[0].listed
 
 
 def keywords_of(entries: Inputs) -> tuple[str, ...]:
@@ -199,6 +222,8 @@ def beyond(entries: Inputs, spans: Sequence[Sequence[Span]]) -> str:
     """
     called: dict[str, str] = {}
     for number, entry in enumerate(entries):
+        if entry.listed:
+            continue  # the class itself says what it takes
         own = spans[number] if number < len(spans) else ()
         for dim, said in enumerate(entry.allowed[1:], 1):
             holds = own[dim] if dim < len(own) else Span(entry.shape[dim - 1], entry.shape[dim - 1])
@@ -232,10 +257,19 @@ def _resized(entry: InputEntry, other: Callable[[int], int], fixed: Collection[s
     return entry.model_copy(update={"shape": shape})
 
 
-def sizes_misfit(entries: Inputs, given: Sequence[Tensor]) -> str:
+def sizes_misfit(entries: Inputs, given: Sequence[Tensor | list[Tensor]]) -> str:
     """Return which dimension of which input has a size that the model doesn't take; empty where all fit."""
-    names = [entry.name or str(number) for number, entry in enumerate(entries)] if keywords_of(entries) else []
-    return misfit(given, [entry.allowed for entry in entries], names)
+    called = [entry.name or str(number) for number, entry in enumerate(entries)]
+    plain: list[tuple[Tensor, InputEntry, str]] = []
+    for entry, value, name in zip(entries, given, called, strict=False):
+        if isinstance(value, Tensor):
+            plain.append((value, entry, name))
+            continue
+        for place, one in enumerate(value):
+            if problem := misfit([one[None]], [entry.allowed], [f"{name}[{place}]"]):
+                return problem
+    named = bool(keywords_of(entries)) or len(plain) < len(entries)
+    return misfit([v for v, *_ in plain], [e.allowed for _, e, _ in plain], [n for *_, n in plain] if named else [])
 
 
 def made(entries: Inputs, size: int, *names: object) -> Any:
@@ -252,7 +286,7 @@ def shapes(entries: Inputs, size: int) -> list[Tensor]:
     return [torch.empty(size, *entry.shape, dtype=entry.kind, device="meta") for entry in entries]
 
 
-def _arranged(entries: Inputs, values: Sequence[Tensor]) -> Any:
+def _arranged(entries: Inputs, values: Sequence[Any]) -> Any:
     named = {entry.name: value for entry, value in zip(entries, values, strict=True) if entry.name is not None}
     positional = tuple(value for entry, value in zip(entries, values, strict=True) if entry.name is None)
     if positional and named:
@@ -260,7 +294,9 @@ def _arranged(entries: Inputs, values: Sequence[Tensor]) -> Any:
     return named or positional
 
 
-def _drawn(entry: InputEntry, size: int, draw: torch.Generator) -> Tensor:
+def _drawn(entry: InputEntry, size: int, draw: torch.Generator) -> Any:
+    if entry.listed:
+        return [_drawn(entry.model_copy(update={"listed": False}), 1, draw)[0] for _ in range(size)]
     shape = (size, *entry.shape)
     if entry.kind.is_floating_point:
         return torch.randn(shape, generator=draw).to(entry.kind)
@@ -269,8 +305,7 @@ def _drawn(entry: InputEntry, size: int, draw: torch.Generator) -> Tensor:
 
 def called_on(model: nn.Module | Callable[..., Any], inputs: Any) -> list[Tensor]:
     """Return the tensors that ``model`` gives for inputs, in order, whatever holds them."""
-    positional, named = arguments_of(inputs)
-    return output_tensors(model(*positional, **named))
+    return output_tensors(call(model, inputs))
 
 
 def output_tensors(outputs: Any) -> list[Tensor]:

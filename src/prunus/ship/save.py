@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from prunus import models
 from prunus.apply.edits import diff
 from prunus.apply.traced.regraph import PrunedGraph
+from prunus.core.calls import call
 from prunus.core.errors import BundleError, RecipeError, raise_if_out_of_memory
 from prunus.core.files.plain_files import atomic_folder, sha256_file, write_json, write_text
 from prunus.core.files.sealed import canonical_json
@@ -26,7 +27,20 @@ from prunus.core.tensors import save_tensors
 from prunus.graph.tracing.states import duplicate
 from prunus.ship.bundle import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
-from prunus.ship.inputs import Inputs, called_on, described, floats, in_order, made, settled, with_spans
+from prunus.ship.inputs import (
+    InputEntry,
+    Inputs,
+    SpanEntry,
+    called_on,
+    described,
+    floats,
+    in_order,
+    is_scaled,
+    made,
+    output_tensors,
+    settled,
+    with_spans,
+)
 from prunus.ship.manifest import (
     FORMAT,
     GRAPH,
@@ -97,9 +111,10 @@ def save_bundle(
     if isinstance(model, PrunedGraph):
         takes = in_order(takes, model.signature)
     else:
+        takes = _of_any_size(model, takes)
         dense = _dense(built_by, input_shape, n_outputs) if dense is None else dense
         edits = diff(dense, model)
-    if scaler is not None and scaler.scales and not (len(takes) == 1 and takes[0].kind.is_floating_point):
+    if scaler is not None and scaler.scales and not is_scaled(takes):
         raise BundleError(
             "only one input of fractional numbers is scaled: whole numbers and several inputs go without a scaler"
         )
@@ -197,12 +212,47 @@ def _graph_of(
         return None, stable_line(error)
 
 
+def _of_any_size(model: nn.Module, takes: Inputs) -> Inputs:
+    """Return the description with the sizes of listed tensors free, but for the first, where larger and smaller ones are taken.
+
+    No traced computation says for which sizes it holds: the class itself does when it is called.
+    """
+    free = tuple(_freed(number, entry) if entry.listed else entry for number, entry in enumerate(takes))
+    if free == takes:
+        return takes
+    twin = duplicate(model).cpu().eval()
+    with quiet(twin), torch.no_grad(), seeded(0, "bundle", "sizes"):
+        for scale in (1.5, 0.75):
+            others = tuple(_scaled(entry, scale) if entry.listed else entry for entry in free)
+            try:
+                called_on(twin, made(others, 2, "sizes"))
+            except Exception as error:
+                raise_if_out_of_memory(error)
+                return takes
+    return free
+
+
+def _freed(number: int, entry: InputEntry) -> InputEntry:
+    spans = [SpanEntry(name=f"of_{number}_{dim}") if dim else None for dim in range(len(entry.shape))]
+    return entry.model_copy(update={"spans": tuple(spans) if any(spans) else ()})
+
+
+def _scaled(entry: InputEntry, scale: float) -> InputEntry:
+    first, *rest = entry.shape
+    return entry.model_copy(update={"shape": (first, *(max(round(scale * size), 1) for size in rest))})
+
+
 def _n_outputs(model: nn.Module, takes: Inputs) -> int:
-    """Return how many tensors the model gives; 1 where it fails on what it is said to take, which is noticed elsewhere."""
+    """Return how many tensors the model gives, of each example where it answers with a list of such.
+
+    1 where it fails on what it is said to take, which is noticed elsewhere.
+    """
     twin = duplicate(model).cpu().eval()
     with quiet(twin), torch.no_grad(), seeded(0, "bundle", "check"):
         try:
-            return len(called_on(twin, made(takes, 2, "check")))
+            answer = call(twin, made(takes, 2, "check"))
+            each = any(entry.listed for entry in takes) and isinstance(answer, list) and len(answer) == 2
+            return len(output_tensors(answer[0] if each else answer))
         except Exception as error:
             raise_if_out_of_memory(error)
             return 1

@@ -1,5 +1,6 @@
 """A model is called with what it takes, and any structure is taken apart and put together without loss."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -149,3 +150,15 @@ def test_what_came_is_said_shortly() -> None:
         == "a Output (loss: NoneType, logits: float32 [2], past_key_values: NoneType)"
     )
     assert described([torch.zeros(1)] * 9).endswith(", ...)")
+
+
+@dataclasses.dataclass
+class Answered:
+    logits: torch.Tensor
+    note: str = "none"
+
+
+def test_answers_in_a_dataclass_are_joined_field_by_field():
+    """Only the first batch of them was kept."""
+    parts = [Answered(torch.tensor([float(n)])) for n in range(3)]
+    assert joined(parts).logits.tolist() == [0.0, 1.0, 2.0]
