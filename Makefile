@@ -41,6 +41,7 @@ tests: $(READY)
 $(READY): requirements.lock pyproject.toml tools/check_python.sh
 	@sh tools/check_python.sh "$(PYTHON)"
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@echo "installing what prunus needs into $(VENV), once; torch makes that minutes on most lines"
 	$(PIP) --requirement requirements.lock || { $(BIN)/python tools/requirements.py --instead-of-the-lock > $(VENV)/ranges.txt && \
 		$(PIP) --requirement $(VENV)/ranges.txt; }
 	$(PIP) --no-deps --no-build-isolation --editable .

@@ -20,7 +20,7 @@ from prunus.core.runtime import seeded
 from prunus.core.text import shown
 from prunus.models.builtin import builders
 
-__all__ = ["build"]
+__all__ = ["build", "check_builder"]
 
 
 def build(config: Model, *, input_shape: Sequence[int], n_outputs: int | None, seed: int) -> nn.Module:
@@ -66,6 +66,16 @@ def build(config: Model, *, input_shape: Sequence[int], n_outputs: int | None, s
     return model
 
 
+def check_builder(config: Model) -> None:
+    """Refuse a built-in model that there isn't; functions are looked for when they are called.
+
+    Raises:
+        UnknownNameError: it names the near ones.
+    """
+    if not config.is_function:
+        _builder(config)
+
+
 def _check_size(model: nn.Module, config: Model) -> None:
     """Refuse a model that doesn't fit into this machine before any of it is allocated."""
     needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
@@ -82,5 +92,5 @@ def _builder(config: Model) -> Callable[..., Any]:
     if config.is_function:
         return resolve(name, error=ModelError)
     if name not in builders:
-        raise UnknownNameError(f"unknown model.builder {name!r}: {near(name, builders)}, or give module:function")
+        raise UnknownNameError(f"unknown model.builder {name!r}, and no module:function: {near(name, builders)}")
     return builders[name]

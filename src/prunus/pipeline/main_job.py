@@ -21,7 +21,7 @@ from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
 from prunus.core.values import check_values
 from prunus.graph.tracing.states import duplicate
-from prunus.models import build, check_kind, check_outputs, load_weights
+from prunus.models import build, check_builder, check_kind, check_outputs, load_weights
 from prunus.pipeline.cut.compensation import check_compensation
 from prunus.pipeline.cut.prunable import check_patterns
 from prunus.pipeline.cut.weight_tiles import check_tiles
@@ -193,6 +193,7 @@ def _control(
 def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     """Load the data, and say how the model is built."""
     load_offered(recipe)
+    _check_names(recipe)
     with single_run_settings(recipe.runtime.threads):
         device = pick_device(recipe.runtime.device)
         with workspace.stage("load data"):
@@ -217,15 +218,21 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         yield job
 
 
+def _check_names(recipe: Recipe) -> None:
+    """Find out that a name means nothing before any data are read."""
+    check_builder(recipe.model)
+    if recipe.strategy is not None:
+        for granularity in recipe.strategy.granularity:
+            check_criterion(recipe.strategy.criterion, granularity)
+        check_compensation(recipe.strategy)
+
+
 def _check_fit(job: Job) -> None:
     """Find out that the recipe doesn't fit the data or the model before anything is trained."""
     data, recipe = job.data, job.recipe
     check_metrics(recipe.evaluation.metrics, data.train.task.name)
     check_contract(recipe, data)
     if recipe.strategy is not None:
-        for granularity in recipe.strategy.granularity:
-            check_criterion(recipe.strategy.criterion, granularity)
-        check_compensation(recipe.strategy)
         check_calibration(recipe.strategy.criterion, len(data.calibration))
     check_examples(job)
     batch = next(iter(data.calibration.batches(2)))

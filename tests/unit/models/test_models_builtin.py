@@ -110,6 +110,6 @@ def test_a_table_is_no_image(name):
 
 def test_an_unknown_builder_is_named():
     with pytest.raises(
-        UnknownNameError, match=r"unknown model\.builder 'rsnet': did you mean 'resnet'\?, or give module:function"
+        UnknownNameError, match=r"unknown model\.builder 'rsnet', and no module:function: did you mean 'resnet'\?"
     ):
         built("rsnet")

@@ -2,8 +2,10 @@
 
 import pytest
 
-from prunus.core.errors import PlanError
+from prunus.core.errors import PlanError, UnknownNameError
+from prunus.core.recipes.recipe import Recipe
 from prunus.core.types import Plan, Step
+from prunus.pipeline import main_job, run
 from prunus.pipeline.main_job import _decide_from
 
 
@@ -27,3 +29,16 @@ def test_a_replay_goes_by_what_is_asked_for_and_not_by_a_name():
 def test_steps_for_data_that_are_not_asked_for_are_passed_over():
     decide = _decide_from(plan_of("example", "feature", "channel"))
     assert [step.criterion for step in decide("prune", "x", None)] == ["2"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"strategy": {"criterion": "tailor"}}, {"model": {"builder": "cn"}}], ids=["criterion", "builder"]
+)
+def test_a_name_that_means_nothing_is_told_before_any_data_are_read(monkeypatch, tmp_path, wrong):
+    def read(*_):
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr(main_job, "prepared_for", read)
+    recipe = {"data": {"source": "sklearn:digits"}, "model": {"builder": "cnn"}, "output": str(tmp_path / "out")}
+    with pytest.raises(UnknownNameError, match=r"did you mean '(taylor|cnn)'\?"):
+        run(Recipe.model_validate(recipe | wrong))

@@ -95,7 +95,7 @@ def parse_yaml(text: str, where: str) -> Any:
     # A tag on a value that it doesn't fit (!!bool maybe) makes the loader fail in many ways.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
+        line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise RecipeError(
             f"{where}:{line} this is not valid YAML: {problem}; check the indentation and the quotes"
@@ -265,7 +265,7 @@ def explained(error: ValidationError, section: Any = Recipe, where: str = "") ->
     elif first["type"] == "value_error":
         text = f"{key}: {first['msg'].removeprefix('Value error, ')}"
     else:
-        reason = first["msg"].replace("Input should be", "expected")
+        reason = first["msg"].replace("Input should be", "expected").replace("a valid tuple", "a list")
         text = f"{key}: {reason[0].lower()}{reason[1:]}, got {shown(got)}"
     rest = len(mistakes) - 1
     return text + (f" (and {rest} more mistake{'s' if rest > 1 else ''})" if rest else "")

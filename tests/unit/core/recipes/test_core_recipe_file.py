@@ -65,6 +65,7 @@ def test_a_recipe_reads_back_from_its_own_resolved_form():
         ({**BASE, "train": {"epochs": "many"}}, ["train.epochs", "integer", "got 'many'"]),
         ({**BASE, "seeds": [1, 1]}, ["seeds", "once"]),
         ({**BASE, "seeds": []}, ["seeds"]),
+        ({**BASE, "seeds": 0}, ["seeds: expected a list, got 0"]),
         ({"model": {"builder": "cnn"}}, ["'data' is missing"]),
         ({**BASE, "data": {"source": "x", "split": {"test": 0.9}}}, ["data.split", "must be < 1"]),
         ([], ["mapping"]),
@@ -84,6 +85,11 @@ def test_a_mistake_is_one_line_that_names_the_key_and_what_came(tree, words):
 def test_a_key_given_twice_is_refused_with_its_line(text):
     with pytest.raises(RecipeError, match=r"line \d.*given twice"):
         parse_yaml(text, "r.yaml")
+
+
+def test_what_is_not_yaml_is_told_with_its_line():
+    with pytest.raises(RecipeError, match=r"^r\.yaml: line 2: this is not valid YAML: expected ',' or '\}'"):
+        parse_yaml("a: 1\ntrain: {epochs: 8 rate: 3}", "r.yaml")
 
 
 def test_yaml_that_would_build_an_object_is_refused():
