@@ -100,6 +100,8 @@ class ModelOptimizer:
     >>> optimizer = ModelOptimizer(network, (x, (x[:, 0] > 0).long()), strategy="magnitude_l2", train={"epochs": 2})
     >>> optimizer.fit().prune(keep_fraction=0.5).model_[0].out_features
     8
+    >>> optimizer
+    ModelOptimizer(Sequential, pruned: 58 parameters; classification of 165 training examples)
     """
 
     def __init__(
@@ -173,6 +175,15 @@ class ModelOptimizer:
         self.dense_: nn.Module | None = None
         self.candidate_ = Candidate(start.to(device))
         self.plan_: Plan | None = None
+
+    def __repr__(self) -> str:
+        train = self._job.data.train
+        now = "pruned" if self.plan_ is not None else "as given" if self.dense_ is None else "fitted"
+        n = sum(parameter.numel() for parameter in self.model_.parameters())
+        return (
+            f"ModelOptimizer({type(self.model_).__name__}, {now}: {n:,} parameters; {train.task.name} of {len(train):,} training "
+            "examples)"
+        )
 
     @property
     def model_(self) -> nn.Module:

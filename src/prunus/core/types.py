@@ -130,7 +130,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A number with its 95 % interval and its unit; ``higher_is_better`` is None where neither is."""
+    """A number with its 95 % interval and its unit; ``higher_is_better`` is None where neither is.
+
+    >>> print(Measurement("accuracy", 0.9526, 0.9258, 0.9702, "share"))
+    accuracy 95.3 % (92.6 % to 97.0 %)
+    """
 
     name: str
     value: float
@@ -140,6 +144,9 @@ class Measurement:
     higher_is_better: bool | None = None
 
     def __str__(self) -> str:
+        if self.unit == "share":
+            value, low, high = (f"{100 * number:.1f} %" for number in (self.value, self.low, self.high))
+            return f"{self.name} {value} ({low} to {high})"
         return f"{self.name} {self.value:.4g} ({self.low:.4g} to {self.high:.4g}){' ' * bool(self.unit)}{self.unit}"
 
     def to_dict(self) -> dict[str, Any]:

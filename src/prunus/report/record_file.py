@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from prunus.core.errors import PlanError
 from prunus.core.files.json_text import MAX_BYTES, JsonError, parse_json
+from prunus.core.files.near_paths import near_path
 from prunus.core.files.plain_files import NotPlainError, open_plain, write_text
 from prunus.core.text import shown
 from prunus.report.record import RunRecord
@@ -48,9 +49,10 @@ def load_record(path: Path) -> RunRecord:
     except NotPlainError as error:
         raise PlanError(f"{error.strerror}; a record is a plain file") from error
     except OSError as error:
-        raise PlanError(
-            f"no record at {path}: a run has one when it is finished; go on with `prunus run RECIPE --resume`"
-        ) from error
+        hint = "a run has one when it is finished; go on with `prunus run RECIPE --resume`"
+        if not path.parent.is_dir():
+            hint = f"there is no such folder; {near_path(path.parent) or 'give the folder of a finished run'}"
+        raise PlanError(f"no record at {path}: {hint}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"

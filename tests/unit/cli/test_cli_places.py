@@ -60,6 +60,25 @@ def test_no_plan_is_said_without_torch(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("report runs/tow", "did you mean 'two'?"),
+        ("apply runs/tow/plan", "did you mean 'runs/two/plan'?"),
+        ("evaluate runs/tow", "did you mean 'two'?"),
+        ("shards runs/tow out", "did you mean 'two'?"),
+        ("predict runs/two x.csv", "give the folder of a bundle"),
+    ],
+)
+def test_a_typo_in_a_folder_is_told_what_lies_there(tmp_path, monkeypatch, capsys, line, meant):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "two").mkdir(parents=True)
+    assert invoke(line.split()) in (5, 6)
+    said = capsys.readouterr().err
+    assert meant in said, said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
         (

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prunus.core.code.imports import one_line
 from prunus.core.errors import PlanError
 from prunus.core.files.json_text import read_json_file
+from prunus.core.files.near_paths import near_path
 from prunus.core.files.parquet_file import read_parquet
 from prunus.core.files.plain_files import atomic_folder, open_plain, sha256_file, write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
@@ -158,8 +159,9 @@ def load_plan(folder: Path) -> Plan:
             )
         return Plan(_read_steps(header.steps, table), header.seed, header.recipe, header.fingerprints)
     except FileNotFoundError as error:
+        hint = near_path(folder)
         raise PlanError(
-            f"no plan at {folder}: expected plan.json and units.parquet there, {error.filename} is missing"
+            f"no plan at {folder}: expected plan.json and units.parquet there, {error.filename} is missing{'; ' * bool(hint)}{hint}"
         ) from error
     except (OSError, ValueError, TypeError, RecursionError, pa.ArrowException) as error:
         if isinstance(error, PlanError):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from prunus.core.code.imports import current_folder_importable
 from prunus.core.endings import data_endings, in_words
-from prunus.core.errors import BundleError, DataError, ModelError, PrunusError, RecipeError, WeightsError, near
+from prunus.core.errors import BundleError, DataError, ModelError, PrunusError, RecipeError, WeightsError
+from prunus.core.files.near_paths import near_path
 from prunus.core.recipes.recipe import Recipe
 
 __all__ = [
@@ -77,7 +78,8 @@ def check_weights(path: Path) -> None:
     """
     if not path.is_file():
         raise WeightsError(
-            f"there is no weight file {path}; give a .safetensors file, or a .pt that holds a state dict"
+            f"there is no weight file {path}; "
+            f"{near_path(path) or 'give a .safetensors file, or a .pt that holds a state dict'}"
         )
 
 
@@ -89,7 +91,9 @@ def check_bundle(path: Path) -> None:
     """
     if not any((folder / "manifest.json").is_file() for folder in (path, path / "bundle")):
         what = "it has no manifest.json" if path.is_dir() else "there is no such folder"
-        raise BundleError(f"no bundle at {path}: {what}; give a bundle's folder, or a finished run's")
+        raise BundleError(
+            f"no bundle at {path}: {what}; {near_path(path) or 'give the folder of a bundle, or of a finished run'}"
+        )
 
 
 def check_shards(folder: Path) -> None:
@@ -100,20 +104,17 @@ def check_shards(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise WeightsError(
-            f"{folder}: expected a folder with .safetensors files: got {'a file' if folder.exists() else 'nothing'}"
+            f"{folder}: expected a folder with .safetensors files: got {'a file' if folder.exists() else 'nothing'}; "
+            f"{near_path(folder) or 'give the folder that holds them'}"
         )
 
 
 def missing_data(path: Path) -> DataError:
     """Return the error that says which data aren't there, and what may have been meant."""
-    if path.parent.is_dir() and (siblings := [child.name for child in path.parent.iterdir()][:200]):
-        hint = near(path.name, siblings)
-        if hint.startswith("did you mean"):
-            return DataError(f"{path}: there is no such file or folder; {hint}")
-    return DataError(
-        f"{path}: there is no such file or folder; give a file that ends in {in_words()}, a folder of class folders of images, "
-        "sklearn:NAME or module:function"
+    hint = near_path(path) or (
+        f"give a file that ends in {in_words()}, a folder of class folders of images, sklearn:NAME or module:function"
     )
+    return DataError(f"{path}: there is no such file or folder; {hint}")
 
 
 def _check_module(reference: str, error: type[PrunusError], key: str = "") -> None:

@@ -26,6 +26,7 @@ from prunus.select import Cost, cost_aware, floor_counts, select
 
 __all__ = ["Weights", "by_cost", "compare_allocations", "lost_less", "within"]
 
+_CALLED = {"macs": "MACs", "params": "parameters"}
 _CLEARLY = 0.9
 """Below this share of the chosen one's distance, another allocation would have lost less."""
 
@@ -106,14 +107,14 @@ def lost_less(chosen: str, far: Mapping[str, float | None], cost: str) -> str | 
     """Say which allocation would have lost clearly less than the chosen one, of those whose distances are given; None: none.
 
     >>> lost_less("cost", {"cost": 0.4, "uniform": 0.1}, "macs")
-    'allocation: uniform would have lost less than cost at the same macs (0.1 against 0.4 by units set to zero, held out)'
+    'allocation: uniform would have lost less than cost at the same MACs (0.1 against 0.4 by units set to zero, held out)'
     """
     known = {name: math.inf if one is None or not math.isfinite(one) else one for name, one in far.items()}
     best = min(known, key=lambda name: (known[name], name != chosen))
     if not known[best] < _CLEARLY * known[chosen]:
         return None
     return (
-        f"allocation: {best} would have lost less than {chosen} at the same {cost} ({known[best]:.3g} against "
+        f"allocation: {best} would have lost less than {chosen} at the same {_CALLED.get(cost, cost)} ({known[best]:.3g} against "
         f"{known[chosen]:.3g} by units set to zero, held out)"
     )
 
