@@ -6,7 +6,7 @@ the tensors themselves, for a block, and go back afterwards: that costs next to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -23,13 +23,18 @@ _FEW = 0.25
 
 @contextmanager
 def reordered(
-    states: Mapping[str, Tensor], groups: tuple[Group, ...], orders: Mapping[str, Tensor]
+    states: Mapping[str, Tensor],
+    groups: tuple[Group, ...],
+    orders: Mapping[str, Tensor],
+    *,
+    shared: Container[str] = (),
 ) -> Iterator[dict[str, Tensor]]:
     """Give all tensors with the units of every group in a new order, the same order in all of its members.
 
     Args:
         states: the tensors by name; what is given may share memory with them, and they are as they were after the block.
         orders: for each group by name, which unit comes to each place.
+        shared: the names of tensors that others hold, too: nothing is written into them.
     """
     result = dict(states)
     undo: list[tuple[Tensor, int, Tensor, Tensor]] = []
@@ -42,6 +47,8 @@ def reordered(
             if len(to) > _FEW * len(source):
                 result[name] = tensor.index_select(dim, source.to(tensor.device))
             elif len(to):
+                if name in shared and tensor is states[name]:
+                    tensor = result[name] = tensor.clone()
                 to, origin = to.to(tensor.device), source[to].to(tensor.device)
                 undo.append((tensor, dim, to, tensor.index_select(dim, to)))
                 tensor.index_copy_(dim, to, tensor.index_select(dim, origin))

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.errors import ModelError
 from prunus.graph.solver.solve import arguments_of
 from prunus.graph.tracing.trace import Trace, operation_name, trace
+from prunus.graph.tracing.writes import base_of, written, written_by
 
 __all__ = ["Likeness", "compared", "has_fast_kernels", "runs_without", "same_operations"]
 
@@ -72,9 +72,9 @@ def _drop_unused(graph: fx.Graph) -> None:
     """Erase what leads to no output, also where it writes into memory that nothing of what does reads."""
     needed: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        writes = {_base(given) for given in _written_by(node)}
+        writes = {base_of(given) for given in written_by(node)}
         if node.op == "output" or node in needed or any(to.op == "placeholder" or to in needed for to in writes):
-            needed |= {node, *node.all_input_nodes, *map(_base, node.all_input_nodes)}
+            needed |= {node, *node.all_input_nodes, *map(base_of, node.all_input_nodes)}
         elif node.op != "placeholder":
             graph.erase_node(node)
 
@@ -93,28 +93,28 @@ def same_operations(own: fx.Graph, reference: fx.Graph, known: Iterable[tuple[fx
     """
     walk = _Walk(known)
     ours = iter([node for node in own.nodes if _computes(node)])
-    written = _written(own), _written(reference)
+    changed = written(own), written(reference)
     for node in reference.nodes:
         if not _computes(node):
             continue
         if _is_size(node):
             walk.known[node] = walk.evaluate(node)
-        elif _is_copy(node, written[1]):
+        elif _is_copy(node, changed[1]):
             walk.known[node] = walk.known.get(node.args[0])
         else:
-            mine = _next(ours, walk, written[0])
+            mine = _next(ours, walk, changed[0])
             if mine is None or not walk.same(node, mine):
                 return "other"
             walk.known[node] = mine
-    if _next(ours, walk, written[0]) is not None:
+    if _next(ours, walk, changed[0]) is not None:
         return "other"
     return "numbers" if walk.numbers_differ else "same"
 
 
-def _next(ours: Iterator[fx.Node], walk: _Walk, written: Set[fx.Node]) -> fx.Node | None:
+def _next(ours: Iterator[fx.Node], walk: _Walk, changed: Set[fx.Node]) -> fx.Node | None:
     """Return the next node that isn't a mere copy; those stand for what they copy."""
     for node in ours:
-        if not _is_copy(node, written):
+        if not _is_copy(node, changed):
             return node
         source: Any = node.args[0]
         walk.stands_for[node] = walk.stands_for.get(source, source)
@@ -125,36 +125,9 @@ def _computes(node: fx.Node) -> bool:
     return node.op != "placeholder" and not (node.target is operator.getitem and not node.users)
 
 
-def _is_copy(node: fx.Node, written: Set[fx.Node]) -> bool:
+def _is_copy(node: fx.Node, changed: Set[fx.Node]) -> bool:
     """Tell whether a value is another one in another place, as the strides wanted it, of which neither is written to later."""
-    return node.target == aten.clone.default and not {node, _base(node.args[0])} & written
-
-
-def _written(graph: fx.Graph) -> set[fx.Node]:
-    """Return what is written in place after it was made: the first of all nodes that share its memory."""
-    return {_base(given) for node in graph.nodes for given in _written_by(node)}
-
-
-def _written_by(node: fx.Node) -> Iterator[fx.Node]:
-    """Yield the tensors that an operation writes into."""
-    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-        given = arguments_of(node)
-        for argument in node.target._schema.arguments:
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                value = given[argument.name]
-                yield from (item for item in pytree.tree_leaves(value) if isinstance(item, fx.Node))
-
-
-def _base(node: Any) -> fx.Node:
-    """Return what a node is a view of: whatever may be one is."""
-    while node.op == "call_function" and node.args and isinstance(node.args[0], fx.Node):
-        schema = getattr(node.target, "_schema", None)
-        aliases = schema is None or any(made.alias_info is not None for made in schema.returns)
-        if not aliases and node.target not in (aten.reshape.default, aten.contiguous.default):
-            break
-        node = node.args[0]
-    found: fx.Node = node
-    return found
+    return node.target == aten.clone.default and not {node, base_of(node.args[0])} & changed
 
 
 def _is_size(node: fx.Node) -> bool:
