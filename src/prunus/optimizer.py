@@ -42,6 +42,7 @@ from prunus.pipeline import (
 )
 from prunus.pipeline.handed import prepared_of, taken_as_it_is
 from prunus.pipeline.jobs.objective import check_objective
+from prunus.pipeline.main_job import check_recipe_names
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.stages.example_stage import check_examples
 from prunus.pipeline.stages.model_stage import fit_dense
@@ -147,6 +148,7 @@ class ModelOptimizer:
         tree["evaluation"] = {"metrics": list(metrics), **(evaluation or {})}
         recipe = make_recipe({**tree, "seeds": list(seeds)}, "ModelOptimizer")
         load_offered(recipe)
+        check_recipe_names(recipe)
         if exclude is not None:
             recipe = _with_excluded(recipe, model, exclude)
         device = pick_device(recipe.runtime.device)

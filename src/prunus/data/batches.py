@@ -150,6 +150,14 @@ def _drawn(data: Any, like: Any, n: int, seed: int) -> Iterator[Any]:
         size = n_examples(whole)
         for rows in row_chunks(_rows(size, n, seed), _CHUNK):
             yield select_rows(whole, rows)
+    elif isinstance(data, str):
+        raise DataError(
+            f"expected examples, as arrays, a Dataset or a DataLoader: got the text {data!r}; ModelOptimizer and recipes read files"
+        )
+    elif isinstance(data, tuple) and any(map(is_array, data)) and any(map(_is_names, data)):
+        raise DataError(
+            "expected numbers in every part of the data: got a list of texts; encode labels as class numbers"
+        )
     elif hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         yield from _of_a_set(data, n, seed)
     elif isinstance(data, Iterable):
@@ -158,6 +166,10 @@ def _drawn(data: Any, like: Any, n: int, seed: int) -> Iterator[Any]:
         raise DataError(
             f"expected a DataLoader, a Dataset, arrays, a list of examples or a stream of batches: got {described(data)}"
         )
+
+
+def _is_names(part: Any) -> bool:
+    return isinstance(part, list) and bool(part) and isinstance(part[0], str)
 
 
 def _of_a_set(data: Any, n: int, seed: int) -> Iterator[Any]:

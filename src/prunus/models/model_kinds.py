@@ -19,6 +19,10 @@ def check_kind(model: nn.Module, *, any_precision: bool = False) -> None:
     Raises:
         ModelError: it says which part is of what kind, and what to do.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"expected a model, an nn.Module: got {type(model).__name__}; build the model and load its weights (load_state_dict)"
+        )
     for name, module in model.named_modules():
         if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
             _refuse_quantized(f"the module {name!r} is a quantised {type(module).__name__}")

@@ -41,7 +41,17 @@ from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_calibration, check_criterion
 from prunus.tasks import Regression, check_metrics
 
-__all__ = ["apply_plan", "finish", "make_plan", "plan_of", "prune_seed", "run", "run_job", "run_seed"]
+__all__ = [
+    "apply_plan",
+    "check_recipe_names",
+    "finish",
+    "make_plan",
+    "plan_of",
+    "prune_seed",
+    "run",
+    "run_job",
+    "run_seed",
+]
 
 
 def run(
@@ -193,7 +203,7 @@ def _control(
 def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     """Load the data, and say how the model is built."""
     load_offered(recipe)
-    _check_names(recipe)
+    check_recipe_names(recipe)
     with single_run_settings(recipe.runtime.threads):
         device = pick_device(recipe.runtime.device)
         with workspace.stage("load data"):
@@ -218,7 +228,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         yield job
 
 
-def _check_names(recipe: Recipe) -> None:
+def check_recipe_names(recipe: Recipe) -> None:
     """Find out that a name means nothing before any data are read."""
     check_builder(recipe.model)
     if recipe.strategy is not None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from prunus import ModelOptimizer
-from prunus.core.errors import ModelError
+from prunus import ModelOptimizer, prune
+from prunus.core.errors import ModelError, RecipeError
 from prunus.models import check_kind
 
 X = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
@@ -74,3 +74,14 @@ def test_a_model_with_hooks_or_a_script_is_fitted_pruned_and_recovered(build):
     smaller = optimizer.fit().prune(keep_fraction=0.5).model_
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in model.parameters())
     assert smaller.eval()(X).shape == (60, 2)
+
+
+@pytest.mark.parametrize("given", ["resnet18", nn.Linear(2, 2).state_dict(), nn.Linear])
+def test_what_is_no_model_is_refused_in_one_line(given):
+    with pytest.raises(ModelError, match=r"expected a model, an nn\.Module: got (str|OrderedDict|type)"):
+        prune(given, torch.ones(1, 2))
+
+
+def test_a_criterion_that_there_is_not_is_told_when_it_is_named():
+    with pytest.raises(RecipeError, match=r"got 'tailor'; did you mean 'taylor'\?"):
+        ModelOptimizer(net(), (X, Y), strategy="tailor")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunus.core.calls import arguments, described, map_tensors, n_examples, select_rows, tensors
 from prunus.core.errors import DataError, RecipeError, near
-from prunus.core.units import is_mask
+from prunus.core.units import UNITS, is_mask
 from prunus.pipeline.auto.choosing import ALLOCATIONS
 from prunus.recover import Adjustment
 from prunus.score import check_criterion, criteria
@@ -25,6 +25,9 @@ ADJUSTMENTS: tuple[Adjustment, ...] = ("least_squares", "bias", "batch_norm")
 
 def check_asked(granularity: str, criterion: str, allocation: str, adjust: object) -> None:
     """Refuse unknown names before anything is run."""
+    if granularity not in UNITS and not is_mask(granularity):
+        widths = [unit for unit in UNITS if unit not in ("weight", "expert", "block")]
+        raise RecipeError(f"granularity: {near(granularity, widths)}; got {granularity!r}")
     if is_mask(granularity):
         raise RecipeError(
             f"granularity: {granularity} sets single weights to zero and makes nothing smaller here: use ModelOptimizer"
@@ -49,8 +52,8 @@ def amount_of(keep_fraction: float | None, target: Mapping[str, float] | None) -
         kind, share, where = "units", keep_fraction, "keep_fraction"
     else:
         if keep_fraction is not None:
-            raise RecipeError(f"give keep_fraction or target, not both: got {keep_fraction} and {dict(target)}")
-        if len(target) != 1 or next(iter(target)) not in _COSTS:
+            raise RecipeError(f"give keep_fraction or target, not both: got {keep_fraction} and {target}")
+        if not isinstance(target, Mapping) or len(target) != 1 or next(iter(target)) not in _COSTS:
             raise RecipeError(
                 f"target: expected one of {', '.join(_COSTS)}, like {{'macs': 0.5}}: got {target!r}; a latency is a target of "
                 "ModelOptimizer"

@@ -129,6 +129,8 @@ def _measure_with(outputs: Any, batch: Batch) -> Measure:
 def _given(
     loss: Callable[[Any, Any], Tensor], outputs: Any, batch: Batch, measure: Measure, examples: Batches
 ) -> Objective:
+    if isinstance(loss, type):
+        raise ModelError(f"loss: got the class {loss.__name__}, which is no loss yet: give {loss.__name__}(...)")
     if not callable(loss):
         raise ModelError(f"loss must be a function of outputs and targets, or a module: got {type(loss).__name__}")
     if not examples.labelled:

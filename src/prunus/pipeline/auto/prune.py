@@ -128,6 +128,7 @@ def prune(
 
     with as_it_was(model):
         example = example_of(inputs, device_of(model))
+        exclude = (exclude,) if isinstance(exclude, str) else exclude
         check_names(model, [("exclude", pattern) for pattern in exclude])
         tell(Event("start", _STAGE, "finding out what hangs together"))
         graph, groups = _analyzed(model, example, exclude, granularity, seed)

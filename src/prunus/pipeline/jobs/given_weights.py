@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -86,18 +86,20 @@ def check_given(job: Job, model: nn.Module) -> None:
         model.train(training)
     found = [(score, way) for score, way in scores if score is not None and score.loss == score.loss]
     best, way = min(found, key=lambda one: one[0].loss, default=(now, None))
-    if way is not None and not now.loss <= best.loss / CLEARLY and best.value > now.value:
+    guess = _guessing(job, batch.targets)
+    known = guess + MARGIN * (1 - guess)
+    scaled = way is not None and not now.loss <= best.loss / CLEARLY and best.value > now.value
+    if way is not None and scaled and not best.surely_below(known):
         raise ModelError(
             f"the given weights do clearly better on inputs that are scaled in another way: {_said(job, best)} with {way.key}, "
             f"{_said(job, now)} as data says (on {now.n} validation examples); set {way.key}, which they were trained with, or "
             "data.check_weights: false"
         )
-    guess = _guessing(job, batch.targets)
-    if now.surely_below(guess + MARGIN * (1 - guess)):
+    if now.surely_below(known):
         raise ModelError(
             f"the given weights do no better than guessing: {_said(job, now)} on {now.n} validation examples, where guessing has "
-            f"{guess:.3g}; look at the scaling of the inputs (data.scale, mean, std), the order of the classes, the label column "
-            "and the weights, or set data.check_weights: false"
+            f"{_said(job, replace(now, value=max(guess, 0.0)))}; look at the scaling of the inputs (data.scale, mean, std), the "
+            "order of the classes, the label column and the weights (are they trained at all?), or set data.check_weights: false"
         )
 
 
