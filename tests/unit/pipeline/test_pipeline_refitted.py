@@ -49,6 +49,25 @@ def test_readers_do_as_well_without_some_units_as_least_squares_on_their_inputs(
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_model_of_another_precision_is_refitted_in_its_own(dtype: torch.dtype) -> None:
+    model, x = network().to(dtype), torch.randn(120, 5, dtype=dtype)
+    asked: Any = {
+        "data": x,
+        "keep_fraction": 0.5,
+        "criterion": "magnitude_l2",
+        "allocation": "uniform",
+        "listener": silent,
+    }
+    small = prunus.prune(model, x[:2], adjust=("least_squares",), **asked)
+    zeros = prunus.prune(model, x[:2], adjust=(), **asked)
+    assert small.plan.steps[0].settings["refitted"]
+    assert small.model[0].weight.dtype == dtype
+    assert small.distance is not None
+    assert zeros.distance is not None
+    assert small.distance < zeros.distance
+
+
 def test_a_convolution_reads_several_inputs_of_each_unit_and_two_groups_may_meet_in_one_reader() -> None:
     class Joined(nn.Module):
         def __init__(self) -> None:
@@ -144,3 +163,24 @@ def test_units_that_say_the_same_go_for_nothing_and_nothing_needs_to_be_adjusted
     assert small[0].out_features == 4
     with torch.no_grad():
         assert torch.dist(small(x), model(x)) < 0.03 * torch.linalg.vector_norm(model(x))
+
+
+def test_a_reader_of_inputs_that_never_move_is_no_problem() -> None:
+    model, x = network(), torch.randn(120, 5)
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)
+    small = prunus.prune(model, x[:2], data=x, keep_fraction=0.5, listener=silent)
+    assert small.distance == pytest.approx(0, abs=1e-6)
+
+
+def test_where_rounding_is_all_that_the_moments_hold_a_reader_keeps_its_weights() -> None:
+    model, x = network(), torch.randn(400, 5)
+    with torch.no_grad():
+        model[0].weight.mul_(1e-5)
+        model[0].bias.fill_(3000.0)
+    (group,), evidence = moments_of(model, x)
+    before = model[2].weight.clone()
+    gone = {group.name: (torch.arange(12) == 0).numpy()}
+    with refitted(model, [group], gone, evidence, zeroed=False):
+        assert bool(model[2].weight.isfinite().all())
+    assert torch.equal(model[2].weight, before)

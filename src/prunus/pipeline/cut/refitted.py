@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from prunus.core.errors import RunError
 from prunus.core.types import Bools
 from prunus.graph import Group
 from prunus.pipeline.cut.sensitivity import without
@@ -78,10 +79,15 @@ def _refit(parameter: nn.Parameter, bias: nn.Parameter | None, read: Read, stays
     """Write the weights on the inputs that stay; what the means lack goes to the bias, where there is one for each output."""
     shifts = bias is not None and bias.shape == (len(read.weight),)
     gram = read.gram - torch.outer(read.mean, read.mean) if shifts else read.gram
-    weight = read.weight.clone()
+    old = read.weight.to(gram.dtype)  # the moments have more digits than half precision
+    weight = old.clone()
     cross = weight[:, ~stays] @ gram[~stays][:, stays]
-    weight[:, stays] += reconstruct(cross, gram[stays][:, stays])
+    try:
+        weight[:, stays] += reconstruct(cross, gram[stays][:, stays])
+    except RunError:  # inputs that hardly move around a large mean: rounding is all that their moments hold
+        return
     if shifts and bias is not None:
-        taken = torch.where(stays, weight, torch.zeros_like(weight))
-        bias.add_((read.weight - taken) @ read.mean)
+        lacking = old - weight
+        lacking[:, ~stays] = old[:, ~stays]
+        bias.add_(lacking @ read.mean.to(gram.dtype))
     parameter.copy_(read.shaped(weight, parameter))
