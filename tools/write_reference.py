@@ -169,6 +169,12 @@ def within_one(outputs, targets):
 task = own_task(loss=torch.nn.L1Loss(), metric=within_one, higher_is_better=True)
 ```
 
+In a recipe, `data.task: my_code:task` names such an object (or a class), `train.loss: my_code:loss` a loss, and
+`evaluation.metrics: [my_code:within_one]` a metric, with `within_one.higher_is_better = True` said beside it; the data come
+from a function (`data.source: my_code:data`). They are called because the recipe is yours: a plan or a bundle that came from
+elsewhere may not name them unless you allow it. A bundle doesn't hold such a task: `prunus evaluate BUNDLE --recipe` with the
+recipe measures it.
+
 `own_task(Classification(), loss=torch.nn.CrossEntropyLoss(weight=weight))` is a task with another loss and all of its own metrics.
 A class of your own derives from `prunus.tasks.Task`, and has five methods: `check`, `losses`, `observe`, `totals` and `decode`; the
 laws that hold of every task stand in `tests/property/test_task_laws.py`.

@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from prunus.core.errors import DataError, UnknownNameError
+from prunus.core.errors import BundleError, DataError, PlanError, RecipeError, UnknownNameError
+from prunus.core.recipes.recipe import Data
 from prunus.core.recipes.recipe_file import make_recipe
-from prunus.pipeline import run
+from prunus.pipeline import evaluate_bundle, run
 
 CODE = """
 import torch
@@ -53,8 +54,30 @@ def masks():
 def painter():
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
 def stream(): return Stream()
+
+def spread(outputs, targets): return (outputs.argmax(1) == targets).float().mean()
+spread.higher_is_better = True
+def unsaid(outputs, targets): return 0.0
+def margin(outputs, batch): return nn.functional.multi_margin_loss(outputs, batch.targets)
+
+from prunus.tasks import Classification, metric, metrics, own_task
+
+def half(outputs, targets): return (outputs.argmax(1) == targets).float().mean() / 2
+own = own_task(Classification(("a", "b", "c")), metric={"half": half}, higher_is_better=True)
+
+class Mine(Classification):
+    name = "mine"
+
+if "twice" not in metrics:
+    @metric("twice", task="mine", higher_is_better=True, default=0)
+    def twice(totals):
+        return 2 * totals.right.sum(axis=1) / totals.support.sum(axis=1)
+
 def pairs(): return Flipped(flips=True)
 """
+
+
+QUICK = {"repeats": 5, "warm_up": 1, "runtime": "torch", "batch_size": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +95,7 @@ def record_of(source: str, builder: str, **more: Any) -> Any:
         "strategy": {"criterion": "magnitude_l2", "keep_fraction": 0.5},
         "train": {"epochs": 2},
         "recovery": {"epochs": 1},
-        "evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "runtime": "torch", "batch_size": 4}},
+        "evaluation": {"bootstrap": 100, "latency": QUICK},
         "seeds": [0],
         "output": source,
         **more,
@@ -146,3 +169,64 @@ def test_a_bundle_of_such_a_run_is_a_model_again() -> None:
     record_of("several", "two")
     ids, x = torch.zeros(3, 5, dtype=torch.int64), torch.zeros(3, 4)
     assert load_bundle(Path("several") / "bundle").predict({"ids": ids, "x": x}).shape == (3, 3)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("mine:own", "half"), ("mine:Mine", "twice")])
+def test_a_recipe_names_a_task_of_ones_own(task: str, metric: str) -> None:
+    record = record_of("loader", "net", data={"task": task})
+    assert record.comparison[0].metric == metric
+    again = evaluate_bundle(Path("loader"), data=Data(source="mine:loader", task=task))
+    shown = {row["name"]: row["value"] for row in again["splits"]["test"]["metrics"]}
+    measured = {q.split: q.metrics[0].value for q in record.quality if q.model == "pruned"}
+    assert shown[metric] == pytest.approx(measured["test"])
+
+
+def test_a_bundle_of_such_a_task_is_measured_with_a_permission_alone() -> None:
+    record_of("loader", "net", data={"task": "mine:Mine"})
+    with pytest.raises(PlanError, match=r"facts\.data\.source names a function to call"):
+        evaluate_bundle(Path("loader"))
+    with pytest.raises(BundleError, match="this bundle's task is mine:Mine, Python code that no bundle holds"):
+        evaluate_bundle(Path("loader"), source="mine:loader")
+    found = evaluate_bundle(Path("loader"), trust_code=True)
+    assert [row["name"] for row in found["splits"]["test"]["metrics"]] == ["twice"]
+
+
+def test_a_recipe_names_metrics_and_a_loss_of_ones_own() -> None:
+    record = record_of(
+        "loader",
+        "net",
+        train={"epochs": 2, "loss": "mine:margin"},
+        evaluation={"bootstrap": 100, "metrics": ["mine:spread"], "latency": QUICK},
+    )
+    (row,) = record.comparison
+    assert row.metric == "mine:spread"
+    assert 0 <= row.dense <= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"data": {"task": "nowhere:Task"}}, "'nowhere:Task': there is no module 'nowhere'"),
+        ({"data": {"task": "mine:margin"}}, "task must be one of .*, or module:object of one: got 'mine:margin'"),
+        ({"data": {"task": "mine:Nothing"}}, "mine.*Nothing"),
+        ({"evaluation": {"metrics": ["mine:unsaid"]}}, "metric mine:unsaid: is higher better"),
+        ({"evaluation": {"metrics": ["mine:spread", "accuracy"]}}, "'mine:spread' beside 'accuracy'"),
+        ({"evaluation": {"metrics": ["mine:nothing"]}}, "mine.*nothing"),
+        (
+            {"data": {"source": "sklearn:digits", "task": "mine:own"}, "model": {"builder": "mlp"}},
+            "data.task: mine:own needs data as they are: expected a function as data.source",
+        ),
+        (
+            {
+                "data": {"source": "sklearn:digits"},
+                "model": {"builder": "mlp"},
+                "evaluation": {"metrics": ["mine:spread"]},
+            },
+            "evaluation.metrics: mine:spread needs data as they are",
+        ),
+    ],
+)
+def test_what_isnt_there_or_doesnt_fit_is_one_line(more: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words) as caught:
+        record_of("loader", "net", **more)
+    assert "\n" not in str(caught.value)

@@ -56,7 +56,6 @@ def evaluate_bundle(
     """
     folder = bundle_folder(path)
     bundle = _load(folder, trust_code, note)
-    bundle.reader()  # said before any data are opened
     if source is None:
         config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
         splits = run_examples(config, bundle, note)

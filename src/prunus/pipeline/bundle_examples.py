@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.calls import answer
+from prunus.core.code.imports import is_reference
 from prunus.core.errors import BundleError, DataError, ModelError
 from prunus.core.recipes.recipe import Data
 from prunus.data import (
@@ -35,7 +36,7 @@ from prunus.data import (
 )
 from prunus.pipeline.handed import is_of_anything, is_of_parts, prepared_of
 from prunus.ship import Bundle, arranged, sizes_misfit
-from prunus.tasks import Regression, Task
+from prunus.tasks import Regression, Task, as_task
 
 __all__ = ["all_examples", "in_units", "run_examples"]
 
@@ -50,10 +51,10 @@ def run_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples
         DataError: they don't fit the bundle.
         BundleError: the bundle's task can't be measured without what it hasn't got.
     """
-    task = _task(bundle)
+    task = _task(bundle, config)
     if _is_handed(config):
         given = handed_by(config)
-        if _is_drawn(given, bundle):
+        if _is_drawn(given, bundle, config):
             as_they_come = {"standardize": False, "scale": 1.0, "mean": None, "std": None, "label_noise": 0.0}
             for part in given.values() if is_of_parts(given) else (given,):
                 _opened(part, config.source, bundle, task)
@@ -74,12 +75,12 @@ def all_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples
         DataError: they don't fit the bundle.
         BundleError: the bundle's task can't be measured without what it hasn't got.
     """
-    task = _task(bundle)
+    task = _task(bundle, config)
     if is_table(config):
         config = config.model_copy(update=read_as(bundle.columns, bundle.feature_names))
     if _is_handed(config):
         given = handed_by(config)
-        if _is_drawn(given, bundle):
+        if _is_drawn(given, bundle, config):
             parts = given if is_of_parts(given) else {"all": given}
             return {name: _all_drawn(part, name, config.source, bundle, task) for name, part in parts.items()}
         found = open_dataset(config, given)
@@ -107,8 +108,10 @@ class _InUnits(nn.Module):
         return self.scaler.undo(answer(self.model(*inputs, **named)))
 
 
-def _task(bundle: Bundle) -> Task:
-    task = bundle.reader()
+def _task(bundle: Bundle, config: Data) -> Task:
+    """Return what is asked of the model: the user's own task, where a recipe that may names it, else the bundle's."""
+    own = is_reference(config.task)
+    task = as_task(config.task, class_names=bundle.class_names) if own else bundle.reader()
     if task.of_dense:
         raise BundleError(
             f"the bundle was made for {task.name}, how closely its model answers as the dense one, which it doesn't hold: "
@@ -122,11 +125,10 @@ def _is_handed(config: Data) -> bool:
     return config.is_function and not config.own_parts and not Path(config.source).exists()
 
 
-def _is_drawn(given: Any, bundle: Bundle) -> bool:
+def _is_drawn(given: Any, bundle: Bundle, config: Data) -> bool:
     """Tell whether what a function returned is read when needed, and goes to the model as it comes."""
-    return (
-        is_of_anything(given) or len(bundle.manifest.takes) != 1 or bundle.task not in ("classification", "regression")
-    )
+    plain = bundle.task in ("classification", "regression") and not is_reference(config.task)
+    return is_of_anything(given) or len(bundle.manifest.takes) != 1 or not plain
 
 
 def _all_drawn(given: Any, part: str, name: str, bundle: Bundle, task: Task) -> Examples:

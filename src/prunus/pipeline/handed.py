@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from prunus.core.batch import Batch
 from prunus.core.calls import answer, call, described, map_tensors
-from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError, ModelError, raise_if_out_of_memory
+from prunus.core.code.imports import is_reference, object_named, one_line
+from prunus.core.errors import DataError, ModelError, RecipeError, raise_if_out_of_memory
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.data import (
     PARTS,
@@ -43,7 +43,7 @@ from prunus.graph.tracing.states import as_it_was, duplicate
 from prunus.models import build, load_weights
 from prunus.pipeline.auto.implied import implied_task
 from prunus.pipeline.token_ids import are_ids, first_inputs
-from prunus.tasks import Agreement, Task, as_task, tasks
+from prunus.tasks import Agreement, Task, as_task, own_task, tasks
 
 __all__ = ["is_of_anything", "is_of_parts", "prepared_for", "prepared_of", "taken_as_it_is"]
 
@@ -60,12 +60,14 @@ def prepared_of(
     *,
     task: str | Task | None = None,
     trained: bool = False,
+    measures: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Return the examples of whatever holds them.
 
     Args:
         task: what the targets are for; None: what they tell themselves.
         trained: the model has its weights; without targets its answers are kept.
+        measures: functions of outputs and targets to measure by, by name, instead of the task's metrics.
 
     Raises:
         DataError: nothing that holds examples, or examples that the model or the task can't take.
@@ -76,8 +78,8 @@ def prepared_of(
         return prepare(config, device=device)
     parts = data if is_of_parts(data) else {"train": data}
     name = config.source if config.is_function else "data"
-    if taken_as_it_is(data, model, task):
-        return _drawn(parts, config, device, model, task, trained, name)
+    if measures or taken_as_it_is(data, model, task):
+        return _drawn(parts, config, device, model, task, trained, name, measures or {})
     if len(parts) > 1:
         return prepare_parts(parts, config, device=device, ids=are_ids(first_inputs(parts["train"]), model))
     (plain,) = parts.values()
@@ -102,23 +104,49 @@ def prepared_for(recipe: Recipe, device: torch.device) -> tuple[Prepared, bool]:
     Such a function may return all that ``ModelOptimizer`` takes; a data set of (input, target) pairs is read as files are.
     """
     config = recipe.data
+    measures = _own_measures(recipe)
     if not config.is_function or config.own_parts or Path(config.source).exists():
+        if is_reference(config.task) or measures:
+            key, named = (
+                ("data.task", config.task)
+                if is_reference(config.task)
+                else ("evaluation.metrics", next(iter(measures)))
+            )
+            raise RecipeError(
+                f"{key}: {named} needs data as they are: expected a function as data.source (module:function) that returns them, "
+                f"got {config.source!r}"
+            )
         return prepare(config, device=device), False
-    if config.task not in _PLAIN:
-        tasks[config.task]
+    task = config.task if config.task in _PLAIN else as_task(config.task)
     given = handed_by(config)
-    if config.task in _PLAIN and not is_of_anything(given):
+    if task in _PLAIN and not measures and not is_of_anything(given):
         return prepare(config, device=device, given=given), False
     train = given["train"] if is_of_parts(given) else given
     shape, n_outputs, numbers = _sizes(train, config.source)
     model = build(recipe.model, input_shape=shape, n_outputs=n_outputs, seed=recipe.seeds[0])
     if recipe.model.weights is not None:
         load_weights(model, recipe.model.weights)
-    if taken_as_it_is(given, model, config.task) and not numbers:
+    if (measures or taken_as_it_is(given, model, task)) and not numbers:
         config = config.model_copy(update={"standardize": False})
     trained = recipe.model.weights is not None or recipe.train.epochs == 0
-    made = prepared_of(given, config, device, model, task=config.task, trained=trained)
+    made = prepared_of(given, config, device, model, task=task, trained=trained, measures=measures)
     return made, isinstance(given, Mapping) and "test" in given
+
+
+def _own_measures(recipe: Recipe) -> dict[str, Any]:
+    """Return the functions that a recipe measures by, by the name that they have there.
+
+    Raises:
+        RecipeError: one isn't there, or others are measured beside them.
+    """
+    own = list(filter(is_reference, recipe.evaluation.metrics))
+    if own and len(own) < len(recipe.evaluation.metrics):
+        others = [name for name in recipe.evaluation.metrics if name not in own]
+        raise RecipeError(
+            f"evaluation.metrics: functions of your own are measured without the task's: got {own[0]!r} beside {others[0]!r}; take "
+            "one kind away"
+        )
+    return {name: object_named(name, error=RecipeError) for name in own}
 
 
 def is_of_anything(given: Any) -> bool:
@@ -186,6 +214,7 @@ def _drawn(
     asked: str | Task | None,
     trained: bool,
     name: str,
+    measures: Mapping[str, Any],
 ) -> Prepared:
     kind = None if asked is None or asked == "auto" else as_task(asked)
     takes = Takes.of(model)
@@ -200,6 +229,8 @@ def _drawn(
         for part, given in parts.items()
     }
     task = _task_of(sources["train"], kind, device, model)
+    if measures:
+        task = own_task(task, metric=measures)
     teacher = None
     if task.of_dense:
         if not trained:

@@ -166,7 +166,7 @@ class Bundle:
         if manifest.own_task is not None:
             raise BundleError(
                 f"this bundle's task is {manifest.own_task}, Python code that no bundle holds: read its answers with "
-                "postprocess(outputs, task=TASK), or take outputs(...) as they are"
+                "postprocess(outputs, task=TASK), and measure with a recipe that names it (data.task: module:object)"
             )
         return task_of_options(manifest.task, manifest.task_options, class_names=manifest.class_names)
 

@@ -202,7 +202,9 @@ class OwnMetrics(Task):
         said = getattr(function, "higher_is_better", None)
         known = said if known is None else known
         if known is None:
-            raise RecipeError(f"metric {name}: is higher better? Say higher_is_better=True or False")
+            raise RecipeError(
+                f"metric {name}: is higher better? Say higher_is_better=True or False, or set it on the function"
+            )
         return bool(known)
 
     @property

@@ -17,7 +17,7 @@ from typing import Any
 from prunus.core.errors import PrunusError, near, raise_if_out_of_memory
 from prunus.core.text import plain
 
-__all__ = ["arguments_of", "call", "current_folder_importable", "object_named", "one_line", "resolve"]
+__all__ = ["arguments_of", "call", "current_folder_importable", "is_reference", "object_named", "one_line", "resolve"]
 
 _MOST_LETTERS = 500
 
@@ -57,6 +57,11 @@ def resolve(reference: str, *, error: type[PrunusError]) -> Callable[..., Any]:
         raise error(f"{reference!r} must be a function, got {type(found).__name__}")
     function: Callable[..., Any] = found
     return function
+
+
+def is_reference(name: str) -> bool:
+    """Tell whether a name is a ``module:object`` instead of something registered."""
+    return ":" in name
 
 
 def object_named(reference: str, *, error: type[PrunusError]) -> Any:

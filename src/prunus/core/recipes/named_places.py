@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from prunus.core.code.imports import current_folder_importable
+from prunus.core.code.imports import current_folder_importable, is_reference
 from prunus.core.endings import data_endings, in_words
 from prunus.core.errors import BundleError, DataError, ModelError, PrunusError, RecipeError, WeightsError
 from prunus.core.files.near_paths import near_path
@@ -32,16 +32,24 @@ def check_recipe(recipe: Recipe) -> None:
         DataError: the data aren't there.
         WeightsError: the weights aren't there.
         ModelError: the module of the builder isn't there.
-        RecipeError: the module of a loss isn't there.
+        RecipeError: the module of a loss, a task or a metric isn't there.
     """
     for source in (recipe.data.source, *recipe.data.own_parts.values()):
         check_source(source)
     if recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights))
     _check_module(recipe.model.builder, ModelError)
-    for key, section in (("train.loss", recipe.train), ("recovery.loss", recipe.recovery)):
-        if section.loss is not None:
-            _check_module(section.loss, RecipeError, f"{key} ")
+    named = [
+        ("train.loss", recipe.train.loss),
+        ("recovery.loss", recipe.recovery.loss),
+        ("data.task", recipe.data.task),
+    ]
+    for key, name in (
+        *named,
+        *(("evaluation.metrics", name) for name in filter(is_reference, recipe.evaluation.metrics)),
+    ):
+        if name is not None:
+            _check_module(name, RecipeError, f"{key} ")
 
 
 def check_source(source: str) -> None:

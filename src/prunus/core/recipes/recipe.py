@@ -118,10 +118,13 @@ class Data(Section):
         max_length=100,
         description="tables: texts that mean that there is no value, beside an empty cell: ['?', NA]",
     )
-    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)] = Field(
-        "auto",
-        description="what is asked of the model: auto reads classification or regression off the target; any other registered task "
-        "(segmentation, multilabel, language ...) needs a function as source, which gives data as they are",
+    task: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]{0,59}|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$", max_length=200)] = (
+        Field(
+            "auto",
+            description="what is asked of the model: auto reads classification or regression off the target; any other registered "
+            "task (segmentation, multilabel, language ...), or module:object of your own, needs a function as source, which gives "
+            "data as they are",
+        )
     )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
     standardize: bool | None = Field(
@@ -300,7 +303,9 @@ class Evaluation(Section):
     """What is measured on train and test."""
 
     metrics: tuple[str, ...] = Field(
-        (), description="default: the usual ones of the task; the first one leads the report"
+        (),
+        description="default: the usual ones of the task; the first one leads the report; or functions of your own "
+        "(module:function of outputs and targets, with an attribute higher_is_better), which need a function as data.source",
     )
     control: Literal["none", "same_budget"] = Field(
         "none",

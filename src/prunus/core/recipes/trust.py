@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from prunus.core.code.imports import is_reference
 from prunus.core.code.registry import CRITERIA, METRICS, would_import
 from prunus.core.errors import PlanError
 from prunus.core.recipes.recipe import Data, Model, Recipe, kind_of_source
@@ -64,6 +65,8 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
         for key, source in sources.items():
             if (kind := kinds[key]) != "bundled":
                 yield Reach(f"{prefix}{key}", kind, source)
+        if is_reference(config.task):
+            yield Reach(f"{prefix}task", "function", config.task)
         if "function" in kinds.values() and config.args:
             yield Reach(f"{prefix}args", "arguments", config.args)
     elif isinstance(config, Model):
@@ -80,7 +83,7 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
             if section.loss is not None:
                 yield Reach(f"{prefix}{key}.loss", "function", section.loss)
         for key, group, name in names_registered(config):
-            if would_import(group, name):
+            if is_reference(name) or would_import(group, name):
                 yield Reach(f"{prefix}{key}", "function", name)
         yield Reach(f"{prefix}output", "folder", config.output)
 

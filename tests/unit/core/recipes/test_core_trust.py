@@ -20,6 +20,7 @@ REACHING = {
     "model.weights": "w.safetensors",
     "train.loss": "mine:loss",
     "recovery.loss": "mine:loss",
+    "data.task": "mine:Task",
 }
 INERT = {
     "name",  # a word of a pattern without slashes
@@ -33,7 +34,7 @@ INERT = {
     "strategy.layers.*.granularity.*",
     "recovery.distil.modules.*",
     "recovery.lora.modules.*",
-    "contract.metric",
+    "contract.metric",  # names in a registry; test_own_metrics has those of the user's
     "evaluation.metrics.*",
     "data.columns.*",
     "data.ignore.*",
@@ -43,7 +44,6 @@ INERT = {
     "data.split.groups",
     "data.split.time",
     "data.groups",
-    "data.task",  # a name in the registry, of letters: no module is imported for it
     "runtime.device",  # cpu, cuda or auto
 }
 
@@ -85,6 +85,13 @@ def test_what_reaches_outside_is_refused_unless_trusted_or_given(key, value):
         check_reach(recipe, allowed, where="there", way="say so")
     with pytest.raises(PlanError):
         check_reach(recipe, Permission(given=("output", key[:-1])), where="there", way="say so")
+
+
+def test_a_metric_of_ones_own_is_a_function_that_is_called():
+    recipe = make_recipe({**WITHIN, "evaluation": {"metrics": ["mine:score"]}})
+    with pytest.raises(PlanError, match=r"evaluation\.metrics names a function to call, 'mine:score'"):
+        check_reach(recipe, Permission(given=("output",)), where="there", way="say so")
+    check_reach(recipe, Permission(given=("output", "evaluation")), where="there", way="say so")
 
 
 def test_an_output_folder_always_reaches_outside():
