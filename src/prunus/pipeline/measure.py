@@ -39,6 +39,7 @@ from prunus.evaluate import (
 from prunus.pipeline.jobs.job import Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
+from prunus.pipeline.stages.duplicate_examples import alike_notes
 from prunus.pipeline.stages.example_stage import clean, thinned_classes
 from prunus.report import GraphFacts, RunRecord, png_data_uri
 from prunus.tasks import Observed, Task, default_metrics
@@ -104,12 +105,19 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
-            "notes": [*data.notes, *thinned_classes(data.train, first.train), *job.split_notes],
+            "notes": [*data.notes, *_alike(job), *thinned_classes(data.train, first.train), *job.split_notes],
             "epochs": epochs_of(first.histories),
             "curves": {name: history for name, history in first.histories.items() if history},
             "timing": {"latency": latency.to_dict()},
         }
     )
+
+
+def _alike(job: Job) -> list[str]:
+    config = job.recipe.examples
+    if config is None or config.duplicates is None:
+        return []
+    return alike_notes(job.data.train, job.data.test, config.duplicates)
 
 
 def _group_changes(job: Job, pairs: Pairs, metric: str) -> dict[str, Any] | None:

@@ -16,7 +16,11 @@ from prunus.score.criteria.criterion import (
 from prunus.score.evidence.gather import Evidence, check_calibration, gather
 from prunus.score.evidence.movement import MovementRecorder
 from prunus.score.evidence.without_labels import probe_loss
+from prunus.score.examples.confident import ConfidentLabels, confident_labels
 from prunus.score.examples.embeddings import embed
+from prunus.score.examples.farthest_first import FarthestFirst, farthest_first
+from prunus.score.examples.flat_inputs import flat_inputs
+from prunus.score.examples.near_duplicates import Duplicates, near_duplicates
 from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.examples.recorded import ExampleCriterion, ExampleRecorder, example_criteria, example_strata
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
@@ -29,25 +33,32 @@ __all__ = [
     "NEEDS",
     "WIDTHS",
     "Compensation",
+    "ConfidentLabels",
     "Criterion",
+    "Duplicates",
     "Evidence",
     "ExampleCriterion",
     "ExampleRecorder",
+    "FarthestFirst",
     "FeatureImportance",
     "MovementRecorder",
     "Read",
     "block_paths",
     "check_calibration",
     "check_criterion",
+    "confident_labels",
     "criteria",
     "criteria_table",
     "criterion",
     "embed",
     "example_criteria",
     "example_strata",
+    "farthest_first",
+    "flat_inputs",
     "gather",
     "judge_feature_importance",
     "layers_reading",
+    "near_duplicates",
     "nearest_neighbours",
     "norm_scales",
     "probe_loss",

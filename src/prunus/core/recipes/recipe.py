@@ -260,14 +260,28 @@ class Relabel(Section):
     agreement: Fraction = Field(0.7, description="least share of the neighbours that have the new label")
 
 
+class Duplicates(Section):
+    """Of training examples that are nearly alike and have one label, keep the most typical."""
+
+    cosine: Fraction = Field(
+        0.99,
+        description="least cosine of two examples, as deviations from the mean example, that makes them duplicates",
+    )
+    space: Literal["inputs", "embedding"] = Field(
+        "inputs",
+        description="what is compared: the inputs as they are, or what the last layer of the short training reads",
+    )
+
+
 class Examples(Section):
-    """What to do with the training examples: relabel first, then remove, in the order given."""
+    """What to do with the training examples: relabel first, then drop duplicates, then remove, in the order given."""
 
     epochs: Count = Field(10, description="length of the short training that records the evidence")
     folds: Count = Field(
         1, description="1: watch the training; more: also score every example by models that didn't train on it"
     )
     relabel: Relabel | None = None
+    duplicates: Duplicates | None = None
     remove: tuple[Remove, ...] = ()
 
 

@@ -22,8 +22,9 @@ from prunus.data import Examples
 from prunus.evaluate import predict_outputs
 from prunus.pipeline.jobs.job import Decide, Job
 from prunus.pipeline.jobs.objective import base_loss
+from prunus.pipeline.stages.duplicate_examples import alike_notes, drop_duplicates
 from prunus.recover import train
-from prunus.score import ExampleRecorder, embed, example_criteria, example_strata, suggest_labels
+from prunus.score import ExampleRecorder, embed, example_criteria, example_strata, flat_inputs, suggest_labels
 from prunus.select import select
 from prunus.tasks import Regression
 
@@ -34,19 +35,25 @@ FEW = 5
 
 
 def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
-    """Return what to do with the training examples: the relabelling first, then each removal, in the recipe's order."""
+    """Return what to do with the training examples: relabel, drop duplicates, then each removal in the recipe's order."""
     config = job.recipe.examples
     if config is None:
         return ()
     stage = f"seed {seed} / judge examples"
 
     def compute() -> tuple[Step, ...]:
-        evidence = job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
+        evidence: dict[str, Tensor] = {}
+        if _needs_training(config):
+            evidence = job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
+        if config.duplicates is not None and config.duplicates.space == "inputs":
+            evidence["rows"] = flat_inputs(job.data.train)
         return _decide(job.data.train, config, evidence, seed)
 
     with job.workspace.stage(stage):
         steps = decide("example", stage, compute)
-    for text in thinned_classes(job.data.train, clean(job.data.train, steps)):
+    first = seed == job.recipe.seeds[0]
+    alike = alike_notes(job.data.train, job.data.test, config.duplicates) if config.duplicates and first else []
+    for text in (*alike, *thinned_classes(job.data.train, clean(job.data.train, steps))):
         job.workspace.warn(stage, text)
     return steps
 
@@ -123,11 +130,21 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
         listener=job.workspace.listener,
     )
     evidence = recorder.tensors()
-    if config.relabel is not None:
+    if config.relabel is not None or _by_embedding(config):
         evidence["embedding"] = embed(model, examples)
-        if config.folds > 1:
-            evidence["probability"] = _out_of_fold(job, seed, config.folds, settings, stage)
+    if config.relabel is not None and config.folds > 1:
+        evidence["probability"] = _out_of_fold(job, seed, config.folds, settings, stage)
     return evidence
+
+
+def _needs_training(config: ExamplesConfig) -> bool:
+    """Whether something is asked that only a model can answer."""
+    scored = any(set(example_criteria[remove.criterion].needs) - {"noise"} for remove in config.remove)
+    return scored or config.relabel is not None or _by_embedding(config)
+
+
+def _by_embedding(config: ExamplesConfig) -> bool:
+    return config.duplicates is not None and config.duplicates.space == "embedding"
 
 
 def _out_of_fold(job: Job, seed: int, n_folds: int, settings: Train, stage: str) -> Tensor:
@@ -160,6 +177,12 @@ def _decide(examples: Examples, config: ExamplesConfig, evidence: dict[str, Tens
     if config.relabel is not None:
         step = suggest_labels(evidence["probability"], evidence["embedding"], examples, config.relabel)
         judged[np.concatenate([d.unit[~np.isnan(d.after)] for d in step.decisions if d.after is not None])] = False
+        steps.append(step)
+    if config.duplicates is not None:
+        rows = evidence["embedding" if _by_embedding(config) else "rows"]
+        step = drop_duplicates(examples, rows, config.duplicates, judged=judged, seed=seed)
+        for decision in step.decisions:
+            alive[decision.unit[~decision.keep]] = False
         steps.append(step)
     for number, remove in enumerate(config.remove):
         step = _remove(examples, remove, evidence, alive & judged, seed, number)
