@@ -1,4 +1,4 @@
-"""Every registered task goes through a whole run: evidence, cut, adjustment, recovery, comparison, contract, plan, bundle."""
+"""Every registered task goes through a whole run: evidence, cut, adjustment, recovery, comparison, contract, plan, bundle, file."""
 
 import json
 
@@ -7,6 +7,9 @@ import torch
 
 import prunus
 from prunus.core.calls import answers, call, select_rows
+from prunus.evaluate.timing.onnx_session import OnnxModel
+from prunus.evaluate.timing.runtimes import onnxruntime_installed
+from prunus.ship import export_file
 from prunus.tasks import tasks
 from task_jobs import JOBS
 
@@ -55,9 +58,16 @@ def test_a_task_goes_through_a_whole_run(name, tmp_path):
     with torch.no_grad():
         expected = answers(call(model, inputs))
     optimizer.save(tmp_path / "bundle")
-    found = prunus.load_bundle(tmp_path / "bundle").outputs(inputs)
-    for one, other in zip(found, expected, strict=True):
+    bundle = prunus.load_bundle(tmp_path / "bundle")
+    for one, other in zip(bundle.outputs(inputs), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+    if onnxruntime_installed():
+        made = export_file(bundle, "onnx", tmp_path / "model.onnx")
+        assert made.difference < 1e-3
+        file = OnnxModel((tmp_path / "model.onnx").read_bytes())
+        for one, other in zip(file.outputs(inputs), answers(optimizer.predict_outputs(inputs)), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(JOBS))
