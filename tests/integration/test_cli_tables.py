@@ -25,7 +25,7 @@ HEAD = ["age", "income", "color", "when", "member"]
 def columns() -> dict[str, list[object]]:
     draw = np.random.default_rng(0)
     age = draw.integers(18, 80, N)
-    days = np.datetime64("2023-01-01") + draw.integers(0, 600, N)
+    days = np.datetime64("2023-01-01") + draw.integers(0, 600, N).astype("timedelta64[D]")
     color = draw.choice(["red", "green", "blue"], N)
     return {
         "age": [None if gap else int(a) for a, gap in zip(age, draw.random(N) < 0.1, strict=True)],

@@ -168,7 +168,7 @@ def _of_cycle(seconds: Array, part: str) -> Array:
     if part == "week":
         return np.asarray((seconds + _MONDAY) % _WEEK / _WEEK)
     years = np.floor(seconds).astype("datetime64[s]").astype("datetime64[Y]")
-    start, end = ((years + more).astype("datetime64[s]").astype(np.float64) for more in (0, 1))
+    start, end = ((years + np.timedelta64(more, "Y")).astype("datetime64[s]").astype(np.float64) for more in (0, 1))
     return np.asarray((seconds - start) / (end - start))
 
 
