@@ -23,6 +23,7 @@ from prunus.score import (
     score_groups,
     score_weights,
 )
+from prunus.tasks import Classification
 
 COSTLY, CHEAP = 1, 4
 SEEDS = pytest.mark.parametrize("seed", range(3))
@@ -193,12 +194,24 @@ def test_the_block_whose_removal_costs_more_is_worth_more(name, seed):
 
 
 WRONG, EASY, HARD = 0, 1, 2
-FIRST_TO_GO = {"aum": (WRONG, EASY), "el2n": (EASY, HARD)}
+FIRST_TO_GO = {
+    "aum": (WRONG, EASY),
+    "confidence": (WRONG, EASY),
+    "el2n": (EASY, HARD),
+    "entropy": (EASY, HARD),
+    "forgetting": (EASY, WRONG),
+    "loss": (EASY, HARD),
+    "margin": (EASY, HARD),
+}
 """Of two examples, which goes first: one that contradicts the model, or one that it has long known."""
 
 
+OF_MOVES = ("loss_deviation", "variability")
+"""These judge how an answer moves from epoch to epoch, wherever it is."""
+
+
 @SEEDS
-@pytest.mark.parametrize("name", [name for name in example_criteria if name != "random"])
+@pytest.mark.parametrize("name", [n for n in example_criteria if n not in ("random", *OF_MOVES)])
 def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed):
     draw = torch.Generator().manual_seed(seed)
     targets = torch.arange(40) % 2
@@ -207,7 +220,7 @@ def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed)
     targets[[WRONG, EASY]] = torch.tensor([0, 1])
     inputs[HARD] = torch.tensor([0.1, 0.1])
     model = nn.Linear(2, 2)
-    recorder = ExampleRecorder(40, 2)
+    recorder = ExampleRecorder(40, Classification(("a", "b")))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for epoch in range(10):
         for batch in Rows(inputs, targets).batches(10):
@@ -219,3 +232,13 @@ def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed)
     scores = example_criteria[name](recorder.tensors())
     first, later = FIRST_TO_GO[name]
     assert scores[first] < scores[later]
+
+
+@pytest.mark.parametrize("name", OF_MOVES)
+def test_an_answer_that_stays_is_worth_less_than_one_that_moves(name):
+    recorder = ExampleRecorder(2, Classification(("a", "b")))
+    batch = Batch(torch.arange(2), None, torch.zeros(2, dtype=torch.int64))
+    for epoch in range(4):
+        recorder(epoch, batch, torch.tensor([[2.0, 0.0], [2.0 * (-1) ** epoch, 0.0]]))
+    stays, moves = example_criteria[name](recorder.tensors()).tolist()
+    assert stays < moves

@@ -18,11 +18,13 @@ from prunus.score.evidence.movement import MovementRecorder
 from prunus.score.evidence.without_labels import probe_loss
 from prunus.score.examples.confident import ConfidentLabels, confident_labels
 from prunus.score.examples.embeddings import embed
+from prunus.score.examples.example_criteria import ExampleCriterion, example_criteria
+from prunus.score.examples.example_strata import example_strata
 from prunus.score.examples.farthest_first import FarthestFirst, farthest_first
 from prunus.score.examples.flat_inputs import flat_inputs
 from prunus.score.examples.near_duplicates import Duplicates, near_duplicates
 from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
-from prunus.score.examples.recorded import ExampleCriterion, ExampleRecorder, example_criteria, example_strata
+from prunus.score.examples.recorded import ExampleRecorder, recorded_names
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
 from prunus.score.parameters import norm_scales, prunable_weights
 from prunus.score.readers import Read, layers_reading
@@ -63,6 +65,7 @@ __all__ = [
     "norm_scales",
     "probe_loss",
     "prunable_weights",
+    "recorded_names",
     "score_groups",
     "score_weights",
     "suggest_labels",

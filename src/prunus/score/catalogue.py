@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from prunus.core.units import plural
 from prunus.score.criteria.criterion import EVERY_UNIT, WIDTHS, Criterion, Need, criteria
-from prunus.score.examples.recorded import example_criteria
+from prunus.score.examples.example_criteria import example_criteria
 
 __all__ = ["NEEDS", "criteria_table"]
 

@@ -235,7 +235,9 @@ class Remove(Section):
     """Remove training examples that hardly affect the predictions, or that mislead them."""
 
     criterion: str = Field(
-        "el2n", description="el2n keeps the hard ones, aum drops suspected wrong labels, random is the baseline"
+        "el2n",
+        description="el2n keeps the hard ones, aum drops suspected wrong labels, random is the baseline; loss is there for every "
+        "task; prunus criteria lists them",
     )
     keep_fraction: Fraction | None = None
     cutoff: float | None = Field(

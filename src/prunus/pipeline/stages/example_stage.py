@@ -24,7 +24,15 @@ from prunus.pipeline.jobs.job import Decide, Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.stages.duplicate_examples import alike_notes, drop_duplicates
 from prunus.recover import train
-from prunus.score import ExampleRecorder, embed, example_criteria, example_strata, flat_inputs, suggest_labels
+from prunus.score import (
+    ExampleRecorder,
+    embed,
+    example_criteria,
+    example_strata,
+    flat_inputs,
+    recorded_names,
+    suggest_labels,
+)
 from prunus.select import select
 from prunus.tasks import Regression
 
@@ -67,18 +75,21 @@ def check_examples(job: Job) -> None:
     config = job.recipe.examples
     if config is None:
         return
-    for remove in config.remove:
-        example_criteria[remove.criterion]
     train = job.data.train
-    if not train.task.exclusive and not isinstance(train.task, Regression):
-        raise RecipeError(
-            f"examples: what an example is worth is judged by its class or its value: got the task {train.task.name}; leave the "
-            "section out"
-        )
-    _ = train.targets  # refuses labels that nobody knows without reading all examples
+    recorded = recorded_names(train.task)
+    for remove in config.remove:
+        missing = [need for need in example_criteria[remove.criterion].needs if need not in (*recorded, "noise")]
+        if missing:
+            fit = [name for name in example_criteria if set(example_criteria[name].needs) <= {*recorded, "noise"}]
+            raise RecipeError(
+                f"examples.remove: the criterion {remove.criterion} reads {missing[0]}, which the task {train.task.name} doesn't "
+                f"give of its examples: use {', '.join(fit)}"
+            )
+    if train.task.exclusive or isinstance(train.task, Regression):
+        _ = train.targets  # refuses labels that nobody knows without reading all examples
     if config.relabel is not None and not job.data.train.task.exclusive:
         raise RecipeError(
-            "examples.relabel chooses another class, and the target is values (data.task: regression): got both; use "
+            f"examples.relabel chooses another class, and the target is values (data.task: {train.task.name}): got both; use "
             "examples.remove with criterion aum, which drops the targets that the model contradicts most, or set data.task"
         )
 
@@ -117,7 +128,7 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
     """
     examples = job.data.train
     settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
-    recorder = ExampleRecorder(len(examples), examples.n_outputs, exclusive=examples.task.exclusive)
+    recorder = ExampleRecorder(len(examples), examples.task)
     model = job.build(seed).to(job.device)
     train(
         model,

@@ -93,3 +93,34 @@ def test_the_facade_tells_what_should_be_known_of_the_data():
     told = []
     ModelOptimizer(nn.Linear(1, 2), (torch.cat([inputs, inputs]), [0, 1] * 40), listener=told.append)
     assert any("same input" in event.message for event in told if event.kind == "note")
+
+
+def several_labels(**examples):
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 6, generator=draw)
+    targets = (inputs[:, :3] > 0).float()
+    torch.manual_seed(0)
+    return ModelOptimizer(
+        nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)),
+        list(zip(inputs, targets, strict=True)),
+        task="multilabel",
+        strategy="magnitude_l2",
+        train={"epochs": 2},
+        recovery={"epochs": 1},
+        seeds=[0],
+        examples={"epochs": 2, **examples},
+    )
+
+
+def test_examples_of_any_task_are_judged_by_their_loss():
+    optimizer = several_labels(remove=[{"criterion": "loss", "keep_fraction": 0.75}])
+    optimizer.prune(keep_fraction=0.5)
+    (decision,) = optimizer.plan_.steps[0].decisions
+    assert (decision.stratum, decision.n_kept) == ("all", round(0.75 * len(decision.unit)))
+    assert decision.saliency[decision.keep].min() >= decision.saliency[~decision.keep].max()
+
+
+def test_a_criterion_that_the_task_has_nothing_for_is_refused_before_anything_is_trained():
+    says = "aum reads aum, which the task multilabel doesn't give of its examples: use loss, loss_deviation, random"
+    with pytest.raises(RecipeError, match=says):
+        several_labels(remove=[{"criterion": "aum", "keep_fraction": 0.75}])

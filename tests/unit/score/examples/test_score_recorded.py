@@ -1,16 +1,19 @@
 """What is recorded about examples is the papers' formulas, in any order of batches."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from prunus.core.errors import RecipeError, RunError, ShapeError, UnknownNameError
-from prunus.score import ExampleRecorder, criteria, example_strata
+from prunus.score import ExampleRecorder, criteria, example_criteria, example_strata, recorded_names
 from prunus.score.catalogue import criteria_table
 from prunus.select import select
-from prunus.tasks import Regression
+from prunus.tasks import Classification, MultiLabel, Regression
 
 N, CLASSES, EPOCHS = 9, 4, 3
+CLASSIFY = Classification(tuple("abcd"))
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def softmax(row):
 
 @pytest.mark.parametrize("early", [None, 1, 2])
 def test_el2n_aum_and_probabilities_are_the_formulas_averaged_over_epochs(logits, batch_of, early):
-    found = watch(ExampleRecorder(N, CLASSES, el2n_epochs=early), logits, TARGETS, batch_of, first_epoch=5)
+    found = watch(ExampleRecorder(N, CLASSIFY, el2n_epochs=early), logits, TARGETS, batch_of, first_epoch=5)
     values = logits.double().numpy()
     for i, y in enumerate(TARGETS.tolist()):
         p = [softmax(values[e, i]) for e in range(EPOCHS)]
@@ -45,12 +48,20 @@ def test_el2n_aum_and_probabilities_are_the_formulas_averaged_over_epochs(logits
         assert found["el2n"][i] == pytest.approx(np.mean(el2n[:early]), rel=1e-5)
         assert found["aum"][i] == pytest.approx(np.mean(aum), rel=1e-5)
         assert found["confidence"][i] == pytest.approx(np.mean([q[y] for q in p]), rel=1e-5)
+        assert found["confidence_deviation"][i] == pytest.approx(np.std([q[y] for q in p]), rel=1e-4, abs=1e-6)
+        assert found["loss"][i] == pytest.approx(np.mean([-np.log(q[y]) for q in p]), rel=1e-5)
+        assert found["loss_deviation"][i] == pytest.approx(np.std([-np.log(q[y]) for q in p]), rel=1e-4, abs=1e-6)
+        assert found["entropy"][i] == pytest.approx(np.mean([-(q * np.log(q)).sum() for q in p]), rel=1e-5)
+        assert found["gap"][i] == pytest.approx(np.mean([np.sort(q)[-1] - np.sort(q)[-2] for q in p]), rel=1e-5)
+        right = [q.argmax() == y for q in p]
+        events = sum(a and not b for a, b in itertools.pairwise(right))
+        assert found["forgotten"][i] == (events if any(right) else EPOCHS)
         np.testing.assert_allclose(found["probability"][i].numpy(), np.mean(p, axis=0), rtol=1e-5)
     assert {t.dtype for t in found.values()} == {torch.float32}
 
 
 def test_the_batch_size_does_not_matter(logits, batch_of):
-    a, b = (watch(ExampleRecorder(N, CLASSES), logits, TARGETS, batch_of, batch_size=size) for size in (1, 9))
+    a, b = (watch(ExampleRecorder(N, CLASSIFY), logits, TARGETS, batch_of, batch_size=size) for size in (1, 9))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-6, atol=1e-7)
 
@@ -58,7 +69,7 @@ def test_the_batch_size_does_not_matter(logits, batch_of):
 def test_recording_does_not_touch_the_outputs_or_the_graph(batch_of):
     outputs = torch.randn(N, CLASSES, requires_grad=True)
     before = outputs.detach().clone()
-    ExampleRecorder(N, CLASSES)(0, batch_of(torch.arange(N), None, TARGETS), outputs)
+    ExampleRecorder(N, CLASSIFY)(0, batch_of(torch.arange(N), None, TARGETS), outputs)
     assert torch.equal(outputs, before)
     outputs.sum().backward()
 
@@ -67,21 +78,42 @@ def test_recording_does_not_touch_the_outputs_or_the_graph(batch_of):
 def test_regression_records_the_absolute_error(batch_of, shape):
     targets = torch.linspace(-1, 1, N)
     outputs = torch.linspace(0, 2, N).reshape(shape)
-    found = watch(ExampleRecorder(N, 1, exclusive=False), [outputs, outputs + 1], targets, batch_of)
+    found = watch(ExampleRecorder(N, Regression()), [outputs, outputs + 1], targets, batch_of)
     np.testing.assert_allclose(found["el2n"].numpy(), np.full(N, 1.5), rtol=1e-6)
     assert torch.equal(found["aum"], -found["el2n"])
     assert "probability" not in found
 
 
+def test_values_of_many_dimensions_are_recorded_as_their_mean_error(batch_of):
+    targets = torch.zeros(N, 2)
+    outputs = torch.tensor([1.0, 3.0]).expand(N, 2)
+    found = watch(ExampleRecorder(N, Regression()), [outputs], targets, batch_of)
+    assert found["el2n"].tolist() == [2.0] * N
+    assert found["loss"].tolist() == [5.0] * N
+
+
+def test_of_any_other_task_the_loss_of_each_example_is_recorded(batch_of):
+    targets = torch.eye(3)[torch.arange(N) % 3]
+    outputs = torch.randn(EPOCHS, N, 3, generator=torch.Generator().manual_seed(1))
+    task = MultiLabel(("a", "b", "c"))
+    found = watch(ExampleRecorder(N, task), outputs, targets, batch_of)
+    assert set(found) == {"loss", "loss_deviation"} == set(recorded_names(task))
+    each = torch.nn.functional.binary_cross_entropy_with_logits(
+        outputs, targets.expand(EPOCHS, N, 3), reduction="none"
+    ).mean(2)
+    torch.testing.assert_close(found["loss"], each.mean(0))
+    torch.testing.assert_close(found["loss_deviation"], each.std(0, correction=0), rtol=1e-4, atol=1e-5)
+
+
 def test_a_batch_may_be_large(batch_of):
     """Larger than the numbers of which Python holds one only."""
-    recorder, n = ExampleRecorder(300, 1, exclusive=False), torch.arange(300)
+    recorder, n = ExampleRecorder(300, Regression()), torch.arange(300)
     recorder(0, batch_of(n, None, torch.zeros(300)), torch.ones(300))
     assert recorder.tensors()["el2n"].tolist() == [1.0] * 300
 
 
 def test_an_example_that_was_never_seen_is_an_error_not_a_nan(batch_of):
-    recorder = ExampleRecorder(N, CLASSES)
+    recorder = ExampleRecorder(N, CLASSIFY)
     recorder(0, batch_of(torch.tensor([0, 1]), None, TARGETS[:2]), torch.zeros(2, CLASSES))
     with pytest.raises(RunError, match=r"7 of 9 examples were never seen in training \(the first is 2\)"):
         recorder.tensors()
@@ -89,9 +121,9 @@ def test_an_example_that_was_never_seen_is_an_error_not_a_nan(batch_of):
 
 def test_outputs_of_another_shape_are_refused(batch_of):
     with pytest.raises(ShapeError, match=r"must be \(9, 4\).*got \(9, 3\)"):
-        ExampleRecorder(N, CLASSES)(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 3))
+        ExampleRecorder(N, CLASSIFY)(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 3))
     with pytest.raises(ShapeError, match=r"got \(9, 2\)"):
-        ExampleRecorder(N, 1, exclusive=False)(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 2))
+        ExampleRecorder(N, Regression())(0, batch_of(torch.arange(N), None, TARGETS), torch.zeros(N, 2))
 
 
 @pytest.fixture
@@ -178,11 +210,9 @@ def test_who_names_no_seed_gets_the_first(skewed):
 
 def test_the_catalogue_says_what_each_criterion_of_examples_takes():
     rows = {row["name"]: row for row in criteria_table() if row["section"] == "examples.remove"}
-    assert {name: row["needs"] for name, row in rows.items()} == {
-        "random": "",
-        "el2n": "a short training",
-        "aum": "a short training",
-    }
+    assert set(rows) == set(example_criteria)
+    assert {row["needs"] for name, row in rows.items() if name != "random"} == {"a short training"}
+    assert rows["random"]["needs"] == ""
     assert all(row["judges"] == "example" and row["training"] == "" and row["summary"] for row in rows.values())
 
 
