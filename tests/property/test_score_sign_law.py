@@ -208,10 +208,12 @@ FIRST_TO_GO = {
 
 OF_MOVES = ("loss_deviation", "variability")
 """These judge how an answer moves from epoch to epoch, wherever it is."""
+OF_PLACES = ("density", "moderate", "prototype")
+"""These judge where an example lies."""
 
 
 @SEEDS
-@pytest.mark.parametrize("name", [n for n in example_criteria if n not in ("random", *OF_MOVES)])
+@pytest.mark.parametrize("name", [n for n in example_criteria if n not in (*OF_MOVES, *OF_PLACES, "random")])
 def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed):
     draw = torch.Generator().manual_seed(seed)
     targets = torch.arange(40) % 2
@@ -242,3 +244,18 @@ def test_an_answer_that_stays_is_worth_less_than_one_that_moves(name):
         recorder(epoch, batch, torch.tensor([[2.0, 0.0], [2.0 * (-1) ** epoch, 0.0]]))
     stays, moves = example_criteria[name](recorder.tensors()).tolist()
     assert stays < moves
+
+
+@SEEDS
+@pytest.mark.parametrize("name", OF_PLACES)
+def test_a_typical_example_is_worth_less_than_one_apart_from_the_crowd(name, seed):
+    rows = torch.randn(60, 3, generator=torch.Generator().manual_seed(seed))
+    rows[:2] = torch.tensor([[0.02, 0.0, 0.0], [2.5, 0.0, 0.0]])
+    evidence = {"embedding": rows, "label": torch.zeros(60, dtype=torch.int64)}
+    worth = example_criteria[name](evidence)
+    typical, apart = worth[:2].tolist()
+    if name == "moderate":  # neither the typical one nor the one apart: what is as far as half of the class
+        assert max(typical, apart) < worth.quantile(0.9)
+        assert worth.max() == 0
+    else:
+        assert typical < apart

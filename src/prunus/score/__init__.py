@@ -16,6 +16,7 @@ from prunus.score.criteria.criterion import (
 from prunus.score.evidence.gather import Evidence, check_calibration, gather
 from prunus.score.evidence.movement import MovementRecorder
 from prunus.score.evidence.without_labels import probe_loss
+from prunus.score.examples import by_embedding  # noqa: F401 - registers
 from prunus.score.examples.confident import ConfidentLabels, confident_labels
 from prunus.score.examples.embeddings import embed
 from prunus.score.examples.example_criteria import ExampleCriterion, example_criteria

@@ -76,11 +76,11 @@ def check_examples(job: Job) -> None:
     if config is None:
         return
     train = job.data.train
-    recorded = recorded_names(train.task)
+    known = {*recorded_names(train.task), "embedding", "noise", *(["label"] if train.task.exclusive else [])}
     for remove in config.remove:
-        missing = [need for need in example_criteria[remove.criterion].needs if need not in (*recorded, "noise")]
+        missing = [need for need in example_criteria[remove.criterion].needs if need not in known]
         if missing:
-            fit = [name for name in example_criteria if set(example_criteria[name].needs) <= {*recorded, "noise"}]
+            fit = [name for name in example_criteria if set(example_criteria[name].needs) <= known]
             raise RecipeError(
                 f"examples.remove: the criterion {remove.criterion} reads {missing[0]}, which the task {train.task.name} doesn't "
                 f"give of its examples: use {', '.join(fit)}"
@@ -141,8 +141,10 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
         listener=job.workspace.listener,
     )
     evidence = recorder.tensors()
-    if config.relabel is not None or _by_embedding(config):
+    if config.relabel is not None or _by_embedding(config) or "embedding" in _read(config):
         evidence["embedding"] = embed(model, examples)
+    if "label" in _read(config):
+        evidence["label"] = examples.targets.cpu()
     if config.relabel is not None and config.folds > 1:
         evidence["probability"] = _out_of_fold(job, seed, config.folds, settings, stage)
     return evidence
@@ -150,8 +152,12 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
 
 def _needs_training(config: ExamplesConfig) -> bool:
     """Whether something is asked that only a model can answer."""
-    scored = any(set(example_criteria[remove.criterion].needs) - {"noise"} for remove in config.remove)
-    return scored or config.relabel is not None or _by_embedding(config)
+    return bool(_read(config) - {"noise"}) or config.relabel is not None or _by_embedding(config)
+
+
+def _read(config: ExamplesConfig) -> set[str]:
+    """Return what the criteria of a recipe read."""
+    return {need for remove in config.remove for need in example_criteria[remove.criterion].needs}
 
 
 def _by_embedding(config: ExamplesConfig) -> bool:

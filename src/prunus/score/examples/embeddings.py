@@ -1,6 +1,7 @@
 """Where does an example lie in the model's own space?
 
-The embedding is what the model's last layer with a weight matrix reads: the space in which it draws its class borders.
+The embedding is what the model's last layer with a weight matrix reads: the space in which it draws its class borders. Where that
+layer reads many positions of an example (pixels, tokens), it is their mean.
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ def embed(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> Ten
     """Return one embedding per example, on the CPU.
 
     Shapes:
-        ``(n, features)``: the flattened input of the last linear or convolutional layer that ran.
+        ``(n, features)``: the input of the last linear or convolutional layer that ran, averaged over positions.
     Raises:
         ModelError: the model ran no such layer.
     """
     seen: list[Tensor] = []
 
     def remember(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        seen[:] = [arguments[0]]
+        features = arguments[0]
+        convolution = module.weight.dim() > 2  # type: ignore[operator]
+        positions = tuple(range(2, features.dim()) if convolution else range(1, features.dim() - 1))
+        seen[:] = [features.mean(dim=positions) if positions else features]
 
     layers = [m for m in model.modules() if isinstance(getattr(m, "weight", None), Tensor) and m.weight.dim() >= 2]  # type: ignore[operator]
     hooks = [layer.register_forward_pre_hook(remember) for layer in layers]

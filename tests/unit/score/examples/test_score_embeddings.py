@@ -34,10 +34,10 @@ def test_the_last_layer_s_input_is_the_embedding_and_the_model_is_as_before(exam
     assert not any(module._forward_pre_hooks for module in net.modules())
 
 
-def test_a_convolution_s_input_is_flattened_and_scales_are_no_layer(examples_of):
+def test_a_convolution_s_input_is_averaged_over_positions_and_scales_are_no_layer(examples_of):
     net = nn.Sequential(nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.ReLU())
     x = torch.randn(4, 2, 5)
-    assert torch.equal(embed(net, examples_of(x, torch.zeros(4))), x.flatten(1))
+    assert torch.equal(embed(net, examples_of(x, torch.zeros(4))), x.mean(dim=2))
     with pytest.raises(ModelError, match="no layer with a weight matrix"):
         embed(nn.BatchNorm1d(3), examples_of(torch.randn(4, 3), torch.zeros(4)))
 
