@@ -210,10 +210,12 @@ OF_MOVES = ("loss_deviation", "variability")
 """These judge how an answer moves from epoch to epoch, wherever it is."""
 OF_PLACES = ("density", "moderate", "prototype")
 """These judge where an example lies."""
+OF_SETS = ("k_centre",)
+"""These judge what an example adds to those that stay anyway."""
 
 
 @SEEDS
-@pytest.mark.parametrize("name", [n for n in example_criteria if n not in (*OF_MOVES, *OF_PLACES, "random")])
+@pytest.mark.parametrize("name", [n for n in example_criteria if n not in (*OF_MOVES, *OF_PLACES, *OF_SETS, "random")])
 def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed):
     draw = torch.Generator().manual_seed(seed)
     targets = torch.arange(40) % 2
@@ -259,3 +261,13 @@ def test_a_typical_example_is_worth_less_than_one_apart_from_the_crowd(name, see
         assert worth.max() == 0
     else:
         assert typical < apart
+
+
+@SEEDS
+@pytest.mark.parametrize("name", OF_SETS)
+def test_a_twin_of_an_example_that_stays_is_worth_less_than_one_in_an_empty_place(name, seed):
+    rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(seed))
+    rows[:3] = torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.01, 0.0], [-9.0, 0.0, 0.0]])
+    worth = example_criteria[name]({"embedding": rows, "label": torch.zeros(40, dtype=torch.int64)})
+    assert worth[:2].min() < worth[3:].median() < worth[:2].max()
+    assert worth[:2].min() < worth[2]

@@ -121,6 +121,6 @@ def test_examples_of_any_task_are_judged_by_their_loss():
 
 
 def test_a_criterion_that_the_task_has_nothing_for_is_refused_before_anything_is_trained():
-    says = "aum reads aum, which the task multilabel doesn't give of its examples: use density, loss, loss_deviation, random"
+    says = "aum reads aum, which the task multilabel doesn't give of its examples: use density, k_centre, loss, loss_dev.*, random"
     with pytest.raises(RecipeError, match=says):
         several_labels(remove=[{"criterion": "aum", "keep_fraction": 0.75}])

@@ -69,3 +69,16 @@ def test_examples_of_any_task_have_a_place_and_only_classes_have_a_centre():
         RecipeError, match="prototype reads label, which the task multilabel doesn't give of its examples"
     ):
         several_labels("prototype")
+
+
+def test_what_stays_of_k_centre_covers_better_than_chance():
+    draw = torch.Generator().manual_seed(4)
+    rows = torch.randn(400, 3, generator=draw)
+    worth = example_criteria["k_centre"]({"embedding": rows})
+    assert sorted(worth.tolist()) == list(range(1, 401))
+
+    def radius(kept):
+        return float(torch.cdist(rows, rows[kept]).amin(dim=1).max())
+
+    chance = [radius(torch.randperm(400, generator=draw)[:40]) for _ in range(20)]
+    assert radius(worth.topk(40).indices) < min(chance)
