@@ -142,6 +142,14 @@ class Examples:
             return Regression(float(one.mean.reshape(())), float(one.deviation.reshape(())))
         return Classification(tuple(self.source.class_names))
 
+    @cached_property
+    def example_bytes(self) -> int:
+        """How many bytes the inputs of the first example take."""
+        if isinstance(self.source, DrawnSource):
+            return self.source.example_bytes
+        first = self.inputs_at(torch.arange(min(1, len(self))))
+        return int(first.numel() * first.element_size())
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class number; () for regression."""

@@ -10,22 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunus.core.batch import Batched
+from prunus.core.batch import Batch, Batched
 from prunus.core.calls import answer, answers, arguments, call, joined, map_tensors, n_examples, select_rows
 from prunus.core.errors import DataError, RunError
 from prunus.data.sources.reading import as_tensors
 from prunus.data.sources.source import row_chunks
+from prunus.evaluate.feed import MOST, Feed, read_size
 from prunus.tasks import Observed, Task
 
 __all__ = ["answers_to", "observe", "predict_outputs"]
 
-BATCH = 512
 
-
-def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int = BATCH) -> Observed:
+def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int | None = None) -> Observed:
     """Return what ``task`` observes of the model's answer to every example, in order; the model's modes are as before.
 
     No answer is kept: memory follows the observations.
+
+    Args:
+        batch_size: how many examples are read, and go through the model, at once; default: see :mod:`prunus.evaluate.feed`.
 
     Raises:
         RunError: an answer holds NaN or infinity.
@@ -33,7 +35,7 @@ def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int 
     """
     parts: list[Observed] = []
     with _evaluating(model):
-        for batch in examples.batches(batch_size):
+        for batch in _fed(model, examples, batch_size):
             outputs = call(model, batch.inputs)
             for found in answers(outputs):
                 _check_finite(found, batch.index, examples)
@@ -43,7 +45,7 @@ def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int 
     return task.settled({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
-def predict_outputs(model: nn.Module, examples: Batched, *, batch_size: int = BATCH) -> Tensor:
+def predict_outputs(model: nn.Module, examples: Batched, *, batch_size: int | None = None) -> Tensor:
     """Return the outputs for every example in order, on the CPU; the model's modes are as before.
 
     Shapes:
@@ -53,7 +55,7 @@ def predict_outputs(model: nn.Module, examples: Batched, *, batch_size: int = BA
     """
     parts: list[Tensor] = []
     with _evaluating(model):
-        for batch in examples.batches(batch_size):
+        for batch in _fed(model, examples, batch_size):
             outputs = answer(call(model, batch.inputs)).float().cpu()
             _check_finite(outputs, batch.index, examples)
             parts.append(outputs)
@@ -66,7 +68,7 @@ def answers_to(
     scaler: Callable[[Tensor], Tensor],
     device: torch.device,
     *,
-    batch_size: int = BATCH,
+    batch_size: int = MOST,
 ) -> Any:
     """Return the model's answer, on the CPU, to inputs of any structure that somebody hands over.
 
@@ -78,15 +80,25 @@ def answers_to(
     """
     whole = as_tensors(inputs)
     n = n_examples(arguments(whole))
-    parts = []
+    feed, parts = Feed(model), []
     with _evaluating(model):
         for rows in row_chunks(torch.arange(n), batch_size):
             given = whole if n <= batch_size else select_rows(whole, rows)
             if isinstance(given, Tensor) and given.is_floating_point():
                 given = scaler(given)
-            made = call(model, map_tensors(lambda value: value.to(device), given))
-            parts.append(map_tensors(lambda value: value.detach().cpu(), made))
+            for part in feed.parts(Batch(rows, map_tensors(lambda value: value.to(device), given), None)):
+                made = call(model, part.inputs)
+                parts.append(map_tensors(lambda value: value.detach().cpu(), made))
     return parts[0] if len(parts) == 1 else joined(parts)
+
+
+def _fed(model: nn.Module, examples: Batched, batch_size: int | None) -> Iterator[Batch]:
+    if batch_size is not None:
+        yield from examples.batches(batch_size)
+        return
+    feed = Feed(model)
+    for batch in examples.batches(read_size(examples)):
+        yield from feed.parts(batch)
 
 
 @contextmanager

@@ -81,6 +81,11 @@ class DrawnSource:
         inputs = self.inputs(torch.arange(1))
         return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
 
+    @cached_property
+    def example_bytes(self) -> int:
+        """How many bytes the inputs of the first example take."""
+        return sum(value.numel() * value.element_size() for _, value in tensors(self.inputs(torch.arange(1))))
+
     def inputs(self, rows: Tensor) -> Any:
         """Return the inputs of some rows."""
         return self.at(rows)[0]
