@@ -20,6 +20,8 @@ from prunus.apply.difference import Trial
 from prunus.apply.shrink import cut_down, cut_to_fit
 from prunus.graph import AxisGraph, Frozen, tie_head_dims
 from prunus.graph.solver.axes import leaves, leaves_of_product
+from prunus.graph.tracing.garbage import settled
+from prunus.graph.tracing.remembered import Remembered
 
 __all__ = ["follow_class"]
 
@@ -30,6 +32,7 @@ _STRICT = 1e-11
 """What a trial may differ by: less than a cut may, so that what follows here follows whichever units go."""
 
 
+@settled()
 def follow_class(
     model: nn.Module,
     inputs: tuple[Any, ...],
@@ -50,10 +53,10 @@ def follow_class(
     """
     asked = [stack for stack in graph.stacks if kinds is None or stack.kind in kinds]
     others = [stack for stack in graph.stacks if kinds is not None and stack.kind not in kinds]
-    thin = model
+    thin, memory = model, Remembered()
     if graph.solution is not None and graph.groups:
-        graph, thin = _groups_that_follow(model, inputs, graph, kwargs or {}, kinds)
-    return replace(graph, stacks=(*others, *stacks_that_follow(model, inputs, asked, kwargs, thin=thin)))
+        graph, thin = _groups_that_follow(model, inputs, graph, kwargs or {}, kinds, memory)
+    return replace(graph, stacks=(*others, *stacks_that_follow(model, inputs, asked, kwargs, thin=thin, memory=memory)))
 
 
 def _groups_that_follow(
@@ -62,6 +65,7 @@ def _groups_that_follow(
     graph: AxisGraph,
     kwargs: Mapping[str, Any],
     kinds: Container[str] | None,
+    memory: Remembered,
 ) -> tuple[AxisGraph, nn.Module]:
     """Return ``graph`` with the groups that the class can't follow frozen, and the model without half of all others."""
     graph = tie_head_dims(graph)
@@ -72,7 +76,7 @@ def _groups_that_follow(
     }
     trial = {name: mask for name, mask in trial.items() if not bool(mask.all())}
     problems: list[str] = []
-    tried = Trial(model)
+    tried = Trial(model, memory=memory)
     thin: dict[frozenset[str], nn.Module] = {}
 
     @cache

@@ -17,6 +17,7 @@ from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.core.runtime import seeded
 from prunus.core.structures.forms import tensors_of
+from prunus.graph.tracing.remembered import Remembered
 from prunus.graph.tracing.states import as_it_was, canonical_states, enlivened, in_precision, one_example, running_on
 
 __all__ = ["DIFFERS", "Trial", "difference", "why_not_run"]
@@ -30,7 +31,8 @@ class Trial:
 
     ``proven`` are those whose operations the class runs, too: which units stay makes no difference then. ``mute`` are the
     precisions in which the traced computation can't run, so that trying them tells nothing; ``rounds`` holds whether the model
-    rounds to less than double precision inside, once that was asked: no cut changes it.
+    rounds to less than double precision inside, once that was asked: no cut changes it. ``memory`` is what modules ran in earlier
+    traces: much of the model is the same in all of them.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class Trial:
     proven: set[fx.GraphModule] = field(default_factory=set)
     mute: set[torch.dtype] = field(default_factory=set)
     rounds: list[bool] = field(default_factory=list)
+    memory: Remembered = field(default_factory=Remembered)
 
     def is_proven(self, counts: Mapping[str, int]) -> bool:
         """Tell whether the class was seen to run the operations of the cut that keeps so many units."""

@@ -27,6 +27,7 @@ from prunus.apply.traced.same_operations import compared, has_fast_kernels
 from prunus.apply.traced.traced_model import with_limits
 from prunus.core.errors import ModelError, ShapeError
 from prunus.graph import AxisGraph, Group, analyze
+from prunus.graph.tracing.garbage import settled
 from prunus.graph.tracing.states import (
     canonical_states,
     duplicate,
@@ -53,6 +54,7 @@ class Shrunk:
     folded: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@settled()
 def shrink(
     model: nn.Module,
     inputs: tuple[Any, ...],
@@ -173,7 +175,7 @@ def cut_to_fit(
     problem = why_not_run(smaller, inputs, kwargs, trial)
     if problem:
         return smaller, traced, problem
-    operations = compared(smaller, traced, inputs, kwargs)
+    operations = compared(smaller, traced, inputs, kwargs, None if trial is None else trial.memory)
     if operations == "numbers":
         problem = DIFFERS
     elif operations != "same" or has_fast_kernels(smaller):

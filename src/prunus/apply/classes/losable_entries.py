@@ -17,6 +17,7 @@ from prunus.apply.classes.silent_entries import differs, far_apart, lively, outp
 from prunus.apply.traced.same_operations import has_fast_kernels
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.graph import Group
+from prunus.graph.tracing.remembered import Remembered
 from prunus.graph.tracing.states import canonical_states, duplicate, one_example
 from prunus.graph.tracing.trace import trace
 
@@ -32,11 +33,13 @@ def stacks_that_follow(
     kwargs: Mapping[str, Any] | None = None,
     *,
     thin: nn.Module | None = None,
+    memory: Remembered | None = None,
 ) -> tuple[Group, ...]:
     """Return the stacks with those units alone that the class can lose, each tried; a stack of none is gone.
 
     Args:
         thin: the model without some of its units: what it can lose of its blocks the model can, and it takes less time to say so.
+        memory: what modules ran in earlier traces.
     """
     if not stacks or any(value.is_meta for value in canonical_states(model).values()):
         return tuple(stacks)
@@ -46,8 +49,8 @@ def stacks_that_follow(
     found: list[Group] = []
     if blocks:
         whole = lively(model if thin is None else thin)
-        found = _tried(whole, *_few(whole, inputs, kwargs or {}), blocks)
-    found += _tried(lively(model), inputs, kwargs or {}, experts) if experts else []
+        found = _tried(whole, inputs, kwargs or {}, blocks, memory or Remembered())
+    found += _tried(lively(model), inputs, kwargs or {}, experts, memory or Remembered()) if experts else []
     order = {group.name: place for place, group in enumerate(stacks)}
     return tuple(sorted(found, key=lambda group: order[group.name]))
 
@@ -69,16 +72,19 @@ def _few(
 
 
 def _tried(
-    whole: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], stacks: Sequence[Group]
+    whole: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], stacks: Sequence[Group], memory: Remembered
 ) -> list[Group]:
     """Return the stacks that ``whole`` can lose; first each is looked at where it is, which costs no run of the rest."""
     tried: dict[tuple[str, tuple[int, ...]], bool] = {}
     looks: dict[tuple[str, tuple[int, ...]], str] = {}
+    blocks_only = all(group.kind == "block" for group in stacks)
+    traced = (inputs, kwargs)  # as the cuts of the model were: much of it is known from there
+    inputs, kwargs = _few(whole, inputs, kwargs) if blocks_only else (inputs, kwargs)
     given = _given(whole, {_around(group) for group in stacks} - {""}, inputs, kwargs)
     dense = None
     if not has_fast_kernels(whole):
         with suppress(ModelError):
-            dense = trace(whole, inputs, kwargs, real=False)
+            dense = trace(whole, *traced, real=False, memory=memory)
 
     def look(group: Group, units: Sequence[int]) -> str:
         key = group.name, tuple(units)
@@ -108,7 +114,7 @@ def _tried(
     def each(cuts: Sequence[tuple[Group, Sequence[int]]]) -> None:
         """Try those together that look right where they are, and the others one by one; the operations may tell without a run."""
         masks = [(group, _without_units(group, units)) for group, units in cuts]
-        if masks and dense is not None and same_without(whole, dense, masks, inputs, kwargs):
+        if masks and dense is not None and same_without(whole, dense, masks, *traced, memory):
             tried.update({(group.name, tuple(units)): True for group, units in cuts})
             return
         together([cut for cut in cuts if look(*cut) not in ("apart", "uneven")])

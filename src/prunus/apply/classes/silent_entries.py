@@ -17,6 +17,7 @@ from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.runtime import seeded
 from prunus.core.structures.forms import tensors_of
 from prunus.graph import Group
+from prunus.graph.tracing.remembered import Remembered
 from prunus.graph.tracing.states import as_it_was, canonical_states, duplicate, enlivened
 from prunus.graph.tracing.trace import Trace, trace
 
@@ -64,11 +65,13 @@ def same_without(
     cuts: Sequence[tuple[Group, Tensor]],
     inputs: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    memory: Remembered,
 ) -> bool:
     """Tell whether the cut model runs what the whole one does whose dropped blocks do nothing, on the same tensors.
 
     Args:
         dense: what ``whole`` runs.
+        memory: what modules ran in earlier traces.
     """
     smaller = duplicate(whole, dict(whole.named_parameters()))
     name_of = {id(value): name for name, value in canonical_states(smaller).items()}
@@ -76,7 +79,7 @@ def same_without(
         for group, keep in cuts:
             take_out(smaller, group, keep, Follow())
         names = [name_of.get(id(value), "") for value in canonical_states(smaller).values()]
-        own = trace(smaller, inputs, kwargs, real=False)
+        own = trace(smaller, inputs, kwargs, real=False, memory=memory)
     except Exception as error:  # whatever a class raises without its blocks
         raise_if_out_of_memory(error)
         return False

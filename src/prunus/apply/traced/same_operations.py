@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.errors import ModelError
 from prunus.graph.solver.solve import arguments_of
+from prunus.graph.tracing.remembered import Remembered
 from prunus.graph.tracing.trace import Trace, operation_name, trace
 from prunus.graph.tracing.writes import base_of, written, written_by
 
@@ -33,11 +34,19 @@ def has_fast_kernels(model: nn.Module) -> bool:
 
 
 def compared(
-    model: nn.Module, reference: Callable[[], PrunedGraph], inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+    model: nn.Module,
+    reference: Callable[[], PrunedGraph],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    memory: Remembered | None = None,
 ) -> Likeness:
-    """Return how what a class runs is like the traced computation (made when asked for) on the same tensors."""
+    """Return how what a class runs is like the traced computation (made when asked for) on the same tensors.
+
+    Args:
+        memory: what modules ran in earlier traces, where the class is only tried.
+    """
     try:
-        own = trace(model, inputs, kwargs, real=False)
+        own = trace(model, inputs, kwargs, real=False, memory=memory)
     except ModelError:
         return "unknown"
     if own.states != reference().names:
@@ -54,18 +63,24 @@ def runs_without(own: Trace, whole: Trace, silent: Set[str], names: Sequence[str
         names: what the states of ``own`` are called in ``whole``.
     """
     given = {call.made: call.given for call in whole.calls if call.name in silent}
-    theirs, ours = fx.Graph(), own.graph_module.graph
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in whole.graph_module.graph.nodes:
-        copies[node] = theirs.node_copy(node, copies.__getitem__)
-        copies[node] = copies[given[node]] if node in given else copies[node]
-    theirs.owning_module = whole.graph_module
+    theirs, ours = _copied(whole.graph_module, given), _copied(own.graph_module, {})  # a trace is looked at again
     _drop_unused(theirs)
     _drop_unused(ours)
     state_of = dict(zip(whole.states, _placeholders(theirs), strict=False))
     known = [(state_of[name], node) for name, node in zip(names, _placeholders(ours), strict=False) if name in state_of]
     inputs = zip(_placeholders(theirs)[len(whole.states) :], _placeholders(ours)[len(own.states) :], strict=True)
     return same_operations(ours, theirs, [*known, *inputs]) == "same"
+
+
+def _copied(graph_module: fx.GraphModule, instead: Mapping[fx.Node, fx.Node]) -> fx.Graph:
+    """Return a copy of a graph in which some nodes are read in the place of others."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph_module.graph.nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+        copies[node] = copies[instead[node]] if node in instead else copies[node]
+    graph.owning_module = graph_module
+    return graph
 
 
 def _drop_unused(graph: fx.Graph) -> None:

@@ -21,6 +21,7 @@ from prunus.graph.grouping.training_couplings import learn_from_training
 from prunus.graph.solver.axes import Atom, find, leaves
 from prunus.graph.solver.axis_positions import positions
 from prunus.graph.solver.solve import Solver
+from prunus.graph.tracing.garbage import settled
 from prunus.graph.tracing.trace import trace
 
 __all__ = ["AxisGraph", "Frozen", "Group", "Solution", "analyze", "parameters_per_unit"]
@@ -105,6 +106,7 @@ class AxisGraph:
         return next(group for group in (*self.groups, *self.stacks) if group.name == name)
 
 
+@settled()
 def analyze(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> AxisGraph:
     """Return what hangs together in ``model``, found by tracing one forward pass on fake tensors.
 

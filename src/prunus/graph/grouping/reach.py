@@ -14,7 +14,8 @@ from torch import fx
 
 from prunus.graph.solver.axes import Atom, find, freeze, leaves
 from prunus.graph.solver.solve import Axes, Solver
-from prunus.graph.tracing.trace import MODULE, operation_name
+from prunus.graph.tracing.eager_trace import MODULE
+from prunus.graph.tracing.trace import operation_name
 
 __all__ = ["freeze_beside", "freeze_unreached"]
 

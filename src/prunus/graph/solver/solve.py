@@ -15,7 +15,8 @@ from torch import Tensor, fx
 
 from prunus.core.errors import raise_if_out_of_memory
 from prunus.graph.solver.axes import Atom, freeze, fresh, unify
-from prunus.graph.tracing.trace import MODULE, Trace
+from prunus.graph.tracing.eager_trace import MODULE
+from prunus.graph.tracing.trace import Trace
 
 __all__ = ["RULES", "Axes", "Call", "Solver", "arguments_of", "broadcast", "join", "rule"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.graph.tracing.observe import SizeUse, observing
 
-__all__ = ["Recorder"]
+__all__ = ["MODULE", "ModuleCall", "Recorder"]
+
+
+MODULE = "prunus_module"
+"""Under this name a node says which module runs it."""
+
+
+@dataclass(frozen=True)
+class ModuleCall:
+    """One run of a module: the nodes of its first tensor and of the first that it returns."""
+
+    name: str
+    given: fx.Node
+    made: fx.Node
 
 
 class _FlatCall(fx.GraphModule):
@@ -87,11 +101,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def node_of(self, value: Tensor) -> fx.Node:
         """Return the node that made ``value``; what came from elsewhere is a constant."""
-        if id(value) not in self.nodes:
-            name = f"constant_{len(self.alive)}"
-            self.root.register_buffer(name, value)
-            self.name(self.graph.get_attr(name), value)
-        return self.nodes[id(value)]
+        return self.nodes[id(value)] if id(value) in self.nodes else self.constant(value)
+
+    def constant(self, value: Tensor) -> fx.Node:
+        """Write down a value that came from elsewhere and return its node."""
+        name = f"constant_{len(self.alive)}"
+        self.root.register_buffer(name, value)
+        node = self.graph.get_attr(name)
+        self.name(node, value)
+        return node
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self.instead:

@@ -7,6 +7,7 @@ the trace. Where fake tracing is impossible (control flow that looks at values) 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,17 +23,17 @@ from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.quiet import quiet
 from prunus.core.structures.forms import FLAT, Form, form_of, tensors_of
 from prunus.core.structures.signature import NO_CALL, Signature, signature_of
-from prunus.graph.tracing.eager_trace import Recorder
+from prunus.graph.tracing.eager_trace import MODULE, ModuleCall, Recorder
 from prunus.graph.tracing.observe import SizeUse
+from prunus.graph.tracing.remembered import Remembered
 from prunus.graph.tracing.states import as_it_was, canonical_states, running_on
 from prunus.graph.tracing.trace_overrides import StandIns, decompositions, put_back
 
 if TYPE_CHECKING:
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-__all__ = ["ModuleCall", "Trace", "operation_name", "trace"]
 
-MODULE = "prunus_module"
+__all__ = ["ModuleCall", "Trace", "operation_name", "trace"]
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,6 @@ class Trace:
     signature: Signature = NO_CALL
 
 
-@dataclass(frozen=True)
-class ModuleCall:
-    """One run of a module: the nodes of its first tensor and of the first that it returns."""
-
-    name: str
-    given: fx.Node
-    made: fx.Node
-
-
 class _Calls(list[ModuleCall]):
     """The runs of modules so far; ``node_of`` says which node of the trace made a tensor (none says so with symbols for sizes)."""
 
@@ -92,12 +84,14 @@ def trace(
     training: bool = False,
     symbols: ShapeEnv | None = None,
     real: bool = True,
+    memory: Remembered | None = None,
 ) -> Trace:
     """Return the operations that ``model(*inputs, **kwargs)`` runs in evaluation (or training) mode; the model isn't changed.
 
     Args:
         symbols: where the sizes of the inputs are to be symbols instead of numbers, what is asked about them is written down here.
         real: whether real tensors are taken where fake ones won't do.
+        memory: what earlier traces of nearly the same model ran; the uses of attributes as sizes are missing then.
 
     Raises:
         ModelError: the model's forward fails on these inputs, or can't be traced with symbols for sizes (or on fake tensors alone).
@@ -127,12 +121,15 @@ def trace(
     calls = _Calls()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=symbols)
     try:
-        with as_it_was(model), _quiet(model, training, calls), mode:
+        light = Recorder(decompositions())
+        from_memory = (
+            memory.at_hand(model, light, calls, functools.partial(_again, mode)) if memory else contextlib.nullcontext()
+        )
+        with as_it_was(model), from_memory, _quiet(model, training, calls), mode:
             fake = [_fake(mode, value) for value in states.values()]
             given = [_fake(mode, t) if symbols is None else _of_any_size(mode, t, n) for n, t in enumerate(tensors)]
             with StandIns():
                 if symbols is None:  # a third of the time that torch's tracer takes
-                    light = Recorder(decompositions())
                     calls.node_of = light.known
                     graph_module, uses = light.record(model, forward, fake, given)
                 else:
@@ -195,10 +192,15 @@ def _looks_only(error: Exception) -> bool:
 
 def _fake(mode: FakeTensorMode, value: Tensor) -> Tensor:
     if type(value) in (Tensor, nn.Parameter, nn.Buffer) and value.layout == torch.strided and not value.is_quantized:
-        with no_dispatch():  # much quicker than asking the mode, which describes tensors of any kind
-            shape = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-        return FakeTensor(mode, shape, value.device)
+        return _again(mode, value)  # much quicker than asking the mode, which describes tensors of any kind
     return mode.from_tensor(value.detach())
+
+
+def _again(mode: FakeTensorMode, value: Tensor) -> Tensor:
+    """Return a fake tensor of the sizes of another one."""
+    with no_dispatch():
+        shape = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    return FakeTensor(mode, shape, value.device)
 
 
 def _of_any_size(mode: FakeTensorMode, value: Tensor, number: int) -> Tensor:
