@@ -32,7 +32,8 @@ class Trial:
     ``proven`` are those whose operations the class runs, too: which units stay makes no difference then. ``mute`` are the
     precisions in which the traced computation can't run, so that trying them tells nothing; ``rounds`` holds whether the model
     rounds to less than double precision inside, once that was asked: no cut changes it. ``memory`` is what modules ran in earlier
-    traces: much of the model is the same in all of them.
+    traces: much of the model is the same in all of them. ``failures`` are why cuts didn't run on one example; ``alone`` holds
+    whether the model itself runs on one, once that was asked.
     """
 
     model: nn.Module
@@ -41,6 +42,14 @@ class Trial:
     mute: set[torch.dtype] = field(default_factory=set)
     rounds: list[bool] = field(default_factory=list)
     memory: Remembered = field(default_factory=Remembered)
+    failures: list[str] = field(default_factory=list)
+    alone: list[bool] = field(default_factory=list)
+
+    def takes_one(self, few: tuple[tuple[Any, ...], Mapping[str, Any]]) -> bool:
+        """Tell whether the model runs on one example, so that a cut that doesn't is wrong; asked from the second failure on."""
+        if len(self.failures) > 1 and not self.alone:
+            self.alone.append(not why_not_run(self.model, *few, self))
+        return self.alone == [True]
 
     def is_proven(self, counts: Mapping[str, int]) -> bool:
         """Tell whether the class was seen to run the operations of the cut that keeps so many units."""
@@ -137,6 +146,10 @@ def why_not_run(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, 
     values = _own({name: value.detach() for name, value in canonical_states(model).items()}, model, trial)
     few = one_example(inputs, kwargs)
     problem = "" if few is None else _run(model, values, *few)[1]
+    if problem and few is not None and trial is not None:
+        trial.failures.append(problem)
+        if trial.takes_one(few):
+            return problem
     return _run(model, values, inputs, kwargs)[1] if problem or few is None else ""
 
 

@@ -196,3 +196,31 @@ def test_blocks_are_tried_on_one_example_where_the_model_takes_one():
         assert inner(follow_class(model, inputs, graph, kinds={"block"})) == {"stages.1.blocks (blocks)"}
         seen.append(Pairs.seen)
     assert seen[0] < seen[1]
+
+
+def test_a_cut_that_does_not_run_on_one_example_is_run_on_all_of_them_once_only():
+    class Rigid(nn.Module):
+        """Holds the widths of some of its layers as numbers."""
+
+        whole = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(3, 8)
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(6))
+            self.out = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            type(self).whole += len(x) > 1 and type(x) is Tensor
+            x = self.first(x)
+            for n, layer in enumerate(self.layers):
+                x = layer(x).relu()
+                x = x * torch.ones(8) if n in (1, 2, 4) else x
+            return self.out(x)
+
+    model, inputs = randomize(Rigid()), (torch.randn(2, 3),)
+    graph = analyze(model, inputs)
+    Rigid.whole = 0
+    followed = follow_class(model, inputs, graph)
+    assert 0 < len(followed.groups) < len(graph.groups)
+    assert Rigid.whole <= 1

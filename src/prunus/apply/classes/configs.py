@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.runtime import seeded
@@ -152,6 +153,20 @@ def _step(
     return None
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills parameters: on the meta device there is nothing to fill, and it takes most of a constructor's time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        value = args[0] if args else given.get("tensor")
+        fills = getattr(func, "__name__", "") in _FILLS and isinstance(value, Tensor) and value.is_meta
+        return value if fills else func(*args, **given)
+
+
+_WAYS = ("normal_", "uniform_")
+_FILLS = frozenset((*_WAYS, "trunc_normal_", *(f"{name}_{way}" for name in ("kaiming", "xavier") for way in _WAYS)))
+
+
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.named_parameters()}
 
@@ -160,7 +175,7 @@ def _effective(kind: type, config: Any, shapes: Shapes) -> Iterator[Path]:
     """Yield the settings that shapes depend on: with another number there, another model is built, or none."""
     for path, value in _settings(config):
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _Unfilled():
                 if _shapes(kind(_changed(config, path, 1 if value is None else value // 2))) == shapes:
                     continue
         except Exception as error:
@@ -171,7 +186,7 @@ def _effective(kind: type, config: Any, shapes: Shapes) -> Iterator[Path]:
 def _distance(kind: type, config: Any, wanted: Shapes) -> float:
     """Return how many dimensions differ in a model that ``config`` builds; infinity where it builds none."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             got = _shapes(kind(copy.deepcopy(config)))
     except Exception as error:
         raise_if_out_of_memory(error)
