@@ -40,7 +40,8 @@ def _print_best(rows: list[Row], budget: str) -> None:
     lines = []
     for cell in dict.fromkeys((row["set"], row["model"], row["share"]) for row in rows):
         mine = [row for row in rows if (row["set"], row["model"], row["share"]) == cell]
-        pairs = [(own, peer) for own, peer in _both(mine) if budget in peer]
+        trained = "short" if budget == "cut" else budget  # the arm that was chosen for it
+        pairs = [(own, peer) for own, peer in _both(mine) if trained in peer]
         if len(pairs) > 1:
             lines.append((cell, pairs, _paired(pairs, budget), _paired(pairs, f"{budget} loss")))
     right = _verdicts([(p, value) for *_, (value, _, p), _ in lines])

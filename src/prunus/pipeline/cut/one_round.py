@@ -164,10 +164,12 @@ class Round:
             raise RunError(f"{self.stage}: {nothing_to_cut(graph, self.granularity)}")
         alive = dict(candidate.alive) or {group.name: np.arange(group.size, dtype=np.int64) for group in groups}
         original = dict(candidate.original) or {group.name: group.size for group in groups}
+        names = sorted({name for group in groups for name in group.parameters(model)})
+        known: list[Evidence] = []  # nothing where a plan tells what goes
 
         def compute() -> tuple[Step, ...]:
-            names = sorted({name for group in groups for name in group.parameters(model)})
             evidence = self._evidence(candidate, names, blocks=block_paths(groups))
+            known.append(evidence)
             strata = score_groups(
                 groups,
                 evidence,
@@ -219,7 +221,10 @@ class Round:
         keep = _aligned(step, alive)
         kept = {name: torch.from_numpy(mask) for name, mask in keep.items()}
         gone = {name: ~mask for name, mask in keep.items()}
-        with refitted(model, groups, gone, self._moments(candidate, groups), zeroed=False):
+        moments = None
+        if criteria[strategy.criterion].joint:  # it counts on readers that are refitted
+            moments = known[0] if known else self._evidence(candidate, names)
+        with refitted(model, groups, gone, moments, zeroed=False):
             shrunk = shrink(model, given, graph, kept, kwargs=named)
         rewound = candidate.rewound
         if rewound is not None:  # the weights to go back to lose the same units
@@ -258,14 +263,6 @@ class Round:
             stage=self.stage,
             blocks=blocks,
             examples=self.examples,
-        )
-
-    def _moments(self, candidate: Candidate, groups: Sequence[Group]) -> Evidence | None:
-        """Return what refits the layers that read the units, where the criterion counts on it."""
-        if not criteria[self.strategy.criterion].joint:
-            return None
-        return self._evidence(
-            candidate, sorted({name for group in groups for name in group.parameters(candidate.model)})
         )
 
     def _sweep(self, model: nn.Module, names: Sequence[str], masks: Mapping[str, Tensor], mask: Mask) -> Step:
