@@ -43,4 +43,4 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    path.write_bytes(buffer.getbuffer())
+    path.write_bytes(buffer.getvalue())
