@@ -41,6 +41,7 @@ from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
 from prunus.pipeline.stages.duplicate_examples import alike_notes
 from prunus.pipeline.stages.example_stage import clean, thinned_classes
+from prunus.pipeline.stages.label_precision import suspects
 from prunus.report import GraphFacts, RunRecord, png_data_uri
 from prunus.tasks import Observed, Task, default_metrics
 
@@ -102,6 +103,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "classes": _classes(plan, data.train),
             "features": _features(plan),
             "suspects": _suspects(plan, data),
+            "precision": _precision(plan),
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
@@ -297,13 +299,25 @@ def _features(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
+def _precision(plan: Plan) -> list[dict[str, Any]]:
+    """Return how many of each list of suspected labels are estimated to be wrong."""
+    found = []
+    for step in plan.steps:
+        if suspects(step) and (told := step.settings.get("precision")) is not None:
+            number = {"name": "precision", "unit": "share", "higher_is_better": True}
+            number |= {key: told[key] for key in ("value", "low", "high")}
+            action = "relabelled" if step.operation == "relabel" else "removed"
+            found.append({"action": action, "n": told["n"], "precision": number, "noise": told["noise"]})
+    return found
+
+
 def _suspects(plan: Plan, data: Prepared) -> list[dict[str, Any]]:
     """Return the examples whose labels are the most doubtful, the worst first, with a picture where they are images."""
     train = data.train
     row = {name: number for number, name in enumerate(train.ids)}
     found: list[dict[str, Any]] = []
     for step in plan.steps:
-        if step.operation != "relabel" and not (step.operation == "remove" and step.criterion == "aum"):
+        if not suspects(step):
             continue
         for d in step.decisions:
             for at in np.flatnonzero(~d.keep):

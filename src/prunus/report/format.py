@@ -25,6 +25,7 @@ __all__ = [
     "ratio_with_interval",
     "size",
     "speed_change",
+    "suspected",
     "times",
     "value",
     "verdict",
@@ -73,6 +74,20 @@ def value(name: str, number: float | None) -> str:
     if is_share(name):
         return percent(number)
     return "–" if number is None else f"{number:.4g}"
+
+
+def suspected(record: RunRecord) -> str:
+    """Return how many of the labels that were called wrong are estimated to be; "" where it isn't known, or counted instead."""
+    lists = [
+        f"{percent(facts.precision.value)} of the {amount(facts.n)} {facts.action} "
+        f"({percent(facts.precision.low)} to {percent(facts.precision.high)})"
+        for facts in record.precision
+    ]
+    if not lists:
+        return ""
+    return (
+        f"labels estimated to be wrong, if by chance: {', '.join(lists)}; {percent(record.precision[0].noise)} of all"
+    )
 
 
 def with_interval(name: str, number: Number) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "LayerCount",
     "NoiseFacts",
     "Number",
+    "PrecisionFacts",
     "QualityRow",
     "RunRecord",
     "SensitivityCurve",
@@ -62,6 +63,18 @@ class NoiseFacts(Part):
     n_found: int
     n_repaired: int
     n_clean: int | None = None
+
+
+class PrecisionFacts(Part):
+    """How many of the labels that were called wrong are estimated to be, where nobody knows: of ``n``, with an interval.
+
+    ``noise`` is the share of all training labels that is estimated to be wrong.
+    """
+
+    action: Literal["relabelled", "removed"]
+    n: int
+    precision: Number
+    noise: float
 
 
 class DataFacts(Part):
@@ -280,6 +293,7 @@ class RunRecord(Part):
     classes: list[ClassCount]
     features: list[FeatureRow]
     suspects: list[Suspect]
+    precision: list[PrecisionFacts] = Field(default=[], description="first seed; where labels were flipped, data.noise")
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]

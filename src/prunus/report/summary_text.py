@@ -24,6 +24,7 @@ from prunus.report.format import (
     percent,
     ratio_with_interval,
     size,
+    suspected,
     times,
     value,
     with_interval,
@@ -181,6 +182,8 @@ def _removals(record: RunRecord) -> list[str]:
         lines.append(
             f"training examples: {amount(removed, total)} of {amount(total)} removed, {amount(relabelled)} relabelled"
         )
+    if line := suspected(record):
+        lines.append(line)
     if record.data.noise is not None:
         noise = record.data.noise
         lines.append(

@@ -25,6 +25,7 @@ from prunus.score.examples.farthest_first import FarthestFirst, farthest_first
 from prunus.score.examples.flat_inputs import flat_inputs
 from prunus.score.examples.near_duplicates import Duplicates, near_duplicates
 from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
+from prunus.score.examples.precision import Precision, WrongLabels, wrong_labels
 from prunus.score.examples.recorded import ExampleRecorder, recorded_names
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
 from prunus.score.parameters import norm_scales, prunable_weights
@@ -45,7 +46,9 @@ __all__ = [
     "FarthestFirst",
     "FeatureImportance",
     "MovementRecorder",
+    "Precision",
     "Read",
+    "WrongLabels",
     "block_paths",
     "check_calibration",
     "check_criterion",
@@ -70,4 +73,5 @@ __all__ = [
     "score_groups",
     "score_weights",
     "suggest_labels",
+    "wrong_labels",
 ]

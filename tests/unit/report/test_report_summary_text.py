@@ -181,3 +181,16 @@ def test_a_class_without_a_number_has_a_dash():
     quality = {"metrics": [number(0.9, name="accuracy")], "per_class": [{"name": "none", "support": 0, **score}]}
     facts = {"bundle": "b", "splits": {"test": quality}, "cost": {"parameters": 1, "macs": 1, "size_bytes": 1}}
     assert "–" in printed(print_qualities, facts)
+
+
+def test_how_many_of_the_labels_called_wrong_are_is_said_where_nobody_knows():
+    facts = [
+        {"action": "relabelled", "n": 40, "precision": number(0.9, 0.82, 0.97), "noise": 0.06},
+        {"action": "removed", "n": 12, "precision": number(0.4, 0.2, 0.6), "noise": 0.06},
+    ]
+    text = " ".join(printed(print_summary, sample(precision=facts), width=200).split())
+    assert "estimated to be wrong, if by chance: 90.0 % of the 40 relabelled (82.0 % to 97.0 %)" in text.replace(
+        "%", " %"
+    ).replace("  ", " ")
+    assert "40.0 % of the 12 removed" in text.replace("%", " %").replace("  ", " ")
+    assert "estimated to be wrong" not in printed(print_summary, sample())

@@ -282,6 +282,11 @@ class Examples(Section):
     folds: Count = Field(
         1, description="1: watch the training; more: also score every example by models that didn't train on it"
     )
+    estimate: bool = Field(
+        True,
+        description="say how many of the labels that are called wrong (relabel, aum) are wrong, by models that didn't learn from "
+        "them: three short trainings more, unless folds and relabel have them anyway (first seed only)",
+    )
     relabel: Relabel | None = None
     duplicates: Duplicates | None = None
     remove: tuple[Remove, ...] = ()

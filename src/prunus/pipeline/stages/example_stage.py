@@ -23,6 +23,7 @@ from prunus.evaluate import predict_outputs
 from prunus.pipeline.jobs.job import Decide, Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.stages.duplicate_examples import alike_notes, drop_duplicates
+from prunus.pipeline.stages.label_precision import asks_precision, with_precision
 from prunus.recover import train
 from prunus.score import (
     ExampleRecorder,
@@ -38,6 +39,8 @@ from prunus.tasks import Regression
 
 __all__ = ["check_examples", "clean", "judge_examples", "thinned_classes"]
 
+_FOLDS = 3
+"""Into so many parts examples are dealt, where models that didn't see them are only asked how many labels are wrong."""
 FEW = 5
 """A class that loses examples and has fewer than this left is named."""
 
@@ -55,7 +58,10 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
             evidence = job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
         if config.duplicates is not None and config.duplicates.space == "inputs":
             evidence["rows"] = flat_inputs(job.data.train)
-        return _decide(job.data.train, config, evidence, seed)
+        found = _decide(job.data.train, config, evidence, seed)
+        if not asks_precision(job, seed, found):
+            return found
+        return with_precision(job, seed, found, _unseen(job, seed, config, evidence, stage))
 
     with job.workspace.stage(stage):
         steps = decide("example", stage, compute)
@@ -184,6 +190,18 @@ def _out_of_fold(job: Job, seed: int, n_folds: int, settings: Train, stage: str)
         held = torch.nonzero(fold == number).flatten()
         probability[held] = predict_outputs(model, examples.select(fold == number)).softmax(dim=1).cpu()
     return probability
+
+
+def _unseen(job: Job, seed: int, config: ExamplesConfig, evidence: dict[str, Tensor], stage: str) -> Tensor:
+    """Return what models say of examples that they weren't trained on, ``(n, classes)``."""
+    if config.relabel is not None and config.folds > 1:
+        return evidence["probability"]
+    settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
+
+    def compute() -> dict[str, Tensor]:
+        return {"probability": _out_of_fold(job, seed, max(config.folds, _FOLDS), settings, stage)}
+
+    return job.workspace.kept(f"{stage} / unseen", compute)["probability"]
 
 
 def _decide(examples: Examples, config: ExamplesConfig, evidence: dict[str, Tensor], seed: int) -> tuple[Step, ...]:

@@ -11,7 +11,7 @@ import yaml
 
 from prunus.core.errors import MissingExtraError
 from prunus.core.files.plain_files import write_text
-from prunus.report.format import amount, called, difference, finding, size, speed_change, times, value
+from prunus.report.format import amount, called, difference, finding, size, speed_change, suspected, times, value
 from prunus.report.page import page_tables as tables
 from prunus.report.page.charts import all_charts
 from prunus.report.page.page_marks import definitions, details, escape, joined, section, table
@@ -165,6 +165,9 @@ def _suspects(record: RunRecord) -> str:
         '<p class="dim">The given label, and what the model and its neighbours say instead. The lower the score, the more they '
         f"contradict the label. {shown} are shown; those with an arrow were relabelled.</p>"
     )
+    if line := suspected(record):
+        lead += f'<p class="dim">{escape(line[0].upper() + line[1:])}. Models that didn’t learn from an example said what they '
+        lead += "believe of its label; labels that people confuse are wrong more often than that.</p>"
     if not any(suspect.image for suspect in record.suspects):
         rows = [
             [escape(s.id), escape(s.given), escape(s.suggested or "–"), escape(s.action), escape(f"{s.score:.2f}")]

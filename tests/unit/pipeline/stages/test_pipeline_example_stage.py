@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
 
 from prunus import ModelOptimizer
 from prunus.core.errors import RecipeError
+from prunus.core.events import silent
 from prunus.data import ArraySource, Examples
-from prunus.pipeline.stages.example_stage import thinned_classes
+from prunus.pipeline.stages.example_stage import judge_examples, thinned_classes
 
 
 def rare(n_rare=6, **options):
@@ -124,3 +126,65 @@ def test_a_criterion_that_the_task_has_nothing_for_is_refused_before_anything_is
     says = "aum reads aum, which the task multilabel doesn't give of its examples: use density, k_centre, loss, loss_dev.*, random"
     with pytest.raises(RecipeError, match=says):
         several_labels(remove=[{"criterion": "aum", "keep_fraction": 0.75}])
+
+
+def digits(noise, **options):
+    """Return an optimizer over digits of which some labels were flipped behind its back, and the names of those."""
+    x, y = load_digits(return_X_y=True)
+    draw = np.random.default_rng(0)
+    rows = draw.permutation(len(y))[: round(noise * len(y))]
+    y[rows] = (y[rows] + draw.integers(1, 10, len(rows))) % 10
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    examples = {
+        "epochs": 8,
+        "folds": 3,
+        "relabel": {"confidence": 0.6},
+        "remove": [{"criterion": "aum", "keep_fraction": 0.95}],
+    }
+    optimizer = ModelOptimizer(
+        network,
+        ((x / 16).astype(np.float32), y),
+        examples=examples | options.pop("examples", {}),
+        train={"epochs": 8, "learning_rate": 3e-3},
+        seeds=[0],
+        listener=silent,
+        **options,
+    )
+    return optimizer, {optimizer._job.data.train.source.ids[row] for row in rows}
+
+
+def judged(optimizer):
+    return judge_examples(optimizer._job, 0, lambda *asked: asked[2]())
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2])
+def test_of_labels_that_are_called_wrong_it_is_said_how_many_are(noise):
+    optimizer, wrong = digits(noise)
+    for step in judged(optimizer):
+        called = [name for d in step.decisions for name in d.label[~d.keep].tolist()]
+        told = step.settings["precision"]
+        assert told["n"] == len(called)
+        assert told["value"] == pytest.approx(sum(name in wrong for name in called) / len(called), abs=0.1)
+        assert told["noise"] == pytest.approx(noise, abs=0.02)
+
+
+def test_models_that_did_not_see_the_labels_are_asked_where_nothing_is_relabelled():
+    optimizer, wrong = digits(0.2, examples={"folds": 1, "relabel": None})
+    (step,) = judged(optimizer)
+    called = [name for d in step.decisions for name in d.label[~d.keep].tolist()]
+    assert step.settings["precision"]["value"] == pytest.approx(
+        sum(name in wrong for name in called) / len(called), abs=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"examples": {"estimate": False}},
+        {"data_options": {"label_noise": 0.1}},
+        {"examples": {"relabel": None, "remove": [{"keep_fraction": 0.9}]}},
+    ],
+)
+def test_nothing_is_estimated_that_is_known_or_was_not_asked(options):
+    assert all("precision" not in step.settings for step in judged(digits(0.0, **options)[0]))

@@ -228,3 +228,14 @@ def test_the_page_is_written_in_one_step(tmp_path):
     write_html(sample(), tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_html(sample())
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_page_says_how_many_of_the_suspected_labels_are_wrong():
+    facts = [
+        {"action": "relabelled", "n": 40, "precision": number(0.9, 0.82, 0.97), "noise": 0.06},
+        {"action": "removed", "n": 12, "precision": number(0.4, 0.2, 0.6), "noise": 0.06},
+    ]
+    text = render_html(sample(precision=facts))
+    assert "Labels estimated to be wrong, if by chance: 90.0" in text
+    assert "of the 12 removed" in text
+    assert "estimated to be wrong" not in render_html(sample())

@@ -1,0 +1,138 @@
+"""Of the labels that are called wrong, how many are? An estimate, where nobody knows the truth.
+
+It reads what models say of examples that they didn't learn from. A label that such a model hardly believes is wrong, or the model
+is: how often labels that are believed at 1 % occur among all examples tells which. Two numbers say it for all of them, how sure a
+model may be (a temperature) and which share of the labels is wrong: those under which the given labels are the likeliest.
+
+It holds for labels that are wrong by chance: any other class, whatever the example looks like. Where people confuse what looks
+alike, the model does, too, and more of the list is wrong than is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from prunus.core.errors import DataError, ShapeError
+from prunus.core.types import Bools, Floats, Ints
+
+__all__ = ["Precision", "WrongLabels", "wrong_labels"]
+
+_TEMPERATURES = np.geomspace(0.4, 6.0, 28)
+_RESAMPLES = 100
+_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Which share of ``n`` labels that are called wrong is estimated to be wrong, with an interval."""
+
+    n: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class WrongLabels:
+    """How likely each label is to be wrong.
+
+    ``noise`` is the share of all labels that is estimated to be wrong; ``resampled`` are the same chances estimated from resamples
+    of the examples.
+
+    Shapes:
+        ``chance`` is ``(n,)``, ``resampled`` ``(resamples, n)``.
+    """
+
+    noise: float
+    chance: Floats
+    resampled: Floats
+
+    def precision(self, listed: Bools, *, confidence: float = 0.95, seed: int = 0) -> Precision | None:
+        """Return which share of what is ``listed`` is wrong; None where nothing is.
+
+        The interval counts in that the estimate hangs on the examples, and that of so many labels more or fewer are wrong by
+        chance.
+        """
+        n = int(listed.sum())
+        if n == 0:
+            return None
+        chances = self.resampled[:, listed]
+        shares = (np.random.default_rng(seed).random(chances.shape) < chances).mean(axis=1)
+        value = float(self.chance[listed].mean())
+        low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return Precision(n, value, min(float(low), value), max(float(high), value))
+
+
+def wrong_labels(probability: Floats, given: Ints, *, seed: int = 0) -> WrongLabels:
+    """Return how likely each given label is to be wrong.
+
+    Args:
+        probability: of each class, by models that didn't learn from the example.
+        given: the class numbers.
+
+    Shapes:
+        ``probability`` is ``(n, classes)``, ``given`` ``(n,)``.
+    Raises:
+        ShapeError: not one row per label, or a single class.
+        DataError: a probability isn't a number.
+    References:
+        Patrini et al., CVPR 2017, arXiv:1609.03683 (the forward correction: given labels as the true ones, changed by chance); Guo
+        et al., ICML 2017, arXiv:1706.04599 (temperatures). Both are fitted together here, on labels that the models didn't see.
+    """
+    if probability.ndim != 2 or len(probability) != len(given) or probability.shape[1] < 2:
+        raise ShapeError(
+            f"expected a probability of each of at least two classes for {len(given)} labels: got {probability.shape}"
+        )
+    if not bool(np.isfinite(probability).all()):
+        raise DataError(
+            f"expected probabilities: got NaN or infinity in row {int((~np.isfinite(probability)).any(1).argmax())}"
+        )
+    n, others = len(given), probability.shape[1] - 1
+    scores = np.log(np.clip(probability, 1e-9, None))
+    believed = [_softmax(scores * one)[np.arange(n), given] for one in _TEMPERATURES]
+    at, share, chance = _likeliest(believed, others, np.ones((1, n)), 0.1)
+    near = believed[max(int(at[0]) - 3, 0) : int(at[0]) + 4]
+    draw = np.random.default_rng(seed)
+    weights = np.stack([np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(_RESAMPLES)]).astype(
+        np.float64
+    )
+    return WrongLabels(float(share[0]), chance[0], _likeliest(near, others, weights, float(share[0]))[2])
+
+
+def _likeliest(believed: Sequence[Floats], others: int, weights: Floats, start: float) -> tuple[Ints, Floats, Floats]:
+    """Return for each weighting the place of the likeliest temperature, and the share and the chances of wrong labels under it."""
+    place, best = np.zeros(len(weights), np.int64), np.full(len(weights), -np.inf)
+    noise, chance = np.zeros(len(weights)), np.zeros(weights.shape)
+    for number, own in enumerate(believed):
+        share, likelihood = _noise(own, others, weights, start)
+        better = likelihood > best
+        place[better], best[better], noise[better] = number, likelihood[better], share[better]
+        chance[better] = _chance(own, others, share[better, None])
+    return place, noise, chance
+
+
+def _softmax(scores: Floats) -> Floats:
+    raised: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
+    raised /= raised.sum(axis=1, keepdims=True)
+    return raised
+
+
+def _noise(own: Floats, others: int, weights: Floats, start: float) -> tuple[Floats, Floats]:
+    """Return the likeliest share of wrong labels, by expectation and maximisation, and the log-likelihood, for each weighting."""
+    total = weights.sum(axis=1)
+    share: Floats = np.full(len(weights), start)
+    for _ in range(_STEPS):
+        share = np.clip((weights * _chance(own, others, share[:, None])).sum(axis=1) / total, 1e-6, 0.95)
+    mixed: npt.NDArray[np.float64] = (1 - share[:, None]) * own + share[:, None] * (1 - own) / others
+    return share, (weights * np.log(np.maximum(mixed, 1e-300))).sum(axis=1)
+
+
+def _chance(own: Floats, others: int, share: Floats) -> Floats:
+    """Return how likely a label is wrong that a model believes at ``own``."""
+    wrong = share * (1 - own) / others
+    found: Floats = wrong / np.maximum((1 - share) * own + wrong, 1e-300)
+    return found
