@@ -37,6 +37,8 @@ BAR: dict[str, tuple[str, str, int]] = {
     "RegNet-Y-8GF": ("torchvision", "regnet_y_8gf", 224),
     "DenseNet-121": ("torchvision", "densenet121", 224),
     "DenseNet-201": ("torchvision", "densenet201", 224),
+    "DeiT3-B": ("timm", "deit3_base_patch16_224", 224),
+    "EfficientNetV2-M": ("torchvision", "efficientnet_v2_m", 224),
     "DeiT-S": ("timm", "deit_small_patch16_224", 224),
     "BERT-base, 128 tokens": ("transformers", "BertModel", 128),
     "RoBERTa-base, 128 tokens": ("transformers", "RobertaModel", 128),
