@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from prunus import ModelOptimizer, load_bundle
-from prunus.report import RunRecord, png_data_uri, render_html
+from prunus.report import RunRecord, png_data_uri, render_html, with_pictures
 from prunus.ship.deploy import export_file
 from prunus.tasks import Detection
 
@@ -150,7 +150,7 @@ def as_loader(images: Tensor, targets: list[dict[str, Tensor]]) -> DataLoader:
     )
 
 
-def drawn(image: Tensor, found: list[dict], name: str) -> str:
+def drawn(image: Tensor, found: list[dict]) -> str:
     """Return an image with boxes as SVG: the colours are classes, and what the model is less sure of is fainter."""
     marks = "".join(
         f'<rect x="{x1 * SIZE:.1f}" y="{y1 * SIZE:.1f}" width="{(x2 - x1) * SIZE:.1f}" height="{(y2 - y1) * SIZE:.1f}" '
@@ -159,8 +159,7 @@ def drawn(image: Tensor, found: list[dict], name: str) -> str:
         for x1, y1, x2, y2 in [one["box"]]
     )
     picture = f'<image href="{png_data_uri(image.numpy())}" width="{SIZE}" height="{SIZE}"/>'
-    picture = f'<svg viewBox="0 0 {SIZE} {SIZE}" width="160">{picture}{marks}</svg>'
-    return f"<figure>{picture}<figcaption>{name}</figcaption></figure>"
+    return f'<svg viewBox="0 0 {SIZE} {SIZE}">{picture}{marks}</svg>'
 
 
 def main(folder: Path) -> RunRecord:
@@ -192,12 +191,11 @@ def main(folder: Path) -> RunRecord:
     with torch.no_grad():
         both = {"dense": model(images), "pruned": optimizer.model_.eval()(images)}
     figures = [
-        drawn(image, task.decode(outputs).labels[row], name)
+        (drawn(image, task.decode(outputs).labels[row]), name)
         for row, image in enumerate(images)
         for name, outputs in both.items()
     ]
-    page = render_html(record).replace("</main>", "<h2>What both find</h2>" + "".join(figures) + "</main>")
-    (folder / "report.html").write_text(page)
+    (folder / "report.html").write_text(with_pictures(render_html(record), "What both find", figures))
     return record
 
 

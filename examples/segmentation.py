@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from prunus import ModelOptimizer, load_bundle
-from prunus.report import RunRecord, png_data_uri, render_html
+from prunus.report import RunRecord, png_data_uri, render_html, with_pictures
 from prunus.ship.deploy import export_file
 from prunus.tasks import Segmentation
 
@@ -104,12 +104,11 @@ def train(model: nn.Module, images: Tensor, masks: Tensor, epochs: int, rate: fl
     model.eval()
 
 
-def drawn(image: Tensor, mask: Tensor, name: str) -> str:
+def drawn(image: Tensor, mask: Tensor) -> str:
     """Return an image whose pixels are tinted by their class."""
     tint = COLOURS[mask].permute(2, 0, 1)
     seen = torch.where(mask > 0, 0.4 * image + 0.6 * tint, image)
-    picture = f'<img src="{png_data_uri(seen.numpy(), side=4 * SIZE)}" width="160" alt="{name}">'
-    return f"<figure>{picture}<figcaption>{name}</figcaption></figure>"
+    return f'<img src="{png_data_uri(seen.numpy(), side=4 * SIZE)}" alt="">'
 
 
 def main(folder: Path, *, n: int = 800, epochs: int = 12, recovery: int = 3, max_drop: float = 0.03) -> RunRecord:
@@ -142,9 +141,8 @@ def main(folder: Path, *, n: int = 800, epochs: int = 12, recovery: int = 3, max
             "dense": model(images).argmax(dim=1),
             "pruned": optimizer.model_.eval()(images).argmax(dim=1),
         }
-    figures = [drawn(image, mask[row], name) for row, image in enumerate(images) for name, mask in masks.items()]
-    page = render_html(record).replace("</main>", "<h2>What both find</h2>" + "".join(figures) + "</main>")
-    (folder / "report.html").write_text(page)
+    figures = [(drawn(image, mask[row]), name) for row, image in enumerate(images) for name, mask in masks.items()]
+    (folder / "report.html").write_text(with_pictures(render_html(record), "What both find", figures))
     return record
 
 

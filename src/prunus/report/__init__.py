@@ -2,7 +2,7 @@
 
 from prunus.report.page.charts import graph_svg
 from prunus.report.page.html import render_html, write_html
-from prunus.report.page.images import png_data_uri
+from prunus.report.page.images import png_data_uri, with_pictures
 from prunus.report.record import GraphFacts, RunRecord
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.summary_text import (
@@ -33,5 +33,6 @@ __all__ = [
     "record_json",
     "render_html",
     "save_record",
+    "with_pictures",
     "write_html",
 ]

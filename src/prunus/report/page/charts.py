@@ -174,7 +174,11 @@ def _frontier(altair: Any, record: RunRecord) -> _Drawn:
         _data(altair, rows)
         .mark_point(size=70, filled=True, opacity=1)
         .encode(
-            x=altair.X("share:Q", title=f"{cost} left, % of the dense model", scale=altair.Scale(zero=True)),
+            x=altair.X(
+                "share:Q",
+                title=f"{'MACs' if cost == 'macs' else cost} left, % of the dense model",
+                scale=altair.Scale(zero=True),
+            ),
             y=altair.Y("drop:Q", title=title),
             color=_colours(altair, "what", names, ["grey", "plum"]),
         )
@@ -301,7 +305,8 @@ def _features(altair: Any, record: RunRecord) -> _Drawn:
         .properties(height={"step": 21})
     )
     kept = sum(feature.kept for feature in record.features)
-    return "Input features", f"{kept} of {len(record.features)} stay; the others hardly matter.{more}", chart
+    rest = "; the others hardly matter" if kept < len(record.features) else ""
+    return "Input features", f"{kept} of {len(record.features)} stay{rest}.{more}", chart
 
 
 def _curves(altair: Any, record: RunRecord) -> _Drawn:

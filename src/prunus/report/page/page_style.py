@@ -92,6 +92,10 @@ figcaption{{margin-bottom:.6rem;font-size:.9rem;font-weight:600;line-height:1.35
 figcaption small{{display:block;font-weight:400;font-size:.82rem}}
 figure svg{{display:block;width:100%;height:auto;overflow:visible}}
 figure svg text{{font-family:inherit}}
+.pictures{{display:grid;grid-template-columns:repeat(auto-fill,minmax(128px,1fr));gap:.9rem}}
+.pictures figure{{margin:0}}
+.pictures img,.pictures svg{{display:block;width:100%;height:auto;image-rendering:pixelated;border-radius:6px;overflow:hidden}}
+.pictures figcaption{{margin:.3rem 0 0;font-weight:400}}
 .suspects{{list-style:none;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(92px,1fr));gap:1.1rem .9rem}}
 .suspects li{{font-size:.9rem;line-height:1.3}}
 .suspects img{{display:block;width:100%;aspect-ratio:1;margin-bottom:.4rem;object-fit:contain;image-rendering:pixelated;border-radius:6px;background:#000}}

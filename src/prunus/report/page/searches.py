@@ -21,7 +21,8 @@ def outcome(search: SearchFacts) -> str:
             f"no smaller model was found that keeps the contract ({_promise(contract)}); the dense model is delivered, "
             f"and {len(search.candidates)} candidates are listed"
         )
-    said = f"{_percent(found.share)} of the dense {search.cost} {'is' if search.cost == 'latency' else 'are'} left"
+    cost = {"macs": "MACs", "params": "parameters"}.get(search.cost, search.cost)
+    said = f"{_percent(found.share)} of the dense {cost} {'is' if search.cost == 'latency' else 'are'} left"
     if search.asked is None:
         said += ", the least that was shown to keep the contract"
     elif found.asked > search.asked * 1.001:
@@ -32,8 +33,12 @@ def outcome(search: SearchFacts) -> str:
         said += f", measured in {'ONNX Runtime' if search.runtime == 'onnxruntime' else search.runtime}"
     if contract is None or found.test is None:
         return said
+    bound = found.test.bound
+    shown = f"drops by at most {drop(contract.metric, bound)}"
+    if bound < 0:  # a drop of less than none
+        shown = f"gets better by at least {drop(contract.metric, -bound)}"
     return (
-        f"{said}; {called(contract.metric)} drops by at most {drop(contract.metric, found.test.bound)} with "
+        f"{said}; {called(contract.metric)} {shown} with "
         f"{_percent(contract.confidence)} confidence on {search.n_validation} validation examples "
         f"({drop(contract.metric, contract.max_drop)} allowed)"
     )

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from prunus.core.errors import MissingExtraError
-from prunus.report import render_html, write_html
+from prunus.report import render_html, with_pictures, write_html
 from prunus.report.page import charts
 from prunus.report.page import html as module
 from prunus.report.page.charts import all_charts
@@ -239,3 +239,10 @@ def test_the_page_says_how_many_of_the_suspected_labels_are_wrong():
     assert "Labels estimated to be wrong, if by chance: 90.0" in text
     assert "of the 12 removed" in text
     assert "estimated to be wrong" not in render_html(sample())
+
+
+def test_pictures_are_a_section_of_their_own_with_captions_escaped():
+    plain = render_html(sample())
+    text = with_pictures(plain, "What both find", [('<img src="data:image/png;base64,AA==" alt="">', "a <b>")])
+    assert text.count("<section>") == plain.count("<section>") + 1
+    assert "<figcaption>a &lt;b&gt;</figcaption></figure></div></div></section></main>" in text

@@ -60,7 +60,7 @@ def test_nothing_that_keeps_the_contract_is_said_first():
     assert said.startswith("no smaller model was found that keeps the contract (accuracy drops by at most 1.00 points)")
 
 
-@pytest.mark.parametrize(("cost", "verb"), [("params", "are"), ("latency", "is")])
+@pytest.mark.parametrize(("cost", "verb"), [("bytes", "are"), ("latency", "is")])
 def test_a_target_alone_promises_nothing(cost, verb):
     found = search([row(1, 0.5)], 1, contract=None, runtime=None, cost=cost)
     assert outcome(found) == f"50 % of the dense {cost} {verb} left (50 % was asked for)"
@@ -78,3 +78,11 @@ def test_text_and_page_list_all_that_was_tried():
     assert "What the search tried" in page
     assert "Target and contract" not in render_html(sample())
     assert facts_of(record)["searches"][0]["delivered"] == 1
+
+
+def test_a_drop_of_less_than_none_is_said_to_be_better_and_multiplications_by_their_name():
+    found = row(1, 0.5, True)
+    found["test"] |= {"bound": -0.1321}
+    said = outcome(search([found], 1, cost="macs", runtime=None))
+    assert said.startswith("50 % of the dense MACs are left")
+    assert "accuracy gets better by at least 13.21 points with 95 % confidence" in said
