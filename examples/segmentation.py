@@ -120,7 +120,12 @@ def main(folder: Path, *, n: int = 800, epochs: int = 12, recovery: int = 3, max
 
     optimizer = ModelOptimizer(
         model,
-        {"train": training, "validation": render(200, seed=2), "test": test},
+        {  # calibration images guide the search: of its own training images the dense model knows too much
+            "train": training,
+            "validation": render(200, seed=2),
+            "calibration": render(100, seed=3),
+            "test": test,
+        },
         task=Segmentation(class_names=CLASSES),
         trained=True,
         strategy={"criterion": "taylor", "allocation": "cost"},
