@@ -101,13 +101,13 @@ def _traced(model: nn.Module, takes: Inputs) -> PrunedGraph:
     parameters = frozenset(name for name, _ in model.named_parameters())
     whole = PrunedGraph(resized(graph.solution, {}), canonical_states(model), parameters, graph.solution.solver.trace)
 
-    def affordable(inputs: Sequence[Tensor]) -> bool:
+    def affordable(computation: PrunedGraph, inputs: Sequence[Tensor]) -> bool | None:
         try:
-            follow(whole, inputs, _TRIAL)
+            follow(computation, inputs, _TRIAL)
         except TooCostlyError:
             return False
         except BundleError:  # where the sizes don't fit, the model is to say so
-            return True
+            return None
         return True
 
     return with_limits(

@@ -416,3 +416,33 @@ def test_images_that_are_resampled_keep_their_size_in_every_mode(mode, tmp_path)
     bundle = load_bundle(tmp_path / "b", prefer="graph")
     for inputs in (image(2, 16), *([] if mode == "area" else [image(3, 24), image(2, 5, 31)])):
         assert torch.allclose(bundle.predict(inputs), answer(model, inputs), atol=1e-5)
+
+
+class Patches(nn.Module):
+    """It takes images of any size, and attends from every patch to every other one."""
+
+    largest = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.layers, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, 5)
+
+    def forward(self, image):
+        if not torch.compiler.is_exporting():
+            Patches.largest = max(Patches.largest, *image.shape[2:])
+        assert max(image.shape[2:]) <= 4096, "the test's own memory"
+        return self.head(self.layers(self.patch(image).flatten(2).transpose(1, 2)).mean(1))
+
+
+def test_looking_for_the_largest_size_runs_nothing_that_was_not_counted(tmp_path):
+    torch.manual_seed(0)
+    net = Patches().eval()
+    save_bundle(
+        tmp_path / "bundle", net, built_by=None, dense=net, input_shape=(3, 32, 32), n_outputs=5, task="classification"
+    )
+    assert 64 <= Patches.largest <= 1024, "attention in plain sight takes 34 GB at 16,384"
+    loaded = load_bundle(tmp_path / "bundle", prefer="graph")
+    wide = torch.randn(2, 3, 40, 96)
+    torch.testing.assert_close(loaded.model(wide), net(wide), rtol=1e-4, atol=1e-5)

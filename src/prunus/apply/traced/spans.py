@@ -31,8 +31,8 @@ Place = tuple[int, int]
 Spans = tuple[tuple[Span, ...], ...]
 """The sizes that every dimension of every input may have."""
 
-Affordable = Callable[[Sequence[Tensor]], bool]
-"""Whether a run on inputs like these (on the meta device) may be made."""
+Affordable = Callable[[Any, Sequence[Tensor]], bool | None]
+"""Whether a traced computation may be run on inputs like these (on the meta device); None where its cost isn't known."""
 
 _MOST_DOUBLINGS = 12
 _FAR = 64
@@ -73,23 +73,28 @@ def find_spans(
         got = _outputs(graph, given, named)
         return got is not None and len(got) == len(expected) and all(map(_alike, expected, got))
 
-    def may_run(sizes: Mapping[Place, int]) -> bool:
+    def may_run(sizes: Mapping[Place, int]) -> bool | None:
         if affordable is None:
             return False
         shapes = [list(leaves[number].shape) for number in at]
         for (number, dim), size in sizes.items():
             shapes[number][dim] = size
         return affordable(
-            [torch.empty(s, dtype=leaves[n].dtype, device="meta") for s, n in zip(shapes, at, strict=True)]
+            graph, [torch.empty(s, dtype=leaves[n].dtype, device="meta") for s, n in zip(shapes, at, strict=True)]
         )
 
     def search(places: Sequence[Place], example: int, tried: dict[int, bool | None]) -> None:
         """Try until it is known where the sizes begin and end that the model takes."""
         for _ in range(_MOST_DOUBLINGS):
             largest = max(tried)
-            if not tried[largest] or largest < example or not may_run(dict.fromkeys(places, 2 * largest)):
+            if not tried[largest] or largest < example:
+                break
+            allowed = may_run(dict.fromkeys(places, 2 * largest))
+            if allowed is False:
                 break
             tried[2 * largest] = agree(dict.fromkeys(places, 2 * largest))
+            if allowed is None:
+                break  # once only: nobody knows what twice as much would cost
         right = [example, *(size for size, agrees in tried.items() if agrees)]
         for inside, beyond in (
             (max(right), min((size for size in tried if size > max(right)), default=None)),
@@ -111,7 +116,7 @@ def find_spans(
         tried = {
             n: agree(dict.fromkeys(places, n))
             for n in _sizes_to_try(example, places, followed)
-            if n < _FAR * example + _FAR or may_run(dict.fromkeys(places, n))
+            if n < _FAR * example + _FAR or may_run(dict.fromkeys(places, n)) is not False
         }
         if tried.get(1) and example > 2 and not any(right for n, right in tried.items() if 1 < n < example):
             tried[1] = None  # one is taken for any number of them, and isn't a size that the model takes
