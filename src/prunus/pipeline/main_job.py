@@ -38,7 +38,7 @@ from prunus.pipeline.stages.feature_stage import judge_features, select_features
 from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
 from prunus.report import RunRecord, load_record, save_record, write_html
-from prunus.score import check_calibration, check_criterion
+from prunus.score import check_calibration, check_criterion, example_criteria
 from prunus.tasks import Regression, check_metrics
 
 __all__ = [
@@ -231,6 +231,8 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
 def check_recipe_names(recipe: Recipe) -> None:
     """Find out that a name means nothing before any data are read."""
     check_builder(recipe.model)
+    for remove in recipe.examples.remove if recipe.examples is not None else ():
+        _ = example_criteria[remove.criterion]
     if recipe.strategy is not None:
         for granularity in recipe.strategy.granularity:
             check_criterion(recipe.strategy.criterion, granularity)

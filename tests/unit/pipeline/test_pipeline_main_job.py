@@ -32,7 +32,13 @@ def test_steps_for_data_that_are_not_asked_for_are_passed_over():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"strategy": {"criterion": "tailor"}}, {"model": {"builder": "cn"}}], ids=["criterion", "builder"]
+    "wrong",
+    [
+        {"strategy": {"criterion": "tailor"}},
+        {"model": {"builder": "cn"}},
+        {"examples": {"remove": [{"criterion": "forgeting", "keep_fraction": 0.5}]}},
+    ],
+    ids=["criterion", "builder", "example criterion"],
 )
 def test_a_name_that_means_nothing_is_told_before_any_data_are_read(monkeypatch, tmp_path, wrong):
     def read(*_):
@@ -40,5 +46,5 @@ def test_a_name_that_means_nothing_is_told_before_any_data_are_read(monkeypatch,
 
     monkeypatch.setattr(main_job, "prepared_for", read)
     recipe = {"data": {"source": "sklearn:digits"}, "model": {"builder": "cnn"}, "output": str(tmp_path / "out")}
-    with pytest.raises(UnknownNameError, match=r"did you mean '(taylor|cnn)'\?"):
+    with pytest.raises(UnknownNameError, match=r"did you mean '(taylor|cnn|forgetting)'\?"):
         run(Recipe.model_validate(recipe | wrong))
