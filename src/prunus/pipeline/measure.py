@@ -117,9 +117,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
 
 def _alike(job: Job) -> list[str]:
     config = job.recipe.examples
-    if config is None or config.duplicates is None:
-        return []
-    return alike_notes(job.data.train, job.data.test, config.duplicates)
+    return alike_notes(job.data.train, job.data.test, None if config is None else config.duplicates)
 
 
 def _group_changes(job: Job, pairs: Pairs, metric: str) -> dict[str, Any] | None:

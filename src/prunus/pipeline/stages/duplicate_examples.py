@@ -40,12 +40,12 @@ def drop_duplicates(examples: Examples, rows: Tensor, config: Duplicates, *, jud
     return Step("remove", "example", "near_duplicates", tuple(decisions), config.model_dump())
 
 
-def alike_notes(train: Examples, test: Examples, config: Duplicates) -> list[str]:
+def alike_notes(train: Examples, test: Examples, config: Duplicates | None) -> list[str]:
     """Return lines about training examples that are alike and have other labels, and about test examples that training knows.
 
     Only of inputs: an embedding is another one for each seed.
     """
-    if config.space != "inputs":
+    if config is None or config.space != "inputs":
         return []
     rows = flat_inputs(train, test)
     lines = (

@@ -66,7 +66,7 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
     with job.workspace.stage(stage):
         steps = decide("example", stage, compute)
     first = seed == job.recipe.seeds[0]
-    alike = alike_notes(job.data.train, job.data.test, config.duplicates) if config.duplicates and first else []
+    alike = alike_notes(job.data.train, job.data.test, config.duplicates) if first else []
     for text in (*alike, *thinned_classes(job.data.train, clean(job.data.train, steps))):
         job.workspace.warn(stage, text)
     return steps
