@@ -22,7 +22,7 @@ from prunus.score.examples.embeddings import embed
 from prunus.score.examples.example_criteria import ExampleCriterion, example_criteria
 from prunus.score.examples.example_strata import example_strata
 from prunus.score.examples.farthest_first import FarthestFirst, farthest_first
-from prunus.score.examples.flat_inputs import flat_inputs
+from prunus.score.examples.flat_inputs import check_flat, flat_inputs
 from prunus.score.examples.near_duplicates import Duplicates, near_duplicates
 from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.examples.precision import Precision, WrongLabels, wrong_labels
@@ -52,6 +52,7 @@ __all__ = [
     "block_paths",
     "check_calibration",
     "check_criterion",
+    "check_flat",
     "confident_labels",
     "criteria",
     "criteria_table",

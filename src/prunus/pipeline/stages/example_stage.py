@@ -27,6 +27,7 @@ from prunus.pipeline.stages.label_precision import asks_precision, with_precisio
 from prunus.recover import train
 from prunus.score import (
     ExampleRecorder,
+    check_flat,
     embed,
     example_criteria,
     example_strata,
@@ -93,6 +94,9 @@ def check_examples(job: Job) -> None:
             )
     if train.task.exclusive or isinstance(train.task, Regression):
         _ = train.targets  # refuses labels that nobody knows without reading all examples
+    if config.duplicates is not None and config.duplicates.space == "inputs":
+        for part in (train, job.data.test):
+            check_flat(part)
     if config.relabel is not None and not job.data.train.task.exclusive:
         raise RecipeError(
             f"examples.relabel chooses another class, and the target is values (data.task: {train.task.name}): got both; use "

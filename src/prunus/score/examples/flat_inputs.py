@@ -20,7 +20,7 @@ from prunus.core.runtime import generator
 if TYPE_CHECKING:
     from prunus.data import Examples
 
-__all__ = ["flat_inputs"]
+__all__ = ["check_flat", "flat_inputs"]
 
 _WIDEST = 256
 """More features than this are projected on so many directions."""
@@ -37,11 +37,7 @@ def flat_inputs(examples: Examples, *others: Examples, batch_size: int = 512) ->
         Johnson and Lindenstrauss, 1984; the error of a cosine c between rows falls as (1 - c²) / 16.
     """
     for part in (examples, *others):
-        if not part.fixed:
-            raise DataError(
-                "examples.duplicates: the inputs are drawn anew in each epoch, so which are alike isn't known; give them without "
-                "the augmentation, or use space: embedding"
-            )
+        check_flat(part)
     mean, deviation = _statistics(examples, batch_size)
     project = None
     if len(mean) > _WIDEST:
@@ -55,6 +51,20 @@ def flat_inputs(examples: Examples, *others: Examples, batch_size: int = 512) ->
             found[start : start + len(flat)] = flat if project is None else flat @ project
             start += len(flat)
     return found
+
+
+def check_flat(examples: Examples) -> None:
+    """See that likeness of inputs can be measured, by what is known of the set and by its first example.
+
+    Raises:
+        DataError: it can't.
+    """
+    if not examples.fixed:
+        raise DataError(
+            "examples.duplicates: the inputs are drawn anew in each epoch, so which are alike isn't known; give them without "
+            "the augmentation, or use space: embedding"
+        )
+    next(_batches(examples, 1))
 
 
 def _statistics(examples: Examples, batch_size: int) -> tuple[Tensor, Tensor]:

@@ -141,3 +141,19 @@ def test_what_cannot_be_compared_is_refused_in_a_line():
         doubled(cosine=1.5)
     with pytest.raises(RecipeError, match=r"examples.duplicates.space"):
         doubled(space="pixels")
+
+
+def test_inputs_without_likeness_are_refused_before_anything_is_trained():
+    told = []
+    tokens = torch.randint(7, (80, 5), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(DataError, match=r"one tensor of numbers: got .*int64.*space: embedding"):
+        ModelOptimizer(
+            nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 2)),
+            (tokens, tokens[:, 0] % 2),
+            strategy="magnitude_l2",
+            train={"epochs": 1},
+            seeds=[0],
+            examples={"duplicates": {}},
+            listener=told.append,
+        ).prune(keep_fraction=0.5)
+    assert not any("train" in event.stage for event in told)
