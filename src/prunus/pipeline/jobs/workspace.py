@@ -42,6 +42,9 @@ __all__ = ["Workspace", "open_workspace"]
 T = TypeVar("T")
 RECIPE, RECORD, LOG, WORK = "recipe.yaml", "record.json", "log.jsonl", ".work"
 OURS = (RECIPE, RECORD, LOG, WORK, "report.html", "plan", "bundle")
+TABLE, EXAMPLES_WORK = "examples.parquet", ".examples"
+"""What the commands about examples leave beside a run: it is no part of one, and no run throws it away."""
+_BESIDE = (".lock", LOG, TABLE, EXAMPLES_WORK)
 
 
 class Workspace:
@@ -237,7 +240,7 @@ def open_workspace(
                 raise OutputError(
                     f"{folder} holds a run of another recipe (see {held}): choose another output folder, or add --overwrite"
                 )
-        elif any(child.name not in (".lock", LOG) for child in folder.iterdir()):
+        elif any(child.name not in _BESIDE for child in folder.iterdir()):
             raise OutputError(f"{folder} holds files that are no run of prunus: choose an empty or new output folder")
         write_text(held, text)
         yield Workspace(folder, listener)
@@ -246,7 +249,7 @@ def open_workspace(
 def _is_begun(folder: Path) -> bool:
     """Return whether a run left more than its recipe and its log: one that failed before its first stage was done didn't."""
     return any(
-        child.name not in (".lock", LOG, RECIPE)
+        child.name not in (*_BESIDE, RECIPE)
         and not (child.name == WORK and child.is_dir() and not any(child.iterdir()))
         for child in folder.iterdir()
     )
