@@ -3,6 +3,7 @@
 Usage:
     python benchmarks/zoo_page.py zoo build/zoo.jsonl                      docs/explanation/zoo.md anew
     python benchmarks/zoo_page.py peer build/zoo.jsonl build/peer.jsonl    zoo-torch-pruning.md, and the sums in zoo.md
+    ... --add                                                              the same; models without a row in the files keep the page's
 
 A page holds places, ``<!-- rows: NAME -->`` to ``<!-- end -->``; what stands between is written anew, and nothing else. So every
 number of the two pages that comes from rows has one source, and what loses is listed because the rows say so.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+Keyed = dict[tuple[str, str], Row]
 META_ABOVE = 150_000_000
 STAGES = ("analyze_seconds", "certify_seconds", "follow_seconds")
 PAGES = Path(__file__).parent.parent / "docs" / "explanation"
@@ -36,17 +38,26 @@ LIBRARIES = (
 def main() -> None:
     """Write the pages' places anew."""
     from zoo import rows_of
+    from zoo_page_rows import peer_rows, zoo_rows
 
-    what, *paths = sys.argv[1:]
+    what, *paths = (word for word in sys.argv[1:] if word != "--add")
     rows = [rows_of(Path(path)) for path in paths]
+    if "--add" in sys.argv:
+        shown = [zoo_rows(PAGES / "zoo.md")] if what == "zoo" else peer_rows(PAGES / "zoo-torch-pruning.md")
+        rows = [list(_keyed([*before, *new]).values()) for before, new in zip(shown, rows, strict=True)]
     if what == "zoo":
         places = {"state": state(rows[0]), "sums": sums(rows[0]), "bars": bars(rows[0]), "models": models(rows[0])}
         write(PAGES / "zoo.md", places)
     else:
-        ours, peer = ({(row["suite"], row["name"]): row for row in some} for some in rows)
+        ours, peer = map(_keyed, rows)
         write(PAGES / "zoo.md", {"peer sums": peer_sums(ours, peer)})
         places = {"peer state": peer_state(peer), "peer ends": peer_ends(peer), "peer models": peer_models(ours, peer)}
         write(PAGES / "zoo-torch-pruning.md", places)
+
+
+def _keyed(rows: list[Row]) -> Keyed:
+    """Return the rows by suite and name, of every model the latest."""
+    return {(row["suite"], row["name"]): row for row in rows}
 
 
 def write(page: Path, places: dict[str, list[str]]) -> None:
@@ -193,9 +204,6 @@ def _model(row: Row) -> list[str]:
         str(row.get("failed_certificate", "not run")),
         (row.get("error") or "; ".join(said))[:160],
     ]
-
-
-Keyed = dict[tuple[str, str], Row]
 
 
 def peer_state(peer: Keyed) -> list[str]:
