@@ -213,7 +213,7 @@ _CORNERS: dict[str, dict[str, tuple[Any, ...]]] = {
         "a number": (0, lambda x: x.view(()), (1, 1)),
         "empty": (1, lambda x: x.view(4, 0), (2, 0)),
         "out of a product": (4, lambda x: _flat(x).view(3, 2, 5, 2), (3, 2, 5, 2)),
-        "across a product": (0, lambda x: _flat(x).view(3, 5, 2, 2), (3, 2, 5, 2)),
+        "across a product": (2, lambda x: _flat(x).view(3, 5, 2, 2), (3, 2, 5, 2)),
         "across dimensions": (0, lambda x: x.view(4, 6), (6, 4)),
         "a part and the next": (3, lambda x: x.view(2, 12), (4, 6)),
         "parts side by side": (1, lambda x, y: torch.cat([x, y]).view(2, 4), (3,), (5,)),

@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from prunus.graph.solver.axes import Atom, cut, fresh, product, split_product, sum_of
 from prunus.graph.solver.solve import Axes, Call, broadcast, join, rule
 
 
 @rule("view", "_unsafe_view", "_reshape_alias", "view_copy")
 def view(call: Call) -> Axes:
-    """Read the same row-major elements in another grid: the factors are the same, from left to right."""
-    shape, pending, result = call.shape, call.first[::-1], []
+    """Read the same row-major elements in another grid: the factors are the same, from left to right.
+
+    Dimensions before and after that hold as many elements stand by themselves: what cuts across an axis is of no matter to others.
+    """
+    shape = call.shape
     if 0 in shape:
         return [call.new(n, "it is empty") for n in shape]
-    for need in shape:
+    result = [fresh(1) for _ in shape]
+    for axes, dims in _beside(call.first, shape):
+        read = _read_as(axes, [shape[dim] for dim in dims])
+        if read is None:
+            why = "it is cut across by a reshape"
+            call.freeze(axes, why)
+            read = [call.new(shape[dim], why) for dim in dims]
+        for dim, atom in zip(dims, read, strict=True):
+            result[dim] = atom
+    return result
+
+
+def _beside(axes: Axes, shape: Sequence[int]) -> Iterator[tuple[Axes, list[int]]]:
+    """Yield the shortest runs of axes, and of the new dimensions, that hold as many elements; those of one are left out."""
+    old = [atom for atom in axes if atom.size != 1]
+    new = [dim for dim, n in enumerate(shape) if n != 1]
+    taken: Axes = []
+    dims: list[int] = []
+    before = after = 1
+    while old or new:
+        if before <= after:
+            taken.append(old.pop(0))
+            before *= taken[-1].size
+        else:
+            dims.append(new.pop(0))
+            after *= shape[dims[-1]]
+        if before == after and dims:
+            yield taken, dims
+            taken, dims, before, after = [], [], 1, 1
+
+
+def _read_as(axes: Axes, sizes: list[int]) -> Axes | None:
+    """Return axes of these sizes over the factors of ``axes``; None where a size cuts across a factor."""
+    pending, result = axes[::-1], []
+    for need in sizes:
         taken: list[Atom] = []
         while need > 1:
             atom = pending.pop()
             if need % atom.size:  # it goes on in the next dimension
                 halves = split_product(atom, need)
                 if halves is None:
-                    call.freeze(call.first, "it is cut across by a reshape")
-                    return [call.new(n, "it is cut across by a reshape") for n in shape]
+                    return None
                 atom, rest = halves
                 pending.append(rest)
             taken.append(atom)

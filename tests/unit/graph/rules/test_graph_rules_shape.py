@@ -79,6 +79,17 @@ def test_a_fused_projection_read_as_a_grid_couples_its_parts():
     assert index.tolist() == [[0, 4, 8], [1, 5, 9], [2, 6, 10], [3, 7, 11]]
 
 
+def test_pixels_that_are_dealt_into_windows_and_into_a_grid_leave_the_channels_free():
+    def forward(net, x):
+        y = net.a(x)  # 8 x 8 pixels: eight is two windows of four, then four columns of two
+        y = y.view(-1, 8, 2, 4, 2, 4).mul(2).reshape(-1, 8, 8, 8)
+        y = y.view(-1, 8, 4, 2, 4, 2).permute(0, 2, 4, 3, 5, 1).reshape(-1, 4, 8)
+        return net.c(net.b(y))
+
+    net = Net(forward, a=nn.Conv2d(3, 8, 1), b=nn.Linear(8, 6), c=nn.Linear(6, 2))
+    holds(net, images(), {"a": 8, "b": 6})
+
+
 def test_an_uneven_concatenation_can_be_read_as_rows_and_columns():
     def forward(net, x):
         both = torch.cat([net.a(x), net.c(x)], 1)
