@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.apply.classes.losable_entries import stacks_that_follow
-from prunus.apply.difference import Trial
+from prunus.apply.difference import Trial, why_not_run
 from prunus.apply.shrink import cut_down, cut_to_fit
 from prunus.graph import AxisGraph, Frozen, tie_head_dims
 from prunus.graph.solver.axes import leaves, leaves_of_product
@@ -53,10 +53,12 @@ def follow_class(
     """
     asked = [stack for stack in graph.stacks if kinds is None or stack.kind in kinds]
     others = [stack for stack in graph.stacks if kinds is not None and stack.kind not in kinds]
-    thin, memory = model, Remembered()
+    memory = Remembered()
+    thin, slim = model, lambda: model
     if graph.solution is not None and graph.groups:
-        graph, thin = _groups_that_follow(model, inputs, graph, kwargs or {}, kinds, memory)
-    return replace(graph, stacks=(*others, *stacks_that_follow(model, inputs, asked, kwargs, thin=thin, memory=memory)))
+        graph, thin, slim = _groups_that_follow(model, inputs, graph, kwargs or {}, kinds, memory)
+    found = stacks_that_follow(model, inputs, asked, kwargs, thin=thin, slim=slim, memory=memory)
+    return replace(graph, stacks=(*others, *found))
 
 
 def _groups_that_follow(
@@ -66,11 +68,13 @@ def _groups_that_follow(
     kwargs: Mapping[str, Any],
     kinds: Container[str] | None,
     memory: Remembered,
-) -> tuple[AxisGraph, nn.Module]:
-    """Return ``graph`` with the groups that the class can't follow frozen, and the model without half of all others."""
+) -> tuple[AxisGraph, nn.Module, Callable[[], nn.Module]]:
+    """Return ``graph`` with the groups that the class can't follow frozen, the model without half of all others, and what makes
+    a still slimmer one.
+    """
     graph = tie_head_dims(graph)
     trial = {
-        group.name: torch.arange(group.size) < -(-max(1, group.size // 2) // group.multiple) * group.multiple
+        group.name: torch.arange(group.size) < _rounded(max(1, group.size // 2), group.multiple)
         for group in graph.groups
         if kinds is None or group.kind in kinds
     }
@@ -109,7 +113,23 @@ def _groups_that_follow(
         # A class that could lose little is no use: then the traced computation, which loses all, is the better result.
         whole, least, most = (_left(tried, graph, {n: trial[n] for n in names}) for names in ((), works, trial))
         works = works if whole - least >= (whole - most) / 2 else known
-    return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph, thin.get(works, model)
+    halved = thin.get(works, model)
+
+    def slim() -> nn.Module:
+        """Make the model with a quarter of these units, but three lest something broadcasts; the halved one if it won't run."""
+        kept = {group.name: _rounded(max(3, group.size // 4), group.multiple) for group in graph.groups}
+        cut = {
+            name: torch.arange(len(trial[name])) < kept[name] for name in works if kept[name] < int(trial[name].sum())
+        }
+        rest = {name: trial[name] for name in works - cut.keys()}
+        smaller = cut_down(model, graph, {**rest, **cut}, trial=tried)[0]
+        return halved if why_not_run(smaller, inputs, kwargs, tried) else smaller
+
+    return _freeze(graph, trial.keys() - works, problems[0]) if works and problems else graph, halved, slim
+
+
+def _rounded(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 def _families(graph: AxisGraph, names: Set[str]) -> list[list[list[str]]]:

@@ -150,6 +150,8 @@ def why_not_run(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, 
         trial.failures.append(problem)
         if trial.takes_one(few):
             return problem
+    elif few is not None and trial is not None and not trial.alone:
+        trial.alone.append(True)  # what a cut of it takes, the model does
     return _run(model, values, inputs, kwargs)[1] if problem or few is None else ""
 
 

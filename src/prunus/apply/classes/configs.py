@@ -20,6 +20,9 @@ from prunus.graph.tracing.observe import Attribute, is_config
 
 __all__ = ["built_again", "built_from_config", "fit_config", "follow_lists", "lists_of_entries", "lists_of_numbers"]
 
+_DRAWS = ("uniform_", "normal_", "erfinv_", "orthogonal_")
+"""How torch's functions end that fill a tensor with random numbers, those of ``torch.nn.init`` among them."""
+
 Shapes = Mapping[str, tuple[int, ...]]
 Path = tuple[tuple[str, ...], str, int | None]
 """The config inside the config, the setting's name, and the place in it where it is a list."""
@@ -74,7 +77,7 @@ def built_again(model: nn.Module) -> nn.Module | None:
     A constructor makes constants anew, so buffers must come out as they are.
     """
     try:
-        with seeded(0, "built again"):
+        with seeded(0, "built again"), _NoDraws():
             again: nn.Module = type(model)(copy.deepcopy(vars(model)["config"])).to(next(model.parameters()).device)
         again.load_state_dict(model.state_dict(), strict=False)
     except (
@@ -86,6 +89,17 @@ def built_again(model: nn.Module) -> nn.Module | None:
     if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
         return None
     return again
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves parameters as they lie in memory where a constructor would draw them: their weights are loaded anyway."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        drawn = args[0] if args else kwargs.get("tensor")
+        if isinstance(drawn, nn.Parameter) and getattr(func, "__name__", "").endswith(_DRAWS):
+            return drawn
+        return func(*args, **kwargs)
 
 
 def lists_of_entries(model: nn.Module, path: str) -> list[tuple[Any, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,12 +34,14 @@ def stacks_that_follow(
     kwargs: Mapping[str, Any] | None = None,
     *,
     thin: nn.Module | None = None,
+    slim: Callable[[], nn.Module] | None = None,
     memory: Remembered | None = None,
 ) -> tuple[Group, ...]:
     """Return the stacks with those units alone that the class can lose, each tried; a stack of none is gone.
 
     Args:
         thin: the model without some of its units: what it can lose of its blocks the model can, and it takes less time to say so.
+        slim: makes the model with still fewer units, for runs; traces know much of the thin one.
         memory: what modules ran in earlier traces.
     """
     if not stacks or any(value.is_meta for value in canonical_states(model).values()):
@@ -49,8 +52,11 @@ def stacks_that_follow(
     found: list[Group] = []
     if blocks:
         whole = lively(model if thin is None else thin)
-        found = _tried(whole, inputs, kwargs or {}, blocks, memory or Remembered())
-    found += _tried(lively(model), inputs, kwargs or {}, experts, memory or Remembered()) if experts else []
+        runs = (lambda: whole) if slim is None else (lambda: lively(slim()))
+        found = _tried(whole, cache(runs), inputs, kwargs or {}, blocks, memory or Remembered())
+    if experts:
+        whole = lively(model)
+        found += _tried(whole, lambda: whole, inputs, kwargs or {}, experts, memory or Remembered())
     order = {group.name: place for place, group in enumerate(stacks)}
     return tuple(sorted(found, key=lambda group: order[group.name]))
 
@@ -72,9 +78,18 @@ def _few(
 
 
 def _tried(
-    whole: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], stacks: Sequence[Group], memory: Remembered
+    whole: nn.Module,
+    runs: Callable[[], nn.Module],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    stacks: Sequence[Group],
+    memory: Remembered,
 ) -> list[Group]:
-    """Return the stacks that ``whole`` can lose; first each is looked at where it is, which costs no run of the rest."""
+    """Return the stacks that ``whole`` can lose; first each is looked at where it is, which costs no run of the rest.
+
+    Args:
+        runs: makes the model that is run without some of them: a slimmer one tells the same.
+    """
     tried: dict[tuple[str, tuple[int, ...]], bool] = {}
     looks: dict[tuple[str, tuple[int, ...]], str] = {}
     blocks_only = all(group.kind == "block" for group in stacks)
@@ -97,7 +112,7 @@ def _tried(
         if key not in tried:
             cut = [(group, _without_units(group, units))]
             tried[key] = look(group, units) != "apart" and any(
-                not differs(whole, cut, inputs, kwargs, way) for way in ways_to_follow(whole, group)
+                not differs(runs(), cut, inputs, kwargs, way) for way in ways_to_follow(runs(), group)
             )
         return tried[key]
 
@@ -105,7 +120,7 @@ def _tried(
         """Try blocks of several stacks in one run, and halves of them where that fails."""
         if len(cuts) == 1:
             can_lose(*cuts[0])
-        elif cuts and not differs(whole, [(g, _without_units(g, u)) for g, u in cuts], inputs, kwargs):
+        elif cuts and not differs(runs(), [(g, _without_units(g, u)) for g, u in cuts], inputs, kwargs):
             tried.update({(group.name, tuple(units)): True for group, units in cuts})
         elif cuts:
             together(cuts[: len(cuts) // 2])
