@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunus.apply.classes.slices import Slices
 from prunus.apply.traced.regraph import PrunedGraph
 from prunus.apply.traced.reread import Reread
 from prunus.core.errors import raise_if_out_of_memory
@@ -33,7 +34,8 @@ class Trial:
     precisions in which the traced computation can't run, so that trying them tells nothing; ``rounds`` holds whether the model
     rounds to less than double precision inside, once that was asked: no cut changes it. ``memory`` is what modules ran in earlier
     traces: much of the model is the same in all of them. ``failures`` are why cuts didn't run on one example; ``alone`` holds
-    whether the model itself runs on one, once that was asked.
+    whether the model itself runs on one, once that was asked. ``slices`` and ``copies`` hold what is left of parameters, and what
+    forward may write into, for the next cuts.
     """
 
     model: nn.Module
@@ -44,6 +46,16 @@ class Trial:
     memory: Remembered = field(default_factory=Remembered)
     failures: list[str] = field(default_factory=list)
     alone: list[bool] = field(default_factory=list)
+    slices: Slices = field(default_factory=dict)
+    copies: dict[str, tuple[Tensor, int, Tensor]] = field(default_factory=dict)
+
+    def copy_of(self, name: str, value: Tensor) -> Tensor:
+        """Return a copy of a parameter's value for forward to run on: the last one, unless something wrote into it."""
+        copied, version, source = self.copies.get(name, (value, -1, value))
+        if copied._version != version or source.data_ptr() != value.data_ptr():
+            copied = value.clone()
+            self.copies[name] = copied, copied._version, value
+        return copied
 
     def takes_one(self, few: tuple[tuple[Any, ...], Mapping[str, Any]]) -> bool:
         """Tell whether the model runs on one example, so that a cut that doesn't is wrong; asked from the second failure on."""
@@ -137,8 +149,12 @@ def _numeric_difference(
 
 def _own(values: Mapping[str, Tensor], model: nn.Module, trial: Trial | None) -> dict[str, Tensor]:
     """Return ``values`` as tensors that a forward may write: those of a trial are the whole model's."""
-    held = {} if trial is None else dict(model.named_parameters())
-    return {n: v.clone() if n in held and v.data_ptr() == held[n].data_ptr() else v for n, v in values.items()}
+    if trial is None:
+        return dict(values)
+    held = dict(model.named_parameters())
+    return {
+        n: trial.copy_of(n, v) if n in held and v.data_ptr() == held[n].data_ptr() else v for n, v in values.items()
+    }
 
 
 def why_not_run(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], trial: Trial | None) -> str:

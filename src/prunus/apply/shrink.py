@@ -208,18 +208,19 @@ def cut_down(
     assert graph.solution is not None
     solution = graph.solution
     smaller = duplicate(model, dict(model.named_parameters()) if trial is not None else None)
-    slice_tensors(smaller, _kept_positions(graph, dropped, canonical_states(model)))
+    known = None if trial is None else trial.slices
+    slice_tensors(smaller, _kept_positions(graph, dropped, canonical_states(model)), known)
     counts = {name: int(mask.sum()) for name, mask in dropped.items()}
     mend_sizes(model, smaller, solution, counts)
     parameters = frozenset(name for name, _ in smaller.named_parameters())
     states = canonical_states(smaller)
-    known = {} if trial is None else trial.computations
+    computations = {} if trial is None else trial.computations
 
     def traced() -> PrunedGraph:
         key = frozenset(counts.items())
-        if key not in known:
-            known[key] = resized(solution, counts)
-        reference = PrunedGraph(known[key], states, parameters, solution.solver.trace)
+        if key not in computations:
+            computations[key] = resized(solution, counts)
+        reference = PrunedGraph(computations[key], states, parameters, solution.solver.trace)
         if isinstance(model, PrunedGraph):  # what came from elsewhere stays guarded
             reference.guard = copy.deepcopy(model.guard)
         return reference

@@ -10,16 +10,22 @@ from torch import Tensor, nn
 from prunus.apply.classes.layer_sizes import mend_module, rebuild_flat, refresh_hooked
 from prunus.graph.tracing.states import canonical_states
 
-__all__ = ["slice_tensors"]
+__all__ = ["Slices", "slice_tensors"]
 
 
-def slice_tensors(model: nn.Module, along: Mapping[tuple[str, int], Tensor]) -> None:
+Slices = dict[tuple[str, tuple[tuple[int, bytes], ...]], tuple[Tensor, int]]
+"""What is left of parameters, by name and the positions that stay, and its version: once something wrote there it is cut anew."""
+
+
+def slice_tensors(model: nn.Module, along: Mapping[tuple[str, int], Tensor], known: Slices | None = None) -> None:
     """Slice tensors in place of the old ones, wherever they are tied, and let the attributes of torch's layers follow.
 
     Args:
         along: for each tensor (by canonical name) and dimension that loses something, which positions stay (bool).
+        known: slices of the same model's parameters that are looked up and added to.
     """
     states = canonical_states(model)
+    names = {id(value): name for name, value in states.items()}
     masks: dict[int, dict[int, Tensor]] = {}
     for (name, dim), mask in along.items():
         masks.setdefault(id(states[name]), {})[dim] = mask
@@ -31,7 +37,8 @@ def slice_tensors(model: nn.Module, along: Mapping[tuple[str, int], Tensor]) -> 
             if tensor is None or id(tensor) not in masks:
                 continue
             if id(tensor) not in sliced:
-                value = _cut(tensor, masks[id(tensor)])
+                looked_up = known if name in trained else None
+                value = _cut_or_known(names[id(tensor)], tensor, masks[id(tensor)], looked_up)
                 trains = tensor.requires_grad
                 sliced[id(tensor)] = nn.Parameter(value, requires_grad=trains) if name in trained else value
             if 0 in masks[id(tensor)]:
@@ -42,6 +49,17 @@ def slice_tensors(model: nn.Module, along: Mapping[tuple[str, int], Tensor]) -> 
         refresh_hooked(module)
         rebuild_flat(module)
         mend_module(module, kept)
+
+
+def _cut_or_known(name: str, tensor: Tensor, masks: Mapping[int, Tensor], known: Slices | None) -> Tensor:
+    if known is None:
+        return _cut(tensor, masks)
+    key = name, tuple((dim, mask.numpy().tobytes()) for dim, mask in sorted(masks.items()))
+    found = known.get(key)
+    if found is None or found[0]._version != found[1]:
+        value = _cut(tensor, masks)
+        found = known[key] = value, value._version
+    return found[0]
 
 
 @torch.no_grad()
