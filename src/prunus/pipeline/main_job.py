@@ -15,6 +15,7 @@ from torch import nn
 
 from prunus.core.errors import PlanError
 from prunus.core.events import Listener, silent
+from prunus.core.files.example_table import ExampleTable
 from prunus.core.files.plan_file import load_plan, save_plan
 from prunus.core.recipes.recipe import Recipe, Schedule
 from prunus.core.runtime import pick_device, single_run_settings
@@ -36,6 +37,7 @@ from prunus.pipeline.shipping import model_fingerprint, ship
 from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples
 from prunus.pipeline.stages.feature_stage import judge_features, select_features
 from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
+from prunus.pipeline.stages.plan_table import table_of_steps
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
 from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_calibration, check_criterion, example_criteria
@@ -113,7 +115,7 @@ def make_plan(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, 
         with open_job(recipe, workspace) as job:
             result = run_seed(job, recipe.seeds[0], workspace.decided, recover_last=False)
             plan = plan_of(job, result)
-            save_plan(plan, folder / "plan")
+            save_plan(plan, folder / "plan", _table(job, plan))
         workspace.forget(but=training_stage(plan.seed))
         return plan
 
@@ -137,7 +139,7 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     made = plan_of(job, results[0])
     sha256 = ""
     if folder is not None:
-        save_plan(made, folder / "plan")
+        save_plan(made, folder / "plan", _table(job, made))
         sha256 = ship(job, results[0], folder / "bundle")
     with job.workspace.stage("evaluate"):
         record = measure_run(job, results, made, sha256)
@@ -268,6 +270,13 @@ def plan_of(job: Job, result: SeedResult) -> Plan:
     return Plan(result.steps, result.seed, job.recipe.model_dump(mode="json"), fingerprints)
 
 
+def _table(job: Job, plan: Plan) -> ExampleTable | None:
+    """Return what a plan says of the examples, one row each; None where it says nothing."""
+    if not any(step.granularity == "example" for step in plan.steps):
+        return None
+    return table_of_steps(job.data.train, plan.steps, job.data.fingerprint)
+
+
 def _check_plan(plan: Plan, job: Job) -> None:
     """Refuse a plan for other data or another model before anything is trained."""
     here = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(plan.seed))}
@@ -280,14 +289,18 @@ def _check_plan(plan: Plan, job: Job) -> None:
 
 
 def _as_decided(plan: Plan, recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe with a target says once the search is over: so many rounds, and nothing left to look for."""
+    """Return what a recipe says once all is decided: with a target so many rounds, and nothing left to look for."""
+    kept: dict[str, Any] = {}
+    if recipe.examples is not None and recipe.examples.plan is not None:
+        # What the table said is in the plan's steps.
+        kept["examples"] = recipe.examples.model_copy(update={"plan": None})
     if recipe.target is None or recipe.strategy is None:
-        return {}
+        return kept
     n_rounds = sum(1 for _ in plan.of("prune"))
     strategy = recipe.strategy.model_copy(
         update={"schedule": Schedule(kind="linear", rounds=max(1, n_rounds)), "allocation": "uniform"}
     )
-    return {"strategy": strategy if n_rounds else None, "target": None, "contract": None}
+    return kept | {"strategy": strategy if n_rounds else None, "target": None, "contract": None}
 
 
 def _decide_from(plan: Plan) -> Decide:

@@ -41,7 +41,8 @@ from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
 from prunus.pipeline.stages.duplicate_examples import alike_notes
 from prunus.pipeline.stages.example_stage import clean, thinned_classes
-from prunus.pipeline.stages.label_precision import suspects
+from prunus.pipeline.stages.label_cleaning import is_flagged, label_facts
+from prunus.pipeline.stages.label_precision import action_of, precision_facts, suspects
 from prunus.report import GraphFacts, RunRecord, png_data_uri
 from prunus.tasks import Observed, Task, default_metrics
 
@@ -103,7 +104,8 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "classes": _classes(plan, data.train),
             "features": _features(plan),
             "suspects": _suspects(plan, data),
-            "precision": _precision(plan),
+            "precision": precision_facts(plan.steps),
+            "labels": label_facts(plan.steps),
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
@@ -297,18 +299,6 @@ def _features(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _precision(plan: Plan) -> list[dict[str, Any]]:
-    """Return how many of each list of suspected labels are estimated to be wrong."""
-    found = []
-    for step in plan.steps:
-        if suspects(step) and (told := step.settings.get("precision")) is not None:
-            number = {"name": "precision", "unit": "share", "higher_is_better": True}
-            number |= {key: told[key] for key in ("value", "low", "high")}
-            action = "relabelled" if step.operation == "relabel" else "removed"
-            found.append({"action": action, "n": told["n"], "precision": number, "noise": told["noise"]})
-    return found
-
-
 def _suspects(plan: Plan, data: Prepared) -> list[dict[str, Any]]:
     """Return the examples whose labels are the most doubtful, the worst first, with a picture where they are images."""
     train = data.train
@@ -318,7 +308,8 @@ def _suspects(plan: Plan, data: Prepared) -> list[dict[str, Any]]:
         if not suspects(step):
             continue
         for d in step.decisions:
-            for at in np.flatnonzero(~d.keep):
+            flagged = np.array([is_flagged(reason) for reason in d.reason], np.bool_)
+            for at in np.flatnonzero(~d.keep | flagged):
                 assert d.label is not None
                 number = row[d.label[at]]
                 given = int(train.targets[number])
@@ -329,13 +320,13 @@ def _suspects(plan: Plan, data: Prepared) -> list[dict[str, Any]]:
                         "given": train.class_names[given],
                         "suggested": after,
                         "score": float(d.saliency[at]),
-                        "action": "relabelled" if step.operation == "relabel" else "removed",
+                        "action": action_of(step, flagged=bool(flagged[at])),
                         "row": number,
                     }
                 )
     found.sort(key=lambda suspect: (suspect["action"], suspect["score"]))
     relabelled = [s for s in found if s["action"] == "relabelled"][:N_SUSPECTS]
-    shown = relabelled + [s for s in found if s["action"] == "removed"][: N_SUSPECTS - len(relabelled)]
+    shown = relabelled + [s for s in found if s["action"] != "relabelled"][: N_SUSPECTS - len(relabelled)]
     for suspect in shown:
         suspect["image"] = _picture(data, int(train.rows[suspect.pop("row")]))
     return shown

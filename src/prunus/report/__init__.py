@@ -1,9 +1,10 @@
 """How is the result of a run told: as a record for machines, as text, as a page?"""
 
+from prunus.report.format import suspected_labels
 from prunus.report.page.charts import graph_svg
 from prunus.report.page.html import render_html, write_html
 from prunus.report.page.images import png_data_uri, with_pictures
-from prunus.report.record import GraphFacts, RunRecord
+from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.summary_text import (
     exported_line,
@@ -18,6 +19,8 @@ from prunus.report.summary_text import (
 
 __all__ = [
     "GraphFacts",
+    "LabelFacts",
+    "PrecisionFacts",
     "RunRecord",
     "exported_line",
     "graph_svg",
@@ -33,6 +36,7 @@ __all__ = [
     "record_json",
     "render_html",
     "save_record",
+    "suspected_labels",
     "with_pictures",
     "write_html",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prunus.core.units import as_mask, plural
-from prunus.report.record import ComparisonRow, Number, RunRecord
+from prunus.report.record import ComparisonRow, LabelFacts, Number, PrecisionFacts, RunRecord
 
 if TYPE_CHECKING:
     from prunus.tasks import Metric
@@ -26,6 +27,7 @@ __all__ = [
     "size",
     "speed_change",
     "suspected",
+    "suspected_labels",
     "times",
     "value",
     "verdict",
@@ -78,16 +80,28 @@ def value(name: str, number: float | None) -> str:
 
 def suspected(record: RunRecord) -> str:
     """Return how many of the labels that were called wrong are estimated to be; "" where it isn't known, or counted instead."""
+    return suspected_labels(record.precision, record.labels)
+
+
+def suspected_labels(precision: Sequence[PrecisionFacts], labels: LabelFacts | None) -> str:
+    """Return how many labels are estimated to be wrong, of all and of each list; "" where none were looked at."""
     lists = [
         f"{percent(facts.precision.value)} of the {amount(facts.n)} {facts.action} "
         f"({percent(facts.precision.low)} to {percent(facts.precision.high)})"
-        for facts in record.precision
+        for facts in precision
     ]
-    if not lists:
+    if labels is None and not lists:
         return ""
-    return (
-        f"labels estimated to be wrong, if by chance: {', '.join(lists)}; {percent(record.precision[0].noise)} of all"
-    )
+    of_all = f"{percent(precision[0].noise if labels is None else labels.noise.value)} of all"
+    if labels is not None:
+        of_all += f" ({percent(labels.noise.low)} to {percent(labels.noise.high)})"
+        if labels.repaired is not None:
+            of_all += f"; {percent(labels.repaired)} of the relabelled are estimated to be right now"
+        if labels.n_spared:
+            of_all += f"; {amount(labels.n_spared)} stay though they look wrong, since too few of their class would (class_floor)"
+        if labels.evidence == "recorded":
+            of_all += "; by a model that learnt from them, which is less sure"
+    return f"labels estimated to be wrong, if by chance: {', '.join(lists)}{'; ' * bool(lists)}{of_all}"
 
 
 def with_interval(name: str, number: Number) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "GapRow",
     "GraphFacts",
     "GroupRow",
+    "LabelFacts",
     "LatencyFacts",
     "LayerCount",
     "NoiseFacts",
@@ -66,15 +67,32 @@ class NoiseFacts(Part):
 
 
 class PrecisionFacts(Part):
-    """How many of the labels that were called wrong are estimated to be, where nobody knows: of ``n``, with an interval.
+    """How many of the labels that were called wrong are estimated to be: of ``n``, with an interval.
 
     ``noise`` is the share of all training labels that is estimated to be wrong.
     """
 
-    action: Literal["relabelled", "removed"]
+    action: Literal["relabelled", "removed", "flagged"]
     n: int
     precision: Number
     noise: float
+
+
+class LabelFacts(Part):
+    """What came of cleaning the labels: ``noise`` is the share of all ``n`` that is estimated to be wrong.
+
+    ``repaired`` is the share of the relabelled ones that is estimated to have the right label now; ``n_spared`` would have gone, if
+    their class had enough others. The evidence is of models that didn't see an example (folds), or of one that learnt from it.
+    """
+
+    n: int
+    noise: Number
+    evidence: Literal["folds", "recorded"]
+    n_dropped: int
+    n_relabelled: int
+    n_flagged: int
+    n_spared: int
+    repaired: float | None
 
 
 class DataFacts(Part):
@@ -212,7 +230,7 @@ class Suspect(Part):
     given: str
     suggested: str | None
     score: float
-    action: Literal["relabelled", "removed"]
+    action: Literal["relabelled", "removed", "flagged"]
     image: str | None = Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+=*$", description="a picture, inline")
 
 
@@ -294,6 +312,7 @@ class RunRecord(Part):
     features: list[FeatureRow]
     suspects: list[Suspect]
     precision: list[PrecisionFacts] = Field(default=[], description="first seed; where labels were flipped, data.noise")
+    labels: LabelFacts | None = Field(None, description="first seed, with examples.clean")
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]

@@ -28,13 +28,16 @@ from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.examples.precision import Precision, WrongLabels, wrong_labels
 from prunus.score.examples.recorded import ExampleRecorder, recorded_names
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
+from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
 from prunus.score.parameters import norm_scales, prunable_weights
 from prunus.score.readers import Read, layers_reading
 from prunus.score.unit_saliency import block_paths, score_groups, score_weights
 
 __all__ = [
     "EVERY_UNIT",
+    "FLAGGED",
     "NEEDS",
+    "SPARED",
     "WIDTHS",
     "Compensation",
     "ConfidentLabels",
@@ -45,6 +48,7 @@ __all__ = [
     "ExampleRecorder",
     "FarthestFirst",
     "FeatureImportance",
+    "LabelVerdicts",
     "MovementRecorder",
     "Precision",
     "Read",
@@ -64,6 +68,7 @@ __all__ = [
     "flat_inputs",
     "gather",
     "judge_feature_importance",
+    "judge_labels",
     "layers_reading",
     "near_duplicates",
     "nearest_neighbours",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prunus.core.code.imports import one_line
 from prunus.core.errors import PlanError
+from prunus.core.files.example_table import ExampleTable, write_example_table
 from prunus.core.files.json_text import read_json_file
 from prunus.core.files.near_paths import near_path
 from prunus.core.files.parquet_file import read_parquet
@@ -101,8 +102,8 @@ def plan_summary(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def save_plan(plan: Plan, folder: Path) -> None:
-    """Write ``plan`` to ``folder`` in one step.
+def save_plan(plan: Plan, folder: Path, table: ExampleTable | None = None) -> None:
+    """Write ``plan`` to ``folder`` in one step, with what it says of examples as a table that people may change.
 
     Raises:
         OutputError: the disk is full or the folder can't be written.
@@ -122,6 +123,8 @@ def save_plan(plan: Plan, folder: Path) -> None:
             "units_sha256": sha256_file(units),
         }
         write_json(temporary / "plan.json", sealed_tree(header))
+        if table is not None:
+            write_example_table(table, temporary / "examples.parquet")
 
 
 def run_of_plan(path: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prunus.core.code.imports import current_folder_importable, is_reference
 from prunus.core.endings import data_endings, in_words
-from prunus.core.errors import BundleError, DataError, ModelError, PrunusError, RecipeError, WeightsError
+from prunus.core.errors import BundleError, DataError, ModelError, PlanError, PrunusError, RecipeError, WeightsError
 from prunus.core.files.near_paths import near_path
 from prunus.core.recipes.recipe import Recipe
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_recipe",
     "check_shards",
     "check_source",
+    "check_table",
     "check_weights",
     "missing_data",
 ]
@@ -32,12 +33,15 @@ def check_recipe(recipe: Recipe) -> None:
         DataError: the data aren't there.
         WeightsError: the weights aren't there.
         ModelError: the module of the builder isn't there.
+        PlanError: the table of examples isn't there.
         RecipeError: the module of a loss, a task or a metric isn't there.
     """
     for source in (recipe.data.source, *recipe.data.own_parts.values()):
         check_source(source)
     if recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights))
+    if recipe.examples is not None and recipe.examples.plan is not None:
+        check_table(Path(recipe.examples.plan), Path(recipe.output))
     _check_module(recipe.model.builder, ModelError)
     named = [
         ("train.loss", recipe.train.loss),
@@ -88,6 +92,25 @@ def check_weights(path: Path) -> None:
         raise WeightsError(
             f"there is no weight file {path}; "
             f"{near_path(path) or 'give a .safetensors file, or a .pt that holds a state dict'}"
+        )
+
+
+def check_table(path: Path, output: Path) -> None:
+    """Check that a table of examples is there, and that the run that reads it doesn't throw it away.
+
+    Raises:
+        PlanError: it isn't.
+        RecipeError: it lies in the part of the output folder that the run writes anew.
+    """
+    if not path.is_file():
+        raise PlanError(
+            f"examples.plan: there is no table of examples at {path}; "
+            f"{near_path(path) or 'prunus clean RECIPE writes one'}"
+        )
+    if path.resolve().is_relative_to((output / "plan").resolve()):
+        raise RecipeError(
+            f"examples.plan: {path} lies in the plan of this run's output folder, which is written anew: copy it to another place, "
+            "or choose another output folder"
         )
 
 

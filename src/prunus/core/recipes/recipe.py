@@ -23,6 +23,7 @@ from prunus.core.recipes.train_sections import Average, Distil, Lora, Recovery, 
 
 __all__ = [
     "Average",
+    "Clean",
     "Contract",
     "Data",
     "Distil",
@@ -105,8 +106,31 @@ class Duplicates(Section):
     )
 
 
+class Clean(Section):
+    """Find wrong labels by models that didn't learn from them, and estimate how many there are: drop or relabel their examples."""
+
+    wrong: Literal["flag", "drop", "relabel", "both"] | None = Field(
+        None,
+        description="what becomes of wrong labels; both relabels where the new one is sure and drops the rest; flag only tells "
+        "them; default: both for classes, flag for several labels, tokens and values",
+    )
+    drop_probability: Fraction = Field(
+        0.7, description="least probability that the given label is wrong, for its example to go"
+    )
+    relabel_probability: Fraction = Field(0.9, description="least probability of the label that takes its place")
+    class_floor: Share = Field(
+        0.1,
+        description="of the examples that carry a label so many have it afterwards, and one at least; 0: a class may vanish",
+    )
+    evidence: Literal["folds", "recorded"] = Field(
+        "folds",
+        description="folds: models that never saw the example, three or examples.folds; recorded: the course of one training that "
+        "learnt from it, with less certainty",
+    )
+
+
 class Examples(Section):
-    """What to do with the training examples: relabel first, then drop duplicates, then remove, in the order given."""
+    """What to do with the training examples: clean or relabel, then drop duplicates, then remove, in the order given."""
 
     epochs: Count = Field(10, description="length of the short training that records the evidence")
     folds: Count = Field(
@@ -117,9 +141,23 @@ class Examples(Section):
         description="say how many of the labels that are called wrong (relabel, aum) are wrong, by models that didn't learn from "
         "them: three short trainings more, unless folds and relabel have them anyway (first seed only)",
     )
+    plan: str | None = Field(
+        None,
+        min_length=1,
+        description="a table of examples (.parquet) that decides instead of all other keys here, as prunus clean wrote it or as it "
+        "was changed since",
+    )
+    allow_empty_classes: bool = Field(False, description="a plan may leave a class without training examples")
+    clean: Clean | None = None
     relabel: Relabel | None = None
     duplicates: Duplicates | None = None
     remove: tuple[Remove, ...] = ()
+
+    @model_validator(mode="after")
+    def _labels_are_repaired_once(self) -> Examples:
+        if self.clean is not None and self.relabel is not None:
+            raise ValueError("clean and relabel both say which labels are wrong: give one of them")
+        return self
 
 
 class Features(Section):

@@ -7,6 +7,7 @@ saw the example that they judge); it is gathered once and kept, so that a resume
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,17 +15,20 @@ from torch import Tensor
 
 from prunus.apply import relabel_examples, remove_examples
 from prunus.core.errors import RecipeError
+from prunus.core.files.example_table import read_example_table
 from prunus.core.recipes.recipe import Examples as ExamplesConfig
-from prunus.core.recipes.recipe import Remove, Train
-from prunus.core.runtime import generator
+from prunus.core.recipes.recipe import Remove
 from prunus.core.types import Bools, Decision, Step
 from prunus.data import Examples
-from prunus.evaluate import predict_outputs
 from prunus.pipeline.jobs.job import Decide, Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.stages.duplicate_examples import alike_notes, drop_duplicates
-from prunus.pipeline.stages.label_precision import asks_precision, with_precision
+from prunus.pipeline.stages.label_cleaning import check_clean, clean_labels, label_facts
+from prunus.pipeline.stages.label_precision import asks_precision, precision_facts, with_precision
+from prunus.pipeline.stages.plan_table import steps_of_table
+from prunus.pipeline.stages.unseen_answers import FOLDS, unseen_probabilities
 from prunus.recover import train
+from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
 from prunus.score import (
     ExampleRecorder,
     check_flat,
@@ -40,8 +44,6 @@ from prunus.tasks import Regression
 
 __all__ = ["check_examples", "clean", "judge_examples", "thinned_classes"]
 
-_FOLDS = 3
-"""Into so many parts examples are dealt, where models that didn't see them are only asked how many labels are wrong."""
 FEW = 5
 """A class that loses examples and has fewer than this left is named."""
 
@@ -54,12 +56,22 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
     stage = f"seed {seed} / judge examples"
 
     def compute() -> tuple[Step, ...]:
+        if config.plan is not None:
+            return _of_table(job, config, config.plan)
         evidence: dict[str, Tensor] = {}
         if _needs_training(config):
             evidence = job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
         if config.duplicates is not None and config.duplicates.space == "inputs":
             evidence["rows"] = flat_inputs(job.data.train)
-        found = _decide(job.data.train, config, evidence, seed)
+        cleaned: tuple[Step, ...] = ()
+        if config.clean is not None:
+
+            def probability() -> Tensor:
+                seen = config.clean is not None and config.clean.evidence == "recorded"
+                return evidence["probability"] if seen else _unseen(job, seed, config, evidence, stage)
+
+            cleaned = clean_labels(job, seed, config.clean, probability)
+        found = (*cleaned, *_decide(job.data.train, config, evidence, seed, cleaned))
         if not asks_precision(job, seed, found):
             return found
         return with_precision(job, seed, found, _unseen(job, seed, config, evidence, stage))
@@ -67,6 +79,11 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
     with job.workspace.stage(stage):
         steps = decide("example", stage, compute)
     first = seed == job.recipe.seeds[0]
+    if first and config.plan is not None and (asked := _asked(config)):
+        job.workspace.note(stage, f"examples.plan decides, so examples.{' and '.join(asked)} aren't asked")
+    if first and (facts := label_facts(steps)) is not None:
+        told = [PrecisionFacts.model_validate(item) for item in precision_facts(steps)]
+        job.workspace.note(stage, suspected_labels(told, LabelFacts.model_validate(facts)))
     alike = alike_notes(job.data.train, job.data.test, config.duplicates) if first else []
     for text in (*alike, *thinned_classes(job.data.train, clean(job.data.train, steps))):
         job.workspace.warn(stage, text)
@@ -82,7 +99,12 @@ def check_examples(job: Job) -> None:
     config = job.recipe.examples
     if config is None:
         return
+    if config.plan is not None:
+        _of_table(job, config, config.plan)
+        return
     train = job.data.train
+    if config.clean is not None:
+        check_clean(train.task, config.clean)
     known = {*recorded_names(train.task), "embedding", "noise", *(["label"] if train.task.exclusive else [])}
     for remove in config.remove:
         missing = [need for need in example_criteria[remove.criterion].needs if need not in known]
@@ -156,13 +178,26 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
     if "label" in _read(config):
         evidence["label"] = examples.targets.cpu()
     if config.relabel is not None and config.folds > 1:
-        evidence["probability"] = _out_of_fold(job, seed, config.folds, settings, stage)
+        evidence["probability"] = unseen_probabilities(job, seed, config.folds, settings, stage)
     return evidence
 
 
+def _of_table(job: Job, config: ExamplesConfig, plan: str) -> tuple[Step, ...]:
+    path, data = Path(plan), job.data
+    return steps_of_table(
+        read_example_table(path), data.train, data.fingerprint, path, allow_empty_classes=config.allow_empty_classes
+    )
+
+
+def _asked(config: ExamplesConfig) -> list[str]:
+    """Return which keys ask for decisions about examples."""
+    return [key for key in ("clean", "relabel", "duplicates", "remove") if getattr(config, key)]
+
+
 def _needs_training(config: ExamplesConfig) -> bool:
-    """Whether something is asked that only a model can answer."""
-    return bool(_read(config) - {"noise"}) or config.relabel is not None or _by_embedding(config)
+    """Whether something is asked that only the course of a training can answer."""
+    recorded = config.clean is not None and config.clean.evidence == "recorded"
+    return recorded or bool(_read(config) - {"noise"}) or config.relabel is not None or _by_embedding(config)
 
 
 def _read(config: ExamplesConfig) -> set[str]:
@@ -174,28 +209,6 @@ def _by_embedding(config: ExamplesConfig) -> bool:
     return config.duplicates is not None and config.duplicates.space == "embedding"
 
 
-def _out_of_fold(job: Job, seed: int, n_folds: int, settings: Train, stage: str) -> Tensor:
-    """Return, for every example, the probabilities of a model that was not trained on it: ``(n, classes)``."""
-    examples = job.data.train
-    fold = torch.randperm(len(examples), generator=generator(seed, stage, "folds")) % n_folds
-    probability = torch.zeros(len(examples), examples.n_outputs)
-    for number in range(n_folds):
-        model = job.build(seed).to(job.device)
-        name = f"{stage} / fold {number + 1} of {n_folds}"
-        train(
-            model,
-            examples.select(fold != number),
-            settings,
-            seed=seed,
-            stage=name,
-            loss=base_loss(job, settings),
-            listener=job.workspace.listener,
-        )
-        held = torch.nonzero(fold == number).flatten()
-        probability[held] = predict_outputs(model, examples.select(fold == number)).softmax(dim=1).cpu()
-    return probability
-
-
 def _unseen(job: Job, seed: int, config: ExamplesConfig, evidence: dict[str, Tensor], stage: str) -> Tensor:
     """Return what models say of examples that they weren't trained on, ``(n, classes)``."""
     if config.relabel is not None and config.folds > 1:
@@ -203,16 +216,20 @@ def _unseen(job: Job, seed: int, config: ExamplesConfig, evidence: dict[str, Ten
     settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
 
     def compute() -> dict[str, Tensor]:
-        return {"probability": _out_of_fold(job, seed, max(config.folds, _FOLDS), settings, stage)}
+        return {"probability": unseen_probabilities(job, seed, max(config.folds, FOLDS), settings, stage)}
 
     return job.workspace.kept(f"{stage} / unseen", compute)["probability"]
 
 
-def _decide(examples: Examples, config: ExamplesConfig, evidence: dict[str, Tensor], seed: int) -> tuple[Step, ...]:
+def _decide(
+    examples: Examples, config: ExamplesConfig, evidence: dict[str, Tensor], seed: int, cleaned: Sequence[Step]
+) -> tuple[Step, ...]:
     """Turn the evidence into steps; a removal judges what the steps before it left, and never a relabelled example."""
     steps = []
     alive = np.ones(len(examples), dtype=np.bool_)
     judged = np.ones(len(examples), dtype=np.bool_)
+    for decision in (part for step in cleaned for part in step.decisions):
+        judged[decision.unit[~decision.keep]] = False
     if config.relabel is not None:
         step = suggest_labels(evidence["probability"], evidence["embedding"], examples, config.relabel)
         judged[np.concatenate([d.unit[~np.isnan(d.after)] for d in step.decisions if d.after is not None])] = False

@@ -21,6 +21,7 @@ REACHING = {
     "train.loss": "mine:loss",
     "recovery.loss": "mine:loss",
     "data.task": "mine:Task",
+    "examples.plan": "edited.parquet",
 }
 INERT = {
     "name",  # a word of a pattern without slashes
@@ -72,7 +73,10 @@ def test_every_free_field_of_a_recipe_reaches_outside_or_is_known_to_be_inert():
 @pytest.mark.parametrize(("key", "value"), REACHING.items())
 def test_what_reaches_outside_is_refused_unless_trusted_or_given(key, value):
     section, field = key.split(".")
-    tree = {**WITHIN, section: {**WITHIN.get(section, {}), field: value, **({"args": {}} if field != "loss" else {})}}
+    tree = {
+        **WITHIN,
+        section: {**WITHIN.get(section, {}), field: value, **({"args": {}} if section in ("data", "model") else {})},
+    }
     recipe = make_recipe(tree)
     with pytest.raises(PlanError, match=rf"there: {key} names a (function|file) .*{value}.*: say so") as caught:
         check_reach(recipe, Permission(given=("output",)), where="there", way="say so")

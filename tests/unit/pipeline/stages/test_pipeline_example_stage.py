@@ -1,5 +1,7 @@
 """What happens to the training examples is said: a class that goes, a setting that only classes can have."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,14 @@ from torch import nn
 from prunus import ModelOptimizer
 from prunus.core.errors import RecipeError
 from prunus.core.events import silent
+from prunus.core.files.example_table import read_example_table, write_example_table
+from prunus.core.files.plan_file import load_plan
+from prunus.core.recipes.recipe_file import make_recipe
 from prunus.data import ArraySource, Examples
+from prunus.pipeline import apply_plan, run
 from prunus.pipeline.stages.example_stage import judge_examples, thinned_classes
+from prunus.pipeline.stages.label_cleaning import label_facts
+from recipe_samples import IRIS
 
 
 def rare(n_rare=6, **options):
@@ -188,3 +196,72 @@ def test_models_that_did_not_see_the_labels_are_asked_where_nothing_is_relabelle
 )
 def test_nothing_is_estimated_that_is_known_or_was_not_asked(options):
     assert all("precision" not in step.settings for step in judged(digits(0.0, **options)[0]))
+
+
+CLEAN = {"examples": {"folds": 1, "relabel": None, "remove": [], "clean": {}}}
+
+
+@pytest.mark.parametrize("evidence", ["folds", "recorded"])
+def test_cleaning_finds_wrong_labels_and_says_how_many_there_are(evidence):
+    optimizer, wrong = digits(0.2, examples={**CLEAN["examples"], "clean": {"evidence": evidence}})
+    relabel, remove = judged(optimizer)
+    listed = {name for step in (relabel, remove) for d in step.decisions for name in d.label[~d.keep].tolist()}
+    wrong &= set(optimizer._job.data.train.ids)
+    assert len(listed & wrong) > 0.6 * len(wrong)
+    assert len(listed & wrong) > 0.9 * len(listed)
+    facts = label_facts((relabel, remove))
+    assert facts["noise"]["value"] == pytest.approx(0.2, abs=0.03)
+    assert facts["n"] == len(optimizer._job.data.train)
+    assert facts["n_dropped"] + facts["n_relabelled"] == len(listed)
+
+
+def test_cleaning_estimates_where_labels_were_flipped_on_purpose_too():
+    optimizer, _ = digits(0.0, **CLEAN, data_options={"label_noise": 0.1})
+    facts = label_facts(judged(optimizer))
+    assert facts["noise"]["value"] == pytest.approx(0.1, abs=0.03)
+
+
+def test_relabelled_and_dropped_examples_are_judged_by_nothing_else():
+    options = {"clean": {}, "relabel": None, "remove": [{"criterion": "aum", "keep_fraction": 0.9}]}
+    relabel, remove, aum = judged(digits(0.2, examples=options)[0])
+    touched = [name for step in (relabel, remove) for d in step.decisions for name in d.label[~d.keep].tolist()]
+    assert not set(touched) & {name for d in aum.decisions for name in d.label.tolist()}
+
+
+def test_cleaning_of_values_is_refused_before_anything_is_trained():
+    inputs = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    for wrong in ("relabel", "both"):
+        with pytest.raises(RecipeError, match=r"examples\.clean.*regression"):
+            ModelOptimizer(
+                nn.Linear(4, 1), (inputs, inputs.sum(dim=1)), strategy=None, examples={"clean": {"wrong": wrong}}
+            )
+
+
+def test_cleaning_and_relabelling_are_not_asked_together():
+    with pytest.raises(RecipeError, match="clean and relabel both say which labels are wrong"):
+        rare(examples={"clean": {}, "relabel": {}})
+
+
+def test_a_run_does_what_an_edited_table_says_and_its_plan_can_be_carried_out_without_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tree = {**IRIS, "examples": {"epochs": 2, "clean": {}}, "output": "first"}
+    run(make_recipe(tree))
+    made = read_example_table(Path("first/plan/examples.parquet"))
+    decision, new_label = made.columns["decision"].copy(), made.columns["new_label"].copy()
+    decision[:3], new_label[2] = ["drop", "drop", "relabel"], "virginica"
+    write_example_table(made.with_columns({"decision": decision, "new_label": new_label}), Path("edited.parquet"))
+    told = []
+    recipe = make_recipe({**tree, "examples": {**tree["examples"], "plan": "edited.parquet"}, "output": "second"})
+    run(recipe, listener=told.append)
+    assert any("examples.plan decides, so examples.clean aren't asked" in event.message for event in told)
+    plan = load_plan(Path("second"))
+    touched = {name for step in plan.steps if step.granularity == "example" for name in left_out(step)}
+    assert touched == {name for name, what in zip(made.ids, decision, strict=True) if what != "keep"}
+    assert set(made.ids[:3]) <= touched
+    Path("edited.parquet").unlink()
+    apply_plan(plan, recipe.model_copy(update={"output": "third"}))
+    assert load_plan(Path("third")).steps[0].decisions[0].label.tolist() == plan.steps[0].decisions[0].label.tolist()
+
+
+def left_out(step):
+    return [name for d in step.decisions for name in d.label[~d.keep].tolist()]

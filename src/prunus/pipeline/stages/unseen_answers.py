@@ -1,0 +1,70 @@
+"""What do models say of examples that they weren't trained on?
+
+The training examples are dealt into folds, and each fold is answered by a model that was trained on the others. What a fold's model
+said is kept as soon as it is known, so that a killed run trains it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.recipes.recipe import Train
+from prunus.core.runtime import generator
+from prunus.data import Examples
+from prunus.evaluate import predict_outputs
+from prunus.pipeline.jobs.job import Job
+from prunus.pipeline.jobs.objective import base_loss
+from prunus.recover import train
+
+__all__ = ["FOLDS", "Read", "by_fold", "class_probabilities", "unseen_probabilities"]
+
+FOLDS = 3
+"""Into so many parts examples are dealt, where the recipe doesn't ask for more."""
+
+Read = Callable[[nn.Module, Examples], dict[str, Tensor]]
+"""What is kept of a model's answers to examples: tensors, each with one row per example or per part of one."""
+
+
+def by_fold(
+    job: Job, seed: int, n_folds: int, settings: Train, stage: str, read: Read
+) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """Return for each fold the numbers of its examples, and what ``read`` keeps of the model's answers to them."""
+    examples = job.data.train
+    fold = torch.randperm(len(examples), generator=generator(seed, stage, "folds")) % n_folds
+
+    def answer(number: int, name: str) -> dict[str, Tensor]:
+        model = job.build(seed).to(job.device)
+        train(
+            model,
+            examples.select(fold != number),
+            settings,
+            seed=seed,
+            stage=name,
+            loss=base_loss(job, settings),
+            listener=job.workspace.listener,
+        )
+        return read(model, examples.select(fold == number))
+
+    found = []
+    for number in range(n_folds):
+        name = f"{stage} / fold {number + 1} of {n_folds}"
+        told = job.workspace.kept(f"{name} / answers", lambda number=number, name=name: answer(number, name))  # type: ignore[misc]
+        found.append((torch.nonzero(fold == number).flatten(), told))
+    return found
+
+
+def class_probabilities(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+    """Return the probability of each class, ``(n, classes)``."""
+    return {"probability": predict_outputs(model, examples).softmax(dim=1).cpu()}
+
+
+def unseen_probabilities(job: Job, seed: int, n_folds: int, settings: Train, stage: str) -> Tensor:
+    """Return, for every example, the probabilities of a model that was not trained on it: ``(n, classes)``."""
+    examples = job.data.train
+    probability = torch.zeros(len(examples), examples.n_outputs)
+    for rows, told in by_fold(job, seed, n_folds, settings, stage, class_probabilities):
+        probability[rows] = told["probability"]
+    return probability
