@@ -28,6 +28,7 @@ from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.examples.precision import Precision, WrongLabels, wrong_labels
 from prunus.score.examples.recorded import ExampleRecorder, recorded_names
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
+from prunus.score.influence import CheckpointScores, Influence, gradient_norms, influence
 from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
 from prunus.score.parameters import norm_scales, prunable_weights
 from prunus.score.readers import Read, layers_reading
@@ -39,6 +40,7 @@ __all__ = [
     "NEEDS",
     "SPARED",
     "WIDTHS",
+    "CheckpointScores",
     "Compensation",
     "ConfidentLabels",
     "Criterion",
@@ -48,6 +50,7 @@ __all__ = [
     "ExampleRecorder",
     "FarthestFirst",
     "FeatureImportance",
+    "Influence",
     "LabelVerdicts",
     "MovementRecorder",
     "Precision",
@@ -67,6 +70,8 @@ __all__ = [
     "farthest_first",
     "flat_inputs",
     "gather",
+    "gradient_norms",
+    "influence",
     "judge_feature_importance",
     "judge_labels",
     "layers_reading",

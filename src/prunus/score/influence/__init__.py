@@ -1,0 +1,7 @@
+"""What do the gradients of single examples say: how large they are, and whom an example helps?"""
+
+from prunus.score.influence.checkpoint_mean import CheckpointScores
+from prunus.score.influence.gradient_norms import gradient_norms
+from prunus.score.influence.influence import Influence, influence
+
+__all__ = ["CheckpointScores", "Influence", "gradient_norms", "influence"]
