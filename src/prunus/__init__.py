@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prunus.graph import analyze, certify
     from prunus.optimizer import ModelOptimizer
     from prunus.pipeline import apply_plan, make_plan, prune, run
+    from prunus.score import Recording
     from prunus.ship import load_bundle, save_bundle
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOME = {
     "Plan": "prunus.core.types",
     "PrunusError": "prunus.core.errors",
     "Recipe": "prunus.core.recipes.recipe",
+    "Recording": "prunus.score",
     "analyze": "prunus.graph",
     "apply_plan": "prunus.pipeline",
     "certify": "prunus.graph",
@@ -46,6 +48,7 @@ __all__ = [
     "Plan",
     "PrunusError",
     "Recipe",
+    "Recording",
     "analyze",
     "apply_plan",
     "certify",

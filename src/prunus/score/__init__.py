@@ -26,7 +26,11 @@ from prunus.score.examples.flat_inputs import check_flat, flat_inputs
 from prunus.score.examples.near_duplicates import Duplicates, near_duplicates
 from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.examples.precision import Precision, WrongLabels, wrong_labels
-from prunus.score.examples.recorded import ExampleRecorder, recorded_names
+from prunus.score.examples.recorded import ExampleRecorder
+from prunus.score.examples.recording.example_scores import SCORES, ExampleScores, scores_of
+from prunus.score.examples.recording.judged import judge, judge_classes, recorded_names
+from prunus.score.examples.recording.recording import Recording
+from prunus.score.examples.recording.standard_errors import error_of_deviation, error_of_mean
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
 from prunus.score.influence import CheckpointScores, Influence, gradient_norms, influence
 from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
@@ -38,6 +42,7 @@ __all__ = [
     "EVERY_UNIT",
     "FLAGGED",
     "NEEDS",
+    "SCORES",
     "SPARED",
     "WIDTHS",
     "CheckpointScores",
@@ -48,6 +53,7 @@ __all__ = [
     "Evidence",
     "ExampleCriterion",
     "ExampleRecorder",
+    "ExampleScores",
     "FarthestFirst",
     "FeatureImportance",
     "Influence",
@@ -55,6 +61,7 @@ __all__ = [
     "MovementRecorder",
     "Precision",
     "Read",
+    "Recording",
     "WrongLabels",
     "block_paths",
     "check_calibration",
@@ -65,6 +72,8 @@ __all__ = [
     "criteria_table",
     "criterion",
     "embed",
+    "error_of_deviation",
+    "error_of_mean",
     "example_criteria",
     "example_strata",
     "farthest_first",
@@ -72,6 +81,8 @@ __all__ = [
     "gather",
     "gradient_norms",
     "influence",
+    "judge",
+    "judge_classes",
     "judge_feature_importance",
     "judge_labels",
     "layers_reading",
@@ -83,6 +94,7 @@ __all__ = [
     "recorded_names",
     "score_groups",
     "score_weights",
+    "scores_of",
     "suggest_labels",
     "wrong_labels",
 ]

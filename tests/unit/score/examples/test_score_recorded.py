@@ -10,7 +10,7 @@ from prunus.core.errors import RecipeError, RunError, ShapeError, UnknownNameErr
 from prunus.score import ExampleRecorder, criteria, example_criteria, example_strata, recorded_names
 from prunus.score.catalogue import criteria_table
 from prunus.select import select
-from prunus.tasks import Classification, MultiLabel, Regression
+from prunus.tasks import Classification, MultiLabel, Regression, Segmentation
 
 N, CLASSES, EPOCHS = 9, 4, 3
 CLASSIFY = Classification(tuple("abcd"))
@@ -92,17 +92,32 @@ def test_values_of_many_dimensions_are_recorded_as_their_mean_error(batch_of):
     assert found["loss"].tolist() == [5.0] * N
 
 
-def test_of_any_other_task_the_loss_of_each_example_is_recorded(batch_of):
+def test_of_several_labels_the_margin_is_that_of_the_one_that_is_most_wrong(batch_of):
     targets = torch.eye(3)[torch.arange(N) % 3]
     outputs = torch.randn(EPOCHS, N, 3, generator=torch.Generator().manual_seed(1))
     task = MultiLabel(("a", "b", "c"))
     found = watch(ExampleRecorder(N, task), outputs, targets, batch_of)
-    assert set(found) == {"loss", "loss_deviation"} == set(recorded_names(task))
+    assert set(found) == {"loss", "loss_deviation", "aum", "forgotten"} == set(recorded_names(task))
     each = torch.nn.functional.binary_cross_entropy_with_logits(
         outputs, targets.expand(EPOCHS, N, 3), reduction="none"
     ).mean(2)
     torch.testing.assert_close(found["loss"], each.mean(0))
     torch.testing.assert_close(found["loss_deviation"], each.std(0, correction=0), rtol=1e-4, atol=1e-5)
+    for i in range(N):
+        margin = [min(float(z if t else -z) for z, t in zip(row[i], targets[i], strict=True)) for row in outputs]
+        right = [bool(((row[i] > 0) == (targets[i] > 0)).all()) for row in outputs]
+        assert found["aum"][i] == pytest.approx(np.mean(margin), rel=1e-5)
+        events = sum(a and not b for a, b in itertools.pairwise(right))
+        assert found["forgotten"][i] == (events if any(right) else EPOCHS)
+
+
+def test_of_any_other_task_the_loss_of_each_example_is_recorded(batch_of):
+    masks = torch.arange(N * 4).reshape(N, 2, 2) % 2
+    outputs = torch.randn(EPOCHS, N, 2, 2, 2, generator=torch.Generator().manual_seed(1))
+    found = watch(ExampleRecorder(N, Segmentation(("a", "b"))), outputs, masks, batch_of)
+    each = torch.nn.functional.cross_entropy(outputs.flatten(0, 1), masks.repeat(EPOCHS, 1, 1), reduction="none")
+    assert set(found) == {"loss", "loss_deviation"}
+    torch.testing.assert_close(found["loss"], each.reshape(EPOCHS, N, 4).mean((0, 2)))
 
 
 def test_a_batch_may_be_large(batch_of):
