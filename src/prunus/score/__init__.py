@@ -31,6 +31,7 @@ from prunus.score.examples.recording.example_scores import SCORES, ExampleScores
 from prunus.score.examples.recording.judged import judge, judge_classes, recorded_names
 from prunus.score.examples.recording.recording import Recording
 from prunus.score.examples.recording.standard_errors import error_of_deviation, error_of_mean
+from prunus.score.examples.recording.training_callbacks import RecordingCallback, RecordingLightningCallback
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
 from prunus.score.influence import CheckpointScores, Influence, gradient_norms, influence
 from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
@@ -62,6 +63,8 @@ __all__ = [
     "Precision",
     "Read",
     "Recording",
+    "RecordingCallback",
+    "RecordingLightningCallback",
     "WrongLabels",
     "block_paths",
     "check_calibration",
