@@ -1,0 +1,183 @@
+"""What do the lines of ``example_selection.py`` say: what beats chance, by how much, and what is found of wrong labels?
+
+A number in brackets is the difference to ``random`` of the same seeds, in points, with half its 95 % interval (paired t).
+What is bold is better and what is slanted worse for all cells of one table together (Holm).
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Row = dict[str, Any]
+METRIC = {"text": "accuracy", "mnist1d": "accuracy", "flights": "auroc"}
+CONFIDENCE = 0.95
+CLEAN = "clean_random"
+
+
+def print_page(rows: list[Row]) -> None:
+    """Print all tables."""
+    sets = [name for name in METRIC if any(row["set"] == name for row in rows)]
+    noises = sorted({row["noise"] for row in rows})
+    print("## The bars\n")
+    _print_bars(rows, sets, noises)
+    print("\n## Wrong labels\n")
+    _print_detectors([row for row in rows if row["selection"] == "detectors"], sets, noises)
+    for name in sets:
+        for noise in noises:
+            _print_cells([row for row in rows if row["set"] == name and row["noise"] == noise], name, noise)
+
+
+def paired(ours: dict[int, float], theirs: dict[int, float]) -> tuple[float, float, float, int]:
+    """Return mean difference, half its interval, p of the paired t test, and the number of seeds that both have."""
+    from scipy.stats import t
+
+    found = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+    if len(found) < 2:
+        return (found[0] if found else math.nan), math.nan, math.nan, len(found)
+    mean, error = statistics.mean(found), statistics.stdev(found) / len(found) ** 0.5
+    p = 2 * float(t.sf(abs(mean) / error, len(found) - 1)) if error else float(mean == 0)
+    return mean, error * float(t.ppf(0.5 + CONFIDENCE / 2, len(found) - 1)), p, len(found)
+
+
+def holm(found: list[tuple[float, float]]) -> list[int]:
+    """Return 1, 0 or -1 for each pair of p and difference: better, not to be told apart, worse (Holm, 1979)."""
+    known = [row for row in range(len(found)) if not math.isnan(found[row][0])]
+    verdicts = [0] * len(found)
+    for place, row in enumerate(sorted(known, key=lambda row: found[row][0])):
+        if found[row][0] > (1 - CONFIDENCE) / (len(known) - place):
+            break
+        verdicts[row] = 1 if found[row][1] > 0 else -1
+    return verdicts
+
+
+def _by_seed(rows: Iterable[Row], selection: str, keep: float, metric: str) -> dict[int, float]:
+    return {row["seed"]: row[metric] for row in rows if row["selection"] == selection and row["keep"] == keep}
+
+
+def _print_bars(rows: list[Row], sets: list[str], noises: list[float]) -> None:
+    titles = [
+        "set",
+        "labels flipped",
+        "seeds",
+        "clean then cover against random: worst of 80/50/30/10 %",
+        "against all data, all steps: 80 %",
+    ]
+    print("| " + " | ".join([*titles, "against all data, as many steps: 80 %", "classes lost"]) + " |")
+    print("| --- " * (len(titles) + 2) + "|")
+    for name in sets:
+        for noise in noises:
+            mine = [
+                row for row in rows if row["set"] == name and row["noise"] == noise and row["selection"] != "detectors"
+            ]
+            keeps = sorted({row["keep"] for row in mine if row["selection"] == CLEAN}, reverse=True)
+            if not keeps:
+                continue
+            metric = METRIC[name]
+            own = {keep: _by_seed(mine, CLEAN, keep, metric) for keep in keeps}
+            found = {keep: paired(own[keep], _by_seed(mine, "random", keep, metric)) for keep in keeps}
+            worst = min(found, key=lambda keep: found[keep][0])
+            lost = max(row["lost_classes"] for row in mine if row["selection"] == CLEAN)
+            cells = [name, f"{noise:.0%}", str(found[worst][3]), f"{_points(found[worst])} at {worst:.0%}"]
+            full = paired(own[0.8], _by_seed(mine, "full", 1.0, metric))
+            short = paired(own[0.8], _by_seed(mine, "full_short", 0.8, metric))
+            print("| " + " | ".join([*cells, _points(full), _points(short), str(lost)]) + " |")
+
+
+def _points(found: tuple[float, float, float, int]) -> str:
+    mean, half, p, _ = found
+    return f"{100 * mean:+.1f} ± {100 * half:.1f} (p {p:.2g})"
+
+
+def _print_detectors(rows: list[Row], sets: list[str], noises: list[float]) -> None:
+    titles = [
+        "set",
+        "labels flipped",
+        "AUC: margin",
+        "AUC: unseen",
+        "share wrong, estimated",
+        "list",
+        "called wrong",
+        "of them wrong",
+    ]
+    print("| " + " | ".join([*titles, "estimated", "of the flipped found"]) + " |")
+    print("| --- " * (len(titles) + 2) + "|")
+    for name in sets:
+        for noise in noises:
+            mine = [row for row in rows if row["set"] == name and row["noise"] == noise]
+            for number, kind in enumerate(("margin", "chance", "confident")):
+                some = [row["lists"][kind] for row in mine if kind in row["lists"]]
+                if not some:
+                    continue
+
+                def mean(value: Callable[[Row], float], over: list[Row] = mine) -> float:
+                    return statistics.mean(map(value, over))
+
+                cells = [name, f"{noise:.0%}"] if not number else ["", ""]
+                aucs = [
+                    f"{mean(lambda row, key=key: row['auc'][key]):.3f}" if noise else "–" for key in ("aum", "chance")
+                ]
+                cells += (
+                    [*aucs, f"{mean(lambda row: row['noise_estimated']['wrong_labels']):.1%}"]
+                    if not number
+                    else [""] * 3
+                )
+                cells += [kind, f"{mean(lambda row: row['n'], some):,.0f}"]
+                cells.append(f"{mean(lambda row: row['precision'], some):.1%}" if noise else "–")
+                cells.append(f"{mean(lambda row: row['estimated'], some):.1%}")
+                cells.append(f"{mean(lambda row: row['recall'], some):.1%}" if noise else "–")
+                print("| " + " | ".join(cells) + " |")
+
+
+def _print_cells(rows: list[Row], name: str, noise: float) -> None:
+    metric, some = METRIC[name], [row for row in rows if row["selection"] != "detectors"]
+    keeps = sorted({row["keep"] for row in some if row["keep"] < 1}, reverse=True)
+    if not some:
+        return
+    full = _by_seed(some, "full", 1.0, metric)
+    print(f"\n## {name}, {f'{noise:.0%} of labels flipped' if noise else 'as it comes'}\n")
+    if full:
+        spread = statistics.stdev(full.values()) if len(full) > 1 else math.nan
+        mean = f"{statistics.mean(full.values()):.1%} (± {100 * spread:.1f} between {len(full)} seeds)"
+        print(f"{some[0]['facts']}. All data, all steps: {metric} {mean}.\n")
+    names = [kind for kind in dict.fromkeys(row["selection"] for row in some) if kind != "full"]
+    found = {
+        (kind, keep): paired(_by_seed(some, kind, keep, metric), _by_seed(some, "random", keep, metric))
+        for kind in names
+        for keep in keeps
+        if kind != "random"
+    }
+    verdicts = dict(zip(found, holm([(p, mean) for mean, _, p, _ in found.values()]), strict=True))
+    print("| kept | " + " | ".join(f"{keep:.0%}" for keep in keeps) + " | classes lost |")
+    print("| --- " * (len(keeps) + 2) + "|")
+    order = sorted(
+        names,
+        key=lambda kind: (
+            -sum(
+                statistics.mean(_by_seed(some, kind, keep, metric).values())
+                for keep in keeps
+                if _by_seed(some, kind, keep, metric)
+            )
+        ),
+    )
+    for kind in order:
+        cells = [f"`{kind}`"]
+        for keep in keeps:
+            own = _by_seed(some, kind, keep, metric)
+            if not own:
+                cells.append("")
+                continue
+            text = f"{100 * statistics.mean(own.values()):.1f}"
+            if kind != "random":
+                mean, half, *_ = found[kind, keep]
+                mark = {1: "**", 0: "", -1: "_"}[verdicts[kind, keep]]
+                text = f"{mark}{text}{mark} ({100 * mean:+.1f} ± {100 * half:.1f})"
+            cells.append(text)
+        lost = max(row["lost_classes"] for row in some if row["selection"] == kind)
+        print("| " + " | ".join([*cells, str(lost)]) + " |")
+    counts = [list(verdicts.values()).count(number) for number in (1, 0, -1)]
+    print(
+        f"\n{len(verdicts)} cells against random: {counts[0]} better, {counts[1]} not to be told apart, {counts[2]} worse."
+    )
