@@ -1,12 +1,12 @@
-"""What does it cost to judge a million examples: wrong labels, near-duplicates, coverage?
+"""What does it cost to judge a million examples: wrong labels, near-duplicates, coverage, clusters?
 
 Usage: python benchmarks/example_algorithms.py [--only duplicates] [--repetitions 3] [--scale 1]
 
 One thread. Every cell is a process of its own; prunus and its peer (where one is installed) take turns. The table has the
 median of processor seconds, their spread, and the peak of memory above what stands before the call, in which the input is.
-``--scale 0.1`` runs a tenth of the rows. Peers: cleanlab (``pip install cleanlab``) for confident learning, and a plain loop
-for k-centre, on a twentieth of the picks (its cost is proportional to them). For near-duplicates every pair would have to be
-compared: 10^14 multiplications. Memory is read from Linux's /proc.
+``--scale 0.1`` runs a tenth of the rows. Peers: cleanlab (``pip install cleanlab``) for confident learning, scikit-learn for
+k-means, and a plain loop for k-centre, on a twentieth of the picks (its cost is proportional to them). For near-duplicates every
+pair would have to be compared: 10^14 multiplications. Memory is read from Linux's /proc.
 """
 
 from __future__ import annotations
@@ -197,6 +197,98 @@ def k_centre_plain(scale: float) -> dict[str, Any]:
     return {"input": f"{n:,} x 64 (normal), 0.05 %", "seconds": seconds, "mb": mb, "found": result}
 
 
+def facilities(scale: float) -> dict[str, Any]:
+    """Greedy facility location by prunus, the neighbours' search included."""
+    from prunus.score import facility_location
+
+    n = int(MILLION * scale) // 10
+    rows = _rows(n, "clusters")
+    found, seconds, mb = _measured(lambda: facility_location(rows, n // 10))
+    return {
+        "input": f"{n:,} x 64 (clusters), 10 %",
+        "seconds": seconds,
+        "mb": mb,
+        "found": f"{_mean_distance(rows, found.order):.4f} to the nearest pick on average",
+    }
+
+
+def facilities_by_chance(scale: float) -> dict[str, Any]:
+    """As many rows by chance: what facility location is to beat in distance."""
+    n = int(MILLION * scale) // 10
+    rows = _rows(n, "clusters")
+    order, seconds, mb = _measured(lambda: np.random.default_rng(1).permutation(n)[: n // 10])
+    result = f"{_mean_distance(rows, order):.4f} to the nearest pick on average"
+    return {"input": f"{n:,} x 64 (clusters), 10 %", "seconds": seconds, "mb": mb, "found": result}
+
+
+def _mean_distance(rows: Any, picks: Any) -> float:
+    import torch
+
+    some, kept = torch.from_numpy(rows[::20].copy()), torch.from_numpy(rows[picks])
+    return float(torch.cdist(some, kept).amin(dim=1).double().mean())
+
+
+def herd(scale: float) -> dict[str, Any]:
+    """Herding by prunus."""
+    from prunus.score import herding
+
+    n = int(MILLION * scale) // 10
+    rows = _rows(n, "clusters")
+    order, seconds, mb = _measured(lambda: herding(rows, n // 10))
+    gap = float(np.linalg.norm(rows[order].mean(axis=0) - rows.mean(axis=0)))
+    chance = float(np.linalg.norm(rows[: n // 10].mean(axis=0) - rows.mean(axis=0)))
+    result = f"{gap:.1e} between the means (by chance {chance:.1e})"
+    return {"input": f"{n:,} x 64 (clusters), 10 %", "seconds": seconds, "mb": mb, "found": result}
+
+
+def nearest(scale: float, clusters: int) -> dict[str, Any]:
+    """One pass that gives every row to its nearest centre, by prunus."""
+    import torch
+
+    from prunus.score import nearest_centre
+
+    n = int(MILLION * scale)
+    rows = _rows(n, "clusters")
+    (_, distance), seconds, mb = _measured(
+        lambda: nearest_centre(torch.from_numpy(rows), torch.from_numpy(rows[:clusters].copy()))
+    )
+    result = f"{distance.mean():.4f} to the centre on average"
+    return {"input": f"{n:,} x 64, {clusters} centres", "seconds": seconds, "mb": mb, "found": result}
+
+
+def nearest_scikit_learn(scale: float, clusters: int) -> dict[str, Any]:
+    """The same pass by scikit-learn."""
+    from sklearn.metrics import pairwise_distances_argmin_min
+
+    n = int(MILLION * scale)
+    rows = _rows(n, "clusters")
+    (_, distance), seconds, mb = _measured(lambda: pairwise_distances_argmin_min(rows, rows[:clusters].copy()))
+    result = f"{distance.mean():.4f} to the centre on average"
+    return {"input": f"{n:,} x 64, {clusters} centres", "seconds": seconds, "mb": mb, "found": result}
+
+
+def clusters(scale: float) -> dict[str, Any]:
+    """k-means by prunus, from the beginning to the end."""
+    from prunus.score import k_means
+
+    n = int(MILLION * scale) // 10
+    rows = _rows(n, "clusters")
+    found, seconds, mb = _measured(lambda: k_means(rows, 100))
+    result = f"mean square {(found.distance.astype(np.float64) ** 2).mean():.3f} after {found.n_passes} passes"
+    return {"input": f"{n:,} x 64, 100 clusters", "seconds": seconds, "mb": mb, "found": result}
+
+
+def clusters_scikit_learn(scale: float) -> dict[str, Any]:
+    """k-means by scikit-learn, begun once."""
+    from sklearn.cluster import KMeans
+
+    n = int(MILLION * scale) // 10
+    rows = _rows(n, "clusters")
+    found, seconds, mb = _measured(lambda: KMeans(100, n_init=1, random_state=0).fit(rows))
+    result = f"mean square {found.inertia_ / n:.3f} after {found.n_iter_} passes"
+    return {"input": f"{n:,} x 64, 100 clusters", "seconds": seconds, "mb": mb, "found": result}
+
+
 CELLS: dict[str, Callable[[float], dict[str, Any]]] = {
     "confident learning, prunus": confident,
     "confident learning, cleanlab": confident_cleanlab,
@@ -205,6 +297,15 @@ CELLS: dict[str, Callable[[float], dict[str, Any]]] = {
     "k-centre, prunus": k_centre,
     "k-centre in clusters, prunus": lambda scale: k_centre(scale, "clusters"),
     "k-centre, a plain loop": k_centre_plain,
+    "facility location, prunus": facilities,
+    "facility location, by chance": facilities_by_chance,
+    "herding, prunus": herd,
+    "k-means, one pass, prunus": lambda scale: nearest(scale, 100),
+    "k-means, one pass, scikit-learn": lambda scale: nearest_scikit_learn(scale, 100),
+    "k-means, one pass, 1,024 centres, prunus": lambda scale: nearest(scale, 1024),
+    "k-means, one pass, 1,024 centres, scikit-learn": lambda scale: nearest_scikit_learn(scale, 1024),
+    "k-means, whole, prunus": clusters,
+    "k-means, whole, scikit-learn": clusters_scikit_learn,
 }
 
 if __name__ == "__main__":

@@ -18,6 +18,10 @@ from prunus.score.evidence.movement import MovementRecorder
 from prunus.score.evidence.without_labels import probe_loss
 from prunus.score.examples import by_embedding  # noqa: F401 - registers
 from prunus.score.examples.confident import ConfidentLabels, confident_labels
+from prunus.score.examples.cover import orders  # noqa: F401 - registers
+from prunus.score.examples.cover.facility_location import FacilityLocation, facility_location
+from prunus.score.examples.cover.herding import herding
+from prunus.score.examples.cover.k_means import KMeans, k_means, nearest_centre
 from prunus.score.examples.embeddings import embed
 from prunus.score.examples.example_criteria import ExampleCriterion, example_criteria
 from prunus.score.examples.example_strata import example_strata
@@ -55,9 +59,11 @@ __all__ = [
     "ExampleCriterion",
     "ExampleRecorder",
     "ExampleScores",
+    "FacilityLocation",
     "FarthestFirst",
     "FeatureImportance",
     "Influence",
+    "KMeans",
     "LabelVerdicts",
     "MovementRecorder",
     "Precision",
@@ -79,17 +85,21 @@ __all__ = [
     "error_of_mean",
     "example_criteria",
     "example_strata",
+    "facility_location",
     "farthest_first",
     "flat_inputs",
     "gather",
     "gradient_norms",
+    "herding",
     "influence",
     "judge",
     "judge_classes",
     "judge_feature_importance",
     "judge_labels",
+    "k_means",
     "layers_reading",
     "near_duplicates",
+    "nearest_centre",
     "nearest_neighbours",
     "norm_scales",
     "probe_loss",

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["nearest_neighbours", "suggest_labels"]
 
-_BLOCK = 1024
+_BLOCK = 256
+_CELLS = 1 << 25
+"""So many numbers are held at a time, or one row's."""
+_MEMBERS, _LANES = 16, 128
+"""Columns are looked at in tiles of so many groups (lanes) of so many members."""
 
 
 def suggest_labels(
@@ -110,10 +114,35 @@ def nearest_neighbours(embedding: Tensor, n_neighbours: int, *, metric: Literal[
         # Distances don't change when all rows move; near the origin their squares lose fewer digits.
         rows = rows - rows.mean(dim=0)
         offset = rows.square().sum(dim=1) / 2
-    found = []
-    for start in range(0, n, _BLOCK):
-        closeness = rows[start : start + _BLOCK] @ rows.T - offset
-        own = torch.arange(len(closeness), device=rows.device)
-        closeness[own, own + start] = float("-inf")
-        found.append(closeness.topk(min(n_neighbours, n - 1), dim=1).indices.cpu())
-    return torch.cat(found)
+    n_tiles = -(-n // (_MEMBERS * _LANES))
+    size = min(_BLOCK, n, max(_CELLS // n, 1))
+    # One block's closeness to all rows, in tiles; what is behind the last row is never near.
+    room = torch.full((size, n_tiles, _MEMBERS, _LANES), float("-inf"), device=rows.device)
+    blocks = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    return torch.cat(
+        [_nearest(rows, offset, block, min(n_neighbours, n - 1), room[: n - block.start]) for block in blocks]
+    )
+
+
+def _nearest(rows: Tensor, offset: Tensor, block: slice, k: int, closeness: Tensor) -> Tensor:
+    """Return the k nearest other rows of each in a block, nearest first.
+
+    The nearest rows lie in those k groups of columns whose nearest member is nearest, so most columns are never ranked.
+    """
+    n, (_, n_tiles, members, lanes) = len(rows), closeness.shape
+    flat, best = closeness.flatten(1), torch.empty(len(closeness), n_tiles, lanes, device=rows.device)
+    for tile in range(n_tiles):
+        columns = slice(tile * members * lanes, min((tile + 1) * members * lanes, n))
+        flat[:, columns] = rows[block] @ rows[columns].T - offset[columns]
+        first, last = max(block.start, columns.start), min(block.stop, columns.stop)
+        if first < last:
+            flat[first - block.start : last - block.start, first:last].fill_diagonal_(float("-inf"))
+        best[:, tile] = closeness[:, tile].amax(dim=1)
+    if n_tiles * lanes <= 2 * k:
+        return flat.topk(k, dim=1).indices.cpu()
+    group = best.flatten(1).topk(k, dim=1, sorted=False).indices[:, :, None]
+    # Group g of lane l holds the columns l, l + lanes, ... of its tile.
+    member = torch.arange(members, device=rows.device) * lanes
+    column = (group // lanes * (members * lanes) + group % lanes + member).flatten(1)
+    place = flat.gather(1, column).topk(k, dim=1).indices
+    return column.gather(1, place).cpu()

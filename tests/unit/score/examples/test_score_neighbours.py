@@ -27,6 +27,20 @@ def test_neighbours_are_those_of_brute_force(monkeypatch, metric, block):
         assert found[i].tolist() == np.argsort(far)[:4].tolist()
 
 
+@pytest.mark.parametrize(("n", "k"), [(5000, 7), (4096, 64), (4097, 300)])
+def test_among_many_rows_none_that_is_near_is_passed_over(monkeypatch, n, k):
+    monkeypatch.setattr(neighbours, "_CELLS", 100 * n)
+    # Whole numbers: distances are exact, and whole rows of them are equally far.
+    rows = torch.randint(-20, 20, (n, 6), generator=torch.Generator().manual_seed(n)).float()
+    found = nearest_neighbours(rows, k, metric="euclidean")
+    squared = (rows[:, None, :3] - rows[None, :, :3]).square().sum(2) + (
+        rows[:, None, 3:] - rows[None, :, 3:]
+    ).square().sum(2)
+    squared.fill_diagonal_(torch.inf)
+    assert torch.equal(squared.gather(1, found), squared.sort(dim=1).values[:, :k])
+    assert all(len(set(row)) == k for row in found[:50].tolist())
+
+
 def test_there_are_never_more_neighbours_than_other_examples():
     assert nearest_neighbours(torch.zeros(3, 2), 10, metric="cosine").shape == (3, 2)
 

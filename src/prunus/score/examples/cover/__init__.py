@@ -1,0 +1,1 @@
+"""Examples that stand for all others: orders of picking, clusters and turns."""
