@@ -1,6 +1,6 @@
 """Would the tests notice? Change the code in one place at a time, run its tests, and count the changes that nothing fails on.
 
-Usage: python benchmarks/mutants.py [--packages score select evaluate graph/rules] [--sample 200] [--seed 0] [--out FILE]
+Usage: python benchmarks/mutants.py [--packages score select evaluate tasks graph/rules] [--sample 200] [--seed 0] [--out FILE]
        python benchmarks/mutants.py --again FILE [--out FILE2]      # those that survived, on the tests of today
 
 The changes are cosmic-ray's (``pip install cosmic-ray coverage``): another operator, comparison, number, condition, a loop that
@@ -40,9 +40,12 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SOURCE, TESTS = ROOT / "src" / "prunus", ROOT / "tests"
-PACKAGES = ("score", "select", "evaluate", "graph/rules")
-BESIDE = {"evaluate": "tasks"}
-"""Whose tests are a package's, too: what is measured of each kind of task is tested with the tasks."""
+PACKAGES = ("score", "select", "evaluate", "tasks", "graph/rules")
+BESIDE = {
+    "evaluate": ("unit/tasks", "property/test_task_laws.py"),
+    "tasks": ("unit/evaluate", "property/test_task_laws.py", "property/test_evaluate_laws.py"),
+}
+"""Which tests are a package's, too: each kind of task is tested partly with the tasks, partly where they are measured."""
 UNLIKELY = ("core/RemoveDecorator", "core/VariableReplacer", "core/VariableInserter")
 
 
@@ -362,10 +365,9 @@ def tests_of(package: str) -> list[str]:
     """Return the files with tests of a package: its doctests, its unit tests, its laws."""
     folder, _, part = package.partition("/")
     files = [*(SOURCE / package).rglob("*.py"), *(TESTS / "unit" / folder).rglob(f"test_{folder}_{part}*.py")]
-    files += [
-        *(TESTS / "property").glob(f"test_{folder}_{part}*.py"),
-        *(TESTS / "unit" / BESIDE.get(package, "-")).rglob("*.py"),
-    ]
+    files += (TESTS / "property").glob(f"test_{folder}_{part}*.py")
+    for beside in (TESTS / name for name in BESIDE.get(package, ())):
+        files += beside.rglob("*.py") if beside.is_dir() else [beside]
     return [str(file) for file in sorted(files)]
 
 
