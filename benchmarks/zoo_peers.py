@@ -15,6 +15,7 @@ Models that ``zoo.py`` analyses on the meta device have real weights here, becau
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -67,7 +68,7 @@ def _steps(row: dict[str, Any]) -> None:
         parameter.requires_grad_(True)
     before = sum(p.numel() for p in model.parameters())
     row["parameters"] = before
-    inputs, kwargs = case.inputs(1)  # its examples trace one example
+    inputs, kwargs = _one_way(model, *case.inputs(1))  # its examples trace one example
 
     row["stage"] = "forward of the dense model"
     with torch.no_grad():
@@ -122,6 +123,13 @@ def _pruner(model: Any, inputs: Any, kwargs: Any, wiring: Wiring) -> Any:
         output_transform=_leaves,
         **wiring.options,
     )
+
+
+def _one_way(model: Any, inputs: Any, kwargs: Any) -> tuple[Any, Any]:
+    """Return inputs all by name where some are: torch-pruning takes a tuple or a mapping, not both."""
+    if not (inputs and kwargs):
+        return inputs, kwargs
+    return (), dict(inspect.signature(model.forward).bind(*inputs, **kwargs).arguments)
 
 
 def _warm_up() -> None:
@@ -210,6 +218,12 @@ def _wiring(suite: str, model: Any) -> Wiring:
         return _transformers(model)
     if suite == "timm":
         return _timm(model)
+    if suite == "diffusers":
+        return _diffusers(model)
+    if suite == "segmentation":  # encoders may be timm's
+        found = _timm(model)
+        found.settings = "by analogy: prune_timm_models, attention" if found.options else "defaults (no example)"
+        return found
     if suite == "torchvision" and hasattr(model, "hidden_dim") and hasattr(model, "conv_proj"):
         return _torchvision_vit(model)
     return Wiring("documented: torchvision_pruning" if suite == "torchvision" else "defaults (no example)")
@@ -221,6 +235,21 @@ def _torchvision_vit(model: Any) -> Wiring:
 
     options = {"round_to": model.encoder.layers[0].num_heads}
     return Wiring("documented: torchvision_pruning, ViT", options, mend=mend)
+
+
+def _diffusers(model: Any) -> Wiring:
+    """What ddpm_prune.py of its author's Diff-Pruning mends after the cut, and the heads of the attention, which it names as a comment."""
+    from diffusers.models.resnet import Downsample2D, Upsample2D
+
+    def mend(pruner: Any) -> None:
+        for module in model.modules():
+            if isinstance(module, Downsample2D | Upsample2D) and module.conv is not None:
+                _set(module, channels=module.conv.in_channels, out_channels=module.conv.out_channels)
+
+    attentions = [m for m in model.modules() if all(hasattr(m, name) for name in ("heads", "to_q", "to_k", "to_v"))]
+    num_heads = {projection: m.heads for m in attentions for projection in (m.to_q, m.to_k, m.to_v)}
+    latent = [model.quant_conv] if hasattr(model, "quant_conv") else []  # what it makes is split into mean and variance
+    return Wiring("documented: Diff-Pruning", {"num_heads": num_heads} if num_heads else {}, latent, mend)
 
 
 def _timm(model: Any) -> Wiring:
