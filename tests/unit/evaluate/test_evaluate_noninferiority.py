@@ -14,7 +14,7 @@ from prunus.core.batch import Batch
 from prunus.core.errors import DataError, UnknownNameError
 from prunus.evaluate import examples_needed, promises
 from prunus.evaluate.noninferiority import accuracy_bound, no_worse_accuracy, tango_z
-from prunus.tasks import MultiLabel
+from prunus.tasks import MultiLabel, Regression
 
 N, MARGIN = 300, 0.02
 
@@ -149,3 +149,18 @@ def test_models_that_answer_every_example_alike_show_no_more_than_so_many_exampl
     assert few.bound == pytest.approx(1 - 0.05 ** (1 / 5))
     assert same(299, 0.01).kept
     assert not same(298, 0.01).kept
+
+
+def test_only_a_share_of_models_that_answer_alike_is_bounded_by_what_so_few_examples_can_show():
+    def judge(task, pruned, dense, targets, metric):
+        seen = [task.observe(outputs, Batch(torch.arange(len(targets)), None, targets)) for outputs in (dense, pruned)]
+        return evaluate.noninferiority(*seen, task, metric=metric, max_drop=0.1, confidence=0.95, bootstrap=50)
+
+    labels = torch.tensor([[1, 0, 1]]).repeat(30, 1)
+    dense = 9.0 * labels - 4
+    pruned = torch.cat([-dense[:1], dense[1:]])
+    differ = judge(MultiLabel(), pruned, dense, labels, "f1_micro")
+    assert differ.method == "paired bootstrap over examples, one-sided"
+    targets = torch.arange(30.0)[:, None]
+    alike = judge(Regression(), targets + 1, targets + 1, targets, "mae")
+    assert (alike.bound, alike.method) == (0.0, "paired bootstrap over examples, one-sided")

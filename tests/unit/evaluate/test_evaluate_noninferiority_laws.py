@@ -41,8 +41,11 @@ def chance_of_as_much_against(lost: int, gained: int, n: int, margin: float) -> 
 
 @pytest.mark.parametrize(
     ("lost", "gained", "n", "margin"),
-    [(0, 0, 8, 0.2), (1, 0, 9, 0.3), (0, 2, 9, 0.1), (2, 1, 10, 0.4), (0, 0, 5, 0.7), (3, 3, 7, 0.05), (0, 8, 8, 0.25)],
-)
+    [
+        (0, 0, 8, 0.2), (1, 0, 9, 0.3), (0, 2, 9, 0.1), (2, 1, 10, 0.4), (0, 0, 5, 0.7), (3, 3, 7, 0.05), (0, 8, 8, 0.25),
+        (5, 3, 8, 0.2),  # the worst share is the highest that there can be
+    ],
+)  # fmt: skip
 def test_the_p_value_is_that_of_every_table(lost, gained, n, margin):
     expected = chance_of_as_much_against(lost, gained, n, margin)
     assert no_worse_accuracy(lost, gained, n, margin) == pytest.approx(expected, abs=8e-3)  # they are many more shares
