@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prunus.graph import analyze, certify
     from prunus.optimizer import ModelOptimizer
     from prunus.pipeline import apply_plan, make_plan, prune, run
-    from prunus.score import Recording
+    from prunus.score import Recording, near_duplicate_texts
     from prunus.ship import load_bundle, save_bundle
 
 __version__ = "0.1.0"
@@ -36,6 +36,7 @@ _HOME = {
     "load_plan": "prunus.core.files.plan_file",
     "load_recipe": "prunus.core.recipes.recipe_file",
     "make_plan": "prunus.pipeline",
+    "near_duplicate_texts": "prunus.score",
     "prune": "prunus.pipeline",
     "run": "prunus.pipeline",
     "save_bundle": "prunus.ship",
@@ -56,6 +57,7 @@ __all__ = [
     "load_plan",
     "load_recipe",
     "make_plan",
+    "near_duplicate_texts",
     "prune",
     "run",
     "save_bundle",

@@ -22,12 +22,14 @@ from prunus.score.examples.cover import orders  # noqa: F401 - registers
 from prunus.score.examples.cover.facility_location import FacilityLocation, facility_location
 from prunus.score.examples.cover.herding import herding
 from prunus.score.examples.cover.k_means import KMeans, k_means, nearest_centre
+from prunus.score.examples.duplicates.keepers import Duplicates
+from prunus.score.examples.duplicates.near_duplicate_texts import near_duplicate_sequences, near_duplicate_texts
+from prunus.score.examples.duplicates.near_duplicates import near_duplicates
 from prunus.score.examples.embeddings import embed
 from prunus.score.examples.example_criteria import ExampleCriterion, example_criteria
 from prunus.score.examples.example_strata import example_strata
 from prunus.score.examples.farthest_first import FarthestFirst, farthest_first
 from prunus.score.examples.flat_inputs import check_flat, flat_inputs
-from prunus.score.examples.near_duplicates import Duplicates, near_duplicates
 from prunus.score.examples.neighbours import nearest_neighbours, suggest_labels
 from prunus.score.examples.precision import Precision, WrongLabels, wrong_labels
 from prunus.score.examples.recorded import ExampleRecorder
@@ -98,6 +100,8 @@ __all__ = [
     "judge_labels",
     "k_means",
     "layers_reading",
+    "near_duplicate_sequences",
+    "near_duplicate_texts",
     "near_duplicates",
     "nearest_centre",
     "nearest_neighbours",

@@ -1,0 +1,1 @@
+"""Which examples say nearly the same, by their rows, texts or token ids, and which of them stays?"""
