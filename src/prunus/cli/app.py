@@ -11,20 +11,19 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
+from prunus.cli.example_commands import clean
+from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
 from prunus.core.text import plain
-
-if TYPE_CHECKING:
-    from prunus.core.recipes.recipe import Recipe
 
 __all__ = ["app", "invoke"]
 
@@ -70,12 +69,15 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Do the whole job: train or load, clean the data, prune, recover, evaluate, report, ship."""
-    config = _load(recipe, override, resume)
+    config = load(recipe, override, resume)
     from prunus.pipeline import run as run_recipe
 
     with display(quiet or as_json) as shown:
         record = run_recipe(config, resume=resume, overwrite=overwrite, listener=shown)
     print_record(record, Path(config.output), as_json)
+
+
+app.command()(clean)
 
 
 @app.command()
@@ -90,7 +92,7 @@ def graph(
     as_json: AsJson = False,
 ) -> None:
     """Show what hangs together in a model: which units can go, what each carries, what is frozen and why."""
-    config = _load(Path(model), override) if model.endswith((".yaml", ".yml")) else None
+    config = load(Path(model), override) if model.endswith((".yaml", ".yml")) else None
     if config is None and not given:
         raise typer.BadParameter(f"{model} is no recipe: say what it takes, like --input 2x3x32x32")
     from prunus.pipeline.graph_view import graph_of_model, graph_of_recipe
@@ -119,7 +121,7 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Decide what would go, write the plan for review, and change nothing."""
-    config = _load(recipe, override, resume)
+    config = load(recipe, override, resume)
     from prunus.core.files.plan_file import plan_summary
     from prunus.pipeline import make_plan, needs_permission
     from prunus.report import print_plan
@@ -153,12 +155,12 @@ def apply(
     """Carry out a plan: cut exactly what it says, recover, evaluate, report, ship."""
     from prunus.core.files.plan_file import load_plan, run_of_plan
 
-    own = None if recipe is None else _load(recipe, override)
+    own = None if recipe is None else load(recipe, override)
     loaded = load_plan(plan)
     from prunus.pipeline import apply_plan, recipe_of_plan
 
     config = recipe_of_plan(loaded, plan, overrides=override or (), trust_code=trust_code, own=own)
-    _check_there(config, resume)
+    check_there(config, resume)
     with display(quiet or as_json) as shown:
         record = apply_plan(
             loaded, config, made_in=run_of_plan(plan), resume=resume, overwrite=overwrite, listener=shown
@@ -186,7 +188,7 @@ def evaluate(
     from prunus.pipeline import evaluate_bundle
     from prunus.report import print_qualities
 
-    own = None if recipe is None else _load(recipe, None).data
+    own = None if recipe is None else load(recipe, None).data
     result = evaluate_bundle(bundle, source=source, target=target, data=own, trust_code=trust_code, note=say_note)
     if as_json:
         typer.echo(json.dumps(result, indent=2, default=plain_value))
@@ -370,19 +372,3 @@ def invoke(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return explain(error, arguments)
-
-
-def _load(recipe: Path, overrides: list[str] | None, resume: bool = False) -> Recipe:
-    from prunus.core.recipes.recipe_file import load_recipe
-
-    config = load_recipe(recipe, overrides or ())
-    _check_there(config, resume)
-    return config
-
-
-def _check_there(config: Recipe, resume: bool) -> None:
-    """Check that what a recipe names is there, before torch is imported; a run that is done needs none of it any more."""
-    from prunus.core.recipes.named_places import check_recipe
-
-    if not (resume and (Path(config.output) / "record.json").is_file()):
-        check_recipe(config)

@@ -3,6 +3,7 @@
 from prunus.pipeline.auto import Pruned, prune
 from prunus.pipeline.bundle_commands import evaluate_bundle, export_bundle, predict_file, write_report
 from prunus.pipeline.carried import needs_permission, recipe_of_plan
+from prunus.pipeline.clean_examples import Cleaned, clean_examples
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
@@ -11,12 +12,14 @@ from prunus.pipeline.variance import Variance, reduce_variance
 
 __all__ = [
     "Candidate",
+    "Cleaned",
     "Job",
     "Pruned",
     "SeedResult",
     "Variance",
     "Workspace",
     "apply_plan",
+    "clean_examples",
     "evaluate_bundle",
     "export_bundle",
     "finish",

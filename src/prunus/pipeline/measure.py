@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from prunus.core.calls import described
 from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.runtime import versions
-from prunus.core.types import Plan, Step
+from prunus.core.types import Plan
 from prunus.data import Examples, Prepared, beside_of
 from prunus.evaluate import (
     CALLED,
@@ -39,18 +37,19 @@ from prunus.evaluate import (
 from prunus.pipeline.jobs.job import Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
-from prunus.pipeline.stages.duplicate_examples import alike_notes
+from prunus.pipeline.stages.duplicate_examples import alike_apart, alike_notes
+from prunus.pipeline.stages.example_facts import class_facts, map_facts, pair_facts, suspect_facts
 from prunus.pipeline.stages.example_stage import clean, thinned_classes
-from prunus.pipeline.stages.label_cleaning import is_flagged, label_facts
-from prunus.pipeline.stages.label_precision import action_of, precision_facts, suspects
-from prunus.report import GraphFacts, RunRecord, png_data_uri
+from prunus.pipeline.stages.label_cleaning import label_facts
+from prunus.pipeline.stages.label_precision import precision_facts
+from prunus.report import GraphFacts, RunRecord
+from prunus.score import embed, principal_plane
 from prunus.tasks import Observed, Task, default_metrics
 
 __all__ = ["CONTROL", "epochs_of", "measure_run", "quality_of", "timed"]
 
 CONTROL = "control"
 """The history of the dense model that was trained on for as long as the pruned one."""
-N_SUSPECTS = 48
 _SPLITS = ("train", "test")
 
 
@@ -80,6 +79,9 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     latency = latency_of(job, models, (first.search or {}).get("runtime"))
     pairs = _pairs(observed, results, "test", task, settings)
     compared = compare(pairs, settings["metrics"])
+    alike = None if recipe.examples is None else recipe.examples.duplicates
+    apart = alike_apart(data.train, data.test, alike)
+    notes = [*data.notes, *alike_notes(data.train, data.test, alike, apart), *thinned_classes(data.train, first.train)]
     changes = class_changes(pairs)
     changes = tuple(at_once(item, len(changes), pairs.confidence) for item in changes)
     return RunRecord.model_validate(
@@ -101,15 +103,17 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "adjustments": [facts for result in results for facts in result.pruned.adjustments],
             "layers": _layers(plan),
             "sensitivity": _sensitivity(plan),
-            "classes": _classes(plan, data.train),
+            "classes": class_facts(plan.steps, data.train),
             "features": _features(plan),
-            "suspects": _suspects(plan, data),
+            "suspects": suspect_facts(plan.steps, data),
             "precision": precision_facts(plan.steps),
             "labels": label_facts(plan.steps),
+            "pairs": pair_facts(data, plan.steps, apart),
+            "map": _map(job, first, plan),
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,
-            "notes": [*data.notes, *_alike(job), *thinned_classes(data.train, first.train), *job.split_notes],
+            "notes": [*notes, *job.split_notes],
             "epochs": epochs_of(first.histories),
             "curves": {name: history for name, history in first.histories.items() if history},
             "timing": {"latency": latency.to_dict()},
@@ -117,9 +121,15 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
     )
 
 
-def _alike(job: Job) -> list[str]:
-    config = job.recipe.examples
-    return alike_notes(job.data.train, job.data.test, None if config is None else config.duplicates)
+def _map(job: Job, first: SeedResult, plan: Plan) -> dict[str, Any] | None:
+    """Return where the training examples lie for the dense model; None where nothing was decided about them."""
+    if not any(step.granularity == "example" for step in plan.steps):
+        return None
+    try:
+        place = principal_plane(embed(first.dense, job.data.train))
+    except ModelError:  # no layer with a weight matrix: nowhere to lie
+        return None
+    return map_facts(job.data.train, plan.steps, *place, "what the dense model's last layer reads")
 
 
 def _group_changes(job: Job, pairs: Pairs, metric: str) -> dict[str, Any] | None:
@@ -273,23 +283,6 @@ def _sensitivity(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _classes(plan: Plan, train: Examples) -> list[dict[str, Any]]:
-    if not train.task.exclusive or train.known_targets is None:
-        return []
-    given = dict(zip(train.ids, train.known_targets.tolist(), strict=True))
-    counts = {name: {"name": name, "before": 0, "removed": 0, "relabelled": 0} for name in train.class_names}
-    for target in given.values():
-        counts[train.class_names[target]]["before"] += 1  # type: ignore[operator]
-    for step in (*plan.of("remove"), *plan.of("relabel")):
-        for name in _touched(step):
-            counts[train.class_names[given[name]]]["removed" if step.operation == "remove" else "relabelled"] += 1  # type: ignore[operator]
-    return list(counts.values())
-
-
-def _touched(step: Step) -> list[str]:
-    return [name for d in step.decisions if d.label is not None for name in d.label[~d.keep].tolist()]
-
-
 def _features(plan: Plan) -> list[dict[str, Any]]:
     return [
         {"name": str(name), "importance": float(value), "kept": bool(kept)}
@@ -297,43 +290,3 @@ def _features(plan: Plan) -> list[dict[str, Any]]:
         for d in step.decisions
         for name, value, kept in zip(d.label if d.label is not None else d.unit, d.saliency, d.keep, strict=True)
     ]
-
-
-def _suspects(plan: Plan, data: Prepared) -> list[dict[str, Any]]:
-    """Return the examples whose labels are the most doubtful, the worst first, with a picture where they are images."""
-    train = data.train
-    row = {name: number for number, name in enumerate(train.ids)}
-    found: list[dict[str, Any]] = []
-    for step in plan.steps:
-        if not suspects(step):
-            continue
-        for d in step.decisions:
-            flagged = np.array([is_flagged(reason) for reason in d.reason], np.bool_)
-            for at in np.flatnonzero(~d.keep | flagged):
-                assert d.label is not None
-                number = row[d.label[at]]
-                given = int(train.targets[number])
-                after = None if d.after is None or np.isnan(d.after[at]) else train.class_names[int(d.after[at])]
-                found.append(
-                    {
-                        "id": str(d.label[at]),
-                        "given": train.class_names[given],
-                        "suggested": after,
-                        "score": float(d.saliency[at]),
-                        "action": action_of(step, flagged=bool(flagged[at])),
-                        "row": number,
-                    }
-                )
-    found.sort(key=lambda suspect: (suspect["action"], suspect["score"]))
-    relabelled = [s for s in found if s["action"] == "relabelled"][:N_SUSPECTS]
-    shown = relabelled + [s for s in found if s["action"] != "relabelled"][: N_SUSPECTS - len(relabelled)]
-    for suspect in shown:
-        suspect["image"] = _picture(data, int(train.rows[suspect.pop("row")]))
-    return shown
-
-
-def _picture(data: Prepared, row: int) -> str | None:
-    shape = data.source.input_shape
-    if len(shape) != 3 or shape[0] not in (1, 3):
-        return None
-    return png_data_uri(data.source.inputs(torch.tensor([row]))[0].numpy())

@@ -2,13 +2,16 @@
 
 from prunus.report.format import suspected_labels
 from prunus.report.page.charts import graph_svg
+from prunus.report.page.examples_page import render_examples, write_examples_html
 from prunus.report.page.html import render_html, write_html
 from prunus.report.page.images import png_data_uri, with_pictures
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
+from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.summary_text import (
     exported_line,
     predictions_csv,
+    print_cleaned,
     print_criteria,
     print_plan,
     print_predictions,
@@ -18,6 +21,7 @@ from prunus.report.summary_text import (
 )
 
 __all__ = [
+    "ExamplesFacts",
     "GraphFacts",
     "LabelFacts",
     "PrecisionFacts",
@@ -27,6 +31,7 @@ __all__ = [
     "load_record",
     "png_data_uri",
     "predictions_csv",
+    "print_cleaned",
     "print_criteria",
     "print_plan",
     "print_predictions",
@@ -34,9 +39,11 @@ __all__ = [
     "print_summary",
     "problem_line",
     "record_json",
+    "render_examples",
     "render_html",
     "save_record",
     "suspected_labels",
     "with_pictures",
+    "write_examples_html",
     "write_html",
 ]

@@ -12,7 +12,17 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from prunus.core.text import shown
-from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts, Part
+from prunus.report.record_examples import (
+    ClassCount,
+    LabelFacts,
+    LikePair,
+    MapFacts,
+    NoiseFacts,
+    PrecisionFacts,
+    Suspect,
+)
+from prunus.report.record_parts import Number, Part
+from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts
 from prunus.report.record_searches import SearchFacts
 
 __all__ = [
@@ -40,59 +50,6 @@ __all__ = [
 ]
 
 ModelName = Literal["dense", "pruned"]
-
-
-class Number(Part):
-    """A measurement with its interval; None where there is nothing to measure."""
-
-    name: str
-    value: float | None
-    low: float | None
-    high: float | None
-    unit: str = ""
-    higher_is_better: bool | None = None
-
-
-class NoiseFacts(Part):
-    """How well labels that were flipped on purpose were found.
-
-    ``n_found`` were relabelled or removed, ``n_repaired`` got their own label back; ``n_clean`` others were relabelled or
-    removed, too (None in records from before it was counted).
-    """
-
-    n_flipped: int
-    n_found: int
-    n_repaired: int
-    n_clean: int | None = None
-
-
-class PrecisionFacts(Part):
-    """How many of the labels that were called wrong are estimated to be: of ``n``, with an interval.
-
-    ``noise`` is the share of all training labels that is estimated to be wrong.
-    """
-
-    action: Literal["relabelled", "removed", "flagged"]
-    n: int
-    precision: Number
-    noise: float
-
-
-class LabelFacts(Part):
-    """What came of cleaning the labels: ``noise`` is the share of all ``n`` that is estimated to be wrong.
-
-    ``repaired`` is the share of the relabelled ones that is estimated to have the right label now; ``n_spared`` would have gone, if
-    their class had enough others. The evidence is of models that didn't see an example (folds), or of one that learnt from it.
-    """
-
-    n: int
-    noise: Number
-    evidence: Literal["folds", "recorded"]
-    n_dropped: int
-    n_relabelled: int
-    n_flagged: int
-    n_spared: int
-    repaired: float | None
 
 
 class DataFacts(Part):
@@ -206,32 +163,12 @@ class SensitivityCurve(Part):
     points: list[tuple[float, float]]
 
 
-class ClassCount(Part):
-    """Training examples of one class."""
-
-    name: str
-    before: int
-    removed: int
-    relabelled: int
-
-
 class FeatureRow(Part):
     """One input feature."""
 
     name: str
     importance: float
     kept: bool
-
-
-class Suspect(Part):
-    """A training example whose label is doubtful."""
-
-    id: str
-    given: str
-    suggested: str | None
-    score: float
-    action: Literal["relabelled", "removed", "flagged"]
-    image: str | None = Field(pattern=r"^data:image/png;base64,[A-Za-z0-9+/]+=*$", description="a picture, inline")
 
 
 class FrozenAxis(Part):
@@ -313,6 +250,8 @@ class RunRecord(Part):
     suspects: list[Suspect]
     precision: list[PrecisionFacts] = Field(default=[], description="first seed; where labels were flipped, data.noise")
     labels: LabelFacts | None = Field(None, description="first seed, with examples.clean")
+    pairs: list[LikePair] = Field(default=[], description="of what is alike, a few; with examples.duplicates")
+    map: MapFacts | None = Field(None, description="first seed, with examples")
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]

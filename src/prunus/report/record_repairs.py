@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from prunus.report.record_parts import Part
 
-__all__ = ["AdjustmentFacts", "AdjustmentRow", "AllocationFacts", "AllocationRow", "Part"]
+__all__ = ["AdjustmentFacts", "AdjustmentRow", "AllocationFacts", "AllocationRow"]
 
 Measure = Literal["relative", "kl"]
-
-
-class Part(BaseModel):
-    """A part of a record: nothing else in it, nothing changed, every number finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class AdjustmentRow(Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prunus.report.record_repairs import Part
+from prunus.report.record_parts import Part
 
 __all__ = ["CandidateRow", "ContractFacts", "ContractTest", "SearchFacts"]
 

@@ -37,6 +37,7 @@ from prunus.report.record_searches import SearchFacts
 __all__ = [
     "exported_line",
     "predictions_csv",
+    "print_cleaned",
     "print_criteria",
     "print_plan",
     "print_predictions",
@@ -200,6 +201,41 @@ def _removals(record: RunRecord) -> list[str]:
     if line := allocation_line(record):
         lines.append(line)
     return lines
+
+
+def print_cleaned(summary: Mapping[str, Any], console: Console) -> None:
+    """Print what is wrong with training examples: how many, how many of them surely, and the first few."""
+    n, labels, alike = summary["n"], summary["labels"], summary["n_alike"]
+    precision = {item["action"]: item["precision"] for item in summary["precision"]}
+    table = _table(f"{amount(n['train'])} training examples", "", "examples", "of these estimated wrong (95 %)")
+    if labels is not None:
+        noise = Number.model_validate(labels["noise"])
+        _add(table, "labels estimated to be wrong, if by chance", _share(noise), "")
+        for word, key in (("relabelled", "n_relabelled"), ("removed", "n_dropped"), ("flagged", "n_flagged")):
+            if labels[key] or word != "flagged":
+                sure = _share(Number.model_validate(precision[word])) if word in precision else ""
+                _add(table, f"  would be {word}" if word != "flagged" else "  flagged", amount(labels[key]), sure)
+    _add(table, "near-duplicates with the same label, removed", amount(alike["dropped"]), "")
+    _add(table, "near-duplicates with another label, kept", amount(alike["otherwise"]), "")
+    leaked = f"{amount(alike['leaked'])} of {amount(n['test'])}"
+    _add(table, "test examples that are like a training example", leaked, "")
+    _show(table, console)
+    if summary["suspects"]:
+        console.print()
+        table = _table("The most suspect", "id", "label", "new label", "", "wrong with", left=4)
+        for row in summary["suspects"]:
+            _add(table, row["id"], row["given"], row["suggested"] or "", row["action"], f"{1 - row['score']:.3f}")
+        _show(table, console)
+    if summary["leaked"]:
+        console.print()
+        table = _table("Test examples that training knows", "id", "like", "cosine", left=2)
+        for row in summary["leaked"]:
+            _add(table, row["id"], row["like"], f"{row['cosine']:.4f}")
+        _show(table, console)
+
+
+def _share(number: Number) -> str:
+    return f"{percent(number.value)} ({percent(number.low)} to {percent(number.high)})"
 
 
 def print_plan(summary: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -25,7 +25,7 @@ from prunus.score.examples.cover.k_means import KMeans, k_means, nearest_centre
 from prunus.score.examples.duplicates.keepers import Duplicates
 from prunus.score.examples.duplicates.near_duplicate_texts import near_duplicate_sequences, near_duplicate_texts
 from prunus.score.examples.duplicates.near_duplicates import near_duplicates
-from prunus.score.examples.embeddings import embed
+from prunus.score.examples.embeddings import embed, principal_plane
 from prunus.score.examples.example_criteria import ExampleCriterion, example_criteria
 from prunus.score.examples.example_strata import example_strata
 from prunus.score.examples.farthest_first import FarthestFirst, farthest_first
@@ -106,6 +106,7 @@ __all__ = [
     "nearest_centre",
     "nearest_neighbours",
     "norm_scales",
+    "principal_plane",
     "probe_loss",
     "prunable_weights",
     "recorded_names",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from prunus.core.recipes.recipe import Duplicates
 from prunus.core.types import Bools, Decision, Ints, Step
 from prunus.data import Examples
 from prunus.score import flat_inputs, near_duplicates
 
-__all__ = ["alike_notes", "drop_duplicates"]
+__all__ = ["Alike", "Apart", "alike_apart", "alike_notes", "drop_duplicates", "pair_of"]
 
 
 def drop_duplicates(examples: Examples, rows: Tensor, config: Duplicates, *, judged: Bools, seed: int) -> Step:
@@ -40,53 +44,83 @@ def drop_duplicates(examples: Examples, rows: Tensor, config: Duplicates, *, jud
     return Step("remove", "example", "near_duplicates", tuple(decisions), config.model_dump())
 
 
-def alike_notes(train: Examples, test: Examples, config: Duplicates | None) -> list[str]:
-    """Return lines about training examples that are alike and have other labels, and about test examples that training knows.
+class Alike(NamedTuple):
+    """Two examples that are alike: the numbers of both, each in its own part, and their cosine."""
+
+    one: int
+    other: int
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Examples that are alike and no duplicates: ``otherwise`` labelled in training, and ``leaked``, of test and training."""
+
+    otherwise: tuple[Alike, ...] = ()
+    leaked: tuple[Alike, ...] = ()
+
+
+def pair_of(reason: object) -> tuple[str, float] | None:
+    """Return for which example a duplicate goes, and their cosine, as :func:`drop_duplicates` gave the reason.
+
+    >>> pair_of("like photo, 3, cosine 0.9963"), pair_of("kept")
+    (('photo, 3', 0.9963), None)
+    """
+    found = re.fullmatch(r"like (.*), cosine (\d\.\d+)", str(reason), re.DOTALL)
+    return None if found is None else (found[1], float(found[2]))
+
+
+def alike_apart(train: Examples, test: Examples, config: Duplicates | None) -> Apart:
+    """Return training examples that are alike and have other labels, and test examples that are like one of the training.
 
     Only of inputs: an embedding is another one for each seed.
     """
     if config is None or config.space != "inputs":
-        return []
+        return Apart()
     rows = flat_inputs(train, test)
-    lines = (
-        _otherwise_labelled(train, rows[: len(train)], config),
-        _seen_in_training(train, test, rows, config),
-    )
-    return [line for line in lines if line is not None]
+    return Apart(_otherwise_labelled(train, rows[: len(train)], config), _seen_in_training(len(train), rows, config))
 
 
-def _otherwise_labelled(train: Examples, rows: Tensor, config: Duplicates) -> str | None:
+def alike_notes(train: Examples, test: Examples, config: Duplicates | None, found: Apart | None = None) -> list[str]:
+    """Return a line each about what :func:`alike_apart` found, or finds."""
+    found = alike_apart(train, test, config) if found is None else found
+    lines = []
+    if config is not None and found.otherwise:
+        one, other, _ = found.otherwise[0]
+        labels, names = train.targets.tolist(), train.class_names
+        lines.append(
+            f"{len(found.otherwise)} training examples are near-duplicates of one with another label (cosine >= {config.cosine:g}) "
+            f"and stay: the first is {train.ids[one]} ({names[labels[one]]}), like {train.ids[other]} ({names[labels[other]]})"
+        )
+    if config is not None and found.leaked:
+        one, other, _ = found.leaked[0]
+        lines.append(
+            f"{len(found.leaked)} of {len(test)} test examples are near-duplicates of training examples (cosine >= "
+            f"{config.cosine:g}), so the test flatters: the first is {test.ids[one]}, like {train.ids[other]}; keep what belongs "
+            "together in one part (data.split.groups)"
+        )
+    return lines
+
+
+def _otherwise_labelled(train: Examples, rows: Tensor, config: Duplicates) -> tuple[Alike, ...]:
     if not train.task.exclusive:
-        return None
+        return ()
     found = near_duplicates(rows, cosine=config.cosine)
     labels = train.targets.cpu().numpy()
     differ = np.flatnonzero(labels != labels[found.keeper])
-    if not len(differ):
-        return None
-    one, other = int(differ[0]), int(found.keeper[differ[0]])
-    names = train.class_names
-    return (
-        f"{len(differ)} training examples are near-duplicates of one with another label (cosine >= {config.cosine:g}) and stay: "
-        f"the first is {train.ids[one]} ({names[labels[one]]}), like {train.ids[other]} ({names[labels[other]]})"
-    )
+    return tuple(Alike(one, int(found.keeper[one]), float(found.cosine[one])) for one in differ.tolist())
 
 
-def _seen_in_training(train: Examples, test: Examples, rows: Tensor, config: Duplicates) -> str | None:
+def _seen_in_training(n_train: int, rows: Tensor, config: Duplicates) -> tuple[Alike, ...]:
     found = near_duplicates(rows, cosine=config.cosine)
     # The training knows something of a group where any member is a training example: the keeper, or one that it stands for.
     known = np.full(len(rows), -1, np.int64)
-    of_train = np.arange(len(train))[::-1]
+    of_train = np.arange(n_train)[::-1]
     known[found.keeper[of_train]] = of_train  # the last write wins: the first example
-    leaked = np.flatnonzero(known[found.keeper[len(train) :]] >= 0)
-    if not len(leaked):
-        return None
-    one = int(leaked[0])
-    other = int(known[found.keeper[len(train) + one]])
-    return (
-        f"{len(leaked)} of {len(test)} test examples are near-duplicates of training examples (cosine >= {config.cosine:g}), so "
-        f"the test flatters: the first is {test.ids[one]}, like {train.ids[other]}; keep what belongs together in one part "
-        "(data.split.groups)"
-    )
+    leaked = np.flatnonzero(known[found.keeper[n_train:]] >= 0)
+    others = known[found.keeper[n_train + leaked]]
+    near = functional.cosine_similarity(rows[n_train + leaked], rows[others], dim=1).tolist()
+    return tuple(Alike(*pair) for pair in zip(leaked.tolist(), others.tolist(), near, strict=True))
 
 
 def _by_label(examples: Examples, judged: Bools) -> Sequence[tuple[str, Ints]]:

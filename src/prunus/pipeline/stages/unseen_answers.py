@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Train
 from prunus.core.runtime import generator
 from prunus.data import Examples
@@ -18,8 +19,9 @@ from prunus.evaluate import predict_outputs
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.recover import train
+from prunus.score import embed, principal_plane
 
-__all__ = ["FOLDS", "Read", "by_fold", "class_probabilities", "unseen_probabilities"]
+__all__ = ["FOLDS", "Read", "by_fold", "class_probabilities", "plane", "unseen_probabilities"]
 
 FOLDS = 3
 """Into so many parts examples are dealt, where the recipe doesn't ask for more."""
@@ -31,7 +33,10 @@ Read = Callable[[nn.Module, Examples], dict[str, Tensor]]
 def by_fold(
     job: Job, seed: int, n_folds: int, settings: Train, stage: str, read: Read
 ) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    """Return for each fold the numbers of its examples, and what ``read`` keeps of the model's answers to them."""
+    """Return for each fold the numbers of its examples, and what ``read`` keeps of the model's answers to them.
+
+    The first fold's model also says where all examples lie: :func:`plane` has it.
+    """
     examples = job.data.train
     fold = torch.randperm(len(examples), generator=generator(seed, stage, "folds")) % n_folds
 
@@ -46,7 +51,8 @@ def by_fold(
             loss=base_loss(job, settings),
             listener=job.workspace.listener,
         )
-        return read(model, examples.select(fold == number))
+        place = {} if number else _placed(model, examples)
+        return {**read(model, examples.select(fold == number)), **place}
 
     found = []
     for number in range(n_folds):
@@ -54,6 +60,20 @@ def by_fold(
         told = job.workspace.kept(f"{name} / answers", lambda number=number, name=name: answer(number, name))  # type: ignore[misc]
         found.append((torch.nonzero(fold == number).flatten(), told))
     return found
+
+
+def plane(job: Job, n_folds: int, stage: str) -> tuple[Tensor, float] | None:
+    """Return where the training examples lie for the first fold's model, as :func:`by_fold` kept it; None where it didn't."""
+    told = job.workspace.kept(f"{stage} / fold 1 of {n_folds} / answers", dict)
+    return (told["place"], float(told["explained"])) if "place" in told else None
+
+
+def _placed(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+    try:
+        place, explained = principal_plane(embed(model, examples))
+    except ModelError:  # no layer with a weight matrix: nowhere to lie
+        return {}
+    return {"place": place, "explained": torch.tensor(explained)}
 
 
 def class_probabilities(model: nn.Module, examples: Examples) -> dict[str, Tensor]:

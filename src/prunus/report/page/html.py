@@ -11,19 +11,18 @@ import yaml
 
 from prunus.core.errors import MissingExtraError
 from prunus.core.files.plain_files import write_text
-from prunus.report.format import amount, called, difference, finding, size, speed_change, suspected, times, value
+from prunus.report.format import amount, called, difference, finding, size, speed_change, times, value
 from prunus.report.page import page_tables as tables
 from prunus.report.page.charts import all_charts
-from prunus.report.page.page_marks import definitions, details, escape, joined, section, table
-from prunus.report.page.page_style import STYLE
+from prunus.report.page.example_map import map_html
+from prunus.report.page.examples_page import document, pairs_html, suspects_html
+from prunus.report.page.page_marks import definitions, details, escape, joined, section
 from prunus.report.page.provenance import made
 from prunus.report.page.repairs import adjustments_html, allocations_html
 from prunus.report.page.searches import search_html
-from prunus.report.record import RunRecord, Suspect
+from prunus.report.record import RunRecord
 
 __all__ = ["render_html", "write_html"]
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_html(record: RunRecord, path: Path) -> None:
@@ -51,17 +50,12 @@ def render_html(record: RunRecord) -> str:
             tables.features(record),
             tables.frozen(record),
         ),
-        _suspects(record),
+        suspects_html(record.suspects, record.precision, record.labels),
+        section("Alike", pairs_html(record.pairs)),
+        section("Map of the examples", map_html(record.map)),
         _provenance(record, missing),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(record.name)} · prunus</title><style>{STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main></body></html>\n"
-    )
+    return document(f"{record.name} · prunus", parts)
 
 
 def _sign(text: str) -> str:
@@ -155,38 +149,6 @@ def _charts(record: RunRecord) -> tuple[str, str]:
         for chart in charts
     )
     return f'<div class="charts">{figures}</div>' if figures else "", ""
-
-
-def _suspects(record: RunRecord) -> str:
-    if not record.suspects:
-        return ""
-    shown = len(record.suspects)
-    lead = (
-        '<p class="dim">The given label, and what the model and its neighbours say instead. The lower the score, the more they '
-        f"contradict the label. {shown} are shown; those with an arrow were relabelled.</p>"
-    )
-    if line := suspected(record):
-        lead += f'<p class="dim">{escape(line[0].upper() + line[1:])}. Models that didn’t learn from an example said what they '
-        lead += "believe of its label; labels that people confuse are wrong more often than that.</p>"
-    if not any(suspect.image for suspect in record.suspects):
-        rows = [
-            [escape(s.id), escape(s.given), escape(s.suggested or "–"), escape(s.action), escape(f"{s.score:.2f}")]
-            for s in record.suspects
-        ]
-        return section("Suspected wrong labels", lead, table(["example", "given", "says", "", "score"], rows))
-    pictures = "".join(_picture(suspect) for suspect in record.suspects)
-    return section("Suspected wrong labels", lead, f'<ul class="suspects">{pictures}</ul>')
-
-
-def _picture(suspect: Suspect) -> str:
-    image = f'<img src="{escape(suspect.image)}" alt="" loading="lazy">' if suspect.image else ""
-    label = f"<del>{escape(suspect.given)}</del>"
-    label += f" → <ins>{escape(suspect.suggested)}</ins>" if suspect.suggested is not None else ""
-    parts = [f"#{suspect.id}", f"{suspect.score:.2f}"]
-    if suspect.suggested is None:
-        parts.insert(1, suspect.action)
-    small = f"<small>{' · '.join(escape(part) for part in parts)}</small>"
-    return f"<li>{image}{label}{small}</li>"
 
 
 def _provenance(record: RunRecord, missing: str) -> str:

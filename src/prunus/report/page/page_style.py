@@ -102,6 +102,19 @@ figure svg text{{font-family:inherit}}
 .suspects del{{color:var(--red);text-decoration-thickness:1.5px}}
 .suspects ins{{color:var(--leaf);text-decoration:none;font-weight:650}}
 .suspects small{{display:block;font-size:.72rem;overflow-wrap:anywhere}}
+.pairs{{list-style:none;padding:0;margin:.5rem 0 0;display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:1.1rem .9rem}}
+.pairs li{{font-size:.9rem;line-height:1.3}}
+.pairs div{{display:grid;grid-template-columns:1fr 1fr;gap:3px;margin-bottom:.4rem}}
+.pairs img{{display:block;width:100%;aspect-ratio:1;object-fit:contain;image-rendering:pixelated;border-radius:6px;background:#000}}
+.pairs small{{display:block;font-size:.72rem;overflow-wrap:anywhere}}
+.key{{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin:0 0 .6rem;padding:0;font-size:.88rem}}
+.key li::before{{content:"";display:inline-block;width:.65em;height:.65em;margin-right:.4em;border-radius:50%;background:currentColor}}
+.key li{{color:var(--dot)}}.key li small{{margin-left:.2em}}
+.map{{background:var(--card);border:1px solid var(--line);border-radius:8px}}
+.map circle{{r:3.4px;fill:var(--dot);stroke:var(--card);stroke-width:.5}}
+.map circle:hover{{r:7px;stroke:var(--ink);stroke-width:1.5}}
+.keep{{--dot:var(--grey)}}.flag{{--dot:var(--amber)}}.drop{{--dot:var(--red)}}.relabel{{--dot:var(--blue)}}
+.map .keep circle{{opacity:.55;r:2.6px}}
 details{{border-top:1px solid var(--line);padding-top:.7rem}}
 summary{{cursor:pointer;font-size:.9rem;font-weight:600}}
 summary:hover{{color:var(--plum)}}

@@ -17,7 +17,7 @@ from prunus.core.errors import ModelError
 if TYPE_CHECKING:
     from prunus.data import Examples
 
-__all__ = ["embed"]
+__all__ = ["embed", "principal_plane"]
 
 
 def embed(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> Tensor:
@@ -55,3 +55,25 @@ def embed(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> Ten
         for hook in hooks:
             hook.remove()
     return torch.cat(rows)
+
+
+def principal_plane(rows: Tensor) -> tuple[Tensor, float]:
+    """Return where rows lie in the plane in which they spread most, and the share of their variance that it holds.
+
+    The sign of each axis is that which makes its largest component positive, so that the same rows give the same picture.
+
+    Shapes:
+        ``rows`` is ``(n, features)``; the result ``(n, 2)``, with zeros where there is no second direction.
+
+    >>> place, share = principal_plane(torch.tensor([[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [4.0, 0.0, 5.0]]))
+    >>> place[:, 0].tolist(), share
+    ([-2.0, 0.0, 2.0], 1.0)
+    """
+    centred = rows.double() - rows.double().mean(dim=0)
+    spread, axes = torch.linalg.eigh(centred.T @ centred)
+    axes = axes[:, -2:].flip(1)
+    axes = axes * axes.gather(0, axes.abs().argmax(dim=0, keepdim=True)).sign()
+    place = torch.zeros(len(rows), 2, dtype=torch.float64)
+    place[:, : axes.shape[1]] = centred @ axes
+    total = float(spread.clamp(min=0).sum())
+    return place.float(), min(1.0, float(spread[-2:].clamp(min=0).sum()) / total) if total > 0 else 1.0

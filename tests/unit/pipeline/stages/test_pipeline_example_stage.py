@@ -131,9 +131,9 @@ def test_examples_of_any_task_are_judged_by_their_loss():
 
 
 def test_a_criterion_that_the_task_has_nothing_for_is_refused_before_anything_is_trained():
-    says = "aum reads aum, which the task multilabel doesn't give of its examples: use density, k_centre, loss, loss_dev.*, random"
+    says = "el2n reads el2n, which the task multilabel doesn't give of its examples: use .*loss, loss_dev.*, random"
     with pytest.raises(RecipeError, match=says):
-        several_labels(remove=[{"criterion": "aum", "keep_fraction": 0.75}])
+        several_labels(remove=[{"criterion": "el2n", "keep_fraction": 0.75}])
 
 
 def digits(noise, **options):
