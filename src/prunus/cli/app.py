@@ -21,6 +21,7 @@ from prunus.cli.example_commands import clean
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
+from prunus.cli.score_command import score
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
 from prunus.core.text import plain
@@ -78,6 +79,7 @@ def run(
 
 
 app.command()(clean)
+app.command()(score)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.measure import quality_of
+from prunus.pipeline.score_examples import Scored, score_examples, score_recordings
 from prunus.pipeline.variance import Variance, reduce_variance
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Cleaned",
     "Job",
     "Pruned",
+    "Scored",
     "SeedResult",
     "Variance",
     "Workspace",
@@ -35,5 +37,7 @@ __all__ = [
     "run",
     "run_job",
     "run_seed",
+    "score_examples",
+    "score_recordings",
     "write_report",
 ]

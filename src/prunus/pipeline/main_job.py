@@ -291,9 +291,9 @@ def _check_plan(plan: Plan, job: Job) -> None:
 def _as_decided(plan: Plan, recipe: Recipe) -> dict[str, Any]:
     """Return what a recipe says once all is decided: with a target so many rounds, and nothing left to look for."""
     kept: dict[str, Any] = {}
-    if recipe.examples is not None and recipe.examples.plan is not None:
-        # What the table said is in the plan's steps.
-        kept["examples"] = recipe.examples.model_copy(update={"plan": None})
+    if recipe.examples is not None:
+        # What a table or a recording said is in the plan's steps.
+        kept["examples"] = recipe.examples.model_copy(update={"plan": None, "recording": None})
     if recipe.target is None or recipe.strategy is None:
         return kept
     n_rounds = sum(1 for _ in plan.of("prune"))

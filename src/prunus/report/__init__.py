@@ -8,6 +8,7 @@ from prunus.report.page.images import png_data_uri, with_pictures
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
+from prunus.report.scores_text import print_scores
 from prunus.report.summary_text import (
     exported_line,
     predictions_csv,
@@ -36,6 +37,7 @@ __all__ = [
     "print_plan",
     "print_predictions",
     "print_qualities",
+    "print_scores",
     "print_summary",
     "problem_line",
     "record_json",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +32,10 @@ from prunus.report.page.repairs import adjustment_lines, allocation_line
 from prunus.report.page.searches import HEAD, candidate_cells, outcome
 from prunus.report.record import Number, RunRecord
 from prunus.report.record_searches import SearchFacts
+from prunus.report.text_tables import add_row as _add
+from prunus.report.text_tables import plain_cell as _plain
+from prunus.report.text_tables import plain_table as _table
+from prunus.report.text_tables import show_table as _show
 
 __all__ = [
     "exported_line",
@@ -47,37 +50,6 @@ __all__ = [
 ]
 
 _COLOURS = {"better": "green", "worse": "red", "no measurable difference": "cyan"}
-
-
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=_plain(title), box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(Text(column, style="dim"), justify="left" if number < left else "right")
-    return table
-
-
-def _plain(value: object) -> Text:
-    """Return a cell that is shown as it is: no markup is read in it, and control characters don't reach the terminal."""
-    if isinstance(value, Text):
-        return value
-    return Text("".join("\N{REPLACEMENT CHARACTER}" if _controls(character) else character for character in str(value)))
-
-
-def _controls(character: str) -> bool:
-    """Tell whether a character acts on the terminal or turns the text round; a thin space does neither."""
-    return unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def _add(table: Table, *cells: object) -> None:
-    table.add_row(*map(_plain, cells))
-
-
-def _show(table: Table, console: Console) -> None:
-    """Print a table under its title, which may be wider than the table."""
-    title, table.title = table.title, None
-    if title:
-        console.print(title, style="bold")
-    console.print(table)
 
 
 def print_summary(record: RunRecord, console: Console) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "check_bundle",
     "check_inputs_file",
     "check_recipe",
+    "check_recording",
     "check_shards",
     "check_source",
     "check_table",
@@ -30,7 +31,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Check that the files and modules that a recipe names are there; none of them is read or imported.
 
     Raises:
-        DataError: the data aren't there.
+        DataError: the data, or a recording, aren't there.
         WeightsError: the weights aren't there.
         ModelError: the module of the builder isn't there.
         PlanError: the table of examples isn't there.
@@ -42,6 +43,8 @@ def check_recipe(recipe: Recipe) -> None:
         check_weights(Path(recipe.model.weights))
     if recipe.examples is not None and recipe.examples.plan is not None:
         check_table(Path(recipe.examples.plan), Path(recipe.output))
+    if recipe.examples is not None and recipe.examples.recording is not None:
+        check_recording(Path(recipe.examples.recording))
     _check_module(recipe.model.builder, ModelError)
     named = [
         ("train.loss", recipe.train.loss),
@@ -111,6 +114,18 @@ def check_table(path: Path, output: Path) -> None:
         raise RecipeError(
             f"examples.plan: {path} lies in the plan of this run's output folder, which is written anew: copy it to another place, "
             "or choose another output folder"
+        )
+
+
+def check_recording(path: Path) -> None:
+    """Check that a recording of a training is there.
+
+    Raises:
+        DataError: it isn't; the message suggests a near name.
+    """
+    if not (path / "header.json").is_file():
+        raise DataError(
+            f"there is no recording of a training at {path}; {near_path(path) or 'prunus.Recording, or prunus score, writes one'}"
         )
 
 

@@ -147,6 +147,12 @@ class Examples(Section):
         description="a table of examples (.parquet) that decides instead of all other keys here, as prunus clean wrote it or as it "
         "was changed since",
     )
+    recording: str | None = Field(
+        None,
+        min_length=1,
+        description="a folder in which a training on these data was recorded (prunus.Recording, prunus score): what it says of the "
+        "examples is taken, instead of a short training",
+    )
     allow_empty_classes: bool = Field(False, description="a plan may leave a class without training examples")
     clean: Clean | None = None
     relabel: Relabel | None = None

@@ -82,8 +82,9 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
         for key, section in (("train", config.train), ("recovery", config.recovery)):
             if section.loss is not None:
                 yield Reach(f"{prefix}{key}.loss", "function", section.loss)
-        if config.examples is not None and config.examples.plan is not None:
-            yield Reach(f"{prefix}examples.plan", "file", config.examples.plan)
+        for key in ("plan", "recording"):
+            if config.examples is not None and (named := getattr(config.examples, key)) is not None:
+                yield Reach(f"{prefix}examples.{key}", "file", named)
         for key, group, name in names_registered(config):
             if is_reference(name) or would_import(group, name):
                 yield Reach(f"{prefix}{key}", "function", name)

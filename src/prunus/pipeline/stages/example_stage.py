@@ -26,6 +26,7 @@ from prunus.pipeline.stages.duplicate_examples import alike_notes, drop_duplicat
 from prunus.pipeline.stages.label_cleaning import check_clean, clean_labels, label_facts
 from prunus.pipeline.stages.label_precision import asks_precision, precision_facts, with_precision
 from prunus.pipeline.stages.plan_table import steps_of_table
+from prunus.pipeline.stages.recorded_training import check_recorded, recorded_evidence
 from prunus.pipeline.stages.unseen_answers import FOLDS, unseen_probabilities
 from prunus.recover import train
 from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
@@ -103,6 +104,8 @@ def check_examples(job: Job) -> None:
         _of_table(job, config, config.plan)
         return
     train = job.data.train
+    if config.recording is not None:
+        check_recorded(config, train, _by_embedding(config) or "embedding" in _read(config))
     if config.clean is not None:
         check_clean(train.task, config.clean)
     known = {*recorded_names(train.task), "embedding", "noise", *(["label"] if train.task.exclusive else [])}
@@ -159,6 +162,9 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
     The loss is minimised, never a training step of the user's: that shows no outputs to record.
     """
     examples = job.data.train
+    if config.recording is not None:
+        evidence = recorded_evidence(Path(config.recording), examples)
+        return evidence | ({"label": examples.targets.cpu()} if "label" in _read(config) else {})
     settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
     recorder = ExampleRecorder(len(examples), examples.task)
     model = job.build(seed).to(job.device)

@@ -22,7 +22,7 @@ from prunus.pipeline.stages.label_cleaning import CLEANED
 from prunus.score import example_criteria
 from prunus.tasks import Regression
 
-__all__ = ["TABLE_CRITERION", "steps_of_table", "table_of_steps"]
+__all__ = ["TABLE_CRITERION", "label_columns", "steps_of_table", "table_of_steps"]
 
 TABLE_CRITERION = "table"
 
@@ -33,7 +33,7 @@ def table_of_steps(
     """Return what the steps decided about ``examples``, the ones that they were made for, as a table."""
     n = len(examples)
     where = {name: row for row, name in enumerate(examples.ids)}
-    columns: dict[str, Column] = _labels(examples)
+    columns: dict[str, Column] = label_columns(examples)
     decision, reason, new_label = np.full(n, "keep", object), np.full(n, None, object), np.full(n, None, object)
     for step in steps:
         if step.granularity != "example":
@@ -91,7 +91,7 @@ def steps_of_table(
     return steps
 
 
-def _labels(examples: Examples) -> dict[str, Column]:
+def label_columns(examples: Examples) -> dict[str, Column]:
     """Return the columns that say which labels are given, where those are known."""
     if examples.task.exclusive:
         names = np.array([examples.class_names[label] for label in examples.targets.tolist()], object)

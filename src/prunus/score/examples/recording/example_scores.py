@@ -110,6 +110,8 @@ def scores_of(
     n, names = first.n_examples, tuple(name for name in first.names if name not in _NOT_FOR_SCORES)
     made = {score: evidence for score, evidence in SCORES.items() if evidence in names}
     files = [recording.epoch_files() for recording in recordings]
+    if not all(files) and not partial:
+        raise RunError(f"a recording of {n} examples holds no epoch: record at least one whole epoch")
     values, errors = ({name: np.empty(n, np.float32) for name in made} for _ in range(2))
     labels: Ints = np.full(n, -1, np.int64)
     n_epochs: Ints = np.zeros(n, np.int64)

@@ -170,14 +170,6 @@ class Recording:
         """Keep what the model answered on one batch: the same for ``prunus.recover.train``."""
         self(epoch, batch.index, outputs, batch.targets)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: what was recorded is on disk."""
-        self.flush()
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Do nothing: epochs that are trained again are recorded again."""
-
     def flush(self) -> None:
         """Store what is still on its way from a GPU."""
         before, self._pending = self._pending, None
