@@ -1,16 +1,22 @@
-"""How is a model pruned that doesn't fit: block by block with streamed activations, or shard by shard on the disk?"""
+"""How is a model pruned that doesn't fit, and a data set scored: block by block with streamed activations, or shard by shard?"""
 
 from prunus.scale.block_by_block import prune_layerwise
 from prunus.scale.depth import parse_layers, parse_pattern
 from prunus.scale.layers import LayerReport
+from prunus.scale.scoring import Scorer, ShardFacts, ShardsScored, score_shard, score_shards
 from prunus.scale.shards import EXCLUDED, ShardsReport, prune_shards
 
 __all__ = [
     "EXCLUDED",
     "LayerReport",
+    "Scorer",
+    "ShardFacts",
     "ShardsReport",
+    "ShardsScored",
     "parse_layers",
     "parse_pattern",
     "prune_layerwise",
     "prune_shards",
+    "score_shard",
+    "score_shards",
 ]

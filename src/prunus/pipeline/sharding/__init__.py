@@ -1,0 +1,1 @@
+"""How does a trained model score a data set that is many files?"""

@@ -1,0 +1,223 @@
+"""How are all shards of a data set scored so that one that is damaged, or a kill, costs no other?
+
+Each shard has a file of scores of its own, written in one step, and a state in the output folder says of which source and with
+which settings it is. A run that goes on keeps what is there as it was written, and does the rest: the files are the same, bit for
+bit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prunus.core.errors import DataError, OutputError, RecipeError
+from prunus.core.events import Event, Listener, silent
+from prunus.core.files.plain_files import clear_leftovers, explain_os_error, folder_lock, open_plain, write_json
+from prunus.core.files.sealed import sealed_tree, tree_sha256
+from prunus.core.text import plain
+from prunus.scale.resume import fold_file
+from prunus.scale.scoring.score_shard import ENDINGS, Scorer, ShardFacts, score_shard
+from prunus.scale.scoring.shard_pool import Failure, run_each
+
+__all__ = ["STATE", "ShardsScored", "score_shards", "shards_of"]
+
+STATE = ".prunus-scores.json"
+_STAGE = "score shards"
+
+
+@dataclass(frozen=True)
+class ShardsScored:
+    """What was done: ``rows`` of all shards that are done, ``seconds`` of this call; why those that ``failed`` did."""
+
+    shards: int
+    shards_resumed: int
+    rows: int
+    seconds: float
+    failed: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self) | {"failed": dict(self.failed)}
+
+    def __str__(self) -> str:
+        before = f", {self.shards_resumed} of them before" if self.shards_resumed else ""
+        return f"{self.rows:,} rows of {self.shards} shards scored{before}, in {self.seconds:.1f} s"
+
+
+class _Work:
+    """Scores one shard; what scores is opened once in each process."""
+
+    def __init__(self, open_scorer: Callable[[], Scorer], batch_rows: int, keep: tuple[str, ...]) -> None:
+        self.open_scorer, self.batch_rows, self.keep = open_scorer, batch_rows, keep
+        self._scorer: Scorer | None = None
+
+    def __call__(self, task: tuple[Path, Path]) -> ShardFacts:
+        if self._scorer is None:
+            self._scorer = self.open_scorer()
+        return score_shard(*task, self._scorer, batch_rows=self.batch_rows, keep=self.keep)
+
+
+def score_shards(
+    shards: Sequence[Path],
+    output: Path,
+    open_scorer: Callable[[], Scorer],
+    *,
+    settings: Mapping[str, Any],
+    keep: tuple[str, ...] = (),
+    batch_rows: int = 65536,
+    workers: int = 1,
+    retries: int = 2,
+    resume: bool = False,
+    listener: Listener = silent,
+) -> ShardsScored:
+    """Write a file of scores to ``output`` for each shard, under the shard's name, and go on where one can't be scored.
+
+    Args:
+        shards: files, or folders whose files are meant (those that end like data).
+        open_scorer: returns what scores; called once in each process, so it must be possible to pickle it.
+        settings: what the scores hang on, as plain values: a run with others isn't gone on with.
+        keep: columns that are copied, such as an id.
+
+    Raises:
+        DataError: no such file, or two of one name.
+        OutputError: ``output`` isn't empty and ``resume`` isn't given, it is of another run, or it can't be written.
+    """
+    if batch_rows < 1 or workers < 1 or retries < 0:
+        raise RecipeError(
+            f"expected batch_rows and workers >= 1 and retries >= 0: got {batch_rows}, {workers} and {retries}"
+        )
+    start = time.perf_counter()
+    files = shards_of(shards)
+    with folder_lock(output):
+        clear_leftovers(output)
+        state = _State(output, {**settings, "keep": list(keep), "batch_rows": batch_rows})
+        held = sorted(path.name for path in output.iterdir() if path.name not in (".lock", STATE))
+        if state.path.exists():
+            if not resume:
+                raise OutputError(f"{output} holds a run of this kind: go on with --resume, or choose another folder")
+            state.read()
+        elif held:
+            raise OutputError(f"{output} isn't empty ({held[0]}): choose another folder")
+        outputs = [(shard, output / f"{shard.stem}.parquet") for shard in files]
+        tasks = [(shard, made) for shard, made in outputs if not state.holds(shard, made)]
+        n_before = len(files) - len(tasks)
+        state.write()
+        failed: dict[str, str] = {}
+        listener(Event("start", _STAGE, total=len(files)))
+        work = _Work(open_scorer, batch_rows, keep)
+        for n_done, (number, found) in enumerate(run_each(work, tasks, workers=workers, retries=retries), n_before + 1):
+            shard, made = tasks[number]
+            if isinstance(found, Failure):
+                again = f" ({found.n_tries} tries)" if found.n_tries > 1 else ""
+                failed[str(shard)] = f"{found.message.removeprefix(f'{shard}: ')}{again}"
+                state.forget(made)
+                listener(Event("warning", _STAGE, f"{plain(str(shard))}: {failed[str(shard)]}"))
+            else:
+                state.finish(shard, made, found)
+            listener(Event("progress", _STAGE, done=n_done, total=len(files)))
+        seconds = round(time.perf_counter() - start, 3)
+        listener(Event("end", _STAGE, facts={"seconds": seconds}))
+    order = {str(shard): place for place, shard in enumerate(files)}
+    return ShardsScored(
+        shards=len(files) - len(failed),
+        shards_resumed=n_before,
+        rows=state.n_rows(files),
+        seconds=seconds,
+        failed=dict(sorted(failed.items(), key=lambda item: order[item[0]])),
+    )
+
+
+def shards_of(given: Sequence[Path]) -> list[Path]:
+    """Return the files that are meant, those of a folder by their names.
+
+    Raises:
+        DataError: there is none, or two would have their scores under one name.
+    """
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS and each.is_file())
+            if not inside:
+                raise DataError(f"{path}: no file in this folder ends in {', '.join(ENDINGS)}")
+            found += inside
+        elif not path.exists():
+            raise DataError(f"{path}: there is no such file")
+        else:
+            found.append(path)
+    first: dict[str, Path] = {}
+    for path in found:
+        if first.setdefault(path.stem, path) != path:
+            raise DataError(f"{first[path.stem]} and {path}: their scores would have one name; score them on their own")
+    return list(dict.fromkeys(found))
+
+
+class _State:
+    """What a run has written to its output folder so far, on the disk after each shard."""
+
+    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
+        self.path = output / STATE
+        self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+        self.done: dict[str, dict[str, Any]] = {}
+
+    def read(self) -> None:
+        """Take over what an earlier run with these settings has finished."""
+        folder = self.path.parent
+        try:
+            with open_plain(self.path) as file:
+                tree = json.loads(file.read())
+            whole = tree_sha256(tree) == tree["sha256"]
+            settings, done = tree["settings"], dict(tree["done"])
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise OutputError(f"{self.path}: this state is damaged; empty {folder} and start anew") from error
+        if not whole:
+            raise OutputError(f"{self.path}: this state was changed; empty {folder} and start anew")
+        if settings != self.settings:
+            names = {*settings, *self.settings}
+            odd = next(name for name in sorted(names) if settings.get(name) != self.settings.get(name))
+            raise OutputError(f"{folder} holds a run with another {odd}: choose another folder")
+        self.done = done
+
+    def holds(self, shard: Path, output: Path) -> bool:
+        """Return whether a shard is as it was when it was scored, and its scores as they were written."""
+        entry = self.done.get(output.name)
+        if entry is None or entry["source"] != _seen(shard):
+            return False
+        found = fold_file(output)
+        return found is not None and list(found) == entry["written"]
+
+    def finish(self, shard: Path, output: Path, facts: ShardFacts) -> None:
+        """Note that a shard is scored."""
+        written = fold_file(output)
+        assert written is not None
+        self.done[output.name] = {"source": _seen(shard), "written": list(written), "rows": facts.n_rows}
+        self.write()
+
+    def forget(self, output: Path) -> None:
+        """Note that a shard isn't scored; what an earlier run wrote of it goes."""
+        self.done.pop(output.name, None)
+        try:
+            output.unlink(missing_ok=True)
+        except OSError as error:
+            raise explain_os_error(error, output) from error
+        self.write()
+
+    def n_rows(self, shards: Sequence[Path]) -> int:
+        """Return how many rows have scores."""
+        return sum(self.done[name]["rows"] for shard in shards if (name := f"{shard.stem}.parquet") in self.done)
+
+    def write(self) -> None:
+        """Write the state."""
+        write_json(self.path, sealed_tree({"settings": self.settings, "done": self.done}))
+
+
+def _seen(shard: Path) -> list[Any]:
+    """Return what changes when a file is written to; its bytes aren't read for it."""
+    try:
+        seen = shard.stat()
+    except OSError:
+        return []
+    return [str(shard.resolve()), seen.st_size, seen.st_mtime_ns]
