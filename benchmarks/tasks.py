@@ -147,12 +147,12 @@ def _rows(inputs: Any, targets: Any, rows: torch.Tensor) -> tuple[Any, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """Print a row per case, means over the seeds with Student's 95 % intervals, and what the bars say."""
+    """Print a row per case, means over the seeds with Student's 95 % intervals, and what the bars say; changes are paired by seed."""
     print(
-        "| model | seeds | metric | dense | -25 % | after training | -50 % | after training | best single criterion, -25 % "
-        "| contract |"
+        "| model | seeds | metric | dense | -25 % | change | after training | -50 % | after training "
+        "| best single criterion, -25 % | contract |"
     )
-    print("| --- " * 10 + "|")
+    print("| --- " * 11 + "|")
     kept = near = 0
     names = [name for name in CASES if any(row["case"] == name for row in rows)]
     for name in names:
@@ -160,12 +160,13 @@ def table(rows: list[dict[str, Any]]) -> None:
         case = CASES[name]
         scale = 100 if metrics[case.metric].is_share or case.metric == "r2" else 1
 
-        def cell(key: str, mine: list[dict[str, Any]] = mine, scale: int = scale) -> str:
-            values = [scale * row[key] for row in mine]
+        def cell(key: str, less: str = "", mine: list[dict[str, Any]] = mine, scale: int = scale) -> str:
+            values = [scale * (row[key] - (row[less] if less else 0)) for row in mine]
+            middle = f"{mean(values):+.1f}" if less else f"{mean(values):.1f}"
             if len(values) < 3:  # an interval of two says nothing
-                return f"{mean(values):.1f}"
+                return middle
             half = _STUDENT.get(len(values), 1.96) * stdev(values) / len(values) ** 0.5
-            return f"{mean(values):.1f} ± {half:.1f}"
+            return f"{middle} ± {half:.1f}"
 
         singles = {one: mean(row[one] for row in mine) for one in SINGLE if one in mine[0]}
         best = max(singles, key=lambda one: singles[one])
@@ -177,14 +178,16 @@ def table(rows: list[dict[str, Any]]) -> None:
         cells = [cell(key) for key in ("dense", "auto 0.75", "recovered 0.75", "auto 0.5", "recovered 0.5")]
         marks = "" if auto >= 0.95 * dense else " *"
         print(
-            f"| {name} | {len(mine)} | {metrics[case.metric].label} | {cells[0]} | {cells[1]}{marks} | {' | '.join(cells[2:])} | "
-            f"{scale * singles[best]:.1f} ({best}) | {said} |",
+            f"| {name} | {len(mine)} | {metrics[case.metric].label} | {cells[0]} | {cells[1]}{marks} "
+            f"| {cell('auto 0.75', 'dense')} | "
+            f"{' | '.join(cells[2:])} | "
+            f"{scale * singles[best]:.1f} ({best}){'' if auto >= singles[best] - 0.02 else ' †'} | {said} |",
             flush=True,
         )
     print(
         f"\nWithout any training, a quarter gone keeps 95 % of the metric in {kept} of {len(names)} rows (* marks the others);"
     )
-    print(f"auto is within 2 points of the best single criterion in {near} of {len(names)}.")
+    print(f"auto is within 2 points of the best single criterion in {near} of {len(names)} († marks the others).")
 
 
 if __name__ == "__main__":
