@@ -147,7 +147,7 @@ def _rows(inputs: Any, targets: Any, rows: torch.Tensor) -> tuple[Any, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """Print a row per case, means over the seeds with Student's 95 % intervals, and what the bars say; changes are paired by seed."""
+    """Print a row per case, means over the seeds with Student's 95 % intervals, and what the bars say; changes are paired."""
     print(
         "| model | seeds | metric | dense | -25 % | change | after training | -50 % | after training "
         "| best single criterion, -25 % | contract |"
