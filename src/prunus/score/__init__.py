@@ -41,6 +41,8 @@ from prunus.score.examples.recording.training_callbacks import RecordingCallback
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
 from prunus.score.influence import CheckpointScores, Influence, gradient_norms, influence
 from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
+from prunus.score.labels.outlying_targets import judge_targets
+from prunus.score.labels.part_verdicts import Parts, judge_parts
 from prunus.score.parameters import norm_scales, prunable_weights
 from prunus.score.readers import Read, layers_reading
 from prunus.score.unit_saliency import block_paths, score_groups, score_weights
@@ -68,6 +70,7 @@ __all__ = [
     "KMeans",
     "LabelVerdicts",
     "MovementRecorder",
+    "Parts",
     "Precision",
     "Read",
     "Recording",
@@ -98,6 +101,8 @@ __all__ = [
     "judge_classes",
     "judge_feature_importance",
     "judge_labels",
+    "judge_parts",
+    "judge_targets",
     "k_means",
     "layers_reading",
     "near_duplicate_sequences",

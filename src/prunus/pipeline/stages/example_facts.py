@@ -68,13 +68,16 @@ def suspect_facts(steps: Sequence[Step], data: Prepared) -> list[dict[str, Any]]
                         "score": float(d.saliency[at]),
                         "action": action_of(step, flagged=bool(flagged[at])),
                         "row": number,
+                        "reason": "" if train.task.exclusive else str(d.reason[at]),
                     }
                 )
     found.sort(key=lambda suspect: (suspect["action"], suspect["score"]))
     relabelled = [s for s in found if s["action"] == "relabelled"][:N_SUSPECTS]
     shown = relabelled + [s for s in found if s["action"] != "relabelled"][: N_SUSPECTS - len(relabelled)]
     for suspect in shown:
-        suspect["image"], suspect["values"] = _look(train, suspect.pop("row"))
+        reason = suspect.pop("reason")
+        suspect["image"], values = _look(train, suspect.pop("row"))
+        suspect["values"] = reason or values
     return shown
 
 

@@ -23,11 +23,12 @@ from prunus.data import Examples
 from prunus.pipeline.jobs.job import Decide, Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.stages.duplicate_examples import alike_notes, drop_duplicates
-from prunus.pipeline.stages.label_cleaning import check_clean, clean_labels, label_facts
+from prunus.pipeline.stages.label_answers import Folds, check_labels, reads
+from prunus.pipeline.stages.label_cleaning import clean_labels, label_facts
 from prunus.pipeline.stages.label_precision import asks_precision, precision_facts, with_precision
 from prunus.pipeline.stages.plan_table import steps_of_table
 from prunus.pipeline.stages.recorded_training import check_recorded, recorded_evidence
-from prunus.pipeline.stages.unseen_answers import FOLDS, unseen_probabilities
+from prunus.pipeline.stages.unseen_answers import FOLDS, by_fold, unseen_probabilities
 from prunus.recover import train
 from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
 from prunus.score import (
@@ -71,7 +72,11 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
                 seen = config.clean is not None and config.clean.evidence == "recorded"
                 return evidence["probability"] if seen else _unseen(job, seed, config, evidence, stage)
 
-            cleaned = clean_labels(job, seed, config.clean, probability)
+            def folds() -> Folds:
+                settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
+                return by_fold(job, seed, max(config.folds, FOLDS), settings, stage, reads(job.data.train.task))
+
+            cleaned = clean_labels(job, seed, config.clean, probability, folds)
         found = (*cleaned, *_decide(job.data.train, config, evidence, seed, cleaned))
         if not asks_precision(job, seed, found):
             return found
@@ -107,7 +112,7 @@ def check_examples(job: Job) -> None:
     if config.recording is not None:
         check_recorded(config, train, _by_embedding(config) or "embedding" in _read(config))
     if config.clean is not None:
-        check_clean(train.task, config.clean)
+        check_labels(train.task, config.clean, train)
     known = {*recorded_names(train.task), "embedding", "noise", *(["label"] if train.task.exclusive else [])}
     for remove in config.remove:
         missing = [need for need in example_criteria[remove.criterion].needs if need not in known]

@@ -13,56 +13,48 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from prunus.core.errors import RecipeError
 from prunus.core.recipes.recipe import Clean
 from prunus.core.types import Bools, Decision, Ints, Step
 from prunus.data import Examples
 from prunus.pipeline.jobs.job import Job
+from prunus.pipeline.stages.label_answers import Folds, judge_others
 from prunus.score import FLAGGED, LabelVerdicts, judge_labels
-from prunus.tasks import Task
 
-__all__ = ["CLEANED", "check_clean", "clean_labels", "is_flagged", "label_facts"]
+__all__ = ["CLEANED", "clean_labels", "is_flagged", "label_facts"]
 
 CLEANED = "confident_learning"
 """The criterion of the steps."""
 
 
-def check_clean(task: Task, clean: Clean) -> None:
-    """Refuse what a task's labels can't have done to them.
-
-    Raises:
-        RecipeError: relabelling of values, or cleaning of what has no labels.
-    """
-    if not task.exclusive:
-        raise RecipeError(
-            f"examples.clean finds wrong labels of classes: got data.task {task.name}; use examples.remove with criterion loss, "
-            "which drops what the model contradicts most"
-        )
-
-
-def clean_labels(job: Job, seed: int, clean: Clean, probability: Callable[[], Tensor]) -> tuple[Step, ...]:
+def clean_labels(
+    job: Job, seed: int, clean: Clean, probability: Callable[[], Tensor], folds: Callable[[], Folds]
+) -> tuple[Step, ...]:
     """Return the steps that relabel and drop examples with wrong labels.
 
     Args:
         job: with the training examples.
         seed: of the resamples behind the intervals.
         clean: what is asked.
-        probability: gives that of each class, ``(n, classes)``.
+        probability: of examples with one class gives that of each class, ``(n, classes)``.
+        folds: of others gives what models said that didn't see them.
     """
-    train = job.data.train
-    given = train.targets.cpu().numpy()
+    train, confidence = job.data.train, job.recipe.evaluation.confidence
+    if not train.task.exclusive:
+        found = judge_others(train, folds(), clean, confidence=confidence, seed=seed)
+        return _steps(train, found, clean, "drop" if clean.wrong == "drop" else "flag")
+    wrong = clean.wrong or "both"
     found = judge_labels(
         probability().double().numpy(),
-        given,
+        train.targets.cpu().numpy(),
         train.class_names,
-        wrong=clean.wrong or "both",
+        wrong=wrong,
         drop_probability=clean.drop_probability,
         relabel_probability=clean.relabel_probability,
         class_floor=clean.class_floor,
-        confidence=job.recipe.evaluation.confidence,
+        confidence=confidence,
         seed=seed,
     )
-    return _steps(train, found, clean)
+    return _steps(train, found, clean, wrong)
 
 
 def is_flagged(reason: object) -> bool:
@@ -86,18 +78,17 @@ def label_facts(steps: Sequence[Step]) -> dict[str, Any] | None:
     return {**told, **counts, "n": sum(step.n_units for step in cleaned), "noise": noise}
 
 
-def _steps(train: Examples, found: LabelVerdicts, clean: Clean) -> tuple[Step, ...]:
+def _steps(train: Examples, found: LabelVerdicts, clean: Clean, wrong: str) -> tuple[Step, ...]:
     """Return a step for the examples that get another label, if any do, and one for all others."""
     told = {
         **clean.model_dump(),
-        "wrong": clean.wrong or "both",
+        "wrong": wrong,
         "noise": {key: value for key, value in asdict(found.noise).items() if key != "n"},
         "n_spared": found.n_spared,
         "repaired": found.repaired,
     }
     ids = np.array(train.ids, object)
     saliency = 1.0 - found.probability
-    given = train.targets.cpu().numpy()
 
     def settings(precision: Any) -> dict[str, Any]:
         return told if precision is None else {**told, "precision": asdict(precision) | {"noise": found.noise.value}}
@@ -112,18 +103,22 @@ def _steps(train: Examples, found: LabelVerdicts, clean: Clean) -> tuple[Step, .
             np.zeros(len(changed), np.bool_),
             found.reason[changed],
             label=ids[changed],
-            before=given[changed].astype(np.float64),
+            before=train.targets.cpu().double().numpy()[changed],
             after=found.new_label[changed].astype(np.float64),
         )
         steps.append(Step("relabel", "example", CLEANED, (decision,), settings(found.relabelled)))
     decisions = [
         Decision(name, units, saliency[units], found.decision[units] != "drop", found.reason[units], label=ids[units])
-        for name, units in _by_class(train, given, found.new_label < 0)
+        for name, units in _by_class(train, found.new_label < 0)
     ]
     steps.append(Step("remove", "example", CLEANED, tuple(decisions), settings(found.dropped or found.flagged)))
     return tuple(steps)
 
 
-def _by_class(train: Examples, given: Ints, rest: Bools) -> Iterator[tuple[str, Ints]]:
+def _by_class(train: Examples, rest: Bools) -> Iterator[tuple[str, Ints]]:
+    if not train.task.exclusive:
+        yield "all", np.flatnonzero(rest).astype(np.int64)
+        return
+    given = train.targets.cpu().numpy()
     for number in np.unique(given[rest]).tolist():
         yield train.class_names[number], np.flatnonzero(rest & (given == number)).astype(np.int64)

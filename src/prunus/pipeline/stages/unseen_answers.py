@@ -20,6 +20,7 @@ from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.recover import train
 from prunus.score import embed, principal_plane
+from prunus.score.examples.recording.judged import class_scores
 
 __all__ = ["FOLDS", "Read", "by_fold", "class_probabilities", "plane", "unseen_probabilities"]
 
@@ -65,7 +66,7 @@ def by_fold(
 def plane(job: Job, n_folds: int, stage: str) -> tuple[Tensor, float] | None:
     """Return where the training examples lie for the first fold's model, as :func:`by_fold` kept it; None where it didn't."""
     told = job.workspace.kept(f"{stage} / fold 1 of {n_folds} / answers", dict)
-    return (told["place"], float(told["explained"])) if "place" in told else None
+    return (told["plane"], float(told["explained"])) if "plane" in told else None
 
 
 def _placed(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
@@ -73,12 +74,13 @@ def _placed(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
         place, explained = principal_plane(embed(model, examples))
     except ModelError:  # no layer with a weight matrix: nowhere to lie
         return {}
-    return {"place": place, "explained": torch.tensor(explained)}
+    return {"plane": place, "explained": torch.tensor(explained)}
 
 
 def class_probabilities(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
     """Return the probability of each class, ``(n, classes)``."""
-    return {"probability": predict_outputs(model, examples).softmax(dim=1).cpu()}
+    logits = class_scores(examples.task, predict_outputs(model, examples), len(examples))
+    return {"probability": logits.softmax(dim=1).cpu()}
 
 
 def unseen_probabilities(job: Job, seed: int, n_folds: int, settings: Train, stage: str) -> Tensor:

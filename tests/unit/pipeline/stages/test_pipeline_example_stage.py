@@ -265,3 +265,79 @@ def test_a_run_does_what_an_edited_table_says_and_its_plan_can_be_carried_out_wi
 
 def left_out(step):
     return [name for d in step.decisions for name in d.label[~d.keep].tolist()]
+
+
+def house_prices(noise, **clean):
+    """Return an optimizer over values of which some are another example's, and the names of those."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(900, 4)).astype(np.float32)
+    y = x @ np.array([2.0, -1.0, 0.5, 0.0]) + 0.2 * draw.normal(size=900)
+    rows = draw.permutation(900)[: round(noise * 900)]
+    y[rows] = y[np.roll(rows, 1)]
+    torch.manual_seed(0)
+    optimizer = ModelOptimizer(
+        nn.Sequential(nn.Linear(4, 24), nn.ReLU(), nn.Linear(24, 1)),
+        (x, y.astype(np.float32)),
+        examples={"epochs": 30, "clean": clean},
+        train={"epochs": 2, "learning_rate": 1e-2},
+        seeds=[0],
+        listener=silent,
+    )
+    return optimizer, {optimizer._job.data.train.source.ids[row] for row in rows}
+
+
+@pytest.mark.parametrize("wrong", [None, "drop"])
+def test_values_that_look_wrong_are_flagged_and_dropped_only_when_asked(wrong):
+    optimizer, bad = house_prices(0.1, **({} if wrong is None else {"wrong": wrong}))
+    (step,) = judged(optimizer)
+    listed = {
+        name for d in step.decisions for name, text in zip(d.label, d.reason, strict=True) if "value wrong" in text
+    }
+    assert len(listed & bad) > 0.9 * len(listed) > 20
+    assert (step.n_units - step.n_kept) == (len(listed) if wrong == "drop" else 0)
+    assert label_facts([step])["noise"]["value"] == pytest.approx(0.1, abs=0.03)
+
+
+def test_several_labels_are_judged_each_by_itself():
+    optimizer = several_labels(clean={"wrong": "drop"})
+    (step,) = judged(optimizer)
+    assert [d.stratum for d in step.decisions] == ["all"]
+    assert label_facts([step])["n"] == len(optimizer._job.data.train)
+
+
+def test_tokens_are_judged_each_by_itself_and_their_sentence_goes():
+    draw = torch.Generator().manual_seed(0)
+    words = torch.randint(0, 30, (300, 6), generator=draw)
+    targets = words % 3
+    wrong = torch.rand(300, 6, generator=draw) < 0.05
+    targets = torch.where(wrong, (targets + 1) % 3, targets)
+    targets[:, 5] = -100
+    torch.manual_seed(0)
+    optimizer = ModelOptimizer(
+        nn.Sequential(nn.Embedding(30, 16), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)),
+        list(zip(words, targets, strict=True)),
+        task="token_classification",
+        train={"epochs": 2, "learning_rate": 1e-2},
+        examples={"epochs": 12, "clean": {"wrong": "drop"}},
+        seeds=[0],
+        listener=silent,
+    )
+    (step,) = judged(optimizer)
+    train = optimizer._job.data.train
+    truly = {name for name, row in zip(train.ids, train.rows.tolist(), strict=True) if wrong[row, :5].any()}
+    gone = set(left_out(step))
+    assert len(gone & truly) > 0.9 * len(gone)
+    assert len(gone & truly) > 0.7 * len(truly)
+    assert label_facts([step])["noise"]["value"] == pytest.approx(0.05, abs=0.03)
+
+
+@pytest.mark.parametrize("wrong", ["relabel", "both"])
+def test_a_label_among_many_is_never_replaced(wrong):
+    with pytest.raises(RecipeError, match=r"examples\.clean\.wrong: .* several labels .*multilabel.*use drop or flag"):
+        several_labels(clean={"wrong": wrong})
+
+
+def test_what_has_no_labels_is_not_cleaned():
+    inputs = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RecipeError, match=r"examples\.clean .*agreement; use examples\.remove"):
+        ModelOptimizer(nn.Linear(4, 3), inputs, trained=True, examples={"clean": {}})
