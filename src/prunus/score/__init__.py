@@ -39,7 +39,7 @@ from prunus.score.examples.recording.recording import Recording
 from prunus.score.examples.recording.standard_errors import error_of_deviation, error_of_mean
 from prunus.score.examples.recording.training_callbacks import RecordingCallback, RecordingLightningCallback
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
-from prunus.score.influence import CheckpointScores, Influence, gradient_norms, influence
+from prunus.score.influence import CheckpointScores, Extrapolated, Influence, extrapolate, gradient_norms, influence
 from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
 from prunus.score.labels.outlying_targets import judge_targets
 from prunus.score.labels.part_verdicts import Parts, judge_parts
@@ -63,6 +63,7 @@ __all__ = [
     "ExampleCriterion",
     "ExampleRecorder",
     "ExampleScores",
+    "Extrapolated",
     "FacilityLocation",
     "FarthestFirst",
     "FeatureImportance",
@@ -90,6 +91,7 @@ __all__ = [
     "error_of_mean",
     "example_criteria",
     "example_strata",
+    "extrapolate",
     "facility_location",
     "farthest_first",
     "flat_inputs",
