@@ -17,7 +17,7 @@ __all__ = ["near_duplicate_sequences", "near_duplicate_texts"]
 
 
 def near_duplicate_texts(
-    texts: Any, *, jaccard: float = 0.8, width: int = 4, recall: float = 0.99, seed: int = 0
+    texts: Any, *, jaccard: float = 0.8, width: int = 3, recall: float = 0.99, seed: int = 0
 ) -> Duplicates:
     """Return which texts are near-duplicates of a text that stays.
 

@@ -18,7 +18,7 @@ WORDS = [f"{a}{b}" for a in ("apt", "boot", "cache", "daemon", "edit") for b in 
 ANY_TEXT = st.text(st.sampled_from("aBcé ß1,.!\n\tि漢🙂" + "e\u0301"), max_size=24)
 
 
-def pieces_of_text(text, width=4):
+def pieces_of_text(text, width=3):
     """The documented pieces, one by one."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     words = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in plain).split()
