@@ -23,8 +23,14 @@ from prunus.score.examples.cover.facility_location import FacilityLocation, faci
 from prunus.score.examples.cover.herding import herding
 from prunus.score.examples.cover.k_means import KMeans, k_means, nearest_centre
 from prunus.score.examples.duplicates.keepers import Duplicates
-from prunus.score.examples.duplicates.near_duplicate_texts import near_duplicate_sequences, near_duplicate_texts
+from prunus.score.examples.duplicates.near_duplicate_texts import (
+    near_duplicate_sequences,
+    near_duplicate_texts,
+    sequence_similarities,
+    sequence_width,
+)
 from prunus.score.examples.duplicates.near_duplicates import near_duplicates
+from prunus.score.examples.duplicates.token_rows import FILLED, check_tokens, token_rows
 from prunus.score.examples.embeddings import embed, principal_plane
 from prunus.score.examples.example_criteria import ExampleCriterion, example_criteria
 from prunus.score.examples.example_strata import example_strata
@@ -49,6 +55,7 @@ from prunus.score.unit_saliency import block_paths, score_groups, score_weights
 
 __all__ = [
     "EVERY_UNIT",
+    "FILLED",
     "FLAGGED",
     "NEEDS",
     "SCORES",
@@ -82,6 +89,7 @@ __all__ = [
     "check_calibration",
     "check_criterion",
     "check_flat",
+    "check_tokens",
     "confident_labels",
     "criteria",
     "criteria_table",
@@ -120,6 +128,9 @@ __all__ = [
     "score_groups",
     "score_weights",
     "scores_of",
+    "sequence_similarities",
+    "sequence_width",
     "suggest_labels",
+    "token_rows",
     "wrong_labels",
 ]

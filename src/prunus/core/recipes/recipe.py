@@ -100,9 +100,16 @@ class Duplicates(Section):
         0.99,
         description="least cosine of two examples, as deviations from the mean example, that makes them duplicates",
     )
-    space: Literal["inputs", "embedding"] = Field(
+    space: Literal["inputs", "tokens", "embedding"] = Field(
         "inputs",
-        description="what is compared: the inputs as they are, or what the last layer of the short training reads",
+        description="what is compared: the inputs as they are, the token ids that they hold, or what the last layer of the short "
+        "training reads",
+    )
+    jaccard: Fraction = Field(
+        0.8, description="tokens: least share of pieces (some tokens in a row) in common that makes two duplicates"
+    )
+    width: Count | None = Field(
+        None, description="tokens: how many in a row make a piece; default: as few as tell unrelated examples apart"
     )
 
 

@@ -15,37 +15,77 @@ from torch.nn import functional
 from prunus.core.recipes.recipe import Duplicates
 from prunus.core.types import Bools, Decision, Ints, Step
 from prunus.data import Examples
-from prunus.score import flat_inputs, near_duplicates
+from prunus.score import (
+    FILLED,
+    check_flat,
+    check_tokens,
+    flat_inputs,
+    near_duplicate_sequences,
+    near_duplicates,
+    sequence_similarities,
+    sequence_width,
+    token_rows,
+)
+from prunus.score import Duplicates as Found
 
-__all__ = ["Alike", "Apart", "alike_apart", "alike_notes", "drop_duplicates", "pair_of"]
+__all__ = [
+    "Alike",
+    "Apart",
+    "alike_apart",
+    "alike_notes",
+    "check_likeness",
+    "drop_duplicates",
+    "likeness_rows",
+    "pair_of",
+]
+
+
+def likeness_rows(config: Duplicates | None, train: Examples, *others: Examples) -> Tensor | None:
+    """Return what examples are compared by, those of ``others`` after them; None where only a training can tell."""
+    if config is None or config.space == "embedding":
+        return None
+    return (token_rows if config.space == "tokens" else flat_inputs)(train, *others)
+
+
+def check_likeness(config: Duplicates | None, *parts: Examples) -> None:
+    """See that examples can be compared as the recipe asks, before anything is trained.
+
+    Raises:
+        DataError: they can't.
+    """
+    if config is not None and config.space != "embedding":
+        for part in parts:
+            (check_tokens if config.space == "tokens" else check_flat)(part)
 
 
 def drop_duplicates(examples: Examples, rows: Tensor, config: Duplicates, *, judged: Bools, seed: int) -> Step:
-    """Return a step that keeps the most typical of near-duplicates with one label; the saliency is one minus the cosine to it.
+    """Return a step that keeps the most typical of near-duplicates with one label; the saliency is one minus the likeness to it.
 
     A value is no label: two examples that are alike are duplicates whatever values they have.
 
     Args:
         examples: the training examples.
-        rows: what they look like, ``(n, features)``.
-        config: from which cosine on two are alike.
+        rows: what they look like, ``(n, features)``, or the tokens that they hold.
+        config: from which likeness on two are alike.
         judged: which of them may go.
         seed: of the search.
     """
     ids = np.array(examples.ids, object)
     decisions = []
+    config = _with_width(config, rows)
+    measure = "Jaccard" if config.space == "tokens" else "cosine"
     for name, units in _by_label(examples, judged):
-        found = near_duplicates(rows[torch.from_numpy(units)], cosine=config.cosine, seed=seed)
+        found = _alike(rows[torch.from_numpy(units)], config, seed)
         reason = np.full(len(units), "kept", object)
         for i in np.flatnonzero(~found.kept).tolist():
-            reason[i] = f"like {ids[units[found.keeper[i]]]}, cosine {found.cosine[i]:.4f}"
-        saliency = np.where(found.kept, 1.0, 1.0 - found.cosine.astype(np.float64))
+            reason[i] = f"like {ids[units[found.keeper[i]]]}, {measure} {found.similarity[i]:.4f}"
+        saliency = np.where(found.kept, 1.0, 1.0 - found.similarity.astype(np.float64))
         decisions.append(Decision(name, units, saliency, found.kept, reason, label=ids[units]))
     return Step("remove", "example", "near_duplicates", tuple(decisions), config.model_dump())
 
 
 class Alike(NamedTuple):
-    """Two examples that are alike: the numbers of both, each in its own part, and their cosine."""
+    """Two examples that are alike: the numbers of both, each in its own part, and their cosine or, of tokens, their Jaccard."""
 
     one: int
     other: int
@@ -61,23 +101,24 @@ class Apart:
 
 
 def pair_of(reason: object) -> tuple[str, float] | None:
-    """Return for which example a duplicate goes, and their cosine, as :func:`drop_duplicates` gave the reason.
+    """Return for which example a duplicate goes, and their likeness, as :func:`drop_duplicates` gave the reason.
 
     >>> pair_of("like photo, 3, cosine 0.9963"), pair_of("kept")
     (('photo, 3', 0.9963), None)
     """
-    found = re.fullmatch(r"like (.*), cosine (\d\.\d+)", str(reason), re.DOTALL)
+    found = re.fullmatch(r"like (.*), (?:cosine|Jaccard) (\d\.\d+)", str(reason), re.DOTALL)
     return None if found is None else (found[1], float(found[2]))
 
 
 def alike_apart(train: Examples, test: Examples, config: Duplicates | None) -> Apart:
     """Return training examples that are alike and have other labels, and test examples that are like one of the training.
 
-    Only of inputs: an embedding is another one for each seed.
+    Not by an embedding: that is another one for each seed.
     """
-    if config is None or config.space != "inputs":
+    rows = likeness_rows(config, train, test)
+    if config is None or rows is None:
         return Apart()
-    rows = flat_inputs(train, test)
+    config = _with_width(config, rows)
     return Apart(_otherwise_labelled(train, rows[: len(train)], config), _seen_in_training(len(train), rows, config))
 
 
@@ -89,38 +130,64 @@ def alike_notes(train: Examples, test: Examples, config: Duplicates | None, foun
         one, other, _ = found.otherwise[0]
         labels, names = train.targets.tolist(), train.class_names
         lines.append(
-            f"{len(found.otherwise)} training examples are near-duplicates of one with another label (cosine >= {config.cosine:g}) "
+            f"{len(found.otherwise)} training examples are near-duplicates of one with another label ({_threshold(config)}) "
             f"and stay: the first is {train.ids[one]} ({names[labels[one]]}), like {train.ids[other]} ({names[labels[other]]})"
         )
     if config is not None and found.leaked:
         one, other, _ = found.leaked[0]
         lines.append(
-            f"{len(found.leaked)} of {len(test)} test examples are near-duplicates of training examples (cosine >= "
-            f"{config.cosine:g}), so the test flatters: the first is {test.ids[one]}, like {train.ids[other]}; keep what belongs "
-            "together in one part (data.split.groups)"
+            f"{len(found.leaked)} of {len(test)} test examples are near-duplicates of training examples "
+            f"({_threshold(config)}), so the test flatters: the first is {test.ids[one]}, like {train.ids[other]}; keep what "
+            "belongs together in one part (data.split.groups)"
         )
     return lines
+
+
+def _with_width(config: Duplicates, rows: Tensor) -> Duplicates:
+    """Return the settings with the width that tokens are compared by, one for all classes."""
+    if config.space != "tokens" or config.width is not None:
+        return config
+    return config.model_copy(update={"width": sequence_width(rows, padding=FILLED)})
+
+
+def _alike(rows: Tensor, config: Duplicates, seed: int = 0) -> Found:
+    if config.space == "tokens":
+        return near_duplicate_sequences(rows, jaccard=config.jaccard, width=config.width, padding=FILLED, seed=seed)
+    return near_duplicates(rows, cosine=config.cosine, seed=seed)
+
+
+def _threshold(config: Duplicates) -> str:
+    return f"Jaccard >= {config.jaccard:g}" if config.space == "tokens" else f"cosine >= {config.cosine:g}"
 
 
 def _otherwise_labelled(train: Examples, rows: Tensor, config: Duplicates) -> tuple[Alike, ...]:
     if not train.task.exclusive:
         return ()
-    found = near_duplicates(rows, cosine=config.cosine)
+    found = _alike(rows, config)
     labels = train.targets.cpu().numpy()
     differ = np.flatnonzero(labels != labels[found.keeper])
-    return tuple(Alike(one, int(found.keeper[one]), float(found.cosine[one])) for one in differ.tolist())
+    return tuple(Alike(one, int(found.keeper[one]), float(found.similarity[one])) for one in differ.tolist())
 
 
 def _seen_in_training(n_train: int, rows: Tensor, config: Duplicates) -> tuple[Alike, ...]:
-    found = near_duplicates(rows, cosine=config.cosine)
+    found = _alike(rows, config)
     # The training knows something of a group where any member is a training example: the keeper, or one that it stands for.
     known = np.full(len(rows), -1, np.int64)
     of_train = np.arange(n_train)[::-1]
     known[found.keeper[of_train]] = of_train  # the last write wins: the first example
     leaked = np.flatnonzero(known[found.keeper[n_train:]] >= 0)
     others = known[found.keeper[n_train + leaked]]
-    near = functional.cosine_similarity(rows[n_train + leaked], rows[others], dim=1).tolist()
+    near = _likeness(rows, n_train + leaked, others, config)
     return tuple(Alike(*pair) for pair in zip(leaked.tolist(), others.tolist(), near, strict=True))
+
+
+def _likeness(rows: Tensor, one: Ints, other: Ints, config: Duplicates) -> list[float]:
+    if config.space == "tokens" and config.width is not None:
+        pairs = np.stack([one, other], axis=1)
+        near: list[float] = sequence_similarities(rows, pairs, width=config.width, padding=FILLED).tolist()
+    else:
+        near = functional.cosine_similarity(rows[one], rows[other], dim=1).tolist()
+    return near
 
 
 def _by_label(examples: Examples, judged: Bools) -> Sequence[tuple[str, Ints]]:

@@ -22,7 +22,7 @@ from prunus.core.types import Bools, Decision, Step
 from prunus.data import Examples
 from prunus.pipeline.jobs.job import Decide, Job
 from prunus.pipeline.jobs.objective import base_loss
-from prunus.pipeline.stages.duplicate_examples import alike_notes, drop_duplicates
+from prunus.pipeline.stages.duplicate_examples import alike_notes, check_likeness, drop_duplicates, likeness_rows
 from prunus.pipeline.stages.label_answers import Folds, check_labels, reads
 from prunus.pipeline.stages.label_cleaning import clean_labels, label_facts
 from prunus.pipeline.stages.label_precision import asks_precision, precision_facts, with_precision
@@ -33,11 +33,9 @@ from prunus.recover import train
 from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
 from prunus.score import (
     ExampleRecorder,
-    check_flat,
     embed,
     example_criteria,
     example_strata,
-    flat_inputs,
     recorded_names,
     suggest_labels,
 )
@@ -63,8 +61,9 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
         evidence: dict[str, Tensor] = {}
         if _needs_training(config):
             evidence = job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
-        if config.duplicates is not None and config.duplicates.space == "inputs":
-            evidence["rows"] = flat_inputs(job.data.train)
+        rows = likeness_rows(config.duplicates, job.data.train)
+        if rows is not None:
+            evidence["rows"] = rows
         cleaned: tuple[Step, ...] = ()
         if config.clean is not None:
 
@@ -124,9 +123,7 @@ def check_examples(job: Job) -> None:
             )
     if train.task.exclusive or isinstance(train.task, Regression):
         _ = train.targets  # refuses labels that nobody knows without reading all examples
-    if config.duplicates is not None and config.duplicates.space == "inputs":
-        for part in (train, job.data.test):
-            check_flat(part)
+    check_likeness(config.duplicates, train, job.data.test)
     if config.relabel is not None and not job.data.train.task.exclusive:
         raise RecipeError(
             f"examples.relabel chooses another class, and the target is values (data.task: {train.task.name}): got both; use "

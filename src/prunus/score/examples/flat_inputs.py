@@ -89,6 +89,6 @@ def _batches(examples: Examples, batch_size: int) -> Iterator[Tensor]:
         if not isinstance(inputs, Tensor) or not (inputs.is_floating_point() or inputs.dtype == torch.uint8):
             raise DataError(
                 f"examples.duplicates: likeness of inputs is measured of one tensor of numbers: got {described(inputs)}; use "
-                "space: embedding"
+                "space: tokens for token ids, or space: embedding"
             )
         yield inputs.detach().reshape(len(batch.index), -1).cpu()

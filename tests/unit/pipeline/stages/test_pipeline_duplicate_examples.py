@@ -7,7 +7,9 @@ from torch import nn
 
 from prunus import ModelOptimizer
 from prunus.core.errors import DataError, RecipeError
+from prunus.core.recipes.recipe import Duplicates
 from prunus.data import ArraySource, Examples
+from prunus.pipeline.stages.duplicate_examples import alike_apart
 from prunus.score import flat_inputs
 
 
@@ -35,6 +37,31 @@ def doubled(*, relabelled=0, **examples):
         recovery={"epochs": 1},
         seeds=[0],
         examples={"epochs": 1, "duplicates": examples},
+        listener=told.append,
+    )
+    return optimizer, told
+
+
+def doubled_tokens(*, relabelled=0, **examples):
+    """Return an optimizer over 300 sequences of tokens, 100 of which copy another one but for one token, and what it told."""
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(1, 200, (200, 24))
+    tokens = np.concatenate([tokens, tokens[:100]])
+    tokens[np.arange(200, 300), draw.integers(0, 24, 100)] = draw.integers(1, 200, 100)
+    labels = np.arange(300) % 2
+    labels[200:] = labels[:100]
+    if relabelled:
+        labels[-relabelled:] ^= 1
+    torch.manual_seed(0)
+    told = []
+    optimizer = ModelOptimizer(
+        nn.Sequential(nn.Embedding(200, 4), nn.Flatten(), nn.Linear(96, 12), nn.ReLU(), nn.Linear(12, 2)),
+        (tokens, labels),
+        strategy="magnitude_l2",
+        train={"epochs": 1},
+        recovery={"epochs": 1},
+        seeds=[0],
+        examples={"epochs": 1, "duplicates": {"space": "tokens", **examples}},
         listener=told.append,
     )
     return optimizer, told
@@ -82,6 +109,49 @@ def test_by_the_embedding_of_a_short_training_it_finds_them_too():
     train = optimizer._job.data.train
     known = originals(train.ids)
     assert step.n_units - step.n_kept >= (len(known) - len(set(known.tolist()))) * 0.9
+
+
+@pytest.mark.parametrize("width", [None, 1])
+def test_of_two_that_share_most_tokens_one_stays_and_nothing_is_trained_for_it(width):
+    optimizer, told = doubled_tokens(jaccard=0.7, width=width)
+    optimizer.prune(keep_fraction=0.5)
+    train = optimizer._job.data.train
+    known = originals(train.ids)
+    step = optimizer.plan_.steps[0]
+    reasons = [
+        (name, reason)
+        for d in step.decisions
+        for name, keep, reason in zip(d.label, d.keep, d.reason, strict=True)
+        if not keep
+    ]
+    assert len(reasons) == len(known) - len(set(known.tolist())) > 0
+    for name, reason in reasons:
+        other, _, similarity = reason.removeprefix("like ").rpartition(", Jaccard ")
+        assert originals([name]) == originals([other])
+        assert 0.7 <= float(similarity) <= 1
+    assert not any("judge examples" in event.stage and "epoch" in event.message for event in told)
+
+
+def test_tokens_with_another_label_and_those_that_the_test_shares_are_named():
+    optimizer, told = doubled_tokens(jaccard=0.7, relabelled=100)
+    optimizer.prune(keep_fraction=0.5)
+    data = optimizer._job.data
+    assert optimizer.plan_.steps[0].n_kept == optimizer.plan_.steps[0].n_units
+    warnings = [event.message for event in told if event.kind == "warning"]
+    assert any("near-duplicates of one with another label (Jaccard >= 0.7) and stay" in text for text in warnings)
+    shared = np.isin(originals(data.test.ids), originals(data.train.ids)).sum()
+    assert shared > 0
+    found = alike_apart(data.train, data.test, Duplicates(space="tokens", jaccard=0.7, width=1)).leaked
+    assert len(found) == shared
+    for one, other, similarity in found:
+        here, there = (
+            set(part.inputs_at(torch.tensor([at]))[0].tolist()) for part, at in ((data.test, one), (data.train, other))
+        )
+        assert similarity == pytest.approx(len(here & there) / len(here | there))
+    assert any(
+        text.startswith(f"{shared} of {len(data.test)} test examples are near-duplicates of training examples (Jaccard")
+        for text in warnings
+    )
 
 
 def test_those_with_another_label_stay_and_are_named():
@@ -134,19 +204,23 @@ def test_wide_inputs_are_projected_and_keep_their_cosines():
 def test_what_cannot_be_compared_is_refused_in_a_line():
     tokens = source_of(np.arange(40).reshape(20, 2) % 7, np.arange(20) % 2)
     with pytest.raises(
-        DataError, match=r"likeness of inputs is measured of one tensor of numbers: got .*int64.*space: embedding"
+        DataError, match=r"likeness of inputs is measured of one tensor of numbers: got .*int64.*space: tokens"
     ):
         flat_inputs(Examples(tokens, torch.arange(20)))
     with pytest.raises(RecipeError, match=r"examples.duplicates.cosine"):
         doubled(cosine=1.5)
     with pytest.raises(RecipeError, match=r"examples.duplicates.space"):
         doubled(space="pixels")
+    with pytest.raises(RecipeError, match=r"examples.duplicates.width"):
+        doubled_tokens(width=0)
+    with pytest.raises(DataError, match=r"space: tokens compares sequences of integers.*got .*float32.*space: inputs"):
+        doubled(space="tokens")[0].prune(keep_fraction=0.5)
 
 
 def test_inputs_without_likeness_are_refused_before_anything_is_trained():
     told = []
     tokens = torch.randint(7, (80, 5), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(DataError, match=r"one tensor of numbers: got .*int64.*space: embedding"):
+    with pytest.raises(DataError, match=r"one tensor of numbers: got .*int64.*space: tokens"):
         ModelOptimizer(
             nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 2)),
             (tokens, tokens[:, 0] % 2),

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from prunus.core.errors import RecipeError
+from prunus.core.types import Floats, Ints
 from prunus.score.examples.duplicates.keepers import Duplicates, keep_typical
-from prunus.score.examples.duplicates.near_sets import NearSets
+from prunus.score.examples.duplicates.near_sets import NearSets, similarities_of
 from prunus.score.examples.duplicates.sequences import fitting_width, rows_of_integers
 from prunus.score.examples.duplicates.shingles import SequenceShingles, TextShingles
 
-__all__ = ["near_duplicate_sequences", "near_duplicate_texts"]
+__all__ = ["near_duplicate_sequences", "near_duplicate_texts", "sequence_similarities", "sequence_width"]
 
 
 def near_duplicate_texts(
@@ -76,6 +77,29 @@ def near_duplicate_sequences(
     _check(jaccard, width or 1, recall)
     values, sizes = rows_of_integers(sequences, padding)
     return _found(SequenceShingles(values, sizes, width or fitting_width(values, sizes)), jaccard, recall, seed)
+
+
+def sequence_width(sequences: Any, *, padding: int | None = None) -> int:
+    """Return the width with which :func:`near_duplicate_sequences` compares sequences where none is given.
+
+    >>> sequence_width(np.random.default_rng(0).integers(0, 30000, (50, 40)))
+    1
+    >>> sequence_width(np.random.default_rng(0).integers(0, 4, (50, 40)))
+    5
+    """
+    return fitting_width(*rows_of_integers(sequences, padding))
+
+
+def sequence_similarities(sequences: Any, pairs: Ints, *, width: int, padding: int | None = None) -> Floats:
+    """Return the Jaccard similarity of some pairs of sequences, as :func:`near_duplicate_sequences` compares them.
+
+    Shapes:
+        ``pairs`` is ``(pairs, 2)``, numbers of rows; the result is ``(pairs,)``.
+
+    >>> sequence_similarities([[5, 8, 2], [5, 8, 2, 9]], np.array([[0, 1]]), width=1).tolist()
+    [0.75]
+    """
+    return similarities_of(SequenceShingles(*rows_of_integers(sequences, padding), width), pairs)
 
 
 def _check(jaccard: float, width: int, recall: float) -> None:

@@ -19,7 +19,7 @@ from prunus.core.types import Floats, Ints
 from prunus.score.examples.duplicates.minhash import SKETCH, agreeing, hashers, least_hashes, sketches_of, tables_of
 from prunus.score.examples.duplicates.shingles import SequenceShingles, TextShingles, blocks, scrambled
 
-__all__ = ["NearSets"]
+__all__ = ["NearSets", "similarities_of"]
 
 _FEW = 1000
 """So many rows are all compared with each other, by their sketches first."""
@@ -86,15 +86,7 @@ class NearSets:
 
     def similarities(self, pairs: Ints) -> Floats:
         """Return the Jaccard similarity of each pair of rows, ``(pairs,)``."""
-        found = np.empty(len(pairs), np.float64)
-        until = np.cumsum(self.shingles.sizes[pairs].sum(axis=1))
-        start = 0
-        while start < len(pairs):
-            before = until[start - 1] if start else 0
-            stop = max(int(np.searchsorted(until, before + _MANY)), start + 1)
-            found[start:stop] = self._compared(pairs[start:stop])
-            start = stop
-        return found
+        return similarities_of(self.shingles, pairs)
 
     def _near(self, parts: Iterator[Ints]) -> list[Ints]:
         """Return the near ones of some pairs, each as one number, in parts."""
@@ -126,22 +118,6 @@ class NearSets:
         for codes in self._codes[: table % _AT_ONCE]:
             pairs = pairs[codes[pairs[:, 0]] != codes[pairs[:, 1]]]
         return pairs
-
-    def _compared(self, pairs: Ints) -> Floats:
-        rows, place = _distinct(pairs.reshape(-1))
-        shingles = self.shingles(rows)
-        pieces, number = _distinct(shingles.pieces)
-        bits = len(pieces).bit_length()
-        owned = np.sort((np.repeat(np.arange(len(rows)), np.diff(shingles.starts)) << bits) | number)
-        owned = owned[np.concatenate([[True], owned[1:] != owned[:-1]])]
-        sizes = np.bincount(owned >> bits, minlength=len(rows))
-        owned &= (1 << bits) - 1
-        length = sizes[place]
-        before = np.cumsum(length) - length
-        at = np.repeat((np.cumsum(sizes) - sizes)[place] - before, length) + np.arange(length.sum())
-        both = np.sort((np.repeat(np.arange(len(place)) >> 1, length) << bits) | owned[at])
-        shared = np.bincount(both[1:][both[1:] == both[:-1]] >> bits, minlength=len(pairs))
-        return np.asarray(shared / (length.reshape(-1, 2).sum(axis=1) - shared))
 
     def _plan(self, recall: float) -> tuple[int, int]:
         """Return how many hashes make a table and how many tables there are, at the least cost for the asked recall."""
@@ -235,3 +211,33 @@ def _in_buckets(codes: npt.NDArray[np.uint32], members: Ints) -> Iterator[Ints]:
         if not len(at):
             return
         yield np.stack([members[at], members[at + step]], axis=1)
+
+
+def similarities_of(shingles: TextShingles | SequenceShingles, pairs: Ints) -> Floats:
+    """Return the Jaccard similarity of each pair of rows, ``(pairs,)``."""
+    found = np.empty(len(pairs), np.float64)
+    until = np.cumsum(shingles.sizes[pairs].sum(axis=1))
+    start = 0
+    while start < len(pairs):
+        before = until[start - 1] if start else 0
+        stop = max(int(np.searchsorted(until, before + _MANY)), start + 1)
+        found[start:stop] = _compared(shingles, pairs[start:stop])
+        start = stop
+    return found
+
+
+def _compared(every: TextShingles | SequenceShingles, pairs: Ints) -> Floats:
+    rows, place = _distinct(pairs.reshape(-1))
+    shingles = every(rows)
+    pieces, number = _distinct(shingles.pieces)
+    bits = len(pieces).bit_length()
+    owned = np.sort((np.repeat(np.arange(len(rows)), np.diff(shingles.starts)) << bits) | number)
+    owned = owned[np.concatenate([[True], owned[1:] != owned[:-1]])]
+    sizes = np.bincount(owned >> bits, minlength=len(rows))
+    owned &= (1 << bits) - 1
+    length = sizes[place]
+    before = np.cumsum(length) - length
+    at = np.repeat((np.cumsum(sizes) - sizes)[place] - before, length) + np.arange(length.sum())
+    both = np.sort((np.repeat(np.arange(len(place)) >> 1, length) << bits) | owned[at])
+    shared = np.bincount(both[1:][both[1:] == both[:-1]] >> bits, minlength=len(pairs))
+    return np.asarray(shared / (length.reshape(-1, 2).sum(axis=1) - shared))
