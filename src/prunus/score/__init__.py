@@ -45,7 +45,16 @@ from prunus.score.examples.recording.recording import Recording
 from prunus.score.examples.recording.standard_errors import error_of_deviation, error_of_mean
 from prunus.score.examples.recording.training_callbacks import RecordingCallback, RecordingLightningCallback
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
-from prunus.score.influence import CheckpointScores, Extrapolated, Influence, extrapolate, gradient_norms, influence
+from prunus.score.influence import (
+    GRADIENT_NEEDS,
+    CheckpointScores,
+    Extrapolated,
+    Influence,
+    extrapolate,
+    gradient_evidence,
+    gradient_norms,
+    influence,
+)
 from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
 from prunus.score.labels.outlying_targets import judge_targets
 from prunus.score.labels.part_verdicts import Parts, judge_parts
@@ -57,6 +66,7 @@ __all__ = [
     "EVERY_UNIT",
     "FILLED",
     "FLAGGED",
+    "GRADIENT_NEEDS",
     "NEEDS",
     "SCORES",
     "SPARED",
@@ -104,6 +114,7 @@ __all__ = [
     "farthest_first",
     "flat_inputs",
     "gather",
+    "gradient_evidence",
     "gradient_norms",
     "herding",
     "influence",

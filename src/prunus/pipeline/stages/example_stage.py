@@ -32,10 +32,12 @@ from prunus.pipeline.stages.unseen_answers import FOLDS, by_fold, unseen_probabi
 from prunus.recover import train
 from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
 from prunus.score import (
+    GRADIENT_NEEDS,
     ExampleRecorder,
     embed,
     example_criteria,
     example_strata,
+    gradient_evidence,
     recorded_names,
     suggest_labels,
 )
@@ -109,10 +111,12 @@ def check_examples(job: Job) -> None:
         return
     train = job.data.train
     if config.recording is not None:
-        check_recorded(config, train, _by_embedding(config) or "embedding" in _read(config))
+        check_recorded(config, train, _by_embedding(config) or bool(_read(config) & {"embedding", *GRADIENT_NEEDS}))
     if config.clean is not None:
         check_labels(train.task, config.clean, train)
     known = {*recorded_names(train.task), "embedding", "noise", *(["label"] if train.task.exclusive else [])}
+    if not train.task.told_by_model:
+        known |= GRADIENT_NEEDS
     for remove in config.remove:
         missing = [need for need in example_criteria[remove.criterion].needs if need not in known]
         if missing:
@@ -185,6 +189,7 @@ def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str,
         evidence["embedding"] = embed(model, examples)
     if "label" in _read(config):
         evidence["label"] = examples.targets.cpu()
+    evidence |= gradient_evidence(model, examples, examples.task, _read(config))
     if config.relabel is not None and config.folds > 1:
         evidence["probability"] = unseen_probabilities(job, seed, config.folds, settings, stage)
     return evidence

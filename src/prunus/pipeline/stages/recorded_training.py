@@ -126,8 +126,9 @@ def check_recorded(config: ExamplesConfig, examples: Examples, by_embedding: boo
     assert config.recording is not None
     if by_embedding or config.relabel is not None:
         raise RecipeError(
-            "examples.recording: a recording holds no embedding, which relabel, duplicates with space embedding and the criteria "
-            "of places read: leave recording out, use clean instead of relabel, or duplicates with space inputs"
+            "examples.recording: a recording holds no embedding and no gradient, which relabel, duplicates with space embedding "
+            "and criteria of places and gradients read: leave recording out, use clean instead of relabel, or duplicates with "
+            "space inputs"
         )
     _ = _placed(Recording(config.recording), examples)
 

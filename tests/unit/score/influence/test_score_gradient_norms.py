@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from prunus import ModelOptimizer
 from prunus.core.errors import DataError, ModelError, NotFiniteError, RecipeError
 from prunus.score import gradient_norms
 from prunus.tasks import Classification, Regression
@@ -187,3 +188,27 @@ def test_a_task_of_ones_own_has_gradients(examples_of, gradients_of):
     model, examples = nn.Linear(5, 1), examples_of(torch.randn(9, 5), torch.randn(9))
     found = gradient_norms(model, examples, task)
     np.testing.assert_allclose(found.value, gradients_of(model, examples, task).norm(dim=1).numpy(), rtol=1e-4)
+
+
+def test_a_recipe_removes_by_gradients_of_any_task():
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(120, 6, generator=draw)
+    data = list(zip(inputs, (inputs[:, :3] > 0).float(), strict=True))
+    for criterion in ("grand", "last_gradient"):
+        torch.manual_seed(0)
+        optimizer = ModelOptimizer(
+            nn.Sequential(nn.Linear(6, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 3)),
+            data,
+            task="multilabel",
+            strategy="magnitude_l2",
+            train={"epochs": 1},
+            recovery={"epochs": 1},
+            seeds=[0],
+            examples={"epochs": 1, "remove": [{"criterion": criterion, "keep_fraction": 0.75}]},
+        )
+        optimizer.prune(keep_fraction=0.5)
+        (decision,) = optimizer.plan_.steps[0].decisions
+        assert decision.n_kept == round(0.75 * len(decision.unit))
+        saliency = np.asarray(decision.saliency)
+        assert (saliency > 0).all()
+        assert saliency[decision.keep].min() >= saliency[~decision.keep].max()
