@@ -21,6 +21,7 @@ __all__ = [
     "is_share",
     "lead_metrics",
     "mask_note",
+    "noise_share",
     "percent",
     "points",
     "ratio_with_interval",
@@ -29,10 +30,14 @@ __all__ = [
     "suspected",
     "suspected_labels",
     "times",
+    "told",
     "value",
     "verdict",
     "with_interval",
 ]
+
+_WIDEST = 0.2
+"""By an interval that is wider nobody knows how many labels are wrong."""
 
 
 def is_share(name: str) -> bool:
@@ -92,9 +97,8 @@ def suspected_labels(precision: Sequence[PrecisionFacts], labels: LabelFacts | N
     ]
     if labels is None and not lists:
         return ""
-    of_all = f"{percent(precision[0].noise if labels is None else labels.noise.value)} of all"
+    of_all = f"{percent(precision[0].noise)} of all" if labels is None else noise_share(labels.noise)
     if labels is not None:
-        of_all += f" ({percent(labels.noise.low)} to {percent(labels.noise.high)})"
         if labels.repaired is not None:
             of_all += f"; {percent(labels.repaired)} of the relabelled are estimated to be right now"
         if labels.n_spared:
@@ -102,6 +106,19 @@ def suspected_labels(precision: Sequence[PrecisionFacts], labels: LabelFacts | N
         if labels.evidence == "recorded":
             of_all += "; by a model that learnt from them, which is less sure"
     return f"labels estimated to be wrong, if by chance: {', '.join(lists)}{'; ' * bool(lists)}{of_all}"
+
+
+def noise_share(noise: Number) -> str:
+    """Return which share of all labels is estimated to be wrong; that it can't be told, where the models are too unsure for it."""
+    between = f"({percent(noise.low)} to {percent(noise.high)})"
+    if told(noise):
+        return f"{percent(noise.value)} of all {between}"
+    return f"how many of all can't be told, since the models are too unsure {between}"
+
+
+def told(noise: Number) -> bool:
+    """Tell whether the interval of a share of wrong labels is narrow enough to say the share."""
+    return noise.low is not None and noise.high is not None and noise.high - noise.low <= _WIDEST
 
 
 def with_interval(name: str, number: Number) -> str:

@@ -25,6 +25,7 @@ from prunus.report.format import (
     size,
     suspected,
     times,
+    told,
     value,
     with_interval,
 )
@@ -182,7 +183,7 @@ def print_cleaned(summary: Mapping[str, Any], console: Console) -> None:
     table = _table(f"{amount(n['train'])} training examples", "", "examples", "of these estimated wrong (95 %)")
     if labels is not None:
         noise = Number.model_validate(labels["noise"])
-        _add(table, "labels estimated to be wrong, if by chance", _share(noise), "")
+        _add(table, "labels estimated to be wrong, if by chance", _share(noise) if told(noise) else "can't be told", "")
         for word, key in (("relabelled", "n_relabelled"), ("removed", "n_dropped"), ("flagged", "n_flagged")):
             if labels[key] or word != "flagged":
                 sure = _share(Number.model_validate(precision[word])) if word in precision else ""

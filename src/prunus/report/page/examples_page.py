@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from prunus.core.files.plain_files import write_text
 from prunus.report.format import amount, percent, suspected_labels
+from prunus.report.format import told as is_told
 from prunus.report.page.example_map import map_html
-from prunus.report.page.page_marks import escape, section, table
+from prunus.report.page.page_marks import details, escape, section, table
 from prunus.report.page.page_style import STYLE
 from prunus.report.record_examples import ClassCount, ExamplesFacts, LabelFacts, LikePair, PrecisionFacts, Suspect
 
@@ -20,6 +21,8 @@ __all__ = ["POLICY", "document", "pairs_html", "render_examples", "suspects_html
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """No script runs on a page, and it loads nothing."""
+_FIRST = 12
+"""So many rows of a table stand open; the others open on demand."""
 _KINDS = {
     "otherwise": "Alike, and labelled otherwise: one of the two labels is wrong",
     "leaked": "Test examples that the training knows: the test flatters by them",
@@ -65,8 +68,10 @@ def _head(facts: ExamplesFacts) -> str:
     if labels is not None:
         noise = labels.noise
         between = f"{percent(noise.low)} to {percent(noise.high)}"
-        said = f"{percent(noise.value)} of {n} training labels are estimated to be wrong"
-        found.append((percent(noise.value), "labels estimated to be wrong", between))
+        said = f"How many of {n} training labels are wrong can’t be told: the models are too unsure"
+        if is_told(noise):
+            said = f"{percent(noise.value)} of {n} training labels are estimated to be wrong"
+        found.append((percent(noise.value) if is_told(noise) else "?", "labels estimated to be wrong", between))
         told = {item.action: item.precision for item in facts.precision}
         for word, count in (
             ("relabelled", labels.n_relabelled),
@@ -120,7 +125,10 @@ def suspects_html(suspects: Sequence[Suspect], precision: Sequence[PrecisionFact
             for s in suspects
         ]
         head = ["example", "given", "says", "", "score", *(["what it is"] if with_values else [])]
-        return section("Suspected wrong labels", lead, table(head, rows) if rows else "")
+        kind = "looks" if with_values else ""
+        first = table(head, rows[:_FIRST], kind=kind) if rows else ""
+        more = details(f"{len(rows) - _FIRST} more", "", table(head, rows[_FIRST:], kind=kind)) if rows[_FIRST:] else ""
+        return section("Suspected wrong labels", lead, first, more)
     pictures = "".join(_picture(suspect) for suspect in suspects)
     return section("Suspected wrong labels", lead, f'<ul class="suspects">{pictures}</ul>')
 
@@ -176,7 +184,8 @@ def _pair_table(pairs: Sequence[LikePair]) -> str:
         ]
         for pair in pairs
     ]
-    return table(["example", "label", "like", "label", "cosine", *(["what both are"] if with_values else [])], rows)
+    head = ["example", "label", "like", "label", "cosine", *(["what both are"] if with_values else [])]
+    return table(head, rows, kind="looks" if with_values else "")
 
 
 def _classes(classes: Sequence[ClassCount]) -> str:

@@ -78,6 +78,7 @@ small{{color:var(--dim)}}
 table.words td{{text-align:left;white-space:normal;vertical-align:top}}
 table.words th{{text-align:left}}
 table.words td:first-child{{width:45%}}
+table.looks td:last-child,table.looks th:last-child{{text-align:left;white-space:normal;min-width:15rem}}
 .mark{{display:inline-block;padding:.08rem .55rem;border-radius:99px;font-size:.78rem;line-height:1.5;white-space:nowrap;background:var(--wash);color:var(--dim)}}
 .mark.better{{background:color-mix(in srgb,var(--leaf) 16%,transparent);color:var(--leaf)}}
 .mark.worse{{background:color-mix(in srgb,var(--red) 16%,transparent);color:var(--red)}}

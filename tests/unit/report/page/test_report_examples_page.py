@@ -85,6 +85,15 @@ def test_the_page_says_how_many_labels_are_wrong_and_of_each_list_how_many():
     assert render_examples(facts()) == page
 
 
+def test_a_share_that_nobody_knows_is_not_told():
+    unsure = facts()
+    wide = unsure.labels.noise.model_copy(update={"low": 0.01, "high": 0.4})
+    page = render_examples(unsure.model_copy(update={"labels": unsure.labels.model_copy(update={"noise": wide})}))
+    assert "How many of 500 training labels are wrong can’t be told" in page
+    assert "how many of all can&#x27;t be told, since the models are too unsure (1.0 % to 40.0 %)" in page
+    assert "10.0 %" not in page
+
+
 def test_a_pair_stands_side_by_side_with_its_pictures():
     picture = png_data_uri([[0.0, 1.0]])
     page = render_examples(facts(image=picture))
