@@ -177,11 +177,11 @@ def _edited(text: str, kind: str, draw: random.Random, vocabulary: list[str]) ->
     return " ".join(words)
 
 
-def prunus(texts: list[str], model: str | None) -> Callable[[], Any]:
+def prunus(texts: list[str], model: str | None, jaccard: float = 0.8) -> Callable[[], Any]:
     """Prunus: pieces of words, tables of least hashes, and every pair compared."""
     from prunus import near_duplicate_texts
 
-    return lambda: near_duplicate_texts(texts).kept
+    return lambda: near_duplicate_texts(texts, jaccard=jaccard).kept
 
 
 def semhash(texts: list[str], model: str | None) -> Callable[[], Any]:
@@ -233,6 +233,7 @@ def _first_of_each(texts: list[str], selected: list[str]) -> Any:
 INPUTS: dict[str, Callable[[float], list[str]]] = {"the index": index, "a million": million}
 TOOLS: dict[str, Callable[[list[str], str | None], Callable[[], Any]]] = {
     "prunus": prunus,
+    "prunus, jaccard 0.75": lambda texts, model: prunus(texts, model, 0.75),
     "semhash": semhash,
     "datasketch": datasketch,
 }

@@ -1,5 +1,7 @@
 """A table comes as it is: what a model gets for it is fitted on train alone, and everything inferred is said."""
 
+import re
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -110,6 +112,17 @@ def test_a_wrong_choice_is_one_line(tmp_path, options, said):
     with pytest.raises(DataError, match=said) as caught:
         prepare(Data(source=save(tmp_path, columns()), **options))
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_of_sentences_is_said_to_be_one_and_where_it_belongs(tmp_path):
+    texts = [f"this film number {row} was very long" for row in range(N)]
+    given = {**columns(), "review": texts}
+    said = (
+        r"'review' holds sentences \(has another text in each of its 400 rows, 7 words each\): left out.*ModelOptimizer"
+    )
+    assert any(re.search(said, note) for note in prepare(Data(source=save(tmp_path, given))).notes)
+    with pytest.raises(DataError, match=f"no feature is left beside the target 'label'.*{said}"):
+        prepare(Data(source=save(tmp_path, given), columns=["review"]))
 
 
 def test_what_is_for_tables_is_refused_elsewhere_and_a_column_is_in_one_list():

@@ -20,6 +20,8 @@ __all__ = ["FEW_WORDS", "Guess", "guess_kind"]
 
 FEW_WORDS = 50
 """Text with at most so many different values is a category, however seldom one comes up."""
+_LOOKED_AT, _SENTENCE = 1000, 4
+"""Texts of so many words and more, on average, are sentences: a whole one is no category."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ def _guess_text(column: pa.ChunkedArray, name: str, missing: Collection[str], wh
             if n_rows == len(words)
             else f"has {len(words)} different texts in {n_rows} rows"
         )
+        n_words = np.mean([len(word.split()) for word in words[:_LOOKED_AT]])
+        if n_words >= _SENTENCE:
+            return Guess(
+                None,
+                f"column {name!r} holds sentences ({what}, {n_words:.0f} words each): left out, since columns are numbers and "
+                "categories; give their token ids to a model of your own, ModelOptimizer(model, (ids, labels))",
+            )
         return Guess(
             None, f"column {name!r} {what}: left out as a name or free text; data.kinds: {{{name}: category}} takes it"
         )
