@@ -43,7 +43,9 @@ def main() -> None:
     what, *paths = (word for word in sys.argv[1:] if word != "--add")
     rows = [rows_of(Path(path)) for path in paths]
     if "--add" in sys.argv:
-        shown = [zoo_rows(PAGES / "zoo.md")] if what == "zoo" else peer_rows(PAGES / "zoo-torch-pruning.md")
+        shown = [zoo_rows(PAGES / "zoo.md")]
+        if what == "peer":
+            shown = list(peer_rows(PAGES / "zoo-torch-pruning.md", shown[0]))
         rows = [list(_keyed([*before, *new]).values()) for before, new in zip(shown, rows, strict=True)]
     if what == "zoo":
         places = {"state": state(rows[0]), "sums": sums(rows[0]), "bars": bars(rows[0]), "models": models(rows[0])}

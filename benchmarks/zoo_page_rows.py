@@ -25,16 +25,23 @@ def zoo_rows(page: Path) -> list[Row]:
     return rows
 
 
-def peer_rows(page: Path) -> tuple[list[Row], list[Row]]:
-    """Return the rows that the page beside torch-pruning shows: prunus's, and torch-pruning's."""
-    ours, peer = [], []
+def peer_rows(page: Path, zoo: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Return the rows that the page beside torch-pruning shows: prunus's, and torch-pruning's.
+
+    ``zoo`` holds prunus's rows of the other page: of models that this one lacks, and what was lost where only its whole per cents are shown.
+    """
+    ours, peer = {(row["suite"], row["name"]): row for row in zoo}, []
     for suite, name, *cells in _cells(page, "peer models"):
-        ours.append({"suite": suite, "name": name, **_step(*cells[:3])})
+        row = {"suite": suite, "name": name, **_step(*cells[:3])}
+        exact = ours.get((suite, name), {}).get("lost")
+        if exact is not None and f"{exact:.0%}" == cells[1]:
+            row["lost"] = exact
+        ours[suite, name] = row
         error = cells[7]
         row = {"suite": suite, "name": name, **_step(*cells[3:6]), "settings": cells[6]}
         narrows = error == "narrows the outputs"
         peer.append(row | ({"same_output_shapes": False} if narrows else {"error": error} if error else {}))
-    return ours, peer
+    return list(ours.values()), peer
 
 
 def _place(page: Path, name: str) -> str:

@@ -185,7 +185,7 @@ def _named_heads(model: Any) -> Iterator[Any]:
         if (
             (isinstance(module, nn.Linear) and module.out_features == 1000)
             or name in detection
-            or path in ("lm_head", "classifier", "pooler")
+            or path in ("lm_head", "classifier", "pooler", "segmentation_head.0")
             or (name == "fpn" and hasattr(model, "rpn_head"))
         ):
             yield module
