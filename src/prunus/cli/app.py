@@ -22,6 +22,7 @@ from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.score_command import score
+from prunus.cli.select_command import select
 from prunus.cli.shard_scores import score_shards
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
@@ -81,6 +82,7 @@ def run(
 
 app.command()(clean)
 app.command()(score)
+app.command()(select)
 
 
 @app.command()

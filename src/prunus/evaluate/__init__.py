@@ -1,5 +1,6 @@
 """How good, how large and how fast is a model, and what changed between two? Every number comes with its interval."""
 
+from prunus.evaluate.arms import ARMS, Judged, judge_arms
 from prunus.evaluate.by_group import GroupChange, at_once, group_changes
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
@@ -12,11 +13,13 @@ from prunus.evaluate.timing.latency_table import LatencyTable
 from prunus.evaluate.timing.runtimes import CALLED, fastest_runtime, in_runtime
 
 __all__ = [
+    "ARMS",
     "CALLED",
     "ClassQuality",
     "Comparison",
     "Cost",
     "GroupChange",
+    "Judged",
     "Latency",
     "LatencyTable",
     "NonInferiority",
@@ -31,6 +34,7 @@ __all__ = [
     "gap",
     "group_changes",
     "in_runtime",
+    "judge_arms",
     "measure_cost",
     "measure_latency",
     "measure_quality",

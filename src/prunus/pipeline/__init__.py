@@ -4,6 +4,7 @@ from prunus.pipeline.auto import Pruned, prune
 from prunus.pipeline.bundle_commands import evaluate_bundle, export_bundle, predict_file, write_report
 from prunus.pipeline.carried import needs_permission, recipe_of_plan
 from prunus.pipeline.clean_examples import Cleaned, clean_examples
+from prunus.pipeline.commands.select_examples import Selected, select_examples
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
@@ -18,6 +19,7 @@ __all__ = [
     "Pruned",
     "Scored",
     "SeedResult",
+    "Selected",
     "Variance",
     "Workspace",
     "apply_plan",
@@ -39,5 +41,6 @@ __all__ = [
     "run_seed",
     "score_examples",
     "score_recordings",
+    "select_examples",
     "write_report",
 ]

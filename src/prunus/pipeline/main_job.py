@@ -34,10 +34,11 @@ from prunus.pipeline.jobs.workspace import RECORD, Workspace, open_workspace
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.shipping import model_fingerprint, ship
-from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples
+from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples, named_criteria
 from prunus.pipeline.stages.feature_stage import judge_features, select_features
 from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.stages.plan_table import table_of_steps
+from prunus.pipeline.stages.selection_gate import check_gate, gate_selection
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
 from prunus.report import RunRecord, load_record, save_record, write_html
 from prunus.score import check_calibration, check_criterion, example_criteria
@@ -141,8 +142,10 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     if folder is not None:
         save_plan(made, folder / "plan", _table(job, made))
         sha256 = ship(job, results[0], folder / "bundle")
+    asked = job.recipe.examples is not None and job.recipe.examples.gate
+    gate = gate_selection(job, {result.seed: result.train for result in results}) if asked else None
     with job.workspace.stage("evaluate"):
-        record = measure_run(job, results, made, sha256)
+        record = measure_run(job, results, made, sha256, gate)
     record = timed(record, job.workspace)
     if folder is not None:
         write_html(record, folder / "report.html")
@@ -233,8 +236,8 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
 def check_recipe_names(recipe: Recipe) -> None:
     """Find out that a name means nothing before any data are read."""
     check_builder(recipe.model)
-    for remove in recipe.examples.remove if recipe.examples is not None else ():
-        _ = example_criteria[remove.criterion]
+    for _, name in named_criteria(recipe.examples) if recipe.examples is not None else ():
+        _ = example_criteria[name]
     if recipe.strategy is not None:
         for granularity in recipe.strategy.granularity:
             check_criterion(recipe.strategy.criterion, granularity)
@@ -249,6 +252,8 @@ def _check_fit(job: Job) -> None:
     if recipe.strategy is not None:
         check_calibration(recipe.strategy.criterion, len(data.calibration))
     check_examples(job)
+    if recipe.examples is not None and recipe.examples.gate:
+        check_gate(job)
     batch = next(iter(data.calibration.batches(2)))
     model = job.build(recipe.seeds[0])
     check_kind(model)

@@ -53,8 +53,10 @@ CONTROL = "control"
 _SPLITS = ("train", "test")
 
 
-def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha256: str) -> RunRecord:
-    """Return the record of a run whose models are ``results`` and whose first seed decided ``plan``."""
+def measure_run(
+    job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha256: str, gate: dict[str, Any] | None = None
+) -> RunRecord:
+    """Return the record of a run whose models are ``results`` and whose first seed decided ``plan``; ``gate`` judged what stays."""
     data, recipe = job.data, job.recipe
     observed = {
         (result.seed, name, split): observe(model, getattr(data, split), data.test.task)
@@ -110,6 +112,7 @@ def measure_run(job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha2
             "labels": label_facts(plan.steps),
             "pairs": pair_facts(data, plan.steps, apart),
             "map": _map(job, first, plan),
+            "gate": gate,
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,

@@ -31,6 +31,7 @@ from prunus.recover.training.losses import Loss, TrainingStep, bound, default_lo
 from prunus.recover.training.mixed_precision import check_precision
 from prunus.recover.training.step import check_loss
 from prunus.recover.training.train import train
+from prunus.recover.training.training_batches import n_training_batches
 
 __all__ = [
     "FEWEST",
@@ -80,6 +81,7 @@ __all__ = [
     "match_features",
     "matrices",
     "moments_in_order",
+    "n_training_batches",
     "named_loss",
     "natural_measure",
     "obs_update",

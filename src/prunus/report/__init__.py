@@ -1,6 +1,7 @@
 """How is the result of a run told: as a record for machines, as text, as a page?"""
 
 from prunus.report.format import suspected_labels
+from prunus.report.gate_text import print_gate
 from prunus.report.page.charts import graph_svg
 from prunus.report.page.examples_page import render_examples, write_examples_html
 from prunus.report.page.html import render_html, write_html
@@ -8,6 +9,7 @@ from prunus.report.page.images import png_data_uri, with_pictures
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
+from prunus.report.record_gate import GateFacts
 from prunus.report.scores_text import print_scores
 from prunus.report.summary_text import (
     exported_line,
@@ -23,6 +25,7 @@ from prunus.report.summary_text import (
 
 __all__ = [
     "ExamplesFacts",
+    "GateFacts",
     "GraphFacts",
     "LabelFacts",
     "PrecisionFacts",
@@ -34,6 +37,7 @@ __all__ = [
     "predictions_csv",
     "print_cleaned",
     "print_criteria",
+    "print_gate",
     "print_plan",
     "print_predictions",
     "print_qualities",

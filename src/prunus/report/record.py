@@ -21,6 +21,7 @@ from prunus.report.record_examples import (
     PrecisionFacts,
     Suspect,
 )
+from prunus.report.record_gate import GateFacts
 from prunus.report.record_parts import Number, Part
 from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts
 from prunus.report.record_searches import SearchFacts
@@ -252,6 +253,9 @@ class RunRecord(Part):
     labels: LabelFacts | None = Field(None, description="first seed, with examples.clean")
     pairs: list[LikePair] = Field(default=[], description="of what is alike, a few; with examples.duplicates")
     map: MapFacts | None = Field(None, description="first seed, with examples")
+    gate: GateFacts | None = Field(
+        None, description="whether the selection of training examples pays; with examples.gate"
+    )
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]

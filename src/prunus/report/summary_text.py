@@ -29,6 +29,7 @@ from prunus.report.format import (
     value,
     with_interval,
 )
+from prunus.report.gate_text import print_gate
 from prunus.report.page.repairs import adjustment_lines, allocation_line
 from prunus.report.page.searches import HEAD, candidate_cells, outcome
 from prunus.report.record import Number, RunRecord
@@ -68,6 +69,10 @@ def print_summary(record: RunRecord, console: Console) -> None:
         console.print()
         _show(_search_table(search), console)
         console.print(_plain(f"seed {search.seed}: {outcome(search)}"))
+    if record.gate is not None:
+        console.print()
+        print_gate(record.gate, console)
+        console.print()
     for line in (*_group_lines(record), *_removals(record), *adjustment_lines(record)):
         console.print(_plain(line))
     if record.data.test_set:

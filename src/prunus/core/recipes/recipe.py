@@ -25,6 +25,7 @@ __all__ = [
     "Average",
     "Clean",
     "Contract",
+    "Cover",
     "Data",
     "Distil",
     "Evaluation",
@@ -66,9 +67,9 @@ class Remove(Section):
     """Remove training examples that hardly affect the predictions, or that mislead them."""
 
     criterion: str = Field(
-        "el2n",
-        description="el2n keeps the hard ones, aum drops suspected wrong labels, random is the baseline; loss is there for every "
-        "task; prunus criteria lists them",
+        "random",
+        description="random is the baseline; aum drops suspected wrong labels; el2n keeps the hard ones, and loses to random where "
+        "little stays; loss is there for every task; prunus criteria lists them",
     )
     keep_fraction: Fraction | None = None
     cutoff: float | None = Field(
@@ -136,8 +137,27 @@ class Clean(Section):
     )
 
 
+class Cover(Section):
+    """Keep a share of the training examples that stands for all of them, class by class, once what is wrong or double is gone."""
+
+    keep_fraction: Fraction = Field(
+        description="share of all training examples that stays; what was dropped before counts as gone already"
+    )
+    criterion: str = Field(
+        "random",
+        description="by what order each class keeps its share: random; or facility_location, k_centre, herding, cluster_coverage, "
+        "coverage_centric (prunus criteria lists them)",
+    )
+    min_per_class: Count = Field(1, description="so many examples of each class stay at least, or all that it has")
+    clean_first: bool = Field(
+        True,
+        description="drop wrong labels and near-duplicates before, where clean, relabel and duplicates don't say how: of classes, "
+        "and of inputs that can be compared",
+    )
+
+
 class Examples(Section):
-    """What to do with the training examples: clean or relabel, then drop duplicates, then remove, in the order given."""
+    """What to do with the training examples: clean or relabel, drop duplicates, remove in the order given, then cover."""
 
     epochs: Count = Field(10, description="length of the short training that records the evidence")
     folds: Count = Field(
@@ -165,6 +185,12 @@ class Examples(Section):
     relabel: Relabel | None = None
     duplicates: Duplicates | None = None
     remove: tuple[Remove, ...] = ()
+    cover: Cover | None = None
+    gate: bool = Field(
+        False,
+        description="judge what stays on the validation examples, seed by seed, against as many by chance and against all of them "
+        "for as many steps: three trainings per seed (prunus select does it anyway)",
+    )
 
     @model_validator(mode="after")
     def _labels_are_repaired_once(self) -> Examples:

@@ -23,6 +23,7 @@ from prunus.data import Examples
 from prunus.pipeline.jobs.job import Decide, Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.stages.duplicate_examples import alike_notes, check_likeness, drop_duplicates, likeness_rows
+from prunus.pipeline.stages.example_cover import check_class_left, check_cover, cover_examples, with_cleaning
 from prunus.pipeline.stages.label_answers import Folds, check_labels, reads
 from prunus.pipeline.stages.label_cleaning import clean_labels, label_facts
 from prunus.pipeline.stages.label_precision import asks_precision, precision_facts, with_precision
@@ -44,17 +45,17 @@ from prunus.score import (
 from prunus.select import select
 from prunus.tasks import Regression
 
-__all__ = ["check_examples", "clean", "judge_examples", "thinned_classes"]
+__all__ = ["check_examples", "clean", "judge_examples", "named_criteria", "thinned_classes"]
 
 FEW = 5
 """A class that loses examples and has fewer than this left is named."""
 
 
 def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
-    """Return what to do with the training examples: relabel, drop duplicates, then each removal in the recipe's order."""
-    config = job.recipe.examples
-    if config is None:
+    """Return what to do with the training examples: relabel, drop duplicates, each removal in the recipe's order, then cover."""
+    if job.recipe.examples is None:
         return ()
+    config = with_cleaning(job.recipe.examples, job.data.train, job.data.test)
     stage = f"seed {seed} / judge examples"
 
     def compute() -> tuple[Step, ...]:
@@ -79,6 +80,10 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
 
             cleaned = clean_labels(job, seed, config.clean, probability, folds)
         found = (*cleaned, *_decide(job.data.train, config, evidence, seed, cleaned))
+        if config.cover is not None:
+            left = clean(job.data.train, found)
+            found = (*found, cover_examples(job.data.train, left, config.cover, evidence, seed))
+            check_class_left(job.data.train, clean(job.data.train, found), config)
         if not asks_precision(job, seed, found):
             return found
         return with_precision(job, seed, found, _unseen(job, seed, config, evidence, stage))
@@ -103,13 +108,13 @@ def check_examples(job: Job) -> None:
     Raises:
         RecipeError: a relabelling of a regression's targets, or an unknown criterion.
     """
-    config = job.recipe.examples
-    if config is None:
+    if job.recipe.examples is None:
         return
+    train = job.data.train
+    config = with_cleaning(job.recipe.examples, train, job.data.test)
     if config.plan is not None:
         _of_table(job, config, config.plan)
         return
-    train = job.data.train
     if config.recording is not None:
         check_recorded(config, train, _by_embedding(config) or bool(_read(config) & {"embedding", *GRADIENT_NEEDS}))
     if config.clean is not None:
@@ -117,16 +122,18 @@ def check_examples(job: Job) -> None:
     known = {*recorded_names(train.task), "embedding", "noise", *(["label"] if train.task.exclusive else [])}
     if not train.task.told_by_model:
         known |= GRADIENT_NEEDS
-    for remove in config.remove:
-        missing = [need for need in example_criteria[remove.criterion].needs if need not in known]
+    for key, criterion in named_criteria(config):
+        missing = [need for need in example_criteria[criterion].needs if need not in known]
         if missing:
             fit = [name for name in example_criteria if set(example_criteria[name].needs) <= known]
             raise RecipeError(
-                f"examples.remove: the criterion {remove.criterion} reads {missing[0]}, which the task {train.task.name} doesn't "
+                f"examples.{key}: the criterion {criterion} reads {missing[0]}, which the task {train.task.name} doesn't "
                 f"give of its examples: use {', '.join(fit)}"
             )
     if train.task.exclusive or isinstance(train.task, Regression):
         _ = train.targets  # refuses labels that nobody knows without reading all examples
+    if config.cover is not None:
+        check_cover(train, config.cover)
     check_likeness(config.duplicates, train, job.data.test)
     if config.relabel is not None and not job.data.train.task.exclusive:
         raise RecipeError(
@@ -204,7 +211,7 @@ def _of_table(job: Job, config: ExamplesConfig, plan: str) -> tuple[Step, ...]:
 
 def _asked(config: ExamplesConfig) -> list[str]:
     """Return which keys ask for decisions about examples."""
-    return [key for key in ("clean", "relabel", "duplicates", "remove") if getattr(config, key)]
+    return [key for key in ("clean", "relabel", "duplicates", "remove", "cover") if getattr(config, key)]
 
 
 def _needs_training(config: ExamplesConfig) -> bool:
@@ -215,7 +222,13 @@ def _needs_training(config: ExamplesConfig) -> bool:
 
 def _read(config: ExamplesConfig) -> set[str]:
     """Return what the criteria of a recipe read."""
-    return {need for remove in config.remove for need in example_criteria[remove.criterion].needs}
+    return {need for _, criterion in named_criteria(config) for need in example_criteria[criterion].needs}
+
+
+def named_criteria(config: ExamplesConfig) -> list[tuple[str, str]]:
+    """Return the criteria that a section names, each with the key that names it."""
+    covered = [] if config.cover is None else [("cover", config.cover.criterion)]
+    return [*(("remove", remove.criterion) for remove in config.remove), *covered]
 
 
 def _by_embedding(config: ExamplesConfig) -> bool:

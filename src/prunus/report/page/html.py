@@ -16,6 +16,7 @@ from prunus.report.page import page_tables as tables
 from prunus.report.page.charts import all_charts
 from prunus.report.page.example_map import map_html
 from prunus.report.page.examples_page import document, pairs_html, suspects_html
+from prunus.report.page.gate_table import gate_html
 from prunus.report.page.page_marks import definitions, details, escape, joined, section
 from prunus.report.page.provenance import made
 from prunus.report.page.repairs import adjustments_html, allocations_html
@@ -53,6 +54,7 @@ def render_html(record: RunRecord) -> str:
         suspects_html(record.suspects, record.precision, record.labels),
         section("Alike", pairs_html(record.pairs)),
         section("Map of the examples", map_html(record.map)),
+        section("Does the selection pay?", gate_html(record.gate)),
         _provenance(record, missing),
     ]
     return document(f"{record.name} · prunus", parts)

@@ -30,6 +30,7 @@ def example_strata(
     cutoff: float | None = None,
     judged: Bools | None = None,
     seed: int = 0,
+    by_class: bool = False,
 ) -> list[Stratum]:
     """Return one stratum per class (one in all where examples have no class); a unit is the position of an example.
 
@@ -43,6 +44,8 @@ def example_strata(
         cutoff: see ``keep_fraction``.
         judged: which examples may go; the others are in no stratum.
         seed: for ``random``.
+        by_class: the criterion sees the examples of one class at a time, as what covers a class must; then saliencies of two
+            classes don't compare.
 
     Raises:
         RecipeError: an unknown criterion, or a floor outside [0, 1].
@@ -59,11 +62,16 @@ def example_strata(
         if need not in given or len(given[need]) != n:
             got = f"{len(given[need])} of them" if need in given else f"only {', '.join(sorted(given)) or 'nothing'}"
             raise RunError(f"example criterion {criterion!r} needs {need!r} for {n} examples: got {got}")
-    saliency: Floats = chosen(given).detach().cpu().double().numpy()
+    classes = _classes(examples)
+    saliency = np.zeros(n)
+    for rows in [np.flatnonzero(member) for _, member in classes] if by_class else [np.arange(n)]:
+        own = {need: given[need][torch.from_numpy(rows)] for need in chosen.needs}
+        if not by_class or len(rows) > 1:  # one alone is compared with nothing
+            saliency[rows] = chosen(own).detach().cpu().double().numpy()
     open_ = np.ones(n, np.bool_) if judged is None else judged
     share = _fair_share(saliency[open_], keep_fraction, cutoff)
     strata = []
-    for name, member in _classes(examples):
+    for name, member in classes:
         units = np.flatnonzero(member & open_).astype(np.int64)
         if len(units):
             # Not rounded up: a floor must not ask for more than the fair part itself. But a floor is one example at least:

@@ -1,0 +1,103 @@
+"""Which training examples should stay, and does it pay? ``prunus select``: score, select, judge, and write a table to look at.
+
+Nothing is removed: what was decided is written into the table of the output folder, which people look at, change and give back
+(``examples.plan``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.core.errors import RecipeError
+from prunus.core.events import Listener, silent
+from prunus.core.files.example_table import read_example_table
+from prunus.core.recipes.recipe import Recipe
+from prunus.data import Examples
+from prunus.pipeline.jobs.examples_folder import check_undecided, open_examples, table_path, write_columns
+from prunus.pipeline.jobs.workspace import recipe_text
+from prunus.pipeline.main_job import open_job
+from prunus.pipeline.stages.example_stage import clean, judge_examples
+from prunus.pipeline.stages.plan_table import table_of_steps
+from prunus.pipeline.stages.selection_gate import gate_selection
+
+__all__ = ["Selected", "select_examples"]
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What was selected: ``summary`` are plain values (the gate's among them), and the table lies at ``table``."""
+
+    table: Path
+    summary: Mapping[str, Any]
+
+
+def select_examples(
+    recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent
+) -> Selected:
+    """Select training examples as the recipe's section ``examples`` says, judge that, and write the table of the first seed.
+
+    Every seed selects anew and is judged on the validation examples, against as many by chance and all examples for as many steps.
+
+    Args:
+        recipe: its data, model, training and seeds are used.
+        resume: go on with what a killed command left, or say what a finished one found.
+        overwrite: replace decisions that are in the table.
+        listener: is told about progress.
+
+    Raises:
+        PrunusError: any of its kinds; what was trained stays for a resume.
+    """
+    asked, path = _asked(recipe), table_path(recipe)
+    told_by = hashlib.sha256(recipe_text(asked).encode()).hexdigest()
+    if resume and path.exists():
+        found = read_example_table(path).facts.get("select")
+        if isinstance(found, dict) and found.get("recipe") == told_by:
+            return Selected(path, found["summary"])
+    check_undecided(path, overwrite=overwrite)
+    with open_examples(asked, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        with open_job(asked, workspace) as job:
+            steps = {seed: judge_examples(job, seed, workspace.decided) for seed in recipe.seeds}
+            train = job.data.train
+            kept = {seed: clean(train, found) for seed, found in steps.items()}
+            gate = gate_selection(job, kept)
+            first = recipe.seeds[0]
+            summary = {
+                "n": {"train": len(train), "kept": len(kept[first])},
+                "classes": _classes(train, kept[first]),
+                "gate": gate,
+            }
+            facts = {"select": {"recipe": told_by, "seed": first, "summary": summary}}
+            table = table_of_steps(train, steps[first], job.data.fingerprint, facts)
+        write_columns(path, table, overwrite=overwrite)
+    return Selected(path, summary)
+
+
+def _asked(recipe: Recipe) -> Recipe:
+    """Return the recipe of the selection alone.
+
+    Raises:
+        RecipeError: it says nothing of what stays.
+    """
+    examples = recipe.examples
+    keys = ("plan", "clean", "relabel", "duplicates", "remove", "cover")
+    if examples is None or not any(getattr(examples, key) for key in keys):
+        raise RecipeError(
+            "prunus select needs to know what stays: got no examples section that says it; add examples.cover.keep_fraction (-o "
+            "examples.cover.keep_fraction=0.5)"
+        )
+    nothing_else: dict[str, Any] = dict.fromkeys(("features", "strategy", "target", "contract"))
+    return recipe.model_copy(update={"examples": examples.model_copy(update={"gate": True}), **nothing_else})
+
+
+def _classes(before: Examples, after: Examples) -> list[dict[str, Any]]:
+    """Return how many examples of each class stay."""
+    if not before.task.exclusive:
+        return []
+    given, left = (torch.bincount(part.targets.cpu(), minlength=before.n_outputs).tolist() for part in (before, after))
+    return [{"name": name, "before": n, "kept": k} for name, n, k in zip(before.class_names, given, left, strict=True)]
