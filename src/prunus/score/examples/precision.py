@@ -10,7 +10,7 @@ alike, the model does, too, and more of the list is wrong than is said here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,22 +42,23 @@ class Precision:
 class WrongLabels:
     """How likely each label is to be wrong.
 
-    ``noise`` is the share of all labels that is estimated to be wrong; ``resampled`` are the same chances estimated from resamples
-    of the examples. ``sharpness`` is the inverse temperature: by so much the logarithms of the probabilities are too small.
+    ``noise`` is the share of all labels that is estimated to be wrong, ``noises`` the same from resamples of the examples;
+    ``resample`` gives the chances of some rows by each of these. ``sharpness`` is the inverse temperature: by so much the
+    logarithms of the probabilities are too small.
 
     Shapes:
-        ``chance`` is ``(n,)``, ``resampled`` ``(resamples, n)``.
+        ``chance`` is ``(n,)``, ``noises`` ``(resamples,)``, what ``resample`` gives ``(resamples, rows)``.
     """
 
     noise: float
     chance: Floats
-    resampled: Floats
+    noises: Floats
+    resample: Callable[[Bools | Ints], Floats]
     sharpness: float = 1.0
 
     def share(self, *, confidence: float = 0.95) -> Precision:
         """Return ``noise`` with an interval, by the resamples."""
-        means = self.resampled.mean(axis=1)
-        low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.quantile(self.noises, [(1 - confidence) / 2, (1 + confidence) / 2])
         return Precision(len(self.chance), self.noise, min(float(low), self.noise), max(float(high), self.noise))
 
     def precision(self, listed: Bools, *, confidence: float = 0.95, seed: int = 0) -> Precision | None:
@@ -69,7 +70,7 @@ class WrongLabels:
         n = int(listed.sum())
         if n == 0:
             return None
-        chances = self.resampled[:, listed]
+        chances = self.resample(listed)
         shares = (np.random.default_rng(seed).random(chances.shape) < chances).mean(axis=1)
         value = float(self.chance[listed].mean())
         low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -102,45 +103,56 @@ def wrong_labels(probability: Floats, given: Ints, *, seed: int = 0) -> WrongLab
         )
     n, others = len(given), probability.shape[1] - 1
     scores = np.log(np.clip(probability, 1e-9, None))
-    believed = [_softmax(scores * one)[np.arange(n), given] for one in _TEMPERATURES]
-    at, share, chance = _likeliest(believed, others, np.ones((1, n)), 0.1)
-    near = believed[max(int(at[0]) - 3, 0) : int(at[0]) + 4]
-    draw = np.random.default_rng(seed)
-    weights = np.stack([np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(_RESAMPLES)]).astype(
-        np.float64
-    )
-    resampled = _likeliest(near, others, weights, float(share[0]))[2]
-    return WrongLabels(float(share[0]), chance[0], resampled, float(_TEMPERATURES[int(at[0])]))
+    whole, best, at, share = np.ones((1, n)), -np.inf, 0, 0.1
+    for number, one in enumerate(_TEMPERATURES):
+        found, likelihood = _noise(_believed(scores, given, one), whole, others, 0.1)
+        if likelihood[0] > best:
+            best, at, share = float(likelihood[0]), number, float(found[0])
+    chance = _chance(_believed(scores, given, _TEMPERATURES[at]), others, np.array([[share]]))[0]
+    near = [_believed(scores, given, one) for one in _TEMPERATURES[max(at - 3, 0) : at + 4]]
+    places, shares = _resampled(near, others, share, seed)
+
+    def resample(rows: Bools | Ints) -> Floats:
+        return np.stack([_chance(near[k][rows], others, one) for k, one in zip(places, shares, strict=True)])
+
+    return WrongLabels(share, chance, shares, resample, float(_TEMPERATURES[at]))
 
 
-def _likeliest(believed: Sequence[Floats], others: int, weights: Floats, start: float) -> tuple[Ints, Floats, Floats]:
-    """Return for each weighting the place of the likeliest temperature, and the share and the chances of wrong labels under it."""
-    place, best = np.zeros(len(weights), np.int64), np.full(len(weights), -np.inf)
-    noise, chance = np.zeros(len(weights)), np.zeros(weights.shape)
-    for number, own in enumerate(believed):
-        share, likelihood = _noise(*_binned(own, weights), others, start)
+def _resampled(near: Sequence[Floats], others: int, start: float, seed: int) -> tuple[list[int], Floats]:
+    """Return for each resample of the examples which beliefs are the likeliest, and the share of wrong labels under them."""
+    n, draw = len(near[0]), np.random.default_rng(seed)
+    places = [_bins(own) for own in near]
+    sums = np.zeros((len(near), _RESAMPLES, _BINS))
+    for one in range(_RESAMPLES):
+        weights = np.bincount(draw.integers(n, size=n), minlength=n)
+        for number, place in enumerate(places):
+            sums[number, one] = np.bincount(place, weights, minlength=_BINS)
+    best, at, shares = np.full(_RESAMPLES, -np.inf), np.zeros(_RESAMPLES, np.int64), np.zeros(_RESAMPLES)
+    for number, (own, place) in enumerate(zip(near, places, strict=True)):
+        counts = np.bincount(place, minlength=_BINS)
+        means = np.bincount(place, own, minlength=_BINS)[counts > 0] / counts[counts > 0]
+        share, likelihood = _noise(means, sums[number][:, counts > 0], others, start)
         better = likelihood > best
-        place[better], best[better], noise[better] = number, likelihood[better], share[better]
-        chance[better] = _chance(own, others, share[better, None])
-    return place, noise, chance
+        best[better], at[better], shares[better] = likelihood[better], number, share[better]
+    return at.tolist(), shares
+
+
+def _believed(scores: Floats, given: Ints, sharpness: float) -> Floats:
+    """Return the probability of each given label, at one temperature."""
+    return _softmax(scores * sharpness)[np.arange(len(given)), given]
+
+
+def _bins(own: Floats) -> npt.NDArray[np.int16]:
+    """Return the bin of each belief, a tenth of a logit wide."""
+    logit = np.log(np.maximum(own, 1e-9)) - np.log(np.maximum(1 - own, 1e-9))
+    place: npt.NDArray[np.int16] = np.clip(logit * 10 + _BINS // 2, 0, _BINS - 1).astype(np.int16)
+    return place
 
 
 def _softmax(scores: Floats) -> Floats:
     raised: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
     raised /= raised.sum(axis=1, keepdims=True)
     return raised
-
-
-def _binned(own: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return beliefs and their weights; of many weightings, those of bins instead of examples."""
-    if len(weights) == 1:
-        return own, weights
-    logit = np.log(np.maximum(own, 1e-9)) - np.log(np.maximum(1 - own, 1e-9))
-    place = np.clip((logit * 10).astype(np.int64) + _BINS // 2, 0, _BINS - 1)
-    n = np.bincount(place, minlength=_BINS)
-    means = np.bincount(place, own, minlength=_BINS) / np.maximum(n, 1)
-    sums: Floats = np.stack([np.bincount(place, row, minlength=_BINS) for row in weights]).astype(np.float64)
-    return means[n > 0], sums[:, n > 0]
 
 
 def _noise(own: Floats, weights: Floats, others: int, start: float) -> tuple[Floats, Floats]:
@@ -153,7 +165,7 @@ def _noise(own: Floats, weights: Floats, others: int, start: float) -> tuple[Flo
     return share, (weights * np.log(np.maximum(mixed, 1e-300))).sum(axis=1)
 
 
-def _chance(own: Floats, others: int, share: Floats) -> Floats:
+def _chance(own: Floats, others: int, share: Floats | float) -> Floats:
     """Return how likely a label is wrong that a model believes at ``own``."""
     wrong = share * (1 - own) / others
     found: Floats = wrong / np.maximum((1 - share) * own + wrong, 1e-300)

@@ -69,8 +69,7 @@ def judge_targets(
         np.float64
     )
     shares, chances, _ = _fit(error, elsewhere, freedom, weights)
-    told = WrongLabels(float(share[0]), chance[0], chances)
-    low, high = np.quantile(shares, [(1 - confidence) / 2, (1 + confidence) / 2])
+    told = WrongLabels(float(share[0]), chance[0], shares, lambda rows: chances[:, rows])
     listed = told.chance >= drop_probability
     drop = listed if wrong == "drop" else listed & False
     flagged = listed & ~drop
@@ -90,7 +89,7 @@ def judge_targets(
         probability=told.chance,
         new_label=np.full(n, -1, np.int64),
         reason=reason,
-        noise=Precision(n, told.noise, min(float(low), told.noise), max(float(high), told.noise)),
+        noise=told.share(confidence=confidence),
         dropped=precision(drop),
         relabelled=None,
         flagged=precision(flagged),

@@ -66,7 +66,6 @@ def judge_parts(
     """
     worst, which = np.zeros(n), np.full((n, 2), -1, np.int64)
     found = [wrong_labels(part.probability, part.given, seed=seed) for part in parts]
-    resampled = np.zeros((len(found[0].resampled) if found else 1, n))
     for number, (part, told) in enumerate(zip(parts, found, strict=True)):
         order = np.argsort(told.chance, kind="stable")  # the last write wins: the worst label of an example
         own = np.full(n, -1, np.int64)
@@ -74,7 +73,6 @@ def judge_parts(
         examples = np.flatnonzero(own >= 0)
         examples = examples[told.chance[own[examples]] > worst[examples]]
         worst[examples] = told.chance[own[examples]]
-        resampled[:, examples] = told.resampled[:, own[examples]]
         which[examples] = np.stack([np.full(len(examples), number), own[examples]], axis=1)
     listed = worst >= drop_probability
     drop = listed if wrong == "drop" else listed & False
@@ -90,7 +88,17 @@ def judge_parts(
             f"{start}{part.what.format(place=int(part.place[at]))} wrong ({worst[row]:.2f}): given {part.words[part.given[at]]!r}, "
             f"models that didn't see it say {part.words[other]!r}"
         )
-    whole = WrongLabels(float(worst.mean()) if n else 0.0, worst, resampled)
+
+    def resample(rows: Bools | Ints) -> Floats:
+        """Return the chances of the worst labels of some examples."""
+        at = which[rows]
+        chances = np.zeros((len(found[0].noises), len(at)))
+        for number, told in enumerate(found):
+            mine = at[:, 0] == number
+            chances[:, mine] = told.resample(at[mine, 1])
+        return chances
+
+    whole = WrongLabels(float(worst.mean()), worst, np.zeros(0), resample)
     decision = np.where(drop, "drop", "keep").astype(object)
     return LabelVerdicts(
         decision=decision,
@@ -115,7 +123,7 @@ def _share(found: Sequence[WrongLabels], confidence: float) -> Precision:
     sizes = np.array([len(told.chance) for told in found], np.float64)
     total = max(float(sizes.sum()), 1.0)
     value = float(sum(size * told.noise for size, told in zip(sizes, found, strict=True))) / total
-    means = sum(size * told.resampled.mean(axis=1) for size, told in zip(sizes, found, strict=True)) / total
+    means = sum(size * told.noises for size, told in zip(sizes, found, strict=True)) / total
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Precision(int(sizes.sum()), value, min(float(low), value), max(float(high), value))
 
