@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.batch import Batch
-from prunus.core.errors import DataError, NotFiniteError
+from prunus.core.errors import DataError, NotFiniteError, ShapeError
 from prunus.score.examples.recording.judged import class_scores, judge, judge_classes
 from prunus.tasks import Classification, MultiLabel, Regression, Task
 
@@ -124,7 +124,14 @@ class Layout:
         Raises:
             NotFiniteError: an output is NaN or infinite; the first example is named.
             DataError: a class number that isn't one; the first example is named.
+            ShapeError: not as many outputs or targets as places; broadcasting would record one for all.
         """
+        for name, tensor in packed.tensors().items():
+            if len(tensor) != len(index):
+                raise ShapeError(
+                    f"epoch {epoch}: expected a place, an output and a target for each example of a batch: got {len(index)} places "
+                    f"and {len(tensor)} {'targets' if name == 'targets' else 'outputs'}"
+                )
         block = np.empty((len(index), self.n_words), np.uint16)
         at = self.n_halves
         if packed.halves is not None:

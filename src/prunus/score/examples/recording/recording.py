@@ -262,10 +262,6 @@ class Recording:
             wrong = index[(index < 0) | (index >= n)]
             raise DataError(f"epoch {taken.epoch}: expected positions from 0 to {n - 1} as index, got {int(wrong[0])}")
         words = self.header.layout.words(packed, index, taken.epoch)
-        if len(words) != len(index):
-            raise DataError(
-                f"epoch {taken.epoch}: expected a position for each of {len(words)} examples, got {len(index)}"
-            )
         self._map(taken.epoch).store(index, words)
 
     def _map(self, epoch: int) -> EpochMap:

@@ -233,6 +233,25 @@ def test_positions_and_labels_outside_are_refused(tmp_path):
         recording(0, [1, 2, 3], torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
 
 
+def test_one_target_or_place_is_not_taken_for_all(tmp_path):
+    """Broadcasting would."""
+    recording = Recording(tmp_path / "classes", n_examples=N)
+    with pytest.raises(ShapeError, match="got 3 places and 1 targets"):
+        recording(0, [1, 2, 3], torch.zeros(3, 3), torch.tensor([0]))
+    values = Recording(tmp_path / "values", n_examples=N, task="regression")
+    with pytest.raises(ShapeError, match="got 3 places and 1 outputs"):
+        values(0, [1, 2, 3], torch.zeros(1), torch.zeros(1))
+
+
+def test_a_recording_without_an_epoch_has_no_scores_and_asks_for_no_memory(tmp_path, whole):
+    for path in (tmp_path / "whole").glob("epoch-*"):
+        path.unlink()
+    header = tmp_path / "whole" / "header.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), "n_examples": 1 << 39}))
+    with pytest.raises(RunError, match="holds no epoch"):
+        Recording(tmp_path / "whole").scores()
+
+
 def test_another_recording_is_never_mixed_in(tmp_path, whole):
     folder = tmp_path / "whole"
     for options, said in [
