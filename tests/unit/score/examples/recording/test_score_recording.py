@@ -153,10 +153,11 @@ def test_what_a_killed_process_stored_is_there_and_it_goes_on_as_if_it_had_never
     same(again.scores(), whole.scores())
 
 
-def test_a_record_that_was_only_begun_is_known_and_left_out(tmp_path, whole):
+@pytest.mark.parametrize(("first", "last"), [(10, 24), (0, 10), (8, 9)])
+def test_a_record_that_was_only_begun_is_known_and_left_out(tmp_path, whole, first, last):
     path = records(tmp_path / "whole", epoch=3)
     content = bytearray(path.read_bytes())
-    content[24 * 7 + 10 : 24 * 8] = bytes(14)
+    content[24 * 7 + first : 24 * 7 + last] = bytes(last - first)
     path.write_bytes(content)
     scores = whole.scores()
     assert scores.n_torn == 1
