@@ -49,6 +49,7 @@ def main() -> None:
         for _ in range(arguments.repetitions):
             for name in chosen:
                 rows[name].append(_in_a_process(name, folder, arguments.scale))
+                print(f"{name}: {rows[name][-1]['seconds']:.2f} s", file=sys.stderr, flush=True)
     print("| operation | input | processor seconds, median (spread) | MB above | what came out |")
     print("| --- | --- | --- | --- | --- |")
     for name, found in rows.items():

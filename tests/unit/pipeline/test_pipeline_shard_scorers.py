@@ -190,6 +190,9 @@ def test_bad_rows_and_labels_are_named_the_others_finish_and_the_exit_code_says_
     refused("label", [*labels[:2], None, *labels[3:]], "the label of row 2 of these is missing")
     refused("label", ["x", *map(str, labels[1:])], "unknown label 'x'")
     refused("x1", [np.nan, *rows[1:, 1].tolist()], "column 'x1': expected a finite number, got nan in row 0")
+    late = rows[:, 1].tolist()
+    late[4321] = np.inf
+    refused("x1", late, "column 'x1': expected a finite number, got inf in row 4321")
     refused("x1", ["a"] * 5000, "column 'x1' holds string: expected numbers")
 
 

@@ -262,35 +262,38 @@ class _ModelScorer:
             for column in self._fitted.columns
         )
         if plain and all(pa.types.is_floating(column.type) and not column.null_count for column in batch.columns):
-            columns = [column.to_numpy() for column in batch.columns]
-            # A sum of finite numbers may overflow, and says only that it is worth to look.
-            if all(np.isfinite(column.sum()) for column in columns):
-                yield from self._columns(columns)
-                return
-        yield from row_chunks(self._encoded(batch, names), _BLOCK_ROWS)
+            yield from self._as_they_lie(batch, names)
+        else:
+            yield from row_chunks(self._encoded(batch, names, 0), _BLOCK_ROWS)
 
-    def _columns(self, columns: Sequence[np.ndarray[Any, Any]]) -> Iterator[Tensor]:
-        """Yield blocks of finite numbers as they lie in the file, column after column."""
+    def _as_they_lie(self, batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[Tensor]:
+        """Yield blocks of numbers, column after column; from the first on that holds more than finite ones, encoded."""
+        columns = [column.to_numpy() for column in batch.columns]
         order = self._order or range(len(columns))
-        kind, n = np.result_type(np.float32, *columns), len(columns[0])
-        for start in range(0, n, _BLOCK_ROWS):
-            block = np.empty((len(columns), min(_BLOCK_ROWS, n - start)), kind)
+        kind = np.result_type(np.float32, *columns)
+        for start in range(0, batch.num_rows, _BLOCK_ROWS):
+            block = np.empty((len(columns), min(_BLOCK_ROWS, batch.num_rows - start)), kind)
             for place, which in enumerate(order):
                 block[place] = columns[which][start : start + _BLOCK_ROWS]
+            # A sum of finite numbers may overflow, and says only that it is worth to look.
+            if not np.isfinite(block.sum()):
+                yield from row_chunks(self._encoded(batch.slice(start), names, start), _BLOCK_ROWS)
+                return
             yield torch.from_numpy(block).T
 
-    def _encoded(self, batch: pa.RecordBatch, names: Sequence[str]) -> Tensor:
-        """Return rows that hold more than finite numbers as the model takes them, ``(rows, features)``."""
+    def _encoded(self, batch: pa.RecordBatch, names: Sequence[str], first: int) -> Tensor:
+        """Return rows of whatever kind as the model takes them, ``(rows, features)``; so many went ``first``."""
         if self._fitted is None:
-            return torch.from_numpy(np.stack([_numbers(batch.column(name), name) for name in names], axis=1))
+            return torch.from_numpy(np.stack([_numbers(batch.column(name), name, first) for name in names], axis=1))
         found = read_rows(pa.Table.from_batches([batch]), self._fitted, Path("row"), order=self._order or None)
         if found.bad:
             bad = found.bad[0]
-            raise DataError(f"row {bad.row} of these, column {bad.column!r}: expected {bad.expected}, got {bad.got}")
+            where = f"row {first + bad.row} of these, column {bad.column!r}"
+            raise DataError(f"{where}: expected {bad.expected}, got {bad.got}")
         return found.values
 
 
-def _numbers(column: pa.Array, name: str) -> np.ndarray[Any, Any]:
+def _numbers(column: pa.Array, name: str, first: int = 0) -> np.ndarray[Any, Any]:
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise DataError(
@@ -299,7 +302,9 @@ def _numbers(column: pa.Array, name: str) -> np.ndarray[Any, Any]:
     values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise DataError(f"column {name!r}: expected a finite number, got {values[bad[0]]} in row {bad[0]} of these")
+        raise DataError(
+            f"column {name!r}: expected a finite number, got {values[bad[0]]} in row {first + bad[0]} of these"
+        )
     found: np.ndarray[Any, Any] = values if pa.types.is_float64(kind) else values.astype(np.float32)
     return found
 
