@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from prunus.core.recipes.recipe import Recipe
     from prunus.core.recipes.recipe_file import load_recipe
     from prunus.core.types import Plan
+    from prunus.data import EpochSampler
     from prunus.graph import analyze, certify
     from prunus.optimizer import ModelOptimizer
     from prunus.pipeline import apply_plan, make_plan, prune, run
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "EpochSampler": "prunus.data",
     "ModelOptimizer": "prunus.optimizer",
     "Plan": "prunus.core.types",
     "PrunusError": "prunus.core.errors",
@@ -45,6 +47,7 @@ _HOME = {
 }
 
 __all__ = [
+    "EpochSampler",
     "ModelOptimizer",
     "Plan",
     "PrunusError",

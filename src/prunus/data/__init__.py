@@ -6,6 +6,7 @@ from prunus.data.columns.cells import BadCell
 from prunus.data.columns.fitted import Columns
 from prunus.data.content import content_digests, fingerprint
 from prunus.data.draw import prepare_drawn
+from prunus.data.epoch_sampler import EpochSampler
 from prunus.data.examples import Examples
 from prunus.data.open import is_table, open_images, open_inputs, open_named_inputs, open_rows, open_source
 from prunus.data.prepare import (
@@ -40,6 +41,7 @@ __all__ = [
     "DrawnSource",
     "Duplicate",
     "EncodedTable",
+    "EpochSampler",
     "Examples",
     "Noise",
     "Prepared",
