@@ -151,6 +151,8 @@ def test_ones_own_training_is_scored_without_another(recipe, tmp_path):
     assert not (tmp_path / "out" / "recording").exists()
     table = read_example_table(found.table)
     np.testing.assert_array_equal(table.columns["aum"], recording.scores().values["aum"])
+    named = score_examples(recipe("named", examples={"recording": str(tmp_path / "mine")}))
+    assert named.summary == found.summary
     assert found.summary["degrees_of_freedom"] == 2
 
 

@@ -56,7 +56,8 @@ def score_examples(
 
     Args:
         recipe: its data and model are used, ``examples.epochs``, the settings of ``train``, and the seeds: a training for each.
-        recordings: score what these folders hold, of the user's own trainings on these data, instead of training.
+        recordings: score what these folders hold, of the user's own trainings on these data, instead of training; none: what
+            ``examples.recording`` names, if anything.
         resume: go on with what a killed command left, or say what a finished one found.
         overwrite: replace scores that are in the table, and the recording beside it.
         listener: is told about progress.
@@ -65,6 +66,8 @@ def score_examples(
         PrunusError: any of its kinds; what was trained stays for a resume.
     """
     path, bare = table_path(recipe), _asked(recipe)
+    if not recordings and recipe.examples is not None and recipe.examples.recording is not None:
+        recordings = (Path(recipe.examples.recording),)
     told_by = hashlib.sha256("\n".join([recipe_text(bare), *map(str, recordings)]).encode()).hexdigest()
     held = read_example_table(path).facts.get("score") if path.exists() and not overwrite else None
     folder = path.with_name(RECORDING)
