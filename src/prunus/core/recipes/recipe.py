@@ -135,6 +135,11 @@ class Clean(Section):
         description="folds: models that never saw the example, three or examples.folds; recorded: the course of one training that "
         "learnt from it, with less certainty",
     )
+    rounds: Literal[1, 2] = Field(
+        2,
+        description="2: the folds' models of a second round don't learn from labels that those of the first call wrong (where that "
+        "is 1 % or more); more labels are found, and told better; classes only",
+    )
 
 
 class Cover(Section):

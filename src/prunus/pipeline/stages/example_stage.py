@@ -29,7 +29,7 @@ from prunus.pipeline.stages.label_cleaning import clean_labels, label_facts
 from prunus.pipeline.stages.label_precision import asks_precision, precision_facts, with_precision
 from prunus.pipeline.stages.plan_table import steps_of_table
 from prunus.pipeline.stages.recorded_training import check_recorded, recorded_evidence
-from prunus.pipeline.stages.unseen_answers import FOLDS, by_fold, unseen_probabilities
+from prunus.pipeline.stages.unseen_answers import FOLDS, by_fold, probabilities_again, unseen_probabilities
 from prunus.recover import train
 from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
 from prunus.score import (
@@ -242,7 +242,11 @@ def _unseen(job: Job, seed: int, config: ExamplesConfig, evidence: dict[str, Ten
     settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
 
     def compute() -> dict[str, Tensor]:
-        return {"probability": unseen_probabilities(job, seed, max(config.folds, FOLDS), settings, stage)}
+        n_folds = max(config.folds, FOLDS)
+        first = unseen_probabilities(job, seed, n_folds, settings, stage)
+        if config.clean is None or config.clean.rounds == 1 or not job.data.train.task.exclusive:
+            return {"probability": first}
+        return {"probability": probabilities_again(job, seed, n_folds, settings, stage, first)}
 
     return job.workspace.kept(f"{stage} / unseen", compute)["probability"]
 

@@ -19,10 +19,10 @@ from prunus.evaluate import predict_outputs
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.recover import train
-from prunus.score import embed, principal_plane
+from prunus.score import embed, principal_plane, wrong_labels
 from prunus.score.examples.recording.judged import class_scores
 
-__all__ = ["FOLDS", "Read", "by_fold", "class_probabilities", "plane", "unseen_probabilities"]
+__all__ = ["FOLDS", "Read", "by_fold", "class_probabilities", "plane", "probabilities_again", "unseen_probabilities"]
 
 FOLDS = 3
 """Into so many parts examples are dealt, where the recipe doesn't ask for more."""
@@ -32,11 +32,12 @@ Read = Callable[[nn.Module, Examples], dict[str, Tensor]]
 
 
 def by_fold(
-    job: Job, seed: int, n_folds: int, settings: Train, stage: str, read: Read
+    job: Job, seed: int, n_folds: int, settings: Train, stage: str, read: Read, trusted: Tensor | None = None
 ) -> list[tuple[Tensor, dict[str, Tensor]]]:
     """Return for each fold the numbers of its examples, and what ``read`` keeps of the model's answers to them.
 
-    The first fold's model also says where all examples lie: :func:`plane` has it.
+    The first fold's model also says where all examples lie: :func:`plane` has it. Where it is told which examples are
+    ``trusted``, ``(n,)``, models learn from no others.
     """
     examples = job.data.train
     fold = torch.randperm(len(examples), generator=generator(seed, stage, "folds")) % n_folds
@@ -45,7 +46,7 @@ def by_fold(
         model = job.build(seed).to(job.device)
         train(
             model,
-            examples.select(fold != number),
+            examples.select(fold != number if trusted is None else (fold != number) & trusted),
             settings,
             seed=seed,
             stage=name,
@@ -83,10 +84,28 @@ def class_probabilities(model: nn.Module, examples: Examples) -> dict[str, Tenso
     return {"probability": logits.softmax(dim=1).cpu()}
 
 
-def unseen_probabilities(job: Job, seed: int, n_folds: int, settings: Train, stage: str) -> Tensor:
+def unseen_probabilities(
+    job: Job, seed: int, n_folds: int, settings: Train, stage: str, trusted: Tensor | None = None
+) -> Tensor:
     """Return, for every example, the probabilities of a model that was not trained on it: ``(n, classes)``."""
     examples = job.data.train
     probability = torch.zeros(len(examples), examples.n_outputs)
-    for rows, told in by_fold(job, seed, n_folds, settings, stage, class_probabilities):
+    for rows, told in by_fold(job, seed, n_folds, settings, stage, class_probabilities, trusted):
         probability[rows] = told["probability"]
     return probability
+
+
+def probabilities_again(job: Job, seed: int, n_folds: int, settings: Train, stage: str, first: Tensor) -> Tensor:
+    """Return the probabilities of models that didn't learn from what ``first`` calls wrong either, ``(n, classes)``.
+
+    Models that learn from wrong labels believe a little in all of them. ``first`` stands where it calls hardly any wrong or
+    can't tell (``WrongLabels.doubted``), and where a class would have no example left to learn from.
+
+    References:
+        Chen et al., ICML 2019, arXiv:1905.05040 (INCV) train again on what agrees; they don't judge what they left out again.
+    """
+    given = job.data.train.targets.cpu()
+    trusted = torch.from_numpy(~wrong_labels(first.double().numpy(), given.numpy(), seed=seed).doubted())
+    if trusted.all() or set(given[trusted].tolist()) != set(given.tolist()):
+        return first
+    return unseen_probabilities(job, seed, n_folds, settings, f"{stage} / again", trusted)

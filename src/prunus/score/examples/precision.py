@@ -24,6 +24,7 @@ __all__ = ["Precision", "WrongLabels", "wrong_labels"]
 _TEMPERATURES = np.geomspace(0.4, 6.0, 28)
 _RESAMPLES = 100
 _STEPS = 20
+_ENOUGH, _CLEAR = 0.01, 0.7
 _BINS = 420
 """What resamples believe of labels is counted in bins of a tenth of a logit: their fit doesn't get slower with the examples."""
 
@@ -55,6 +56,20 @@ class WrongLabels:
     noises: Floats
     resample: Callable[[Bools | Ints], Floats]
     sharpness: float = 1.0
+
+    def doubted(self) -> Bools:
+        """Return which labels other models had better not learn from, to judge all again: those more likely wrong than right.
+
+        None are where they'd leave no mark on a model (fewer than one in a hundred), and none where most of them are close
+        calls: models that can't tell would only become surer of themselves without what they contradict.
+
+        Shapes:
+            ``(n,)``.
+        """
+        likely = self.chance > 0.5
+        enough = likely.sum() >= _ENOUGH * len(likely)
+        clear = 2 * (self.chance > _CLEAR).sum() >= likely.sum()
+        return likely if enough and clear else np.zeros_like(likely)
 
     def share(self, *, confidence: float = 0.95) -> Precision:
         """Return ``noise`` with an interval, by the resamples."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prunus.core.errors import DataError, ShapeError
-from prunus.score import wrong_labels
+from prunus.score import WrongLabels, wrong_labels
 
 N, CLASSES = 3000, 5
 
@@ -80,3 +80,14 @@ def test_probabilities_that_are_none_are_refused_in_one_line():
         wrong_labels(np.ones((3, 1)), np.zeros(3, int))
     with pytest.raises(DataError, match="NaN or infinity in row 1"):
         wrong_labels(np.array([[0.5, 0.5], [np.nan, 1]]), np.zeros(2, int))
+
+
+def doubtful(chance):
+    return WrongLabels(0.1, np.array(chance), np.zeros((1, len(chance))))
+
+
+def test_labels_that_are_likely_wrong_are_not_learnt_from_again_where_most_are_clearly_so():
+    assert doubtful([0.9, 0.8, 0.6, 0.5, 0.1]).doubted().tolist() == [True, True, True, False, False]
+    assert not doubtful([0.9, 0.6, 0.6, 0.5, 0.1]).doubted().any()  # close calls
+    assert not doubtful([0.9] + [0.1] * 100).doubted().any()  # hardly any
+    assert doubtful([0.9] + [0.1] * 99).doubted().sum() == 1
