@@ -11,17 +11,14 @@ from functools import cached_property
 import numpy as np
 import torch
 from example_data import RealSet
-from example_training import evidence_of
+from example_training import recorded, unseen_once, unseen_twice
 from torch import Tensor
 
-from prunus.core.runtime import derive_seed
-from prunus.core.types import Bools, Floats
+from prunus.core.types import Bools, Ints
 from prunus.data import ArraySource, Examples
 from prunus.score import WrongLabels, example_strata, farthest_first, near_duplicates, wrong_labels
 from prunus.select import budget, select
 from prunus.tasks import Classification
-
-BINS = 50
 
 
 class Judged:
@@ -30,6 +27,7 @@ class Judged:
     def __init__(self, data: RealSet, rows: Tensor, labels: Tensor, seed: int) -> None:
         self.data, self.rows, self.labels, self.seed = data, rows, labels, seed
         self.inputs, self.flat = data.inputs[rows], data.flat[rows]
+        self._orders: dict[bytes, Ints] = {}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,30 +48,48 @@ class Judged:
 
     @cached_property
     def evidence(self) -> dict[str, Tensor]:
-        """What trainings said."""
-        return evidence_of(self.data, self.inputs, self.labels, self.seed)
+        """What one training said."""
+        return recorded(self.data, self.inputs, self.labels, self.seed)
+
+    @cached_property
+    def unseen_once(self) -> Tensor:
+        """What models say that learnt from all other labels, wrong ones too."""
+        return unseen_once(self.data, self.inputs, self.labels, self.seed)
+
+    @cached_property
+    def unseen(self) -> Tensor:
+        """What models say that didn't learn from what such models call wrong either."""
+        return unseen_twice(self.data, self.inputs, self.labels, self.seed, self.unseen_once)
+
+    @cached_property
+    def wrong_once(self) -> WrongLabels:
+        """How likely each label is to be wrong, by the former."""
+        return self._wrong(self.unseen_once)
 
     @cached_property
     def wrong(self) -> WrongLabels:
-        """How likely each label is to be wrong, by models that didn't see the example."""
-        return wrong_labels(self.evidence["unseen"].double().numpy(), self.labels.numpy(), seed=self.seed)
+        """The same by the latter."""
+        return self._wrong(self.unseen)
+
+    def _wrong(self, unseen: Tensor) -> WrongLabels:
+        return wrong_labels(unseen.double().numpy(), self.labels.numpy(), seed=self.seed)
 
     @cached_property
     def called_wrong(self) -> Bools:
+        """Labels that are more likely wrong than right."""
+        return np.asarray(self.wrong.chance > 0.5)
+
+    @cached_property
+    def low_margin(self) -> Bools:
         """As many labels as are estimated to be wrong: those with the lowest margins over a training."""
         found = np.zeros(len(self), np.bool_)
         order = np.argsort(self.evidence["aum"].numpy(), kind="stable")
         found[order[: round(self.wrong.noise * len(self))]] = True
         return found
 
-    @cached_property
-    def unlikely(self) -> Bools:
-        """Labels that are more likely wrong than right, by models that didn't see the example."""
-        return np.asarray(self.wrong.chance > 0.5)
-
     def best_other(self) -> Tensor:
         """The class that is likeliest instead of the given one."""
-        return self.evidence["unseen"].scatter(1, self.labels[:, None], -1.0).argmax(dim=1)
+        return self.unseen.scatter(1, self.labels[:, None], -1.0).argmax(dim=1)
 
     @cached_property
     def cleaned(self) -> Bools:
@@ -81,9 +97,9 @@ class Judged:
         return self._without_duplicates(~self.called_wrong, self.labels)
 
     @cached_property
-    def likely(self) -> Bools:
-        """The same without what is unlikely instead."""
-        return self._without_duplicates(~self.unlikely, self.labels)
+    def of_margin(self) -> Bools:
+        """The same without low margins instead of labels that are likely wrong."""
+        return self._without_duplicates(~self.low_margin, self.labels)
 
     @cached_property
     def relabelled(self) -> tuple[Bools, Tensor]:
@@ -100,22 +116,14 @@ class Judged:
         left[rows[~stays]] = False
         return left
 
-    @cached_property
-    def covering_all(self) -> Floats:
-        """How early greedy k-centre picks each example, of all."""
-        return self._covering(np.ones(len(self), np.bool_))
-
-    @cached_property
-    def covering_clean(self) -> Floats:
-        """How early greedy k-centre picks each example, of those that are clean."""
-        return self._covering(self.cleaned)
-
-    def _covering(self, left: Bools) -> Floats:
+    def covering(self, left: Bools, keep: float) -> Bools:
+        """Return what greedy k-centre picks of what is left."""
         rows = np.flatnonzero(left)
-        picks = min(len(rows), budget(len(self), 0.8))
-        order = rows[farthest_first(self.evidence["embedding"][torch.from_numpy(rows)], picks).order]
-        found = np.zeros(len(self))
-        found[order] = np.arange(picks, 0, -1)
+        picks, key = min(len(rows), budget(len(self), keep)), left.tobytes()
+        if len(self._orders.get(key, ())) < picks:
+            self._orders[key] = rows[farthest_first(self.evidence["embedding"][torch.from_numpy(rows)], picks).order]
+        found = np.zeros(len(self), np.bool_)
+        found[self._orders[key][:picks]] = True
         return found
 
 
@@ -161,50 +169,23 @@ def _by(criterion: str, evidence: dict[str, Tensor], judged: Judged, keep: float
 
 
 def _k_centre(judged: Judged, keep: float) -> Bools:
-    return _highest(judged.covering_all, judged, keep)
-
-
-def _highest(saliency: Floats, judged: Judged, keep: float) -> Bools:
-    found = np.zeros(len(judged), np.bool_)
-    found[np.argsort(-saliency, kind="stable")[: budget(len(judged), keep)]] = True
-    return found
-
-
-def _ccs(judged: Judged, keep: float) -> Bools:
-    return _spread(judged, keep, np.ones(len(judged), np.bool_))
-
-
-def _spread(judged: Judged, keep: float, left: Bools) -> Bools:
-    """Return the same number of each fiftieth of the range of margins, by chance (Zheng et al., ICLR 2023, arXiv:2210.15809)."""
-    rows = np.flatnonzero(left)
-    margin = judged.evidence["aum"].double().numpy()[rows]
-    edges = np.linspace(margin.min(), margin.max(), BINS + 1)[1:-1]
-    place = np.digitize(margin, edges)
-    draw = np.random.default_rng(derive_seed(judged.seed, "spread"))
-    order = draw.permutation(len(rows))
-    wanted, found = min(budget(len(judged), keep), len(rows)), np.zeros(len(judged), np.bool_)
-    bins = sorted((order[place[order] == number] for number in range(BINS)), key=len)
-    for number, members in enumerate(bins):
-        taken = members[: wanted // (BINS - number)] if number < BINS - 1 else members[:wanted]
-        found[rows[taken]] = True
-        wanted -= len(taken)
-    return found
+    return judged.covering(np.ones(len(judged), np.bool_), keep)
 
 
 def _clean_random(judged: Judged, keep: float) -> Bools:
     return _by("random", {}, judged, keep, judged.cleaned)
 
 
-def _likely_random(judged: Judged, keep: float) -> Bools:
-    return _by("random", {}, judged, keep, judged.likely)
+def _margin_random(judged: Judged, keep: float) -> Bools:
+    return _by("random", {}, judged, keep, judged.of_margin)
 
 
 def _clean_k_centre(judged: Judged, keep: float) -> Bools:
-    return _highest(np.where(judged.cleaned, judged.covering_clean, 0), judged, keep) & judged.cleaned
+    return judged.covering(judged.cleaned, keep)
 
 
 def _clean_ccs(judged: Judged, keep: float) -> Bools:
-    return _spread(judged, keep, judged.cleaned)
+    return _by("coverage_centric", judged.evidence, judged, keep, judged.cleaned)
 
 
 def _relabel_random(judged: Judged, keep: float) -> Bools:
@@ -216,12 +197,12 @@ SELECTIONS: dict[str, Selection] = {
     "full_short": _everything,
     "random": _random,
     "clean_random": _clean_random,
-    "likely_random": _likely_random,
+    "margin_random": _margin_random,
     "relabel_random": _relabel_random,
     "clean_ccs": _clean_ccs,
     "clean_k_centre": _clean_k_centre,
-    "ccs": _ccs,
+    "ccs": _scored("coverage_centric"),
     "k_centre": _k_centre,
-    **{name: _scored(name) for name in ("el2n", "forgetting", "aum", "moderate", "prototype", "density")},
+    **{name: _scored(name) for name in ("el2n", "forgetting", "aum", "moderate", "density")},
 }
 """By name; ``full`` is trained for all steps, everything else for the budget's."""

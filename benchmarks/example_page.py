@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 Row = dict[str, Any]
@@ -91,44 +91,35 @@ def _points(found: tuple[float, float, float, int]) -> str:
     return f"{100 * mean:+.1f} ± {100 * half:.1f} (p {p:.2g})"
 
 
+LISTS = {
+    "chance": ("two rounds", "chance", "chance"),
+    "once": ("one round", "once", "once"),
+    "margin": ("margin", "aum", ""),
+}
+"""A list of labels that are called wrong: how it is called here, and whose AUC and share of wrong labels go with it."""
+
+
 def _print_detectors(rows: list[Row], sets: list[str], noises: list[float]) -> None:
-    titles = [
-        "set",
-        "labels flipped",
-        "AUC: margin",
-        "AUC: unseen",
-        "share wrong, estimated",
-        "list",
-        "called wrong",
-        "of them wrong",
-    ]
-    print("| " + " | ".join([*titles, "estimated", "of the flipped found"]) + " |")
+    titles = ["set", "labels flipped", "judged by", "AUC", "share wrong, estimated", "called wrong", "of them flipped"]
+    print("| " + " | ".join([*titles, "of them wrong, estimated", "of the flipped called wrong"]) + " |")
     print("| --- " * (len(titles) + 2) + "|")
     for name in sets:
         for noise in noises:
             mine = [row for row in rows if row["set"] == name and row["noise"] == noise]
-            for number, kind in enumerate(("margin", "chance", "confident")):
-                some = [row["lists"][kind] for row in mine if kind in row["lists"]]
-                if not some:
-                    continue
-
-                def mean(value: Callable[[Row], float], over: list[Row] = mine) -> float:
-                    return statistics.mean(map(value, over))
-
-                cells = [name, f"{noise:.0%}"] if not number else ["", ""]
-                aucs = [
-                    f"{mean(lambda row, key=key: row['auc'][key]):.3f}" if noise else "–" for key in ("aum", "chance")
-                ]
-                cells += (
-                    [*aucs, f"{mean(lambda row: row['noise_estimated']['wrong_labels']):.1%}"]
-                    if not number
-                    else [""] * 3
-                )
-                cells += [kind, f"{mean(lambda row: row['n'], some):,.0f}"]
-                cells.append(f"{mean(lambda row: row['precision'], some):.1%}" if noise else "–")
-                cells.append(f"{mean(lambda row: row['estimated'], some):.1%}")
-                cells.append(f"{mean(lambda row: row['recall'], some):.1%}" if noise else "–")
+            for kind, (title, auc, share) in LISTS.items() if mine else ():
+                some = [row["lists"].get(kind, {"n": 0}) for row in mine]
+                cells = [name, f"{noise:.0%}", title, f"{_mean(row['auc'][auc] for row in mine):.3f}" if noise else "–"]
+                cells.append(f"{_mean(row['noise_estimated'][share] for row in mine):.1%}" if share else "")
+                cells.append(f"{_mean(row['n'] for row in some):,.0f}")
+                for key in ("precision", "estimated", "recall"):
+                    known = [row[key] for row in some if key in row and (noise or key == "estimated")]
+                    # How sure a list by margins is, isn't known: the chances are those of other evidence.
+                    cells.append(f"{_mean(known):.1%}" if known and (kind, key) != ("margin", "estimated") else "–")
                 print("| " + " | ".join(cells) + " |")
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.mean(values)
 
 
 def _print_cells(rows: list[Row], name: str, noise: float) -> None:

@@ -1,7 +1,7 @@
 """Which selection of training examples beats chance, and all the data for as many steps, on three real sets?
 
 Usage: python benchmarks/example_selection.py --out build/selection.jsonl [--sets text,mnist1d,flights] [--noise 0,0.1,0.3]
-       [--seeds 5] [--only clean_random,random]
+       [--seeds 5] [--keep 0.8,0.1] [--only clean_random,random]
        python benchmarks/example_selection.py --page build/selection.jsonl   (the tables of docs/explanation/pruning-examples.md)
 
 One thread. Every seed has a split, flipped labels and models of its own. Lines are added to the file as they come, and what is in
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--noise", default="0,0.1,0.3")
     parser.add_argument("--seeds", default="5", help="how many, or which: 0,1,2")
+    parser.add_argument("--keep", default=",".join(map(str, KEPT)))
     parser.add_argument("--only", default=",".join([DETECTORS, *SELECTIONS]))
     given = parser.parse_args()
     if given.page:
@@ -52,13 +53,14 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     seeds = [int(part) for part in given.seeds.split(",")] if "," in given.seeds else list(range(int(given.seeds)))
     done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    keeps = [float(part) for part in given.keep.split(",")]
     known = {_cell(row) for row in done}
     sets = {name: SETS[name]() for name in given.sets.split(",")}
     with given.out.open("a") as file:
         for seed in seeds:
             for data in sets.values():
                 for noise in map(float, given.noise.split(",")):
-                    for row in _unit(data, noise, seed, given.only.split(","), known):
+                    for row in _unit(data, noise, seed, given.only.split(","), keeps, known):
                         file.write(json.dumps(row) + "\n")
                         file.flush()
 
@@ -68,7 +70,7 @@ def _cell(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _unit(
-    data: RealSet, noise: float, seed: int, wanted: list[str], known: set[tuple[Any, ...]]
+    data: RealSet, noise: float, seed: int, wanted: list[str], keeps: list[float], known: set[tuple[Any, ...]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one set, noise and seed that aren't known."""
     train, test = split(data, seed)
@@ -78,7 +80,7 @@ def _unit(
     if DETECTORS in wanted and (data.name, noise, seed, DETECTORS, 1.0) not in known:
         yield {**head, "selection": DETECTORS, "keep": 1.0, **_found(judged, wrong)}
     for name in (name for name in SELECTIONS if name in wanted):
-        for keep in (1.0,) if name == "full" else KEPT:
+        for keep in [1.0] if name == "full" else keeps:
             if (data.name, noise, seed, name, keep) in known:
                 continue
             start = time.process_time()
@@ -105,25 +107,29 @@ def _found(judged: Judged, wrong: Tensor) -> dict[str, Any]:
     from sklearn.metrics import roc_auc_score
 
     labels, evidence, flipped_ = judged.labels, judged.evidence, wrong.numpy()
-    own = evidence["unseen"].gather(1, labels[:, None])[:, 0]
-    confident = confident_labels([(evidence["unseen"], labels)])
+    confident = confident_labels([(judged.unseen, labels)])
     by = {
         "aum": -evidence["aum"],
         "confidence": -evidence["confidence"],
-        "unseen": -own,
+        "once": torch.from_numpy(judged.wrong_once.chance),
         "chance": torch.from_numpy(judged.wrong.chance),
-        "both": _ranks(-evidence["aum"]) + _ranks(-own),
     }
     found: dict[str, Any] = {"auc": {}, "lists": {}}
     if flipped_.any():
         found["auc"] = {name: float(roc_auc_score(flipped_, score.numpy())) for name, score in by.items()}
-    found["noise_estimated"] = {"wrong_labels": judged.wrong.noise, "confident_joint": confident.noise_fraction}
-    for name, listed in (
-        ("margin", judged.called_wrong),
-        ("chance", judged.unlikely),
-        ("confident", confident.contradicted),
+    found["noise_estimated"] = {
+        "once": judged.wrong_once.noise,
+        "chance": judged.wrong.noise,
+        "confident": confident.noise_fraction,
+    }
+    once = np.asarray(judged.wrong_once.chance > 0.5)
+    for name, by_whom, listed in (
+        ("chance", judged.wrong, judged.called_wrong),
+        ("once", judged.wrong_once, once),
+        ("margin", judged.wrong, judged.low_margin),
+        ("confident", judged.wrong, confident.contradicted),
     ):
-        told = judged.wrong.precision(listed, seed=judged.seed)
+        told = by_whom.precision(listed, seed=judged.seed)
         if told is not None:
             right = {
                 "precision": float(flipped_[listed].mean()),
@@ -134,12 +140,8 @@ def _found(judged: Judged, wrong: Tensor) -> dict[str, Any]:
     truth = judged.data.labels[judged.rows].numpy()[judged.called_wrong]
     found["relabelled_right"] = float((suggested == truth).mean()) if len(truth) else None
     found["n_duplicates"] = int((~judged.called_wrong).sum() - judged.cleaned.sum())
-    found["accuracy_unseen"] = float((evidence["unseen"].argmax(dim=1) == labels).float().mean())
+    found["accuracy_unseen"] = float((judged.unseen.argmax(dim=1) == labels).float().mean())
     return found
-
-
-def _ranks(values: Tensor) -> Tensor:
-    return values.argsort().argsort().float()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from prunus.core.batch import Batch
 from prunus.core.runtime import derive_seed, generator, seeded
-from prunus.score import ExampleRecorder
+from prunus.score import ExampleRecorder, wrong_labels
 from prunus.tasks import Classification
 
 FOLDS = 3
@@ -33,7 +33,7 @@ class Setting:
 
 SETTINGS = {
     "text": Setting(epochs=4, batch_size=256, learning_rate=0.01),
-    "mnist1d": Setting(epochs=20, batch_size=64, learning_rate=0.01),
+    "mnist1d": Setting(epochs=40, batch_size=64, learning_rate=0.01),
     "flights": Setting(epochs=3, batch_size=512, learning_rate=0.005),
 }
 
@@ -136,20 +136,34 @@ def answers(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return model.head(lying), lying  # type: ignore[operator]
 
 
-def evidence_of(data: RealSet, inputs: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
-    """Return what a watched training recorded, where examples lie for it, and what models say that didn't see the example."""
-    n = len(labels)
-    recorder = ExampleRecorder(n, Classification(class_names=data.class_names))
-    model = trained(data, inputs, labels, full_steps(data, n), derive_seed(seed, "judge"), recorder)
-    found = recorder.tensors() | {"embedding": answers(model, inputs)[1], "label": labels}
-    fold = torch.randperm(n, generator=generator(seed, "folds")) % FOLDS
-    unseen = torch.zeros(n, len(data.class_names))
-    for number in range(FOLDS):
-        others, held = torch.nonzero(fold != number).flatten(), torch.nonzero(fold == number).flatten()
+def recorded(data: RealSet, inputs: Tensor, labels: Tensor, seed: int) -> dict[str, Tensor]:
+    """Return what was recorded of a training, and where examples lie for its model."""
+    recorder = ExampleRecorder(len(labels), Classification(class_names=data.class_names))
+    model = trained(data, inputs, labels, full_steps(data, len(labels)), derive_seed(seed, "judge"), recorder)
+    return recorder.tensors() | {"embedding": answers(model, inputs)[1], "label": labels}
+
+
+def unseen_once(data: RealSet, inputs: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Return what models say that learnt from other examples, ``(n, classes)``."""
+    return _unseen(data, inputs, labels, torch.ones(len(labels), dtype=torch.bool), seed, 1)
+
+
+def unseen_twice(data: RealSet, inputs: Tensor, labels: Tensor, seed: int, once: Tensor) -> Tensor:
+    """Return what models say that didn't learn from what the first ones call wrong either, where those can tell."""
+    doubted = torch.from_numpy(wrong_labels(once.double().numpy(), labels.numpy(), seed=seed).doubted())
+    return _unseen(data, inputs, labels, ~doubted, seed, 2) if doubted.any() else once
+
+
+def _unseen(data: RealSet, inputs: Tensor, labels: Tensor, trusted: Tensor, seed: int, number: int) -> Tensor:
+    """Return what models say that learnt from trusted labels, and not from the example's own: ``(n, classes)``."""
+    fold = torch.randperm(len(labels), generator=generator(seed, "folds")) % FOLDS
+    found = torch.zeros(len(labels), len(data.class_names))
+    for part in range(FOLDS):
+        others, held = torch.nonzero((fold != part) & trusted).flatten(), torch.nonzero(fold == part).flatten()
         steps = full_steps(data, len(others))
-        model = trained(data, inputs[others], labels[others], steps, derive_seed(seed, "fold", number))
-        unseen[held] = answers(model, inputs[held])[0].softmax(dim=1)
-    return found | {"unseen": unseen}
+        model = trained(data, inputs[others], labels[others], steps, derive_seed(seed, "fold", number, part))
+        found[held] = answers(model, inputs[held])[0].softmax(dim=1)
+    return found
 
 
 def measured(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, float]:
