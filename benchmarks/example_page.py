@@ -58,14 +58,8 @@ def _by_seed(rows: Iterable[Row], selection: str, keep: float, metric: str) -> d
 
 
 def _print_bars(rows: list[Row], sets: list[str], noises: list[float]) -> None:
-    titles = [
-        "set",
-        "labels flipped",
-        "seeds",
-        "clean then cover against random: worst of 80/50/30/10 %",
-        "against all data, all steps: 80 %",
-    ]
-    print("| " + " | ".join([*titles, "against all data, as many steps: 80 %", "classes lost"]) + " |")
+    titles = ["set", "labels flipped", "against random, worst of 80/50/30/10 %", "against all data, all steps, at 80 %"]
+    print("| " + " | ".join([*titles, "against all data, as many steps, at 80 %", "classes lost"]) + " |")
     print("| --- " * (len(titles) + 2) + "|")
     for name in sets:
         for noise in noises:
@@ -80,15 +74,15 @@ def _print_bars(rows: list[Row], sets: list[str], noises: list[float]) -> None:
             found = {keep: paired(own[keep], _by_seed(mine, "random", keep, metric)) for keep in keeps}
             worst = min(found, key=lambda keep: found[keep][0])
             lost = max(row["lost_classes"] for row in mine if row["selection"] == CLEAN)
-            cells = [name, f"{noise:.0%}", str(found[worst][3]), f"{_points(found[worst])} at {worst:.0%}"]
             full = paired(own[0.8], _by_seed(mine, "full", 1.0, metric))
             short = paired(own[0.8], _by_seed(mine, "full_short", 0.8, metric))
-            print("| " + " | ".join([*cells, _points(full), _points(short), str(lost)]) + " |")
+            cells = [name, f"{noise:.0%}", f"{_points(found[worst])} at {worst:.0%}", _points(full), _points(short)]
+            print("| " + " | ".join([*cells, str(lost)]) + " |")
 
 
 def _points(found: tuple[float, float, float, int]) -> str:
-    mean, half, p, _ = found
-    return f"{100 * mean:+.1f} ± {100 * half:.1f} (p {p:.2g})"
+    mean, half, p, n = found
+    return f"{100 * mean:+.1f} ± {100 * half:.1f} (p {p:.2g}, {n} seeds)"
 
 
 LISTS = {
@@ -125,50 +119,41 @@ def _mean(values: Iterable[float]) -> float:
 def _print_cells(rows: list[Row], name: str, noise: float) -> None:
     metric, some = METRIC[name], [row for row in rows if row["selection"] != "detectors"]
     keeps = sorted({row["keep"] for row in some if row["keep"] < 1}, reverse=True)
-    if not some:
-        return
+    seeds = set.intersection(*(set(_by_seed(some, "random", keep, metric)) for keep in keeps)) if keeps else set()
+    some = [row for row in some if row["seed"] in seeds]  # more seeds of some cells are in the first table only
     full = _by_seed(some, "full", 1.0, metric)
+    if len(full) < 2:
+        return
     print(f"\n## {name}, {f'{noise:.0%} of labels flipped' if noise else 'as it comes'}\n")
-    if full:
-        spread = statistics.stdev(full.values()) if len(full) > 1 else math.nan
-        mean = f"{statistics.mean(full.values()):.1%} (± {100 * spread:.1f} between {len(full)} seeds)"
-        print(f"{some[0]['facts']}. All data, all steps: {metric} {mean}.\n")
-    names = [kind for kind in dict.fromkeys(row["selection"] for row in some) if kind != "full"]
+    mean = f"{_mean(full.values()):.1%} (± {100 * statistics.stdev(full.values()):.1f} between {len(full)} seeds)"
+    print(f"{some[0]['facts']}. All data, all steps: {metric} {mean}.\n")
+    names = [kind for kind in dict.fromkeys(row["selection"] for row in some) if kind not in ("full", "random")]
     found = {
-        (kind, keep): paired(_by_seed(some, kind, keep, metric), _by_seed(some, "random", keep, metric))
+        (kind, keep): paired(own, _by_seed(some, "random", keep, metric))
         for kind in names
         for keep in keeps
-        if kind != "random"
+        if (own := _by_seed(some, kind, keep, metric))
     }
     verdicts = dict(zip(found, holm([(p, mean) for mean, _, p, _ in found.values()]), strict=True))
-    print("| kept | " + " | ".join(f"{keep:.0%}" for keep in keeps) + " | classes lost |")
+    print(f"| {metric} | " + " | ".join(f"{keep:.0%} kept" for keep in keeps) + " | classes lost |")
     print("| --- " * (len(keeps) + 2) + "|")
-    order = sorted(
-        names,
-        key=lambda kind: (
-            -sum(
-                statistics.mean(_by_seed(some, kind, keep, metric).values())
-                for keep in keeps
-                if _by_seed(some, kind, keep, metric)
-            )
-        ),
-    )
-    for kind in order:
+    ahead = {kind: _mean(found[kind, keep][0] for keep in keeps if (kind, keep) in found) for kind in names}
+    for kind in sorted([*names, "random"], key=lambda kind: -ahead.get(kind, 0.0)):
         cells = [f"`{kind}`"]
         for keep in keeps:
             own = _by_seed(some, kind, keep, metric)
-            if not own:
-                cells.append("")
-                continue
-            text = f"{100 * statistics.mean(own.values()):.1f}"
-            if kind != "random":
-                mean, half, *_ = found[kind, keep]
-                mark = {1: "**", 0: "", -1: "_"}[verdicts[kind, keep]]
-                text = f"{mark}{text}{mark} ({100 * mean:+.1f} ± {100 * half:.1f})"
-            cells.append(text)
+            text = f"{100 * _mean(own.values()):.1f}" if own else ""
+            cells.append(text if kind == "random" or not own else _told(text, found[kind, keep], verdicts[kind, keep]))
         lost = max(row["lost_classes"] for row in some if row["selection"] == kind)
         print("| " + " | ".join([*cells, str(lost)]) + " |")
-    counts = [list(verdicts.values()).count(number) for number in (1, 0, -1)]
+    judged = [verdict for key, verdict in verdicts.items() if found[key][3] > 1]
+    counts = [judged.count(number) for number in (1, 0, -1)]
     print(
-        f"\n{len(verdicts)} cells against random: {counts[0]} better, {counts[1]} not to be told apart, {counts[2]} worse."
+        f"\n{len(judged)} cells against random: {counts[0]} better, {counts[1]} not to be told apart, {counts[2]} worse."
     )
+
+
+def _told(text: str, found: tuple[float, float, float, int], verdict: int) -> str:
+    mean, half, _, n = found
+    mark = {1: "**", 0: "", -1: "_"}[verdict]
+    return f"{mark}{text}{mark} ({100 * mean:+.1f}{f' ± {100 * half:.1f}' if n > 1 else ', one seed'})"
