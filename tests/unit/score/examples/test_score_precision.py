@@ -83,7 +83,7 @@ def test_probabilities_that_are_none_are_refused_in_one_line():
 
 
 def doubtful(chance):
-    return WrongLabels(0.1, np.array(chance), np.zeros((1, len(chance))))
+    return WrongLabels(0.1, np.array(chance), np.full(1, 0.1), lambda rows: np.array(chance)[None, rows])
 
 
 def test_labels_that_are_likely_wrong_are_not_learnt_from_again_where_most_are_clearly_so():
