@@ -151,3 +151,36 @@ def test_a_plan_that_came_from_elsewhere_reads_no_table_without_permission(capsy
     assert invoke(["plan", recipe, "--quiet", "-o", "examples.plan=out/examples.parquet", "-o", "output=p"]) == 0
     assert invoke(["apply", "p", "--quiet"]) == 6
     assert "examples.plan names a file to read" in capsys.readouterr().err
+
+
+def test_token_ids_are_compared_by_the_tokens_that_they_share(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_tokens.py").write_text(
+        "import torch\n"
+        "class Texts(torch.utils.data.Dataset):\n"
+        "    column_names = ['input_ids', 'labels']\n"
+        "    def __init__(self):\n"
+        "        self.ids = torch.randint(1, 90, (240, 16), generator=torch.Generator().manual_seed(0))\n"
+        "        self.ids[120:, 1:] = self.ids[:120, 1:]\n"
+        "        self.targets = (self.ids[:, 1] > 45).long().tolist()\n"
+        "    def __len__(self):\n"
+        "        return 240\n"
+        "    def __getitem__(self, row):\n"
+        "        return self.targets if row == 'labels' else {'input_ids': self.ids[row], 'labels': self.targets[row]}\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.layers = torch.nn.Sequential(torch.nn.Embedding(90, 4), torch.nn.Flatten(), torch.nn.Linear(64, 2))\n"
+        "    def forward(self, input_ids):\n"
+        "        return self.layers(input_ids)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    recipe = flowers(data={"source": "my_tokens:Texts"}, model={"builder": "my_tokens:Net"}, examples={"epochs": 1})
+    assert invoke(["clean", recipe, "--quiet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n_alike"]["dropped"] > 5
+    assert found["n_alike"]["leaked"] > 20
+    table = read_example_table(Path(found["table"]))
+    reasons = table.columns["reason"][table.columns["decision"] == "drop"].tolist()
+    assert (
+        sum(", Jaccard 0.8" in reason or ", Jaccard 0.9" in reason for reason in reasons) == found["n_alike"]["dropped"]
+    )

@@ -23,7 +23,7 @@ from prunus.pipeline.jobs.examples_folder import check_undecided, open_examples,
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.workspace import EXAMPLES_PAGE, recipe_text
 from prunus.pipeline.main_job import open_job
-from prunus.pipeline.stages.duplicate_examples import Apart, alike_apart, pair_of
+from prunus.pipeline.stages.duplicate_examples import Apart, alike_apart, check_likeness, pair_of
 from prunus.pipeline.stages.example_facts import class_facts, map_facts, n_alike, pair_facts, suspect_facts
 from prunus.pipeline.stages.example_stage import clean, judge_examples, thinned_classes
 from prunus.pipeline.stages.label_cleaning import label_facts
@@ -31,7 +31,6 @@ from prunus.pipeline.stages.label_precision import precision_facts
 from prunus.pipeline.stages.plan_table import table_of_steps
 from prunus.pipeline.stages.unseen_answers import FOLDS, plane
 from prunus.report import ExamplesFacts, write_examples_html
-from prunus.score import check_flat
 
 __all__ = ["Cleaned", "clean_examples"]
 
@@ -104,15 +103,21 @@ def _asked(recipe: Recipe) -> tuple[Recipe, list[str]]:
 
 
 def _with_duplicates(job: Job, asked: Recipe, recipe: Recipe) -> Job:
-    """Return the job with the search for duplicates; without it where inputs have no likeness and nobody asked for one."""
-    if recipe.examples is None or recipe.examples.duplicates is None:
+    """Return the job with the search for duplicates, of inputs or else of tokens; without it where neither can be compared."""
+    if recipe.examples is not None and recipe.examples.duplicates is not None:
+        return replace(job, recipe=asked)
+    assert asked.examples is not None
+    refused = []
+    for given in (Duplicates(), Duplicates(space="tokens")):
         try:
-            for part in (job.data.train, job.data.test):
-                check_flat(part)
+            check_likeness(given, job.data.train, job.data.test)
         except DataError as error:
-            job.workspace.note("clean", f"no duplicates are looked for: {error}")
-            return job
-    return replace(job, recipe=asked)
+            refused.append(error)
+            continue
+        examples = asked.examples.model_copy(update={"duplicates": given})
+        return replace(job, recipe=asked.model_copy(update={"examples": examples}))
+    job.workspace.note("clean", f"no duplicates are looked for: {refused[0]}")
+    return job
 
 
 def _table(job: Job, steps: Sequence[Step], facts: Mapping[str, Any]) -> ExampleTable:
