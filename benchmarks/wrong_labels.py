@@ -5,7 +5,7 @@ see a label say what they believe (five folds); prunus and cleanlab (``pip insta
 network is trained for as many epochs on each: the labels as given, what prunus leaves, what cleanlab leaves, and the labels as they
 were before. Test labels are never flipped.
 
-Usage: python benchmarks/wrong_labels.py [seeds]
+Usage: python benchmarks/wrong_labels.py [seeds] [digits] [MNIST-1D]
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ def mnist_1d() -> tuple[Tensor, Tensor]:
     made = make_dataset(get_dataset_args())
     x = np.concatenate([made["x"], made["x_test"]])
     return torch.tensor(x, dtype=torch.float32), torch.tensor(np.concatenate([made["y"], made["y_test"]]))
+
+
+SETS = {"digits": digits, "MNIST-1D": mnist_1d}
 
 
 def network(name: str) -> nn.Module:
@@ -118,12 +121,13 @@ def share(values: list[float], digits: int = 1) -> str:
     return f"{100 * np.mean(known):.{digits}f} ± {100 * np.std(known, ddof=1) if len(known) > 1 else 0:.{digits}f}"
 
 
-def main(seeds: int) -> None:
+def main(seeds: int, names: list[str]) -> None:
     """Print both tables."""
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     first, second = [], []
-    for name, data in (("digits", digits()), ("MNIST-1D", mnist_1d())):
+    for name in names:
+        data = SETS[name]()
         for rate in RATES:
             cells = [cell(name, data, rate, seed) for seed in range(seeds)]
             row = {key: [one[key] for one in cells] for key in cells[0]}
@@ -154,4 +158,4 @@ def main(seeds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3, sys.argv[2:] or list(SETS))
