@@ -97,7 +97,7 @@ def small_model() -> Any:
     return nn.Sequential(nn.Linear(WIDTH, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
 
 
-def bare_loop(folder: Path, scale: float, batch_rows: int) -> dict[str, Any]:
+def bare_loop(folder: Path, scale: float, batch_rows: int, n_files: int = 10) -> dict[str, Any]:
     """A plain inference loop over the files."""
     import pyarrow.parquet as pq
     import torch
@@ -107,7 +107,7 @@ def bare_loop(folder: Path, scale: float, batch_rows: int) -> dict[str, Any]:
     def loop() -> int:
         n = 0
         with torch.inference_mode():
-            for path in _files(folder, 10):
+            for path in _files(folder, n_files):
                 with pq.ParquetFile(path) as file:
                     for batch in file.iter_batches(batch_size=batch_rows, columns=names, use_threads=False):
                         rows = np.stack([column.to_numpy() for column in batch.columns], axis=1)
@@ -115,7 +115,7 @@ def bare_loop(folder: Path, scale: float, batch_rows: int) -> dict[str, Any]:
         return n
 
     n, seconds, mb = _measured(loop)
-    return {"input": f"{n:,} x {WIDTH} in 10 files", "seconds": seconds, "mb": mb, "found": "nothing is kept"}
+    return {"input": f"{n:,} x {WIDTH} in {n_files} files", "seconds": seconds, "mb": mb, "found": "nothing is kept"}
 
 
 def scoring_pass(folder: Path, scale: float, names: tuple[str, ...] | None, n_files: int = 10) -> dict[str, Any]:
@@ -138,6 +138,43 @@ def scoring_pass(folder: Path, scale: float, names: tuple[str, ...] | None, n_fi
         size = sum(path.stat().st_size for path in Path(output).rglob("*.parquet"))
     result = f"{'all 8 scores' if names is None else ', '.join(names)}: {size / 1e6:.0f} MB on the disk"
     return {"input": f"{found.rows:,} x {WIDTH} in {n_files} files", "seconds": seconds, "mb": mb, "found": result}
+
+
+def in_turns(folder: Path, scale: float) -> dict[str, Any]:
+    """The bare loops and prunus on one file, six times in turns in one process: what else the machine does hits all alike."""
+    from prunus.pipeline.sharding.shard_scorers import OpenFunction
+    from prunus.scale import score_shard
+
+    columns = tuple(f"x{j}" for j in range(WIDTH))
+    opened = {
+        name: OpenFunction("example_scale:small_model", target, (name,), columns)()
+        for name, target in (("entropy", None), ("loss", "label"))
+    }
+    (file,) = _files(folder, 1)
+
+    def ours(name: str) -> float:
+        with tempfile.TemporaryDirectory() as output:
+            scores = Path(output) / "scores.parquet"
+            return _measured(lambda: score_shard(file, scores, opened[name], batch_rows=65_536))[1]
+
+    ways: dict[str, Callable[[], float]] = {
+        "bare 65,536": lambda: bare_loop(folder, scale, 65_536, 1)["seconds"],
+        "bare 8,192": lambda: bare_loop(folder, scale, 8_192, 1)["seconds"],
+        "entropy": lambda: ours("entropy"),
+        "loss": lambda: ours("loss"),
+    }
+    for work in ways.values():
+        work()
+    seconds = {name: [] for name in ways}
+    for _ in range(6):
+        for name, work in ways.items():
+            seconds[name].append(work())
+    told = "; ".join(f"{name} {statistics.median(found):.3f} s" for name, found in seconds.items())
+    best = min(statistics.median(seconds[name]) for name in ("bare 65,536", "bare 8,192"))
+    shares = ", ".join(f"{name} {best / statistics.median(seconds[name]):.2f}" for name in ("entropy", "loss"))
+    result = f"{told}; speed over the faster bare loop: {shares}"
+    total = sum(map(sum, seconds.values()))
+    return {"input": f"{int(ROWS_PER_FILE * scale):,} x {WIDTH}", "seconds": total, "mb": 0, "found": result}
 
 
 def _influence_case(scale: float) -> tuple[Any, Any, Any, Any]:
@@ -248,6 +285,7 @@ CELLS: dict[str, Callable[[Path, float], dict[str, Any]]] = {
     "scoring pass, prunus, loss": lambda folder, scale: scoring_pass(folder, scale, ("loss",)),
     "scoring pass, prunus, all scores": lambda folder, scale: scoring_pass(folder, scale, None),
     "scoring pass, prunus, all scores, one file": lambda folder, scale: scoring_pass(folder, scale, None, 1),
+    "scoring pass, all in turns in one process": in_turns,
     "influence: one forward and backward pass": forward_backward,
     "influence, prunus, gradient": lambda folder, scale: influence_on(folder, scale, "gradient"),
     "influence, prunus, cosine": lambda folder, scale: influence_on(folder, scale, "cosine"),
