@@ -9,7 +9,7 @@ from prunus import ModelOptimizer
 from prunus.core.errors import RecipeError, RunError, UnknownNameError
 from prunus.core.events import silent
 from prunus.core.recipes.recipe_file import make_recipe
-from prunus.pipeline.stages.example_cover import check_class_left
+from prunus.pipeline.stages.example_cover import check_class_left, cover_examples
 from prunus.pipeline.stages.example_stage import clean, judge_examples
 from prunus.score import example_criteria, example_strata, facility_location
 
@@ -58,6 +58,8 @@ def test_what_is_wrong_or_double_goes_before_and_counts_as_gone():
     job = shapes({"keep_fraction": 0.7}, noise=0.15)
     steps = judged(job)
     assert [step.criterion for step in steps][-2:] == ["near_duplicates", "random"]
+    for decision in (part for step in steps for part in step.decisions):
+        assert [job.data.train.ids[unit] for unit in decision.unit.tolist()] == decision.label.tolist()
     wrong = set(job.data.noise.ids)
     left = clean(job.data.train, steps)
     assert len(left) == round(0.7 * len(job.data.train))
@@ -94,6 +96,16 @@ def test_an_order_covers_the_class_alone():
     assert np.array_equal(
         np.concatenate([s.saliency for s in whole]), every.numpy()[np.concatenate([s.units for s in whole])]
     )
+
+
+def test_what_stays_of_a_class_are_the_first_picks_among_that_class():
+    job = shapes({"keep_fraction": 0.2, "criterion": "facility_location", "clean_first": False})
+    train = job.data.train
+    rows = torch.randn(len(train), 3, generator=torch.Generator().manual_seed(1))
+    step = cover_examples(train, train, job.recipe.examples.cover, {"embedding": rows}, 0)
+    for decision in step.decisions:
+        picks = facility_location(rows[torch.from_numpy(decision.unit)], decision.n_kept).order
+        assert set(np.flatnonzero(decision.keep).tolist()) == set(picks.tolist())
 
 
 def test_a_class_of_one_example_is_compared_with_nothing():
