@@ -59,7 +59,7 @@ def test_what_is_wrong_is_written_shown_and_told(capsys):
     assert twins.sum() == found["n_alike"]["dropped"]
     assert gone[twins].all()
     assert gone.sum() == twins.sum() + found["labels"]["n_dropped"]
-    assert (table.columns["cosine"][twins] >= 0.99).all()
+    assert (table.columns["likeness"][twins] >= 0.99).all()
     page = Path(found["page"]).read_text()
     assert "<script" not in page
     assert 'class="map"' in page

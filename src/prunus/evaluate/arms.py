@@ -1,7 +1,7 @@
 """Which of several ways to train wins: a selection of the examples, as many by chance, or all of them for as many steps?
 
 Each way is judged on the same examples and the same seeds, so differences are paired. The simplest way that nothing beats
-measurably is recommended: to select nothing, then chance, then the selection.
+measurably is recommended: to select nothing, then chance, then the selection. The three intervals hold together (Bonferroni).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def judge_arms(
         observed: of each of ``ARMS``, what ``task`` saw of the model of each seed, on the same examples.
         task: what was asked.
         metric: a name in ``prunus.tasks.metrics``.
-        confidence: of the intervals, each by itself.
+        confidence: of the three intervals together.
         bootstrap: resamples behind them.
         seed: of the resamples.
 
@@ -91,12 +91,13 @@ def judge_arms(
         DataError: not one model per seed of each way.
         RecipeError: an unknown metric, or one of another task.
     """
+    each = 1 - (1 - confidence) / len(_PAIRS)
     comparisons = tuple(
         (
             one,
             other,
             compare(
-                Pairs(observed[other], observed[one], task, confidence=confidence, bootstrap=bootstrap, seed=seed),
+                Pairs(observed[other], observed[one], task, confidence=each, bootstrap=bootstrap, seed=seed),
                 [metric],
             )[0],
         )

@@ -125,8 +125,8 @@ def _table(job: Job, steps: Sequence[Step], facts: Mapping[str, Any]) -> Example
     table = table_of_steps(job.data.train, steps, job.data.fingerprint, facts)
     pairs = [pair_of(reason) for reason in table.columns["reason"].tolist()]
     stands = np.array([None if pair is None else pair[0] for pair in pairs], object)
-    cosine = np.array([np.nan if pair is None else pair[1] for pair in pairs])
-    return table.with_columns({"duplicate_of": stands, "cosine": cosine})
+    likeness = np.array([np.nan if pair is None else pair[1] for pair in pairs])
+    return table.with_columns({"duplicate_of": stands, "likeness": likeness})
 
 
 def _summary(job: Job, steps: Sequence[Step], apart: Apart) -> dict[str, Any]:
@@ -135,8 +135,8 @@ def _summary(job: Job, steps: Sequence[Step], apart: Apart) -> dict[str, Any]:
     labels = label_facts(steps)
     first = suspect_facts(steps, job.data)[:_FIRST]
     leaked = [
-        {"id": test.ids[one], "like": train.ids[other], "cosine": round(cosine, 6)}
-        for one, other, cosine in apart.leaked[:_FIRST]
+        {"id": test.ids[one], "like": train.ids[other], "likeness": round(likeness, 6)}
+        for one, other, likeness in apart.leaked[:_FIRST]
     ]
     return {
         "n": {"train": len(train), "test": len(test)},

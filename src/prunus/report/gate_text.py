@@ -55,7 +55,9 @@ def print_gate(gate: GateFacts, console: Console) -> None:
     over = f"mean over {n} seeds" if n > 1 else "one seed: says nothing about other seeds"
     console.print(Text(f"Does it pay? {amount(gate.n_validation)} validation examples, {over}", style="bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for number, head in enumerate(("trained on", "examples", called(gate.metric), "selection minus this (95 %)")):
+    for number, head in enumerate(
+        ("trained on", "examples", called(gate.metric), "selection minus this (95 % together)")
+    ):
         table.add_column(Text(head, style="dim"), justify="left" if number == 0 else "right")
     for row in gate_rows(gate):
         table.add_row(*map(Text, row))

@@ -93,7 +93,7 @@ class LikePair(Part):
     other: str
     label: str
     other_label: str
-    cosine: float
+    likeness: float
     image: str | None = Field(None, pattern=_PICTURE)
     other_image: str | None = Field(None, pattern=_PICTURE)
     values: str = ""

@@ -206,9 +206,9 @@ def print_cleaned(summary: Mapping[str, Any], console: Console) -> None:
         _show(table, console)
     if summary["leaked"]:
         console.print()
-        table = _table("Test examples that training knows", "id", "like", "cosine", left=2)
+        table = _table("Test examples that training knows", "id", "like", "likeness", left=2)
         for row in summary["leaked"]:
-            _add(table, row["id"], row["like"], f"{row['cosine']:.4f}")
+            _add(table, row["id"], row["like"], f"{row['likeness']:.4f}")
         _show(table, console)
 
 

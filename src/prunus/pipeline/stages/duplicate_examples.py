@@ -89,7 +89,7 @@ class Alike(NamedTuple):
 
     one: int
     other: int
-    cosine: float
+    likeness: float
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ __all__ = ["class_facts", "label_text", "map_facts", "n_alike", "pair_facts", "s
 
 N_SUSPECTS = 48
 N_PAIRS = 12
-"""Of each kind of pair so many are shown side by side, those with the highest cosine."""
+"""Of each kind of pair so many are shown side by side, those with the highest likeness."""
 N_POINTS = 3000
 """Of more examples a map shows a sample, so that the page stays small."""
 _COLUMNS = 6
@@ -101,7 +101,7 @@ def pair_facts(data: Prepared, steps: Sequence[Step], apart: Apart) -> list[dict
     """Return a few of the examples that are alike, side by side: those with other labels first."""
     train, test = data.train, data.test
     row = {name: number for number, name in enumerate(train.ids)}
-    dropped = (Alike(row[name], row[other], cosine) for name, other, cosine in _dropped(steps))
+    dropped = (Alike(row[name], row[other], likeness) for name, other, likeness in _dropped(steps))
     kinds: list[tuple[str, Sequence[Alike], Examples]] = [
         ("otherwise", apart.otherwise, train),
         ("leaked", apart.leaked, test),
@@ -109,7 +109,7 @@ def pair_facts(data: Prepared, steps: Sequence[Step], apart: Apart) -> list[dict
     ]
     found = []
     for kind, pairs, part in kinds:
-        for one, other, cosine in sorted(pairs, key=lambda pair: -pair.cosine)[:N_PAIRS]:
+        for one, other, likeness in sorted(pairs, key=lambda pair: -pair.likeness)[:N_PAIRS]:
             image, values = _look(part, one)
             other_image, other_values = _look(train, other)
             found.append(
@@ -119,7 +119,7 @@ def pair_facts(data: Prepared, steps: Sequence[Step], apart: Apart) -> list[dict
                     "other": train.ids[other],
                     "label": label_text(part, one),
                     "other_label": label_text(train, other),
-                    "cosine": cosine,
+                    "likeness": likeness,
                     "image": image,
                     "other_image": other_image,
                     "values": values,
@@ -130,7 +130,7 @@ def pair_facts(data: Prepared, steps: Sequence[Step], apart: Apart) -> list[dict
 
 
 def _dropped(steps: Sequence[Step]) -> Iterator[tuple[str, str, float]]:
-    """Yield which examples went, each with the one that stands for it and their cosine."""
+    """Yield which examples went, each with the one that stands for it and their likeness."""
     for step in steps:
         if step.criterion != "near_duplicates":
             continue

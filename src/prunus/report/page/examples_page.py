@@ -168,14 +168,14 @@ def _side_by_side(pair: LikePair) -> str:
     labels = (
         escape(pair.label) if pair.label == pair.other_label else f"{escape(pair.label)} | {escape(pair.other_label)}"
     )
-    return f"<li><div>{images}</div>{labels}<small>#{escape(pair.id)} · #{escape(pair.other)} · {pair.cosine:.4f}</small></li>"
+    return f"<li><div>{images}</div>{labels}<small>#{escape(pair.id)} · #{escape(pair.other)} · {pair.likeness:.4f}</small></li>"
 
 
 def _pair_table(pairs: Sequence[LikePair]) -> str:
     with_values = any(pair.values for pair in pairs)
     rows = [
         [
-            *map(escape, (pair.id, pair.label, pair.other, pair.other_label, f"{pair.cosine:.4f}")),
+            *map(escape, (pair.id, pair.label, pair.other, pair.other_label, f"{pair.likeness:.4f}")),
             *(
                 [f"<small>{escape(pair.values)}</small><small>{escape(pair.other_values)}</small>"]
                 if with_values
@@ -184,7 +184,7 @@ def _pair_table(pairs: Sequence[LikePair]) -> str:
         ]
         for pair in pairs
     ]
-    head = ["example", "label", "like", "label", "cosine", *(["what both are"] if with_values else [])]
+    head = ["example", "label", "like", "label", "likeness", *(["what both are"] if with_values else [])]
     return table(head, rows, kind="looks" if with_values else "")
 
 

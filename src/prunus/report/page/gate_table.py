@@ -15,5 +15,5 @@ def gate_html(gate: GateFacts | None) -> str:
         return ""
     how = f"Judged on {gate.n_validation} validation examples, {len(gate.seeds)} seeds, {gate.n_steps[0]} steps each"
     lead = f"{how}: {gate_line(gate)}."
-    head = ("trained on", "examples", escape(gate.metric), "selection minus this (95 %)")
+    head = ("trained on", "examples", escape(gate.metric), "selection minus this (95 % together)")
     return f"<p>{escape(lead)}</p>" + table(head, [tuple(map(escape, row)) for row in gate_rows(gate)])

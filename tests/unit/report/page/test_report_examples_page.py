@@ -34,7 +34,7 @@ def a_map(n=5, of="a model’s last layer", decisions=("keep", "drop", "relabel"
 def facts(text="photo", image=None):
     suspect = {"id": text, "given": text, "suggested": text, "score": 0.02, "action": "relabelled", "image": image}
     pair = {
-        "kind": "leaked", "id": text, "other": text, "label": text, "other_label": text, "cosine": 0.99,
+        "kind": "leaked", "id": text, "other": text, "label": text, "other_label": text, "likeness": 0.99,
         "image": image, "other_image": image, "values": text, "other_values": text,
     }  # fmt: skip
     return ExamplesFacts.model_validate(
