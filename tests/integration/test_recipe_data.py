@@ -54,6 +54,11 @@ def masks():
 def painter():
     return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1))
 def stream(): return Stream()
+def words():
+    ids, _, y = two_inputs()
+    return [(ids[row], int(y[row])) for row in range(len(y))]
+def reader(): return nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(40, 16), nn.ReLU(), nn.Linear(16, 3))
+def amounts(): return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))
 
 def spread(outputs, targets): return (outputs.argmax(1) == targets).float().mean()
 spread.higher_is_better = True
@@ -161,6 +166,12 @@ def test_a_stream_is_refused_in_one_line() -> None:
 def test_data_alone_and_a_model_that_is_not_trained_are_refused() -> None:
     with pytest.raises(DataError, match="so it has to be trained"):
         record_of("alone", "net")
+
+
+@pytest.mark.parametrize(("builder", "looked_up"), [("reader", True), ("amounts", False)])
+def test_whole_numbers_of_pairs_are_ids_where_the_model_looks_them_up(builder: str, looked_up: bool) -> None:
+    record = record_of("words", builder)
+    assert any("aren't scaled" in note for note in record.notes) is looked_up
 
 
 def test_a_bundle_of_such_a_run_is_a_model_again() -> None:

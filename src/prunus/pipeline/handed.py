@@ -119,11 +119,16 @@ def prepared_for(recipe: Recipe, device: torch.device) -> tuple[Prepared, bool]:
         return prepare(config, device=device), False
     task = config.task if config.task in _PLAIN else as_task(config.task)
     given = handed_by(config)
-    if task in _PLAIN and not measures and not is_of_anything(given):
+    pairs = task in _PLAIN and not measures and not is_of_anything(given)
+    if pairs and not _starts_whole(given):
         return prepare(config, device=device, given=given), False
     train = given["train"] if is_of_parts(given) else given
     shape, n_outputs, numbers = _sizes(train, config.source)
     model = build(recipe.model, input_shape=shape, n_outputs=n_outputs, seed=recipe.seeds[0])
+    if pairs and are_ids(first_inputs(given), model):
+        return prepare_dataset(given, config, device=device, ids=True), False
+    if pairs:
+        return prepare(config, device=device, given=given), False
     if recipe.model.weights is not None:
         load_weights(model, recipe.model.weights)
     if (measures or taken_as_it_is(given, model, task)) and not numbers:
@@ -147,6 +152,12 @@ def _own_measures(recipe: Recipe) -> dict[str, Any]:
             "one kind away"
         )
     return {name: object_named(name, error=RecipeError) for name in own}
+
+
+def _starts_whole(given: Any) -> bool:
+    """Tell whether the first input of a data set of pairs is made of whole numbers, which may be ids."""
+    first = first_inputs(given)
+    return first is not None and first.dtype.kind in "iu" and first.dtype.itemsize > 1
 
 
 def is_of_anything(given: Any) -> bool:
