@@ -36,7 +36,7 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path: Path, monkeypatch, capsy
 
 def test_every_command_has_a_page_and_every_page_a_command(capsys):
     assert invoke(["--help"]) == 0
-    listed = set(re.findall(r"^│ (\w+) ", capsys.readouterr().out, re.MULTILINE))
+    listed = set(re.findall(r"^│ (\w[\w-]*) ", capsys.readouterr().out, re.MULTILINE))
     pages = {path.stem for path in (PAGE.parents[1] / "reference" / "commands").glob("*.md")}
     assert pages
     assert pages == listed

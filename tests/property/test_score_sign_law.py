@@ -19,6 +19,7 @@ from prunus.score import (
     criteria,
     example_criteria,
     gather,
+    gradient_norms,
     norm_scales,
     score_groups,
     score_weights,
@@ -197,9 +198,12 @@ WRONG, EASY, HARD = 0, 1, 2
 FIRST_TO_GO = {
     "aum": (WRONG, EASY),
     "confidence": (WRONG, EASY),
+    "coverage_centric": (WRONG, EASY),
     "el2n": (EASY, HARD),
     "entropy": (EASY, HARD),
     "forgetting": (EASY, WRONG),
+    "grand": (EASY, HARD),
+    "last_gradient": (EASY, HARD),
     "loss": (EASY, HARD),
     "margin": (EASY, HARD),
 }
@@ -210,12 +214,15 @@ OF_MOVES = ("loss_deviation", "variability")
 """These judge how an answer moves from epoch to epoch, wherever it is."""
 OF_PLACES = ("density", "moderate", "prototype")
 """These judge where an example lies."""
-OF_SETS = ("k_centre",)
+OF_SETS = ("facility_location", "k_centre")
 """These judge what an example adds to those that stay anyway."""
+OF_CLUSTERS = ("cluster_coverage", "cluster_distance", "herding")
+"""These judge by the means of crowds; each has a law of its own."""
+ELSEWHERE = (*OF_MOVES, *OF_PLACES, *OF_SETS, *OF_CLUSTERS, "random")
 
 
 @SEEDS
-@pytest.mark.parametrize("name", [n for n in example_criteria if n not in (*OF_MOVES, *OF_PLACES, *OF_SETS, "random")])
+@pytest.mark.parametrize("name", [n for n in example_criteria if n not in ELSEWHERE])
 def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed):
     draw = torch.Generator().manual_seed(seed)
     targets = torch.arange(40) % 2
@@ -233,7 +240,11 @@ def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed)
             optimizer.zero_grad()
             nn.functional.cross_entropy(outputs, batch.targets).backward()
             optimizer.step()
-    scores = example_criteria[name](recorder.tensors())
+    evidence = {**recorder.tensors(), "noise": torch.rand(40, generator=draw)}
+    for need, layers in (("gradient", None), ("last_gradient", 1)):
+        norms = gradient_norms(model, Rows(inputs, targets), Classification(("a", "b")), layers=layers)
+        evidence[need] = torch.from_numpy(norms.value)
+    scores = example_criteria[name](evidence)
     first, later = FIRST_TO_GO[name]
     assert scores[first] < scores[later]
 
@@ -271,3 +282,41 @@ def test_a_twin_of_an_example_that_stays_is_worth_less_than_one_in_an_empty_plac
     worth = example_criteria[name]({"embedding": rows, "label": torch.zeros(40, dtype=torch.int64)})
     assert worth[:2].min() < worth[3:].median() < worth[:2].max()
     assert worth[:2].min() < worth[2]
+
+
+def crowds(seed):
+    """Return six crowds of five, each with one in its middle, numbers 0 to 5, and one at its edge, numbers 6 to 11."""
+    draw = torch.Generator().manual_seed(seed)
+    middles = torch.zeros(6, 3)
+    middles[:, 0] = torch.arange(0, 60, 10.0)
+    edges = middles + torch.tensor([0.0, 2.0, 0.0])
+    around = middles.repeat_interleave(5, 0) + 0.1 * torch.randn(30, 3, generator=draw)
+    return torch.cat([middles, edges, around]), torch.rand(42, generator=draw)
+
+
+@SEEDS
+def test_an_example_in_the_middle_of_its_crowd_is_worth_less_than_one_at_its_edge(seed):
+    rows, noise = crowds(seed)
+    worth = example_criteria["cluster_distance"]({"embedding": rows, "noise": noise})
+    assert (worth[:6] < worth[6:12]).all()
+
+
+@SEEDS
+def test_the_first_of_a_crowd_is_worth_more_than_the_second_of_any(seed):
+    rows, noise = crowds(seed)
+    worth = example_criteria["cluster_coverage"]({"embedding": rows, "noise": noise})
+    crowd = (rows[:, 0] / 10).round()
+    assert len(set(crowd[worth.argsort(descending=True)[:6]].tolist())) == 6
+
+
+@SEEDS
+def test_what_herding_keeps_has_the_mean_of_all_more_nearly_than_as_many_by_chance(seed):
+    rows, _ = crowds(seed)
+
+    def off(picked):
+        return (rows[picked].mean(dim=0) - rows.mean(dim=0)).norm()
+
+    draw = torch.Generator().manual_seed(seed)
+    by_chance = torch.stack([off(torch.randperm(42, generator=draw)[:6]) for _ in range(100)])
+    order = example_criteria["herding"]({"embedding": rows}).argsort(descending=True)
+    assert off(order[:6]) < by_chance.quantile(0.1)

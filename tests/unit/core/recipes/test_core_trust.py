@@ -22,11 +22,13 @@ REACHING = {
     "recovery.loss": "mine:loss",
     "data.task": "mine:Task",
     "examples.plan": "edited.parquet",
+    "examples.recording": "recorded",
 }
 INERT = {
     "name",  # a word of a pattern without slashes
     "data.target",  # a column of the data
     "examples.remove.*.criterion",  # names in a registry
+    "examples.cover.criterion",
     "features",
     "strategy.criterion",
     "strategy.granularity.*",
