@@ -19,7 +19,7 @@ __all__ = ["SOME_ROWS", "STOPPED", "explain", "stopped"]
 STOPPED = 130
 SOME_ROWS = 10
 """Some rows of a file can't be predicted, or some shards not scored; the others were."""
-_KEEP = ("run", "plan", "apply", "score", "select", "shards", "score-shards")
+_KEEP = ("run", "plan", "apply", "score", "clean", "select", "shards", "score-shards")
 """Commands that go on where they were stopped."""
 
 
