@@ -37,7 +37,7 @@ app = typer.Typer(
     name="prunus",
     help="Prune a trained PyTorch model and the data it learns from, and prove that what is left still works.",
     epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 recipe, 4 data, 5 model, 6 plan or bundle, 7 output, 8 run failed, "
-    "9 missing package, 130 stopped.",
+    "9 missing package, 10 some rows or shards failed, 130 stopped.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
