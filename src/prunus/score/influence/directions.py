@@ -191,7 +191,7 @@ def _forward(function: Callable[[Direction], Tensor], direction: Direction, weig
     """Return the derivative of a function of the weights along a direction, in forward mode."""
     with warnings.catch_warnings(), torch.no_grad(), forward.dual_level(), sdpa_kernel(SDPBackend.MATH):
         # torch compiles its own derivatives when the first is asked for, by a way that it calls deprecated.
-        warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`torch.jit")  # a DeprecationWarning, later a FutureWarning
         moving: Direction = {
             name: forward.make_dual(value, direction[name])  # type: ignore[no-untyped-call]
             for name, value in weights.items()
