@@ -17,12 +17,11 @@ import typer
 from rich.console import Console
 
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
-from prunus.cli.example_commands import clean
+from prunus.cli.example_commands import clean, select
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.score_command import score
-from prunus.cli.select_command import select
 from prunus.cli.shard_scores import score_shards
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings

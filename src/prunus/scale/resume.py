@@ -20,7 +20,7 @@ from prunus.core.files.plain_files import NotPlainError, open_plain, write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
 from prunus.scale.shard_files import Checkpoint
 
-__all__ = ["STATE", "State", "fold", "fold_file"]
+__all__ = ["STATE", "State", "fold", "fold_file", "read_state"]
 
 STATE = ".prunus-shards.json"
 _PIECE = 1 << 20
@@ -54,6 +54,24 @@ def fold_file(path: Path) -> tuple[int, int] | None:
         return None
 
 
+def read_state(path: Path, about: str) -> tuple[Any, dict[str, Any]]:
+    """Return what a state says under the key ``about`` of the run that wrote it, and what that run has ``done``.
+
+    Raises:
+        OutputError: the state is damaged, or was changed since.
+    """
+    try:
+        with open_plain(path) as file:
+            tree = json.loads(file.read())
+        whole = tree_sha256(tree) == tree["sha256"]
+        run, done = tree[about], dict(tree["done"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise OutputError(f"{path}: this state is damaged; empty {path.parent} and start anew") from error
+    if not whole:
+        raise OutputError(f"{path}: this state was changed; empty {path.parent} and start anew")
+    return run, done
+
+
 class State:
     """What a run has written to its output folder so far, on the disk after each shard."""
 
@@ -70,15 +88,7 @@ class State:
             OutputError: the state is damaged, or of another checkpoint or other settings.
         """
         folder = self.path.parent
-        try:
-            with open_plain(self.path) as file:
-                tree = json.loads(file.read())
-            whole = tree_sha256(tree) == tree["sha256"]
-            run, done = tree["run"], dict(tree["done"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise OutputError(f"{self.path}: this state is damaged; empty {folder} and start anew") from error
-        if not whole:
-            raise OutputError(f"{self.path}: this state was changed; empty {folder} and start anew")
+        run, done = read_state(self.path, "run")
         if run["settings"] != self.run["settings"]:
             raise OutputError(f"{folder} holds a run with other settings: choose another folder")
         if run["checkpoint"] != self.run["checkpoint"]:

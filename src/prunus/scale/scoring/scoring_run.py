@@ -16,10 +16,10 @@ from typing import Any
 
 from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files.plain_files import clear_leftovers, explain_os_error, folder_lock, open_plain, write_json
-from prunus.core.files.sealed import sealed_tree, tree_sha256
+from prunus.core.files.plain_files import clear_leftovers, explain_os_error, folder_lock, write_json
+from prunus.core.files.sealed import sealed_tree
 from prunus.core.text import plain
-from prunus.scale.resume import fold_file
+from prunus.scale.resume import fold_file, read_state
 from prunus.scale.scoring.score_shard import ENDINGS, Scorer, ShardFacts, score_shard
 from prunus.scale.scoring.shard_pool import Failure, run_each
 
@@ -165,20 +165,11 @@ class _State:
 
     def read(self) -> None:
         """Take over what an earlier run with these settings has finished."""
-        folder = self.path.parent
-        try:
-            with open_plain(self.path) as file:
-                tree = json.loads(file.read())
-            whole = tree_sha256(tree) == tree["sha256"]
-            settings, done = tree["settings"], dict(tree["done"])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise OutputError(f"{self.path}: this state is damaged; empty {folder} and start anew") from error
-        if not whole:
-            raise OutputError(f"{self.path}: this state was changed; empty {folder} and start anew")
+        settings, done = read_state(self.path, "settings")
         if settings != self.settings:
             names = {*settings, *self.settings}
             odd = next(name for name in sorted(names) if settings.get(name) != self.settings.get(name))
-            raise OutputError(f"{folder} holds a run with another {odd}: choose another folder")
+            raise OutputError(f"{self.path.parent} holds a run with another {odd}: choose another folder")
         self.done = done
 
     def holds(self, shard: Path, output: Path) -> bool:
