@@ -23,7 +23,7 @@ from prunus.pipeline.jobs.examples_folder import check_undecided, open_examples,
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.workspace import EXAMPLES_PAGE, recipe_text
 from prunus.pipeline.main_job import open_job
-from prunus.pipeline.stages.duplicate_examples import Apart, alike_apart, check_likeness, pair_of
+from prunus.pipeline.stages.duplicate_examples import Apart, alike_apart, check_likeness, pair_of, usual_duplicates
 from prunus.pipeline.stages.example_facts import class_facts, map_facts, n_alike, pair_facts, suspect_facts
 from prunus.pipeline.stages.example_stage import clean, judge_examples, thinned_classes
 from prunus.pipeline.stages.label_cleaning import label_facts
@@ -108,7 +108,7 @@ def _with_duplicates(job: Job, asked: Recipe, recipe: Recipe) -> Job:
         return replace(job, recipe=asked)
     assert asked.examples is not None
     refused = []
-    for given in (Duplicates(), Duplicates(space="tokens")):
+    for given in (usual_duplicates(job.data.train), Duplicates(space="tokens")):
         try:
             check_likeness(given, job.data.train, job.data.test)
         except DataError as error:

@@ -37,6 +37,7 @@ __all__ = [
     "drop_duplicates",
     "likeness_rows",
     "pair_of",
+    "usual_duplicates",
 ]
 
 
@@ -56,6 +57,20 @@ def check_likeness(config: Duplicates | None, *parts: Examples) -> None:
     if config is not None and config.space != "embedding":
         for part in parts:
             (check_tokens if config.space == "tokens" else check_flat)(part)
+
+
+_FEW_COLUMNS = 32
+_EQUAL = 0.99999
+"""Above what single precision rounds by."""
+
+
+def usual_duplicates(train: Examples) -> Duplicates:
+    """Return from when on inputs are duplicates where nobody said it: in a table of few columns, only where rows are all but equal.
+
+    Many of its rows lie in nearly the same direction by chance.
+    """
+    shape = tuple(train.input_shape)
+    return Duplicates(cosine=_EQUAL) if len(shape) == 1 and shape[0] < _FEW_COLUMNS else Duplicates()
 
 
 def drop_duplicates(examples: Examples, rows: Tensor, config: Duplicates, *, judged: Bools, seed: int) -> Step:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, RecipeError, RunError
-from prunus.core.recipes.recipe import Clean, Cover, Duplicates
+from prunus.core.recipes.recipe import Clean, Cover
 from prunus.core.recipes.recipe import Examples as ExamplesConfig
 from prunus.core.types import Decision, Step
 from prunus.data import Examples
+from prunus.pipeline.stages.duplicate_examples import usual_duplicates
 from prunus.score import check_flat, example_strata
 from prunus.select import budget, select
 
@@ -34,7 +35,7 @@ def with_cleaning(config: ExamplesConfig, train: Examples, test: Examples) -> Ex
     try:
         for part in (train, test):
             check_flat(part)
-        changes["duplicates"] = Duplicates()
+        changes["duplicates"] = usual_duplicates(train)
     except DataError:
         pass  # what can't be compared has no duplicates
     return config.model_copy(update=changes)

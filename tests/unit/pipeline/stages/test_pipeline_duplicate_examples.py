@@ -231,3 +231,12 @@ def test_inputs_without_likeness_are_refused_before_anything_is_trained():
             listener=told.append,
         ).prune(keep_fraction=0.5)
     assert not any("train" in event.stage for event in told)
+
+
+@pytest.mark.parametrize(("shape", "strict"), [((9,), True), ((31,), True), ((32,), False), ((1, 8, 8), False)])
+def test_rows_of_a_small_table_are_duplicates_by_default_only_where_they_are_all_but_equal(shape, strict):
+    from types import SimpleNamespace
+
+    from prunus.pipeline.stages.duplicate_examples import usual_duplicates
+
+    assert usual_duplicates(SimpleNamespace(input_shape=shape)).cosine == (0.99999 if strict else 0.99)
