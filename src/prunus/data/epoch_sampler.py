@@ -164,7 +164,9 @@ def inclusion_steps(scores: Floats, n_drawn: int, *, least: float) -> Ints:
     bad = np.flatnonzero(~(np.isfinite(scores) & (scores >= 0)))
     if len(bad):
         raise DataError(f"scores must be finite and not negative: example {bad[0]} has {scores[bad[0]]}")
-    raised = np.maximum(scores, least * scores.mean()) if scores.any() else np.ones(len(scores))
+    # As shares of the largest: sums of the greatest and the smallest floats stay numbers.
+    scores = scores / scores.max() if scores.any() else np.ones(len(scores))
+    raised = np.maximum(scores, least * scores.mean())
     sure = np.zeros(len(scores), np.bool_)
     while True:
         share = (n_drawn - np.count_nonzero(sure)) * raised / raised[~sure].sum() if not sure.all() else raised

@@ -14,7 +14,7 @@ from prunus.data import EpochSampler
 from prunus.data import epoch_sampler as module
 from prunus.data.epoch_sampler import inclusion_steps
 
-SCORES = st.lists(st.floats(0, 100), min_size=2, max_size=9)
+SCORES = st.lists(st.one_of(st.floats(0, 100), st.sampled_from([0.0, 5e-324, 1e-300, 1.7e308])), min_size=2, max_size=9)
 
 
 @given(SCORES, st.data())
