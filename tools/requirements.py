@@ -12,12 +12,16 @@ from pathlib import Path
 
 
 def requirements() -> list[str]:
-    """Return every requirement but prunus's own extras and those of the docs, as they are written."""
+    """Return every requirement of what ``prunus[all]`` installs and of the checks, as they are written.
+
+    The extras that ``all`` leaves out bring packages of their own versions along, which would not go together.
+    """
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"].items()
+    extras = dict(project["project"]["optional-dependencies"])
+    every = extras.pop("all")[0].partition("[")[2].rstrip("]").split(",")
     found = [
         *project["project"]["dependencies"],
-        *(text for name, extra in extras if name != "docs" for text in extra),
+        *(text for name in every for text in extras[name]),
         *project["dependency-groups"]["dev"],
         *project["build-system"]["requires"],
         "editables",
