@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor
 
 from prunus.apply.traced.limits import BATCH, Span
 from prunus.core.code.extras import require
 from prunus.core.errors import ModelError, UnknownNameError, near, raise_if_out_of_memory
 from prunus.core.files.plain_files import atomic_path
-from prunus.data import Scaler
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 from prunus.ship.bundle import Bundle
-from prunus.ship.inputs import Inputs, called_on, is_scaled, keywords_of, made, other_sizes, output_tensors
+from prunus.ship.inputs import Inputs, keywords_of, other_sizes
 from prunus.ship.mnn.mnn_file import mnn_needs, run_mnn, write_mnn
 from prunus.ship.mnn.mnn_zeros import best_block, weight_layers
+from prunus.ship.raw_model import RawModel, raw_answers, raw_inputs
 
 __all__ = ["FORMATS", "ExportedFile", "check_format", "export_file", "relative_difference"]
 
@@ -104,15 +103,15 @@ def export_file(bundle: Bundle, to: str, path: Path) -> ExportedFile:
 
 def _export_onnx(bundle: Bundle, takes: Inputs, path: Path) -> ExportedFile:
     """Write the file, compared on several batches, and on one of other sizes where they may vary."""
-    model = _Raw(bundle).eval()
-    proto = export_onnx(model, _inputs(bundle, takes, 2), [(_ANY, *entry.allowed[1:]) for entry in takes])
-    batches = [_inputs(bundle, takes, size) for size in _BATCHES]
-    expected = [_answers(model, batch) for batch in batches]
+    model = RawModel(bundle).eval()
+    proto = export_onnx(model, raw_inputs(bundle, takes, 2), [(_ANY, *entry.allowed[1:]) for entry in takes])
+    batches = [raw_inputs(bundle, takes, size) for size in _BATCHES]
+    expected = [raw_answers(model, batch) for batch in batches]
     compared = len(batches)
     for entries in other_sizes(takes):
-        other = _inputs(bundle, entries, _BATCHES[1])
+        other = raw_inputs(bundle, entries, _BATCHES[1])
         try:
-            expected.append(_answers(model, other))
+            expected.append(raw_answers(model, other))
         except Exception as error:  # sizes that the model itself doesn't take
             raise_if_out_of_memory(error)
         else:
@@ -129,14 +128,14 @@ def _export_onnx(bundle: Bundle, takes: Inputs, path: Path) -> ExportedFile:
 
 
 def _export_mnn(bundle: Bundle, path: Path) -> ExportedFile:
-    takes, model = _as_example(bundle.manifest.takes), _Raw(bundle).eval()
-    batches = [_inputs(bundle, takes, size) for size in _BATCHES]
-    proto = export_onnx(model, _inputs(bundle, takes, 2))
+    takes, model = _as_example(bundle.manifest.takes), RawModel(bundle).eval()
+    batches = [raw_inputs(bundle, takes, size) for size in _BATCHES]
+    proto = export_onnx(model, raw_inputs(bundle, takes, 2))
     with atomic_path(path) as temporary:
         block = best_block(weight_layers(proto))
         write_mnn(proto, temporary, block=block)
         answers = [[answer] for answer in run_mnn(temporary, batches)]
-        difference = _check(path, [_answers(model, batch) for batch in batches], answers)
+        difference = _check(path, [raw_answers(model, batch) for batch in batches], answers)
     zeros = "no" if block is None else f"{block}x1"
     return ExportedFile(str(path), "mnn", path.stat().st_size, difference, _BATCHES, zeros, _sizes(takes))
 
@@ -151,11 +150,6 @@ def _check(path: Path, expected: Sequence[Sequence[Tensor]], answers: Sequence[S
             f"got {difference:.2g}; nothing was written"
         )
     return difference
-
-
-def _answers(model: nn.Module, inputs: Any) -> list[Tensor]:
-    with torch.no_grad():
-        return called_on(model, inputs)
 
 
 def _as_example(takes: Inputs) -> Inputs:
@@ -178,31 +172,3 @@ def relative_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> fl
     wanted, had = (torch.cat([one.flatten() for one in outputs]) for outputs in (expected, got))
     found = float((wanted - had).abs().max() / wanted.abs().max().clamp(min=torch.finfo(torch.float32).tiny))
     return found if math.isfinite(found) else math.inf
-
-
-class _Raw(nn.Module):
-    """The model of a bundle between its scalers, as ``Bundle.predict`` calls it."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
-        self.model, self.scaler, self.target_scaler = bundle.model, _scaler(bundle), bundle.target_scaler
-
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """Return raw outputs for raw inputs."""
-        if self.scaler is not None:
-            inputs = tuple(self.scaler(value) for value in inputs)
-            named = {name: self.scaler(value) for name, value in named.items()}
-        outputs = output_tensors(self.model(*inputs, **named))
-        return outputs if self.target_scaler is None else [self.target_scaler.undo(value) for value in outputs]
-
-
-def _scaler(bundle: Bundle) -> Scaler | None:
-    """Return what scales the inputs: one that is of fractional numbers."""
-    takes = bundle.manifest.takes
-    return bundle.scaler if is_scaled(takes) else None
-
-
-def _inputs(bundle: Bundle, takes: Inputs, size: int) -> Any:
-    """Return inputs that are normal to the model, as the user would give them."""
-    scaled, scaler = made(takes, size, "export", size), _scaler(bundle)
-    return scaled if scaler is None else pytree.tree_map_only(Tensor, scaler.undo, scaled)
