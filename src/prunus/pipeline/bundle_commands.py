@@ -24,8 +24,8 @@ from prunus.report import RunRecord, load_record, write_html
 from prunus.ship import (
     Bundle,
     bundle_size_bytes,
-    check_format,
     export_file,
+    format_of,
     load_bundle,
     stored_size_bytes,
 )
@@ -146,7 +146,7 @@ def export_bundle(
     """Write a bundle's model as a file of another runtime; return its path, size and how far its answers are from the bundle's.
 
     Args:
-        to: ``onnx`` or ``mnn``.
+        to: one of ``prunus.ship.FORMATS``.
         out: default: beside the bundle, with the format as its ending. A file that is there is replaced in one step.
         note: is told when the bundle's graph is exported because its class may not be built.
 
@@ -155,7 +155,7 @@ def export_bundle(
         ModelError: the model can't be exported, or the file would give other answers; nothing was written.
         MissingExtraError: a package for the format isn't installed.
     """
-    check_format(to)
+    format_of(to)
     folder = bundle_folder(path)
     bundle = _load(folder, trust_code, note)
     if out is None:

@@ -2,7 +2,8 @@
 
 from prunus.ship.bundle import Bundle, load_bundle
 from prunus.ship.calling import arranged
-from prunus.ship.deploy import check_format, export_file
+from prunus.ship.deploy import export_file
+from prunus.ship.formats import FORMATS, format_of
 from prunus.ship.graph_limits import GraphLimits
 from prunus.ship.inputs import sizes_misfit
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
@@ -10,14 +11,15 @@ from prunus.ship.pack import stored_size_bytes
 from prunus.ship.save import save_bundle
 
 __all__ = [
+    "FORMATS",
     "Bundle",
     "GraphLimits",
     "Manifest",
     "arranged",
     "bundle_sha256",
     "bundle_size_bytes",
-    "check_format",
     "export_file",
+    "format_of",
     "load_bundle",
     "read_manifest",
     "save_bundle",

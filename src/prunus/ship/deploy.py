@@ -1,7 +1,7 @@
-"""In which file does a model leave for a runtime without Python, and does that file answer as the bundle does?
+"""In which file does a model leave for another runtime, and does that file answer as the bundle does?
 
-The file takes raw inputs and gives the outputs of ``Bundle.predict``: the scalers are in it. The batch is free, and in ONNX the
-sizes that are free in the bundle, too. It is run on random inputs, also of other sizes, before it takes its name.
+The file takes raw inputs and gives the outputs of ``Bundle.predict``: the scalers are in it. The batch is free, and so are the
+sizes that are free in the bundle, where the format can say that. It is run on random inputs before it takes its name.
 """
 
 from __future__ import annotations
@@ -15,22 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunus.apply.traced.limits import BATCH, Span
-from prunus.core.code.extras import require
-from prunus.core.errors import ModelError, UnknownNameError, near, raise_if_out_of_memory
+from prunus.core.errors import ModelError
 from prunus.core.files.plain_files import atomic_path
-from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 from prunus.ship.bundle import Bundle
-from prunus.ship.inputs import Inputs, keywords_of, other_sizes
-from prunus.ship.mnn.mnn_file import mnn_needs, run_mnn, write_mnn
-from prunus.ship.mnn.mnn_zeros import best_block, weight_layers
-from prunus.ship.raw_model import RawModel, raw_answers, raw_inputs
+from prunus.ship.formats import BATCHES, ExportSource, Format, format_of
 
-__all__ = ["FORMATS", "ExportedFile", "check_format", "export_file", "relative_difference"]
+__all__ = ["ExportedFile", "export_file", "relative_difference"]
 
-FORMATS = ("mnn", "onnx")
-_BATCHES = (1, 3, 8)
-_ANY = Span(1, None, BATCH)
 _TOLERANCE = 1e-3
 """Of the largest output. Measured on 13 architectures: at most 3e-6 in ONNX Runtime, 2e-5 in MNN, 2e-4 of transformers there."""
 
@@ -57,16 +48,6 @@ class ExportedFile:
         return asdict(self) | {"batches": list(self.batches), "sizes": list(self.sizes)}
 
 
-def check_format(name: str) -> None:
-    """Raise unless there is such a format.
-
-    Raises:
-        UnknownNameError: it names the near ones.
-    """
-    if name not in FORMATS:
-        raise UnknownNameError(f"unknown format {name!r}: {near(name, FORMATS)}")
-
-
 def export_file(bundle: Bundle, to: str, path: Path) -> ExportedFile:
     """Write the model of ``bundle`` to ``path`` in one step, and return the facts of the file.
 
@@ -76,68 +57,37 @@ def export_file(bundle: Bundle, to: str, path: Path) -> ExportedFile:
         ModelError: the model can't be exported, or the file gives other answers than the bundle; nothing was written.
         OutputError: the disk is full or the folder can't be written.
     """
-    check_format(to)
-    takes, n_outputs = bundle.manifest.takes, bundle.manifest.n_output_tensors
-    if any(entry.listed for entry in takes):
+    form = format_of(to)
+    source = ExportSource.of(bundle)
+    if any(entry.listed for entry in source.takes):
         raise ModelError(
             "the model takes a list with a tensor for each example, and a file takes tensors: bundle a module of yours that makes "
             "the list of one tensor, and export that"
         )
-    if to == "mnn":
-        if (len(takes), keywords_of(takes), n_outputs) != (1, (), 1):
-            raise ModelError(
-                f"mnn files are written of models with one positional input and one output: this one takes {len(takes)} "
-                f"({', '.join(keywords_of(takes)) or 'positional'}) and gives {n_outputs}; export it to ONNX"
-            )
-        mnn_needs()
-        return _export_mnn(bundle, path)
-    require("onnxruntime", extra="onnx")
+    form.check_model(source)
+    form.check_installed()
+    if form.free == "batch" or not source.is_free:
+        return _export(form, source.fixed(), path)
     try:
-        return _export_onnx(bundle, takes, path)
+        return _export(form, source, path)
     except ModelError as error:
-        if not any(entry.spans for entry in takes):
-            raise
-        made = _export_onnx(bundle, _as_example(takes), path)
+        made = _export(form, source.fixed(), path)
         return replace(made, note=f"sizes are those of the example, since others can't be exported ({error})")
 
 
-def _export_onnx(bundle: Bundle, takes: Inputs, path: Path) -> ExportedFile:
+def _export(form: Format, source: ExportSource, path: Path) -> ExportedFile:
     """Write the file, compared on several batches, and on one of other sizes where they may vary."""
-    model = RawModel(bundle).eval()
-    proto = export_onnx(model, raw_inputs(bundle, takes, 2), [(_ANY, *entry.allowed[1:]) for entry in takes])
-    batches = [raw_inputs(bundle, takes, size) for size in _BATCHES]
-    expected = [raw_answers(model, batch) for batch in batches]
-    compared = len(batches)
-    for entries in other_sizes(takes):
-        other = raw_inputs(bundle, entries, _BATCHES[1])
-        try:
-            expected.append(raw_answers(model, other))
-        except Exception as error:  # sizes that the model itself doesn't take
-            raise_if_out_of_memory(error)
-        else:
-            batches.append(other)
-            break
-    if len(batches) == compared and any(entry.spans for entry in takes):
-        raise ModelError(f"{path}: the model takes no other sizes that the file could be compared on")
+    compared = [(inputs, source.answers(inputs)) for inputs in source.batches()]
+    if source.is_free:
+        other = next(source.of_other_sizes(), None)
+        if other is None:
+            raise ModelError(f"{path}: the model takes no other sizes that the file could be compared on")
+        compared.append(other)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(proto)
-        session = OnnxModel(proto)
-        answers = [session.outputs(batch) for batch in batches]
-        difference = _check(path, expected, answers)
-    return ExportedFile(str(path), "onnx", path.stat().st_size, difference, _BATCHES, sizes=_sizes(takes))
-
-
-def _export_mnn(bundle: Bundle, path: Path) -> ExportedFile:
-    takes, model = _as_example(bundle.manifest.takes), RawModel(bundle).eval()
-    batches = [raw_inputs(bundle, takes, size) for size in _BATCHES]
-    proto = export_onnx(model, raw_inputs(bundle, takes, 2))
-    with atomic_path(path) as temporary:
-        block = best_block(weight_layers(proto))
-        write_mnn(proto, temporary, block=block)
-        answers = [[answer] for answer in run_mnn(temporary, batches)]
-        difference = _check(path, [raw_answers(model, batch) for batch in batches], answers)
-    zeros = "no" if block is None else f"{block}x1"
-    return ExportedFile(str(path), "mnn", path.stat().st_size, difference, _BATCHES, zeros, _sizes(takes))
+        written = form.write(source, temporary)
+        answers = form.answers(temporary, [inputs for inputs, _ in compared])
+        difference = _check(path, [expected for _, expected in compared], answers)
+    return ExportedFile(str(path), form.name, path.stat().st_size, difference, BATCHES, written.zeros, source.sizes)
 
 
 def _check(path: Path, expected: Sequence[Sequence[Tensor]], answers: Sequence[Sequence[Tensor]]) -> float:
@@ -150,15 +100,6 @@ def _check(path: Path, expected: Sequence[Sequence[Tensor]], answers: Sequence[S
             f"got {difference:.2g}; nothing was written"
         )
     return difference
-
-
-def _as_example(takes: Inputs) -> Inputs:
-    """Return the description with all sizes as they are."""
-    return tuple(entry.model_copy(update={"spans": ()}) for entry in takes)
-
-
-def _sizes(takes: Inputs) -> tuple[str, ...]:
-    return tuple(f"{e.name + ' ' if e.name else ''}({', '.join(('n', *map(str, e.allowed[1:])))})" for e in takes)
 
 
 def relative_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:

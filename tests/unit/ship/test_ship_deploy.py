@@ -15,8 +15,9 @@ from prunus.core.errors import MissingExtraError, ModelError, OutputError, Unkno
 from prunus.data import Scaler
 from prunus.evaluate.timing.onnx_session import OnnxModel
 from prunus.evaluate.timing.runtimes import onnxruntime_installed
-from prunus.ship import Bundle, deploy, load_bundle
-from prunus.ship.deploy import check_format, export_file, relative_difference
+from prunus.ship import load_bundle
+from prunus.ship.deploy import export_file, relative_difference
+from prunus.ship.formats import format_of
 from prunus.ship.mnn.mnn_file import run_mnn
 from ship_stand_ins import build, made, options, pruned
 
@@ -110,7 +111,7 @@ def test_a_file_that_mnn_doesnt_run_is_an_error_of_one_line_and_not_an_end(tmp_p
 
 def test_a_format_that_isnt_there_names_the_near_one(made, tmp_path):
     with pytest.raises(UnknownNameError, match="unknown format 'onx': did you mean 'onnx'"):
-        check_format("onx")
+        format_of("onx")
     with pytest.raises(UnknownNameError, match="choose one of: mnn, onnx"):
         export_file(load_bundle(made.folder), "tflite", tmp_path / "m")
 

@@ -24,8 +24,9 @@ from prunus.core.errors import ModelError
 from prunus.data import Scaler
 from prunus.evaluate.timing.onnx_session import OnnxModel
 from prunus.evaluate.timing.runtimes import onnxruntime_installed
-from prunus.ship import deploy, load_bundle
+from prunus.ship import load_bundle
 from prunus.ship.deploy import export_file
+from prunus.ship.formats import to_onnx
 
 pytestmark = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 
@@ -114,7 +115,7 @@ def test_the_scaler_of_images_is_in_the_file(tmp_path):
 def test_a_file_that_is_right_at_the_example_s_size_alone_takes_no_other(tmp_path, monkeypatch):
     """The exporter is made to lose how a length is followed: the check at another length notices."""
     _, bundle = loaded("transformer", "graph", tmp_path / "b")
-    real = deploy.export_onnx
+    real = to_onnx.export_onnx
 
     class Cut(nn.Module):
         def __init__(self, model):
@@ -124,7 +125,7 @@ def test_a_file_that_is_right_at_the_example_s_size_alone_takes_no_other(tmp_pat
         def forward(self, **given):
             return self.model(**given) * (1 + (given["input_ids"].shape[1] - 9))
 
-    monkeypatch.setattr(deploy, "export_onnx", lambda model, *more: real(Cut(model), *more))
+    monkeypatch.setattr(to_onnx, "export_onnx", lambda model, *more: real(Cut(model), *more))
     facts = export_file(bundle, "onnx", tmp_path / "m.onnx")
     assert facts.sizes == ("input_ids (n, 9)", "attention_mask (n, 9)")
     with pytest.raises(ModelError, match="ONNX Runtime fails on"):

@@ -1,0 +1,23 @@
+"""Which formats can a bundle be exported to? Each is one file here, ``to_NAME``, and one line in ``FORMATS``."""
+
+from prunus.core.errors import UnknownNameError, near
+from prunus.ship.formats.export_source import BATCHES, ExportSource
+from prunus.ship.formats.file_format import Format, Written
+from prunus.ship.formats.to_mnn import Mnn
+from prunus.ship.formats.to_onnx import Onnx
+
+__all__ = ["BATCHES", "FORMATS", "ExportSource", "Format", "Written", "format_of"]
+
+FORMATS: dict[str, Format] = {each.name: each for each in (Onnx(), Mnn())}
+"""By what ``prunus export --to`` calls them."""
+
+
+def format_of(name: str) -> Format:
+    """Return the format of that name.
+
+    Raises:
+        UnknownNameError: it names the near ones.
+    """
+    if name not in FORMATS:
+        raise UnknownNameError(f"unknown format {name!r}: {near(name, FORMATS)}")
+    return FORMATS[name]
