@@ -23,6 +23,7 @@ from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnReci
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.score_command import score
 from prunus.cli.shard_scores import score_shards
+from prunus.cli.signing_commands import verify
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
 from prunus.core.text import plain
@@ -340,6 +341,8 @@ def shards(
 
 
 app.command("score-shards")(score_shards)
+
+app.command()(verify)
 
 
 @app.command()

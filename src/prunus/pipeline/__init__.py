@@ -5,6 +5,7 @@ from prunus.pipeline.bundle_commands import evaluate_bundle, export_bundle, pred
 from prunus.pipeline.carried import needs_permission, recipe_of_plan
 from prunus.pipeline.clean_examples import Cleaned, clean_examples
 from prunus.pipeline.commands.select_examples import Selected, select_examples
+from prunus.pipeline.commands.signed_bundles import verify_path
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
@@ -42,5 +43,6 @@ __all__ = [
     "score_examples",
     "score_recordings",
     "select_examples",
+    "verify_path",
     "write_report",
 ]

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import BundleError, NotFiniteError, PlanError, PrunusError
+from prunus.core.errors import NotFiniteError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
-from prunus.core.text import plain
 from prunus.evaluate import measure_cost
 from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
 from prunus.pipeline.jobs.workspace import RECORD
 from prunus.pipeline.measure import quality_of
-from prunus.pipeline.shipping import bundle_folder
+from prunus.pipeline.shipping import bundle_folder, check_made_there
 from prunus.report import RunRecord, load_record, write_html
 from prunus.ship import (
     Bundle,
@@ -188,14 +187,7 @@ def write_report(folder: Path) -> RunRecord:
 
 def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:
     bundle = load_bundle(folder, trust_code=trust_code)
-    record = folder.parent / RECORD
-    if folder.name == "bundle" and record.exists():
-        made = load_record(record).fingerprints.get("bundle")
-        if made is not None and made != bundle.sha256:
-            raise BundleError(
-                f"{folder} isn't the bundle that this run made: its record says {plain(made[:12])}…, got {bundle.sha256[:12]}…; "
-                "fetch or make it anew, or move it out of the run"
-            )
+    check_made_there(folder, bundle.sha256)
     if bundle.note and note is not None:
         note(f"{folder}: {bundle.note}")
     return bundle

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.calls import answer, arguments, call, map_tensors, n_examples, select_rows, tensors
+from prunus.core.errors import BundleError
+from prunus.core.text import plain
 from prunus.data import DrawnSource, holds_ids
 from prunus.data.sources.source import CHUNK_ROWS
 from prunus.graph.tracing.states import as_it_was
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
+from prunus.pipeline.jobs.workspace import RECORD
+from prunus.report import load_record
 from prunus.ship import save_bundle, stored_size_bytes
 from prunus.tasks import Regression
 
-__all__ = ["bundle_folder", "model_fingerprint", "ship", "ship_candidate", "sizes_on_disk"]
+__all__ = ["bundle_folder", "check_made_there", "model_fingerprint", "ship", "ship_candidate", "sizes_on_disk"]
 
 
 def ship(job: Job, result: SeedResult, folder: Path) -> str:
@@ -108,6 +112,22 @@ def bundle_folder(path: Path) -> Path:
     """Return the bundle's folder when ``path`` is a run that has one, else ``path``."""
     inner = path / "bundle"
     return inner if inner.is_dir() else path
+
+
+def check_made_there(folder: Path, sha256: str) -> None:
+    """Refuse a bundle that lies in a run and isn't the one that the run made.
+
+    Raises:
+        BundleError: the run's record names another hash.
+    """
+    record = folder.parent / RECORD
+    if folder.name == "bundle" and record.exists():
+        made = load_record(record).fingerprints.get("bundle")
+        if made is not None and made != sha256:
+            raise BundleError(
+                f"{folder} isn't the bundle that this run made: its record says {plain(made[:12])}…, got {sha256[:12]}…; "
+                "fetch or make it anew, or move it out of the run"
+            )
 
 
 def sizes_on_disk(result: SeedResult) -> dict[str, int]:

@@ -9,12 +9,15 @@ from prunus.ship.inputs import sizes_misfit
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
 from prunus.ship.pack import stored_size_bytes
 from prunus.ship.save import save_bundle
+from prunus.ship.signing import Verified, VerifyPolicy, verify_bundle
 
 __all__ = [
     "FORMATS",
     "Bundle",
     "GraphLimits",
     "Manifest",
+    "Verified",
+    "VerifyPolicy",
     "arranged",
     "bundle_sha256",
     "bundle_size_bytes",
@@ -25,4 +28,5 @@ __all__ = [
     "save_bundle",
     "sizes_misfit",
     "stored_size_bytes",
+    "verify_bundle",
 ]

@@ -15,34 +15,27 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prunus import data, models
-from prunus.apply.edits import Edits, materialize, rebuild
-from prunus.apply.traced.regraph import PrunedGraph
-from prunus.core.code.imports import call
+from prunus import data
 from prunus.core.errors import BundleError, PrunusError, ShapeError, raise_if_out_of_memory
 from prunus.core.predictions import Prediction, check_outputs_finite
-from prunus.core.recipes import recipe
+from prunus.ship.assembly import assemble, assemble_graph, skeleton
 from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
-from prunus.ship.graph_files.graph_file import read_graph, sizes_of_inputs, state_names
-from prunus.ship.graph_files.input_fit import Guard, check_runs
+from prunus.ship.graph_files.graph_file import sizes_of_inputs
 from prunus.ship.graph_limits import GraphLimits, usual_limits
-from prunus.ship.inputs import beyond, is_scaled, keywords_of, output_tensors
+from prunus.ship.inputs import beyond, is_scaled, output_tensors
 from prunus.ship.manifest import (
     GRAPH,
-    GRAPH_TENSORS,
-    WEIGHTS,
     Contents,
     Manifest,
     read_contents,
 )
-from prunus.ship.pack import check_storable, unpack
 
 if TYPE_CHECKING:
     from prunus.data import Columns, Scaler
 
 from prunus.tasks import Task, task_of_options
 
-__all__ = ["Bundle", "assemble", "assemble_graph", "load_bundle"]
+__all__ = ["Bundle", "load_bundle", "meanings"]
 
 Kind = Literal["eager", "graph"]
 
@@ -182,6 +175,7 @@ def load_bundle(
     prefer: Kind = "eager",
     device: str = "cpu",
     graph_limits: GraphLimits | None = None,
+    sha256: str | None = None,
 ) -> Bundle:
     """Return the bundle at ``folder``; nothing in it is run as code, and nothing is parsed before its hash was checked.
 
@@ -195,26 +189,39 @@ def load_bundle(
         prefer: ``graph`` takes the traced computation also where the class could be built.
         graph_limits: how much memory and arithmetic the traced computation may take, when it is loaded and whenever it runs;
             default: the usual limits, times the user's ``PRUNUS_GRAPH_LIMITS``.
+        sha256: the hash that the bundle must have: that of :func:`prunus.ship.signing.verify_bundle`, so that what was verified is
+            what is loaded, whatever became of the folder in between.
 
     Raises:
-        BundleError: no bundle, a damaged one, or one without a graph that needs code that wasn't trusted.
+        BundleError: no bundle, a damaged or another one, or one without a graph that needs code that wasn't trusted.
     """
     folder = Path(folder)
-    contents = read_contents(folder)
+    contents = read_contents(folder, sha256=sha256)
     manifest = contents.manifest
     kind, note = _kind_of(folder, manifest, builder is not None, trust_code, prefer)
     if kind == "graph":
         model: nn.Module = assemble_graph(contents, device, graph_limits)
     else:
-        model = assemble(contents, lambda: _skeleton(folder, manifest, builder))
+        model = assemble(contents, lambda: skeleton(folder, manifest, builder))
+    scalers = meanings(contents, graph_limits)
+    return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note)
+
+
+def meanings(contents: Contents, limits: GraphLimits | None = None) -> tuple[Scaler | None, Scaler | None]:
+    """Return what scales a bundle's inputs and outputs.
+
+    Raises:
+        BundleError: it doesn't fit them; or the manifest allows sizes of inputs that the graph doesn't take.
+    """
+    folder, manifest = contents.folder, contents.manifest
     scalers = _scaler(folder, manifest, "scaler"), _scaler(folder, manifest, "target_scaler")
     if any(entry.spans for entry in manifest.takes):
-        most = (graph_limits or usual_limits()).n_nodes
+        most = (limits or usual_limits()).n_nodes
         has = GRAPH in manifest.files
         spans = sizes_of_inputs(contents.json(GRAPH, max_rows=most), most_nodes=most) if has else ()
         if problem := beyond(manifest.takes, spans):
             raise BundleError(f"{folder}: the manifest says that {problem}; fetch or make the bundle anew")
-    return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note)
+    return scalers
 
 
 def _kind_of(folder: Path, manifest: Manifest, given: bool, trust_code: bool, prefer: Kind) -> tuple[Kind, str]:
@@ -246,108 +253,6 @@ def _kind_of(folder: Path, manifest: Manifest, given: bool, trust_code: bool, pr
     )
 
 
-def _skeleton(folder: Path, manifest: Manifest, builder: Callable[..., nn.Module] | None) -> nn.Module:
-    """Return the dense structure; a built-in one lies on the meta device where possible, so a wrong size costs nothing."""
-    source = manifest.model
-    hint = "; its graph needs no builder: load it with prefer='graph'" if GRAPH in manifest.files else ""
-    if builder is not None:
-        offered = {"input_shape": manifest.input_shape, "n_outputs": manifest.n_outputs}
-        built = call(
-            builder, source.args, what="the builder", key="the manifest's args", error=BundleError, offered=offered
-        )
-        if not isinstance(built, nn.Module):
-            raise BundleError(f"the builder must return an nn.Module: got {type(built).__name__}")
-        return built
-    assert source.builder is not None, "such a bundle loads as a graph"
-    try:
-        config = recipe.Model(builder=source.builder, args=source.args)
-
-        def build() -> nn.Module:
-            return models.build(config, input_shape=manifest.input_shape, n_outputs=manifest.n_outputs, seed=0)
-
-        if source.needs_code:
-            return build()
-        with torch.device("meta"):
-            model = build()
-        # Buffers outside the state dict can't be filled from the weights: they must be computed for real.
-        return build() if {name for name, _ in model.named_buffers()} - set(model.state_dict()) else model
-    except PrunusError as error:
-        raise BundleError(f"{folder}: the model of this bundle can't be built: {error}{hint}") from error
-
-
-def assemble(contents: Contents, skeleton: Callable[[], nn.Module]) -> nn.Module:
-    """Return the model: the skeleton, made smaller, with the weights in it.
-
-    Raises:
-        BundleError: skeleton, edits and weights don't fit each other.
-    """
-    folder, manifest = contents.folder, contents.manifest
-    edits = Edits.from_dict(manifest.edits)
-    model = rebuild(skeleton(), edits)
-    reserved = GRAPH_TENSORS if GRAPH in manifest.files else ()  # then no tensor of the model has such a name
-    entries = {name: entry for name, entry in manifest.tensors.items() if not name.startswith(reserved)}
-    expected = {name: (entry.dtype, entry.shape) for name, entry in entries.items()}
-    found = {n: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for n, t in model.state_dict().items()}
-    if expected != found:
-        odd = next(name for name in sorted(expected.keys() | found.keys()) if expected.get(name) != found.get(name))
-        raise BundleError(
-            f"{folder}: the built model doesn't fit the weights: expected {odd!r} as {_shown(expected.get(odd))}, "
-            f"got {_shown(found.get(odd))}; was the builder changed since?"
-        )
-    state = unpack(contents.files[WEIGHTS], manifest.tensors, folder / WEIGHTS)
-    materialize(model)
-    model.load_state_dict({name: state[name] for name in entries}, strict=True)
-    for name, parameter in model.named_parameters():  # a buffer may be infinite: masks of attention are
-        try:
-            check_storable(name, parameter)
-        except BundleError as error:
-            raise BundleError(f"{folder / WEIGHTS}: {error}") from error
-    if edits.kept_inputs is not None:
-        kept = getattr(model, "kept")  # noqa: B009 - rebuild made it a SelectInputs
-        if tuple(kept.tolist()) != edits.kept_inputs or edits.kept_inputs[-1] >= manifest.input_shape[0]:
-            raise BundleError(
-                f"{folder}: kept_inputs must be the same in edits and weights and below {manifest.input_shape[0]}: "
-                f"got {list(edits.kept_inputs)[-3:]} and {kept.tolist()[-3:]}"
-            )
-    return model
-
-
-def assemble_graph(contents: Contents, device: str = "cpu", limits: GraphLimits | None = None) -> PrunedGraph:
-    """Return the traced computation with the weights in it; it checks what it is given each time that it runs.
-
-    Raises:
-        BundleError: the graph isn't one, doesn't fit the weights, or takes more than ``limits`` allow.
-    """
-    path, manifest = contents.folder / GRAPH, contents.manifest
-    limits = usual_limits() if limits is None else limits
-    tree = contents.json(GRAPH, max_rows=limits.n_nodes)
-    state = unpack(contents.files[WEIGHTS], manifest.tensors, contents.folder / WEIGHTS)
-    try:
-        # What was stored for the graph alone comes before the state dict's tensor of that name.
-        found = {
-            n: key
-            for n in state_names(tree, most_nodes=limits.n_nodes)
-            for key in (n, GRAPH_TENSORS + n)
-            if key in state
-        }
-        tensors = {name: state[key] for name, key in found.items()}
-        takes, n_outputs = manifest.takes, manifest.n_output_tensors
-        graph = read_graph(
-            tree,
-            tensors,
-            device=device,
-            most_nodes=limits.n_nodes,
-            n_inputs=len(takes),
-            n_outputs=n_outputs,
-            keywords=keywords_of(takes),
-        )
-        check_runs(graph, takes, limits)
-        graph.guard = Guard(limits)
-        return graph
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}; fetch or make the bundle anew") from error
-
-
 def _scaler(folder: Path, manifest: Manifest, which: Literal["scaler", "target_scaler"]) -> Scaler | None:
     values = getattr(manifest, which)
     if values is None:
@@ -366,7 +271,3 @@ def _scaler(folder: Path, manifest: Manifest, which: Literal["scaler", "target_s
             f"{folder}: the {which} must fit values of shape {list(shape)}: got {list(scaler.mean.shape)}"
         )
     return scaler
-
-
-def _shown(tensor: tuple[str, tuple[int, ...]] | None) -> str:
-    return "nothing" if tensor is None else f"{tensor[0]} {list(tensor[1])}"

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +33,7 @@ __all__ = [
     "GRAPH",
     "GRAPH_TENSORS",
     "MANIFEST",
+    "SIGNATURE",
     "WEIGHTS",
     "BuiltBy",
     "Contents",
@@ -41,17 +43,23 @@ __all__ = [
     "bundle_sha256",
     "bundle_size_bytes",
     "canonical_json",
+    "changed",
     "explain",
     "manifest_sha256",
     "manifest_tree",
+    "most_bytes",
+    "open_listed",
     "read_contents",
     "read_manifest",
+    "read_manifest_file",
 ]
 
 FORMAT: Literal[3] = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 GRAPH = "graph.json"
+SIGNATURE = "model.sig"
+"""Lies beside what it signs, where ``model_signing`` itself puts it."""
 GRAPH_TENSORS = "graph/"
 """What the names of tensors begin with that the graph needs and the model's state dict hasn't got."""
 _LARGEST_JSON = {MANIFEST: 64 * 2**20, GRAPH: 32 * 2**20}
@@ -147,8 +155,8 @@ class Manifest(_Part):
             raise ValueError(f"inputs: {problem}")
         if WEIGHTS not in self.files:
             raise ValueError(f"files must list {WEIGHTS}, got {sorted(self.files)}")
-        if MANIFEST in self.files:
-            raise ValueError(f"files can't list {MANIFEST} itself")
+        if odd := {MANIFEST, SIGNATURE} & self.files.keys():
+            raise ValueError(f"files can't list {min(odd)}, which is made after the others")
         if self.no_graph is not None and not self.no_graph.isprintable():
             raise ValueError(f"no_graph must be one line of text, got {self.no_graph[:80]!r}")
         if self.edits is None and GRAPH not in self.files:
@@ -207,8 +215,18 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         BundleError: there is none, it isn't one that this version knows, or it was changed after it was written.
     """
+    return read_manifest_file(folder)[0]
+
+
+def read_manifest_file(folder: Path) -> tuple[Manifest, bytes]:
+    """Return the manifest of the bundle at ``folder``, and the bytes that it was read from.
+
+    Raises:
+        BundleError: as :func:`read_manifest`.
+    """
     path = folder / MANIFEST
-    tree = _parse_json(_read(path, _LARGEST_JSON[MANIFEST]), path)
+    content = _read(path, _LARGEST_JSON[MANIFEST])
+    tree = _parse_json(content, path)
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         got = tree.get("format") if isinstance(tree, dict) else type(tree).__name__
         older = type(got) is int and 0 < got < FORMAT
@@ -217,42 +235,66 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path}: expected format {FORMAT}, got {shown(got)}; {advice}load it with the prunus that wrote it"
         )
     if (got := tree_sha256(tree)) != tree.get("sha256"):
-        raise _changed(path, str(tree.get("sha256")), got)
+        raise changed(path, str(tree.get("sha256")), got)
     try:
-        return Manifest.model_validate(tree)
+        return Manifest.model_validate(tree), content
     except ValidationError as error:
         raise BundleError(f"{path}: {explain(error)}; fetch or make the bundle anew") from error
 
 
-def read_contents(folder: Path) -> Contents:
+def read_contents(folder: Path, *, sha256: str | None = None) -> Contents:
     """Return what lies in the bundle at ``folder``: every file that the manifest lists is a plain one of that size and SHA-256.
 
+    Args:
+        sha256: the hash that the bundle must have, if it is to be this one and no other.
+
     Raises:
-        BundleError: a file is missing, is a link, or was changed.
+        BundleError: a file is missing, is a link, or was changed; or it is another bundle.
     """
     manifest = read_manifest(folder)
+    if sha256 is not None and manifest.sha256 != sha256:
+        raise changed(folder, sha256, manifest.sha256)
     files = {}
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
-        most = _LARGEST_JSON[name] * _times(name) if name in _LARGEST_JSON else None
-        content = _read(path, most, entry.size_bytes)
+        content = _read(path, most_bytes(name), entry.size_bytes)
         if (got := hashlib.sha256(content).hexdigest()) != entry.sha256:
-            raise _changed(path, entry.sha256, got)
+            raise changed(path, entry.sha256, got)
         if name in (WEIGHTS, GRAPH):
             files[name] = content
     return Contents(folder, manifest, files)
 
 
-def _read(path: Path, most_bytes: int | None = None, size_bytes: int | None = None) -> bytes:
+def most_bytes(name: str) -> int | None:
+    """Return how large a file of a bundle may be; None where it may have any size."""
+    return _LARGEST_JSON[name] * _times(name) if name in _LARGEST_JSON else None
+
+
+def _read(path: Path, most: int | None = None, size_bytes: int | None = None) -> bytes:
     """Return the content of a plain file, whose size is looked at before anything is read."""
+    with open_listed(path, most, size_bytes) as (file, size):
+        return file.read(size)  # what is appended meanwhile isn't in the hash either
+
+
+@contextmanager
+def open_listed(path: Path, most: int | None = None, size_bytes: int | None = None) -> Iterator[tuple[BinaryIO, int]]:
+    """Yield a plain file of a bundle, opened, and its size, which was looked at before.
+
+    Args:
+        most: so many bytes may it have.
+        size_bytes: so many must it have.
+
+    Raises:
+        BundleError: it isn't there, is a link, a folder or a device, can't be read, or has another size.
+    """
     try:
         with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size_bytes is not None and size != size_bytes:
                 raise BundleError(f"{path}: expected {size_bytes} bytes, got {size}; fetch or make the bundle anew")
-            if most_bytes is not None and size > most_bytes:
-                raise BundleError(f"{path}: expected at most {most_bytes} bytes, got {size}")
-            return file.read(size)  # what is appended meanwhile isn't in the hash either
+            if most is not None and size > most:
+                raise BundleError(f"{path}: expected at most {most} bytes, got {size}")
+            yield file, size
     except NotPlainError as error:
         raise BundleError(
             f"{path}: a bundle holds plain files only, got a link, a folder or a device; copy the file itself"
@@ -280,7 +322,8 @@ def _parse_json(content: bytes, path: Path, max_rows: int | None = None) -> Any:
         raise BundleError(f"{path}: {error}; fetch or make the bundle anew") from error
 
 
-def _changed(path: Path, expected: str, got: str) -> BundleError:
+def changed(path: Path, expected: str, got: str) -> BundleError:
+    """Return the error for a file, or a bundle, of another hash than it must have."""
     return BundleError(
         f"{path} was changed after it was written: expected SHA-256 {plain(expected[:12])}…, got {got[:12]}…; "
         "fetch or make the bundle anew"

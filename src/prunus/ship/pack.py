@@ -21,9 +21,9 @@ from prunus.models.safetensors_file import parse_header
 from prunus.ship.manifest import TensorEntry
 from prunus.ship.sparse import pack_sparse, unpack_sparse
 
-__all__ = ["check_storable", "pack", "stored_size_bytes", "unpack"]
+__all__ = ["DTYPES", "check_header", "check_storable", "pack", "stored_size_bytes", "unpack"]
 
-_DTYPES = {
+DTYPES = {
     name: getattr(torch, name)
     for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 }
@@ -90,7 +90,7 @@ def unpack(content: bytes, entries: Mapping[str, TensorEntry], path: Path) -> di
         header, start = parse_header(content, path)
     except WeightsError as error:
         raise BundleError(f"{path}: expected a safetensors file: {error}; fetch or make the bundle anew") from error
-    _check_header(path, len(content), header, entries)
+    check_header(path, len(content), header, entries)
     state = {
         name: _read(content, header[name], start, entry, name, path)
         for name, entry in entries.items()
@@ -106,9 +106,9 @@ def stored_size_bytes(model: nn.Module) -> int:
 
 def check_storable(name: str, tensor: Any) -> None:
     """Raise a :class:`BundleError` unless a bundle can hold ``tensor``, and is to: broken numbers aren't shipped."""
-    if not isinstance(tensor, Tensor) or str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
+    if not isinstance(tensor, Tensor) or str(tensor.dtype).removeprefix("torch.") not in DTYPES:
         got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise BundleError(f"the model's {name!r} can't be stored: expected a tensor of {', '.join(_DTYPES)}, got {got}")
+        raise BundleError(f"the model's {name!r} can't be stored: expected a tensor of {', '.join(DTYPES)}, got {got}")
     if not tensor.is_floating_point():
         return
     bad = ~tensor.isfinite() if isinstance(tensor, nn.Parameter) else tensor.isnan()
@@ -119,7 +119,12 @@ def check_storable(name: str, tensor: Any) -> None:
         )
 
 
-def _check_header(path: Path, size_bytes: int, header: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> None:
+def check_header(path: Path, size_bytes: int, header: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> None:
+    """Compare the header of a file of ``size_bytes`` with what the manifest says of its tensors.
+
+    Raises:
+        BundleError: a name, a type or a shape differs, or compressed tensors claim more than such a file can hold.
+    """
     whole = sum(math.prod(e.shape) * 8 for e in entries.values() if e.stored == "bitmask")
     allowed = max(_SMALL_BYTES, _MOST_TIMES * size_bytes)
     if whole > allowed:
@@ -134,7 +139,7 @@ def _check_header(path: Path, size_bytes: int, header: Mapping[str, Any], entrie
         entry, shape, dtype = entries[name], tuple(header[name]["shape"]), header[name]["dtype"]
         plain = entry.stored == "plain"
         wanted = (_HEADER.get(entry.dtype), entry.shape) if plain else ("U8", (sum(entry.parts),))
-        if entry.dtype not in _DTYPES or (dtype, shape) != wanted:
+        if entry.dtype not in DTYPES or (dtype, shape) != wanted:
             what = entry.dtype if plain else "uint8"
             raise BundleError(f"{path}: {name!r} must be {what} {list(wanted[1])}, got {dtype} {list(shape)}")
 
@@ -146,11 +151,11 @@ def _read(content: bytes, found: Mapping[str, Any], start: int, entry: TensorEnt
     raw = raw[: last - first]
     try:
         if entry.stored == "bitmask":
-            tensor = unpack_sparse(raw, entry.parts, entry.shape, _DTYPES[entry.dtype])
+            tensor = unpack_sparse(raw, entry.parts, entry.shape, DTYPES[entry.dtype])
         else:
             if entry.dtype == "bool" and bool((raw > 1).any()):
                 raise BundleError("a truth value must be 0 or 1")
-            tensor = raw.view(_DTYPES[entry.dtype]).reshape(entry.shape)
+            tensor = raw.view(DTYPES[entry.dtype]).reshape(entry.shape)
         check_storable(name, tensor)
     except BundleError as error:
         raise BundleError(f"{path}: {name!r}: {error}") from error

@@ -25,7 +25,7 @@ from prunus.core.recipes import recipe
 from prunus.core.runtime import seeded, versions
 from prunus.core.tensors import save_tensors
 from prunus.graph.tracing.states import duplicate
-from prunus.ship.bundle import assemble, assemble_graph
+from prunus.ship.assembly import assemble, assemble_graph
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
 from prunus.ship.inputs import (
     InputEntry,
