@@ -51,6 +51,7 @@ def test_a_run_leaves_everything_it_promises(small_recipe, capsys):
         "recipe.yaml",
         "plan",
         "bundle",
+        "dense",
         "record.json",
         "report.html",
         "log.jsonl",

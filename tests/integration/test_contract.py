@@ -14,9 +14,11 @@ from prunus import ModelOptimizer
 from prunus.cli.app import invoke
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.recipe_file import make_recipe
-from prunus.evaluate import measure_cost
+from prunus.core.types import Measurement
+from prunus.evaluate import Latency, measure_cost
 from prunus.pipeline import target_search as search_module
 from prunus.pipeline.costing import cost_targets as costing_module
+from prunus.pipeline.costing import latency_targets as latency_module
 from prunus.pipeline.cut import one_round as cut_module
 from prunus.pipeline.main_job import run_seed
 
@@ -265,3 +267,30 @@ def test_too_few_validation_examples_say_how_many_are_needed():
 def test_a_contract_alone_means_the_smallest():
     tree = {"data": {"source": "sklearn:digits"}, "strategy": {}, "contract": {"max_drop": 0.05}}
     assert make_recipe(tree).target.smallest == "params"
+
+
+@pytest.mark.parametrize("contract", [None, {"max_drop": 0.2}])
+def test_a_model_that_is_not_measurably_faster_is_never_delivered_for_a_latency(monkeypatch, contract):
+    """A planted timer: while the search goes on fewer parameters are said to be faster; timed again, they aren't."""
+
+    def by_size(costing, model):
+        n = [sum(p.numel() for p in one.parameters()) for one in (costing._dense, model)]
+        return 0.1 + 0.9 * n[1] / n[0]
+
+    monkeypatch.setattr(latency_module.Timed, "share", by_size)
+    speed = {"low": 0.97}
+
+    def timer(models, inputs, config, **options):
+        times = {name: Measurement("ms", 1.0, 1.0, 1.0) for name in models}
+        return Latency("torch", 16, 5, 1, 1, "wall", times, Measurement("speedup", 1.05, speed["low"], 1.1))
+
+    monkeypatch.setattr(latency_module, "measure_latency", timer)
+    monkeypatch.setattr(latency_module.LatencyTable, "save", lambda table: None)
+    made = optimizer({"latency": 0.6}, contract).fit().prune()
+    assert parameters(made.model_) == parameters(made.dense_)
+    speed["low"] = 1.01
+    assert parameters(optimizer({"latency": 0.6}, contract).fit().prune().model_) < parameters(made.dense_)
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())

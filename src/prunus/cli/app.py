@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from prunus.cli.bench_command import bench
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
 from prunus.cli.example_commands import clean, select
 from prunus.cli.loading import check_there, load
@@ -83,6 +84,7 @@ def run(
 app.command()(clean)
 app.command()(score)
 app.command()(select)
+app.command()(bench)
 
 
 @app.command()

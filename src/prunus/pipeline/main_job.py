@@ -33,7 +33,7 @@ from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_st
 from prunus.pipeline.jobs.workspace import RECORD, Workspace, open_workspace
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
 from prunus.pipeline.offered import load_offered
-from prunus.pipeline.shipping import model_fingerprint, ship
+from prunus.pipeline.shipping import model_fingerprint, ship, ship_dense
 from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples, named_criteria
 from prunus.pipeline.stages.feature_stage import judge_features, select_features
 from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
@@ -142,6 +142,8 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     if folder is not None:
         save_plan(made, folder / "plan", _table(job, made))
         sha256 = ship(job, results[0], folder / "bundle")
+        if job.recipe.keep_dense:
+            ship_dense(job, results[0], folder)
     asked = job.recipe.examples is not None and job.recipe.examples.gate
     gate = gate_selection(job, {result.seed: result.train for result in results}) if asked else None
     with job.workspace.stage("evaluate"):

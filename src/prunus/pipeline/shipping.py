@@ -21,13 +21,34 @@ from prunus.report import load_record
 from prunus.ship import save_bundle, stored_size_bytes
 from prunus.tasks import Regression
 
-__all__ = ["bundle_folder", "check_made_there", "model_fingerprint", "ship", "ship_candidate", "sizes_on_disk"]
+__all__ = [
+    "bundle_folder",
+    "check_made_there",
+    "dense_folder",
+    "model_fingerprint",
+    "ship",
+    "ship_candidate",
+    "ship_dense",
+    "sizes_on_disk",
+]
+
+DENSE = "dense"
+"""The folder of a run with the bundle of its dense model."""
 
 
 def ship(job: Job, result: SeedResult, folder: Path) -> str:
     """Write the pruned model of ``result`` to ``folder`` and return the bundle's hash."""
     with job.workspace.stage("ship"):
         return ship_candidate(job, result.seed, result.pruned, folder)
+
+
+def ship_dense(job: Job, result: SeedResult, run: Path) -> None:
+    """Write the dense model of ``result`` beside the pruned one, to compare with; a note says where it can't be bundled."""
+    with job.workspace.stage("ship the dense model"):
+        try:
+            ship_candidate(job, result.seed, Candidate(result.dense), run / DENSE)
+        except BundleError as error:
+            job.workspace.note("ship the dense model", f"it isn't kept: {error}")
 
 
 def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> str:
@@ -128,6 +149,12 @@ def check_made_there(folder: Path, sha256: str) -> None:
                 f"{folder} isn't the bundle that this run made: its record says {plain(made[:12])}…, got {sha256[:12]}…; "
                 "fetch or make it anew, or move it out of the run"
             )
+
+
+def dense_folder(bundle: Path) -> Path | None:
+    """Return the bundle of the dense model that the run of ``bundle`` left beside it; None where there is none."""
+    beside = bundle.parent / DENSE
+    return beside if bundle.name == "bundle" and (beside / "manifest.json").is_file() else None
 
 
 def sizes_on_disk(result: SeedResult) -> dict[str, int]:

@@ -154,6 +154,7 @@ class _Search:
         self.job, self.seed, self.dense, self.examples, self.decide = job, seed, dense, examples, decide
         self.target, self.contract, self.strategy = job.recipe.target, job.recipe.contract, job.recipe.strategy
         self.trials: list[Trial] = []
+        self.too_slow = ""
 
     def run(self, start: Candidate) -> tuple[Candidate, tuple[Step, ...], dict[str, dict[str, Any]], dict[str, Any]]:
         job, seed = self.job, self.seed
@@ -172,12 +173,26 @@ class _Search:
         self.known = (first.model, known[0]) if known else None
         self._walk(Trial(0, 1.0, 1.0, first, (), histories, 0))
         tested = self._test()
-        delivered = tested if self.contract is not None else self.trials[-1]
+        delivered = self._worth_it(tested if self.contract is not None else self.trials[-1])
         for trial in self.trials:
             histories = {**histories, **trial.history}
         if delivered is None:
             return start, (), histories, self._facts(None)
         return delivered.candidate, delivered.steps, histories, self._facts(delivered)
+
+    def _worth_it(self, trial: Trial | None) -> Trial | None:
+        """Return a trial unless it is no faster where speed was asked for: then the dense model is delivered."""
+        if trial is None:
+            return None
+        job, name = self.job, f"seed {self.seed} / candidate {trial.number}"
+        found = job.workspace.remembered(
+            f"{name} / speed", lambda: {"too_slow": self.costing.too_slow(trial.candidate.model)}
+        )
+        if not found["too_slow"]:
+            return trial
+        self.too_slow = found["too_slow"]
+        job.workspace.warn(name, f"it isn't delivered: {self.too_slow}")
+        return None
 
     def _walk(self, dense: Trial) -> None:
         """Go down, then bisect between the last that promised and the first that didn't: one that is safe to test first."""
@@ -316,6 +331,7 @@ class _Search:
             "n_calibration": len(self.job.data.calibration),
             "candidates": [_row(trial) for trial in self.trials],
             "delivered": delivered and delivered.number,
+            "too_slow": self.too_slow,
         }
 
 

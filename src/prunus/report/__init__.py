@@ -1,5 +1,6 @@
 """How is the result of a run told: as a record for machines, as text, as a page?"""
 
+from prunus.report.bench_text import print_bench
 from prunus.report.format import suspected_labels
 from prunus.report.gate_text import print_gate
 from prunus.report.page.charts import graph_svg
@@ -35,6 +36,7 @@ __all__ = [
     "load_record",
     "png_data_uri",
     "predictions_csv",
+    "print_bench",
     "print_cleaned",
     "print_criteria",
     "print_gate",

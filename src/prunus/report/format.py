@@ -22,6 +22,7 @@ __all__ = [
     "lead_metrics",
     "mask_note",
     "noise_share",
+    "not_faster",
     "percent",
     "points",
     "ratio_with_interval",
@@ -244,13 +245,24 @@ def headline(record: RunRecord) -> str:
     for what, words in (("macs", "fewer MACs"), ("size_bytes", "smaller on disk")):
         if abs(record.ratio(what) - 1) > 0.005:
             parts.append(f"{times(record.ratio(what))} {words}")
-    if parts and (speed := speed_change(record)) is not None:
+    if parts and (speed := speed_change(record)) is not None and speed[1] == "faster":
         parts.append(f"{times(speed[0])} {speed[1]}")
     gone = sum(item.removed for item in record.classes)
     if gone and not parts:
         parts.append(f"{amount(gone)} training examples fewer")
     start = ", ".join(parts) if parts else "the same size"
-    return f"{start}; {verdict(record.comparison[0])}{budget(record)}"
+    slow = not_faster(record)
+    return f"{slow + '; ' if slow else ''}{start}; {verdict(record.comparison[0])}{budget(record)}"
+
+
+def not_faster(record: RunRecord) -> str:
+    """Return that a smaller model isn't measurably faster than the dense one; "" where it is, or nothing was timed."""
+    speedup = record.latency and record.latency.speedup
+    smaller = any(record.ratio(what) > 1.005 for what in ("macs", "size_bytes"))
+    if not smaller or not speedup or not speedup.value or not speedup.low or speedup.low > 1:
+        return ""
+    assert record.latency is not None
+    return f"NOT faster than the dense model: {ratio_with_interval(speedup)} in {record.latency.runtime}"
 
 
 def speed_change(record: RunRecord) -> tuple[float, str] | None:

@@ -45,7 +45,11 @@ class CandidateRow(Part):
 
 
 class SearchFacts(Part):
-    """How one seed's search for a target went; ``delivered`` is a candidate's number, None where none keeps the contract."""
+    """How one seed's search for a target went.
+
+    ``delivered`` is a candidate's number, None where none keeps the contract, or what was asked for is speed and the candidate has
+    none: ``too_slow`` says so.
+    """
 
     seed: int
     cost: Literal["latency", "params", "macs", "bytes"]
@@ -57,6 +61,7 @@ class SearchFacts(Part):
     n_calibration: int
     candidates: list[CandidateRow]
     delivered: int | None
+    too_slow: str = ""
 
     @property
     def result(self) -> CandidateRow | None:

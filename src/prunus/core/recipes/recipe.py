@@ -275,6 +275,10 @@ class Recipe(Section):
         (0, 1, 2), min_length=1, description="one dense/pruned pair each"
     )
     output: str = "runs/prunus"
+    keep_dense: bool = Field(
+        True,
+        description="leave a bundle of the dense model beside the pruned one: to time, quantise and serve against",
+    )
     runtime: Runtime = Field(default_factory=Runtime)
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.structures.forms import tensors_of
 
-__all__ = ["OnnxModel", "export_onnx", "open_session"]
+__all__ = ["OnnxModel", "export_onnx", "named_tensors", "open_session"]
 
 _TALKATIVE = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
@@ -43,7 +43,7 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
     """
     require("onnx", extra="onnx")
     require("onnxscript", extra="onnx")
-    names, given = _flat(inputs)
+    names, given = named_tensors(inputs)
     if spans is None:
         spans = [[Span(1, None, BATCH), *(Span(n, n) for n in value.shape[1:])] for value in given]
     modes = {module: module.training for module in model.modules()}
@@ -75,7 +75,12 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
     return proto
 
 
-def _flat(inputs: Any) -> tuple[list[str], list[Tensor]]:
+def named_tensors(inputs: Any) -> tuple[list[str], list[Tensor]]:
+    """Return what the inputs are called in the file, and the inputs.
+
+    Raises:
+        ModelError: they aren't tensors.
+    """
     held = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs] if isinstance(inputs, Tensor) else inputs
     if not isinstance(held, (list, tuple)) or not all(isinstance(value, Tensor) for value in held):
         raise ModelError(
@@ -172,7 +177,7 @@ class OnnxModel:
         Raises:
             ModelError: it fails on them.
         """
-        names, given = _flat(inputs)
+        names, given = named_tensors(inputs)
         arrays = {name: value.numpy() for name, value in zip(names, given, strict=True) if name in self._names}
         try:
             return [torch.from_numpy(value) for value in self.session.run(None, arrays)]

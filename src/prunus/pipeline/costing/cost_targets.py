@@ -47,6 +47,11 @@ class Costing(ABC):
             RecipeError: even the floors cost more; it says how much.
         """
 
+    def too_slow(self, model: nn.Module) -> str:
+        """Return why a model isn't worth delivering in this currency, measured anew; "" where it is."""
+        del model
+        return ""
+
     def refuse(self, share: float, floor: float) -> RecipeError:
         """Return the error that says what the least share is."""
         return RecipeError(

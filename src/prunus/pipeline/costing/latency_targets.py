@@ -22,7 +22,7 @@ from prunus.core.calls import arguments, n_examples, tensors
 from prunus.core.errors import ModelError
 from prunus.core.recipes import recipe
 from prunus.core.types import Bools, Floats, Ints, Stratum
-from prunus.evaluate import LatencyTable, fastest_runtime, in_runtime, measure_latency
+from prunus.evaluate import CALLED, LatencyTable, fastest_runtime, in_runtime, measure_latency
 from prunus.evaluate.timing.latency import device_of_inputs
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import CostModel, CostTerm
@@ -89,6 +89,18 @@ class Timed(Costing):
             assert found.speedup is not None
             known[key] = 1 / found.speedup.value
         return known[key]
+
+    def too_slow(self, model: nn.Module) -> str:
+        """Return that a model isn't measurably faster than the dense one, timed anew: what is remembered was another day's."""
+        models = {"dense": self._ready, "pruned": in_runtime(self.runtime, model, self._batch)}
+        speedup = measure_latency(models, self._batch, self._config, runtime=self.runtime, seed=self._seed).speedup
+        assert speedup is not None
+        if speedup.low > 1:
+            return ""
+        return (
+            f"it isn't measurably faster than the dense model in {CALLED[self.runtime]}: {speedup.value:.2f}x "
+            f"({speedup.low:.2f}x to {speedup.high:.2f}x)"
+        )
 
     def floor(self, graph: AxisGraph, groups: Sequence[Group], model: nn.Module, strata: Sequence[Stratum]) -> float:
         """Predict from the table."""

@@ -15,6 +15,8 @@ HEAD = ("model", "asked", "cost left", "drop, calibration", "drop, validation", 
 def outcome(search: SearchFacts) -> str:
     """Return the result of a search in one sentence: what is delivered, and what was shown of it."""
     found, contract = search.result, search.contract
+    if found is None and search.too_slow:
+        return f"the smaller model isn't delivered, the dense one is: {search.too_slow}"
     if found is None:
         assert contract is not None
         return (

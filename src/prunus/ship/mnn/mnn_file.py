@@ -19,9 +19,9 @@ from torch import Tensor
 
 from prunus.core.errors import MissingExtraError, ModelError
 
-__all__ = ["compression_params", "mnn_needs", "run_mnn", "write_mnn"]
+__all__ = ["WORKER", "compression_params", "mnn_needs", "run_mnn", "write_mnn"]
 
-_WORKER = Path(__file__).with_name("mnn_worker.py")
+WORKER = Path(__file__).with_name("mnn_worker.py")
 
 
 def mnn_needs() -> None:
@@ -99,7 +99,7 @@ def _field(number: int, content: bytes) -> bytes:
 def _work(*arguments: str) -> list[str]:
     """Return the lines that the worker wrote; whether it did its work, its files tell."""
     done = subprocess.run(
-        [sys.executable, "-P", str(_WORKER), *arguments], capture_output=True, text=True, errors="replace", check=False
+        [sys.executable, "-P", str(WORKER), *arguments], capture_output=True, text=True, errors="replace", check=False
     )
     lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
     return [*lines, f"it ended with signal {-done.returncode}"] if done.returncode < 0 else lines

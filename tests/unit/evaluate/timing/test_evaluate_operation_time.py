@@ -258,7 +258,7 @@ def test_of_several_outputs_the_first_is_the_answer():
 
 def test_inputs_have_the_names_that_the_model_gives_them_or_numbers():
     one, two = torch.ones(1), torch.ones(2)
-    assert onnx._flat(one) == (["input"], [one])
-    assert onnx._flat((one,)) == (["input"], [one])
-    assert onnx._flat([one, two]) == (["input_0", "input_1"], [one, two])
-    assert onnx._flat({"b": two, "a": one}) == (["b", "a"], [two, one])
+    assert onnx.named_tensors(one) == (["input"], [one])
+    assert onnx.named_tensors((one,)) == (["input"], [one])
+    assert onnx.named_tensors([one, two]) == (["input_0", "input_1"], [one, two])
+    assert onnx.named_tensors({"b": two, "a": one}) == (["b", "a"], [two, one])
