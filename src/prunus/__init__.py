@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prunus.graph import analyze, certify
     from prunus.optimizer import ModelOptimizer
     from prunus.pipeline import apply_plan, make_plan, prune, run
+    from prunus.pipeline.sharding.open_kept_rows import kept_rows
     from prunus.score import Recording, near_duplicate_texts
     from prunus.ship import load_bundle, save_bundle
 
@@ -34,6 +35,7 @@ _HOME = {
     "analyze": "prunus.graph",
     "apply_plan": "prunus.pipeline",
     "certify": "prunus.graph",
+    "kept_rows": "prunus.pipeline.sharding.open_kept_rows",
     "load_bundle": "prunus.ship",
     "load_plan": "prunus.core.files.plan_file",
     "load_recipe": "prunus.core.recipes.recipe_file",
@@ -56,6 +58,7 @@ __all__ = [
     "analyze",
     "apply_plan",
     "certify",
+    "kept_rows",
     "load_bundle",
     "load_plan",
     "load_recipe",

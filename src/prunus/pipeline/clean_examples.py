@@ -19,7 +19,7 @@ from prunus.core.events import Listener, silent
 from prunus.core.files.example_table import ExampleTable, read_example_table
 from prunus.core.recipes.recipe import Clean, Duplicates, Examples, Recipe
 from prunus.core.types import Step
-from prunus.pipeline.jobs.examples_folder import check_undecided, open_examples, table_path, write_columns
+from prunus.pipeline.jobs.examples_folder import check_undecided, of_files, open_examples, table_path, write_columns
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.workspace import EXAMPLES_PAGE, recipe_text
 from prunus.pipeline.main_job import open_job
@@ -87,7 +87,7 @@ def clean_examples(
             summary = _summary(job, steps, apart)
             table = _table(job, steps, {"clean": {"recipe": told_by, "summary": summary}})
             facts = _facts(job, seed, steps, apart)
-        write_columns(path, table, overwrite=overwrite)
+        write_columns(path, of_files(table, recipe), overwrite=overwrite)
         write_examples_html(facts, path.with_name(EXAMPLES_PAGE))
     return Cleaned(path, path.with_name(EXAMPLES_PAGE), summary)
 

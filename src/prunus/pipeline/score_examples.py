@@ -22,7 +22,7 @@ from prunus.core.files.plain_files import remove
 from prunus.core.recipes.recipe import Examples, Recipe
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.pipeline.handed import prepared_for
-from prunus.pipeline.jobs.examples_folder import open_examples, table_path, write_columns
+from prunus.pipeline.jobs.examples_folder import of_files, open_examples, table_path, write_columns
 from prunus.pipeline.jobs.workspace import RECORDING, TABLE, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.stages.plan_table import label_columns
@@ -107,7 +107,7 @@ def score_examples(
             summary = _summary(data.train.ids, columns, scores, made)
             facts = {"recipe": told_by, "recordings": [str(one) for one in where], "summary": summary}
             table = ExampleTable(data.train.ids, data.fingerprint, columns, {"score": facts})
-            write_columns(path, table, overwrite=overwrite)
+            write_columns(path, of_files(table, recipe), overwrite=overwrite)
     return Scored(path, where, summary)
 
 

@@ -24,12 +24,14 @@ from prunus.core.files.parquet_file import read_parquet
 from prunus.core.files.plain_files import atomic_path, open_plain
 from prunus.core.text import shown
 
-__all__ = ["DECISIONS", "ExampleTable", "read_example_table", "write_example_table"]
+__all__ = ["DECISIONS", "FILES", "ExampleTable", "read_arrow_table", "read_example_table", "write_example_table"]
 
 DECISIONS = ("keep", "drop", "relabel")
 """What the column ``decision`` may say; nothing there means keep."""
+FILES = "files"
+"""The column that says of which files the rows are: their print, the same in each row."""
 _FACTS = b"prunus"
-_TEXTS = ("id", "fingerprint", "decision", "reason", "stratum")
+_TEXTS = ("id", "fingerprint", "decision", "reason", "stratum", FILES)
 
 Column = npt.NDArray[Any]
 
@@ -89,7 +91,8 @@ def write_example_table(table: ExampleTable, path: Path) -> None:
     constant = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array([table.fingerprint]))
     columns: dict[str, Any] = {"id": pa.array(table.ids, pa.string()), "fingerprint": constant}
     for name, column in table.columns.items():
-        columns[name] = pa.array(column.tolist(), pa.string()) if column.dtype == object else pa.array(column)
+        texts = pa.array(column.tolist(), pa.string()) if column.dtype == object else None
+        columns[name] = pa.array(column) if texts is None else texts.dictionary_encode() if name == FILES else texts
     arrow = pa.table(columns).replace_schema_metadata({_FACTS: json.dumps(dict(table.facts), sort_keys=True)})
     with atomic_path(path) as temporary:
         pq.write_table(arrow, temporary, compression="zstd")
@@ -100,6 +103,32 @@ def read_example_table(path: Path) -> ExampleTable:
 
     Raises:
         PlanError: no such file, no Parquet, or a table without what it needs; the first row at fault is named.
+    """
+    arrow, metadata = read_arrow_table(path)
+    columns = {name: _array(name, arrow[name], path) for name in arrow.schema.names}
+    ids, fingerprints = columns.pop("id"), columns.pop("fingerprint")
+    empty = [row for row, name in enumerate(ids) if name is None]
+    if empty:
+        raise PlanError(f"{path}: row {empty[0] + 1} has no id")
+    different = sorted({str(value) for value in fingerprints})
+    if len(different) > 1:
+        raise PlanError(f"{path}: rows of two data sets (fingerprints {different[0][:12]} and {different[1][:12]})")
+    try:
+        facts = json.loads(metadata.get(_FACTS, b"{}"))
+        return ExampleTable(
+            tuple(ids), different[0] if different else "", columns, facts if isinstance(facts, dict) else {}
+        )
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: its metadata are damaged ({one_line(error)[:200]}): make it anew") from error
+
+
+def read_arrow_table(path: Path) -> tuple[pa.Table, Mapping[bytes, bytes]]:
+    """Return the columns of a table of examples, and its file's metadata, which may be anything.
+
+    Raises:
+        PlanError: no such file, no Parquet, or no column ``id`` or ``fingerprint``.
     """
     try:
         with open_plain(path) as file:
@@ -121,23 +150,7 @@ def read_example_table(path: Path) -> ExampleTable:
             f"{path}: expected a column {missing[0]!r}, got {', '.join(arrow.schema.names)[:200]}: it was taken away, or this is "
             "no table of examples"
         )
-    columns = {name: _array(name, arrow[name], path) for name in arrow.schema.names}
-    ids, fingerprints = columns.pop("id"), columns.pop("fingerprint")
-    empty = [row for row, name in enumerate(ids) if name is None]
-    if empty:
-        raise PlanError(f"{path}: row {empty[0] + 1} has no id")
-    different = sorted({str(value) for value in fingerprints})
-    if len(different) > 1:
-        raise PlanError(f"{path}: rows of two data sets (fingerprints {different[0][:12]} and {different[1][:12]})")
-    try:
-        facts = json.loads(metadata.get(_FACTS, b"{}"))
-        return ExampleTable(
-            tuple(ids), different[0] if different else "", columns, facts if isinstance(facts, dict) else {}
-        )
-    except PlanError as error:
-        raise PlanError(f"{path}: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise PlanError(f"{path}: its metadata are damaged ({one_line(error)[:200]}): make it anew") from error
+    return arrow, metadata
 
 
 def _array(name: str, column: pa.ChunkedArray, path: Path) -> Column:

@@ -5,7 +5,8 @@ UTF-8, with a header; a row may be as long as 16 MiB.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from csv import reader
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pyarrow as pa
 import pyarrow.csv
 
 from prunus.core.errors import DataError
+from prunus.data.sources.formats import add_row_reader
+from prunus.data.sources.row_files import cut
 from prunus.data.sources.tables import add_table_reader, arrow_text
 
 __all__ = ["read_csv", "read_csv_rows"]
@@ -88,6 +91,26 @@ def _delimiter(path: Path, wanted: Collection[str]) -> str:
     return next((mark for mark, names in headers.items() if names >= set(wanted)), ",")
 
 
+class CsvRows:
+    """A CSV file from its beginning; what its columns hold is read off its first block."""
+
+    groups: tuple[int, ...] | None = None
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._path, self._stack = path, stack
+        self._next: Any = self._opened()
+        self.schema = self._next.schema
+
+    def _opened(self) -> Any:
+        options = pa.csv.ReadOptions(use_threads=False)
+        return self._stack.enter_context(pa.csv.open_csv(self._path, read_options=options))
+
+    def batches(self, columns: Sequence[str] | None, n_rows: int, group: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield all rows; a second time, the file is opened anew."""
+        file, self._next = self._next or self._opened(), None
+        return cut(file, columns, n_rows)
+
+
 add_table_reader(
     ".csv",
     read_csv,
@@ -95,3 +118,4 @@ add_table_reader(
     arguments=("delimiter",),
     read_some=read_csv_rows,
 )
+add_row_reader(".csv", CsvRows)

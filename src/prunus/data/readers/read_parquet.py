@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prunus.core.errors import DataError
 from prunus.core.files import parquet_file
 from prunus.core.files.expansion import ROW_BYTES
+from prunus.data.sources.formats import add_row_reader
 from prunus.data.sources.tables import add_table_reader, arrow_text
 
 __all__ = ["read_parquet"]
@@ -32,4 +35,24 @@ def read_parquet(path: Path, arguments: Mapping[str, Any]) -> pa.Table:
     return table.drop_columns([name for name in table.schema.names if name.startswith("__index_level_")])
 
 
+class ParquetRows:
+    """A Parquet file by its row groups."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._file = stack.enter_context(pq.ParquetFile(path, page_checksum_verification=True))
+        metadata = self._file.metadata
+        self.schema = self._file.schema_arrow
+        self.groups = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+
+    def batches(self, columns: Sequence[str] | None, n_rows: int, group: int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a group, or of all."""
+        wanted = None if columns is None else list(columns)
+        groups = None if group is None else [group]
+        found: Iterator[pa.RecordBatch] = self._file.iter_batches(
+            batch_size=n_rows, row_groups=groups, columns=wanted, use_threads=False
+        )
+        return found
+
+
 add_table_reader(".parquet", read_parquet, holds="a table")
+add_row_reader(".parquet", ParquetRows)

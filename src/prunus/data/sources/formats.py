@@ -1,7 +1,8 @@
 """What reads a file of data, and what does it need?
 
 A reader is found by the ending of the file. It gives a labelled data set (``open``), inputs without labels (``inputs``, or
-``rows`` where a bad row stands alone), or both.
+``rows`` where a bad row stands alone), or both. What reads a few rows at a time, for files larger than memory, is registered by
+``add_row_reader``.
 """
 
 from __future__ import annotations
@@ -13,13 +14,26 @@ from typing import Protocol
 
 from torch import Tensor
 
-from prunus.core.code.registry import READERS, Registry
+from prunus.core.code.registry import READERS, Registry, offered
 from prunus.core.errors import DataError, near
 from prunus.core.recipes.recipe import Data
 from prunus.data.columns.fitted import Columns
+from prunus.data.sources.row_files import OpenRows
 from prunus.data.sources.source import Rows, Source
 
-__all__ = ["Inputs", "Open", "ReadRows", "Reader", "add_reader", "readers", "readers_table"]
+__all__ = [
+    "Inputs",
+    "Open",
+    "ReadRows",
+    "Reader",
+    "add_reader",
+    "add_row_reader",
+    "readers",
+    "readers_table",
+    "row_endings",
+    "row_reader_of",
+    "row_readers",
+]
 
 
 class Open(Protocol):
@@ -79,6 +93,37 @@ def add_reader(
     return readers.add(ending[1:], Reader(ending, holds, open, inputs, rows, arguments, needs))
 
 
+row_readers: Registry[OpenRows] = Registry("row reader")
+"""What opens a file to be read a few rows at a time, by ending, without its dot."""
+
+
+def add_row_reader(ending: str, opens: OpenRows) -> OpenRows:
+    """Register what opens files with this ending (in lower case, with its dot) to be read a few rows at a time."""
+    assert ending == ending.lower() and ending[0] == ".", f"an ending is like .csv: got {ending!r}"  # noqa: PT018
+    return row_readers.add(ending[1:], opens)
+
+
+def row_endings() -> tuple[str, ...]:
+    """Return the endings of files that can be read a few rows at a time, with their dots."""
+    return tuple(f".{name}" for name in row_readers)
+
+
+def row_reader_of(path: Path) -> OpenRows:
+    """Return what opens a file to be read a few rows at a time; a package that offers it is imported now.
+
+    Raises:
+        DataError: nothing does.
+    """
+    name = path.suffix.lower()[1:]
+    if name not in row_readers and name in offered(READERS):
+        readers.load(name)
+    if name not in row_readers:
+        raise DataError(
+            f"{path}: expected a file that ends in {', '.join(row_endings())}: got {path.suffix.lower() or 'no ending'!r}"
+        )
+    return row_readers[name]
+
+
 def refuse_arguments(reader: Reader, path: Path, config: Data) -> None:
     """Refuse ``data.args`` that a reader doesn't know.
 
@@ -105,6 +150,7 @@ def readers_table() -> list[dict[str, str]]:
             "holds": one.holds,
             "arguments": ", ".join(one.arguments),
             "predicts": "" if one.inputs is None and one.rows is None else "yes",
+            "by_rows": "yes" if one.ending[1:] in row_readers else "",
             "needs": one.needs,
         }
         for one in (readers[name] for name in readers)

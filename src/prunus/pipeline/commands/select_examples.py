@@ -19,7 +19,7 @@ from prunus.core.events import Listener, silent
 from prunus.core.files.example_table import read_example_table
 from prunus.core.recipes.recipe import Recipe
 from prunus.data import Examples
-from prunus.pipeline.jobs.examples_folder import check_undecided, open_examples, table_path, write_columns
+from prunus.pipeline.jobs.examples_folder import check_undecided, of_files, open_examples, table_path, write_columns
 from prunus.pipeline.jobs.workspace import recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.stages.example_stage import clean, judge_examples
@@ -74,7 +74,7 @@ def select_examples(
             }
             facts = {"select": {"recipe": told_by, "seed": first, "summary": summary}}
             table = table_of_steps(train, steps[first], job.data.fingerprint, facts)
-        write_columns(path, table, overwrite=overwrite)
+        write_columns(path, of_files(table, recipe), overwrite=overwrite)
     return Selected(path, summary)
 
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from prunus.core.errors import OutputError
 from prunus.core.events import Listener
-from prunus.core.files.example_table import Column, ExampleTable, read_example_table, write_example_table
+from prunus.core.files.example_table import FILES, Column, ExampleTable, read_example_table, write_example_table
 from prunus.core.files.plain_files import explain_os_error, remove
 from prunus.core.recipes.recipe import Recipe
+from prunus.data import joined_print, print_of, row_endings
 from prunus.pipeline.jobs.workspace import EXAMPLES_WORK, TABLE, Workspace, open_workspace
 
-__all__ = ["check_undecided", "open_examples", "table_path", "write_columns"]
+__all__ = ["check_undecided", "of_files", "open_examples", "table_path", "write_columns"]
 
 
 def table_path(recipe: Recipe) -> Path:
@@ -60,6 +61,14 @@ def check_undecided(path: Path, *, overwrite: bool) -> None:
         raise OutputError(
             f"{path} holds {n} decisions already, which may have been changed by hand: add --overwrite to replace them, or move it"
         )
+
+
+def of_files(table: ExampleTable, recipe: Recipe) -> ExampleTable:
+    """Return the table so that it says of which file its rows are, where they are of one that ``prunus.kept_rows`` reads."""
+    path = Path(recipe.data.source)
+    if path.suffix.lower() not in row_endings() or not path.is_file():
+        return table
+    return table.with_columns({FILES: np.full(len(table), joined_print([print_of(path)]), object)})
 
 
 def write_columns(path: Path, table: ExampleTable, *, overwrite: bool = False) -> ExampleTable:

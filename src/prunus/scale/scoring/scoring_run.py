@@ -19,8 +19,9 @@ from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import clear_leftovers, explain_os_error, folder_lock, write_json
 from prunus.core.files.sealed import sealed_tree
 from prunus.core.text import plain
+from prunus.data import row_files_of
 from prunus.scale.resume import fold_file, read_state
-from prunus.scale.scoring.score_shard import ENDINGS, Scorer, ShardFacts, score_shard
+from prunus.scale.scoring.score_shard import Scorer, ShardFacts, score_shard
 from prunus.scale.scoring.shard_pool import Failure, run_each
 
 __all__ = ["STATE", "ShardsScored", "score_shards", "shards_of"]
@@ -137,22 +138,12 @@ def shards_of(given: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: there is none, or two would have their scores under one name.
     """
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix.lower() in ENDINGS and each.is_file())
-            if not inside:
-                raise DataError(f"{path}: no file in this folder ends in {', '.join(ENDINGS)}")
-            found += inside
-        elif not path.exists():
-            raise DataError(f"{path}: there is no such file")
-        else:
-            found.append(path)
+    found = row_files_of(given)
     first: dict[str, Path] = {}
     for path in found:
         if first.setdefault(path.stem, path) != path:
             raise DataError(f"{first[path.stem]} and {path}: their scores would have one name; score them on their own")
-    return list(dict.fromkeys(found))
+    return found
 
 
 class _State:

@@ -1,0 +1,52 @@
+"""How does a training loop of one's own read what stays of a data set that doesn't fit into memory?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from prunus.data import KeptRows, form_of, kept_of_mask, kept_of_table, open_row_set
+
+__all__ = ["kept_rows"]
+
+
+def kept_rows(
+    data: str | Path | Sequence[str | Path],
+    kept: Any = None,
+    *,
+    target: str | None = None,
+    columns: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    convert: Callable[[pa.RecordBatch], Any] | None = None,
+) -> KeptRows:
+    """Return the rows of some files that stay, to be streamed or read by index; nothing is loaded.
+
+    In a loop of one's own::
+
+        rows = prunus.kept_rows("data/", "runs/clean/examples.parquet", target="label")
+        loader = DataLoader(rows.stream(256, seed=0), batch_size=None, num_workers=2)
+        for position, inputs, targets in loader:
+            ...
+
+    Args:
+        data: a file or several, or folders of them: Parquet, Arrow, CSV, ``.npy``, or a set that Hugging Face's ``datasets`` saved.
+        kept: the table that ``prunus clean``, ``select`` or ``select-shards`` wrote, edited or not, where rows that it relabels get
+            their new labels; or an array of truth values, one per row. None: all rows.
+        target: the label's column; texts become class numbers.
+        columns: those of the inputs; default: all but the label's and ``id``.
+        class_names: of labels that are texts, by their numbers; default: all that there are, sorted.
+        convert: makes inputs of a batch of columns (Arrow's), where they aren't numbers side by side.
+
+    Raises:
+        DataError: a file or a column can't be read, or the array isn't one truth value per row.
+        PlanError: the table is of other files, or damaged.
+    """
+    given = [data] if isinstance(data, (str, Path)) else list(data)
+    rows = open_row_set([Path(path) for path in given])
+    form = form_of(rows, target=target, columns=columns, class_names=class_names, convert=convert)
+    if isinstance(kept, (str, Path)):
+        return KeptRows(rows, kept_of_table(Path(kept), rows, target), form)
+    return KeptRows(rows, kept_of_mask(kept, rows.n_rows), form)
