@@ -18,6 +18,7 @@ from rich.console import Console
 
 from prunus.cli.bench_command import bench
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
+from prunus.cli.evaluate_command import evaluate
 from prunus.cli.example_commands import clean, select
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
@@ -175,32 +176,7 @@ def apply(
     print_record(record, Path(config.output), as_json)
 
 
-@app.command()
-def evaluate(
-    bundle: BundlePath,
-    source: Annotated[
-        str | None, typer.Option("--source", help="evaluate on all examples of this data instead")
-    ] = None,
-    target: Annotated[str | None, typer.Option("--target", help="the label's column in --source")] = None,
-    recipe: OwnRecipe = None,
-    trust_code: Trust = False,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a bundle: quality with intervals, size and cost."""
-    from prunus.core.recipes.named_places import check_bundle, check_source
-
-    check_bundle(bundle)
-    if source is not None:
-        check_source(source)
-    from prunus.pipeline import evaluate_bundle
-    from prunus.report import print_qualities
-
-    own = None if recipe is None else load(recipe, None).data
-    result = evaluate_bundle(bundle, source=source, target=target, data=own, trust_code=trust_code, note=say_note)
-    if as_json:
-        typer.echo(json.dumps(result, indent=2, default=plain_value))
-    else:
-        print_qualities(result, results())
+app.command()(evaluate)
 
 
 @app.command()

@@ -4,7 +4,14 @@ from prunus.evaluate.arms import ARMS, Judged, judge_arms
 from prunus.evaluate.by_group import GroupChange, at_once, group_changes
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
-from prunus.evaluate.noninferiority import NonInferiority, examples_needed, noninferiority, promises
+from prunus.evaluate.noninferiority import (
+    ClassLoss,
+    NonInferiority,
+    WorstClass,
+    examples_needed,
+    noninferiority,
+    promises,
+)
 from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.predict import answers_to, observe, predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
@@ -15,6 +22,7 @@ from prunus.evaluate.timing.runtimes import CALLED, fastest_runtime, in_runtime
 __all__ = [
     "ARMS",
     "CALLED",
+    "ClassLoss",
     "ClassQuality",
     "Comparison",
     "Cost",
@@ -25,6 +33,7 @@ __all__ = [
     "NonInferiority",
     "Pairs",
     "Quality",
+    "WorstClass",
     "answers_to",
     "at_once",
     "class_changes",

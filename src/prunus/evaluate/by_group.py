@@ -19,7 +19,7 @@ from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.resample import n_observed
 from prunus.tasks import Observed, Task, measured
 
-__all__ = ["FEWEST", "MOST_GROUPS", "GroupChange", "at_once", "group_changes"]
+__all__ = ["FEWEST", "MOST_GROUPS", "GroupChange", "at_once", "group_changes", "group_rows"]
 
 FEWEST = 10
 """Groups of fewer examples are looked at together."""
@@ -73,7 +73,7 @@ def group_changes(pairs: Pairs, groups: Sequence[str], metric: str) -> tuple[Gro
     Args:
         groups: the group of each example, empty where it has none.
     """
-    parts = _parts(groups)
+    parts = group_rows(groups)
     found = []
     for name, rows in parts.items():
         here = pairs.of(rows)
@@ -89,7 +89,7 @@ def group_changes(pairs: Pairs, groups: Sequence[str], metric: str) -> tuple[Gro
     return tuple(found)
 
 
-def _parts(groups: Sequence[str]) -> dict[str, Any]:
+def group_rows(groups: Sequence[str]) -> dict[str, Any]:
     """Return the rows of each group, the largest first; small ones, and those beyond the most, together and last."""
     names, numbers, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -22,7 +22,17 @@ from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.resample import n_observed
 from prunus.tasks import Observed, Task, columns_read, metrics
 
-__all__ = ["NonInferiority", "examples_needed", "no_worse_accuracy", "noninferiority", "promises", "tango_z"]
+__all__ = [
+    "ClassLoss",
+    "NonInferiority",
+    "WorstClass",
+    "accuracy_bound",
+    "examples_needed",
+    "no_worse_accuracy",
+    "noninferiority",
+    "promises",
+    "tango_z",
+]
 
 _LEFT_OUT = 1e-4
 """How much of the error is spent on leaving out shares of gained examples that the data contradict (Berger and Boos)."""
@@ -31,10 +41,39 @@ _MOST_PAIRS = 40
 
 
 @dataclass(frozen=True)
+class ClassLoss:
+    """What one class loses (its recall): at most ``bound``, told of it alone; counts are None where an example holds several."""
+
+    name: str
+    n: int
+    drop: float
+    bound: float
+    n_lost: int | None
+    n_gained: int | None
+
+
+@dataclass(frozen=True)
+class WorstClass:
+    """The class of which the least can be promised: no class loses more than ``bound``, with the test's confidence.
+
+    ``left_out`` are classes with too few examples, of which nothing is promised.
+    """
+
+    name: str
+    drop: float
+    bound: float
+    max_drop: float
+    classes: tuple[ClassLoss, ...]
+    left_out: tuple[str, ...]
+    kept: bool
+
+
+@dataclass(frozen=True)
 class NonInferiority:
     """What the test says: ``drop`` is at most ``bound`` with the asked confidence; ``kept`` if that is within the margin.
 
-    ``n_lost`` examples only the dense model gets right, ``n_gained`` only the pruned one (accuracy only).
+    ``worst`` is what it says of the classes, where a contract speaks of them: then both have to be kept. ``n_lost`` examples only
+    the dense model gets right, ``n_gained`` only the pruned one (accuracy only).
     """
 
     metric: str
@@ -49,6 +88,7 @@ class NonInferiority:
     n_gained: int | None
     kept: bool
     method: str
+    worst: WorstClass | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -130,11 +170,25 @@ def examples_needed(max_drop: float, confidence: float) -> int:
 
 def promises(found: NonInferiority, n: int) -> bool:
     """Tell whether ``n`` other examples would show what these suggest, were they to answer alike."""
+    if found.worst is not None and not _promises_classes(found, found.worst, n / found.n):
+        return False
     if found.n_lost is not None and found.n_gained is not None:
         scale = n / found.n
         z = tango_z(scale * found.n_lost, scale * found.n_gained, n, found.max_drop)
         return bool(z <= NormalDist().inv_cdf(1 - found.confidence))
     return found.drop + (found.bound - found.drop) * sqrt(found.n / n) <= found.max_drop
+
+
+def _promises_classes(found: NonInferiority, worst: WorstClass, scale: float) -> bool:
+    """Tell whether so many times the examples would show of every class that it loses no more than the margin."""
+    least = NormalDist().inv_cdf(1 - found.confidence)
+    for one in worst.classes:
+        if one.n_lost is None or one.n_gained is None:
+            if one.drop + (one.bound - one.drop) / sqrt(scale) > worst.max_drop:
+                return False
+        elif tango_z(scale * one.n_lost, scale * one.n_gained, scale * one.n, worst.max_drop) > least:
+            return False
+    return True
 
 
 def tango_z(lost: Any, gained: Any, n: float, margin: float) -> Any:

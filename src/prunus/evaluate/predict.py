@@ -18,7 +18,7 @@ from prunus.data.sources.source import row_chunks
 from prunus.evaluate.feed import MOST, Feed, read_size
 from prunus.tasks import Observed, Task
 
-__all__ = ["answers_to", "observe", "predict_outputs"]
+__all__ = ["answers_to", "evaluated", "observe", "predict_outputs"]
 
 
 def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int | None = None) -> Observed:
@@ -60,6 +60,13 @@ def predict_outputs(model: nn.Module, examples: Batched, *, batch_size: int | No
             _check_finite(outputs, batch.index, examples)
             parts.append(outputs)
     return torch.cat(parts)
+
+
+@contextmanager
+def evaluated(model: nn.Module, examples: Batched) -> Iterator[Iterator[Batch]]:
+    """Give every example in batches that ``model`` can take, while it is in evaluation mode and nothing has a gradient."""
+    with _evaluating(model):
+        yield _fed(model, examples, None)
 
 
 def answers_to(

@@ -10,10 +10,12 @@ from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.measure import quality_of
+from prunus.pipeline.safety import Asked, evaluate_safety
 from prunus.pipeline.score_examples import Scored, score_examples, score_recordings
 from prunus.pipeline.variance import Variance, reduce_variance
 
 __all__ = [
+    "Asked",
     "Candidate",
     "Cleaned",
     "Job",
@@ -26,6 +28,7 @@ __all__ = [
     "apply_plan",
     "clean_examples",
     "evaluate_bundle",
+    "evaluate_safety",
     "export_bundle",
     "finish",
     "make_plan",

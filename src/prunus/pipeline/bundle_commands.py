@@ -29,7 +29,7 @@ from prunus.ship import (
     stored_size_bytes,
 )
 
-__all__ = ["evaluate_bundle", "export_bundle", "predict_file", "write_report"]
+__all__ = ["evaluate_bundle", "export_bundle", "load_checked", "predict_file", "write_report"]
 
 
 def evaluate_bundle(
@@ -54,7 +54,7 @@ def evaluate_bundle(
         BundleError: the bundle is damaged, or has no graph and needs code that isn't trusted.
     """
     folder = bundle_folder(path)
-    bundle = _load(folder, trust_code, note)
+    bundle = load_checked(folder, trust_code, note)
     if source is None:
         config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
         splits = run_examples(config, bundle, note)
@@ -83,7 +83,7 @@ def predict_file(
     Images keep their ``own_size``, or are resized to that of the training. ``note`` is told when the bundle's graph predicted
     because its class may not be built.
     """
-    bundle = _load(bundle_folder(path), trust_code, note)
+    bundle = load_checked(bundle_folder(path), trust_code, note)
     bundle.reader()  # said before any work
     given = inputs_of_file(inputs, bundle, own_size=own_size)
     for line in given.notes:
@@ -156,7 +156,7 @@ def export_bundle(
     """
     format_of(to)
     folder = bundle_folder(path)
-    bundle = _load(folder, trust_code, note)
+    bundle = load_checked(folder, trust_code, note)
     if out is None:
         named = folder if folder.name not in ("", "..") else folder.resolve()
         out = named.with_name(f"{named.name}.{to}")
@@ -185,7 +185,8 @@ def write_report(folder: Path) -> RunRecord:
     return record
 
 
-def _load(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:
+def load_checked(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:
+    """Return a bundle; one in a run's folder has to be the one that the run made."""
     bundle = load_bundle(folder, trust_code=trust_code)
     check_made_there(folder, bundle.sha256)
     if bundle.note and note is not None:

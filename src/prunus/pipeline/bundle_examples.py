@@ -6,7 +6,7 @@ never by what could be fitted to the data at hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,12 @@ from prunus.tasks import Regression, Task, as_task
 __all__ = ["all_examples", "in_units", "run_examples"]
 
 Note = Callable[[str], None] | None
-_PARTS = ("train", "test")
 
 
-def run_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples]:
-    """Return the training and the test examples of data that are split as a recipe says.
+def run_examples(
+    config: Data, bundle: Bundle, note: Note, *, parts: Sequence[str] = ("train", "test")
+) -> dict[str, Examples]:
+    """Return some parts of data that are split as a recipe says.
 
     Raises:
         DataError: they don't fit the bundle.
@@ -60,12 +61,12 @@ def run_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples
                 _opened(part, config.source, bundle, task)
             plain = config.model_copy(update=as_they_come)
             made = prepared_of(given, plain, torch.device("cpu"), bundle.model, task=task, trained=True)
-            return {part: _as_taken(getattr(made, part), bundle, task, note) for part in _PARTS}
+            return {part: _as_taken(getattr(made, part), bundle, task, note) for part in parts}
         prepared = prepare(config, given=given)
     else:
         more = {} if bundle.columns is None else read_as(bundle.columns)
         prepared = prepare(config.model_copy(update=more))
-    return {part: _as_taken(getattr(prepared, part), bundle, task, note) for part in _PARTS}
+    return {part: _as_taken(getattr(prepared, part), bundle, task, note) for part in parts}
 
 
 def all_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples]:

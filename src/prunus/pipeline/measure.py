@@ -6,6 +6,7 @@ The test set is read here and nowhere before: no decision depends on it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +41,7 @@ from prunus.pipeline.shipping import sizes_on_disk
 from prunus.pipeline.stages.duplicate_examples import alike_apart, alike_notes
 from prunus.pipeline.stages.example_facts import class_facts, map_facts, pair_facts, suspect_facts
 from prunus.pipeline.stages.example_stage import clean, thinned_classes
+from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.pipeline.stages.label_cleaning import label_facts
 from prunus.pipeline.stages.label_precision import precision_facts
 from prunus.report import GraphFacts, RunRecord
@@ -99,6 +101,7 @@ def measure_run(
             "comparison": [item.to_dict() for item in compared],
             "class_changes": [item.to_dict() for item in changes],
             "group_changes": _group_changes(job, pairs, settings["metrics"][0]),
+            "harm": _harm(job, first, observed, settings),
             "cost": cost,
             "searches": [result.search for result in results if result.search is not None],
             "allocations": [facts for result in results for facts in _allocations(result)],
@@ -124,6 +127,30 @@ def measure_run(
     )
 
 
+def _harm(job: Job, first: SeedResult, observed: Mapping[Any, Observed], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whom the model that is shipped serves worse; calibration, which takes a pass of its own, where that is short."""
+    data, column = job.data, job.recipe.data.groups
+    task = data.test.task
+    pairs = _pairs(observed, [first], "test", task, settings)
+    groups = {} if column is None else {column: _groups(data.test)}
+    fit_on = data.validation if len(data.validation) else None
+    return harm_facts(
+        replace(pairs, seed=first.seed),
+        data.test,
+        {"dense": first.dense, "pruned": first.pruned.model},
+        split="test",
+        groups=groups,
+        fit_on=fit_on,
+        fitted_on="validation" if fit_on is not None else "",
+        calibrated=task.exclusive,
+    )
+
+
+def _groups(examples: Examples) -> list[str]:
+    found: list[str] = beside_of(examples.source, "groups")[examples.rows.numpy()].tolist()
+    return found
+
+
 def _map(job: Job, first: SeedResult, plan: Plan) -> dict[str, Any] | None:
     """Return where the training examples lie for the dense model; None where nothing was decided about them."""
     if not any(step.granularity == "example" for step in plan.steps):
@@ -139,9 +166,7 @@ def _group_changes(job: Job, pairs: Pairs, metric: str) -> dict[str, Any] | None
     column = job.recipe.data.groups
     if column is None:
         return None
-    test = job.data.test
-    groups = beside_of(test.source, "groups")[test.rows.numpy()].tolist()
-    found = group_changes(pairs, groups, metric)
+    found = group_changes(pairs, _groups(job.data.test), metric)
     return {
         "column": column,
         "metric": metric,
@@ -199,7 +224,7 @@ def _settings(recipe: Recipe, task: Task) -> dict[str, Any]:
 
 
 def _pairs(
-    observed: dict[tuple[int, str, str], Observed],
+    observed: Mapping[tuple[int, str, str], Observed],
     results: Sequence[SeedResult],
     split: str,
     task: Task,

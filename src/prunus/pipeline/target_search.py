@@ -23,10 +23,10 @@ from prunus.data import Examples, Prepared
 from prunus.evaluate import (
     NonInferiority,
     examples_needed,
-    noninferiority,
     observe,
     promises,
 )
+from prunus.evaluate.harm import check_classes, contract_test
 from prunus.graph import AxisGraph
 from prunus.pipeline.costing.cost_targets import Costing, Counted
 from prunus.pipeline.costing.latency_targets import Timed
@@ -99,6 +99,9 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
             f"{contract.confidence:g}, whatever the model: expected at least {needed}, got {n}; raise data.split.validation "
             "or contract.max_drop"
         )
+    known = data.validation.known_targets
+    remedy = "raise data.split.validation or worst_class, or say small: leave_out"
+    check_classes(contract, data.validation.task, None if known is None else known.cpu().numpy(), remedy=remedy)
 
 
 def check_floor(job: Job, model: nn.Module) -> None:
@@ -307,16 +310,7 @@ class _Search:
         assert contract is not None
         task = examples.task
         dense, pruned = (observe(model, examples, task) for model in (self.dense, trial.candidate.model))
-        return noninferiority(
-            dense,
-            pruned,
-            task,
-            metric=contract.metric,
-            max_drop=contract.max_drop,
-            confidence=contract.confidence,
-            bootstrap=evaluation.bootstrap,
-            seed=self.seed,
-        )
+        return contract_test(dense, pruned, task, contract, bootstrap=evaluation.bootstrap, seed=self.seed)
 
     def _facts(self, delivered: Trial | None) -> dict[str, Any]:
         contract = self.contract
@@ -326,7 +320,8 @@ class _Search:
             "asked": self.target.share,
             "floor": self.floor,
             "runtime": self.costing.runtime,
-            "contract": contract and contract.model_dump(mode="json", include={"metric", "max_drop", "confidence"}),
+            "contract": contract
+            and contract.model_dump(mode="json", include={"metric", "max_drop", "confidence", "harm"}),
             "n_validation": len(self.job.data.validation),
             "n_calibration": len(self.job.data.calibration),
             "candidates": [_row(trial) for trial in self.trials],

@@ -11,6 +11,8 @@ from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunReco
 from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.record_gate import GateFacts
+from prunus.report.record_safety import SafetyFacts
+from prunus.report.safety_text import print_safety
 from prunus.report.scores_text import print_scores
 from prunus.report.summary_text import (
     exported_line,
@@ -31,6 +33,7 @@ __all__ = [
     "LabelFacts",
     "PrecisionFacts",
     "RunRecord",
+    "SafetyFacts",
     "exported_line",
     "graph_svg",
     "load_record",
@@ -43,6 +46,7 @@ __all__ = [
     "print_plan",
     "print_predictions",
     "print_qualities",
+    "print_safety",
     "print_scores",
     "print_summary",
     "problem_line",

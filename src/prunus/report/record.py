@@ -24,6 +24,7 @@ from prunus.report.record_examples import (
 from prunus.report.record_gate import GateFacts
 from prunus.report.record_parts import Number, Part
 from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts
+from prunus.report.record_safety import HarmFacts
 from prunus.report.record_searches import SearchFacts
 
 __all__ = [
@@ -240,6 +241,7 @@ class RunRecord(Part):
     comparison: list[ComparisonRow]
     class_changes: list[Number] = Field(description="intervals that hold for all classes together")
     group_changes: GroupChanges | None = Field(None, description="with data.groups")
+    harm: HarmFacts | None = Field(None, description="first seed: whom the model that is shipped serves worse")
     cost: dict[ModelName, CostRow]
     searches: list[SearchFacts] = Field(default=[], description="with a target, one for each seed")
     allocations: list[AllocationFacts] = Field(default=[], description="what others would have lost at the same cost")

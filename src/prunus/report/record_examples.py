@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from prunus.report.record_parts import Number, Part
 
 __all__ = [
+    "PICTURE",
     "ClassCount",
     "ExamplesFacts",
     "LabelFacts",
@@ -19,7 +20,7 @@ __all__ = [
     "Suspect",
 ]
 
-_PICTURE = r"^data:image/png;base64,[A-Za-z0-9+/]+=*$"
+PICTURE = r"^data:image/png;base64,[A-Za-z0-9+/]+=*$"
 
 
 class NoiseFacts(Part):
@@ -81,7 +82,7 @@ class Suspect(Part):
     suggested: str | None
     score: float
     action: Literal["relabelled", "removed", "flagged"]
-    image: str | None = Field(pattern=_PICTURE, description="a picture, inline")
+    image: str | None = Field(pattern=PICTURE, description="a picture, inline")
     values: str = Field("", description="of a table: some of its columns")
 
 
@@ -94,8 +95,8 @@ class LikePair(Part):
     label: str
     other_label: str
     likeness: float
-    image: str | None = Field(None, pattern=_PICTURE)
-    other_image: str | None = Field(None, pattern=_PICTURE)
+    image: str | None = Field(None, pattern=PICTURE)
+    other_image: str | None = Field(None, pattern=PICTURE)
     values: str = ""
     other_values: str = ""
 

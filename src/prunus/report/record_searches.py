@@ -6,7 +6,14 @@ from typing import Literal
 
 from prunus.report.record_parts import Part
 
-__all__ = ["CandidateRow", "ContractFacts", "ContractTest", "SearchFacts"]
+__all__ = ["CandidateRow", "ContractFacts", "ContractTest", "HarmMargin", "SearchFacts", "WorstClassFacts"]
+
+
+class HarmMargin(Part):
+    """What each class had to keep of its recall, and what became of those with too few examples to show it."""
+
+    worst_class: float
+    small: Literal["refuse", "leave_out"]
 
 
 class ContractFacts(Part):
@@ -15,11 +22,38 @@ class ContractFacts(Part):
     metric: str
     max_drop: float
     confidence: float
+    harm: HarmMargin | None = None
 
 
-class ContractTest(ContractFacts):
-    """A test of one candidate on the validation examples: the drop is at most ``bound``."""
+class ClassLossRow(Part):
+    """What one class loses: at most ``bound``, told of it alone."""
 
+    name: str
+    n: int
+    drop: float
+    bound: float
+    n_lost: int | None
+    n_gained: int | None
+
+
+class WorstClassFacts(Part):
+    """The class of which the least could be shown: none loses more than ``bound``; nothing is promised of those left out."""
+
+    name: str
+    drop: float
+    bound: float
+    max_drop: float
+    classes: list[ClassLossRow]
+    left_out: list[str]
+    kept: bool
+
+
+class ContractTest(Part):
+    """A test of one candidate on the validation examples: the drop is at most ``bound``; ``worst`` says it of the classes."""
+
+    metric: str
+    max_drop: float
+    confidence: float
     dense: float
     pruned: float
     drop: float
@@ -29,6 +63,7 @@ class ContractTest(ContractFacts):
     n_gained: int | None
     kept: bool
     method: str
+    worst: WorstClassFacts | None = None
 
 
 class CandidateRow(Part):

@@ -25,12 +25,13 @@ from prunus.tasks.own import as_task, own_task
 from prunus.tasks.regression import Moments, Regression, like_targets
 from prunus.tasks.retrieval import Retrieval
 from prunus.tasks.segmentation import Segmentation
-from prunus.tasks.task import Imagined, Observed, Task, make_task, rows_of, task, tasks
+from prunus.tasks.task import Choices, Imagined, Observed, Task, make_task, rows_of, task, tasks
 from prunus.tasks.task_options import options_of, task_of_options, unscaled
 from prunus.tasks.text import Language, SequenceToSequence, TokenClassification
 
 __all__ = [
     "Agreement",
+    "Choices",
     "Classification",
     "Detection",
     "Imagined",

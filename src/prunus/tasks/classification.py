@@ -18,7 +18,7 @@ from prunus.core.predictions import Prediction, check_outputs_finite
 from prunus.core.types import Floats, Ints
 from prunus.tasks.counts import Tally, tally
 from prunus.tasks.one_tensor import one_tensor
-from prunus.tasks.task import Imagined, Observed, Task, task
+from prunus.tasks.task import Choices, Imagined, Observed, Task, task
 
 __all__ = ["Classification"]
 
@@ -114,6 +114,11 @@ class Classification(Task):
             )
         probabilities = torch.softmax(scores.detach().double(), dim=1).float()
         return Prediction(named(scores.argmax(dim=1).tolist(), self.class_names), probabilities)
+
+    def choices(self, outputs: Any, batch: Batch) -> Choices:
+        """Return the scores of each example's classes."""
+        scores = self._scores(outputs, batch)
+        return Choices(scores, batch.targets.long(), torch.arange(len(scores), device=scores.device))
 
     def _number(self, observed: Observed) -> int:
         seen = (int(column.max(initial=-1)) + 1 for column in (observed["true"], observed["predicted"]))

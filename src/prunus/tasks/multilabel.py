@@ -17,7 +17,7 @@ from prunus.core.predictions import Prediction, check_outputs_finite
 from prunus.core.types import Floats
 from prunus.tasks.counts import Tally, counted
 from prunus.tasks.one_tensor import leading_tensor
-from prunus.tasks.task import Observed, Task, task
+from prunus.tasks.task import Choices, Observed, Task, task
 
 __all__ = ["MultiLabel"]
 
@@ -71,6 +71,13 @@ class MultiLabel(Task):
     def totals(self, observed: Observed, weights: Floats) -> Tally:
         """Return the counts per label."""
         return counted(observed, weights)
+
+    def choices(self, outputs: Any, batch: Batch) -> Choices:
+        """Return, of each label of each example, the scores of its being away and there."""
+        logits = self._logits(outputs, batch)
+        scores = torch.stack([torch.zeros_like(logits), logits], dim=2).flatten(0, 1)
+        example = torch.arange(len(logits), device=logits.device)[:, None].expand(logits.shape)
+        return Choices(scores, (batch.targets > 0).long().flatten(), example.flatten())
 
     def decode(self, outputs: Any) -> Prediction:
         """Return the labels of each example, and the probability of every one (they don't sum to 1)."""

@@ -21,7 +21,7 @@ from prunus.core.types import Floats
 from prunus.tasks.counts import Tally, counted
 from prunus.tasks.metric import metric, ratio
 from prunus.tasks.one_tensor import leading_tensor
-from prunus.tasks.task import Observed, Task, task
+from prunus.tasks.task import Choices, Observed, Task, task
 
 __all__ = ["Segmentation", "dice", "dice_foreground", "miou", "miou_foreground", "pixel_accuracy"]
 
@@ -90,6 +90,13 @@ class Segmentation(Task):
     def totals(self, observed: Observed, weights: Floats) -> Tally:
         """Return the pixels of each class."""
         return counted(observed, weights)
+
+    def choices(self, outputs: Any, batch: Batch) -> Choices:
+        """Return the scores of each pixel that counts."""
+        scores, mask = self._scores(outputs, batch)
+        counts = self._counted(mask, scores.shape[1]).flatten(1)
+        flat = scores.flatten(2).transpose(1, 2)
+        return Choices(flat[counts], mask.flatten(1)[counts], counts.nonzero()[:, 0])
 
     def decode(self, outputs: Any) -> Prediction:
         """Return the mask of each image: the number of the most likely class of each pixel, at the size of the scores."""

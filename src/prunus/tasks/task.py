@@ -21,7 +21,7 @@ from prunus.core.code.registry import TASKS, Registry
 from prunus.core.predictions import Prediction
 from prunus.core.types import Bools, Floats
 
-__all__ = ["Imagined", "Observed", "Task", "made_of", "make_task", "rows_of", "task", "tasks"]
+__all__ = ["Choices", "Imagined", "Observed", "Task", "made_of", "make_task", "rows_of", "task", "tasks"]
 
 Observed = Mapping[str, npt.NDArray[Any]]
 """What was seen of some examples: columns by name, each ``(n, ...)``, with one row per example."""
@@ -33,6 +33,14 @@ class Imagined(NamedTuple):
     shares: Floats
     right: Observed
     wrong: Observed
+
+
+class Choices(NamedTuple):
+    """Where one of several classes is chosen: scores ``(places, classes)``, the right class, and whose example each place is of."""
+
+    scores: Tensor
+    right: Tensor
+    example: Tensor
 
 
 class Task(ABC):
@@ -96,6 +104,13 @@ class Task(ABC):
     @abstractmethod
     def decode(self, outputs: Any) -> Prediction:
         """Return what a person reads."""
+
+    def choices(self, outputs: Any, batch: Batch) -> Choices | None:
+        """Return every choice of one class among several that an answer makes, with its scores; None where it makes none.
+
+        What is said of probabilities (calibration, attacks, membership) is said of these, so that one formula serves every task.
+        """
+        return None
 
     def imagine(self, observed: Observed) -> Imagined | None:
         """Return one imagined example, as a mixture whose shares sum to 1; None where answers aren't right or wrong."""

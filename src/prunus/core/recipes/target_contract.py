@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from prunus.core.recipes.section import Count, Fraction, Positive, Section
 
-__all__ = ["Contract", "CostKind", "Target"]
+__all__ = ["Contract", "CostKind", "Harm", "Target"]
 
 CostKind = Literal["latency", "params", "macs", "bytes"]
 
@@ -48,10 +48,24 @@ class Target(Section):
         return None if self.smallest else float(getattr(self, self.kind))
 
 
+class Harm(Section):
+    """What no single class may lose, however good the model is on the whole."""
+
+    worst_class: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="how much of its recall each class may lose at most; 0.03 is three points"
+    )
+    small: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="a class with too few validation examples to show that: refuse stops before any training, leave_out promises "
+        "nothing about it, and says so",
+    )
+
+
 class Contract(Section):
     """What the smaller model has to keep, shown on the validation examples; without it none is delivered."""
 
     metric: str = Field("accuracy", description="one of those that are evaluated")
     max_drop: Positive = Field(0.01, description="in the metric's own unit; 0.01 of accuracy is one point")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="one-sided, for the whole search")
+    harm: Harm | None = Field(None, description="what each class must keep, too, with the same confidence")
     max_candidates: Count = Field(6, description="how many models the search may train")

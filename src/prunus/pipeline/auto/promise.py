@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, TypeVar
 
 import torch
@@ -20,7 +21,8 @@ from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.recipe_file import explained
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import Batches
-from prunus.evaluate import NonInferiority, examples_needed, noninferiority, observe
+from prunus.evaluate import NonInferiority, WorstClass, examples_needed, observe
+from prunus.evaluate.harm import check_classes, contract_test
 from prunus.tasks import Agreement, Task, check_metrics, metrics
 
 __all__ = ["N_TESTED", "Promise", "asked_contract", "broken", "kept", "promise_of", "taught"]
@@ -82,10 +84,7 @@ class Promise:
         while low < high:
             middle = (low + high) // 2
             made[middle] = cut(SHARES[middle])
-            if (
-                self._compared(made[middle][1], self.choosing, self.contract.confidence).drop
-                <= self.contract.max_drop / 2
-            ):
+            if _looks_good(self._compared(made[middle][1], self.choosing, self.contract.confidence)):
                 high = middle
             else:
                 low = middle + 1
@@ -100,16 +99,7 @@ class Promise:
 
     def _compared(self, model: nn.Module, examples: Batched, confidence: float) -> NonInferiority:
         dense, pruned = (observe(one, examples, self.task) for one in (self.dense, model))
-        contract = self.contract
-        return noninferiority(
-            dense,
-            pruned,
-            self.task,
-            metric=contract.metric,
-            max_drop=contract.max_drop,
-            confidence=confidence,
-            seed=self.seed,
-        )
+        return contract_test(dense, pruned, self.task, self.contract, confidence=confidence, seed=self.seed)
 
 
 def promise_of(
@@ -141,6 +131,11 @@ def promise_of(
             "contract: the targets don't tell which metrics there are: give task=..., or a loss of a known task"
         )
     check_metrics([contract.metric], task.name, key="contract.metric")
+    if contract.harm is not None and task.exclusive:
+        numbers = torch.cat([batch.targets for batch in testing.batches(batch_size)]).cpu().numpy()
+        check_classes(contract, task, numbers, remedy="give more data, raise worst_class, or say small: leave_out")
+    else:
+        check_classes(contract, task, None, remedy="")
     n, needed = len(testing), examples_needed(contract.max_drop, contract.confidence)
     if n < 2 or (metrics[contract.metric].exact_test and n < needed):
         raise DataError(
@@ -153,12 +148,35 @@ def promise_of(
 
 def kept(test: NonInferiority) -> str:
     """Say that a contract is kept."""
-    return f"{metrics[test.metric].label} drops by less than {test.max_drop:g}, {_numbers(test)}"
+    said = f"{metrics[test.metric].label} drops by less than {test.max_drop:g}, {_numbers(test)}"
+    return said if test.worst is None else f"{said}; {of_classes(test.worst)}"
 
 
 def broken(test: NonInferiority) -> str:
     """Say that a contract isn't shown to be kept."""
+    if test.worst is not None and not test.worst.kept:
+        return f"no cut was shown to keep every class within {test.worst.max_drop:g}: {of_classes(test.worst)}"
     return f"no cut was shown to keep {metrics[test.metric].label} within {test.max_drop:g}, {_numbers(test)}"
+
+
+def of_classes(worst: WorstClass) -> str:
+    """Say what was shown of the classes, the worst one by its name."""
+    one = next(each for each in worst.classes if each.name == worst.name)
+    said = f"of {one.n}" if one.n_lost is not None else f"of {one.n} things to find"
+    shown = f"no class loses more than {worst.bound:.4g} of its recall (the least sure one, {worst.name}: {worst.drop:.4g} {said})"
+    if worst.left_out:
+        shown += f"; nothing is promised about {', '.join(worst.left_out)}, which have too few examples"
+    return shown
+
+
+def _looks_good(found: NonInferiority) -> bool:
+    """Tell whether a cut is worth a test: half of what it may lose isn't lost, and no class loses clearly more than it may."""
+    if found.worst is not None:
+        for one in found.worst.classes:
+            error = sqrt((one.n_lost or 0) + (one.n_gained or 0)) / one.n if one.n_lost is not None else 0.0
+            if one.drop - error > found.worst.max_drop:
+                return False
+    return found.drop <= found.max_drop / 2
 
 
 def _numbers(test: NonInferiority) -> str:

@@ -41,7 +41,9 @@ __all__ = ["Workspace", "open_workspace"]
 
 T = TypeVar("T")
 RECIPE, RECORD, LOG, WORK = "recipe.yaml", "record.json", "log.jsonl", ".work"
-OURS = (RECIPE, RECORD, LOG, WORK, "report.html", "plan", "bundle", "dense")
+SAFETY = "safety.json"
+"""What was measured of a run's models afterwards: harm, robustness, privacy."""
+OURS = (RECIPE, RECORD, LOG, WORK, "report.html", "plan", "bundle", "dense", SAFETY)
 TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING = "examples.parquet", "examples.html", ".examples", "recording"
 """What the commands about examples leave beside a run: it is no part of one, and no run throws it away."""
 _BESIDE = (".lock", LOG, TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING)

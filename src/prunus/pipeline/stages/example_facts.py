@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from prunus.core.calls import tensors
 from prunus.core.types import Step
 from prunus.data import Examples, Prepared
 from prunus.pipeline.stages.duplicate_examples import Alike, Apart, pair_of
@@ -16,7 +18,7 @@ from prunus.pipeline.stages.label_precision import action_of, suspects
 from prunus.report import png_data_uri
 from prunus.tasks import Regression
 
-__all__ = ["class_facts", "label_text", "map_facts", "n_alike", "pair_facts", "suspect_facts"]
+__all__ = ["class_facts", "label_text", "look", "map_facts", "n_alike", "pair_facts", "suspect_facts"]
 
 N_SUSPECTS = 48
 N_PAIRS = 12
@@ -25,6 +27,7 @@ N_POINTS = 3000
 """Of more examples a map shows a sample, so that the page stays small."""
 _COLUMNS = 6
 """So many columns of a table tell what an example is."""
+_TOKENS = 16
 
 
 def class_facts(steps: Sequence[Step], train: Examples) -> list[dict[str, Any]]:
@@ -76,7 +79,7 @@ def suspect_facts(steps: Sequence[Step], data: Prepared) -> list[dict[str, Any]]
     shown = relabelled + [s for s in found if s["action"] != "relabelled"][: N_SUSPECTS - len(relabelled)]
     for suspect in shown:
         reason = suspect.pop("reason")
-        suspect["image"], values = _look(train, suspect.pop("row"))
+        suspect["image"], values = look(train, suspect.pop("row"))
         suspect["values"] = reason or values
     return shown
 
@@ -110,8 +113,8 @@ def pair_facts(data: Prepared, steps: Sequence[Step], apart: Apart) -> list[dict
     found = []
     for kind, pairs, part in kinds:
         for one, other, likeness in sorted(pairs, key=lambda pair: -pair.likeness)[:N_PAIRS]:
-            image, values = _look(part, one)
-            other_image, other_values = _look(train, other)
+            image, values = look(part, one)
+            other_image, other_values = look(train, other)
             found.append(
                 {
                     "kind": kind,
@@ -189,14 +192,24 @@ def _sample(touched: Any, seed: int) -> list[int]:
     return sorted(np.concatenate(parts).tolist())
 
 
-def _look(examples: Examples, number: int) -> tuple[str | None, str]:
-    """Return a picture of an example, or some of its columns: whatever there is to look at."""
+def look(examples: Examples, number: int) -> tuple[str | None, str]:
+    """Return a picture of an example, or some of its columns or its first tokens: whatever there is to look at."""
     shape, names = examples.input_shape, examples.feature_names
     is_image = len(shape) == 3 and shape[0] in (1, 3)
-    if not is_image and (len(shape) != 1 or not names):
-        return None, ""
+    is_table = len(shape) == 1 and bool(names)
+    if not is_image and not is_table:
+        return None, _tokens(examples.inputs_at(torch.tensor([number])))
     inputs = examples.source.inputs(examples.rows[number : number + 1])[0]
     if is_image:
         return png_data_uri(inputs.numpy()), ""
     told = [f"{name} {value:.4g}" for name, value in zip(names, inputs[:_COLUMNS].tolist(), strict=False)]
     return None, ", ".join(told) + ", …" * (len(names) > _COLUMNS)
+
+
+def _tokens(inputs: Any) -> str:
+    """Return the numbers of an example's first tokens; "" where it isn't a row of tokens."""
+    for where, value in tensors(inputs):
+        if value.ndim == 2 and not value.is_floating_point() and "mask" not in where:
+            ids = value[0, :_TOKENS].tolist()
+            return f"tokens {' '.join(map(str, ids))}" + " …" * (value.shape[1] > _TOKENS)
+    return ""

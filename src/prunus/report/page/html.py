@@ -17,6 +17,7 @@ from prunus.report.page.charts import all_charts
 from prunus.report.page.example_map import map_html
 from prunus.report.page.examples_page import document, pairs_html, suspects_html
 from prunus.report.page.gate_table import gate_html
+from prunus.report.page.harm_section import harm_html
 from prunus.report.page.page_marks import definitions, details, escape, joined, section
 from prunus.report.page.provenance import made
 from prunus.report.page.repairs import adjustments_html, allocations_html
@@ -38,6 +39,7 @@ def render_html(record: RunRecord) -> str:
         _head(record),
         _numbers(record),
         section("Quality", _quality_note(record), tables.quality(record), tables.spreads(record)),
+        section("Whom it harms", harm_html(record.harm)),
         section("Cost", tables.cost(record)),
         section("Target and contract", search_html(record)),
         section("Other allocations", allocations_html(record)),

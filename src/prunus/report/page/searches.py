@@ -5,7 +5,7 @@ from __future__ import annotations
 from prunus.report.format import called, is_share, percent
 from prunus.report.page.page_marks import details, escape, table
 from prunus.report.record import RunRecord
-from prunus.report.record_searches import CandidateRow, ContractFacts, SearchFacts
+from prunus.report.record_searches import CandidateRow, ContractFacts, SearchFacts, WorstClassFacts
 
 __all__ = ["candidate_cells", "outcome", "search_html"]
 
@@ -42,8 +42,21 @@ def outcome(search: SearchFacts) -> str:
     return (
         f"{said}; {called(contract.metric)} {shown} with "
         f"{_percent(contract.confidence)} confidence on {search.n_validation} validation examples "
-        f"({drop(contract.metric, contract.max_drop)} allowed)"
+        f"({drop(contract.metric, contract.max_drop)} allowed){_of_classes(found.test.worst)}"
     )
+
+
+def _of_classes(worst: WorstClassFacts | None) -> str:
+    """Return what was shown of the classes, where the contract speaks of them."""
+    if worst is None:
+        return ""
+    said = (
+        f"; no class loses more than {_in_points(worst.bound)} of its recall ({_in_points(worst.max_drop)} allowed; the least sure "
+        f"one is {worst.name})"
+    )
+    if worst.left_out:
+        said += f"; nothing is promised about {', '.join(worst.left_out)}, which have too few examples"
+    return said
 
 
 def drop(metric: str, number: float | None) -> str:
@@ -60,7 +73,6 @@ def drop(metric: str, number: float | None) -> str:
 def candidate_cells(search: SearchFacts, row: CandidateRow) -> list[str]:
     """Return the cells of one candidate, under ``HEAD``."""
     metric = search.contract.metric if search.contract is not None else ""
-    verdict = row.verdict if search.contract is not None else ""
     return [
         f"{row.number}{' (delivered)' if row.number == search.delivered else ''}",
         _percent(row.asked),
@@ -68,8 +80,16 @@ def candidate_cells(search: SearchFacts, row: CandidateRow) -> list[str]:
         drop(metric, row.calibration_drop),
         drop(metric, row.test.drop if row.test else None),
         drop(metric, row.test.bound if row.test else None),
-        verdict,
+        _verdict(row) if search.contract is not None else "",
     ]
+
+
+def _verdict(row: CandidateRow) -> str:
+    """Return what became of the contract, and for which class it wasn't shown."""
+    worst = row.test.worst if row.test is not None else None
+    if worst is None or worst.kept:
+        return row.verdict
+    return f"{row.verdict}: {worst.name} may lose {_in_points(worst.bound)}"
 
 
 def search_html(record: RunRecord) -> str:
@@ -92,7 +112,16 @@ def search_html(record: RunRecord) -> str:
 
 
 def _promise(contract: ContractFacts) -> str:
-    return f"{called(contract.metric)} drops by at most {drop(contract.metric, contract.max_drop)}"
+    said = f"{called(contract.metric)} drops by at most {drop(contract.metric, contract.max_drop)}"
+    return (
+        said
+        if contract.harm is None
+        else f"{said}, no class's recall by more than {_in_points(contract.harm.worst_class)}"
+    )
+
+
+def _in_points(share: float) -> str:
+    return f"{100 * share + 0.0:.2f} points"
 
 
 def _percent(share: float) -> str:

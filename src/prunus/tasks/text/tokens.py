@@ -21,7 +21,7 @@ from prunus.core.predictions import Prediction, check_outputs_finite
 from prunus.core.types import Floats
 from prunus.tasks.metric import metric, ratio
 from prunus.tasks.one_tensor import leading_tensor
-from prunus.tasks.task import Observed, Task
+from prunus.tasks.task import Choices, Observed, Task
 
 __all__ = [
     "IGNORED",
@@ -120,6 +120,12 @@ class TokenTask(Task):
     def totals(self, observed: Observed, weights: Floats) -> Any:
         """Return the sums over all tokens."""
         return _counts(observed, weights)
+
+    def choices(self, outputs: Any, batch: Batch) -> Choices:
+        """Return the scores at each place where a token is asked."""
+        scores, labels = self.read(outputs, batch)
+        example, place = (labels != IGNORED).nonzero(as_tuple=True)
+        return Choices(scores[example, place].float(), labels[example, place], example)
 
     def decode(self, outputs: Any) -> Prediction:
         """Return the most likely token at each place (what follows it, of a causal model), as its number."""

@@ -1,0 +1,175 @@
+"""Which classes, and which groups of examples, lose by pruning: the change of each, told so that all of it holds together?
+
+Where an answer is right or wrong the test is exact (McNemar's, with Holm's step-down over the parts) and the intervals are Tango's,
+each as wide as all of them need to hold together (Bonferroni). Where an example holds several things that are counted, or a metric
+is no share of examples, both come from one paired bootstrap of all parts together (the largest studentised difference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prunus.core.types import Floats, Ints, Measurement
+from prunus.evaluate.by_group import group_rows
+from prunus.evaluate.compare import Verdict
+from prunus.evaluate.harm.multiplicity import holm, max_t
+from prunus.evaluate.harm.paired_shares import mcnemar, score_interval
+from prunus.evaluate.pairs import Pairs
+from prunus.evaluate.resample import n_observed
+from prunus.tasks import Observed, Tally, class_parts, columns_read, measured, metrics, rows_of
+
+__all__ = ["PartChange", "PartChanges", "change_by_class", "change_by_group"]
+
+EXACT = "McNemar's exact test, Holm over the parts; Tango's intervals, which hold together (Bonferroni)"
+RESAMPLED = (
+    "paired bootstrap of all parts together; intervals and p-values by the largest studentised difference (max-T)"
+)
+
+
+@dataclass(frozen=True)
+class PartChange:
+    """One class or group: the metric of both models there, and the change, pruned minus dense.
+
+    ``n_lost`` examples only the dense model gets right, ``n_gained`` only the pruned one; None where they aren't counted.
+    """
+
+    name: str
+    n: int
+    dense: float
+    pruned: float
+    change: Measurement
+    p_value: float
+    verdict: Verdict
+    n_lost: int | None = None
+    n_gained: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; a number that isn't finite becomes None."""
+        plain = {key: _finite(getattr(self, key)) for key in ("dense", "pruned", "p_value")}
+        return {**vars(self), **plain, "change": self.change.to_dict()}
+
+
+@dataclass(frozen=True)
+class PartChanges:
+    """The change in every part: of what (``by``), in which metric, and how its chances were told."""
+
+    by: str
+    metric: str
+    method: str
+    changes: tuple[PartChange, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**vars(self), "changes": [item.to_dict() for item in self.changes]}
+
+
+def change_by_class(pairs: Pairs) -> PartChanges | None:
+    """Return how each class's recall changes; None of a task that counts no classes. Classes without examples are left out.
+
+    Args:
+        pairs: of one seed.
+    """
+    task, dense, pruned = pairs.task, pairs.dense[0], pairs.pruned[0]
+    if task.exclusive:
+        numbers = dense["true"]
+        parts = {_named(task.class_names, int(c)): np.flatnonzero(numbers == c) for c in np.unique(numbers)}
+        return PartChanges("class", "recall", EXACT, _exact(dense, pruned, parts, pairs.confidence))
+    total = task.totals(dense, np.ones((1, n_observed(dense))))
+    if not isinstance(total, Tally):
+        return None
+    n_classes = total.support.shape[1]
+    present = np.flatnonzero(total.support[0] > 0)
+
+    def recalls(seen: Observed, weights: Floats) -> Floats:
+        counts = task.totals(seen, weights)
+        return np.where(counts.support > 0, class_parts(counts)[1], np.nan)[:, :n_classes]
+
+    values = pairs.resampled(recalls, task.reads, None, None)[:, 0][:, :, present]
+    names = [_named(task.counted_names, int(c)) for c in present]
+    sizes = [int(total.support[0, c]) for c in present]
+    return PartChanges("class", "recall", RESAMPLED, _resampled(names, sizes, values, pairs, higher=True))
+
+
+def change_by_group(pairs: Pairs, groups: Sequence[str], metric: str, *, by: str) -> PartChanges:
+    """Return how ``metric`` changes in each group of examples, the largest group first; small groups are taken together.
+
+    Args:
+        pairs: of one seed.
+        groups: the group of each example, empty where it has none.
+        by: the column that the groups are of.
+    """
+    task, one = pairs.task, metrics[metric]
+    parts = group_rows(groups)
+    if one.exact_test:
+        found = _exact(pairs.dense[0], pairs.pruned[0], parts, pairs.confidence)
+        return PartChanges(by, metric, EXACT, found)
+    number = np.empty(len(groups), dtype=np.int64)
+    for place, rows in enumerate(parts.values()):
+        number[rows] = place
+
+    def by_part(seen: Observed, weights: Floats) -> Floats:
+        columns = []
+        for place in range(len(parts)):
+            here = np.flatnonzero(seen["part"] == place)
+            drawn = weights[:, here]
+            value = measured(task, [metric], rows_of(seen, here), drawn)[:, 0]
+            columns.append(np.where(drawn.sum(axis=1) > 0, value, np.nan))
+        return np.stack(columns, axis=1)
+
+    dense, pruned = ([{**models[0], "part": number}] for models in (pairs.dense, pairs.pruned))
+    joined = Pairs(dense, pruned, task, pairs.confidence, pairs.bootstrap, pairs.seed)
+    values = joined.resampled(by_part, (*columns_read(task, (metric,)), "part"), None, None)[:, 0]
+    sizes = [len(rows) for rows in parts.values()]
+    found = _resampled(list(parts), sizes, values, pairs, higher=one.higher_is_better)
+    return PartChanges(by, metric, RESAMPLED, found)
+
+
+def _exact(dense: Observed, pruned: Observed, parts: Mapping[str, Ints], confidence: float) -> tuple[PartChange, ...]:
+    counts, shares = [], []
+    for rows in parts.values():
+        one, other = dense["right"][rows], pruned["right"][rows]
+        counts.append((int((one & ~other).sum()), int((other & ~one).sum())))
+        shares.append((float(one.mean()), float(other.mean())))
+    adjusted = holm([mcnemar(*pair) for pair in counts])
+    each = 1 - (1 - confidence) / max(len(parts), 1)
+    found = []
+    for (name, rows), (lost, gained), means, p_value in zip(parts.items(), counts, shares, adjusted, strict=True):
+        low, high = score_interval(lost, gained, len(rows), each)
+        # The difference of the two rounded means would say -0.0001 of what is nothing.
+        change = Measurement(name, (gained - lost) / len(rows), -high, -low, "share", True)
+        verdict = _verdict(p_value, change.value, confidence, higher=True)
+        found.append(PartChange(name, len(rows), *means, change, p_value, verdict, lost, gained))
+    return tuple(found)
+
+
+def _resampled(
+    names: Sequence[str], sizes: Sequence[int], values: Floats, pairs: Pairs, *, higher: bool
+) -> tuple[PartChange, ...]:
+    """Return the changes of values ``(dense or pruned, 1 + resamples, parts)``."""
+    joint = max_t(values[1] - values[0], pairs.confidence)
+    found = []
+    for i, (name, n) in enumerate(zip(names, sizes, strict=True)):
+        value, low, high = (float(x[i]) for x in (joint.value, joint.low, joint.high))
+        change = Measurement(name, value, low, high, "", higher)
+        verdict = _verdict(float(joint.p_value[i]), change.value, pairs.confidence, higher=higher)
+        means = float(values[0, 0, i]), float(values[1, 0, i])
+        found.append(PartChange(name, n, *means, change, float(joint.p_value[i]), verdict))
+    return tuple(found)
+
+
+def _verdict(p_value: float, change: float, confidence: float, *, higher: bool) -> Verdict:
+    if not p_value <= 1 - confidence:
+        return "no measurable difference"
+    return "better" if (change > 0) == higher else "worse"
+
+
+def _named(names: Sequence[str], number: int) -> str:
+    return names[number] if number < len(names) else str(number)
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

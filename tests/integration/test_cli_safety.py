@@ -1,0 +1,139 @@
+"""A run keeps both models, and how safe the smaller one is can be asked of its folder, of a pair, and by a contract."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prunus.cli.app import invoke
+
+FULL = {"train": {"epochs": 10}, "recovery": {"method": "fine_tune", "epochs": 2}}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Return the folder of a run on digits."""
+    folder = tmp_path_factory.mktemp("safety")
+    recipe = {
+        "name": "small",
+        "data": {"source": "sklearn:digits", "split": {"validation": 0.2, "calibration": 0.2, "test": 0.3}},
+        "model": {"builder": "cnn", "args": {"width": 8}},
+        "strategy": {"criterion": "taylor", "granularity": "channel", "keep_fraction": 0.5},
+        "evaluation": {"bootstrap": 100, "latency": {"repeats": 5, "warm_up": 1, "batch_size": 8, "runtime": "torch"}},
+        "seeds": [0],
+        "output": str(folder / "out"),
+        **FULL,
+    }
+    (folder / "r.yaml").write_text(yaml.safe_dump(recipe))
+    assert invoke(["run", str(folder / "r.yaml"), "--quiet"]) == 0
+    return folder / "out"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def asked(capsys, *arguments):
+    code = invoke(["evaluate", *map(str, arguments), "--json"])
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    return json.loads(said.out)["safety"]
+
+
+def test_a_run_tells_whom_the_smaller_model_harms_and_its_page_shows_the_examples(ran):
+    record = json.loads((ran / "record.json").read_text())
+    harm = record["harm"]
+    assert len(harm["classes"]["changes"]) == 10
+    test = next(row for row in record["quality"] if (row["model"], row["split"]) == ("pruned", "test"))
+    for row, score in zip(harm["classes"]["changes"], test["per_class"], strict=True):
+        assert row["n"] == score["support"]
+        assert row["pruned"] == pytest.approx(score["recall"]["value"])
+    flips = harm["flips"]
+    confusion = next(row["confusion"] for row in record["quality"] if (row["model"], row["split"]) == ("dense", "test"))
+    n_right = {"dense": sum(confusion[i][i] for i in range(10))}
+    n_right["pruned"] = sum(test["confusion"][i][i] for i in range(10))
+    gained, lost = flips["n_by_kind"]["wrong to right"], flips["n_by_kind"]["right to wrong"]
+    assert n_right["pruned"] - n_right["dense"] == gained - lost
+    assert set(harm["calibration"]["temperatures"]) == {"dense", "pruned"}
+    page = (ran / "report.html").read_text()
+    assert "Whom it harms" in page
+    assert page.count("data:image/png") >= len(flips["shown"])
+
+
+def test_the_folder_of_a_run_and_the_pair_in_it_say_the_same(ran, capsys):
+    one = asked(capsys, ran, "--harm")
+    other = asked(capsys, ran / "bundle", "--dense", ran / "dense", "--harm")
+    assert one == other
+    recorded = json.loads((ran / "record.json").read_text())["harm"]
+    assert [row["n_lost"] for row in one["harm"]["classes"]["changes"]] == [
+        row["n_lost"] for row in recorded["classes"]["changes"]
+    ]
+
+
+def test_a_model_beside_itself_harms_nobody(ran, capsys):
+    found = asked(capsys, ran / "bundle", "--dense", ran / "bundle", "--harm")["harm"]
+    assert all(row["n_lost"] == row["n_gained"] == 0 for row in found["classes"]["changes"])
+    assert sum(found["flips"]["n_by_kind"].values()) == 0
+    assert all(row["difference"]["value"] == 0 for row in found["calibration"]["rows"])
+
+
+def test_text_says_what_json_says(ran, capsys):
+    assert invoke(["evaluate", str(ran), "--harm"]) == 0
+    said = capsys.readouterr().out
+    assert "Change by class, 539 test examples" in said
+    assert "decisions that flip" in said
+    assert "temperatures: dense" in said
+
+
+def test_harm_needs_a_dense_model(ran, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(ran / "bundle", tmp_path / "alone")
+    assert invoke(["evaluate", str(tmp_path / "alone"), "--harm"]) == 3
+    assert "--dense" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_two_bundles_of_other_classes_arent_compared(ran, tmp_path, small_recipe, capsys):
+    other = small_recipe(
+        "o.yaml", data={"source": "sklearn:wine"}, model={"builder": "mlp"}, output=str(tmp_path / "o")
+    )
+    assert invoke(["run", str(other), "--quiet"]) == 0
+    capsys.readouterr()
+    assert invoke(["evaluate", str(ran), "--dense", str(tmp_path / "o"), "--harm"]) == 6
+    assert "can't be compared" in capsys.readouterr().err
+
+
+def test_a_contract_may_speak_of_the_worst_class_and_says_when_that_cant_be_shown(small_recipe, capsys):
+    contract = {"metric": "accuracy", "max_drop": 0.1, "harm": {"worst_class": 0.03}}
+    path = small_recipe(contract=contract, strategy={"criterion": "magnitude_l2", "granularity": "channel"})
+    assert invoke(["run", str(path), "--quiet"]) == 4
+    said = capsys.readouterr().err
+    assert "contract.harm" in said
+    assert "at least 99" in said
+
+
+def test_a_contract_about_every_class_is_kept_by_what_is_delivered(small_recipe, capsys):
+    contract = {"metric": "accuracy", "max_drop": 0.2, "harm": {"worst_class": 0.3}, "max_candidates": 3}
+    sections = {
+        "data": {"source": "sklearn:digits", "split": {"validation": 0.3, "calibration": 0.2, "test": 0.2}},
+        "strategy": {"criterion": "magnitude_l2", "granularity": "channel"},
+        "recovery": {"method": "fine_tune", "epochs": 6},
+        "train": {"epochs": 12},
+    }
+    assert invoke(["run", str(small_recipe(contract=contract, **sections)), "--quiet"]) == 0
+    record = json.loads(Path("out", "record.json").read_text())
+    (search,) = record["searches"]
+    assert search["contract"]["harm"] == {"worst_class": 0.3, "small": "refuse"}
+    tested = [row for row in search["candidates"] if row["test"]]
+    assert tested
+    for row in tested:
+        worst = row["test"]["worst"]
+        assert len(worst["classes"]) == 10
+        assert worst["bound"] == max(one["bound"] for one in worst["classes"])
+        assert (row["verdict"] == "kept") == row["test"]["kept"]
+        assert row["test"]["kept"] == (worst["kept"] and row["test"]["bound"] <= 0.2)
+    if search["delivered"]:
+        assert next(row for row in tested if row["number"] == search["delivered"])["test"]["worst"]["bound"] <= 0.3
+        assert "no class loses more than" in capsys.readouterr().out
