@@ -24,6 +24,7 @@ from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.score_command import score
+from prunus.cli.serve_command import serve
 from prunus.cli.shard_scores import score_shards
 from prunus.cli.signing_commands import verify
 from prunus.cli.terminal import hush, speak_plainly
@@ -319,6 +320,7 @@ def shards(
 
 
 app.command("score-shards")(score_shards)
+app.command()(serve)
 
 app.command()(verify)
 

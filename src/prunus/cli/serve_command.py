@@ -1,0 +1,75 @@
+"""How is a bundle served from the command line?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prunus.cli.options import BundlePath, Trust
+
+__all__ = ["serve"]
+
+
+def serve(
+    bundle: BundlePath,
+    host: Annotated[str, typer.Option(help="where to listen; other than the loopback needs --keys")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any that is free")] = 8000,
+    name: Annotated[str | None, typer.Option(help="what clients call the model; default: its folder")] = None,
+    keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="lines of NAME KEY or NAME KEY admin, chmod 600")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="most requests a second of one key")] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="a name that a server without keys may be called by")
+    ] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="serve https with this")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="the certificate's key, chmod 600")] = None,
+    runtime: Annotated[str, typer.Option(metavar="auto|onnxruntime|torch", help="what runs the model")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="of the runtime; default: all cores")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="most examples that run at once")] = 64,
+    queue: Annotated[int, typer.Option(min=1, help="most requests that wait; others get 429")] = 1024,
+    deadline: Annotated[float, typer.Option(help="most seconds for an answer; then 504")] = 30.0,
+    max_body: Annotated[int, typer.Option(min=1, metavar="MB", help="largest request; others get 413")] = 16,
+    drain: Annotated[float, typer.Option(help="seconds to go on after SIGTERM, not ready")] = 0.0,
+    cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where exported models are kept")] = None,
+    log_requests: Annotated[bool, typer.Option("--log-requests", help="a line of JSON for each request")] = False,
+    trust_code: Trust = False,
+) -> None:
+    """Serve a bundle over HTTP by the Open Inference Protocol v2, with ONNX Runtime inside."""
+    from prunus.core.recipes.named_places import check_bundle
+
+    check_bundle(bundle)
+    from prunus.pipeline.shipping import bundle_folder
+    from prunus.serve import ClientLimits, ServeSettings
+    from prunus.serve import serve as run
+
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        name=name,
+        threads=threads,
+        runtime=runtime,
+        cache=cache,
+        trust_code=trust_code,
+        limits=ClientLimits(
+            batch=batch,
+            queued=queue,
+            deadline_s=deadline,
+            body_bytes=max_body << 20,
+            held_bytes=max(max_body << 22, 2**28),
+        ),
+        keys=keys,
+        rate=rate,
+        allowed_hosts=tuple(allow_host or ()),
+        certificate=tls_certificate,
+        certificate_key=tls_key,
+        drain_s=drain,
+        log_requests=log_requests,
+    )
+    run(
+        bundle_folder(bundle),
+        settings,
+        tell=lambda where: typer.echo(f"serving at {where} (what it takes: {where}/docs); Ctrl-C ends it"),
+    )

@@ -1,0 +1,1 @@
+"""How does a bundle become something that answers, and in which order?"""

@@ -1,0 +1,1 @@
+"""What goes over the wire, and what of it is read at all?"""

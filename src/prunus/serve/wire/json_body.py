@@ -1,0 +1,62 @@
+"""How is JSON read that a stranger sent, quickly where it is harmless?
+
+What could fill the memory or overflow the stack is counted on the text before a value is made. A text with few brackets and not too
+many commas, as most are, needs three counts in C; any other goes through the slower count of :mod:`prunus.core.files.json_text`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from prunus.core.files.json_text import MAX_DEPTH, JsonError, check_json
+from prunus.serve.refusal import Refusal
+
+__all__ = ["parse_body"]
+
+MOST_VALUES = 2_000_000
+MOST_DIGITS = 400
+
+
+def parse_body(body: bytes | bytearray | memoryview, *, field: str = "body") -> dict[str, Any]:
+    """Return the mapping that a JSON text in UTF-8 holds.
+
+    Raises:
+        Refusal: it is no JSON, no mapping, too deep or too large, names a key twice, or has a number that JSON hasn't got.
+    """
+    text = bytes(body)
+    try:
+        n_deep = text.count(b"[") + text.count(b"{")
+        if n_deep > MAX_DEPTH or text.count(b",") > MOST_VALUES or len(text) > 1 << 16:
+            check_json(text, max_values=MOST_VALUES)
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole)
+    except JsonError as error:
+        raise Refusal(400, f"{field}: {error}", field=field) from None
+    except (ValueError, RecursionError) as error:
+        said = "it isn't UTF-8" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
+        raise Refusal(400, f"{field}: expected JSON, got {said[:200]}", field=field) from None
+    if not isinstance(found, dict):
+        raise Refusal(400, f"{field}: expected a JSON object, got {_kind(found)}", field=field)
+    return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise JsonError("expected each key once, got one twice")
+    return found
+
+
+def _no_constant(constant: str) -> Any:
+    raise JsonError(f"expected numbers, got {constant}, which JSON hasn't got")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise JsonError(f"expected numbers of at most {MOST_DIGITS} digits, got {len(digits)}")
+    return int(digits)
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
