@@ -23,7 +23,14 @@ def request(body=BODY, *, head=b"", path=PATH, method=b"POST", length=None, vers
 
 @pytest.fixture(scope="module")
 def port(small_bundle):
-    with listening(small_bundle, limits={"read_s": 0.25, "head_bytes": 8000, "connections": 40}) as (_, port):
+    with listening(small_bundle, limits={"head_bytes": 8000, "connections": 40}) as (_, port):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def hasty(small_bundle):
+    """The port of a server that waits for no one."""
+    with listening(small_bundle, limits={"read_s": 0.4}) as (_, port):
         yield port
 
 
@@ -143,22 +150,22 @@ def slow(port, parts, pause_s):
     raise AssertionError("the server never ended the connection")
 
 
-def test_a_head_that_comes_letter_by_letter_is_refused(port):
-    said, _ = slow(port, [bytes([letter]) for letter in request()[:150]], 0.05)
+def test_a_head_that_comes_letter_by_letter_is_refused(hasty):
+    said, _ = slow(hasty, [bytes([letter]) for letter in request()[:150]], 0.05)
     assert status(said) == 408
-    assert fine(port)
+    assert fine(hasty)
 
 
-def test_a_body_that_comes_letter_by_letter_is_refused(port):
+def test_a_body_that_comes_letter_by_letter_is_refused(hasty):
     head, _, body = request().partition(b"\r\n\r\n")
-    said, _ = slow(port, [head + b"\r\n\r\n", *(bytes([letter]) for letter in body)], 0.05)
+    said, _ = slow(hasty, [head + b"\r\n\r\n", *(bytes([letter]) for letter in body)], 0.05)
     assert status(said) == 408
     assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]
-    assert fine(port)
+    assert fine(hasty)
 
 
-def test_a_connection_that_says_nothing_is_closed(port):
-    said, _ = slow(port, [b""] * 100, 0.1)
+def test_a_connection_that_says_nothing_is_closed(hasty):
+    said, _ = slow(hasty, [b""] * 100, 0.1)
     assert said == b""
 
 

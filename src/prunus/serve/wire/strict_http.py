@@ -121,9 +121,11 @@ class _StrictProtocol(HttpToolsProtocol):
         if self.cycle is None and not self._head_bytes and self._in_head:
             self.transport.close()  # it never said anything
             return
-        slow_body = self._in_body and came < _LEAST_BYTES_A_SECOND * self.limits.read_s and not self.flow.read_paused
+        slow_body = self._in_body and came < _LEAST_BYTES_A_SECOND * self.limits.read_s
         slow_head = self._in_head and self._head_bytes > 0
-        self._slow = self._slow + 1 if slow_body or slow_head or self.flow.write_paused else 0
+        # Where the server itself has stopped reading, since an answer comes first, the client isn't slow.
+        slow = (slow_body or slow_head) and not self.flow.read_paused
+        self._slow = self._slow + 1 if slow or self.flow.write_paused else 0
         if self._slow < 2:
             self._watch = self.loop.call_later(self.limits.read_s, self._look)
         elif self.flow.write_paused:
