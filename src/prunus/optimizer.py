@@ -42,6 +42,7 @@ from prunus.pipeline import (
 )
 from prunus.pipeline.handed import prepared_of, taken_as_it_is
 from prunus.pipeline.jobs.objective import check_objective
+from prunus.pipeline.joint.joint_grid import check_joint
 from prunus.pipeline.main_job import check_recipe_names
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.stages.example_stage import check_examples
@@ -77,6 +78,7 @@ class ModelOptimizer:
         recovery: keys of its ``recovery``: how the pruned one is.
         examples: keys of its ``examples``: what to do with the training examples.
         features: keys of its ``features``: which input features may go.
+        joint: keys of its ``joint``: shares of the data and of the model that ``run`` tries together (``record.joint``).
         evaluation: keys of its ``evaluation``.
         data_options: keys of its ``data``.
         runtime: keys of its ``runtime``.
@@ -120,6 +122,7 @@ class ModelOptimizer:
         recovery: Mapping[str, Any] | None = None,
         examples: Mapping[str, Any] | None = None,
         features: Mapping[str, Any] | None = None,
+        joint: Mapping[str, Any] | None = None,
         evaluation: Mapping[str, Any] | None = None,
         data_options: Mapping[str, Any] | None = None,
         runtime: Mapping[str, Any] | None = None,
@@ -136,6 +139,7 @@ class ModelOptimizer:
             "recovery": recovery,
             "examples": examples,
             "features": features,
+            "joint": joint,
             "runtime": runtime,
         }
         tree: dict[str, Any] = {key: dict(value) for key, value in sections.items() if value is not None}
@@ -173,6 +177,8 @@ class ModelOptimizer:
         for note in self._job.split_notes:
             self._job.workspace.note("load data", note)
         check_examples(self._job)
+        if recipe.joint is not None:
+            check_joint(self._job)
         _check_one_objective(self._job, loss, training_step)
         self.dense_: nn.Module | None = None
         self.candidate_ = Candidate(start.to(device))

@@ -18,6 +18,7 @@ from prunus.data.prepare import (
     prepare_parts,
     prepare_source,
 )
+from prunus.data.repeated import Repeated
 from prunus.data.rows import (
     Kept,
     KeptRows,
@@ -63,6 +64,7 @@ __all__ = [
     "MappedRows",
     "Noise",
     "Prepared",
+    "Repeated",
     "RowFile",
     "RowSet",
     "RowStream",

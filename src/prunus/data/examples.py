@@ -233,9 +233,13 @@ class Examples:
             raise DataError(
                 f"keep must hold one truth value per example, ({len(self)},): got {mask.dtype} of shape {tuple(mask.shape)}"
             )
-        chosen = self._copy()
-        chosen.rows, chosen._positions = self.rows[mask], self._positions[mask]
-        chosen._targets = None if self._targets is None else self._targets[mask.to(self.device)]
+        return self.take(torch.nonzero(mask).flatten())
+
+    def take(self, positions: Tensor) -> Examples:
+        """Return the examples at some positions, in that order; one may come several times."""
+        chosen, places = self._copy(), positions.cpu()
+        chosen.rows, chosen._positions = self.rows[places], self._positions[places]
+        chosen._targets = None if self._targets is None else self._targets[places.to(self.device)]
         return chosen
 
     def with_targets(self, targets: npt.NDArray[Any] | Tensor) -> Examples:

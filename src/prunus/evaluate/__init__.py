@@ -4,6 +4,7 @@ from prunus.evaluate.arms import ARMS, Judged, judge_arms
 from prunus.evaluate.by_group import GroupChange, at_once, group_changes
 from prunus.evaluate.compare import Comparison, class_changes, compare
 from prunus.evaluate.cost import Cost, measure_cost
+from prunus.evaluate.grid import GridCell, JudgedGrid, judge_grid
 from prunus.evaluate.noninferiority import (
     ClassLoss,
     NonInferiority,
@@ -26,8 +27,10 @@ __all__ = [
     "ClassQuality",
     "Comparison",
     "Cost",
+    "GridCell",
     "GroupChange",
     "Judged",
+    "JudgedGrid",
     "Latency",
     "LatencyTable",
     "NonInferiority",
@@ -44,6 +47,7 @@ __all__ = [
     "group_changes",
     "in_runtime",
     "judge_arms",
+    "judge_grid",
     "measure_cost",
     "measure_latency",
     "measure_quality",

@@ -98,7 +98,7 @@ def _asked(recipe: Recipe) -> tuple[Recipe, list[str]]:
     left_out = [key for key in ("plan", "relabel", "remove") if getattr(given, key)]
     changes = {"clean": given.clean or Clean(), "duplicates": given.duplicates or Duplicates()}
     section = given.model_copy(update={**changes, "plan": None, "relabel": None, "remove": ()})
-    nothing_else = dict.fromkeys(("features", "strategy", "target", "contract"))
+    nothing_else = dict.fromkeys(("features", "strategy", "target", "contract", "joint"))
     return recipe.model_copy(update={"examples": section, **nothing_else}), left_out
 
 

@@ -31,6 +31,7 @@ from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
 from prunus.pipeline.jobs.workspace import RECORD, Workspace, open_workspace
+from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.shipping import model_fingerprint, ship, ship_dense
@@ -146,8 +147,9 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
             ship_dense(job, results[0], folder)
     asked = job.recipe.examples is not None and job.recipe.examples.gate
     gate = gate_selection(job, {result.seed: result.train for result in results}) if asked else None
+    joint = joint_grid(job, {result.seed: result.steps for result in results}) if job.recipe.joint else None
     with job.workspace.stage("evaluate"):
-        record = measure_run(job, results, made, sha256, gate)
+        record = measure_run(job, results, made, sha256, gate, joint)
     record = timed(record, job.workspace)
     if folder is not None:
         write_html(record, folder / "report.html")
@@ -268,6 +270,8 @@ def _check_fit(job: Job) -> None:
     check_outputs(model, batch, data.train.task)
     check_objective(job, model, batch)
     check_floor(job, model)
+    if recipe.joint is not None:
+        check_joint(job)
 
 
 def plan_of(job: Job, result: SeedResult) -> Plan:
@@ -297,7 +301,7 @@ def _check_plan(plan: Plan, job: Job) -> None:
 
 def _as_decided(plan: Plan, recipe: Recipe) -> dict[str, Any]:
     """Return what a recipe says once all is decided: with a target so many rounds, and nothing left to look for."""
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = {"joint": None}
     if recipe.examples is not None:
         # What a table or a recording said is in the plan's steps.
         kept["examples"] = recipe.examples.model_copy(update={"plan": None, "recording": None})

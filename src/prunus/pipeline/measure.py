@@ -56,9 +56,17 @@ _SPLITS = ("train", "test")
 
 
 def measure_run(
-    job: Job, results: Sequence[SeedResult], plan: Plan, bundle_sha256: str, gate: dict[str, Any] | None = None
+    job: Job,
+    results: Sequence[SeedResult],
+    plan: Plan,
+    bundle_sha256: str,
+    gate: dict[str, Any] | None = None,
+    joint: dict[str, Any] | None = None,
 ) -> RunRecord:
-    """Return the record of a run whose models are ``results`` and whose first seed decided ``plan``; ``gate`` judged what stays."""
+    """Return the record of a run whose models are ``results`` and whose first seed decided ``plan``.
+
+    ``gate`` judged what stays of the examples, ``joint`` shares of the data and the model together.
+    """
     data, recipe = job.data, job.recipe
     observed = {
         (result.seed, name, split): observe(model, getattr(data, split), data.test.task)
@@ -116,6 +124,7 @@ def measure_run(
             "pairs": pair_facts(data, plan.steps, apart),
             "map": _map(job, first, plan),
             "gate": gate,
+            "joint": joint,
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,

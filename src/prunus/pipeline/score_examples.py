@@ -145,7 +145,7 @@ def score_recordings(folders: Sequence[Path], *, overwrite: bool = False, listen
 def _asked(recipe: Recipe) -> Recipe:
     """Return the recipe with what is needed to train and nothing that decides."""
     epochs = Examples() if recipe.examples is None else Examples(epochs=recipe.examples.epochs)
-    changes = {"examples": epochs, "features": None, "strategy": None, "target": None, "contract": None}
+    changes = {"examples": epochs, "features": None, "strategy": None, "target": None, "contract": None, "joint": None}
     return recipe.model_copy(update=changes)
 
 

@@ -21,7 +21,7 @@ from prunus.report.record_examples import (
     PrecisionFacts,
     Suspect,
 )
-from prunus.report.record_gate import GateFacts
+from prunus.report.record_gate import GateFacts, JointFacts
 from prunus.report.record_parts import Number, Part
 from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts
 from prunus.report.record_safety import HarmFacts
@@ -258,6 +258,7 @@ class RunRecord(Part):
     gate: GateFacts | None = Field(
         None, description="whether the selection of training examples pays; with examples.gate"
     )
+    joint: JointFacts | None = Field(None, description="shares of the data and of the model together; with joint")
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]

@@ -30,6 +30,7 @@ from prunus.report.format import (
     with_interval,
 )
 from prunus.report.gate_text import print_gate
+from prunus.report.page.joint.joint_text import print_joint
 from prunus.report.page.repairs import adjustment_lines, allocation_line
 from prunus.report.page.searches import HEAD, candidate_cells, outcome
 from prunus.report.record import Number, RunRecord
@@ -72,6 +73,10 @@ def print_summary(record: RunRecord, console: Console) -> None:
     if record.gate is not None:
         console.print()
         print_gate(record.gate, console)
+        console.print()
+    if record.joint is not None:
+        console.print()
+        print_joint(record.joint, console)
         console.print()
     for line in (*_group_lines(record), *_removals(record), *adjustment_lines(record)):
         console.print(_plain(line))

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
+from prunus.core.recipes.joint_section import Joint, check_joint_amounts
 from prunus.core.recipes.recipe_checks import check_amounts, check_rewind_and_during
 from prunus.core.recipes.section import Count, Fraction, NonNegative, Section, Share
 from prunus.core.recipes.strategy import LayerRule, ModelUnit, Schedule, Strategy
@@ -31,6 +32,7 @@ __all__ = [
     "Evaluation",
     "Examples",
     "Features",
+    "Joint",
     "Latency",
     "LayerRule",
     "Lora",
@@ -176,8 +178,8 @@ class Examples(Section):
     plan: str | None = Field(
         None,
         min_length=1,
-        description="a table of examples (.parquet) that decides instead of all other keys here, as prunus clean wrote it or as it "
-        "was changed since",
+        description="a table of examples (.parquet), as prunus clean wrote it or as it was changed since: it decides instead of "
+        "clean, relabel, duplicates and remove; cover then chooses among what it leaves",
     )
     recording: str | None = Field(
         None,
@@ -269,6 +271,9 @@ class Recipe(Section):
     strategy: Strategy | None = Field(None, description="what to prune in the model; null: only the data")
     target: Target | None = Field(None, description="what the model may cost, instead of strategy.keep_fraction")
     contract: Contract | None = Field(None, description="what the model must keep; alone it means target: smallest")
+    joint: Joint | None = Field(
+        None, description="how well shares of the data and of the model do together: a grid, on the validation examples"
+    )
     recovery: Recovery = Field(default_factory=Recovery)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
@@ -324,6 +329,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _a_target_decides_how_much_goes(self) -> Recipe:
         check_amounts(self.strategy, self.target, self.contract)
+        check_joint_amounts(self.joint, self.strategy, self.target, features=self.features is not None)
         return self
 
     @field_validator("seeds")

@@ -91,7 +91,7 @@ def _asked(recipe: Recipe) -> Recipe:
             "prunus select needs to know what stays: got no examples section that says it; add examples.cover.keep_fraction (-o "
             "examples.cover.keep_fraction=0.5)"
         )
-    nothing_else: dict[str, Any] = dict.fromkeys(("features", "strategy", "target", "contract"))
+    nothing_else: dict[str, Any] = dict.fromkeys(("features", "strategy", "target", "contract", "joint"))
     return recipe.model_copy(update={"examples": examples.model_copy(update={"gate": True}), **nothing_else})
 
 

@@ -7,11 +7,13 @@ decided twice is kept under ``.work/`` as soon as it is done; all else is comput
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +60,7 @@ class Workspace:
     def __init__(self, folder: Path | None, listener: Listener = silent) -> None:
         self.folder = folder
         self.listener = listener
+        self._within = ""
         self._seconds: dict[str, float] = {}
         self._opened = time.perf_counter()
         self._states: dict[str, dict[str, torch.Tensor]] = {}
@@ -72,8 +75,16 @@ class Workspace:
         """Wall-clock seconds since this process opened the workspace."""
         return round(time.perf_counter() - self._opened, 3)
 
+    def within(self, name: str) -> Workspace:
+        """Return the same workspace for a part of the run whose stages have the names of others: ``name`` stands before them."""
+        part = copy.copy(self)
+        part._within = f"{self._within}{name} / "
+        return part
+
     def emit(self, event: Event) -> None:
         """Tell the listener, and keep all but the progress ticks in ``log.jsonl``."""
+        if self._within:
+            event = replace(event, stage=self._within + event.stage)
         if self.folder is not None and event.kind != "progress":
             line = {"time": round(time.time(), 3), "kind": event.kind, "stage": event.stage, "message": event.message}
             try:
@@ -97,12 +108,15 @@ class Workspace:
         self.emit(Event("start", name, message))
         start = time.perf_counter()
         yield
-        self._seconds[name] = round(time.perf_counter() - start, 3)
-        self.emit(Event("end", name, message, facts={"seconds": self._seconds[name]}))
+        seconds = self._seconds[self._within + name] = round(time.perf_counter() - start, 3)
+        self.emit(Event("end", name, message, facts={"seconds": seconds}))
 
     def path(self, *parts: str) -> Path | None:
         """Return a path below ``.work``, or None when nothing is kept."""
-        return None if self.folder is None else self.folder / WORK / Path(*(part.replace("/", "_") for part in parts))
+        if self.folder is None:
+            return None
+        named = (part.replace("/", "_") for part in (self._within + parts[0], *parts[1:])) if parts else ()
+        return self.folder / WORK / Path(*named)
 
     def trained(self, name: str, model: nn.Module, fit: Callable[[Path | None], dict[str, Any]]) -> dict[str, Any]:
         """Train ``model`` in place by ``fit(checkpoint)``, or load what an earlier process trained; return the facts."""
@@ -155,7 +169,7 @@ class Workspace:
         """Keep the weights that ``model`` has now; without a folder, in memory."""
         path = self.path(f"{name}.safetensors")
         if path is None:
-            self._states[name] = _state(model)
+            self._states[self._within + name] = _state(model)
             return
         with atomic_path(path) as temporary:
             save_tensors(_state(model), temporary)
@@ -165,14 +179,14 @@ class Workspace:
         """Return the weights that were kept under a name, or None."""
         path = self.path(f"{name}.safetensors")
         content = None if path is None else self._read(path)
-        return self._states.get(name) if content is None else dict(load(content))
+        return self._states.get(self._within + name) if content is None else dict(load(content))
 
     def check_state(self, name: str, training: str) -> None:
         """Forget a training if the weights that it keeps under ``name`` on its way were damaged: it has to keep them anew."""
         path = self.path(f"{name}.safetensors")
         if path is not None and path.exists() and self._read(path) is None:
             for trained in (training, f"{training}.checkpoint"):
-                remove(self.folder / WORK / trained.replace("/", "_") if self.folder is not None else path)
+                remove(self.path(trained) or path)
 
     def remembered(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the plain values that ``compute()`` gives, or those that an earlier process measured."""

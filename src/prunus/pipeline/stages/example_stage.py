@@ -45,7 +45,15 @@ from prunus.score import (
 from prunus.select import select
 from prunus.tasks import Regression
 
-__all__ = ["check_examples", "clean", "judge_examples", "named_criteria", "thinned_classes"]
+__all__ = [
+    "as_asked",
+    "check_examples",
+    "clean",
+    "example_evidence",
+    "judge_examples",
+    "named_criteria",
+    "thinned_classes",
+]
 
 FEW = 5
 """A class that loses examples and has fewer than this left is named."""
@@ -55,15 +63,13 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
     """Return what to do with the training examples: relabel, drop duplicates, each removal in the recipe's order, then cover."""
     if job.recipe.examples is None:
         return ()
-    config = with_cleaning(job.recipe.examples, job.data.train, job.data.test)
-    stage = f"seed {seed} / judge examples"
+    config = as_asked(job.recipe.examples, job)
+    stage = judging_stage(seed)
 
     def compute() -> tuple[Step, ...]:
+        evidence = example_evidence(job, seed, config)
         if config.plan is not None:
-            return _of_table(job, config, config.plan)
-        evidence: dict[str, Tensor] = {}
-        if _needs_training(config):
-            evidence = job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
+            return _covered(job, seed, config, _of_table(job, config, config.plan), evidence)
         rows = likeness_rows(config.duplicates, job.data.train)
         if rows is not None:
             evidence["rows"] = rows
@@ -80,10 +86,7 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
 
             cleaned = clean_labels(job, seed, config.clean, probability, folds)
         found = (*cleaned, *_decide(job.data.train, config, evidence, seed, cleaned))
-        if config.cover is not None:
-            left = clean(job.data.train, found)
-            found = (*found, cover_examples(job.data.train, left, config.cover, evidence, seed))
-            check_class_left(job.data.train, clean(job.data.train, found), config)
+        found = _covered(job, seed, config, found, evidence)
         if not asks_precision(job, seed, found):
             return found
         return with_precision(job, seed, found, _unseen(job, seed, config, evidence, stage))
@@ -91,8 +94,9 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
     with job.workspace.stage(stage):
         steps = decide("example", stage, compute)
     first = seed == job.recipe.seeds[0]
-    if first and config.plan is not None and (asked := _asked(config)):
-        job.workspace.note(stage, f"examples.plan decides, so examples.{' and '.join(asked)} aren't asked")
+    if first and job.recipe.examples.plan is not None:
+        for text in _beside_table(job.recipe.examples):
+            job.workspace.note(stage, text)
     if first and (facts := label_facts(steps)) is not None:
         told = [PrecisionFacts.model_validate(item) for item in precision_facts(steps)]
         job.workspace.note(stage, suspected_labels(told, LabelFacts.model_validate(facts)))
@@ -111,10 +115,9 @@ def check_examples(job: Job) -> None:
     if job.recipe.examples is None:
         return
     train = job.data.train
-    config = with_cleaning(job.recipe.examples, train, job.data.test)
+    config = as_asked(job.recipe.examples, job)
     if config.plan is not None:
         _of_table(job, config, config.plan)
-        return
     if config.recording is not None:
         check_recorded(config, train, _by_embedding(config) or bool(_read(config) & {"embedding", *GRADIENT_NEEDS}))
     if config.clean is not None:
@@ -169,6 +172,19 @@ def clean(examples: Examples, steps: Sequence[Step]) -> Examples:
     return examples
 
 
+def judging_stage(seed: int) -> str:
+    """Return what the judging of the examples of a seed is called."""
+    return f"seed {seed} / judge examples"
+
+
+def example_evidence(job: Job, seed: int, config: ExamplesConfig) -> dict[str, Tensor]:
+    """Return what a short training says of the training examples, where a section asks for it; kept for a resume."""
+    if not _needs_training(config):
+        return {}
+    stage = judging_stage(seed)
+    return job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
+
+
 def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str, Tensor]:
     """Train briefly while a recorder watches; with folds, let models judge what they didn't train on.
 
@@ -209,9 +225,32 @@ def _of_table(job: Job, config: ExamplesConfig, plan: str) -> tuple[Step, ...]:
     )
 
 
-def _asked(config: ExamplesConfig) -> list[str]:
-    """Return which keys ask for decisions about examples."""
-    return [key for key in ("clean", "relabel", "duplicates", "remove", "cover") if getattr(config, key)]
+def as_asked(config: ExamplesConfig, job: Job) -> ExamplesConfig:
+    """Return the section with what it implies; with a table nothing else is asked but a cover of what the table leaves."""
+    if config.plan is None:
+        return with_cleaning(config, job.data.train, job.data.test)
+    return config.model_copy(update={"clean": None, "relabel": None, "duplicates": None, "remove": ()})
+
+
+def _beside_table(config: ExamplesConfig) -> list[str]:
+    """Return what must be said of keys that stand beside a table."""
+    unasked = [key for key in ("clean", "relabel", "duplicates", "remove") if getattr(config, key)]
+    lines = [f"examples.plan decides, so examples.{' and '.join(unasked)} aren't asked"] if unasked else []
+    if config.cover is not None:
+        lines.append("examples.plan is carried out first, and examples.cover chooses among what it leaves")
+    return lines
+
+
+def _covered(
+    job: Job, seed: int, config: ExamplesConfig, found: tuple[Step, ...], evidence: dict[str, Tensor]
+) -> tuple[Step, ...]:
+    """Return the steps that were found, and the cover of what they leave, if one is asked for."""
+    if config.cover is None:
+        return found
+    train = job.data.train
+    found = (*found, cover_examples(train, clean(train, found), config.cover, evidence, seed))
+    check_class_left(train, clean(train, found), config)
+    return found
 
 
 def _needs_training(config: ExamplesConfig) -> bool:

@@ -18,6 +18,7 @@ from prunus.report.page.example_map import map_html
 from prunus.report.page.examples_page import document, pairs_html, suspects_html
 from prunus.report.page.gate_table import gate_html
 from prunus.report.page.harm_section import harm_html
+from prunus.report.page.joint.joint_map import joint_html
 from prunus.report.page.page_marks import definitions, details, escape, joined, section
 from prunus.report.page.provenance import made
 from prunus.report.page.repairs import adjustments_html, allocations_html
@@ -57,6 +58,7 @@ def render_html(record: RunRecord) -> str:
         section("Alike", pairs_html(record.pairs)),
         section("Map of the examples", map_html(record.map)),
         section("Does the selection pay?", gate_html(record.gate)),
+        section("Data and model together", joint_html(record.joint)),
         _provenance(record, missing),
     ]
     return document(f"{record.name} · prunus", parts)

@@ -116,6 +116,19 @@ figure svg text{{font-family:inherit}}
 .map circle:hover{{r:7px;stroke:var(--ink);stroke-width:1.5}}
 .keep{{--dot:var(--grey)}}.flag{{--dot:var(--amber)}}.drop{{--dot:var(--red)}}.relabel{{--dot:var(--blue)}}
 .map .keep circle{{opacity:.55;r:2.6px}}
+.heat{{table-layout:fixed;border-collapse:separate;border-spacing:3px}}
+.heat thead th:first-child{{width:8.5rem;text-align:left}}
+.heat th{{border:0;padding:.3rem .5rem}}
+.heat thead th+th{{text-align:center}}
+.heat th[scope=row]{{text-align:left;vertical-align:middle;padding-left:0;white-space:nowrap}}
+.heat th small{{display:block;font-weight:400;line-height:1.3}}
+.heat td{{border:0;border-radius:6px;text-align:center;padding:.7rem .5rem}}
+.heat tbody td{{background:color-mix(in srgb,var(--tone) var(--strength),var(--wash));color:var(--ink)}}
+.heat tbody td small{{color:inherit;opacity:.85}}
+.heat td b{{white-space:nowrap}}
+.heat td i{{font-style:normal}}
+.heat td.least{{outline:2px solid var(--ink);outline-offset:-2px}}
+.heat tbody td:hover{{outline:2px solid var(--plum);outline-offset:-2px}}
 details{{border-top:1px solid var(--line);padding-top:.7rem}}
 summary{{cursor:pointer;font-size:.9rem;font-weight:600}}
 summary:hover{{color:var(--plum)}}
@@ -145,6 +158,9 @@ dl{{grid-template-columns:6.5rem minmax(0,1fr)}}
 th,td{{padding-left:.4rem;padding-right:.4rem}}
 table{{font-size:.86rem}}
 td small{{font-size:.72rem}}
+.heat th,.heat td,.heat th[scope=row]{{padding:.4rem .2rem;white-space:normal}}
+.heat thead th:first-child{{width:4rem}}
+.heat td i{{display:none}}
 }}
 @media print{{main{{max-width:none;padding:0}}section,figure,li{{break-inside:avoid}}.scroll{{overflow:visible}}}}
 """

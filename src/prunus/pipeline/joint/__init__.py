@@ -1,0 +1,1 @@
+"""How do shares of the data and of the model do together?"""
