@@ -107,10 +107,10 @@ def by_time(moments: Sequence[float], sizes: Mapping[str, int], seed: int, where
         raise DataError(f"{where}: row {row} of those with a label has no time; correct it or remove such rows")
     order = np.argsort(times, kind="stable")
     ends: dict[str, Rows] = {}
-    for part in ("test", "validation"):
-        if part not in sizes:
-            continue
-        border = _between_moments(times[order], len(order) - sizes[part])
+    later = [part for part in ("test", "validation") if part in sizes]
+    for part in later:
+        n_before = len(later) - len(ends)  # a moment for each part that isn't cut off yet, and one to train on
+        border = _between_moments(times[order], len(order) - sizes[part], n_before)
         if border is None:
             n = len(np.unique(times))
             raise DataError(f"{where}: {n} different times are too few to part {', '.join(sizes)} by; expected more")
@@ -122,7 +122,7 @@ def by_time(moments: Sequence[float], sizes: Mapping[str, int], seed: int, where
     return {**found, "calibration": np.sort(drawn[:n_calibration])} if "calibration" in sizes else found
 
 
-def _between_moments(times: np.ndarray[Any, Any], wanted: int) -> int | None:
-    """Return the place nearest to ``wanted`` where a later moment begins; None: there is one moment only."""
-    begins = np.flatnonzero(times[1:] > times[:-1]) + 1
+def _between_moments(times: np.ndarray[Any, Any], wanted: int, n_before: int) -> int | None:
+    """Return the place nearest to ``wanted`` where a later moment begins, with so many before it; None: there is none."""
+    begins = (np.flatnonzero(times[1:] > times[:-1]) + 1)[n_before - 1 :]
     return int(begins[np.abs(begins - wanted).argmin()]) if len(begins) else None

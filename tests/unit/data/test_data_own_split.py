@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prunus.core.errors import DataError
@@ -52,9 +52,10 @@ def test_groups_of_one_size_are_shared_out_as_asked_and_evenly_by_class():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=30, max_size=120), st.integers(0, 5))
+@example([0] * 27 + [1, 2, 3], 0)
 def test_everything_trained_on_is_earlier_than_everything_decided_by_and_that_than_the_test(times, seed):
     sizes = {"test": len(times) // 5, "validation": len(times) // 6, "calibration": len(times) // 10}
-    if len(set(times)) < 4:
+    if len(set(times)) < 3:  # one for each of test, validation and what is learnt from
         return
     parts = by_time(times, sizes, seed, "t")
     whole(parts, len(times))
