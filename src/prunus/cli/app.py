@@ -24,6 +24,7 @@ from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.score_command import score
+from prunus.cli.search_command import search
 from prunus.cli.serve_command import serve
 from prunus.cli.shard_scores import score_shards
 from prunus.cli.signing_commands import verify
@@ -87,6 +88,7 @@ app.command()(clean)
 app.command()(score)
 app.command()(select)
 app.command()(bench)
+app.command()(search)
 
 
 @app.command()

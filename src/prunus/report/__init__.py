@@ -7,13 +7,13 @@ from prunus.report.page.charts import graph_svg
 from prunus.report.page.examples_page import render_examples, write_examples_html
 from prunus.report.page.html import render_html, write_html
 from prunus.report.page.images import png_data_uri, with_pictures
+from prunus.report.page.search_page import render_search, write_search_page
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.record_gate import GateFacts
 from prunus.report.record_safety import SafetyFacts
 from prunus.report.safety_text import print_safety
-from prunus.report.scores_text import print_scores
 from prunus.report.summary_text import (
     exported_line,
     predictions_csv,
@@ -25,6 +25,8 @@ from prunus.report.summary_text import (
     print_summary,
     problem_line,
 )
+from prunus.report.texts.scores_text import print_scores
+from prunus.report.texts.search_text import print_search
 
 __all__ = [
     "ExamplesFacts",
@@ -48,14 +50,17 @@ __all__ = [
     "print_qualities",
     "print_safety",
     "print_scores",
+    "print_search",
     "print_summary",
     "problem_line",
     "record_json",
     "render_examples",
     "render_html",
+    "render_search",
     "save_record",
     "suspected_labels",
     "with_pictures",
     "write_examples_html",
     "write_html",
+    "write_search_page",
 ]

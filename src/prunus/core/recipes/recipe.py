@@ -17,6 +17,7 @@ from pydantic import (
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
 from prunus.core.recipes.recipe_checks import check_amounts, check_rewind_and_during
+from prunus.core.recipes.search_section import Search
 from prunus.core.recipes.section import Count, Fraction, NonNegative, Section, Share
 from prunus.core.recipes.strategy import LayerRule, ModelUnit, Schedule, Strategy
 from prunus.core.recipes.target_contract import Contract, Target
@@ -44,6 +45,7 @@ __all__ = [
     "Remove",
     "Runtime",
     "Schedule",
+    "Search",
     "Split",
     "Strategy",
     "Target",
@@ -285,6 +287,7 @@ class Recipe(Section):
         description="leave a bundle of the dense model beside the pruned one: to time, quantise and serve against",
     )
     runtime: Runtime = Field(default_factory=Runtime)
+    search: Search | None = Field(None, description="which settings prunus search tries; prunus run does without it")
 
     @model_validator(mode="after")
     def _smoothing_needs_the_default_loss(self) -> Recipe:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Count", "Fraction", "NonNegative", "Positive", "Section", "Share"]
+__all__ = ["Count", "Finite", "Fraction", "NonNegative", "Positive", "Section", "Share"]
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]

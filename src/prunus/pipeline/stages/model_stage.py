@@ -323,6 +323,8 @@ def recover(
             options["around"] = partial(
                 adapters, candidate.model, config.lora, dict(candidate.masks), seed=seed, stage=stage
             )
+        if job.watch is not None:
+            options["after_epoch"] = partial(job.watch, stage, candidate.model)
         facts = fit(job, candidate.model, examples, config, seed=seed, stage=stage, on_optimizer=masks.guard, **options)
     masks.enforce()
     return facts
@@ -340,7 +342,8 @@ def retrain(
     if not job.train_dense:
         candidate = candidate.replaced(model=fresh)
         return candidate, {"recover": recover(job, seed, dense, candidate, examples, stage=stage)}
-    history = fit(job, fresh, examples, job.recipe.train, seed=seed, stage=stage)
+    seen = None if job.watch is None else partial(job.watch, stage, fresh)
+    history = fit(job, fresh, examples, job.recipe.train, seed=seed, stage=stage, after_epoch=seen)
     return candidate.replaced(model=fresh), {"retrain": history}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prunus.core.code.extras import require
@@ -18,7 +19,7 @@ from prunus.report.page.graph_chart import graph_chart
 from prunus.report.page.page_style import PALETTE
 from prunus.report.record import GraphFacts, RunRecord
 
-__all__ = ["Chart", "all_charts", "graph_svg"]
+__all__ = ["Chart", "all_charts", "draw", "graph_svg"]
 
 _WIDTH = 430
 _CYCLE = ("plum", "blue", "amber", "leaf")
@@ -27,6 +28,9 @@ _ADDRESSES = 72 << 30
 
 _MOST_ROWS = 24
 """A chart shows at most so many rows; the tables have them all."""
+
+
+_Drawn = tuple[str, str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,24 @@ def all_charts(record: RunRecord) -> tuple[Chart, ...]:
     Raises:
         MissingExtraError: altair or vl-convert isn't installed.
     """
+    drawings = (_against_size, _frontier, _class_changes, _layers, _groups, _sensitivity, _classes, _features, _curves)
+    return draw(*(partial(_of_record, drawing, record) for drawing in drawings))
+
+
+def _of_record(drawing: Callable[[Any, RunRecord], _Drawn], record: RunRecord, altair: Any) -> _Drawn:
+    return drawing(altair, record)
+
+
+def draw(*drawings: Callable[[Any], _Drawn]) -> tuple[Chart, ...]:
+    """Return charts: each drawing is a function of altair that returns title, note and chart, or None.
+
+    Raises:
+        MissingExtraError: altair or vl-convert isn't installed.
+    """
     altair, convert = _drawing()
     drawn = []
-    drawings = (_against_size, _frontier, _class_changes, _layers, _groups, _sensitivity, _classes, _features, _curves)
-    for number, draw in enumerate(drawings):
-        found = draw(altair, record)
+    for number, drawing in enumerate(drawings):
+        found = drawing(altair)
         if found is not None:
             title, note, chart = found
             drawn.append(Chart(title, note, _svg(chart, convert, f"c{number}")))
@@ -84,9 +101,6 @@ def _address_limit() -> int | None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit
-
-
-_Drawn = tuple[str, str, Any] | None
 
 
 def _svg(chart: Any, convert: Callable[[dict[str, Any]], str], prefix: str) -> str:

@@ -48,6 +48,12 @@ INERT = {
     "data.split.time",
     "data.groups",
     "runtime.device",  # cpu, cuda or auto
+    # prunus search alone reads these, of a recipe that the user hands over; no file that travels starts a search.
+    "search.space",
+    "search.space.*",
+    "search.metric",
+    "search.contract.metric",
+    "search.storage",
 }
 
 

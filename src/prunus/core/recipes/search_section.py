@@ -1,0 +1,109 @@
+"""Over which settings is searched, for what, and for how long? The section ``search`` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from prunus.core.recipes.section import Count, Finite, Fraction, NonNegative, Positive, Section
+from prunus.core.recipes.target_contract import Contract, CostKind
+
+__all__ = ["Confirm", "Objective", "Range", "Search"]
+
+Objective = Literal["quality"] | CostKind
+
+
+class Range(Section):
+    """Numbers from ``low`` to ``high``, both among them; whole ones where both are and the key takes whole numbers."""
+
+    low: int | Finite
+    high: int | Finite
+    log: bool = Field(False, description="draw evenly on a logarithmic scale")
+    step: int | Finite | None = Field(None, description="only low, low + step and so on")
+
+    @model_validator(mode="after")
+    def _there_is_something_between(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high: got {self.low} and {self.high}")
+        if self.step is not None and (self.step <= 0 or self.log):
+            raise ValueError(f"a step is above zero and goes with no logarithm: got step {self.step}, log {self.log}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic scale begins above zero: got low {self.low}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether the numbers are whole ones."""
+        return all(isinstance(value, int) for value in (self.low, self.high, 1 if self.step is None else self.step))
+
+
+Choices = Annotated[tuple[Any, ...], Field(min_length=1, max_length=1000)]
+
+
+class Confirm(Section):
+    """How the few best settings are judged once more: on all data, with seeds that no trial had, and once on the test examples."""
+
+    points: Count = Field(4, description="so many settings of the frontier are judged, the recommended one among them")
+    seeds: Count = Field(3, description="so many seeds that the search didn't use")
+
+
+class Search(Section):
+    """Which settings are best: measured trials on the validation examples, and a frontier that is confirmed on others."""
+
+    space: dict[str, Range | Choices] = Field(
+        description="recipe keys, as in an override (strategy.keep_fraction), each with {low, high} or a list of values"
+    )
+    objectives: tuple[Objective, ...] = Field(
+        ("quality", "macs"),
+        min_length=1,
+        description="quality: the metric on the validation examples; or costs of the pruned model",
+    )
+    metric: str | None = Field(
+        None, description="what quality means; default: the contract's metric, or the first that is evaluated"
+    )
+    contract: Contract | None = Field(
+        None, description="what a setting has to keep to be recommended; settings that don't are avoided by the search"
+    )
+    trials: Count = Field(60, description="so many settings are tried, those of an earlier call among them")
+    minutes: Positive | None = Field(None, description="no trial begins after so many minutes")
+    sampler: Literal["tpe", "nsga2", "random"] = Field(
+        "tpe", description="tpe: tree-structured Parzen estimator; nsga2: an evolution; random: by chance"
+    )
+    batch: Count = Field(
+        4,
+        description="so many settings are chosen at once, from what all before gave: results hang on it, and not on the workers",
+    )
+    seeds: Count = Field(1, description="so many of the recipe's seeds are run in each trial")
+    share: Fraction = Field(
+        1.0, description="share of the training examples that trials use; what is confirmed uses all of them"
+    )
+    stop_early: bool = Field(
+        True,
+        description="stop a trial that is behind, after as many epochs, half of those that cost no more than it (at least four)",
+    )
+    gap_margin: NonNegative | None = Field(
+        0.05,
+        description="warn of settings that over-fit: by more than this the pruned model's gap between training and validation "
+        "examples exceeds the dense one's; null: don't",
+    )
+    storage: str | None = Field(
+        None,
+        min_length=1,
+        description="URL of a database that holds the study; default: a journal in the output folder",
+    )
+    confirm: Confirm = Field(default_factory=Confirm)
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_differ(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(objectives)) != len(objectives):
+            raise ValueError(f"every objective may be given once: got {list(objectives)}")
+        return objectives
+
+    @field_validator("space")
+    @classmethod
+    def _there_is_a_space(cls, space: dict[str, Any]) -> dict[str, Any]:
+        if not space:
+            raise ValueError("give at least one key to search over, like strategy.keep_fraction: {low: 0.2, high: 0.9}")
+        return space

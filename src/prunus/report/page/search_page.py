@@ -1,0 +1,231 @@
+"""How does what a search found become one page that loads nothing and can be passed on?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prunus.core.errors import MissingExtraError
+from prunus.core.files.plain_files import write_text
+from prunus.report.format import amount, called, is_share, percent, value
+from prunus.report.page.charts import draw
+from prunus.report.page.examples_page import document
+from prunus.report.page.page_marks import definitions, details, escape, joined, section, table
+from prunus.report.page.page_style import PALETTE
+from prunus.report.texts.search_text import COSTS, cost_of, said_change, said_values, search_line
+
+__all__ = ["render_search", "write_search_page"]
+
+
+def write_search_page(facts: Mapping[str, Any], path: Path) -> None:
+    """Write the page in one step."""
+    write_text(path, render_search(facts))
+
+
+def render_search(facts: Mapping[str, Any]) -> str:
+    """Return the page; the same facts give the same bytes."""
+    try:
+        charts = "".join(
+            f"<figure><figcaption>{escape(chart.title)}<small>{escape(chart.note)}</small></figcaption>{chart.svg}</figure>"
+            for chart in draw(_frontier(facts), _importances(facts))
+        )
+        missing = ""
+    except MissingExtraError as error:
+        charts, missing = "", f"The charts are missing: {error}"
+    n = facts["n"]
+    head = (
+        f'<header><p class="eyebrow">prunus search · {escape(facts["name"])}</p><h1>{escape(_title(facts))}</h1>'
+        f'<p class="lead">{escape(search_line(facts))}.</p></header>'
+    )
+    parts = [
+        head,
+        section(
+            "Confirmed",
+            '<p class="dim">Chosen on the validation examples, then run anew on all data with other seeds, and measured on '
+            "the test examples once. The intervals hold for all of them together.</p>",
+            _confirmed(facts),
+            _optimism(facts),
+        ),
+        section("The frontier", f'<div class="charts">{charts}</div>' if charts else "", escape(missing)),
+        section(
+            "Trials",
+            f'<p class="dim">{amount(n["done"])} done, {amount(n["stopped"])} stopped early, {amount(n["failed"])} failed; '
+            f"{called(facts['metric'])} on the validation examples.</p>",
+            _trials(facts),
+        ),
+        section(
+            "How it was made",
+            definitions(
+                [
+                    ("study", f"<code>{escape(facts['study'])}</code>"),
+                    ("objectives", joined(facts["objectives"])),
+                    ("space", escape(yaml.safe_dump(facts["space"], sort_keys=False, default_flow_style=None))),
+                    ("training examples", f"{percent(facts['share'])} in a trial, all when confirmed"),
+                    ("software", joined(f"{name} {version}" for name, version in facts["versions"].items())),
+                ]
+            ),
+            details(
+                "The recipe, with every default",
+                "",
+                f"<pre>{escape(yaml.safe_dump(facts['recipe'], sort_keys=False, allow_unicode=True))}</pre>",
+            ),
+        ),
+    ]
+    return document(f"{facts['name']} · prunus search", parts)
+
+
+def _title(facts: Mapping[str, Any]) -> str:
+    if facts["recommended"] is None:
+        return f"{len(facts['frontier'])} settings that no other beats"
+    row = next(row for row in facts["confirmed"] if row["number"] == facts["recommended"])
+    cost = cost_of(facts)
+    return f"{percent(row['shares'].get(cost, 1.0))} of the {COSTS[cost]}, and the contract holds"
+
+
+def _confirmed(facts: Mapping[str, Any]) -> str:
+    trials, cost, metric = {row["number"]: row for row in facts["trials"]}, cost_of(facts), facts["metric"]
+    rows = []
+    for row in facts["confirmed"]:
+        kept = "" if row["kept"] is None else "keeps the contract" if row["kept"] else "not shown to keep it"
+        tone = "better" if row["kept"] else "no"
+        mark = f'<span class="mark {tone}">{escape(kept)}</span>' if kept else ""
+        star = " ★" if row["number"] == facts["recommended"] else ""
+        rows.append(
+            [
+                f"{row['number']}{star}{_settings(trials[row['number']]['values'])}",
+                escape(percent(row["shares"].get(cost, 1.0))),
+                escape(value(metric, row["dense"])),
+                escape(value(metric, row["pruned"])),
+                escape(said_change(facts, row)),
+                mark,
+            ]
+        )
+    return table(["setting", f"{COSTS[cost]} left", "dense", "pruned", "pruned − dense", ""], rows)
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """Return settings, a line each."""
+    return "".join(f"<small>{escape(said_values({key: found}))}</small>" for key, found in values.items())
+
+
+def _optimism(facts: Mapping[str, Any]) -> str:
+    found = [row["optimism"] for row in facts["confirmed"] if row["optimism"] is not None]
+    if not found:
+        return ""
+    mean, unit = sum(found) / len(found), " points" if is_share(facts["metric"]) else ""
+    shown = f"{100 * mean if unit else mean:+.2g}{unit}"
+    return (
+        f'<p class="dim">In the search these settings looked better, against their dense model, by {escape(shown)} on average '
+        "than they are on examples and seeds that chose nothing.</p>"
+    )
+
+
+def _trials(facts: Mapping[str, Any]) -> str:
+    cost, metric = cost_of(facts), facts["metric"]
+    best = set(facts["frontier"])
+    rows = []
+    for row in facts["trials"]:
+        state = "on the frontier" if row["number"] in best else "" if row["state"] == "done" else row["state"]
+        why = f"<small>{escape(row['why'])}</small>" if row.get("why") else ""
+        known = "quality" in row
+        rows.append(
+            [
+                f"{row['number']}{_settings(row['values'])}",
+                escape(percent(row["shares"][cost])) if known else "",
+                escape(value(metric, row["quality"])) if known else "",
+                escape(value(metric, row["gap"])) if known else "",
+                escape(state) + why,
+            ]
+        )
+    return details(
+        f"All {len(rows)} trials",
+        "",
+        table(["setting", f"{COSTS[cost]} left", called(metric), "gap to training", ""], rows),
+    )
+
+
+def _frontier(facts: Mapping[str, Any]) -> Any:
+    cost, metric = cost_of(facts), facts["metric"]
+    scale = 100 if is_share(metric) else 1
+    best, fixed = set(facts["frontier"]), {row["number"] for row in facts["confirmed"]}
+    names = ["tried", "stopped early", "frontier", "confirmed"]
+    rows = [
+        {
+            "share": 100 * row["shares"][cost],
+            "quality": scale * row["quality"],
+            "what": "confirmed"
+            if row["number"] in fixed
+            else "frontier"
+            if row["number"] in best
+            else "stopped early"
+            if row["state"] == "stopped"
+            else "tried",
+            "setting": f"{row['number']}: {said_values(row['values'])}",
+        }
+        for row in facts["trials"]
+        if "quality" in row
+    ]
+    title = f"validation {called(metric)}{', %' if scale == 100 else ''}"
+
+    def drawn(altair: Any) -> tuple[str, str, Any]:
+        colours = altair.Scale(domain=names, range=[PALETTE[c] for c in ("grey", "sand", "blue", "plum")])
+        chart = (
+            altair.Chart(altair.Data(values=rows))
+            .mark_point(size=70, filled=True, opacity=1)
+            .encode(
+                x=altair.X("share:Q", title=f"{COSTS[cost]} left, % of the dense model", scale=altair.Scale(zero=True)),
+                y=altair.Y("quality:Q", title=title, scale=altair.Scale(zero=False, padding=12)),
+                color=altair.Color("what:N", scale=colours),
+                tooltip="setting:N",
+            )
+        )
+        line = altair.Chart(altair.Data(values=[{"dense": scale * _dense(facts)}]))
+        rule = line.mark_rule(strokeDash=[3, 3], color=PALETTE["grey"]).encode(y=altair.Y("dense:Q", title=title))
+        return (
+            f"Validation {called(metric)} against cost",
+            "Dashed: the dense model.",
+            (chart + rule).properties(height=230),
+        )
+
+    return drawn
+
+
+def _dense(facts: Mapping[str, Any]) -> float:
+    return float(next(row["dense_quality"] for row in facts["trials"] if "dense_quality" in row))
+
+
+def _importances(facts: Mapping[str, Any]) -> Any:
+    rows = [
+        {"key": key, "share": 100 * share, "objective": name}
+        for name, shares in facts["importances"].items()
+        for key, share in shares.items()
+    ]
+
+    def drawn(altair: Any) -> tuple[str, str, Any] | None:
+        if not rows:
+            return None
+        names = list(facts["importances"])
+        colours = altair.Scale(
+            domain=names, range=[PALETTE[("plum", "blue", "amber", "leaf")[i % 4]] for i in range(len(names))]
+        )
+        chart = (
+            altair.Chart(altair.Data(values=rows))
+            .mark_bar(height=9)
+            .encode(
+                y=altair.Y("key:N", title=None, axis=altair.Axis(grid=False, labelLimit=190)),
+                yOffset=altair.YOffset("objective:N", sort=names),
+                x=altair.X("share:Q", title="importance, %", axis=altair.Axis(tickCount=5)),
+                color=altair.Color("objective:N", scale=colours),
+            )
+            .properties(height={"step": 14})
+        )
+        return (
+            "What matters",
+            "Share of the spread among the better trials that each key accounts for (PED-ANOVA).",
+            chart,
+        )
+
+    return drawn

@@ -1,0 +1,185 @@
+"""Which settings are best? The search: choose a batch, run it, enter what it gave, and judge the few best once more.
+
+Trials are functions of plain values that any process can run (``scale.scoring.shard_pool``), and each keeps its result in its own
+folder: a killed search goes on with what is done, and another contract or other objectives read the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from prunus.core.errors import DataError, RecipeError, RunError
+from prunus.core.events import Event, Listener, silent
+from prunus.core.files.plain_files import folder_lock, write_json, write_text
+from prunus.core.recipes.recipe import Recipe, Search
+from prunus.core.text import plain
+from prunus.pipeline.jobs.workspace import Workspace, recipe_text
+from prunus.pipeline.main_job import open_job
+from prunus.pipeline.offered import load_offered
+from prunus.scale.scoring.shard_pool import Failure, run_each
+from prunus.search.confirm import confirm
+from prunus.search.race import Rival
+from prunus.search.search_facts import recorded
+from prunus.search.space import Space, search_of
+from prunus.search.study import Study
+from prunus.search.trial import Asked, digest_of, run_trial
+from prunus.search.where import Where, check_folder
+from prunus.tasks import check_metrics, default_metrics, metrics
+
+__all__ = ["Searched", "search"]
+
+_STAGE = "search"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found: ``facts`` are plain values, as they stand in ``record``; ``page`` shows them."""
+
+    record: Path
+    page: Path
+    facts: Mapping[str, Any]
+
+
+def search(
+    recipe: Recipe,
+    *,
+    workers: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener = silent,
+) -> Searched:
+    """Try the settings of the recipe's section ``search``, and confirm the best of them.
+
+    Args:
+        workers: processes that run trials at once; what is found doesn't hang on it, but for measured times.
+        resume: go on with the search that the output folder holds; also with other objectives, another contract or more trials.
+        overwrite: throw that search away.
+        listener: is told about progress.
+
+    Raises:
+        RecipeError: no section ``search``, a key that can't vary, or a metric that isn't measured.
+        OutputError: the folder holds a search of another recipe, or a study that can't be opened.
+        RunError: no trial ended.
+    """
+    asked = search_of(recipe)
+    load_offered(recipe)
+    space = Space.of(recipe)
+    where = Where(Path(recipe.output))
+    with folder_lock(where.folder):
+        check_folder(where, space, resume=resume, overwrite=overwrite)
+        metric = _metric(recipe, asked, listener)
+        higher = metrics[metric].higher_is_better
+        study = Study(where.folder, space, asked, metric, higher, recipe.seeds[0])
+        write_text(where.folder / "recipe.yaml", recipe_text(recipe))
+        results = _tried(recipe, asked, space, where, study, metric, workers, listener)
+        if not any(found["state"] == "done" for found in results.values()):
+            why = next(
+                (found["why"] for found in results.values() if found.get("why")), "no trial began in the time given"
+            )
+            raise RunError(f"search: no trial ended, so there is nothing to choose from: {why}")
+        confirmed = confirm(recipe, space, study.known(), results, where, listener, metric=metric, higher=higher)
+        facts = recorded(recipe, space, study, results, confirmed, metric, higher=higher)
+        write_json(where.record, facts)
+        from prunus.report import write_search_page
+
+        write_search_page(facts, where.page)
+    return Searched(where.record, where.page, facts)
+
+
+def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
+    """Return what quality means, once the data say which task it is; a recipe that fits neither data nor model ends here.
+
+    Raises:
+        RecipeError: nobody knows the metric, it is one of another task, or not the one that is promised.
+        DataError: no validation examples.
+    """
+    promised = None if asked.contract is None else asked.contract.metric
+    if promised is not None and asked.metric not in (None, promised):
+        raise RecipeError(
+            f"search.metric and search.contract.metric must be one, since the promise is a bound on it: got {asked.metric!r} and "
+            f"{promised!r}"
+        )
+    with open_job(recipe, Workspace(None, listener)) as job:
+        task, n = job.data.validation.task, len(job.data.validation)
+    if n == 0:
+        raise DataError("search judges settings on validation examples: got none; set data.split.validation")
+    named = promised or asked.metric or (recipe.evaluation.metrics or default_metrics(task.name))[0]
+    check_metrics((named,), task.name)
+    return named
+
+
+def _tried(
+    recipe: Recipe,
+    asked: Search,
+    space: Space,
+    where: Where,
+    study: Study,
+    metric: str,
+    workers: int,
+    listener: Listener,
+) -> dict[int, dict[str, Any]]:
+    """Return what each trial gave, by its number."""
+    results: dict[int, dict[str, Any]] = {}
+    start = monotonic()
+    end = None if asked.minutes is None else start + 60 * asked.minutes
+    listener(Event("start", _STAGE, total=asked.trials))
+    for first in range(0, asked.trials, asked.batch):
+        numbers = range(first, min(first + asked.batch, asked.trials))
+        if end is not None and monotonic() > end:
+            listener(Event("note", _STAGE, f"the time is up after {first} of {asked.trials} trials"))
+            break
+        rivals = _rivals(results) if asked.stop_early else ()
+        tasks, failed = [], {}
+        for number in numbers:
+            values = study.ask(number)
+            try:
+                tasks.append(_task(recipe, asked, space.recipe(values), number, metric, where, rivals))
+            except RecipeError as error:
+                failed[number] = {"state": "failed", "why": str(error)}
+        results |= failed
+        for place, found in run_each(run_trial, tasks, workers=min(workers, len(tasks) or 1)):
+            number = tasks[place].number
+            result = {"state": "failed", "why": found.message} if isinstance(found, Failure) else found
+            results[number] = result
+            _say(number, len(results), asked.trials, result, metric, listener)
+        for number in numbers:
+            study.tell(number, results[number])
+    listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
+    return dict(sorted(results.items()))
+
+
+def _task(
+    recipe: Recipe, asked: Search, made: Recipe, number: int, metric: str, where: Where, rivals: tuple[Rival, ...]
+) -> Asked:
+    tree = made.model_copy(update={"seeds": recipe.seeds[: asked.seeds]}).model_dump(mode="json")
+    promise = asked.contract
+    return Asked(
+        number,
+        tree,
+        str(where.trials / digest_of(tree, asked.share)),
+        str(where.shared),
+        metric,
+        tuple(name for name in asked.objectives if name != "quality"),
+        asked.share,
+        None if promise is None else promise.max_drop,
+        0.95 if promise is None else promise.confidence,
+        rivals,
+    )
+
+
+def _rivals(results: Mapping[int, Mapping[str, Any]]) -> tuple[Rival, ...]:
+    return tuple(Rival(found["macs"], found["rungs"]) for found in results.values() if found["state"] == "done")
+
+
+def _say(number: int, done: int, total: int, result: Mapping[str, Any], metric: str, listener: Listener) -> None:
+    if result["state"] == "failed":
+        listener(Event("warning", _STAGE, f"trial {number}: {plain(result['why'])}"))
+        text = f"trial {number} failed"
+    else:
+        stopped = ", stopped early" if result["state"] == "stopped" else ""
+        text = f"trial {number}: {metric} {result['quality']:.4g}, {result['shares']['macs']:.1%} of the MACs{stopped}"
+    listener(Event("progress", _STAGE, text, done, total))
