@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus.apply.classes.attention_scales import fold_scales
+from prunus.apply.classes.built_smaller import built_smaller, cut_config
 from prunus.apply.classes.configs import built_again, built_from_config, fit_config
 from prunus.apply.classes.entries import comes_back, drop_entries
 from prunus.apply.classes.forward_sizes import mend_sizes
@@ -36,7 +37,7 @@ from prunus.graph.tracing.states import (
 
 _NO_CONFIG = "no setting of its config builds these sizes, so from_pretrained won't bring it back: keep it as a bundle"
 
-__all__ = ["Shrunk", "cut_down", "cut_to_fit", "shrink"]
+__all__ = ["Shrunk", "cut_as_said", "cut_down", "cut_to_fit", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Shrunk:
     kind: Literal["eager", "graph"]
     notes: tuple[str, ...] = ()
     folded: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether ``from_pretrained`` brings it back, where its class has one."""
+        return self.kind == "eager" and _NO_CONFIG not in self.notes
 
 
 @settled()
@@ -91,6 +97,10 @@ def shrink(
         traced = cut_down(model, graph, dropped)[1]
         made = with_limits(traced(), model, graph.solution, counts, inputs, kwargs or {}, asked_for=True)
         return Shrunk(made, "graph")
+    if graph.joints and (config := cut_config(vars(model)["config"], graph, counts)) is not None:
+        built, said, _ = cut_as_said(model, graph, dropped, config, inputs, kwargs or {})
+        if built is not None:
+            return Shrunk(built, "eager", (), said().folded)
     smaller, traced, problem = cut_to_fit(model, graph, dropped, inputs, kwargs or {})
     reference = traced()
     if not problem:
@@ -146,6 +156,35 @@ def _comes_back(smaller: nn.Module, reference: PrunedGraph, inputs: tuple[Any, .
         return True
     again = built_again(smaller)
     return again is not None and not difference(again, lambda: reference, inputs, kwargs)
+
+
+def cut_as_said(
+    model: nn.Module,
+    graph: AxisGraph,
+    dropped: Mapping[str, Tensor],
+    config: Any,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    trial: Trial | None = None,
+) -> tuple[nn.Module | None, Callable[[], PrunedGraph], str]:
+    """Return what ``config`` builds with the weights that are left, the traced computation, and why they differ.
+
+    Args:
+        config: says the sizes of the cut.
+        trial: the result is only looked at.
+    """
+    sliced, traced = cut_down(model, graph, dropped, trial=trial)
+    built = built_smaller(sliced, config)
+    if built is None:
+        return None, traced, "the class makes something else of this config than these weights fit"
+    problem = difference(built, traced, inputs, kwargs)
+    if problem == DIFFERS:
+        counts = {name: int(mask.sum()) for name, mask in dropped.items()}
+        few = one_example(inputs, kwargs)
+        traced().folded = fold_scales(built, traced(), graph, counts, *(few or (inputs, kwargs)))
+        problem = difference(built, traced, inputs, kwargs) if traced().folded else problem
+    return (None if problem else built), traced, problem
 
 
 def cut_to_fit(

@@ -37,7 +37,8 @@ class Stratum:
         what the loss was at some shares of ``whole``, one row (share, loss) each, shares falling from 1. Units of one ``row``
         (default: all) are compared with each other only: every row keeps the same share of what the stratum keeps.
         ``n_weights`` is how many weight tensors lose a slice with a unit. ``additive`` saliencies are errors in one unit for all
-        strata, each given those before it: the sum over what goes is what is lost. Others have a scale of their own.
+        strata, each given those before it: the sum over what goes is what is lost. Others have a scale of their own. Strata of
+        one ``joint`` keep the same share: one number stands for all of their sizes.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Stratum:
     row: Ints | None = None
     n_weights: int = 1
     additive: bool = False
+    joint: str = ""
 
     @property
     def units(self) -> Ints:

@@ -2,6 +2,7 @@
 
 from prunus.graph.certify import certify
 from prunus.graph.grouping.groups import AxisGraph, Frozen, Group, Solution, analyze, parameters_per_unit
+from prunus.graph.grouping.joints import Joint, Setting
 from prunus.graph.grouping.members import Member
 from prunus.graph.grouping.shared_head_dims import tie_head_dims
 
@@ -9,7 +10,9 @@ __all__ = [
     "AxisGraph",
     "Frozen",
     "Group",
+    "Joint",
     "Member",
+    "Setting",
     "Solution",
     "analyze",
     "certify",

@@ -124,7 +124,14 @@ def _graph(job: Job, seed: int, model: nn.Module) -> AxisGraph:
     """Return what hangs together in ``model`` and may be cut."""
     strategy = job.recipe.strategy
     assert strategy is not None
-    return prunable_graph(model, job.trace_inputs, strategy.exclude, seed=seed, granularity=strategy.granularity[0])
+    return prunable_graph(
+        model,
+        job.trace_inputs,
+        strategy.exclude,
+        seed=seed,
+        granularity=strategy.granularity[0],
+        by_config=strategy.expressible,
+    )
 
 
 def _floor(job: Job, graph: AxisGraph, model: nn.Module, costing: Costing) -> float:

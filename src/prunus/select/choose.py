@@ -14,6 +14,7 @@ from prunus.core.errors import RecipeError, RunError
 from prunus.core.types import Bools, Floats, Ints, Stratum
 from prunus.select.allocate import Allocation, allocations
 from prunus.select.amount import Ladder, check_keep_fraction
+from prunus.select.joint_strata import Merged
 from prunus.select.normalize import normalizations
 
 __all__ = ["select", "top"]
@@ -30,7 +31,7 @@ def select(
     """Return, per stratum, which units stay.
 
     Args:
-        strata: what to choose from; higher saliency means keep.
+        strata: what to choose from; higher saliency means keep. Those of one ``joint`` keep the same share, and count as one.
         keep_fraction: share of all units that stays, in (0, 1]; 1 keeps everything.
         cutoff: instead of ``keep_fraction``: units whose saliency (as it is, not normalised) is at least this stay, and as many
             more as ``min_units`` and ``multiple`` ask for.
@@ -58,7 +59,8 @@ def select(
     for stratum in strata:
         _check_finite(stratum)
     if cutoff is not None:
-        counts = _above(strata, cutoff)
+        merged = Merged.of(strata)
+        counts = merged.expand(_above(merged.strata, cutoff))
         strata = [replace(stratum, row=None) for stratum in strata]  # a cutoff compares with itself alone
     else:
         assert keep_fraction is not None
@@ -66,7 +68,8 @@ def select(
         rescale = normalizations[normalize]
         scaled = [replace(stratum, saliency=rescale(stratum.saliency)) for stratum in strata]
         share_out = allocations[allocation] if isinstance(allocation, str) else allocation
-        counts = share_out(scaled, share)
+        merged = Merged.of(scaled)
+        counts = merged.expand(share_out(merged.strata, share))
         n_units = sum(len(stratum.saliency) for stratum in strata)
         if n_units and not counts.any():
             raise RunError(f"keep_fraction {share:.6g} of {n_units} units keeps none: use at least {1 / n_units:.3g}")

@@ -14,34 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Protocol
 
 import numpy as np
 
 from prunus.core.errors import RecipeError
 from prunus.core.types import Floats, Ints, Stratum
 from prunus.select.amount import Ladder
+from prunus.select.joint_strata import Cost, Merged
 
 __all__ = ["Cost", "cost_aware", "error_loss", "floor_counts", "predicted_loss"]
 
 _LEAST_SHARE = 1e-3
 """What is left of a stratum's saliency counts as at least this: the last unit's loss is large, not infinite."""
-
-
-class Cost(Protocol):
-    """What counts cost together: :class:`prunus.graph.costs.cost_model.CostModel`, or any function like it."""
-
-    def total(self, counts: Sequence[int] | Ints) -> float:
-        """Return the whole cost."""
-        ...
-
-    def part(self, group: int, counts: Sequence[int] | Ints) -> float:
-        """Return the part of the cost that the count of one stratum can change."""
-        ...
-
-    def neighbours(self, group: int) -> set[int]:
-        """Return the strata whose savings change with the count of one."""
-        ...
 
 
 def predicted_loss(saliency: Floats) -> Floats:
@@ -87,8 +71,9 @@ def error_loss(errors: Floats) -> Floats:
 
 def floor_counts(strata: Sequence[Stratum]) -> Ints:
     """Return the least counts that the strata allow."""
-    ladder = Ladder.of(strata)
-    return ladder.counts(ladder.first)
+    merged = Merged.of(strata)
+    ladder = Ladder.of(merged.strata)
+    return merged.expand(ladder.counts(ladder.first))
 
 
 def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
@@ -105,6 +90,11 @@ def cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
         Greedy for the knapsack by loss per saving (Dantzig 1957); prices are computed anew after every step as in
         NetAdapt (Yang et al., ECCV 2018, arXiv:1804.03230), from a table instead of by trial.
     """
+    merged = Merged.of(strata)
+    return merged.expand(_cost_aware(merged.strata, merged.cost(cost), limit))
+
+
+def _cost_aware(strata: Sequence[Stratum], cost: Cost, limit: float) -> Ints:
     ladder = Ladder.of(strata)
     floor, counts = ladder.counts(ladder.first), ladder.counts(ladder.last)
     least = cost.total(floor)
@@ -136,6 +126,12 @@ def climb(strata: Sequence[Stratum], cost: Cost, low: Ints, high: Ints, *, most:
         low: counts that the strata allow; where ``high`` is lower, they stay.
         most: so many steps at most, of one or more rungs each.
     """
+    merged = Merged.of(strata)
+    steps = _climb(merged.strata, merged.cost(cost), merged.gather(low), merged.gather(high), most)
+    return [merged.expand(counts) for counts in steps]
+
+
+def _climb(strata: Sequence[Stratum], cost: Cost, low: Ints, high: Ints, most: int) -> list[Ints]:
     ladder = Ladder.of(strata)
     losses = _losses(strata)
     rung, end = -(-low // ladder.block), -(-np.maximum(low, high) // ladder.block)
@@ -155,9 +151,10 @@ def climb(strata: Sequence[Stratum], cost: Cost, low: Ints, high: Ints, *, most:
 
 def one_less(strata: Sequence[Stratum], counts: Ints) -> list[Ints]:
     """Return the allowed counts that are one step narrower in one stratum."""
-    ladder = Ladder.of(strata)
-    rung, step = -(-counts // ladder.block), np.eye(len(strata), dtype=np.int64)
-    return [ladder.counts(rung - step[i]) for i in np.flatnonzero(rung > ladder.first)]
+    merged = Merged.of(strata)
+    ladder = Ladder.of(merged.strata)
+    rung, step = -(-merged.gather(counts) // ladder.block), np.eye(len(merged.strata), dtype=np.int64)
+    return [merged.expand(ladder.counts(rung - step[i])) for i in np.flatnonzero(rung > ladder.first)]
 
 
 def _losses(strata: Sequence[Stratum]) -> list[Floats]:

@@ -7,25 +7,42 @@ known by its effect: change it, build, and see whether the shapes come closer to
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from prunus.apply.classes.config_settings import (
+    Path,
+    Shapes,
+    at,
+    built_shapes,
+    changed,
+    is_allowed,
+    lists,
+    number,
+    settings,
+    shapes_of,
+    take_over,
+)
 from prunus.core.errors import raise_if_out_of_memory
 from prunus.core.runtime import seeded
-from prunus.graph.tracing.observe import Attribute, is_config
+from prunus.graph.tracing.observe import is_config
 
-__all__ = ["built_again", "built_from_config", "fit_config", "follow_lists", "lists_of_entries", "lists_of_numbers"]
+__all__ = [
+    "NoDraws",
+    "built_again",
+    "built_from_config",
+    "fit_config",
+    "follow_lists",
+    "lists_of_entries",
+    "lists_of_numbers",
+]
 
 _DRAWS = ("uniform_", "normal_", "erfinv_", "orthogonal_")
 """How torch's functions end that fill a tensor with random numbers, those of ``torch.nn.init`` among them."""
-
-Shapes = Mapping[str, tuple[int, ...]]
-Path = tuple[tuple[str, ...], str, int | None]
-"""The config inside the config, the setting's name, and the place in it where it is a list."""
 
 
 def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
@@ -38,7 +55,7 @@ def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
     if smaller.state_dict().keys() - dense.state_dict().keys():
         return False  # it keeps a part of a constant (rotary frequencies) that the constructor makes anew
     config = vars(smaller)["config"]
-    old, wanted = _shapes(dense), _shapes(smaller)
+    old, wanted = shapes_of(dense), shapes_of(smaller)
     paths = list(_effective(type(smaller), vars(dense)["config"], old))
     for start in (config, vars(dense)["config"]):
         best: Any = copy.deepcopy(start)
@@ -48,22 +65,10 @@ def fit_config(dense: nn.Module, smaller: nn.Module) -> bool:
             and (found := _step(type(smaller), best, distance, _ratios(old, wanted), paths, wanted)) is not None
         ):
             best, distance = found
-        if not distance and (_is_allowed(best) or not _is_allowed(vars(dense)["config"])):
-            _take_over(config, best)
+        if not distance and (is_allowed(best) or not is_allowed(vars(dense)["config"])):
+            take_over(config, best)
             return True
     return False
-
-
-def _is_allowed(config: Any) -> bool:
-    """Tell whether a config passes its own check, without which it can't be saved: a width that heads don't divide, say."""
-    check = getattr(config, "validate", None)
-    try:
-        if callable(check):
-            check()
-    except Exception as error:
-        raise_if_out_of_memory(error)
-        return False
-    return True
 
 
 def built_from_config(model: nn.Module) -> bool:
@@ -77,7 +82,7 @@ def built_again(model: nn.Module) -> nn.Module | None:
     A constructor makes constants anew, so buffers must come out as they are.
     """
     try:
-        with seeded(0, "built again"), _NoDraws():
+        with seeded(0, "built again"), NoDraws():
             again: nn.Module = type(model)(copy.deepcopy(vars(model)["config"])).to(next(model.parameters()).device)
         again.load_state_dict(model.state_dict(), strict=False)
     except (
@@ -91,7 +96,7 @@ def built_again(model: nn.Module) -> nn.Module | None:
     return again
 
 
-class _NoDraws(TorchFunctionMode):
+class NoDraws(TorchFunctionMode):
     """Leaves parameters as they lie in memory where a constructor would draw them: their weights are loaded anyway."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -167,43 +172,17 @@ def _step(
     return None
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out what fills parameters: on the meta device there is nothing to fill, and it takes most of a constructor's time."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
-        value = args[0] if args else given.get("tensor")
-        fills = getattr(func, "__name__", "") in _FILLS and isinstance(value, Tensor) and value.is_meta
-        return value if fills else func(*args, **given)
-
-
-_WAYS = ("normal_", "uniform_")
-_FILLS = frozenset((*_WAYS, "trunc_normal_", *(f"{name}_{way}" for name in ("kaiming", "xavier") for way in _WAYS)))
-
-
-def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in model.named_parameters()}
-
-
 def _effective(kind: type, config: Any, shapes: Shapes) -> Iterator[Path]:
     """Yield the settings that shapes depend on: with another number there, another model is built, or none."""
-    for path, value in _settings(config):
-        try:
-            with torch.device("meta"), _Unfilled():
-                if _shapes(kind(_changed(config, path, 1 if value is None else value // 2))) == shapes:
-                    continue
-        except Exception as error:
-            raise_if_out_of_memory(error)
-        yield path
+    for path, value in settings(config):
+        if built_shapes(kind, changed(config, path, 1 if value is None else value // 2)) != shapes:
+            yield path
 
 
 def _distance(kind: type, config: Any, wanted: Shapes) -> float:
     """Return how many dimensions differ in a model that ``config`` builds; infinity where it builds none."""
-    try:
-        with torch.device("meta"), _Unfilled():
-            got = _shapes(kind(copy.deepcopy(config)))
-    except Exception as error:
-        raise_if_out_of_memory(error)
+    got = built_shapes(kind, config)
+    if got is None:
         return float("inf")
     both = got.keys() & wanted.keys()
     apart = len(got.keys() ^ wanted.keys())
@@ -245,7 +224,7 @@ def _changes(
     """Yield copies of ``config`` with one setting changed as the shapes changed; one that isn't set gets a size."""
     for size, left in ratios:
         for path in paths:
-            value = _get(config, path)
+            value = number(config, path)
             if (
                 value is not None
                 and value > 1
@@ -253,67 +232,14 @@ def _changes(
                 and left % (size // value) == 0
                 and left // (size // value) != value
             ):
-                yield _changed(config, path, left // (size // value))
-        for owner, name, held in _lists(config):
+                yield changed(config, path, left // (size // value))
+        for owner, name, held in lists(config):
             if len(held) == size:
                 trial = copy.deepcopy(config)
-                setattr(_at(trial, owner), name, type(held)(held[:left]))
+                setattr(at(trial, owner), name, type(held)(held[:left]))
                 for path in paths:
-                    if _get(trial, path) == size:
-                        yield _changed(trial, path, left)
+                    if number(trial, path) == size:
+                        yield changed(trial, path, left)
     for path in paths:
-        if _get(config, path) is None:
-            yield from (_changed(config, path, size) for size in sorted(sizes))
-
-
-def _settings(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[Path, int | None]]:
-    """Yield the whole numbers above one, and what isn't set: a size may be computed from others then."""
-    for name, value in vars(config).items():
-        if name.startswith("__"):
-            continue
-        if value is None or (type(value) is int and value > 1):
-            yield (owner, name, None), value
-        elif type(value) in (list, tuple):
-            for place, part in enumerate(value):
-                if type(part) is int and part > 1:
-                    yield (owner, name, place), part
-        elif is_config(value):
-            yield from _settings(value, (*owner, name))
-
-
-def _lists(config: Any, owner: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    for name, value in vars(config).items():
-        if type(value) in (list, tuple) and not name.startswith("__"):
-            yield owner, name, value
-        elif is_config(value):
-            yield from _lists(value, (*owner, name))
-
-
-def _get(config: Any, path: Path) -> int | None:
-    owner, name, place = path
-    held = vars(_at(config, owner)).get(name)
-    if place is not None:
-        held = held[place] if isinstance(held, (list, tuple)) and place < len(held) else 0
-    return held if held is None or type(held) is int else 0
-
-
-def _at(config: Any, owner: tuple[str, ...]) -> Any:
-    for name in owner:
-        config = vars(config)[name]
-    return config
-
-
-def _changed(config: Any, path: Path, value: int) -> Any:
-    trial = copy.deepcopy(config)
-    owner, name, place = path
-    Attribute(_at(trial, owner), name, place).set(value)
-    return trial
-
-
-def _take_over(config: Any, found: Any) -> None:
-    """Give ``config`` the plain settings of ``found``; modules that share it see them."""
-    for name, value in vars(found).items():
-        if is_config(value):
-            _take_over(vars(config)[name], value)
-        elif type(value) in (int, list, tuple):
-            vars(config)[name] = value
+        if number(config, path) is None:
+            yield from (changed(config, path, size) for size in sorted(sizes))

@@ -109,6 +109,11 @@ class Strategy(Section):
         "auto",
         description="widths are kept to multiples of this where they can be; auto: 8 for convolutions aimed at a latency, else 1",
     )
+    expressible: bool = Field(
+        False,
+        description="cut only what the config of the model's class can say, by the same share in all layers that one number stands "
+        "for, so that from_pretrained brings the smaller model back (models of transformers)",
+    )
     exclude: tuple[str, ...] = Field(
         (), description="name patterns (fnmatch) of parameters or layers that stay as they are"
     )

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from prunus.graph import rules  # noqa: F401 - registers the rules
+from prunus.graph.grouping.joints import Joint
 from prunus.graph.grouping.kinds import Kind, kinds_of
 from prunus.graph.grouping.members import Member
 from prunus.graph.grouping.reach import freeze_beside, freeze_unreached
@@ -93,13 +94,21 @@ class Solution:
 
 @dataclass(frozen=True)
 class AxisGraph:
-    """All axes of a model: those that can be pruned, and those that can't. ``stacks`` are whole modules: blocks and experts."""
+    """All axes of a model: those that can be pruned, and those that can't. ``stacks`` are whole modules: blocks and experts.
+
+    ``joints`` say which groups may only be cut together, each to the same share; a group is in one of them at most.
+    """
 
     groups: tuple[Group, ...]
     frozen: tuple[Frozen, ...]
     notes: tuple[str, ...] = ()
     stacks: tuple[Group, ...] = ()
     solution: Solution | None = field(default=None, repr=False, compare=False)
+    joints: tuple[Joint, ...] = ()
+
+    def joint_of(self, name: str) -> str:
+        """Return what the joint of a group is called; empty where it is in none."""
+        return next((joint.name for joint in self.joints if name in joint.groups), "")
 
     def group(self, name: str) -> Group:
         """Return the group of that name."""

@@ -33,7 +33,7 @@ from prunus.pipeline.auto.promise import N_TESTED, asked_contract, broken, promi
 from prunus.pipeline.auto.recovering import Asked, Trainer, asked_recovery, divided, first_part, kept
 from prunus.pipeline.auto.result import Pruned
 from prunus.pipeline.auto.ways import Made, Ways
-from prunus.pipeline.cut.prunable import check_names, groups_of, nothing_to_cut, prunable_graph
+from prunus.pipeline.cut.prunable import check_comes_back, check_names, groups_of, nothing_to_cut, prunable_graph
 from prunus.pipeline.shipping import model_fingerprint
 from prunus.recover import Adjustment
 from prunus.tasks import Task, as_task
@@ -57,6 +57,7 @@ def prune(
     criterion: str = "auto",
     allocation: str = "auto",
     granularity: str = "channel",
+    expressible: bool = False,
     exclude: Collection[str] = (),
     adjust: Literal["auto"] | Sequence[Adjustment] = "auto",
     round_to: int = 1,
@@ -91,6 +92,8 @@ def prune(
         criterion: a name in ``prunus.score.criteria``; ``auto`` tries several, where there are data.
         allocation: ``uniform``, ``global``, ``cost``, or ``auto``: all three, where there are data.
         granularity: ``channel`` for all axes, or one kind of them: ``head``, ``head_dim``, ``mlp``, ...
+        expressible: cut only what the config of the model's class can say, by the same share in all layers that one number stands
+            for, so that ``save_pretrained`` and ``from_pretrained`` bring the smaller model back (models of transformers).
         exclude: patterns of names (of layers, parameters or groups) that stay whole.
         adjust: which of ``least_squares``, ``bias`` and ``batch_norm`` set the smaller model right; what doesn't help is undone.
         round_to: each group keeps a multiple of so many units.
@@ -131,7 +134,7 @@ def prune(
         exclude = (exclude,) if isinstance(exclude, str) else exclude
         check_names(model, [("exclude", pattern) for pattern in exclude])
         tell(Event("start", _STAGE, "finding out what hangs together"))
-        graph, groups = _analyzed(model, example, exclude, granularity, seed)
+        graph, groups = _analyzed(model, example, exclude, granularity, seed, by_config=expressible)
         ways = Ways(model, *arguments(example), graph, groups, round_to, min_units, batch_size, seed, tell, note)
         evidence = _evidence(ways, data, example, n_calibration, task, loss, asked_contract(contract), training)
         found = decide(
@@ -144,6 +147,7 @@ def prune(
             plan=plan,
         )
         if found.delivered:
+            check_comes_back(found.made.shrunk, expressible, _STAGE)
             small, kind, choice, tried = found.made.shrunk.model, found.made.shrunk.kind, found.choice, found.tried
             for line in (*found.made.shrunk.notes, *(() if found.made.adjusted is None else found.made.adjusted.notes)):
                 note(line)
@@ -173,10 +177,10 @@ def prune(
 
 
 def _analyzed(
-    model: nn.Module, example: Any, exclude: Collection[str], granularity: str, seed: int
+    model: nn.Module, example: Any, exclude: Collection[str], granularity: str, seed: int, *, by_config: bool
 ) -> tuple[AxisGraph, Sequence[Group]]:
     """Return what hangs together, and the groups whose units may go."""
-    graph = prunable_graph(model, example, tuple(exclude), seed=seed, granularity=granularity)
+    graph = prunable_graph(model, example, tuple(exclude), seed=seed, granularity=granularity, by_config=by_config)
     groups = groups_of(graph, granularity)
     if any(group.containers for group in groups):
         raise RecipeError(

@@ -280,6 +280,7 @@ class Ways:
             min_units=max(group.min_units, self.min_units),
             multiple=lcm(group.multiple, self.round_to),
             whole=group.size,
+            joint=self.graph.joint_of(group.name),
             n_weights=n_weights(self.model, group),
         )
 

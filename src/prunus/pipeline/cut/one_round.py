@@ -27,7 +27,16 @@ from prunus.graph.costs.cost_model import count_model
 from prunus.pipeline.cut.alternatives import Weights
 from prunus.pipeline.cut.compensation import check_compensation, compensate_removed, sparsegpt_step
 from prunus.pipeline.cut.graph_tables import describe
-from prunus.pipeline.cut.prunable import groups_of, layer_of, names_of, nothing_to_cut, prunable_graph, rule_for, wide
+from prunus.pipeline.cut.prunable import (
+    check_comes_back,
+    groups_of,
+    layer_of,
+    names_of,
+    nothing_to_cut,
+    prunable_graph,
+    rule_for,
+    wide,
+)
 from prunus.pipeline.cut.refitted import refitted
 from prunus.pipeline.cut.round_choice import RoundChoice
 from prunus.pipeline.cut.round_evidence import gather_evidence
@@ -155,7 +164,12 @@ class Round:
         model, inputs, strategy = candidate.model, self.job.trace_inputs, self.strategy
         given, named = arguments(inputs)
         graph = self.known or prunable_graph(
-            model, inputs, strategy.exclude, seed=self.seed, granularity=self.granularity
+            model,
+            inputs,
+            strategy.exclude,
+            seed=self.seed,
+            granularity=self.granularity,
+            by_config=strategy.expressible,
         )
         groups = groups_of(graph, self.granularity)
         if candidate.alive:  # a group that was cut down to one unit is none any more
@@ -187,6 +201,7 @@ class Round:
                     min_units=of[s.name].min_units,
                     multiple=of[s.name].multiple,
                     whole=original[s.name],
+                    joint=graph.joint_of(s.name),
                     n_weights=n_weights(model, of[s.name]),
                 )
                 for s in strata
@@ -226,6 +241,7 @@ class Round:
             moments = known[0] if known else self._evidence(candidate, names)
         with refitted(model, groups, gone, moments, zeroed=False):
             shrunk = shrink(model, given, graph, kept, kwargs=named)
+        check_comes_back(shrunk, strategy.expressible, self.stage)
         rewound = candidate.rewound
         if rewound is not None:  # the weights to go back to lose the same units
             twin = shrink(rewound, given, replace(graph, solution=None), kept, kwargs=named, prefer=shrunk.kind)

@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from prunus.apply import follow_class
+from prunus.apply import Shrunk, expressible, follow_class
 from prunus.core.calls import arguments
-from prunus.core.errors import RecipeError, near
+from prunus.core.errors import RecipeError, RunError, near
 from prunus.core.recipes.recipe import LayerRule, Strategy
 from prunus.core.types import Granularity
 from prunus.graph import AxisGraph, Group, analyze, certify
 
 __all__ = [
+    "check_comes_back",
     "check_names",
     "check_patterns",
     "groups_of",
@@ -36,21 +37,46 @@ def prunable_graph(
     *,
     seed: int,
     granularity: Granularity = "channel",
+    by_config: bool = False,
 ) -> AxisGraph:
     """Return the certified groups of ``model``, which takes ``inputs``, without those that a name pattern excludes.
 
     Of the groups that ``granularity`` will cut, those that the class can't follow are left whole where that helps.
+
+    Args:
+        by_config: only groups that the model's config can shrink, and which of them it shrinks together.
+
+    Raises:
+        ModelError: ``by_config``, and the model isn't built from a config.
     """
     given, kwargs = arguments(inputs)
     graph = certify(model, given, analyze(model, given, kwargs), kwargs=kwargs, seed=seed)
     kinds = {group.kind for group in graph.groups} if granularity == "channel" else {granularity}
-    graph = follow_class(model, given, graph, kwargs, kinds=kinds)
+    only = expressible if by_config else follow_class
+    graph = only(model, given, graph, kwargs, kinds=kinds)
     patterns = wide(exclude)
+    barred = {group.name for group in (*graph.groups, *graph.stacks) if _fits(names_of(group, model), patterns)}
+    # One number stands for the sizes of a joint: if one of its groups is to stay whole, all do.
+    barred |= {name for joint in graph.joints if barred & set(joint.groups) for name in joint.groups}
 
     def allowed(groups: Sequence[Group]) -> tuple[Group, ...]:
-        return tuple(group for group in groups if not _fits(names_of(group, model), patterns))
+        return tuple(group for group in groups if group.name not in barred)
 
-    return replace(graph, groups=allowed(graph.groups), stacks=allowed(graph.stacks))
+    joints = tuple(joint for joint in graph.joints if not barred & set(joint.groups))
+    return replace(graph, groups=allowed(graph.groups), stacks=allowed(graph.stacks), joints=joints)
+
+
+def check_comes_back(shrunk: Shrunk, expressible: bool, stage: str) -> None:
+    """Refuse a cut that was to be said by the config and isn't.
+
+    Raises:
+        RunError: it says why.
+    """
+    if expressible and not shrunk.comes_back:
+        raise RunError(
+            f"{stage}: expressible: the config can't say this cut after all ({'; '.join(shrunk.notes)}); choose another amount, or "
+            "leave expressible out"
+        )
 
 
 def groups_of(graph: AxisGraph, granularity: Granularity) -> tuple[Group, ...]:

@@ -372,7 +372,12 @@ def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, example
     groups: tuple[Group, ...] = ()
     if not is_mask(strategy.granularity[0]):
         graph = prunable_graph(
-            model, job.trace_inputs, strategy.exclude, seed=seed, granularity=strategy.granularity[0]
+            model,
+            job.trace_inputs,
+            strategy.exclude,
+            seed=seed,
+            granularity=strategy.granularity[0],
+            by_config=strategy.expressible,
         )
         groups = tuple(group for group in groups_of(graph, strategy.granularity[0]) if not group.containers)
     names = prunable_weights(model, wide(strategy.exclude))
