@@ -67,7 +67,8 @@ class Decision:
 
     ``unit`` numbers the unit inside its stratum (a channel, a flat weight index, a row of the data set); ``label`` is the
     stable name of it where there is one (a sample id, a feature name). ``round`` says in which pruning round the unit
-    went (-1: it stayed). ``before`` and ``after`` hold a repaired value (a label, a feature's fill), NaN elsewhere.
+    went (-1: it stayed). ``before`` and ``after`` hold a repaired value (a label, a feature's fill), NaN elsewhere. ``error``
+    is the saliency's standard error, where it is known.
     """
 
     stratum: str
@@ -79,9 +80,20 @@ class Decision:
     label: npt.NDArray[np.object_] | None = None
     before: Floats | None = None
     after: Floats | None = None
+    error: Floats | None = None
 
     def __post_init__(self) -> None:
-        columns = (self.unit, self.saliency, self.keep, self.reason, self.round, self.label, self.before, self.after)
+        columns = (
+            self.unit,
+            self.saliency,
+            self.keep,
+            self.reason,
+            self.round,
+            self.label,
+            self.before,
+            self.after,
+            self.error,
+        )
         assert all(column is None or len(column) == len(self.unit) for column in columns), f"ragged {self.stratum=}"
 
     @property

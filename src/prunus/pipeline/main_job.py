@@ -35,10 +35,11 @@ from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.shipping import model_fingerprint, ship, ship_dense
-from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples, named_criteria
+from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples
 from prunus.pipeline.stages.feature_stage import judge_features, select_features
 from prunus.pipeline.stages.model_stage import check_schedule, fit, fit_dense, prune_model, retrain, starting_point
 from prunus.pipeline.stages.plan_table import table_of_steps
+from prunus.pipeline.stages.scoring.example_evidence import named_criteria
 from prunus.pipeline.stages.selection_gate import check_gate, gate_selection
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
 from prunus.report import RunRecord, load_record, save_record, write_html

@@ -47,6 +47,7 @@ from prunus.score.examples.recording.training_callbacks import RecordingCallback
 from prunus.score.feature_importance import FeatureImportance, judge_feature_importance
 from prunus.score.influence import (
     GRADIENT_NEEDS,
+    INFLUENCE_NEEDS,
     CheckpointScores,
     Extrapolated,
     Influence,
@@ -54,6 +55,7 @@ from prunus.score.influence import (
     gradient_evidence,
     gradient_norms,
     influence,
+    influence_evidence,
 )
 from prunus.score.labels.label_verdicts import FLAGGED, SPARED, LabelVerdicts, judge_labels
 from prunus.score.labels.outlying_targets import judge_targets
@@ -67,6 +69,7 @@ __all__ = [
     "FILLED",
     "FLAGGED",
     "GRADIENT_NEEDS",
+    "INFLUENCE_NEEDS",
     "NEEDS",
     "SCORES",
     "SPARED",
@@ -118,6 +121,7 @@ __all__ = [
     "gradient_norms",
     "herding",
     "influence",
+    "influence_evidence",
     "judge",
     "judge_classes",
     "judge_feature_importance",

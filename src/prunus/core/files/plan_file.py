@@ -46,6 +46,8 @@ _SCHEMA = pa.schema(
         ("after", pa.float64()),
     ]
 )
+_WITH_ERROR = _SCHEMA.append(pa.field("error", pa.float64()))
+"""Where a criterion knows the standard error of its saliencies."""
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -110,10 +112,12 @@ def save_plan(plan: Plan, folder: Path, table: ExampleTable | None = None) -> No
     """
     with atomic_folder(folder) as temporary:
         units = temporary / "units.parquet"
-        with pq.ParquetWriter(units, _SCHEMA, compression="zstd") as writer:
+        known = any(decision.error is not None for step in plan.steps for decision in step.decisions)
+        schema = _WITH_ERROR if known else _SCHEMA
+        with pq.ParquetWriter(units, schema, compression="zstd") as writer:
             for number, step in enumerate(plan.steps):
                 for decision in step.decisions:
-                    writer.write_table(_rows(number, step, decision))
+                    writer.write_table(_rows(number, step, decision, schema))
         header = {
             "format": FORMAT,
             "seed": plan.seed,
@@ -156,7 +160,7 @@ def load_plan(folder: Path) -> Plan:
                 f"{units} was changed after it was written (its SHA-256 differs from plan.json): make the plan anew"
             )
         table = read_parquet(pa.BufferReader(content), units, len(content), PlanError)
-        if table.schema.names != _SCHEMA.names:
+        if table.schema.names not in (_SCHEMA.names, _WITH_ERROR.names):
             raise PlanError(
                 f"{units}: expected the columns {', '.join(_SCHEMA.names)}, got {', '.join(table.schema.names)}"
             )
@@ -191,7 +195,7 @@ def _read_header(path: Path) -> _Header:
     return header
 
 
-def _rows(number: int, step: Step, decision: Decision) -> pa.Table:
+def _rows(number: int, step: Step, decision: Decision, schema: pa.Schema) -> pa.Table:
     n = len(decision.unit)
 
     def constant(value: str, index: Any) -> pa.Array:
@@ -215,8 +219,9 @@ def _rows(number: int, step: Step, decision: Decision) -> pa.Table:
         optional(decision.round, pa.int16()),
         optional(decision.before, pa.float64()),
         optional(decision.after, pa.float64()),
+        optional(decision.error, pa.float64()),
     ]
-    return pa.Table.from_arrays(columns, schema=_SCHEMA)
+    return pa.Table.from_arrays(columns[: len(schema)], schema=schema)
 
 
 def _read_steps(summaries: list[_Step], table: pa.Table) -> tuple[Step, ...]:
@@ -261,4 +266,5 @@ def _decision(stratum: str, rows: pa.Table, *, repairs: bool) -> Decision:
         label=optional("label", object),
         before=optional("before", np.float64, always=repairs),
         after=optional("after", np.float64, always=repairs),
+        error=optional("error", np.float64) if "error" in rows.column_names else None,
     )

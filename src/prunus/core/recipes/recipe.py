@@ -189,6 +189,11 @@ class Examples(Section):
         description="a folder in which a training on these data was recorded (prunus.Recording, prunus score): what it says of the "
         "examples is taken, instead of a short training",
     )
+    target: Literal["validation", "calibration"] = Field(
+        "validation",
+        description="criterion influence: the examples that others help or harm (data.validation and data.calibration may name "
+        "files of your own); validation can't prove anything else then: take calibration beside a gate, a contract or joint",
+    )
     allow_empty_classes: bool = Field(False, description="a plan may leave a class without training examples")
     clean: Clean | None = None
     relabel: Relabel | None = None

@@ -15,13 +15,13 @@ from torch import Tensor
 from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.recipes.recipe import Clean, Cover
 from prunus.core.recipes.recipe import Examples as ExamplesConfig
-from prunus.core.types import Decision, Step
+from prunus.core.types import Decision, Floats, Step
 from prunus.data import Examples
 from prunus.pipeline.stages.duplicate_examples import usual_duplicates
-from prunus.score import check_flat, example_strata
+from prunus.score import check_flat, example_criteria, example_strata
 from prunus.select import budget, select
 
-__all__ = ["check_class_left", "check_cover", "cover_examples", "with_cleaning"]
+__all__ = ["check_class_left", "check_cover", "cover_examples", "error_of", "with_cleaning"]
 
 
 def with_cleaning(config: ExamplesConfig, train: Examples, test: Examples) -> ExamplesConfig:
@@ -81,15 +81,30 @@ def cover_examples(
         by_class=True,
     )
     strata = [replace(stratum, min_units=config.min_per_class) for stratum in strata]
-    ids, decisions = np.array(left.ids, object), []
+    ids, error, decisions = np.array(left.ids, object), error_of(config.criterion, evidence), []
     for stratum, keep in zip(strata, select(strata, keep_fraction=share), strict=True):
         reason = np.where(keep, "kept", f"cover: {stratum.name} has enough without it ({config.criterion})").astype(
             object
         )
         decisions.append(
-            Decision(stratum.name, rows[stratum.units], stratum.saliency, keep, reason, label=ids[stratum.units])
+            Decision(
+                stratum.name,
+                rows[stratum.units],
+                stratum.saliency,
+                keep,
+                reason,
+                label=ids[stratum.units],
+                error=None if error is None else error[rows[stratum.units]],
+            )
         )
     return Step("remove", "example", config.criterion, tuple(decisions), {"cover": config.model_dump()})
+
+
+def error_of(criterion: str, evidence: Mapping[str, Tensor]) -> Floats | None:
+    """Return the standard error of each example's score, where the evidence has one."""
+    needs = example_criteria[criterion].needs
+    found = evidence.get(f"{needs[0]}_error") if len(needs) == 1 else None
+    return None if found is None else found.double().numpy()
 
 
 def check_class_left(before: Examples, after: Examples, config: ExamplesConfig) -> None:

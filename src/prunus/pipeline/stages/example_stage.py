@@ -14,31 +14,34 @@ import torch
 from torch import Tensor
 
 from prunus.apply import relabel_examples, remove_examples
-from prunus.core.errors import RecipeError
+from prunus.core.errors import DataError, RecipeError
 from prunus.core.files.example_table import read_example_table
 from prunus.core.recipes.recipe import Examples as ExamplesConfig
 from prunus.core.recipes.recipe import Remove
 from prunus.core.types import Bools, Decision, Step
 from prunus.data import Examples
 from prunus.pipeline.jobs.job import Decide, Job
-from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.stages.duplicate_examples import alike_notes, check_likeness, drop_duplicates, likeness_rows
-from prunus.pipeline.stages.example_cover import check_class_left, check_cover, cover_examples, with_cleaning
+from prunus.pipeline.stages.example_cover import check_class_left, check_cover, cover_examples, error_of, with_cleaning
 from prunus.pipeline.stages.label_answers import Folds, check_labels, reads
 from prunus.pipeline.stages.label_cleaning import clean_labels, label_facts
 from prunus.pipeline.stages.label_precision import asks_precision, precision_facts, with_precision
 from prunus.pipeline.stages.plan_table import steps_of_table
-from prunus.pipeline.stages.recorded_training import check_recorded, recorded_evidence
+from prunus.pipeline.stages.recorded_training import check_recorded
+from prunus.pipeline.stages.scoring.example_evidence import (
+    by_embedding,
+    evidence_read,
+    example_evidence,
+    judging_stage,
+    named_criteria,
+)
 from prunus.pipeline.stages.unseen_answers import FOLDS, by_fold, probabilities_again, unseen_probabilities
-from prunus.recover import train
 from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
 from prunus.score import (
     GRADIENT_NEEDS,
-    ExampleRecorder,
-    embed,
+    INFLUENCE_NEEDS,
     example_criteria,
     example_strata,
-    gradient_evidence,
     recorded_names,
     suggest_labels,
 )
@@ -119,12 +122,16 @@ def check_examples(job: Job) -> None:
     if config.plan is not None:
         _of_table(job, config, config.plan)
     if config.recording is not None:
-        check_recorded(config, train, _by_embedding(config) or bool(_read(config) & {"embedding", *GRADIENT_NEEDS}))
+        check_recorded(
+            config,
+            train,
+            by_embedding(config) or bool(evidence_read(config) & {"embedding", *GRADIENT_NEEDS, *INFLUENCE_NEEDS}),
+        )
     if config.clean is not None:
         check_labels(train.task, config.clean, train)
     known = {*recorded_names(train.task), "embedding", "noise", *(["label"] if train.task.exclusive else [])}
     if not train.task.told_by_model:
-        known |= GRADIENT_NEEDS
+        known |= GRADIENT_NEEDS | INFLUENCE_NEEDS
     for key, criterion in named_criteria(config):
         missing = [need for need in example_criteria[criterion].needs if need not in known]
         if missing:
@@ -133,6 +140,8 @@ def check_examples(job: Job) -> None:
                 f"examples.{key}: the criterion {criterion} reads {missing[0]}, which the task {train.task.name} doesn't "
                 f"give of its examples: use {', '.join(fit)}"
             )
+    if evidence_read(config) & INFLUENCE_NEEDS:
+        _check_target(job, config)
     if train.task.exclusive or isinstance(train.task, Regression):
         _ = train.targets  # refuses labels that nobody knows without reading all examples
     if config.cover is not None:
@@ -142,6 +151,22 @@ def check_examples(job: Job) -> None:
         raise RecipeError(
             f"examples.relabel chooses another class, and the target is values (data.task: {train.task.name}): got both; use "
             "examples.remove with criterion aum, which drops the targets that the model contradicts most, or set data.task"
+        )
+
+
+def _check_target(job: Job, config: ExamplesConfig) -> None:
+    """Refuse influence on examples that aren't there, or that prove something else."""
+    key, n = f"examples.target: {config.target}", len(getattr(job.data, config.target))
+    if n == 0:
+        raise DataError(
+            f"{key}: influence asks whom an example helps: got no {config.target} examples; set data.split.{config.target}"
+        )
+    recipe = job.recipe
+    proves = {"examples.gate": config.gate, "contract": recipe.contract is not None, "joint": recipe.joint is not None}
+    if config.target == "validation" and (named := [name for name, holds in proves.items() if holds]):
+        raise RecipeError(
+            f"{key}: influence would choose by the examples on which {' and '.join(named)} is judged, which would flatter: set "
+            "examples.target: calibration (data.calibration names a file of your own)"
         )
 
 
@@ -170,52 +195,6 @@ def clean(examples: Examples, steps: Sequence[Step]) -> Examples:
         if step.granularity == "example":
             examples = (relabel_examples if step.operation == "relabel" else remove_examples)(examples, step)
     return examples
-
-
-def judging_stage(seed: int) -> str:
-    """Return what the judging of the examples of a seed is called."""
-    return f"seed {seed} / judge examples"
-
-
-def example_evidence(job: Job, seed: int, config: ExamplesConfig) -> dict[str, Tensor]:
-    """Return what a short training says of the training examples, where a section asks for it; kept for a resume."""
-    if not _needs_training(config):
-        return {}
-    stage = judging_stage(seed)
-    return job.workspace.kept(f"{stage} / evidence", lambda: _watch(job, seed, config, stage))
-
-
-def _watch(job: Job, seed: int, config: ExamplesConfig, stage: str) -> dict[str, Tensor]:
-    """Train briefly while a recorder watches; with folds, let models judge what they didn't train on.
-
-    The loss is minimised, never a training step of the user's: that shows no outputs to record.
-    """
-    examples = job.data.train
-    if config.recording is not None:
-        evidence = recorded_evidence(Path(config.recording), examples)
-        return evidence | ({"label": examples.targets.cpu()} if "label" in _read(config) else {})
-    settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
-    recorder = ExampleRecorder(len(examples), examples.task)
-    model = job.build(seed).to(job.device)
-    train(
-        model,
-        examples,
-        settings,
-        seed=seed,
-        stage=stage,
-        loss=base_loss(job, settings),
-        watch=recorder,
-        listener=job.workspace.listener,
-    )
-    evidence = recorder.tensors()
-    if config.relabel is not None or _by_embedding(config) or "embedding" in _read(config):
-        evidence["embedding"] = embed(model, examples)
-    if "label" in _read(config):
-        evidence["label"] = examples.targets.cpu()
-    evidence |= gradient_evidence(model, examples, examples.task, _read(config))
-    if config.relabel is not None and config.folds > 1:
-        evidence["probability"] = unseen_probabilities(job, seed, config.folds, settings, stage)
-    return evidence
 
 
 def _of_table(job: Job, config: ExamplesConfig, plan: str) -> tuple[Step, ...]:
@@ -253,27 +232,6 @@ def _covered(
     return found
 
 
-def _needs_training(config: ExamplesConfig) -> bool:
-    """Whether something is asked that only the course of a training can answer."""
-    recorded = config.clean is not None and config.clean.evidence == "recorded"
-    return recorded or bool(_read(config) - {"noise"}) or config.relabel is not None or _by_embedding(config)
-
-
-def _read(config: ExamplesConfig) -> set[str]:
-    """Return what the criteria of a recipe read."""
-    return {need for _, criterion in named_criteria(config) for need in example_criteria[criterion].needs}
-
-
-def named_criteria(config: ExamplesConfig) -> list[tuple[str, str]]:
-    """Return the criteria that a section names, each with the key that names it."""
-    covered = [] if config.cover is None else [("cover", config.cover.criterion)]
-    return [*(("remove", remove.criterion) for remove in config.remove), *covered]
-
-
-def _by_embedding(config: ExamplesConfig) -> bool:
-    return config.duplicates is not None and config.duplicates.space == "embedding"
-
-
 def _unseen(job: Job, seed: int, config: ExamplesConfig, evidence: dict[str, Tensor], stage: str) -> Tensor:
     """Return what models say of examples that they weren't trained on, ``(n, classes)``."""
     if config.relabel is not None and config.folds > 1:
@@ -304,7 +262,7 @@ def _decide(
         judged[np.concatenate([d.unit[~np.isnan(d.after)] for d in step.decisions if d.after is not None])] = False
         steps.append(step)
     if config.duplicates is not None:
-        rows = evidence["embedding" if _by_embedding(config) else "rows"]
+        rows = evidence["embedding" if by_embedding(config) else "rows"]
         step = drop_duplicates(examples, rows, config.duplicates, judged=judged, seed=seed)
         for decision in step.decisions:
             alive[decision.unit[~decision.keep]] = False
@@ -331,7 +289,7 @@ def _remove(
         seed=seed,
     )
     keep = select(strata, keep_fraction=config.keep_fraction, cutoff=config.cutoff, allocation="global")
-    ids = np.array(examples.ids, dtype=object)
+    ids, error = np.array(examples.ids, dtype=object), error_of(config.criterion, evidence)
     decisions = tuple(
         Decision(
             s.name,
@@ -340,6 +298,7 @@ def _remove(
             k,
             np.where(k, "kept", f"{config.criterion}: lowest").astype(object),
             label=ids[s.units],
+            error=None if error is None else error[s.units],
         )
         for s, k in zip(strata, keep, strict=True)
     )

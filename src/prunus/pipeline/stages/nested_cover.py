@@ -12,7 +12,8 @@ from prunus.core.types import Step
 from prunus.data import Examples
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.stages.example_cover import check_class_left, check_cover, cover_examples, with_cleaning
-from prunus.pipeline.stages.example_stage import as_asked, clean, example_evidence, judge_examples
+from prunus.pipeline.stages.example_stage import as_asked, clean, judge_examples
+from prunus.pipeline.stages.scoring.example_evidence import example_evidence
 
 __all__ = ["check_nested", "nested_selections"]
 

@@ -52,6 +52,8 @@ def table_of_steps(
                 columns.setdefault(name, np.full(n, np.nan))[rows] = (
                     1.0 - part.saliency if step.criterion == CLEANED else part.saliency
                 )
+            if part.error is not None:
+                columns.setdefault(f"{name}_error", np.full(n, np.nan))[rows] = part.error
     columns |= {"decision": decision, "new_label": new_label, "reason": reason}
     return ExampleTable(examples.ids, fingerprint, columns, dict(facts or {}))
 

@@ -1,0 +1,1 @@
+"""What does a model say of the training examples, and which model says it?"""
