@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prunus.cli.bench_command import bench
+from prunus.cli.bundles.bench_command import bench
+from prunus.cli.bundles.int8_export import Calibration, DenseBundle, Int8, MaxDrop, PromisedMetric, export_int8
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
 from prunus.cli.evaluate_command import evaluate
 from prunus.cli.example_commands import clean, select
@@ -250,6 +251,12 @@ def export(
     bundle: BundlePath,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, or mnn, which is faster with many zeros")],
     out: Annotated[Path | None, typer.Option("--out", help="the file to write; default: beside the bundle")] = None,
+    int8: Int8 = False,
+    recipe: OwnRecipe = None,
+    dense: DenseBundle = None,
+    metric: PromisedMetric = None,
+    max_drop: MaxDrop = None,
+    calibration: Calibration = None,
     trust_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -257,6 +264,12 @@ def export(
     from prunus.core.recipes.named_places import check_bundle
 
     check_bundle(bundle)
+    told = {"recipe": recipe, "dense": dense, "metric": metric, "max_drop": max_drop, "calibration": calibration}
+    if int8:
+        export_int8(bundle, to, out=out, **told, trust_code=trust_code, as_json=as_json)  # type: ignore[arg-type]
+        return
+    if any(value is not None for value in told.values()):
+        raise typer.BadParameter("--recipe, --dense, --metric, --max-drop and --calibration are for --int8")
     from prunus.pipeline import export_bundle
     from prunus.report import exported_line
 

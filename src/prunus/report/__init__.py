@@ -16,6 +16,7 @@ from prunus.report.record_safety import SafetyFacts
 from prunus.report.safety_text import print_safety
 from prunus.report.summary_text import (
     exported_line,
+    int8_line,
     predictions_csv,
     print_cleaned,
     print_criteria,
@@ -38,6 +39,7 @@ __all__ = [
     "SafetyFacts",
     "exported_line",
     "graph_svg",
+    "int8_line",
     "load_record",
     "png_data_uri",
     "predictions_csv",

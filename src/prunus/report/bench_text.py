@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from prunus.report.format import amount, ratio_with_interval
@@ -26,15 +27,8 @@ def print_bench(found: Mapping[str, Any], console: Console) -> None:
         title = f"batch of {cell['batch_size']}, {_threads(cell['threads'])}"
         if base is not None:
             title += f": the best dense one is {base['called']}'s, {base['milliseconds']['value']:.4g} ms"
-        against = [name for name in models if name != "dense"] if base is not None else []
-        heads = [f"{name}, ms (quartiles)" for name in models]
         console.print()
-        table = plain_table(title, "", *heads, *(f"{name} against the best dense" for name in against))
-        for name, label in called.items():
-            rows = {row["model"]: row for row in cell["times"] if row["runtime"] == name}
-            if rows:
-                add_row(table, label, *(_time(rows.get(m)) for m in models), *(_ratio(rows.get(m)) for m in against))
-        show_table(table, console)
+        show_table(_beside(cell, title, models, called) if len(models) < 3 else _below(cell, title, called), console)
     console.print()
     sizes = ", ".join(f"{m['name']} {amount(m['parameters'])}" for m in found["models"] if "parameters" in m)
     lines = [f"parameters: {sizes}"] if sizes else []
@@ -54,6 +48,29 @@ def print_bench(found: Mapping[str, Any], console: Console) -> None:
         lines.append(f"the machine had {load:.2g} other processes at work: times of several threads say little then")
     for text in lines:
         console.print(plain_cell(text), style="dim")
+
+
+def _beside(cell: Mapping[str, Any], title: str, models: Sequence[str], called: Mapping[str, str]) -> Table:
+    """Return a table with a row for each runtime, the models beside each other."""
+    against = [name for name in models if name != "dense"] if cell["baseline"] is not None else []
+    heads = [f"{name}, ms (quartiles)" for name in models]
+    table = plain_table(title, "", *heads, *(f"{name} against the best dense" for name in against))
+    for name, label in called.items():
+        rows = {row["model"]: row for row in cell["times"] if row["runtime"] == name}
+        if rows:
+            add_row(table, label, *(_time(rows.get(m)) for m in models), *(_ratio(rows.get(m)) for m in against))
+    return table
+
+
+def _below(cell: Mapping[str, Any], title: str, called: Mapping[str, str]) -> Table:
+    """Return a table with a row for each runtime and model."""
+    table = plain_table(title, "", "", "ms (quartiles)", "against the best dense", left=2)
+    for name, label in called.items():
+        for row in cell["times"]:
+            if row["runtime"] == name:
+                add_row(table, label, row["model"], _time(row), _ratio(row))
+                label = ""
+    return table
 
 
 class _Line:

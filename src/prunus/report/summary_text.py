@@ -32,7 +32,7 @@ from prunus.report.format import (
 from prunus.report.gate_text import print_gate
 from prunus.report.page.joint.joint_text import print_joint
 from prunus.report.page.repairs import adjustment_lines, allocation_line
-from prunus.report.page.searches import HEAD, candidate_cells, outcome
+from prunus.report.page.searches import HEAD, candidate_cells, drop, outcome
 from prunus.report.record import Number, RunRecord
 from prunus.report.record_searches import SearchFacts
 from prunus.report.text_tables import add_row as _add
@@ -42,6 +42,7 @@ from prunus.report.text_tables import show_table as _show
 
 __all__ = [
     "exported_line",
+    "int8_line",
     "predictions_csv",
     "print_cleaned",
     "print_criteria",
@@ -313,6 +314,19 @@ def exported_line(facts: Mapping[str, Any]) -> str:
     return (
         f"{facts['path']}: {size(facts['size_bytes'])}{kernels}; its outputs are within {facts['difference']:.1g} "
         f"of the largest one of the bundle's, for batches of {batches}; it takes {', '.join(facts['sizes'])}"
+    )
+
+
+def int8_line(facts: Mapping[str, Any]) -> str:
+    """Return what an int8 export wrote, and what was shown of it."""
+    test, kept = facts["test"], facts["n_layers"] - len(facts["in_float"])
+    smaller = times(facts["float_bytes"] / facts["size_bytes"])
+    metric = test["metric"]
+    return (
+        f"{facts['path']}: {size(facts['size_bytes'])} ({smaller} smaller than in float), {facts['method']} int8 in {kept} of "
+        f"{facts['n_layers']} layers; the file's {called(metric)} is {value(metric, test['pruned'])} against "
+        f"{value(metric, test['dense'])} of {facts['against']}, a drop of at most {drop(metric, test['bound'])} with "
+        f"{percent(test['confidence'])} confidence on {test['n']} test examples ({drop(metric, test['max_drop'])} allowed)"
     )
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
+from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe_checks import check_amounts, check_rewind_and_during
 from prunus.core.recipes.search_section import Search
 from prunus.core.recipes.section import Count, Fraction, NonNegative, Section, Share
@@ -39,6 +40,7 @@ __all__ = [
     "Lora",
     "Model",
     "ModelUnit",
+    "Quantize",
     "Recipe",
     "Recovery",
     "Relabel",
@@ -287,6 +289,7 @@ class Recipe(Section):
         (0, 1, 2), min_length=1, description="one dense/pruned pair each"
     )
     output: str = "runs/prunus"
+    quantize: Quantize | None = Field(None, description="also leave an exported file in 8-bit whole numbers")
     keep_dense: bool = Field(
         True,
         description="leave a bundle of the dense model beside the pruned one: to time, quantise and serve against",

@@ -25,19 +25,28 @@ from prunus.evaluate.timing.onnx_session import export_onnx, named_tensors, open
 
 __all__ = ["RUNTIMES", "BenchRuntime", "Compiled", "InTorch", "OnnxRuntime", "OpenVino", "Subject", "check_answers"]
 
-_MOST_APART = 0.01
-"""Of the largest output; half precision and fused kernels stay far below."""
-
 
 class Subject:
     """A model in evaluation mode, and a batch of what it takes.
 
     Args:
         example: two or more examples, from which files are exported.
+        file: the ONNX file, if there is one.
+        file_only: it is the file that is timed, and ``model`` only answers what it should.
+        most_apart: how far answers may be from that, as a share of the largest output; half precision and fused kernels stay far
+            below the default.
     """
 
-    def __init__(self, model: nn.Module, example: Any, file: bytes | None = None) -> None:
-        self.model, self.example = model.eval(), example
+    def __init__(
+        self,
+        model: nn.Module,
+        example: Any,
+        file: bytes | None = None,
+        *,
+        file_only: bool = False,
+        most_apart: float = 0.01,
+    ) -> None:
+        self.model, self.example, self.file_only, self.most_apart = model.eval(), example, file_only, most_apart
         self._file = file
 
     @property
@@ -56,6 +65,14 @@ class Subject:
         with torch.inference_mode():
             return answers(call(self.model, inputs))
 
+    def check(self, called: str, inputs: Any, got: list[Tensor]) -> None:
+        """Refuse to time what answers otherwise.
+
+        Raises:
+            ModelError: an output has another shape, or is too far off.
+        """
+        check_answers(called, self.expected(inputs), got, self.most_apart)
+
 
 class BenchRuntime(ABC):
     """One way to run a model; ``extra`` is what installs it, ``packages`` what it imports."""
@@ -64,6 +81,8 @@ class BenchRuntime(ABC):
     called: ClassVar[str]
     extra: ClassVar[str] = ""
     packages: ClassVar[tuple[str, ...]] = ()
+    reads_files: ClassVar[bool] = True
+    """Whether it times a file, and not only a module."""
 
     def missing(self) -> str:
         """Return why it can't be had here, and what to do; empty where it can."""
@@ -85,6 +104,7 @@ class InTorch(BenchRuntime):
 
     name, called = "torch", "torch eager"
     compiled: ClassVar[bool] = False
+    reads_files = False
 
     def start(self, subject: Subject, inputs: Any, threads: int) -> Contestant:
         """Call the module; the number of threads is the process's."""
@@ -95,7 +115,7 @@ class InTorch(BenchRuntime):
         except Exception as error:
             raise_if_out_of_memory(error)
             raise ModelError(f"{self.called} fails on it: {one_line(error)[:200]}") from error
-        check_answers(self.called, subject.expected(inputs), first)
+        subject.check(self.called, inputs, first)
         return InProcess(lambda: call(model, inputs), clock_for(threads))
 
 
@@ -126,7 +146,7 @@ class OnnxRuntime(BenchRuntime):
         except Exception as error:
             raise_if_out_of_memory(error)
             raise ModelError(f"{self.called} fails on it: {one_line(error)[:200]}") from error
-        check_answers(self.called, subject.expected(inputs), first)
+        subject.check(self.called, inputs, first)
         return InProcess(lambda: session.run(None, arrays), clock_for(threads))
 
 
@@ -159,7 +179,7 @@ class OpenVino(BenchRuntime):
         except Exception as error:
             raise_if_out_of_memory(error)
             raise ModelError(f"{self.called} fails on it: {one_line(error)[:200]}") from error
-        check_answers(self.called, subject.expected(inputs), first)
+        subject.check(self.called, inputs, first)
         return InProcess(lambda: request.infer(arrays), clock_for(threads))
 
 
@@ -167,11 +187,11 @@ RUNTIMES: tuple[BenchRuntime, ...] = (InTorch(), Compiled(), OnnxRuntime(), Open
 """Those that need nothing of what ships; MNN and others come beside them."""
 
 
-def check_answers(called: str, expected: list[Tensor], got: list[Tensor]) -> None:
-    """Refuse to time what answers otherwise than torch.
+def check_answers(called: str, expected: list[Tensor], got: list[Tensor], most_apart: float = 0.01) -> None:
+    """Raise unless a runtime answers as torch does.
 
     Raises:
-        ModelError: an output has another shape, or is apart by more than a hundredth of the largest one.
+        ModelError: an output has another shape, or is apart by more than that share of the largest one.
     """
     pairs = list(zip(expected, got, strict=False))
     if len(expected) != len(got) or any(one.shape != other.shape for one, other in pairs):
@@ -180,5 +200,5 @@ def check_answers(called: str, expected: list[Tensor], got: list[Tensor]) -> Non
     for one, other in pairs:
         wanted, had = one.double(), other.double()
         apart = float((wanted - had).abs().max()) if one.numel() else 0.0
-        if not apart <= _MOST_APART * max(float(wanted.abs().max()) if one.numel() else 0.0, 1e-6):
+        if not apart <= most_apart * max(float(wanted.abs().max()) if one.numel() else 0.0, 1e-6):
             raise ModelError(f"{called} answers otherwise than torch: an output is apart by {apart:.2g}")

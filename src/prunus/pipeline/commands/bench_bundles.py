@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunus import models
 from prunus.core.code.imports import one_line
 from prunus.core.errors import BundleError, ModelError, RecipeError, UnknownNameError, near, raise_if_out_of_memory
 from prunus.core.events import Event, Listener, silent
+from prunus.core.files.plain_files import open_plain
 from prunus.core.recipes.recipe import Model
 from prunus.core.runtime import versions
 from prunus.core.types import Floats, Measurement
 from prunus.evaluate.timing.bench_runtimes import RUNTIMES, BenchRuntime, Compiled, Subject
 from prunus.evaluate.timing.contest import Contestant, clock_for, milliseconds, paired_speedup, take_turns
 from prunus.evaluate.timing.latency_table import machine_facts
+from prunus.evaluate.timing.onnx_session import OnnxModel
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.ship import Bundle, load_bundle
 from prunus.ship.mnn.mnn_timing import Mnn
@@ -35,6 +37,8 @@ __all__ = ["BENCH_RUNTIMES", "bench_bundles", "bench_subjects", "n_cores"]
 
 BENCH_RUNTIMES: tuple[BenchRuntime, ...] = (*RUNTIMES, Mnn())
 DENSE = "dense"
+_INT8_APART = 0.3
+"""How far runtimes may be apart on a file of whole numbers, of the largest output: they round at other places."""
 Key = tuple[str, str]
 """(model, runtime)."""
 
@@ -64,7 +68,7 @@ def bench_bundles(
     """Return how long each bundle and the dense model take, in each runtime, at each batch size and number of threads.
 
     Args:
-        paths: bundles, or runs that have one.
+        paths: bundles, or runs that have one; and ONNX files of their models, in int8, say.
         dense: the dense model's bundle; default: that of the run which the first bundle comes from, or the structure that its
             builder makes, or the first bundle itself where others follow.
         threads: default: one, and as many as there are processors.
@@ -76,12 +80,18 @@ def bench_bundles(
         RecipeError: a runtime is unknown, a number isn't at least one, or the bundles take different inputs.
         MissingExtraError: a runtime that was asked for isn't installed.
     """
-    folders = [bundle_folder(path) for path in paths]
-    if len(set(folders)) < len(folders):
+    files = [path for path in paths if path.suffix == ".onnx"]
+    folders = [bundle_folder(path) for path in paths if path not in files]
+    if not folders:
+        raise RecipeError(
+            f"a file is timed beside a bundle, which says what it takes: got {', '.join(map(str, paths))}"
+        )
+    if len({*folders, *files}) < len(paths):
         raise RecipeError(f"every bundle may be given once: got {', '.join(map(str, paths))}")
     bundles = [load_bundle(folder, trust_code=trust_code) for folder in folders]
     given = None if dense is None else bundle_folder(dense)
     entries = _entries(folders, bundles, given, trust_code)
+    entries += [_of_file(path, bundles[0]) for path in files]
     takes = bundles[0].manifest.takes
     example = {size: raw_inputs(bundles[0], takes, size) for size in {2, *batch_sizes}}
     return bench_subjects(
@@ -196,7 +206,9 @@ def _cell(
         torch._dynamo.reset()  # what was compiled for other sizes
     listener(Event("start", stage))
     began = time.perf_counter()
-    begun = [(runtime, name) for runtime in runtimes for name in subjects]
+    begun = [
+        (r, name) for r in runtimes for name, subject in subjects.items() if r.reads_files or not subject.file_only
+    ]
     try:
         for number, (runtime, name) in enumerate(begun):
             listener(Event("progress", f"{stage}: make ready", done=number, total=len(begun)))
@@ -313,6 +325,35 @@ def _of_bundle(name: str, folder: Path, bundle: Bundle) -> _Entry:
 def _entry(name: str, model: nn.Module, bundle: Bundle, facts: dict[str, Any]) -> _Entry:
     counted = {"parameters": sum(p.numel() for p in model.parameters())}
     return _Entry(name, Subject(model, raw_inputs(bundle, bundle.manifest.takes, 2)), facts | counted)
+
+
+def _of_file(path: Path, like: Bundle) -> _Entry:
+    """Return an exported file that takes what a bundle takes; its size in bytes is told."""
+    try:
+        with open_plain(path) as opened:
+            file = opened.read()
+    except OSError as error:
+        raise BundleError(f"{path}: it can't be read: {error.strerror or error}") from error
+    try:
+        model = _File(file)
+    except Exception as error:
+        raise_if_out_of_memory(error)
+        raise ModelError(f"{path}: ONNX Runtime can't open it: {one_line(error)[:200]}") from error
+    example = raw_inputs(like, like.manifest.takes, 2)
+    subject = Subject(model, example, file, file_only=True, most_apart=_INT8_APART)
+    return _Entry(str(path), subject, {"file": str(path), "size_bytes": len(file)})
+
+
+class _File(nn.Module):
+    """What ONNX Runtime answers for a file: other runtimes are to answer likewise."""
+
+    def __init__(self, file: bytes) -> None:
+        super().__init__()
+        self._session = OnnxModel(file, threads=1)
+
+    def forward(self, *inputs: Any, **named: Any) -> list[Tensor]:
+        """Return all outputs."""
+        return self._session.outputs(named or inputs)
 
 
 def _rebuilt(folder: Path, bundle: Bundle, trust_code: bool) -> _Entry:

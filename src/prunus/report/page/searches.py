@@ -7,7 +7,7 @@ from prunus.report.page.page_marks import details, escape, table
 from prunus.report.record import RunRecord
 from prunus.report.record_searches import CandidateRow, ContractFacts, SearchFacts, WorstClassFacts
 
-__all__ = ["candidate_cells", "outcome", "search_html"]
+__all__ = ["candidate_cells", "drop", "outcome", "search_html"]
 
 HEAD = ("model", "asked", "cost left", "drop, calibration", "drop, validation", "at most", "contract")
 

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from prunus.core.errors import ModelError
-from prunus.evaluate.timing.bench_runtimes import BenchRuntime, Subject, check_answers
+from prunus.evaluate.timing.bench_runtimes import BenchRuntime, Subject
 from prunus.evaluate.timing.contest import Contestant, clock_for
 from prunus.ship.mnn.mnn_file import WORKER, run_mnn, write_mnn
 from prunus.ship.mnn.mnn_zeros import best_block, weight_layers
@@ -40,7 +40,7 @@ class Mnn(BenchRuntime):
         try:
             path = Path(folder.name) / "model.mnn"
             write_mnn(subject.onnx, path, block=best_block(weight_layers(subject.onnx)))
-            check_answers(self.called, expected, run_mnn(path, [inputs]))
+            subject.check(self.called, inputs, run_mnn(path, [inputs]))
             np.savez(Path(folder.name) / "inputs.npz", inputs.numpy())
             return _InOwnProcess(folder, threads)
         except BaseException:

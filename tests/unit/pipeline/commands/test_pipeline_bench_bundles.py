@@ -12,7 +12,7 @@ from prunus.evaluate.timing.bench_runtimes import BenchRuntime, Subject
 from prunus.models import build
 from prunus.pipeline.commands.bench_bundles import bench_bundles, bench_subjects
 from prunus.report.bench_text import bench_headline
-from prunus.ship import save_bundle
+from prunus.ship import export_file, load_bundle, save_bundle
 
 INPUTS = {1: torch.zeros(1, 4), 8: torch.zeros(8, 4)}
 
@@ -149,6 +149,22 @@ def test_the_dense_model_is_the_one_beside_the_bundle_the_one_that_is_named_or_t
         (str(tmp_path / "run"), str(pruned)),
         (str(other), str(other)),
     ]
+
+
+def test_an_exported_file_is_timed_beside_its_bundle_where_a_runtime_reads_files(tmp_path):
+    pruned = bundle(tmp_path / "run" / "bundle", 8)
+    bundle(tmp_path / "run" / "dense", 64)
+    export_file(load_bundle(pruned), "onnx", tmp_path / "small.onnx")
+    found = bench_bundles([pruned, tmp_path / "small.onnx"], **{**QUICK, "runtimes": ["torch", "onnxruntime"]})
+    file = str(tmp_path / "small.onnx")
+    assert found["models"][2] == {"name": file, "file": file, "size_bytes": (tmp_path / "small.onnx").stat().st_size}
+    assert {row["runtime"] for row in found["cells"][0]["times"] if row["model"] == file} == {"onnxruntime"}
+    assert [item["model"] for item in found["verdict"]] == ["pruned", file]
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match=r"bad.onnx: ONNX Runtime can't open it"):
+        bench_bundles([pruned, tmp_path / "bad.onnx"], **QUICK)
+    with pytest.raises(RecipeError, match="a file is timed beside a bundle"):
+        bench_bundles([tmp_path / "small.onnx"], **QUICK)
 
 
 def test_without_one_the_dense_structure_is_built_anew_and_that_is_said(tmp_path):

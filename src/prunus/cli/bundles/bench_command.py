@@ -16,7 +16,7 @@ __all__ = ["bench"]
 
 def bench(
     bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="bundles, or runs that have one and its dense model")
+        list[Path], typer.Argument(metavar="BUNDLE...", help="bundles, or runs that have one; and exported .onnx files")
     ],
     dense: Annotated[
         Path | None, typer.Option("--dense", metavar="BUNDLE", help="the dense model, if no run has it beside")
@@ -47,7 +47,8 @@ def bench(
 
     sizes, counts = _numbers("--batch", batch), None if threads is None else _numbers("--threads", threads)
     for path in (*bundles, *(() if dense is None else (dense,))):
-        check_bundle(path)
+        if path.suffix != ".onnx" or not path.is_file():
+            check_bundle(path)
     from prunus.pipeline.commands.bench_bundles import bench_bundles
     from prunus.report import print_bench
 

@@ -1,0 +1,221 @@
+"""Does a model stay what was promised when it is exported in 8-bit whole numbers?
+
+The file is what is tested: it answers through its runtime, and the task observes its answers as it does a model's. Ranges are read
+off calibration examples, layers go back to float until validation examples suggest that the promise holds, and test examples, which
+chose nothing, decide. One test is made, of one file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunus.core.batch import Batch
+from prunus.core.errors import DataError, ModelError, RecipeError
+from prunus.core.recipes.quantize_section import Quantize
+from prunus.core.recipes.target_contract import Contract
+from prunus.data import DrawnSource, Examples
+from prunus.evaluate import NonInferiority, noninferiority, observe, promises
+from prunus.evaluate.timing.onnx_session import OnnxModel, named_tensors
+from prunus.ship import Bundle, export_file
+from prunus.ship.quantize.file_model import FileModel, raw_batch
+from prunus.ship.quantize.onnx_int8 import DynamicInt8, Feed, Int8, StaticInt8, method_for, prepared
+from prunus.ship.quantize.put_back import choose
+from prunus.tasks import Observed, default_metrics, metrics
+
+__all__ = ["Int8Examples", "Int8File", "float_file", "model_of_file", "promise_of", "quantise"]
+
+_BATCH = 32
+_PROBED = 64
+"""Examples on which each layer alone is measured."""
+
+Note = Callable[[str], None]
+Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Int8Examples:
+    """What ranges are read off, what chooses, and what decides."""
+
+    calibration: Examples
+    validation: Examples
+    test: Examples
+
+
+@dataclass(frozen=True)
+class Int8File:
+    """An int8 file, which layers of it are in float, and what was shown on test examples."""
+
+    file: bytes
+    facts: dict[str, Any]
+    observed: Observed
+
+    @property
+    def kept(self) -> bool:
+        """Whether the promise was shown to hold."""
+        return bool(self.facts["test"]["kept"])
+
+
+def promise_of(settings: Quantize, contract: Contract | None, task: str) -> Contract:
+    """Return what is promised of the int8 file: what its section says, then the run's contract, then a point of the first metric.
+
+    Raises:
+        RecipeError: no drop is given of a metric that is no share.
+    """
+    known = contract or Contract(metric=default_metrics(task)[0])
+    metric = settings.metric or known.metric
+    if metric not in metrics:
+        raise RecipeError(f"quantize.metric must be one that is evaluated: got {metric!r}")
+    said = settings.max_drop or (contract.max_drop if contract is not None and metric == contract.metric else None)
+    if said is None and not metrics[metric].is_share:
+        raise RecipeError(
+            f"int8 needs to know how much {metric} may drop, since it is no share: set quantize.max_drop (--max-drop)"
+        )
+    return Contract(
+        metric=metric, max_drop=0.01 if said is None else said, confidence=settings.confidence or known.confidence
+    )
+
+
+def float_file(bundle: Bundle) -> bytes:
+    """Return a bundle's model as an ONNX file, which answers as the bundle does.
+
+    Raises:
+        ModelError: it can't be exported.
+    """
+    with TemporaryDirectory(prefix="prunus-int8-") as folder:
+        path = Path(folder) / "float.onnx"
+        export_file(bundle, "onnx", path)
+        return path.read_bytes()
+
+
+def quantise(
+    bundle: Bundle,
+    file: bytes,
+    dense: nn.Module,
+    examples: Int8Examples,
+    settings: Quantize,
+    promise: Contract,
+    *,
+    seed: int = 0,
+    bootstrap: int = 1000,
+    tick: Tick | None = None,
+    note: Note | None = None,
+) -> Int8File:
+    """Return an exported file in int8 that keeps a promise against ``dense``, or came nearest to it, and what was shown of it.
+
+    Args:
+        file: the bundle's ONNX file in float.
+        dense: answers the same examples.
+
+    Raises:
+        DataError: there are no calibration or no test examples.
+        ModelError: the model can't be quantised, or no choice of layers promises to keep.
+    """
+    for name, part in (("calibration", examples.calibration), ("test", examples.test)):
+        if len(part) == 0:
+            raise DataError(f"int8 needs {name} examples: got none; raise data.split.{name}")
+    ready = prepared(file)
+    method = method_for(ready) if settings.method == "auto" else settings.method
+    batches = list(_some(examples.calibration, settings.calibration))
+    int8: Int8 = (
+        StaticInt8(ready, [_feed(bundle, ready, batch) for batch in batches])
+        if method == "static"
+        else DynamicInt8(ready)
+    )
+    unknown = [name for name in settings.keep_float if name not in int8.layers]
+    if unknown:
+        raise RecipeError(
+            f"quantize.keep_float names {unknown[0]!r}, which is no layer of the file: it has {', '.join(int8.layers)}"
+        )
+    chooses = examples.validation if len(examples.validation) else examples.calibration
+    task = examples.test.task
+    reference = {"chooses": observe(dense, chooses, task), "test": observe(dense, examples.test, task)}
+
+    def compared(observed: Observed, part: str) -> NonInferiority:
+        return noninferiority(
+            reference[part],
+            observed,
+            task,
+            metric=promise.metric,
+            max_drop=promise.max_drop,
+            confidence=promise.confidence,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+
+    guided: list[NonInferiority] = []
+
+    def keeps(candidate: bytes) -> bool:
+        found = compared(observe(model_of_file(bundle, candidate, chooses), chooses, task), "chooses")
+        guided.append(found)
+        return promises(found, len(examples.test))
+
+    probes = [raw_batch(bundle, batch.inputs) for batch in _some(examples.calibration, _PROBED)]
+
+    def answers(candidate: bytes) -> list[Tensor]:
+        session = OnnxModel(candidate)
+        return [value for probe in probes for value in session.outputs(probe)]
+
+    chosen = choose(int8, answers, answers(ready), keeps, always=settings.keep_float, tick=tick)
+    if chosen is None:
+        last, whole = guided[0], compared(observe(model_of_file(bundle, ready, chooses), chooses, task), "chooses")
+        raise ModelError(
+            f"int8 isn't worth it here: whatever stays in float, {promise.metric} won't stay within {promise.max_drop:g} "
+            f"of the dense model's {last.dense:.4g}: on {last.n} examples that choose it is {last.pruned:.4g} all in int8, and "
+            f"{whole.pruned:.4g} all in float; allow a larger drop, or train longer after pruning"
+        )
+    observed = observe(model_of_file(bundle, chosen.file, examples.test), examples.test, task)
+    facts = {
+        "method": method,
+        "n_calibration": sum(len(batch.index) for batch in batches),
+        "n_layers": len(int8.layers),
+        "in_float": list(chosen.in_float),
+        "errors": dict(sorted(chosen.errors.items(), key=lambda item: -item[1])),
+        "n_tried": chosen.n_tried,
+        "validation": guided[-1].to_dict(),
+        "test": compared(observed, "test").to_dict(),
+        "float_bytes": len(file),
+        "size_bytes": len(chosen.file),
+    }
+    if note is not None and chosen.in_float:
+        note(f"{len(chosen.in_float)} of {len(int8.layers)} layers stay in float: {', '.join(chosen.in_float[:5])}")
+    return Int8File(chosen.file, facts, observed)
+
+
+def model_of_file(bundle: Bundle, file: bytes, examples: Examples) -> nn.Module:
+    """Return an ONNX file as what observes examples calls it."""
+    session = OnnxModel(file)
+    return FileModel(bundle, session.outputs, scaled_targets=not isinstance(examples.source, DrawnSource))
+
+
+def _some(examples: Examples, most: int) -> Sequence[Batch]:
+    """Return the first examples, in batches."""
+    found: list[Batch] = []
+    n = 0
+    for batch in examples.batches(min(_BATCH, most)):
+        found.append(batch)
+        n += len(batch.index)
+        if n >= most:
+            break
+    return found
+
+
+def _feed(bundle: Bundle, file: bytes, batch: Batch) -> Mapping[str, Any]:
+    """Return what a session of the file is given for a batch."""
+    names, given = named_tensors(raw_batch(bundle, batch.inputs))
+    wanted = _inputs_of(file)
+    feed: Feed = {
+        name: value.detach().cpu().numpy() for name, value in zip(names, given, strict=True) if name in wanted
+    }
+    return feed
+
+
+def _inputs_of(file: bytes) -> set[str]:
+    import onnx
+
+    return {value.name for value in onnx.load_from_string(file).graph.input}
