@@ -31,8 +31,9 @@ from prunus.pipeline import recipe_of_plan
 from prunus.pipeline.main_job import run
 from prunus.report import load_record
 from prunus.scale import prune_shards
-from prunus.ship import load_bundle
+from prunus.ship import SignWith, VerifyPolicy, load_bundle, sign_bundle, verify_bundle
 from recipe_samples import IRIS
+from signing_stand_ins import pair
 from tests_support import fitted
 
 Prepare = Callable[[Path], Any]
@@ -53,6 +54,9 @@ def honest(folder: Path) -> None:
         (folder / "images" / name).mkdir(parents=True)
         for number in range(2):
             (folder / "images" / name / f"{number}.png").write_bytes(png(2, 2, (b"\0" + bytes([number] * 6)) * 2))
+    shutil.copytree(folder / "run" / "bundle", folder / "signed")
+    signer = pair(folder)
+    sign_bundle(folder / "signed", SignWith(signer.private), version="2.0")
     (folder / "shards").mkdir()
     weights = {f"h.{i}.w": torch.randn(8, 8) for i in range(2)}
     for number, (name, value) in enumerate(weights.items()):
@@ -79,6 +83,8 @@ def _data(name: str) -> Callable[[Path], Any]:
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "bundle": lambda folder: _answers(folder, "eager"),
     "graph": lambda folder: _answers(folder, "graph"),
+    "verify": lambda folder: verify_bundle(folder / "run" / "bundle"),
+    "signature": lambda folder: verify_bundle(folder / "signed", policy=VerifyPolicy(folder / "signer.pub", (), "2")),
     "plan": lambda folder: recipe_of_plan(load_plan(folder / "run" / "plan"), folder / "run" / "plan"),
     "recipe": lambda folder: load_recipe(folder / "r.yaml"),
     "record": lambda folder: load_record(folder / "run" / "record.json"),

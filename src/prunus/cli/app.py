@@ -28,7 +28,7 @@ from prunus.cli.score_command import score
 from prunus.cli.search_command import search
 from prunus.cli.serve_command import serve
 from prunus.cli.shard_scores import score_shards
-from prunus.cli.signing_commands import verify
+from prunus.cli.signing_commands import sign, verify
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.core.endings import in_words, own_endings
 from prunus.core.text import plain
@@ -337,6 +337,7 @@ def shards(
 app.command("score-shards")(score_shards)
 app.command()(serve)
 
+app.command()(sign)
 app.command()(verify)
 
 

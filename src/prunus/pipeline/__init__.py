@@ -5,7 +5,7 @@ from prunus.pipeline.bundle_commands import evaluate_bundle, export_bundle, pred
 from prunus.pipeline.carried import needs_permission, recipe_of_plan
 from prunus.pipeline.clean_examples import Cleaned, clean_examples
 from prunus.pipeline.commands.select_examples import Selected, select_examples
-from prunus.pipeline.commands.signed_bundles import verify_path
+from prunus.pipeline.commands.signed_bundles import sign_path, verify_path
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
@@ -46,6 +46,7 @@ __all__ = [
     "score_examples",
     "score_recordings",
     "select_examples",
+    "sign_path",
     "verify_path",
     "write_report",
 ]

@@ -9,13 +9,15 @@ from prunus.ship.inputs import sizes_misfit
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
 from prunus.ship.pack import stored_size_bytes
 from prunus.ship.save import save_bundle
-from prunus.ship.signing import Verified, VerifyPolicy, verify_bundle
+from prunus.ship.signing import Signed, SignWith, Verified, VerifyPolicy, sign_bundle, verify_bundle
 
 __all__ = [
     "FORMATS",
     "Bundle",
     "GraphLimits",
     "Manifest",
+    "SignWith",
+    "Signed",
     "Verified",
     "VerifyPolicy",
     "arranged",
@@ -26,6 +28,7 @@ __all__ = [
     "load_bundle",
     "read_manifest",
     "save_bundle",
+    "sign_bundle",
     "sizes_misfit",
     "stored_size_bytes",
     "verify_bundle",

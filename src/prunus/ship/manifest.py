@@ -33,12 +33,15 @@ __all__ = [
     "GRAPH",
     "GRAPH_TENSORS",
     "MANIFEST",
+    "RELEASE",
     "SIGNATURE",
     "WEIGHTS",
     "BuiltBy",
     "Contents",
     "FileEntry",
+    "FileName",
     "Manifest",
+    "Sha256",
     "TensorEntry",
     "bundle_sha256",
     "bundle_size_bytes",
@@ -60,6 +63,8 @@ WEIGHTS = "model.safetensors"
 GRAPH = "graph.json"
 SIGNATURE = "model.sig"
 """Lies beside what it signs, where ``model_signing`` itself puts it."""
+RELEASE = "release.json"
+"""Says as which version the bundle was signed."""
 GRAPH_TENSORS = "graph/"
 """What the names of tensors begin with that the graph needs and the model's state dict hasn't got."""
 _LARGEST_JSON = {MANIFEST: 64 * 2**20, GRAPH: 32 * 2**20}
@@ -155,7 +160,7 @@ class Manifest(_Part):
             raise ValueError(f"inputs: {problem}")
         if WEIGHTS not in self.files:
             raise ValueError(f"files must list {WEIGHTS}, got {sorted(self.files)}")
-        if odd := {MANIFEST, SIGNATURE} & self.files.keys():
+        if odd := {MANIFEST, SIGNATURE, RELEASE} & self.files.keys():
             raise ValueError(f"files can't list {min(odd)}, which is made after the others")
         if self.no_graph is not None and not self.no_graph.isprintable():
             raise ValueError(f"no_graph must be one line of text, got {self.no_graph[:80]!r}")
@@ -330,10 +335,10 @@ def changed(path: Path, expected: str, got: str) -> BundleError:
     )
 
 
-def explain(error: ValidationError) -> str:
-    """Return the first mistake in a manifest in one line: the key, what was expected, what came."""
+def explain(error: ValidationError, what: str = "manifest") -> str:
+    """Return the first mistake in a manifest (or ``what`` else) in one line: the key, what was expected, what came."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"]) or "manifest"
+    key = ".".join(str(part) for part in first["loc"]) or what
     got = "" if first["type"] == "value_error" else f", got {shown(str(first['input']))}"
     return " ".join(f"{key}: {first['msg'].removeprefix('Value error, ')}{got}".split())
 
