@@ -130,6 +130,7 @@ _LACKS = (
     "out of memory",
     "failed to map segment",
     "could not create a primitive",
+    "could not execute a primitive",
 )
 """What it is called where it is no ``MemoryError``: by torch, the system, the loader, and oneDNN."""
 
