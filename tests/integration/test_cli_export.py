@@ -83,12 +83,15 @@ def test_a_model_with_zeros_goes_to_mnn_with_sparse_kernels_and_json_is_all_ther
         "zeros": "4x1",
         "sizes": ["(n, 1, 8, 8)"],
         "note": "",
+        "version": "MNN, from ONNX opset 20",
+        "n_samples": 0,
+        "checked": [],
     }
     assert facts["difference"] < 1e-4
     inputs = torch.randn(5, 1, 8, 8)
     assert torch.allclose(run_mnn(Path("new/m.mnn"), [inputs])[0], bundle.predict(inputs), atol=1e-4)
     assert invoke(["export", "run", "--to", "mnn"]) == 0
-    assert ", sparse kernels for 4x1 blocks; its outputs" in capfd.readouterr().out
+    assert ", sparse kernels for 4x1 blocks (MNN, from ONNX opset 20); its outputs" in capfd.readouterr().out
 
 
 def test_every_mistake_is_one_line_with_its_exit_code(run_folder, capsys, monkeypatch):

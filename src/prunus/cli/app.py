@@ -249,7 +249,10 @@ def predict(
 @app.command()
 def export(
     bundle: BundlePath,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="onnx, or mnn, which is faster with many zeros")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="FORMAT", help="onnx, openvino, torch, or mnn (for many zeros)"),
+    ],
     out: Annotated[Path | None, typer.Option("--out", help="the file to write; default: beside the bundle")] = None,
     int8: Int8 = False,
     recipe: OwnRecipe = None,

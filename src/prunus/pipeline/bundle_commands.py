@@ -154,12 +154,12 @@ def export_bundle(
         ModelError: the model can't be exported, or the file would give other answers; nothing was written.
         MissingExtraError: a package for the format isn't installed.
     """
-    format_of(to)
+    form = format_of(to)
     folder = bundle_folder(path)
     bundle = load_checked(folder, trust_code, note)
     if out is None:
         named = folder if folder.name not in ("", "..") else folder.resolve()
-        out = named.with_name(f"{named.name}.{to}")
+        out = named.with_name(f"{named.name}.{form.ending or form.name}")
     made = export_file(bundle, to, out)
     if made.note and note is not None:
         note(f"{made.path}: {made.note}")

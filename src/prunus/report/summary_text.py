@@ -310,10 +310,19 @@ def _cell(value: Any) -> Any:
 def exported_line(facts: Mapping[str, Any]) -> str:
     """Return what an export wrote: the file, its size, and how far its answers are from the bundle's."""
     kernels = {"no": "", "1x1": ", sparse kernels"}.get(facts["zeros"], f", sparse kernels for {facts['zeros']} blocks")
-    batches = ", ".join(map(str, facts["batches"]))
+    written = f"{facts['path']}: {size(facts['size_bytes'])}{kernels}"
+    written += f" ({facts['version']})" if facts.get("version") else ""
+    takes = f"it takes {', '.join(facts['sizes'])}"
+    if facts["difference"] is None:
+        return (
+            f"{written}; {facts['format']} files don't run on this system, so no output was compared: "
+            f"{', '.join(facts['checked'])}; {takes}"
+        )
+    batches = f"batches of {', '.join(map(str, facts['batches']))}"
+    samples = f" and {facts['n_samples']} real examples" if facts.get("n_samples") else ""
     return (
-        f"{facts['path']}: {size(facts['size_bytes'])}{kernels}; its outputs are within {facts['difference']:.1g} "
-        f"of the largest one of the bundle's, for batches of {batches}; it takes {', '.join(facts['sizes'])}"
+        f"{written}; its outputs are within {facts['difference']:.1g} of the largest one of the bundle's, for {batches}{samples}; "
+        f"{takes}"
     )
 
 

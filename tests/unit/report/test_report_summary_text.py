@@ -100,6 +100,26 @@ def test_an_export_is_one_line_with_its_file_size_kernels_and_difference(zeros, 
     )
 
 
+def test_an_export_names_the_real_examples_and_what_was_checked_where_nothing_can_run():
+    facts = {
+        "path": "a.pt2",
+        "size_bytes": 2000,
+        "difference": 1e-7,
+        "batches": [1, 3],
+        "zeros": "no",
+        "sizes": ["(n, 3)"],
+    }
+    facts |= {"format": "coreml", "version": "opset 20", "n_samples": 7, "checked": ["3 layers", "weights are finite"]}
+    assert exported_line(facts) == (
+        "a.pt2: 2 kB (opset 20); its outputs are within 1e-07 of the largest one of the bundle's, "
+        "for batches of 1, 3 and 7 real examples; it takes (n, 3)"
+    )
+    assert exported_line(facts | {"difference": None, "batches": []}) == (
+        "a.pt2: 2 kB (opset 20); coreml files don't run on this system, so no output was compared: 3 layers, weights are finite; "
+        "it takes (n, 3)"
+    )
+
+
 def assert_shown(text):
     """Markup is shown as it is, and nothing reaches the terminal but text."""
     assert "[red]x[/b]" in text

@@ -23,8 +23,12 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.structures.forms import tensors_of
 
-__all__ = ["OnnxModel", "export_onnx", "named_tensors", "open_session"]
+__all__ = ["OPSET", "OnnxModel", "dynamic_sizes", "export_onnx", "named_tensors", "open_session", "quiet_exporter"]
 
+OPSET = 20
+"""Of ONNX files, whatever the exporter of this torch would take."""
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
 _TALKATIVE = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
 
@@ -49,18 +53,20 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
     modes = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        with _quiet(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 _Plain(model, tuple(inputs) if isinstance(inputs, Mapping) else (), spans),
                 (given,),
                 dynamo=True,
-                dynamic_shapes=(_dynamic(spans),),
+                dynamic_shapes=(dynamic_sizes(spans),),
                 input_names=names,
+                opset_version=OPSET,
                 verbose=False,
             )
         assert program is not None
         for number, value in enumerate(made := program.model.graph.outputs):
             value.name = "output" if len(made) == 1 else f"output_{number}"
+        _forget_where(program.model)
         proto: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise_if_out_of_memory(error)
@@ -73,6 +79,17 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
         for module, training in modes.items():
             module.training = training
     return proto
+
+
+def _forget_where(model: Any) -> None:
+    """Keep of what the exporter notes of each operation only which module it came from: lines of source name the user's folders."""
+    graph = model.graph
+    graph.metadata_props.clear()
+    for node in (*graph.all_nodes(), *(node for f in model.functions.values() for node in f.all_nodes())):
+        scopes = node.metadata_props.get(_SCOPES)
+        node.metadata_props.clear()
+        if scopes is not None:
+            node.metadata_props[_SCOPES] = scopes
 
 
 def named_tensors(inputs: Any) -> tuple[list[str], list[Tensor]]:
@@ -93,7 +110,7 @@ def named_tensors(inputs: Any) -> tuple[list[str], list[Tensor]]:
     return [f"input_{number}" for number in range(len(inputs))] if len(inputs) > 1 else ["input"], list(inputs)
 
 
-def _dynamic(spans: Sequence[Sequence[Span]]) -> list[dict[int, Any]]:
+def dynamic_sizes(spans: Sequence[Sequence[Span]]) -> list[dict[int, Any]]:
     """Return the free dimensions of each input as torch wants them: those of one name are one object."""
     free = {
         span.name: torch.export.Dim(span.name, min=max(span.least, 1), max=span.most)
@@ -132,7 +149,7 @@ def _zero_within(size: int, span: Span, like: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Keep the exporter from talking about its own ways, and from the fused attention that it can't read.
 
     What fails is raised; the rest (packages that aren't there, constants that it can't fold) is no business of the user's.
@@ -142,14 +159,26 @@ def _quiet() -> Iterator[None]:
     for logger in loggers.values():
         logger.setLevel(logging.ERROR)
     torch.backends.mha.set_fastpath_enabled(False)
+    _forget_kernels()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
         for name, level in levels.items():
             loggers[name].setLevel(level)
         torch.backends.mha.set_fastpath_enabled(fast)
+        _forget_kernels()
+
+
+def _forget_kernels() -> None:
+    """Let torch look up anew how recurrent layers run: its exporter puts others in place, and it remembers what ran before."""
+    for operation in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        getattr(operation, "_dispatch_cache", {}).clear()
 
 
 class OnnxModel:

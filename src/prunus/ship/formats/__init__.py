@@ -1,14 +1,16 @@
 """Which formats can a bundle be exported to? Each is one file here, ``to_NAME``, and one line in ``FORMATS``."""
 
 from prunus.core.errors import UnknownNameError, near
-from prunus.ship.formats.export_source import BATCHES, ExportSource
+from prunus.ship.formats.export_source import BATCHES, ExportSource, by_name
 from prunus.ship.formats.file_format import Format, Written
 from prunus.ship.formats.to_mnn import Mnn
 from prunus.ship.formats.to_onnx import Onnx
+from prunus.ship.formats.to_openvino import OpenVino
+from prunus.ship.formats.to_torch import Torch
 
-__all__ = ["BATCHES", "FORMATS", "ExportSource", "Format", "Written", "format_of"]
+__all__ = ["BATCHES", "FORMATS", "ExportSource", "Format", "Written", "by_name", "format_of"]
 
-FORMATS: dict[str, Format] = {each.name: each for each in (Onnx(), Mnn())}
+FORMATS: dict[str, Format] = {each.name: each for each in (Onnx(), OpenVino(), Torch(), Mnn())}
 """By what ``prunus export --to`` calls them."""
 
 

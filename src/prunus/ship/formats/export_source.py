@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from prunus.apply.traced.limits import BATCH, Span
+from prunus.core.calls import arguments
 from prunus.core.errors import raise_if_out_of_memory
 from prunus.ship.bundle import Bundle
-from prunus.ship.inputs import Inputs, keywords_of, other_sizes
+from prunus.ship.inputs import Inputs, keywords_of, other_sizes, sizes_misfit
 from prunus.ship.raw_model import RawModel, raw_answers, raw_inputs
 
-__all__ = ["BATCHES", "ExportSource"]
+__all__ = ["BATCHES", "ExportSource", "by_name"]
 
 BATCHES = (1, 3, 8)
 """How many examples the inputs hold that a file is compared on."""
@@ -28,11 +29,12 @@ class ExportSource:
     bundle: Bundle
     model: RawModel
     takes: Inputs
+    samples: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, bundle: Bundle) -> ExportSource:
-        """Return that of a bundle, at all sizes that it takes."""
-        return cls(bundle, RawModel(bundle).eval(), bundle.manifest.takes)
+    def of(cls, bundle: Bundle, samples: Sequence[Any] = ()) -> ExportSource:
+        """Return that of a bundle, at all sizes that it takes, with batches of real inputs to compare a file on."""
+        return cls(bundle, RawModel(bundle).eval(), bundle.manifest.takes, tuple(samples))
 
     @property
     def n_outputs(self) -> int:
@@ -43,6 +45,12 @@ class ExportSource:
     def keywords(self) -> tuple[str, ...]:
         """The names that the inputs have; none where they are positional."""
         return keywords_of(self.takes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its inputs are called in a file: as the keywords, or ``input``, ``input_0`` and so on."""
+        n = len(self.takes)
+        return self.keywords or (("input",) if n == 1 else tuple(f"input_{number}" for number in range(n)))
 
     @property
     def is_free(self) -> bool:
@@ -77,6 +85,10 @@ class ExportSource:
         """Return random inputs in batches of ``BATCHES``."""
         return [self.inputs(size) for size in BATCHES]
 
+    def fitting_samples(self) -> list[Any]:
+        """Return the real inputs that have sizes which a file is to take."""
+        return [batch for batch in self.samples if not sizes_misfit(self.takes, list(by_name(batch).values()))]
+
     def of_other_sizes(self) -> Iterator[tuple[Any, list[Tensor]]]:
         """Yield inputs of other sizes that the model takes, and its answers."""
         for entries in other_sizes(self.takes):
@@ -87,3 +99,16 @@ class ExportSource:
                 raise_if_out_of_memory(error)
                 continue
             yield inputs, expected
+
+
+def by_name(inputs: Any) -> dict[str, Tensor]:
+    """Return inputs by what they are called in a file.
+
+    >>> import torch
+    >>> [*by_name((torch.zeros(1), torch.zeros(1)))], [*by_name(torch.zeros(1))], [*by_name({"ids": torch.zeros(1)})]
+    (['input_0', 'input_1'], ['input'], ['ids'])
+    """
+    positional, named = arguments(inputs)
+    if len(positional) == 1:
+        return {"input": positional[0]}
+    return named or {f"input_{number}": value for number, value in enumerate(positional)}

@@ -25,27 +25,40 @@ __all__ = ["Format", "Written"]
 class Written:
     """What a format says of the file that it wrote.
 
-    ``zeros`` says how the zeros are used: ``"1x1"`` or ``"4x1"`` blocks by sparse kernels, or ``"no"``: all kernels are dense.
+    ``version`` is that of the format, such as the opset. ``zeros`` says how the zeros are used: ``"1x1"`` or ``"4x1"`` blocks by
+    sparse kernels, or ``"no"``: all kernels are dense.
     """
 
+    version: str
     zeros: str = "no"
 
 
 class Format(ABC):
     """One format: what it is called, what it needs, and how a file of it is written and asked.
 
-    A subclass sets the class variables. ``packages`` are the modules that writing and asking need, ``free`` which sizes may vary
-    in a file: the ``batch`` alone, or all ``sizes`` that vary in the bundle.
+    A subclass sets the class variables; those with a value here need not be set.
     """
 
     name: ClassVar[str]
-    """What ``--to`` calls it; the ending of its file."""
-    extra: ClassVar[str]
-    """What to install: ``prunus[EXTRA]``."""
-    packages: ClassVar[tuple[str, ...]]
+    """What ``--to`` calls it."""
+    ending: ClassVar[str] = ""
+    """What its files end in, if that isn't its name."""
+    extra: ClassVar[str] = ""
+    """What to install, ``prunus[EXTRA]``; nothing where torch is enough."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """The modules that writing and asking need."""
     runs_in: ClassVar[str]
-    """Which runtimes read it, for the docs and the help."""
+    """Which runtimes read it, for the docs."""
     free: ClassVar[Literal["batch", "sizes"]]
+    """What may vary in a file: the batch alone, or all sizes that vary in the bundle."""
+    files: ClassVar[tuple[str, ...]] = ()
+    """What lies in it, where it is a folder."""
+    is_executable: ClassVar[bool] = False
+    """Whether its loader runs code that a file may hold."""
+
+    def runs_here(self) -> bool:
+        """Tell whether a file of it can be run on this system, with what ``packages`` name."""
+        return True
 
     def check_installed(self) -> None:
         """Raise unless what writing needs is installed; nothing is imported.
@@ -68,16 +81,24 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, source: ExportSource, path: Path) -> Written:
-        """Write the model to ``path``, a temporary name; return what there is to say of the file.
+        """Write the model to ``path``, a temporary name, an empty folder where ``files`` lie in one; return what to say of it.
 
         Raises:
             ModelError: the model can't be written in this format; it says why, in one line.
         """
 
-    @abstractmethod
     def answers(self, path: Path, batches: Sequence[Any]) -> list[list[Tensor]]:
-        """Return the outputs of the file at ``path``, for each of some batches of inputs.
+        """Return the outputs of the file at ``path``, for each of some batches of inputs, if it ``runs_here``.
 
         Raises:
             ModelError: the runtime fails on it.
         """
+        raise NotImplementedError
+
+    def inspect(self, source: ExportSource, path: Path) -> tuple[str, ...]:
+        """Return what was found right about the file at ``path`` without running it, if it doesn't run here.
+
+        Raises:
+            ModelError: inputs, outputs, shapes or weights aren't those of the model.
+        """
+        raise NotImplementedError

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from prunus.core.errors import ModelError
-from prunus.evaluate.timing.onnx_session import export_onnx
+from prunus.evaluate.timing.onnx_session import OPSET
 from prunus.ship.formats.export_source import ExportSource
 from prunus.ship.formats.file_format import Format, Written
+from prunus.ship.formats.to_onnx import lacked_operation, written_onnx
 from prunus.ship.mnn.mnn_file import run_mnn, write_mnn
 from prunus.ship.mnn.mnn_zeros import best_block, weight_layers
 
@@ -37,10 +38,16 @@ class Mnn(Format):
 
     def write(self, source: ExportSource, path: Path) -> Written:
         """Write the file, marked for the kernels that are faster with the model's zeros."""
-        proto = export_onnx(source.model, source.inputs(2))
+        proto = written_onnx(source)
         block = best_block(weight_layers(proto))
-        write_mnn(proto, path, block=block)
-        return Written(zeros="no" if block is None else f"{block}x1")
+        try:
+            write_mnn(proto, path, block=block)
+        except ModelError as error:
+            said = lacked_operation(proto, str(error))
+            raise ModelError(
+                f"the model can't be exported to MNN: {said}; export it to ONNX" if said else str(error)
+            ) from error
+        return Written(f"MNN, from ONNX opset {OPSET}", zeros="no" if block is None else f"{block}x1")
 
     def answers(self, path: Path, batches: Sequence[Any]) -> list[list[Tensor]]:
         """Return what MNN answers on the CPU, in full precision."""

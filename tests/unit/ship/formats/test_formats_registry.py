@@ -30,6 +30,8 @@ def test_a_name_that_isnt_there_lists_those_that_are():
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_a_format_needs_is_an_extra_of_the_package(name):
+    if not FORMATS[name].packages:
+        return
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     offered = {re.split(r"[<>=\[; ]", line)[0].lower().replace("-", "_") for line in extras[FORMATS[name].extra]}
     assert {package.partition(".")[0].lower() for package in FORMATS[name].packages} <= offered
@@ -41,4 +43,4 @@ def test_the_command_and_its_page_name_the_format(name):
     assert re.search(rf"\b{name}\b", option.help)
     page = (ROOT / "docs/reference/commands/export.md").read_text()
     assert f"\n| `{name}` |" in page
-    assert f"prunus[{FORMATS[name].extra}]" in page
+    assert not FORMATS[name].extra or f"prunus[{FORMATS[name].extra}]" in page
