@@ -29,8 +29,6 @@ from prunus.serve.start import application, listening_socket, new_site, uvicorn_
 from prunus.serve.wire.tensor_specs import ModelSpec, TensorSpec
 from prunus.ship import read_manifest, save_bundle
 
-__all__ = ["Answered", "StandInEngine", "ask", "infer", "loaded", "served", "small_bundle"]
-
 
 class StandInEngine:
     """Sums of three of the six features; it fails where the first is 666, and notes every batch that it gets."""
@@ -135,6 +133,23 @@ def served(
     """Return the site and the application of a server; to be called where an event loop runs."""
     chosen = ServeSettings(limits=ClientLimits(**(limits or {})), **settings)
     site = new_site(loaded(folder, engine), chosen, Admission(chosen, keys or ApiKeys({})))
+    return site, application(site)
+
+
+def pair_served(
+    folder: Path,
+    pair: Any,
+    *,
+    dense: Any = None,
+    pruned: Any = None,
+    keys: Any = None,
+    limits: Any = None,
+    **settings: Any,
+) -> Any:
+    """Return the site and the application of a server of two models, whose versions are called dense and pruned."""
+    chosen = ServeSettings(limits=ClientLimits(**(limits or {})), **settings)
+    both = [loaded(folder, engine, version=name) for name, engine in (("dense", dense), ("pruned", pruned))]
+    site = new_site(both[0], chosen, Admission(chosen, keys or ApiKeys({})), both[1], pair)
     return site, application(site)
 
 

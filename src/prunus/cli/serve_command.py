@@ -16,6 +16,26 @@ def serve(
     bundle: BundlePath,
     host: Annotated[str, typer.Option(help="where to listen; other than the loopback needs --keys")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any that is free")] = 8000,
+    dense: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="the dense model, served together with the pruned one")
+    ] = None,
+    canary: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="so many requests are answered by the pruned model")
+    ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="the pruned model is asked beside, and answers nobody")
+    ] = False,
+    max_drop: Annotated[float, typer.Option(help="accuracy that may be lost, by labels that come as feedback")] = 0.01,
+    max_disagreement: Annotated[float, typer.Option(help="share of examples that may be decided otherwise")] = 0.05,
+    bundles: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="an admin may load the bundles in it by name")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="only bundles that were signed with its private half are served")
+    ] = None,
+    certificate_chain: Annotated[
+        list[Path] | None, typer.Option(metavar="PEM", help="only bundles signed by a certificate that comes from it")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="what clients call the model; default: its folder")] = None,
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="lines of NAME KEY or NAME KEY admin, chmod 600")
@@ -40,11 +60,17 @@ def serve(
     """Serve a bundle over HTTP by the Open Inference Protocol v2, with ONNX Runtime inside."""
     from prunus.core.recipes.named_places import check_bundle
 
-    check_bundle(bundle)
+    if (dense is None) != (canary is None and not shadow) or (canary is not None and shadow):
+        raise typer.BadParameter("--dense goes with one of --canary PERCENT and --shadow")
+    for path in (bundle, *([] if dense is None else [dense])):
+        check_bundle(path)
     from prunus.pipeline.shipping import bundle_folder
-    from prunus.serve import ClientLimits, ServeSettings
+    from prunus.serve import ClientLimits, Pair, Promise, ServeSettings
     from prunus.serve import serve as run
+    from prunus.ship.signing import VerifyPolicy
 
+    pair = Pair(None if canary is None else canary / 100, Promise(max_drop, max_disagreement)) if dense else None
+    signed = public_key is not None or certificate_chain
     settings = ServeSettings(
         host=host,
         port=port,
@@ -65,11 +91,15 @@ def serve(
         allowed_hosts=tuple(allow_host or ()),
         certificate=tls_certificate,
         certificate_key=tls_key,
+        bundles=bundles,
+        policy=VerifyPolicy(public_key, tuple(certificate_chain or ())) if signed else None,
         drain_s=drain,
         log_requests=log_requests,
     )
     run(
         bundle_folder(bundle),
         settings,
+        dense=None if dense is None else bundle_folder(dense),
+        pair=pair,
         tell=lambda where: typer.echo(f"serving at {where} (what it takes: {where}/docs); Ctrl-C ends it"),
     )

@@ -2,5 +2,7 @@
 
 from prunus.serve.serve_settings import ClientLimits, ServeSettings
 from prunus.serve.start import serve
+from prunus.serve.traffic.comparison import Promise
+from prunus.serve.traffic.model_traffic import Pair
 
-__all__ = ["ClientLimits", "ServeSettings", "serve"]
+__all__ = ["ClientLimits", "Pair", "Promise", "ServeSettings", "serve"]

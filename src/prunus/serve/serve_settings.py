@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prunus.core.errors import RecipeError, near
 from prunus.core.text import shown
+from prunus.ship.signing import VerifyPolicy
 
 __all__ = ["ClientLimits", "ServeSettings", "is_loopback"]
 
@@ -46,7 +47,8 @@ class ServeSettings:
 
     ``name`` is what clients call the model; ``threads`` how many the runtime may use; ``cache`` where exported models are kept;
     ``drain_s`` for how long it still takes requests after it was told to end; ``allowed_hosts`` the names that it may be called
-    by where no key is asked for, beside those of the loopback.
+    by where no key is asked for, beside those of the loopback; ``bundles`` the folder of those that may be loaded by name;
+    ``policy`` who must have signed what is served.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +64,8 @@ class ServeSettings:
     allowed_hosts: tuple[str, ...] = ()
     certificate: Path | None = None
     certificate_key: Path | None = None
+    bundles: Path | None = None
+    policy: VerifyPolicy | None = None
     drain_s: float = 0.0
     log_requests: bool = False
 

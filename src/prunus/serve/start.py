@@ -28,10 +28,11 @@ from prunus.serve.running.served_model import Loaded, ServedModel, load_served
 from prunus.serve.serve_settings import ServeSettings
 from prunus.serve.site.hot_path import Front
 from prunus.serve.site.pages import pages
+from prunus.serve.site.serve_metrics import ServeMetrics
 from prunus.serve.site.site_state import Site
-from prunus.serve.traffic.model_traffic import Traffic
+from prunus.serve.traffic.model_traffic import Pair, Stage, Traffic
+from prunus.serve.traffic.replacement import Replacement
 from prunus.serve.watch.json_logs import log_to, say
-from prunus.serve.watch.serve_metrics import ServeMetrics
 
 __all__ = ["application", "called", "listening_socket", "new_site", "serve", "uvicorn_server"]
 
@@ -39,10 +40,18 @@ _BACKLOG = 2048
 """Connections that wait to be taken; where there are too many of them, they are told so."""
 
 
-def serve(bundle: Path, settings: ServeSettings, *, tell: Callable[[str], None] = lambda _: None) -> None:
+def serve(
+    bundle: Path,
+    settings: ServeSettings,
+    *,
+    dense: Path | None = None,
+    pair: Pair | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
     """Serve a bundle until the process is told to end.
 
     Args:
+        dense: the bundle of the dense model that ``bundle`` is compared with, as ``pair`` says.
         tell: is told where the server is, once it answers.
 
     Raises:
@@ -57,9 +66,13 @@ def serve(bundle: Path, settings: ServeSettings, *, tell: Callable[[str], None] 
     _check_certificate(settings)
     log_to()
     with listening_socket(settings) as listening:
-        loaded = load_served(bundle, settings.name or called(bundle), settings, lambda text: say("loading", note=text))
+        name = settings.name or called(bundle)
+        folders = [bundle] if dense is None else [dense, bundle]
+        loaded = [load_served(folder, name, settings, lambda text: say("loading", note=text)) for folder in folders]
+        if dense is not None:
+            _check_pair(*loaded)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_served(loaded, settings, admission, listening, tell))
+            runner.run(_served(loaded, pair, settings, admission, listening, tell))
 
 
 def called(bundle: Path) -> str:
@@ -73,12 +86,29 @@ def called(bundle: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
 
 
-def new_site(loaded: Loaded, settings: ServeSettings, admission: Admission) -> Site:
-    """Return the state of a server of one model; in the thread of the event loop."""
+def new_site(
+    loaded: Loaded,
+    settings: ServeSettings,
+    admission: Admission,
+    pruned: Loaded | None = None,
+    pair: Pair | None = None,
+) -> Site:
+    """Return the state of a server of one model, or of a dense one and a pruned one; in the thread of the event loop."""
     metrics = ServeMetrics()
-    version = loaded.spec.version
-    model = ServedModel(loaded, settings.limits, lambda ran: metrics.ran(version, ran))
-    return Site(settings, admission, Traffic(loaded.spec.name, model), metrics)
+
+    def made(new: Loaded) -> ServedModel:
+        return ServedModel(new, settings.limits, lambda ran: metrics.ran(new.spec.version, ran))
+
+    def gone(model: ServedModel) -> None:
+        if model.spec.version not in [one.spec.version for one in traffic.models]:
+            metrics.forget(model.spec.version)
+
+    def changed(stage: Stage, why: str) -> None:
+        say("stage", stage=stage, why=why, answers=traffic.primary.spec.version)
+
+    beside = None if pruned is None else made(pruned)
+    traffic = Traffic(loaded.spec.name, made(loaded), beside, pair, changed)
+    return Site(settings, admission, traffic, Replacement(traffic, settings, made, gone), metrics)
 
 
 def application(site: Site) -> Front:
@@ -86,25 +116,41 @@ def application(site: Site) -> Front:
     return Front(site, pages(site))
 
 
+def _check_pair(dense: Loaded, pruned: Loaded) -> None:
+    """Raise unless two models can stand for each other."""
+    ours, theirs = dense.spec, pruned.spec
+    for what in ("inputs", "outputs"):
+        shapes = [[one.describe() for one in getattr(spec, what)] for spec in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise RecipeError(f"--dense must have the {what} of the pruned model: got {shapes[0]} and {shapes[1]}")
+    if (ours.task, ours.class_names) != (theirs.task, theirs.class_names):
+        raise RecipeError("--dense must have the task and the classes of the pruned model: got others")
+    if ours.version == theirs.version:
+        raise RecipeError("--dense is the same bundle as the pruned one: there is nothing to compare")
+
+
 async def _served(
-    loaded: Loaded,
+    loaded: list[Loaded],
+    pair: Pair | None,
     settings: ServeSettings,
     admission: Admission,
     listening: socket.socket,
     tell: Callable[[str], None],
 ) -> None:
-    site = new_site(loaded, settings, admission)
+    site = new_site(loaded[0], settings, admission, loaded[1] if pair else None, pair)
     host, port = listening.getsockname()[:2]
     scheme = "http" if settings.certificate is None else "https"
     where = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def begun() -> None:
-        say("serving", model=loaded.spec.name, version=loaded.spec.version, platform=loaded.spec.platform, at=where)
+        spec = loaded[0].spec
+        versions = [one.spec.version for one in loaded]
+        say("serving", model=spec.name, versions=versions, platform=spec.platform, stage=site.traffic.stage, at=where)
         tell(where)
 
     await uvicorn_server(site, application(site), begun).serve(sockets=[listening])
-    for model in site.traffic.models:
-        await model.retire()
+    await site.traffic.drained()
+    await site.replacement.drained()
     say("ended")
 
 

@@ -8,6 +8,7 @@ leaves it. Requests of one shape run together, the shape that waits longest firs
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,10 +17,11 @@ from time import perf_counter
 
 import numpy as np
 
-from prunus.core.errors import PrunusError, out_of_memory, raise_if_out_of_memory
+from prunus.core.errors import PrunusError, out_of_memory
 from prunus.serve.refusal import Refusal
 from prunus.serve.running.engine import Engine
 from prunus.serve.serve_settings import ClientLimits
+from prunus.serve.watch.json_logs import say
 from prunus.serve.wire.tensor_data import Array
 
 __all__ = ["Answer", "Batcher", "Ran"]
@@ -67,6 +69,7 @@ class Batcher:
         self._idle = asyncio.Event()
         self._idle.set()
         self._pace_s = 0.0
+        self.closed = False
         self.n_waiting = 0
         self.waiting_bytes = 0
 
@@ -77,6 +80,8 @@ class Batcher:
             Refusal: too many wait (429), the time is up (504), or the model fails on these inputs.
         """
         limits = self._limits
+        if self.closed:
+            raise Refusal(404, "this version was replaced by another one", field="version")
         if self.n_waiting >= limits.queued or self.waiting_bytes + n_bytes > max(limits.held_bytes, n_bytes):
             raise Refusal(
                 429, f"{self.n_waiting} requests wait already: come again later", retry_after_s=self.expected_wait_s()
@@ -98,12 +103,19 @@ class Batcher:
         """Return about how long the queue takes, by the pace of the batches so far."""
         return max(self._pace_s * self.n_waiting, 0.0)
 
+    @property
+    def half_full(self) -> bool:
+        """Whether what isn't needed at once should better not be asked."""
+        return 2 * self.n_waiting >= self._limits.queued or 2 * self.waiting_bytes >= self._limits.held_bytes
+
     async def drained(self) -> None:
         """Wait until nothing waits and nothing runs."""
-        await self._idle.wait()
+        while self._busy or self.n_waiting:
+            await self._idle.wait()
 
     def close(self) -> None:
         """Let the thread go; call it when drained."""
+        self.closed = True
         self._thread.shutdown(wait=False)
 
     def _expire(self, waiting: _Waiting, timeout_s: float) -> None:
@@ -159,11 +171,9 @@ class Batcher:
         """Start the next batch, then hand out the answers of this one."""
         self._start()
         error = future.exception()
-        results: list[Answer | Exception]
+        results: Sequence[Answer | Exception]
         if error is not None:
-            lacking = out_of_memory(error) is not None
-            said = Refusal(503, "not enough memory for this batch", retry_after_s=1.0) if lacking else error
-            results, began, seconds = [said if isinstance(said, Exception) else RuntimeError()] * len(batch), first, 0.0
+            results, began, seconds = [_failed(error)] * len(batch), first, 0.0
         else:
             results, began, seconds = future.result()
             self._pace_s = 0.9 * self._pace_s + 0.1 * seconds / len(batch) if self._pace_s else seconds / len(batch)
@@ -195,9 +205,6 @@ def _run(engine: Engine, requests: Sequence[list[Array]], most: int) -> _Results
         # One request spoils no other's answer: each is tried by itself.
         alone = len(requests) == 1
         found = [_refused(error)] if alone else [_run(engine, [arrays], most)[0][0] for arrays in requests]
-    except Exception as error:
-        raise_if_out_of_memory(error)
-        found = [error for _ in requests]
     return found, began, perf_counter() - began
 
 
@@ -232,6 +239,14 @@ def _overflow() -> Refusal:
     return Refusal(
         422, "the model's answer is NaN or infinite: the inputs are far from what it learnt from", field="inputs"
     )
+
+
+def _failed(error: BaseException) -> Refusal:
+    """Return what is said where the server is at fault."""
+    if out_of_memory(error) is not None:
+        return Refusal(503, "not enough memory for this batch", retry_after_s=1.0)
+    say("the model failed", level=logging.ERROR, error=f"{type(error).__name__}: {error}"[:300])
+    return Refusal(500, "the model failed on this batch; the server's log says why")
 
 
 def _refused(error: PrunusError) -> Refusal:

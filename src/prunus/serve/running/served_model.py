@@ -21,13 +21,14 @@ from prunus.serve.running.batcher import Answer, Batcher, Ran
 from prunus.serve.running.engine import Engine, OnnxEngine, TorchEngine
 from prunus.serve.running.engine_cache import cache_folder, exported_once
 from prunus.serve.running.id_bounds import id_bounds
-from prunus.serve.running.verified_bundle import verified_manifest
+from prunus.serve.running.verified_bundle import verified
 from prunus.serve.serve_settings import ClientLimits, ServeSettings
 from prunus.serve.wire.datatypes import datatype_of
 from prunus.serve.wire.tensor_data import Array
 from prunus.serve.wire.tensor_specs import ModelSpec, TensorSpec, input_specs
 from prunus.ship import Manifest, load_bundle
 from prunus.ship.inputs import made
+from prunus.ship.signing import Verified
 
 __all__ = ["Loaded", "ServedModel", "load_served", "version_of"]
 
@@ -41,6 +42,7 @@ class Loaded:
     spec: ModelSpec
     engine: Engine
     alone: bool
+    found: Verified | None = None
 
 
 class ServedModel:
@@ -52,6 +54,7 @@ class ServedModel:
 
     def __init__(self, loaded: Loaded, limits: ClientLimits, ran: Callable[[Ran], None] = lambda _: None) -> None:
         self.folder, self.manifest, self.spec, self.engine = loaded.folder, loaded.manifest, loaded.spec, loaded.engine
+        self.found = loaded.found
         self.batcher = Batcher(loaded.engine, limits, alone=loaded.alone, ran=ran)
 
     async def answer(self, arrays: list[Array], n_bytes: int, timeout_s: float) -> Answer:
@@ -77,7 +80,8 @@ def load_served(folder: Path, name: str, settings: ServeSettings, say: Callable[
         ModelError: it can't run.
         RecipeError: it can't be exported, and ONNX Runtime was asked for.
     """
-    manifest = verified_manifest(folder)
+    checked = verified(folder, settings.policy)
+    manifest = checked.manifest
     wide = manifest.scaler is not None and Scaler.from_dict(manifest.scaler).wide
     inputs = input_specs(manifest, wide=wide)
     engine, bounds = _engine(folder, manifest, inputs, settings, wide, say)
@@ -86,7 +90,7 @@ def load_served(folder: Path, name: str, settings: ServeSettings, say: Callable[
     spec = ModelSpec(
         name, version_of(manifest), inputs, outputs, manifest.task, engine.platform, tuple(manifest.class_names)
     )
-    return Loaded(folder, manifest, spec, engine, alone)
+    return Loaded(folder, manifest, spec, engine, alone, checked.found)
 
 
 def _engine(
@@ -113,7 +117,7 @@ def _engine(
         raise RecipeError(f"{folder} can't be served by ONNX Runtime: {why}; serve it with --runtime torch")
     note = f"served by torch, not by ONNX Runtime: {why}" if why else "served by torch, as asked for"
     say(note)
-    bundle = load_bundle(folder, trust_code=settings.trust_code)
+    bundle = load_bundle(folder, trust_code=settings.trust_code, sha256=manifest.sha256)
     return TorchEngine(bundle, note), [None] * len(inputs)
 
 

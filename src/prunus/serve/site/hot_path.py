@@ -86,7 +86,9 @@ class Front:
             if asked.timeout_s is not None:
                 timeout_s = min(timeout_s, asked.timeout_s)
             left = max(timeout_s - (perf_counter() - began), 0.0)
-            answered, arrays = await site.traffic.answer(model, asked.arrays, asked.n_bytes, left, request_id)
+            answered, arrays = await site.traffic.answer(
+                model, version is not None, asked.arrays, asked.n_bytes, left, request_id
+            )
         finally:
             site.held_bytes -= len(body)
         return infer_response(asked, answered.spec, arrays, request_id)

@@ -21,6 +21,8 @@ def pages(site: Site) -> Any:
     from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
 
+    from prunus.serve.site.admin_pages import add_admin_pages
+
     version_of_prunus = versions()["prunus"]
 
     class Described(FastAPI):
@@ -69,10 +71,10 @@ def pages(site: Site) -> Any:
     @app.get("/metrics", tags=["metrics"])
     async def metrics() -> Any:
         """Return the server's numbers for Prometheus."""
-        site.metrics.waiting.set(sum(model.batcher.n_waiting for model in site.traffic.models))
-        site.metrics.held.set(site.held_bytes)
-        kind, text = site.metrics.page()
+        kind, text = site.metrics.page(site.traffic, site.held_bytes)
         return Response(text, media_type=kind)
+
+    add_admin_pages(app, site)
 
     @app.exception_handler(Refusal)
     async def refused(_: Any, refusal: Refusal) -> Any:
@@ -103,5 +105,6 @@ def metadata(site: Site, model: ServedModel) -> dict[str, Any]:
             "version": spec.version,
             "sha256": model.manifest.sha256,
             "note": model.engine.note,
+            "verified": None if model.found is None else model.found.to_dict() | {"bundle": model.folder.name},
         },
     }

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from prunus.serve.gate.admission import Admission
 from prunus.serve.serve_settings import ServeSettings
+from prunus.serve.site.serve_metrics import ServeMetrics
 from prunus.serve.traffic.model_traffic import Traffic
-from prunus.serve.watch.serve_metrics import ServeMetrics
+from prunus.serve.traffic.replacement import Replacement
 
 __all__ = ["Site"]
 
@@ -22,6 +23,7 @@ class Site:
     settings: ServeSettings
     admission: Admission
     traffic: Traffic
+    replacement: Replacement
     metrics: ServeMetrics
     ends: bool = False
     held_bytes: int = 0

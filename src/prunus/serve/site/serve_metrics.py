@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from prunus.core.code.extras import require
 from prunus.serve.running.batcher import Ran
+from prunus.serve.traffic.model_traffic import Traffic
 
 __all__ = ["ServeMetrics"]
 
@@ -35,9 +37,19 @@ class ServeMetrics:
         self._waited = made(
             "Histogram", "queue_seconds", "Seconds that a batch's first request waited.", ("version",), buckets=_SECONDS
         )
-        self.waiting = made("Gauge", "waiting_requests", "Requests that wait for a model.")
-        self.held = made("Gauge", "held_bytes", "Bytes of all requests that are read or wait.")
-        self.made = made
+        self._waiting = made("Gauge", "waiting_requests", "Requests that wait for a model.")
+        self._held = made("Gauge", "held_bytes", "Bytes of all requests that are read or wait.")
+        self._answers = made("Gauge", "answering", "1 for the model that answers by default.", ("version",))
+        by = ("by",)
+        self._compared = made("Gauge", "compared_examples", "Examples that both models answered.", by)
+        self._worse = made(
+            "Gauge", "worse_examples", "Examples that only the dense one gets right, or answers differ.", by
+        )
+        self._mean = made("Gauge", "worse_share", "Accuracy lost by labels, or the share of other decisions.", by)
+        self._low = made("Gauge", "worse_share_low", "Its lower bound, which holds at every time.", by)
+        self._high = made("Gauge", "worse_share_high", "Its upper bound, which holds at every time.", by)
+        self._shown = made("Gauge", "shown", "1 where it is shown that the pruned model is no worse, -1 worse.", by)
+        self._left_out = made("Gauge", "comparisons_left_out", "Requests that only one model was asked.")
         self._bound: dict[tuple[str, ...], Any] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -67,6 +79,22 @@ class ServeMetrics:
         for one in (self._batch, self._examples, self._model, self._waited):
             one.remove(version)
 
-    def page(self) -> tuple[str, bytes]:
+    def page(self, traffic: Traffic, held_bytes: int) -> tuple[str, bytes]:
         """Return the content type and the text that Prometheus reads."""
+        self._waiting.set(sum(model.batcher.n_waiting for model in traffic.models))
+        self._held.set(held_bytes)
+        self._answers.clear()
+        for model in traffic.models:
+            self._answers.labels(model.spec.version).set(model is traffic.primary)
+        self._left_out.set(traffic.n_beside_left_out)
+        if traffic.comparison is not None:
+            for by, test in (("labels", traffic.comparison.labels), ("answers", traffic.comparison.answers)):
+                said = test.report()
+                mean = said["drop" if by == "labels" else "disagreement"]
+                self._compared.labels(by).set(said["n"])
+                self._worse.labels(by).set(said["n_worse"])
+                self._mean.labels(by).set(math.nan if mean is None else mean)
+                self._low.labels(by).set(said["interval"][0])
+                self._high.labels(by).set(said["interval"][1])
+                self._shown.labels(by).set({None: 0, "no worse": 1, "worse": -1}[said["shown"]])
         return self._client.CONTENT_TYPE_LATEST, self._client.generate_latest(self.registry)
