@@ -18,7 +18,7 @@ from prunus.serve.refusal import Refusal
 from prunus.serve.running.batcher import Answer
 from prunus.serve.running.served_model import ServedModel
 from prunus.serve.traffic.comparison import Comparison, Promise
-from prunus.serve.traffic.decisions import alike, read_labels, worse_by_labels
+from prunus.serve.traffic.likeness_of_answers import alike, read_labels, worse_by_labels
 from prunus.serve.traffic.recent_answers import RecentAnswers
 from prunus.serve.wire.tensor_data import Array
 

@@ -20,7 +20,7 @@ from prunus.serve.running.engine import Engine
 from prunus.serve.running.served_model import Loaded, ServedModel, load_served
 from prunus.serve.serve_settings import ServeSettings
 from prunus.serve.traffic.betting import log_wealth_above
-from prunus.serve.traffic.decisions import worse_by_labels
+from prunus.serve.traffic.likeness_of_answers import worse_by_labels
 from prunus.serve.traffic.model_traffic import Traffic
 from prunus.serve.traffic.recent_answers import Recent
 from prunus.serve.watch.json_logs import say
