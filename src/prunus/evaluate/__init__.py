@@ -16,6 +16,7 @@ from prunus.evaluate.noninferiority import (
 from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.predict import answers_to, observe, predict_outputs
 from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
+from prunus.evaluate.rank_correlation import rank_correlation
 from prunus.evaluate.timing.latency import Latency, measure_latency
 from prunus.evaluate.timing.latency_table import LatencyTable
 from prunus.evaluate.timing.runtimes import CALLED, fastest_runtime, in_runtime
@@ -55,4 +56,5 @@ __all__ = [
     "observe",
     "predict_outputs",
     "promises",
+    "rank_correlation",
 ]

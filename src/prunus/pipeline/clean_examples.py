@@ -29,6 +29,7 @@ from prunus.pipeline.stages.example_stage import clean, judge_examples, thinned_
 from prunus.pipeline.stages.label_cleaning import label_facts
 from prunus.pipeline.stages.label_precision import precision_facts
 from prunus.pipeline.stages.plan_table import table_of_steps
+from prunus.pipeline.stages.scoring.pruned_scorer import scorer_facts, strategy_of_scorer
 from prunus.pipeline.stages.unseen_answers import FOLDS, plane
 from prunus.report import ExamplesFacts, write_examples_html
 
@@ -98,8 +99,9 @@ def _asked(recipe: Recipe) -> tuple[Recipe, list[str]]:
     left_out = [key for key in ("plan", "relabel", "remove") if getattr(given, key)]
     changes = {"clean": given.clean or Clean(), "duplicates": given.duplicates or Duplicates()}
     section = given.model_copy(update={**changes, "plan": None, "relabel": None, "remove": ()})
-    nothing_else = dict.fromkeys(("features", "strategy", "target", "contract", "joint"))
-    return recipe.model_copy(update={"examples": section, **nothing_else}), left_out
+    nothing_else: dict[str, Any] = dict.fromkeys(("features", "target", "contract", "joint"))
+    changed = {"examples": section, "strategy": strategy_of_scorer(recipe), **nothing_else}
+    return recipe.model_copy(update=changed), left_out
 
 
 def _with_duplicates(job: Job, asked: Recipe, recipe: Recipe) -> Job:
@@ -146,6 +148,7 @@ def _summary(job: Job, steps: Sequence[Step], apart: Apart) -> dict[str, Any]:
         "n_exact_between_parts": len(job.data.splits.duplicates),
         "suspects": [{key: value for key, value in row.items() if key != "image"} for row in first],
         "leaked": leaked,
+        "scorer": scorer_facts(steps),
     }
 
 

@@ -44,6 +44,7 @@ from prunus.pipeline.stages.example_stage import clean, thinned_classes
 from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.pipeline.stages.label_cleaning import label_facts
 from prunus.pipeline.stages.label_precision import precision_facts
+from prunus.pipeline.stages.scoring.pruned_scorer import scorer_facts
 from prunus.report import GraphFacts, RunRecord
 from prunus.score import embed, principal_plane
 from prunus.tasks import Observed, Task, default_metrics
@@ -125,6 +126,7 @@ def measure_run(
             "map": _map(job, first, plan),
             "gate": gate,
             "joint": joint,
+            "scorer": scorer_facts(plan.steps),
             "frozen": [dict(item) for item in first.pruned.frozen],
             "graph": first.pruned.graph and GraphFacts.of(first.pruned.graph).model_dump(),
             "kind": first.pruned.kind,

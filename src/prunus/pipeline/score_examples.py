@@ -27,6 +27,7 @@ from prunus.pipeline.jobs.workspace import RECORDING, TABLE, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.stages.plan_table import label_columns
 from prunus.pipeline.stages.recorded_training import check_recordable, places_in, record_training
+from prunus.pipeline.stages.scoring.pruned_scorer import facts_of_scorer, scoring_job, strategy_of_scorer
 from prunus.score import ExampleScores, Recording, scores_of
 
 __all__ = ["Scored", "score_examples", "score_recordings"]
@@ -78,6 +79,7 @@ def score_examples(
             f"{path} holds scores of other settings, or without --resume: add --overwrite to replace them"
         )
     with open_examples(bare, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        scored_by: dict[str, Any] | None = None
         if recordings:
             with single_run_settings(recipe.runtime.threads), workspace.stage("load data"):
                 data = prepared_for(recipe, pick_device(recipe.runtime.device))[0]
@@ -96,15 +98,18 @@ def score_examples(
                 made = []
                 for seed in recipe.seeds:
                     stage = f"seed {seed} / record examples"
+                    scorer = scoring_job(job, seed)
                     with workspace.stage(stage):
-                        made.append(record_training(job, seed, bare.examples.epochs, folder / f"seed-{seed}", stage))
+                        made.append(record_training(scorer, seed, bare.examples.epochs, folder / f"seed-{seed}", stage))
+                    if seed == recipe.seeds[0]:
+                        scored_by = facts_of_scorer(job, scorer, seed, bare.examples)
         with workspace.stage("score examples"):
             scores = scores_of(made)
             labels = None if scores.labels is None else torch.from_numpy(scores.labels)
             places = places_in(made[0], data.train, labels).numpy()
             columns = label_columns(data.train) | {name: one[places] for name, one in scores.columns().items()}
             where = tuple(one.folder for one in made)
-            summary = _summary(data.train.ids, columns, scores, made)
+            summary = {**_summary(data.train.ids, columns, scores, made), "scorer": scored_by}
             facts = {"recipe": told_by, "recordings": [str(one) for one in where], "summary": summary}
             table = ExampleTable(data.train.ids, data.fingerprint, columns, {"score": facts})
             write_columns(path, of_files(table, recipe), overwrite=overwrite)
@@ -144,9 +149,9 @@ def score_recordings(folders: Sequence[Path], *, overwrite: bool = False, listen
 
 def _asked(recipe: Recipe) -> Recipe:
     """Return the recipe with what is needed to train and nothing that decides."""
-    epochs = Examples() if recipe.examples is None else Examples(epochs=recipe.examples.epochs)
-    changes = {"examples": epochs, "features": None, "strategy": None, "target": None, "contract": None, "joint": None}
-    return recipe.model_copy(update=changes)
+    given, nothing_else = recipe.examples or Examples(), dict.fromkeys(("features", "target", "contract", "joint"))
+    section = Examples(epochs=given.epochs, scorer=given.scorer)
+    return recipe.model_copy(update={"examples": section, "strategy": strategy_of_scorer(recipe), **nothing_else})
 
 
 def _clear(folder: Path) -> None:

@@ -19,6 +19,7 @@ from prunus.report.record_examples import (
     MapFacts,
     NoiseFacts,
     PrecisionFacts,
+    ScorerFacts,
     Suspect,
 )
 from prunus.report.record_gate import GateFacts, JointFacts
@@ -258,6 +259,7 @@ class RunRecord(Part):
     gate: GateFacts | None = Field(
         None, description="whether the selection of training examples pays; with examples.gate"
     )
+    scorer: ScorerFacts | None = Field(None, description="which model scored the examples, where that was a pruned one")
     joint: JointFacts | None = Field(None, description="shares of the data and of the model together; with joint")
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None

@@ -141,3 +141,27 @@ class ExamplesFacts(Part):
     n_alike: dict[Literal["dropped", "otherwise", "leaked"], int] = Field(default={})
     map: MapFacts | None = None
     notes: list[str] = Field(default=[])
+
+
+class ScoreAgreement(Part):
+    """How alike two models order a sample of the examples by one score: Spearman's correlation, None where one is constant.
+
+    ``between_dense`` is that of two dense trainings: more isn't to be had.
+    """
+
+    score: str
+    value: float | None
+    low: float | None
+    high: float | None
+    between_dense: float | None
+
+
+class ScorerFacts(Part):
+    """The pruned model that scored the examples; its ``macs`` and ``parameters`` are shares of the dense one's."""
+
+    model: Literal["pruned"]
+    keep_fraction: float
+    macs: float
+    parameters: float
+    n_sample: int
+    agreement: list[ScoreAgreement]

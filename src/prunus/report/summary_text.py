@@ -31,6 +31,7 @@ from prunus.report.format import (
 )
 from prunus.report.gate_text import print_gate
 from prunus.report.page.joint.joint_text import print_joint
+from prunus.report.page.provenance import scorer_line
 from prunus.report.page.repairs import adjustment_lines, allocation_line
 from prunus.report.page.searches import HEAD, candidate_cells, drop, outcome
 from prunus.report.record import Number, RunRecord
@@ -167,6 +168,8 @@ def _removals(record: RunRecord) -> list[str]:
         lines.append(
             f"training examples: {amount(removed, total)} of {amount(total)} removed, {amount(relabelled)} relabelled"
         )
+    if line := scorer_line(record.scorer):
+        lines.append(f"examples scored by {line}")
     if line := suspected(record):
         lines.append(line)
     if record.data.noise is not None:

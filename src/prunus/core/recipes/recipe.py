@@ -18,6 +18,7 @@ from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
 from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe_checks import check_amounts, check_rewind_and_during
+from prunus.core.recipes.scorer_section import AnyScorer, Scorer
 from prunus.core.recipes.search_section import Search
 from prunus.core.recipes.section import Count, Fraction, NonNegative, Section, Share
 from prunus.core.recipes.strategy import LayerRule, ModelUnit, Schedule, Strategy
@@ -47,6 +48,7 @@ __all__ = [
     "Remove",
     "Runtime",
     "Schedule",
+    "Scorer",
     "Search",
     "Split",
     "Strategy",
@@ -173,6 +175,10 @@ class Examples(Section):
     epochs: Count = Field(10, description="length of the short training that records the evidence")
     folds: Count = Field(
         1, description="1: watch the training; more: also score every example by models that didn't train on it"
+    )
+    scorer: AnyScorer = Field(
+        default_factory=Scorer,
+        description="pruned: scores come from a smaller model, and the record says how far they are the dense one's",
     )
     estimate: bool = Field(
         True,

@@ -24,6 +24,7 @@ from prunus.pipeline.jobs.workspace import recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.stages.example_stage import clean, judge_examples
 from prunus.pipeline.stages.plan_table import table_of_steps
+from prunus.pipeline.stages.scoring.pruned_scorer import scorer_facts, strategy_of_scorer
 from prunus.pipeline.stages.selection_gate import gate_selection
 
 __all__ = ["Selected", "select_examples"]
@@ -71,6 +72,7 @@ def select_examples(
                 "n": {"train": len(train), "kept": len(kept[first])},
                 "classes": _classes(train, kept[first]),
                 "gate": gate,
+                "scorer": scorer_facts(steps[first]),
             }
             facts = {"select": {"recipe": told_by, "seed": first, "summary": summary}}
             table = table_of_steps(train, steps[first], job.data.fingerprint, facts)
@@ -92,7 +94,8 @@ def _asked(recipe: Recipe) -> Recipe:
             "examples.cover.keep_fraction=0.5)"
         )
     nothing_else: dict[str, Any] = dict.fromkeys(("features", "strategy", "target", "contract", "joint"))
-    return recipe.model_copy(update={"examples": examples.model_copy(update={"gate": True}), **nothing_else})
+    changes = {**nothing_else, "strategy": strategy_of_scorer(recipe)}
+    return recipe.model_copy(update={"examples": examples.model_copy(update={"gate": True}), **changes})
 
 
 def _classes(before: Examples, after: Examples) -> list[dict[str, Any]]:

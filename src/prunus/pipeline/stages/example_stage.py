@@ -35,6 +35,7 @@ from prunus.pipeline.stages.scoring.example_evidence import (
     judging_stage,
     named_criteria,
 )
+from prunus.pipeline.stages.scoring.pruned_scorer import check_scorer, reads_a_model, scoring_job, with_scorer
 from prunus.pipeline.stages.unseen_answers import FOLDS, by_fold, probabilities_again, unseen_probabilities
 from prunus.report import LabelFacts, PrecisionFacts, suspected_labels
 from prunus.score import (
@@ -70,9 +71,11 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
     stage = judging_stage(seed)
 
     def compute() -> tuple[Step, ...]:
-        evidence = example_evidence(job, seed, config)
+        scorer = scoring_job(job, seed) if reads_a_model(config) else job
+        evidence = example_evidence(scorer, seed, config)
         if config.plan is not None:
-            return _covered(job, seed, config, _of_table(job, config, config.plan), evidence)
+            found = _covered(job, seed, config, _of_table(job, config, config.plan), evidence)
+            return with_scorer(job, scorer, seed, config, found)
         rows = likeness_rows(config.duplicates, job.data.train)
         if rows is not None:
             evidence["rows"] = rows
@@ -81,22 +84,24 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
 
             def probability() -> Tensor:
                 seen = config.clean is not None and config.clean.evidence == "recorded"
-                return evidence["probability"] if seen else _unseen(job, seed, config, evidence, stage)
+                return evidence["probability"] if seen else _unseen(scorer, seed, config, evidence, stage)
 
             def folds() -> Folds:
                 settings = job.recipe.train.model_copy(update={"epochs": config.epochs})
-                return by_fold(job, seed, max(config.folds, FOLDS), settings, stage, reads(job.data.train.task))
+                return by_fold(scorer, seed, max(config.folds, FOLDS), settings, stage, reads(job.data.train.task))
 
             cleaned = clean_labels(job, seed, config.clean, probability, folds)
         found = (*cleaned, *_decide(job.data.train, config, evidence, seed, cleaned))
-        found = _covered(job, seed, config, found, evidence)
+        found = with_scorer(job, scorer, seed, config, _covered(job, seed, config, found, evidence))
         if not asks_precision(job, seed, found):
             return found
-        return with_precision(job, seed, found, _unseen(job, seed, config, evidence, stage))
+        return with_precision(job, seed, found, _unseen(scorer, seed, config, evidence, stage))
 
     with job.workspace.stage(stage):
         steps = decide("example", stage, compute)
     first = seed == job.recipe.seeds[0]
+    if first and config.scorer.model == "pruned" and not reads_a_model(config):
+        job.workspace.note(stage, "examples.scorer: pruned isn't asked, since nothing here reads a model")
     if first and job.recipe.examples.plan is not None:
         for text in _beside_table(job.recipe.examples):
             job.workspace.note(stage, text)
@@ -121,6 +126,7 @@ def check_examples(job: Job) -> None:
     config = as_asked(job.recipe.examples, job)
     if config.plan is not None:
         _of_table(job, config, config.plan)
+    check_scorer(job.recipe)
     if config.recording is not None:
         check_recorded(
             config,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from prunus.core.recipes.recipe import Cover
 from prunus.core.recipes.recipe import Examples as ExamplesConfig
 from prunus.core.runtime import derive_seed
@@ -14,6 +16,7 @@ from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.stages.example_cover import check_class_left, check_cover, cover_examples, with_cleaning
 from prunus.pipeline.stages.example_stage import as_asked, clean, judge_examples
 from prunus.pipeline.stages.scoring.example_evidence import example_evidence
+from prunus.pipeline.stages.scoring.pruned_scorer import scoring_job
 
 __all__ = ["check_nested", "nested_selections"]
 
@@ -49,7 +52,9 @@ def nested_selections(job: Job, seed: int, shares: Sequence[float], steps: Seque
         bare = with_cleaning(config, train, job.data.test).model_copy(update={"cover": None})
         asked = replace(job, recipe=job.recipe.model_copy(update={"examples": bare}))
         steps = judge_examples(asked, seed, job.workspace.decided)
-    evidence = {} if section is None or section.cover is None else example_evidence(job, seed, as_asked(section, job))
+    evidence: dict[str, Tensor] = {}
+    if section is not None and section.cover is not None:
+        evidence = example_evidence(scoring_job(job, seed), seed, as_asked(section, job))
     left = clean(train, [step for step in steps if "cover" not in step.settings])
     found = []
     for number, share in enumerate(shares):

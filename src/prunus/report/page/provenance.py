@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from prunus.report.format import amount
+from prunus.report.format import amount, percent
 from prunus.report.record import RunRecord
+from prunus.report.record_examples import ScorerFacts
 
-__all__ = ["made"]
+__all__ = ["made", "scorer_line"]
 
 _COSTS = {"macs": "MACs", "params": "parameters"}
 _COUNTED = re.compile(r" \d+ of \d+$")
@@ -26,11 +27,28 @@ def made(record: RunRecord) -> list[tuple[str, str]]:
         ("model", _model(recipe)),
         ("pruned by", _criterion(strategy)),
         ("budget", _budget(recipe, strategy)),
+        ("examples scored by", scorer_line(record.scorer)),
         ("recovery", _recovery(_mapping(recipe, "recovery"))),
         ("date", str(record.timing.get("finished") or "").replace("T", " ").replace("+00:00", " UTC")),
         ("time", _time(record.timing)),
     ]
     return [(term, text) for term, text in rows if text]
+
+
+def scorer_line(facts: ScorerFacts | None) -> str:
+    """Return which model scored the examples, what it costs, and how far its order is the dense model's; "" of the dense one."""
+    if facts is None:
+        return ""
+    said = f"a pruned model: keep_fraction {facts.keep_fraction:g}, {percent(facts.macs)} of the MACs"
+    found = [one for one in facts.agreement if None not in (one.value, one.low, one.high)]
+    if not found:
+        return said
+    told = "; ".join(
+        f"{one.score} {one.value:.2f} ({one.low:.2f} to {one.high:.2f}"
+        + (f"; two dense trainings {one.between_dense:.2f})" if one.between_dense is not None else ")")
+        for one in found
+    )
+    return f"{said}; rank correlation with the dense model's scores on {amount(facts.n_sample)} examples: {told}"
 
 
 def _mapping(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -93,6 +111,10 @@ def _time(timing: Mapping[str, Any]) -> str:
     by_kind: dict[str, float] = {}
     for name, value in seconds.items():
         kind = name.partition(" / ")[2].split(" / ")[0] or name
+        if name.startswith("joint / "):
+            if not name.endswith(" / cell"):
+                continue  # within a cell, or the dense model of a row
+            kind = "data and model together"
         kind = "search" if "candidate" in kind else _COUNTED.sub("", kind)
         by_kind[kind] = by_kind.get(kind, 0.0) + value
     most = sorted(by_kind.items(), key=lambda item: -item[1])[:3]
