@@ -36,6 +36,9 @@ def serve(
     certificate_chain: Annotated[
         list[Path] | None, typer.Option(metavar="PEM", help="only bundles signed by a certificate that comes from it")
     ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="a tokenizer.json, for lines of text at /v1/predict")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="what clients call the model; default: its folder")] = None,
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE", help="lines of NAME KEY or NAME KEY admin, chmod 600")
@@ -93,6 +96,7 @@ def serve(
         certificate_key=tls_key,
         bundles=bundles,
         policy=VerifyPolicy(public_key, tuple(certificate_chain or ())) if signed else None,
+        tokenizer=tokenizer,
         drain_s=drain,
         log_requests=log_requests,
     )

@@ -48,7 +48,7 @@ class ServeSettings:
     ``name`` is what clients call the model; ``threads`` how many the runtime may use; ``cache`` where exported models are kept;
     ``drain_s`` for how long it still takes requests after it was told to end; ``allowed_hosts`` the names that it may be called
     by where no key is asked for, beside those of the loopback; ``bundles`` the folder of those that may be loaded by name;
-    ``policy`` who must have signed what is served.
+    ``policy`` who must have signed what is served; ``tokenizer`` makes token ids of lines of text.
     """
 
     host: str = "127.0.0.1"
@@ -66,6 +66,7 @@ class ServeSettings:
     certificate_key: Path | None = None
     bundles: Path | None = None
     policy: VerifyPolicy | None = None
+    tokenizer: Path | None = None
     drain_s: float = 0.0
     log_requests: bool = False
 

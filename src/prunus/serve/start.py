@@ -30,6 +30,7 @@ from prunus.serve.site.hot_path import Front
 from prunus.serve.site.pages import pages
 from prunus.serve.site.serve_metrics import ServeMetrics
 from prunus.serve.site.site_state import Site
+from prunus.serve.site.text_tokens import Tokenizer
 from prunus.serve.traffic.model_traffic import Pair, Stage, Traffic
 from prunus.serve.traffic.replacement import Replacement
 from prunus.serve.watch.json_logs import log_to, say
@@ -108,7 +109,8 @@ def new_site(
 
     beside = None if pruned is None else made(pruned)
     traffic = Traffic(loaded.spec.name, made(loaded), beside, pair, changed)
-    return Site(settings, admission, traffic, Replacement(traffic, settings, made, gone), metrics)
+    tokenizer = None if settings.tokenizer is None else Tokenizer(settings.tokenizer)
+    return Site(settings, admission, traffic, Replacement(traffic, settings, made, gone), metrics, tokenizer)
 
 
 def application(site: Site) -> Front:

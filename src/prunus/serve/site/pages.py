@@ -22,6 +22,7 @@ def pages(site: Site) -> Any:
     from starlette.exceptions import HTTPException
 
     from prunus.serve.site.admin_pages import add_admin_pages
+    from prunus.serve.site.predict_page import add_predict_page
 
     version_of_prunus = versions()["prunus"]
 
@@ -74,6 +75,7 @@ def pages(site: Site) -> Any:
         kind, text = site.metrics.page(site.traffic, site.held_bytes)
         return Response(text, media_type=kind)
 
+    add_predict_page(app, site)
     add_admin_pages(app, site)
 
     @app.exception_handler(Refusal)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from prunus.serve.gate.admission import Admission
 from prunus.serve.serve_settings import ServeSettings
 from prunus.serve.site.serve_metrics import ServeMetrics
+from prunus.serve.site.text_tokens import Tokenizer
 from prunus.serve.traffic.model_traffic import Traffic
 from prunus.serve.traffic.replacement import Replacement
 
@@ -25,6 +26,7 @@ class Site:
     traffic: Traffic
     replacement: Replacement
     metrics: ServeMetrics
+    tokenizer: Tokenizer | None = None
     ends: bool = False
     held_bytes: int = 0
 
