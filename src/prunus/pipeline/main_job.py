@@ -30,7 +30,7 @@ from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
-from prunus.pipeline.jobs.workspace import RECORD, Workspace, open_workspace
+from prunus.pipeline.jobs.workspace import RECORD, TRACKING, Workspace, open_workspace
 from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
 from prunus.pipeline.offered import load_offered
@@ -43,6 +43,7 @@ from prunus.pipeline.stages.scoring.example_evidence import named_criteria
 from prunus.pipeline.stages.selection_gate import check_gate, gate_selection
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
 from prunus.report import RunRecord, load_record, save_record, write_html
+from prunus.report.tracking import tracked
 from prunus.score import check_calibration, check_criterion, example_criteria
 from prunus.tasks import Regression, check_metrics
 
@@ -124,10 +125,15 @@ def make_plan(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, 
 
 
 def _finish(recipe: Recipe, workspace: Workspace, plan: Plan | None) -> RunRecord:
-    with open_job(recipe, workspace) as job:
-        if plan is not None:
-            _check_plan(plan, job)
-        record, _ = finish(job, plan)
+    assert workspace.folder is not None
+    told = recipe.model_dump(mode="json")
+    with tracked(recipe.tracking, workspace.folder / TRACKING, recipe.name, told, workspace.listener) as tracker:
+        workspace.listener = tracker
+        with open_job(recipe, workspace) as job:
+            if plan is not None:
+                _check_plan(plan, job)
+            record, _ = finish(job, plan)
+        tracker.finish(record)
     workspace.forget()
     return record
 
@@ -302,7 +308,7 @@ def _check_plan(plan: Plan, job: Job) -> None:
 
 def _as_decided(plan: Plan, recipe: Recipe) -> dict[str, Any]:
     """Return what a recipe says once all is decided: with a target so many rounds, and nothing left to look for."""
-    kept: dict[str, Any] = {"joint": None}
+    kept: dict[str, Any] = {"joint": None, "tracking": ()}  # what the plan's maker tracks stays there
     if recipe.examples is not None:
         # What a table or a recording said is in the plan's steps.
         kept["examples"] = recipe.examples.model_copy(update={"plan": None, "recording": None})

@@ -301,6 +301,10 @@ class Recipe(Section):
         description="leave a bundle of the dense model beside the pruned one: to time, quantise and serve against",
     )
     runtime: Runtime = Field(default_factory=Runtime)
+    tracking: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (),
+        description="where else the run is told, below the output folder or where their own variables say; log.jsonl always is",
+    )
     search: Search | None = Field(None, description="which settings prunus search tries; prunus run does without it")
 
     @model_validator(mode="after")

@@ -42,10 +42,10 @@ from prunus.core.types import Plan, Step
 __all__ = ["Workspace", "open_workspace"]
 
 T = TypeVar("T")
-RECIPE, RECORD, LOG, WORK = "recipe.yaml", "record.json", "log.jsonl", ".work"
+RECIPE, RECORD, LOG, WORK, TRACKING = "recipe.yaml", "record.json", "log.jsonl", ".work", "tracking"
 SAFETY = "safety.json"
 """What was measured of a run's models afterwards: harm, robustness, privacy."""
-OURS = (RECIPE, RECORD, LOG, WORK, "report.html", "plan", "bundle", "dense", SAFETY)
+OURS = (RECIPE, RECORD, LOG, WORK, TRACKING, "report.html", "plan", "bundle", "dense", SAFETY)
 TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING = "examples.parquet", "examples.html", ".examples", "recording"
 """What the commands about examples leave beside a run: it is no part of one, and no run throws it away."""
 _BESIDE = (".lock", LOG, TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING)
@@ -265,7 +265,7 @@ def open_workspace(
 def _is_begun(folder: Path) -> bool:
     """Return whether a run left more than its recipe and its log: one that failed before its first stage was done didn't."""
     return any(
-        child.name not in (*_BESIDE, RECIPE)
+        child.name not in (*_BESIDE, RECIPE, TRACKING)
         and not (child.name == WORK and child.is_dir() and not any(child.iterdir()))
         for child in folder.iterdir()
     )
