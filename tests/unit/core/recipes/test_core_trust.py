@@ -48,6 +48,8 @@ INERT = {
     "data.split.time",
     "data.groups",
     "runtime.device",  # cpu, cuda or auto
+    "quantize.keep_float.*",  # patterns over names of the model
+    "quantize.metric",  # a name in a registry
     # prunus search alone reads these, of a recipe that the user hands over; no file that travels starts a search.
     "search.space",
     "search.space.*",
