@@ -1,5 +1,6 @@
 """A run keeps both models, and how safe the smaller one is can be asked of its folder, of a pair, and by a contract."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -137,3 +138,113 @@ def test_a_contract_about_every_class_is_kept_by_what_is_delivered(small_recipe,
     if search["delivered"]:
         assert next(row for row in tested if row["number"] == search["delivered"])["test"]["worst"]["bound"] <= 0.3
         assert "no class loses more than" in capsys.readouterr().out
+
+
+def test_corruptions_and_membership_are_asked_for_without_a_value_and_stay_with_the_run(ran, capsys):
+    found = asked(capsys, ran, "--robustness", "--privacy", "--budget", 150)
+    worse = found["robustness"]["corruptions"]
+    assert worse["n"] == 150
+    assert {(row["name"], row["severity"]) for row in worse["rows"]} == {
+        (name, severity) for name in worse["says"] for severity in range(6)
+    }
+    assert {row["measure"] for row in found["privacy"]["rows"]} == {"auc", "tpr_at_0.01"}
+    page = (ran / "report.html").read_text()
+    assert "What it withstands" in page
+    assert "What it tells of its training" in page
+    again = asked(capsys, ran, "--robustness", "--privacy", "--budget", 150)
+    assert again == found, "the same seed gives the same numbers"
+    assert asked(capsys, ran, "--harm")["robustness"] == found["robustness"], "what was found before stays beside"
+    assert invoke(["report", str(ran)]) == 0
+    assert "What it withstands" in (ran / "report.html").read_text()
+
+
+def test_attacks_never_are_pgd_alone(ran, tmp_path, capsys):
+    out = tmp_path / "kept"
+    found = asked(
+        capsys,
+        ran / "bundle",
+        "--robustness=attacks",
+        "--reach",
+        0.1,
+        "--norm",
+        "linf,l2",
+        "--budget",
+        40,
+        "--out",
+        out,
+    )
+    for one in found["robustness"]["attacks"]:
+        assert len(one["attacks"]) >= 4
+        for model in one["models"].values():
+            assert model["under_all"]["value"] <= model["under_pgd"]["value"] <= model["accuracy"]["value"]
+            assert model["steps"][-1]["standing"] == pytest.approx(40 * model["under_all"]["value"])
+    assert json.loads((out / "safety.json").read_text()) == found
+    assert "right under all" in (out / "safety.html").read_text()
+
+
+def test_a_stopped_suite_goes_on_with_what_was_done(ran, tmp_path, capsys, monkeypatch):
+    module = importlib.import_module("prunus.pipeline.safety.evaluate_safety")
+    out = tmp_path / "kept"
+    words = [
+        "evaluate",
+        str(ran),
+        "--robustness=corruptions,attacks",
+        "--budget",
+        "40",
+        "--reach",
+        "0.05",
+        "--out",
+        str(out),
+    ]
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "attack_facts", stopped)
+        assert invoke(words) == 130
+    assert not (out / "safety.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "corruption_facts", stopped)  # kept already: it isn't asked for again
+        assert invoke(words) == 0
+    gone_on = json.loads((out / "safety.json").read_text())
+    whole = tmp_path / "whole"
+    assert invoke([*words[:-1], str(whole)]) == 0
+    assert json.loads((whole / "safety.json").read_text()) == gone_on
+    assert not (out / ".work").exists()
+
+
+def test_a_trigger_is_measured(ran, tmp_path, capsys):
+    import numpy as np
+
+    np.save(tmp_path / "patch.npy", np.full((3, 3), 16.0))
+    found = asked(capsys, ran, "--trigger", tmp_path / "patch.npy", "--trigger-class", "3", "--out", tmp_path / "kept")
+    one = found["robustness"]["trigger"]
+    assert one["n"] == 539 - 55
+    for model in one["models"].values():
+        assert model["success"]["low"] <= model["success"]["value"] <= model["success"]["high"]
+
+
+def test_shadow_models_are_trained_by_the_runs_recipe(ran, tmp_path, capsys):
+    found = asked(capsys, ran, "--privacy=loss,lira", "--shadows", 2, "--out", tmp_path / "kept")["privacy"]
+    assert found["n_shadows"] == 2
+    assert {row["attack"] for row in found["rows"]} == {"loss", "lira"}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--robustness=corruption",), 3, "did you mean 'corruptions'"),
+        (("--privacy=liar",), 3, "did you mean 'lira'"),
+        (("--trigger", "x.npy"), 3, "--trigger-class"),
+        (("--trigger", "x.npy", "--trigger-class", "cat"), 3, "must be a class"),
+        (("--trigger", "x.npy", "--trigger-class", "3"), 4, "expected a .npy file"),
+        (("--robustness=attacks", "--reach", "-1"), 3, "must be positive"),
+        (("--privacy", "--source", "sklearn:digits"), 3, "aren't split"),
+    ],
+)
+def test_what_cant_be_measured_is_said_in_one_line(ran, capsys, words, code, said):
+    assert invoke(["evaluate", str(ran), *words]) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert said in lines[-1]
+    assert lines[-1].startswith("error: ")

@@ -19,7 +19,7 @@ from rich.console import Console
 from prunus.cli.bundles.bench_command import bench
 from prunus.cli.bundles.int8_export import Calibration, DenseBundle, Int8, MaxDrop, PromisedMetric, export_int8
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
-from prunus.cli.evaluate_command import evaluate
+from prunus.cli.evaluate_command import evaluate, with_usual_suites
 from prunus.cli.example_commands import clean, select
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
@@ -357,6 +357,7 @@ def invoke(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     # --debug may stand anywhere: people add it at the end of the line that failed.
     arguments = (["--debug"] if debug else []) + [argument for argument in arguments if argument != "--debug"]
+    arguments = with_usual_suites(arguments)
     speak_plainly()
     try:
         code = app(arguments, standalone_mode=False)

@@ -225,7 +225,7 @@ def no_worse_accuracy(lost: float, gained: float, n: int, margin: float) -> floa
     seen = float(tango_z(lost, gained, n, margin))
     if lost + gained > _MOST_PAIRS or lost != int(lost) or gained != int(gained):
         return NormalDist().cdf(seen)
-    highest = min(_upper_share(int(gained), n, _LEFT_OUT), (1 - margin) / 2)
+    highest = min(upper_share(int(gained), n, _LEFT_OUT), (1 - margin) / 2)
     shares = np.concatenate([[0.0], np.geomspace(1e-3 / n, max(highest, 2e-3 / n), 24)])
     # What lies beyond so many examples has no weight worth a thought, and counts as speaking against the hypothesis.
     most = ceil(n * (highest + margin) + 8 * sqrt(n * (highest + margin)) + 12)
@@ -249,7 +249,7 @@ def accuracy_bound(lost: int, gained: int, n: int, confidence: float) -> float:
     return edge(lambda margin: no_worse_accuracy(lost, gained, n, margin) > 1 - confidence, 0.0, 1.0, within=2**-16)[1]
 
 
-def _upper_share(successes: int, n: int, error: float) -> float:
+def upper_share(successes: int, n: int, error: float) -> float:
     """Return the Clopper-Pearson upper bound of a share."""
     ways, k = _log_factorials(n), np.arange(successes + 1)
     count = ways[n] - ways[k] - ways[n - k]

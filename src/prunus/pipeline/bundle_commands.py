@@ -16,10 +16,10 @@ from prunus.evaluate import measure_cost
 from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
-from prunus.pipeline.jobs.workspace import RECORD
+from prunus.pipeline.jobs.workspace import RECORD, SAFETY
 from prunus.pipeline.measure import quality_of
 from prunus.pipeline.shipping import bundle_folder, check_made_there
-from prunus.report import RunRecord, load_record, write_html
+from prunus.report import RunRecord, SafetyFacts, load_record, load_safety, write_html
 from prunus.ship import (
     Bundle,
     bundle_size_bytes,
@@ -175,7 +175,7 @@ def write_report(folder: Path) -> RunRecord:
     """
     record = load_record(folder / RECORD)
     try:
-        write_html(record, folder / "report.html")
+        write_html(record, folder / "report.html", _safety(folder, record))
     except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, PrunusError):
             raise
@@ -183,6 +183,15 @@ def write_report(folder: Path) -> RunRecord:
             f"{folder / RECORD}: its parts don't fit each other ({one_line(error)[:200]}); it was damaged or changed by hand"
         ) from error
     return record
+
+
+def _safety(folder: Path, record: RunRecord) -> SafetyFacts | None:
+    """Return what was measured of the run's models afterwards, where it is there and of these models."""
+    path = folder / SAFETY
+    if not path.is_file():
+        return None
+    found = load_safety(path)
+    return found if found.hashes.get("bundle") == record.fingerprints.get("bundle") else None
 
 
 def load_checked(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:

@@ -7,13 +7,14 @@ from prunus.report.page.charts import graph_svg
 from prunus.report.page.examples_page import render_examples, write_examples_html
 from prunus.report.page.html import render_html, write_html
 from prunus.report.page.images import png_data_uri, with_pictures
+from prunus.report.page.safety.safety_page import render_safety
 from prunus.report.page.search_page import render_search, write_search_page
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.record_gate import GateFacts
 from prunus.report.record_safety import SafetyFacts
-from prunus.report.safety_text import print_safety
+from prunus.report.safety_file import load_safety
 from prunus.report.summary_text import (
     exported_line,
     int8_line,
@@ -26,6 +27,7 @@ from prunus.report.summary_text import (
     print_summary,
     problem_line,
 )
+from prunus.report.texts.safety_text import print_safety
 from prunus.report.texts.scores_text import print_scores
 from prunus.report.texts.search_text import print_search
 
@@ -41,6 +43,7 @@ __all__ = [
     "graph_svg",
     "int8_line",
     "load_record",
+    "load_safety",
     "png_data_uri",
     "predictions_csv",
     "print_bench",
@@ -58,6 +61,7 @@ __all__ = [
     "record_json",
     "render_examples",
     "render_html",
+    "render_safety",
     "render_search",
     "save_record",
     "suspected_labels",

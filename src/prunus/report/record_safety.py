@@ -10,14 +10,24 @@ from prunus.report.record_examples import PICTURE
 from prunus.report.record_parts import Number, Part
 
 __all__ = [
+    "AttackFacts",
+    "AttackStep",
+    "AttackedModel",
     "CalibrationFacts",
     "CalibrationLine",
+    "CorruptionFacts",
+    "CorruptionLine",
     "FlipFacts",
     "FlipRow",
     "HarmFacts",
+    "MembershipLine",
     "PartRow",
     "PartTable",
+    "PrivacyFacts",
+    "RobustnessFacts",
     "SafetyFacts",
+    "TriggerFacts",
+    "TriggeredModel",
 ]
 
 Verdict = Literal["better", "worse", "no measurable difference"]
@@ -103,6 +113,110 @@ class HarmFacts(Part):
     notes: list[str] = Field(default=[], description="what can't be said of this task or these data, and why")
 
 
+class CorruptionLine(Part):
+    """A metric of the models under one corruption, severity 0 being the mean over all five.
+
+    ``difference`` is pruned minus dense; ``excess`` is that less the same on clean inputs.
+    """
+
+    name: str
+    severity: int
+    values: dict[str, Number]
+    difference: Number | None
+    excess: Number | None
+
+
+class CorruptionFacts(Part):
+    """What corruptions of the inputs' kind do, on ``n`` examples; ``says`` what each one is."""
+
+    kind: Literal["image", "table", "tokens", "sequence"]
+    metric: str
+    n: int
+    rows: list[CorruptionLine]
+    says: dict[str, str]
+    notes: list[str]
+
+
+class AttackStep(Part):
+    """One attack: how many it broke of those that still stood, and how many stood after it."""
+
+    attack: str
+    tried: int
+    broken: int
+    standing: int
+
+
+class AttackedModel(Part):
+    """Which share one model has right without attack, under PGD alone, and under all attacks together."""
+
+    accuracy: Number
+    under_pgd: Number
+    under_all: Number
+    steps: list[AttackStep]
+
+
+class AttackFacts(Part):
+    """Attacks of up to ``reach`` (``unit``) in a norm on ``n`` examples; the difference is of what stands under all of them."""
+
+    norm: Literal["linf", "l2"]
+    reach: float
+    unit: str
+    n: int
+    effort: dict[str, int]
+    attacks: list[str]
+    models: dict[str, AttackedModel]
+    difference: Number | None
+
+
+class TriggeredModel(Part):
+    """How often a trigger gets the answer that it is for, how often that comes anyway, and the accuracy without it."""
+
+    success: Number
+    anyway: Number
+    accuracy: Number
+
+
+class TriggerFacts(Part):
+    """A trigger, measured on ``n`` examples of other classes than ``target``."""
+
+    trigger: str
+    target: str
+    n: int
+    models: dict[str, TriggeredModel]
+    difference: Number | None
+
+
+class RobustnessFacts(Part):
+    """What the models withstand."""
+
+    split: str
+    confidence: float
+    corruptions: CorruptionFacts | None = None
+    attacks: list[AttackFacts] = Field(default=[])
+    trigger: TriggerFacts | None = None
+    notes: list[str] = Field(default=[])
+
+
+class MembershipLine(Part):
+    """How well an attack tells members from outsiders, on each model, and pruned minus dense; lower is better."""
+
+    attack: Literal["loss", "lira"]
+    measure: str
+    values: dict[str, Number]
+    difference: Number | None
+
+
+class PrivacyFacts(Part):
+    """What the models tell of the examples that they were trained on."""
+
+    n_members: int
+    n_outsiders: int
+    n_shadows: int
+    confidence: float
+    rows: list[MembershipLine]
+    notes: list[str] = Field(default=[])
+
+
 class SafetyFacts(Part):
     """What was measured of a bundle, and of the dense model that it came from, by their hashes."""
 
@@ -115,4 +229,6 @@ class SafetyFacts(Part):
     versions: dict[str, str]
     seed: int
     harm: HarmFacts | None = None
+    robustness: RobustnessFacts | None = None
+    privacy: PrivacyFacts | None = None
     notes: list[str] = Field(default=[])

@@ -18,10 +18,10 @@ from prunus.evaluate.noninferiority import (
     NonInferiority,
     _log_factorials,
     _times_log,
-    _upper_share,
     accuracy_bound,
     no_worse_accuracy,
     tango_z,
+    upper_share,
 )
 
 
@@ -30,7 +30,7 @@ def chance_of_as_much_against(lost: int, gained: int, n: int, margin: float) -> 
     seen = float(tango_z(lost, gained, n, margin))
     tables = [(b, c) for b in range(n + 1) for c in range(n + 1 - b) if float(tango_z(b, c, n, margin)) <= seen + 1e-9]
     worst = 0.0
-    for share in np.linspace(0.0, min(_upper_share(gained, n, _LEFT_OUT), (1 - margin) / 2), 300):
+    for share in np.linspace(0.0, min(upper_share(gained, n, _LEFT_OUT), (1 - margin) / 2), 300):
         rest = max(1 - 2 * share - margin, 0.0)
         chance = sum(
             comb(n, b) * comb(n - b, c) * (share + margin) ** b * share**c * rest ** (n - b - c) for b, c in tables
@@ -89,10 +89,10 @@ def test_gains_that_speak_against_any_drop_have_a_bound_of_nothing():
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (9, 10), (10, 10), (5, 400)])
 @pytest.mark.parametrize("error", [1e-4, 0.05])
-def test_the_upper_share_is_clopper_and_pearsons(successes, n, error):
+def test_theupper_share_is_clopper_and_pearsons(successes, n, error):
     stats = pytest.importorskip("scipy.stats")
     expected = 1.0 if successes == n else stats.beta.ppf(1 - error, successes + 1, n - successes)
-    assert _upper_share(successes, n, error) == pytest.approx(expected, abs=1e-9)
+    assert upper_share(successes, n, error) == pytest.approx(expected, abs=1e-9)
 
 
 def test_logarithms_of_factorials_and_of_the_impossible():

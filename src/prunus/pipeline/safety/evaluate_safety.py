@@ -1,20 +1,36 @@
 """How is it found out how safe a bundle is, and where does that stay?
 
-Each suite is kept as soon as it is done, under the hashes of the models, of the data and of what was asked: the same command goes
-on where it was stopped. What was found lies in ``safety.json``, in a run's folder or in one of the user's, and on the run's page.
+What takes long is kept as soon as it is done, under the hashes of the models, of the examples and of what was asked: the same
+command goes on where it was stopped. What was found lies in ``safety.json``, in a run's folder or in one of the user's, and on
+a page.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core.errors import RecipeError
-from prunus.core.recipes.recipe import Data
-from prunus.core.runtime import versions
+from prunus.core.calls import tensors
+from prunus.core.errors import RecipeError, near
+from prunus.core.events import Event, Listener, silent
+from prunus.core.files.plain_files import folder_lock
+from prunus.core.recipes.recipe import Recipe
+from prunus.core.recipes.recipe_file import load_recipe
+from prunus.core.recipes.trust import Permission, check_reach
+from prunus.core.runtime import single_run_settings, versions
+from prunus.data import Examples
 from prunus.evaluate import Pairs, observe
+from prunus.evaluate.robustness import Effort
+from prunus.pipeline.jobs.workspace import RECIPE, RECORD, Workspace
+from prunus.pipeline.safety.privacy_facts import privacy_facts
+from prunus.pipeline.safety.robustness_facts import attack_facts, corruption_facts, some_of, trigger_facts
+from prunus.pipeline.safety.safety_files import keep_safety
 from prunus.pipeline.safety.subjects import Subjects, open_subjects
 from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.report import SafetyFacts
@@ -22,21 +38,56 @@ from prunus.report import SafetyFacts
 __all__ = ["Asked", "evaluate_safety"]
 
 Note = Callable[[str], None]
+ROBUSTNESS, PRIVACY = ("corruptions", "attacks"), ("loss", "lira")
+_MOST = {"corruptions": 2000, "attacks": 256, "trigger": 10_000}
+"""Examples that a suite looks at, unless a budget says otherwise."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be found out, and how surely."""
+    """What is to be found out, and how surely.
+
+    ``robustness`` and ``privacy`` name suites. ``budget`` is the most examples that a suite of robustness looks at; ``reach``
+    how far an attacker may go, in each of ``norms`` (None: as usual for the kind of input). ``trigger`` names a file or a
+    function, and ``trigger_class`` the class that it is for.
+
+    Raises:
+        RecipeError: a suite, or a norm, that isn't there; a trigger without a class.
+    """
 
     harm: bool = False
+    robustness: tuple[str, ...] = ()
+    privacy: tuple[str, ...] = ()
+    trigger: str | None = None
+    trigger_class: str | None = None
+    norms: tuple[str, ...] = ("linf",)
+    reach: float | None = None
+    budget: int | None = None
+    n_shadows: int = 8
     confidence: float = 0.95
     bootstrap: int = 1000
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("--robustness", self.robustness, ROBUSTNESS),
+            ("--privacy", self.privacy, PRIVACY),
+            ("--norm", self.norms, ("linf", "l2")),
+        ):
+            for name in given:
+                if name not in known:
+                    raise RecipeError(f"{what}: there is no {name!r}: {near(name, known)}")
+        if (self.trigger is None) != (self.trigger_class is None):
+            raise RecipeError(
+                "--trigger and --trigger-class go together: what is laid over inputs, and the class that it is for"
+            )
+        if self.reach is not None and not self.reach > 0:
+            raise RecipeError(f"--reach must be positive, got {self.reach:g}")
+
     @property
     def anything(self) -> bool:
         """Whether anything is asked for."""
-        return self.harm
+        return bool(self.harm or self.robustness or self.privacy or self.trigger)
 
 
 def evaluate_safety(
@@ -46,10 +97,12 @@ def evaluate_safety(
     dense: Path | None = None,
     source: str | None = None,
     target: str | None = None,
-    data: Data | None = None,
+    recipe: Recipe | None = None,
     groups: str | None = None,
+    out: Path | None = None,
     trust_code: bool = False,
     note: Note | None = None,
+    listener: Listener = silent,
 ) -> SafetyFacts:
     """Return what was asked for of a bundle, beside the dense model that it came from where that is there.
 
@@ -57,51 +110,184 @@ def evaluate_safety(
         path: a bundle, or a run's folder, which has both.
         dense: the bundle of the dense model, where it lies elsewhere.
         source: measure on all examples of these data; default: the test examples of the bundle's own.
-        data: the user's word on which data are the bundle's own.
+        recipe: the user's word on which data are the bundle's own, and on how its dense model is trained.
         groups: a column of the data; what changes is told for each of its values, too.
+        out: a folder to keep ``safety.json`` and a page in; default: the run's, where ``path`` is one.
         note: is told what can't be measured, and why.
 
     Raises:
-        RecipeError: harm is asked for, and there is no dense model to compare with.
+        RecipeError: harm is asked for, and there is no dense model to compare with; a suite that the task or the inputs can't have.
         BundleError: a bundle is damaged, or the two aren't of one kind.
         DataError: the data don't fit.
+        OutputError: the folder can't be written, or is in use.
     """
+    data = None if recipe is None else recipe.data
     subjects = open_subjects(
         path, dense=dense, source=source, target=target, data=data, groups=groups, trust_code=trust_code, note=note
     )
-    facts: dict[str, Any] = {
-        "bundle": str(subjects.folders["bundle"]),
-        "dense": str(subjects.folders["dense"]) if "dense" in subjects.folders else None,
-        "hashes": {
-            name: one.sha256
-            for name, one in (("bundle", subjects.bundle), ("dense", subjects.dense))
-            if one is not None
-        },
-        "data": subjects.source,
-        "task": subjects.task.name,
-        "versions": versions(),
-        "seed": asked.seed,
-    }
-    if asked.harm:
-        facts["harm"] = _harm(subjects, asked)
-    return SafetyFacts.model_validate(facts)
+    run = path if (path / RECORD).is_file() else None
+    folder = out or run
+    locked: AbstractContextManager[None] = nullcontext() if folder is None else folder_lock(folder)
+    with locked, single_run_settings(None):
+        work = _Work(subjects, asked, Workspace(folder, listener))
+        facts: dict[str, Any] = {
+            "bundle": str(subjects.folders["bundle"]),
+            "dense": str(subjects.folders["dense"]) if "dense" in subjects.folders else None,
+            "hashes": {
+                name: one.sha256 for name, one in (("bundle", subjects.bundle), ("dense", subjects.dense)) if one
+            },
+            "data": subjects.source,
+            "task": subjects.task.name,
+            "versions": versions(),
+            "seed": asked.seed,
+        }
+        if asked.harm:
+            facts["harm"] = work.harm()
+        if asked.robustness or asked.trigger:
+            facts["robustness"] = work.robustness()
+        if asked.privacy:
+            own = _recipe_of(run, recipe, trust_code) if "lira" in asked.privacy else recipe
+            facts["privacy"] = work.privacy(own)
+        found = SafetyFacts.model_validate(facts)
+        if folder is not None:
+            found = keep_safety(found, folder, is_run=run is not None and folder == run)
+            work.forget()
+    return found
 
 
-def _harm(subjects: Subjects, asked: Asked) -> dict[str, Any]:
-    if subjects.dense is None:
-        raise RecipeError(
-            f"--harm compares two models, and no dense one lies beside {subjects.folders['bundle']}: give its bundle (--dense "
-            "BUNDLE), or the folder of a run, which has both"
+def _recipe_of(run: Path | None, recipe: Recipe | None, trust_code: bool) -> Recipe | None:
+    """Return how the dense model is trained: the user's word, or the run's own where it reaches for nothing that isn't allowed."""
+    if recipe is not None or run is None or not (run / RECIPE).is_file():
+        return recipe
+    own = load_recipe(run / RECIPE)
+    way = "give your own recipe (--recipe RECIPE), or trust the run (--trust-code)"
+    check_reach(own, Permission(everything=trust_code, given=("output",)), where=str(run), way=way)
+    return own
+
+
+class _Work:
+    """What is measured of one pair, suite by suite."""
+
+    def __init__(self, subjects: Subjects, asked: Asked, workspace: Workspace) -> None:
+        self.subjects, self.asked, self.workspace = subjects, asked, workspace
+        self.started: dict[str, float] = {}
+
+    def harm(self) -> dict[str, Any]:
+        """Return whom the pruned model serves worse."""
+        subjects, asked = self.subjects, self.asked
+        if subjects.dense is None:
+            raise RecipeError(
+                f"--harm compares two models, and no dense one lies beside {subjects.folders['bundle']}: give its bundle "
+                "(--dense BUNDLE), or the folder of a run, which has both"
+            )
+        examples, task = subjects.examples, subjects.task
+        seen = {name: observe(model, examples, task) for name, model in subjects.models.items()}
+        pairs = Pairs([seen["dense"]], [seen["pruned"]], task, asked.confidence, asked.bootstrap, asked.seed)
+        return harm_facts(
+            pairs,
+            examples,
+            subjects.models,
+            split=subjects.measured,
+            groups=subjects.groups(),
+            fit_on=None if subjects.fitted is None else subjects.parts[subjects.fitted],
+            fitted_on=subjects.fitted or "",
         )
-    examples, task = subjects.examples, subjects.task
-    seen = {name: observe(model, examples, task) for name, model in subjects.models.items()}
-    pairs = Pairs([seen["dense"]], [seen["pruned"]], task, asked.confidence, asked.bootstrap, asked.seed)
-    return harm_facts(
-        pairs,
-        examples,
-        subjects.models,
-        split=subjects.measured,
-        groups=subjects.groups(),
-        fit_on=None if subjects.fitted is None else subjects.parts[subjects.fitted],
-        fitted_on=subjects.fitted or "",
-    )
+
+    def robustness(self) -> dict[str, Any]:
+        """Return what both models withstand."""
+        asked, subjects = self.asked, self.subjects
+        facts: dict[str, Any] = {"split": subjects.measured, "confidence": asked.confidence, "attacks": [], "notes": []}
+        settings = {"confidence": asked.confidence, "bootstrap": asked.bootstrap, "seed": asked.seed}
+        if "corruptions" in asked.robustness:
+            examples = self._some("corruptions")
+            facts["corruptions"] = self._kept(
+                "corruptions",
+                examples,
+                settings,
+                lambda: corruption_facts(subjects, examples, settings=settings, tell=self._tell),
+            )
+        if "attacks" in asked.robustness:
+            examples = self._some("attacks")
+            for norm in asked.norms:
+                facts["attacks"].append(
+                    self._kept(
+                        f"attacks {norm}",
+                        examples,
+                        {"reach": asked.reach, "seed": asked.seed, "confidence": asked.confidence},
+                        lambda norm=norm, examples=examples: attack_facts(  # type: ignore[misc]
+                            subjects,
+                            examples,
+                            norm=norm,
+                            reach=asked.reach,
+                            effort=Effort(),
+                            seed=asked.seed,
+                            confidence=asked.confidence,
+                            tell=self._tell,
+                        ),
+                    )
+                )
+            facts["notes"].append(
+                "whoever knows a defence may find more than these attacks: what withstands them is an upper bound"
+            )
+        if asked.trigger is not None and asked.trigger_class is not None:
+            facts["trigger"] = trigger_facts(
+                subjects,
+                self._some("trigger"),
+                trigger=asked.trigger,
+                target=asked.trigger_class,
+                confidence=asked.confidence,
+                seed=asked.seed,
+            )
+        return facts
+
+    def privacy(self, recipe: Recipe | None) -> dict[str, Any]:
+        """Return what both models tell of their training examples."""
+        asked = self.asked
+        return privacy_facts(
+            self.subjects,
+            asked.privacy,
+            recipe=recipe,
+            n_shadows=asked.n_shadows,
+            confidence=asked.confidence,
+            bootstrap=asked.bootstrap,
+            seed=asked.seed,
+            workspace=self.workspace,
+            tell=self._tell,
+        )
+
+    def forget(self) -> None:
+        """Remove what was kept for going on, now that all of it is told."""
+        if (work := self.workspace.path()) is not None and work.is_dir():
+            self.workspace.forget()
+
+    def _some(self, suite: str) -> Examples:
+        most = _MOST[suite] if self.asked.budget is None else self.asked.budget
+        return some_of(self.subjects.examples, most, self.asked.seed)
+
+    def _kept(
+        self, suite: str, examples: Examples, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what a suite found, or what it found for the same models, examples and settings before it was stopped."""
+        bundles = [one.sha256 for one in (self.subjects.bundle, self.subjects.dense) if one is not None]
+        said = json.dumps([bundles, settings, versions()["torch"], _digest(examples)], sort_keys=True)
+        name = f"safety {suite} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
+        return self.workspace.remembered(name, compute)
+
+    def _tell(self, stage: str, done: int, total: int) -> None:
+        """Tell how far a suite is; on a pipe, when it is done."""
+        if stage not in self.started:
+            self.started[stage] = time.perf_counter()
+            self.workspace.listener(Event("start", stage))
+        self.workspace.listener(Event("progress", stage, done=done, total=total))
+        if done == total:
+            seconds = round(time.perf_counter() - self.started[stage], 3)
+            self.workspace.listener(Event("end", stage, facts={"seconds": seconds}))
+
+
+def _digest(examples: Examples) -> str:
+    """Return a hash of what the examples hold."""
+    found = hashlib.sha256(repr(examples.ids).encode())
+    for batch in examples.batches(256):
+        for _, value in (*tensors(batch.inputs), *tensors(batch.targets)):
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -17,30 +17,37 @@ from prunus.report.page.charts import all_charts
 from prunus.report.page.example_map import map_html
 from prunus.report.page.examples_page import document, pairs_html, suspects_html
 from prunus.report.page.gate_table import gate_html
-from prunus.report.page.harm_section import harm_html
 from prunus.report.page.joint.joint_map import joint_html
 from prunus.report.page.page_marks import definitions, details, escape, joined, section
 from prunus.report.page.provenance import made
 from prunus.report.page.repairs import adjustments_html, allocations_html
+from prunus.report.page.safety.harm_section import harm_html
+from prunus.report.page.safety.safety_page import safety_sections
 from prunus.report.page.searches import search_html
 from prunus.report.record import RunRecord
+from prunus.report.record_safety import SafetyFacts
 
 __all__ = ["render_html", "write_html"]
 
 
-def write_html(record: RunRecord, path: Path) -> None:
+def write_html(record: RunRecord, path: Path, safety: SafetyFacts | None = None) -> None:
     """Write the page in one step."""
-    write_text(path, render_html(record))
+    write_text(path, render_html(record, safety))
 
 
-def render_html(record: RunRecord) -> str:
-    """Return the page; the same record gives the same bytes."""
+def render_html(record: RunRecord, safety: SafetyFacts | None = None) -> str:
+    """Return the page; the same record gives the same bytes.
+
+    Args:
+        safety: what was measured of the run's models afterwards; of harm it takes the place of what the run itself found.
+    """
     charts, missing = _charts(record)
     parts = [
         _head(record),
         _numbers(record),
         section("Quality", _quality_note(record), tables.quality(record), tables.spreads(record)),
-        section("Whom it harms", harm_html(record.harm)),
+        section("Whom it harms", harm_html(record.harm if safety is None else safety.harm or record.harm)),
+        *safety_sections(safety),
         section("Cost", tables.cost(record)),
         section("Target and contract", search_html(record)),
         section("Other allocations", allocations_html(record)),

@@ -6,7 +6,7 @@ from prunus.report.format import amount, percent, value
 from prunus.report.page.page_marks import details, escape, forest, table
 from prunus.report.record_parts import Number
 from prunus.report.record_safety import FlipFacts, FlipRow, HarmFacts, PartTable
-from prunus.report.safety_text import calibration_cells, change_said, flips_line, harm_line, temperature_line
+from prunus.report.texts.safety_text import calibration_cells, change_said, flips_line, harm_line, temperature_line
 
 __all__ = ["harm_html"]
 

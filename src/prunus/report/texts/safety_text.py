@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 from prunus.report.format import amount, called, difference, percent, points, value
 from prunus.report.record_parts import Number
-from prunus.report.record_safety import CalibrationFacts, FlipFacts, HarmFacts, PartRow, PartTable, SafetyFacts
+from prunus.report.record_safety import (
+    CalibrationFacts,
+    FlipFacts,
+    HarmFacts,
+    PartRow,
+    PartTable,
+    PrivacyFacts,
+    RobustnessFacts,
+    SafetyFacts,
+)
 from prunus.report.text_tables import add_row, plain_cell, plain_table, show_table
+from prunus.report.texts.robustness_text import (
+    attack_line,
+    attack_rows,
+    corruption_line,
+    corruption_rows,
+    membership_line,
+    membership_rows,
+    models_of,
+    trigger_line,
+    trigger_rows,
+)
 
 __all__ = ["calibration_cells", "change_said", "flips_line", "harm_line", "print_safety", "temperature_line"]
 
@@ -19,6 +41,10 @@ def print_safety(facts: SafetyFacts, console: Console) -> None:
     """Print what was found."""
     if facts.harm is not None:
         _print_harm(facts.harm, console)
+    if facts.robustness is not None:
+        _print_robustness(facts.robustness, console)
+    if facts.privacy is not None:
+        _print_privacy(facts.privacy, console)
     for note in facts.notes:
         console.print(plain_cell(f"note: {note}"), style="dim")
 
@@ -43,6 +69,44 @@ def _print_harm(harm: HarmFacts, console: Console) -> None:
             console.print(plain_cell(temperature_line(found)), style="dim")
     for note in harm.notes:
         console.print(plain_cell(f"note: {note}"), style="dim")
+
+
+def _print_robustness(found: RobustnessFacts, console: Console) -> None:
+    worse, apart = found.corruptions, "pruned - dense"
+    if worse is not None and worse.rows:
+        models = models_of(list(worse.rows[0].values))
+        both = [apart, "beyond clean"] if len(models) > 1 else []
+        title = (
+            f"{called(worse.metric)} under corruptions, mean of 5 severities, {amount(worse.n)} {found.split} examples"
+        )
+        _print_table(title, ["", *models, *both], corruption_rows(worse), corruption_line(worse), console)
+        for note in worse.notes:
+            console.print(plain_cell(f"note: {note}"), style="dim")
+    for one in found.attacks:
+        head = ["", "right", "right under PGD", "right under all", "PGD alone overstates"]
+        _print_table(f"Attacks, {one.norm}", head, attack_rows(one), attack_line(one), console)
+    if found.trigger is not None:
+        head = ["", "trigger works", "its class is said anyway", "right without"]
+        _print_table("Trigger", head, trigger_rows(found.trigger), trigger_line(found.trigger), console)
+    for note in found.notes:
+        console.print(plain_cell(f"note: {note}"), style="dim")
+
+
+def _print_privacy(found: PrivacyFacts, console: Console) -> None:
+    models = models_of(list(found.rows[0].values)) if found.rows else []
+    head = ["", *models, *(["pruned - dense"] if len(models) > 1 else [])]
+    _print_table("Membership (lower is better)", head, membership_rows(found), membership_line(found), console)
+    for note in found.notes:
+        console.print(plain_cell(f"note: {note}"), style="dim")
+
+
+def _print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], under: str, console: Console) -> None:
+    console.print()
+    table = plain_table(title, *head)
+    for cells in rows:
+        add_row(table, *cells)
+    show_table(table, console)
+    console.print(plain_cell(under))
 
 
 def _print_parts(one: PartTable, harm: HarmFacts, console: Console) -> None:

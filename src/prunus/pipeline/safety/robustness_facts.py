@@ -1,0 +1,275 @@
+"""What do the models of a bundle withstand: corruptions of their kind of input, attacks, a trigger?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunus.core.calls import answer, call
+from prunus.core.errors import DataError, RecipeError
+from prunus.core.runtime import derive_seed, generator
+from prunus.core.types import Measurement
+from prunus.data import Examples
+from prunus.evaluate import observe
+from prunus.evaluate.harm.paired_shares import score_interval
+from prunus.evaluate.robustness import (
+    ATTACKS,
+    CORRUPTIONS,
+    SEVERITIES,
+    Attacked,
+    Changed,
+    Effort,
+    InputFacts,
+    Place,
+    Threat,
+    attacked,
+    corrupted,
+    counted_share,
+    facts_of,
+    placed,
+    read_trigger,
+    tensor_at,
+    withstood,
+)
+from prunus.pipeline.safety.subjects import Subjects
+from prunus.tasks import Task, default_metrics
+from prunus.tasks.classification import widened
+
+__all__ = ["attack_facts", "corruption_facts", "some_of", "trigger_facts"]
+
+Progress = Callable[[str, int, int], None]
+_REACH = {("image", "linf"): 8 / 255, ("image", "l2"): 0.5, ("table", "linf"): 0.1, ("table", "l2"): 0.5}
+"""How far an attacker may go unless said otherwise: shares of an image's range, deviations of a table's features."""
+
+
+def some_of(examples: Examples, most: int, seed: int) -> Examples:
+    """Return at most so many of the examples, drawn by chance, in their order."""
+    if len(examples) <= most:
+        return examples
+    chosen = torch.randperm(len(examples), generator=generator(seed, "safety examples"))[:most]
+    keep = torch.zeros(len(examples), dtype=torch.bool)
+    keep[chosen] = True
+    return examples.select(keep)
+
+
+def _place(subjects: Subjects, what: str) -> Place:
+    examples = subjects.examples
+    batch = next(iter(examples.batches(2)))
+    place = placed(batch.inputs, named=bool(examples.feature_names))
+    if place is None:
+        raise DataError(
+            f"{what}: expected images (n, channels, height, width), rows of a table, token numbers or signals: got inputs of "
+            "another kind"
+        )
+    return place
+
+
+def corruption_facts(
+    subjects: Subjects, examples: Examples, *, settings: dict[str, Any], tell: Progress
+) -> dict[str, Any]:
+    """Return what each corruption of the inputs' kind does to both models, at five severities."""
+    place, task = _place(subjects, "corruptions"), subjects.task
+    facts = facts_of(examples, place, examples.scaler.undo)
+    metric, seed = default_metrics(task.name)[0], int(settings["seed"])
+    chosen, notes = {}, []
+    for name, one in CORRUPTIONS[place.kind].items():
+        if place.kind == "tokens" and not one.keeps_places and _each_token_has_a_target(task):
+            notes.append(f"{name} moves tokens from their place, and each has a target there: left out")
+            continue
+        chosen[name] = one
+    clean = {name: observe(model, examples, task) for name, model in subjects.models.items()}
+    rows: list[dict[str, Any]] = []
+    done, total = 0, len(chosen) * len(SEVERITIES) * len(clean)
+    for name, one in chosen.items():
+        seen = []
+        for severity in SEVERITIES:
+            worse = corrupted(
+                examples, place, one, severity, facts, scale=examples.scaler, undo=examples.scaler.undo, seed=seed
+            )
+            here = {}
+            for model in subjects.models:
+                here[model] = observe(subjects.models[model], worse, task)
+                done += 1
+                tell("corruptions", done, total)
+            seen.append(here)
+        rows += [row.to_dict() for row in withstood(name, clean, seen, task, metric, together=len(chosen), **settings)]
+    says = {name: one.says for name, one in chosen.items()}
+    return {"kind": place.kind, "metric": metric, "n": len(examples), "rows": rows, "says": says, "notes": notes}
+
+
+def _each_token_has_a_target(task: Task) -> bool:
+    return task.name in ("language", "token_classification")
+
+
+def attack_facts(
+    subjects: Subjects,
+    examples: Examples,
+    *,
+    norm: str,
+    reach: float | None,
+    effort: Effort,
+    seed: int,
+    confidence: float,
+    tell: Progress,
+) -> dict[str, Any]:
+    """Return how many examples each model keeps right under PGD alone, and under everything.
+
+    Raises:
+        RecipeError: the task, or the inputs, can't be attacked so.
+    """
+    task = subjects.task
+    if not task.exclusive:
+        raise RecipeError(
+            f"attacks change one class into another, and {task.name} gives none to an example: leave attacks out"
+        )
+    place = _place(subjects, "attacks")
+    if place.kind not in ("image", "table"):
+        raise RecipeError(
+            f"attacks need images or rows of a table, whose numbers may change a little: got {place.kind}; leave attacks out, "
+            "and take corruptions"
+        )
+    facts = facts_of(examples, place, examples.scaler.undo)
+    inputs, right = _whole(examples, place)
+    frame = _Frame(place.kind, facts, examples)
+    x = frame.seen(inputs)
+    far = _REACH[place.kind, norm] if reach is None else reach
+    threat = frame.threat(norm, far)
+    found: dict[str, Attacked] = {}
+    total = len(subjects.models)
+    for number, (name, model) in enumerate(subjects.models.items()):
+
+        def progress(done: int, of: int, number: int = number) -> None:
+            tell(f"attacks, {norm}", number * of + done, total * of)
+
+        scores = frame.scores(model)
+        was = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        try:
+            for parameter in was:
+                parameter.requires_grad_(False)
+            model.eval()
+            found[name] = attacked(scores, x, right, threat, effort=effort, seed=seed, progress=progress)
+        finally:
+            for parameter, needs in was.items():
+                parameter.requires_grad_(needs)
+    return {
+        "norm": norm,
+        "reach": far,
+        "unit": "of the range" if place.kind == "image" else "deviations of a feature",
+        "n": len(examples),
+        "effort": asdict(effort),
+        "attacks": [ATTACKS[row.attack] for row in next(iter(found.values())).rows],
+        "models": {name: _model_facts(one, confidence) for name, one in found.items()},
+        **_differences(found, confidence),
+    }
+
+
+def _model_facts(one: Attacked, confidence: float) -> dict[str, Any]:
+    n = len(one.right)
+    shares = {
+        "accuracy": int(one.right.sum()),
+        "under_pgd": int(one.pgd.sum()),
+        "under_all": int(one.standing.sum()),
+    }
+    counted = {key: counted_share(key, k, n, confidence, higher_is_better=True).to_dict() for key, k in shares.items()}
+    return {**counted, "steps": [asdict(row) for row in one.rows]}
+
+
+def _differences(found: dict[str, Attacked], confidence: float) -> dict[str, Any]:
+    """Return pruned minus dense of what stands under everything, on the same examples."""
+    if set(found) != {"dense", "pruned"}:
+        return {"difference": None}
+    return {"difference": paired("under_all", found["dense"].standing, found["pruned"].standing, confidence).to_dict()}
+
+
+def paired(
+    name: str, dense: Tensor, pruned: Tensor, confidence: float, *, higher_is_better: bool = True
+) -> Measurement:
+    """Return the difference of two counted shares on the same examples, pruned minus dense, by Tango's score."""
+    lost, gained = int((dense & ~pruned).sum()), int((pruned & ~dense).sum())
+    low, high = score_interval(lost, gained, len(dense), confidence)
+    return Measurement(name, (gained - lost) / len(dense), -high, -low, "share", higher_is_better)
+
+
+class _Frame:
+    """The coordinates of an attacker: shares of an image's range, deviations of a table's features."""
+
+    def __init__(self, kind: str, facts: InputFacts, examples: Examples) -> None:
+        self.examples, self.kind, self.facts = examples, kind, facts
+        self.zero = facts.low if kind == "image" else facts.mean
+        unit = facts.span if kind == "image" else facts.deviation
+        self.unit = torch.where(unit > 0, unit, torch.ones_like(unit))
+
+    def seen(self, inputs: Tensor) -> Tensor:
+        """Return inputs that a model takes in these coordinates."""
+        found: Tensor = (self.examples.scaler.undo(inputs) - self.zero) / self.unit
+        return found
+
+    def scores(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return what a model says of inputs in these coordinates."""
+
+        def of(x: Tensor) -> Tensor:
+            return widened(answer(call(model, self.examples.scaler(x * self.unit + self.zero)))).float()
+
+        return of
+
+    def threat(self, norm: Any, reach: float) -> Threat:
+        """Return what an attacker may do; a feature of a table with two values at most (one of a category, say) is left alone."""
+        low, high = (self.facts.low - self.zero) / self.unit, (self.facts.high - self.zero) / self.unit
+        return Threat(norm, reach, low, high, self.facts.graded)
+
+
+def _whole(examples: Examples, place: Place) -> tuple[Tensor, Tensor]:
+    inputs, right = [], []
+    for batch in examples.batches(256):
+        if not isinstance(batch.inputs, Tensor):
+            raise RecipeError("attacks are for models of one input: got several; leave attacks out")
+        inputs.append(tensor_at(batch.inputs, place.where))
+        right.append(batch.targets.long())
+    return torch.cat(inputs), torch.cat(right)
+
+
+def trigger_facts(
+    subjects: Subjects, examples: Examples, *, trigger: str, target: str, confidence: float, seed: int
+) -> dict[str, Any]:
+    """Return how often a trigger turns an answer into ``target``, beside how often that is answered anyway, and the accuracy.
+
+    Raises:
+        RecipeError: the task gives an example no class, or has none that is called ``target``.
+    """
+    task = subjects.task
+    if not task.exclusive or target not in task.class_names:
+        known = ", ".join(task.class_names[:10]) or "none"
+        raise RecipeError(f"--trigger-class must be a class of the bundle ({known}): got {target!r}")
+    made, place = read_trigger(trigger), _place(subjects, "a trigger")
+    number = task.class_names.index(target)
+
+    def change(value: Tensor, draw: torch.Generator) -> Tensor:
+        return made(value)
+
+    changed = Changed(examples, place, change, examples.scaler, examples.scaler.undo, derive_seed(seed, "trigger"))
+    models: dict[str, Any] = {}
+    hits: dict[str, Tensor] = {}
+    for name, model in subjects.models.items():
+        clean, fooled = observe(model, examples, task), observe(model, changed, task)
+        others = clean["true"] != number
+        if not others.any():
+            raise DataError(f"--trigger-class: every example is of class {target!r} already: give others")
+        hits[name] = torch.from_numpy(fooled["predicted"][others] == number)
+        anyway = int((clean["predicted"][others] == number).sum())
+        n = int(others.sum())
+        right = int(np.sum(clean["right"]))
+        models[name] = {
+            "success": counted_share("success", int(hits[name].sum()), n, confidence, higher_is_better=False).to_dict(),
+            "anyway": counted_share("anyway", anyway, n, confidence, higher_is_better=False).to_dict(),
+            "accuracy": counted_share("accuracy", right, len(examples), confidence, higher_is_better=True).to_dict(),
+        }
+    difference = None
+    if set(hits) == {"dense", "pruned"}:
+        difference = paired("success", hits["dense"], hits["pruned"], confidence, higher_is_better=False).to_dict()
+    n = len(next(iter(hits.values())))
+    return {"trigger": made.name, "target": target, "n": n, "models": models, "difference": difference}

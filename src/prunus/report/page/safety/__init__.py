@@ -1,0 +1,1 @@
+"""The sections of a page about how safe a model is."""
