@@ -26,9 +26,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "bert": {
         "data": {"source": "int8_models:documentation", "split": {"validation": 0.1, "calibration": 0.05, "test": 0.4}},
         "model": {"builder": "int8_models:bert"},
-        "train": {"epochs": 6, "batch_size": 32},
+        "train": {"epochs": 8, "batch_size": 32, "learning_rate": 3e-4},
         "strategy": {"granularity": ["head", "channel"], "criterion": "taylor", "keep_fraction": 0.5, "round_to": 16},
-        "recovery": {"epochs": 3, "batch_size": 32},
+        "recovery": {"epochs": 4, "batch_size": 32, "learning_rate": 3e-4},
     },
 }
 """Of each model; the contract is tested on the exported file, so none decides in the run."""

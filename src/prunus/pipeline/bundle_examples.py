@@ -32,6 +32,7 @@ from prunus.data import (
     open_drawn,
     open_source,
     prepare,
+    prepare_dataset,
     read_as,
 )
 from prunus.pipeline.handed import is_of_anything, is_of_parts, prepared_of
@@ -62,7 +63,8 @@ def run_examples(
             plain = config.model_copy(update=as_they_come)
             made = prepared_of(given, plain, torch.device("cpu"), bundle.model, task=task, trained=True)
             return {part: _as_taken(getattr(made, part), bundle, task, note) for part in parts}
-        prepared = prepare(config, given=given)
+        whole = len(bundle.manifest.takes) == 1 and bundle.manifest.takes[0].dtype == "int64"
+        prepared = prepare_dataset(given, config, ids=True) if whole else prepare(config, given=given)
     else:
         more = {} if bundle.columns is None else read_as(bundle.columns)
         prepared = prepare(config.model_copy(update=more))

@@ -27,6 +27,7 @@ from prunus.pipeline.cut.compensation import check_compensation
 from prunus.pipeline.cut.prunable import check_patterns
 from prunus.pipeline.cut.weight_tiles import check_tiles
 from prunus.pipeline.handed import prepared_for
+from prunus.pipeline.int8.of_run import check_int8, int8_of_run
 from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
@@ -42,7 +43,7 @@ from prunus.pipeline.stages.plan_table import table_of_steps
 from prunus.pipeline.stages.scoring.example_evidence import named_criteria
 from prunus.pipeline.stages.selection_gate import check_gate, gate_selection
 from prunus.pipeline.target_search import check_contract, check_floor, search_model
-from prunus.report import RunRecord, load_record, save_record, write_html
+from prunus.report import RunRecord, load_record, save_record, with_int8, write_html
 from prunus.report.tracking import tracked
 from prunus.score import check_calibration, check_criterion, example_criteria
 from prunus.tasks import Regression, check_metrics
@@ -157,6 +158,8 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     joint = joint_grid(job, {result.seed: result.steps for result in results}) if job.recipe.joint else None
     with job.workspace.stage("evaluate"):
         record = measure_run(job, results, made, sha256, gate, joint)
+    if folder is not None and job.recipe.quantize is not None:
+        record = with_int8(record, *int8_of_run(job, results[0], folder))
     record = timed(record, job.workspace)
     if folder is not None:
         write_html(record, folder / "report.html")
@@ -260,6 +263,7 @@ def _check_fit(job: Job) -> None:
     data, recipe = job.data, job.recipe
     check_metrics(recipe.evaluation.metrics, data.train.task.name)
     check_contract(recipe, data)
+    check_int8(job)
     if recipe.strategy is not None:
         check_calibration(recipe.strategy.criterion, len(data.calibration))
     check_examples(job)

@@ -9,6 +9,7 @@ from prunus.report.page.html import render_html, write_html
 from prunus.report.page.images import png_data_uri, with_pictures
 from prunus.report.page.safety.safety_page import render_safety
 from prunus.report.page.search_page import render_search, write_search_page
+from prunus.report.page.sections.int8_table import with_int8
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
@@ -65,6 +66,7 @@ __all__ = [
     "render_search",
     "save_record",
     "suspected_labels",
+    "with_int8",
     "with_pictures",
     "write_examples_html",
     "write_html",

@@ -23,6 +23,7 @@ from prunus.report.record_examples import (
     Suspect,
 )
 from prunus.report.record_gate import GateFacts, JointFacts
+from prunus.report.record_int8 import Int8Facts, Int8Time
 from prunus.report.record_parts import Number, Part
 from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts
 from prunus.report.record_safety import HarmFacts
@@ -261,6 +262,9 @@ class RunRecord(Part):
     )
     scorer: ScorerFacts | None = Field(None, description="which model scored the examples, where that was a pruned one")
     joint: JointFacts | None = Field(None, description="shares of the data and of the model together; with joint")
+    int8: Int8Facts | None = Field(
+        None, description="the exported files in float and in 8-bit whole numbers; with quantize"
+    )
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]
@@ -271,6 +275,12 @@ class RunRecord(Part):
     notes: list[str]
     curves: dict[str, Curve]
     timing: dict[str, Any] = Field(description="the only part that differs between two equal runs")
+
+    @property
+    def int8_times(self) -> dict[str, Int8Time]:
+        """How long each of the exported files takes, by name."""
+        found = (Int8Time.model_validate(row) for row in self.timing.get("int8", ()))
+        return {row.name: row for row in found}
 
     @field_validator("recipe")
     @classmethod

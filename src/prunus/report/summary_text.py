@@ -34,6 +34,7 @@ from prunus.report.page.joint.joint_text import print_joint
 from prunus.report.page.provenance import scorer_line
 from prunus.report.page.repairs import adjustment_lines, allocation_line
 from prunus.report.page.searches import HEAD, candidate_cells, drop, outcome
+from prunus.report.page.sections.int8_table import int8_cells, int8_head, int8_outcome
 from prunus.report.record import Number, RunRecord
 from prunus.report.record_searches import SearchFacts
 from prunus.report.text_tables import add_row as _add
@@ -72,6 +73,13 @@ def print_summary(record: RunRecord, console: Console) -> None:
         console.print()
         _show(_search_table(search), console)
         console.print(_plain(f"seed {search.seed}: {outcome(search)}"))
+    if record.int8 is not None:
+        console.print()
+        table = _table("Exported files", *int8_head(record.int8.metric))
+        for cells in int8_cells(record):
+            _add(table, *cells)
+        _show(table, console)
+        console.print(_plain(int8_outcome(record)))
     if record.gate is not None:
         console.print()
         print_gate(record.gate, console)

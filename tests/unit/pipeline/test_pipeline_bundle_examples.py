@@ -40,6 +40,7 @@ def loader(): return DataLoader(TensorDataset(x, y), batch_size=16)
 def parts(): return {"train": loader(), "test": DataLoader(TensorDataset(x[:40], y[:40]), batch_size=40)}
 def pairs(): return [(x[row].numpy(), int(y[row])) for row in range(len(x))]
 def swapped(): return DataLoader(Named(), batch_size=16)
+def tokens(): return TensorDataset((x.abs() * 100).long() % 50, y)
 def several(): return {"left": x, "right": x.flip(0), "label": y}
 def numbers(): return DataLoader(TensorDataset(x, (x[:, :2] * 3 + 1)), batch_size=16)
 def many(): return DataLoader(TensorDataset(x, (x[:, :3] > 5).long()), batch_size=16)
@@ -134,6 +135,25 @@ def test_functions_that_return_loaders_and_data_sets_are_measured(source):
         assert value(splits, "test") == pytest.approx(accuracy(bundle, slice(40)))
     dealt = evaluate_bundle(B, data=Data(source=f"mine:{source}"))["splits"]
     assert set(dealt) == {"train", "test"}
+
+
+def test_token_ids_of_a_function_stay_whole_numbers():
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.out = nn.Embedding(50, 8), nn.Linear(8, 3)
+
+        def forward(self, ids):
+            return self.out(self.embed(ids).mean(1))
+
+    saved(Classification(("0", "1", "2")), Reader(), example=torch.full((2, 4), 49))
+    bundle = load_bundle(B)
+    ids = (X.abs() * 100).long() % 50
+    found = evaluate_bundle(B, data=Data(source="mine:tokens", split={"test": 0.5}))["splits"]
+    values = {name: split["metrics"][0]["value"] for name, split in found.items()}
+    kept = prepare(Data(source="mine:tokens", split={"test": 0.5}))
+    for part in ("train", "test"):
+        assert values[part] == pytest.approx(accuracy(bundle, getattr(kept, part).rows, inputs=ids))
 
 
 def test_several_inputs_are_measured():

@@ -21,9 +21,13 @@ from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.evaluate.timing.contest import Contestant, InProcess, clock_for
-from prunus.evaluate.timing.onnx_session import export_onnx, named_tensors, open_session
+from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx, named_tensors, open_session
 
 __all__ = ["RUNTIMES", "BenchRuntime", "Compiled", "InTorch", "OnnxRuntime", "OpenVino", "Subject", "check_answers"]
+
+
+INT8_APART = 0.3
+"""How far runtimes may be apart on a file of whole numbers, of the largest output: they round at other places."""
 
 
 class Subject:
@@ -72,6 +76,18 @@ class Subject:
             ModelError: an output has another shape, or is too far off.
         """
         check_answers(called, self.expected(inputs), got, self.most_apart)
+
+
+class OnnxFile(nn.Module):
+    """What ONNX Runtime answers for a file: other runtimes are to answer likewise."""
+
+    def __init__(self, file: bytes, *, threads: int | None = None) -> None:
+        super().__init__()
+        self._session = OnnxModel(file, threads=threads)
+
+    def forward(self, *inputs: Any, **named: Any) -> list[Tensor]:
+        """Return all outputs."""
+        return self._session.outputs(named or inputs)
 
 
 class BenchRuntime(ABC):

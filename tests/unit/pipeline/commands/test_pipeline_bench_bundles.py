@@ -9,8 +9,9 @@ from torch import nn
 from prunus.core.errors import BundleError, ModelError, RecipeError, UnknownNameError
 from prunus.core.recipes.recipe import Model
 from prunus.evaluate.timing.bench_runtimes import BenchRuntime, Subject
+from prunus.evaluate.timing.in_turns import bench_subjects
 from prunus.models import build
-from prunus.pipeline.commands.bench_bundles import bench_bundles, bench_subjects
+from prunus.pipeline.commands.bench_bundles import bench_bundles
 from prunus.report.bench_text import bench_headline
 from prunus.ship import export_file, load_bundle, save_bundle
 

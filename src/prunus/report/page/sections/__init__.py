@@ -1,0 +1,1 @@
+"""Which sections of the page tell of what a run exported?"""
