@@ -10,15 +10,18 @@ Usage: python benchmarks/serving.py [--rounds 3] [--seconds 4] [--peer-python PY
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,12 +126,30 @@ def bodies(folder: Path) -> dict[str, Path]:
     return scripts
 
 
+def free_port() -> int:
+    """Return a port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and what it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def started(name: str, command: list[str], url: str, script: Path) -> Server:
     """Return a server that answers."""
     log = script.with_name(f"{name.replace(' ', '-')}.log").open("wb")
     process = subprocess.Popen(
         command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
     )
+    atexit.register(end, process)
     body = script.with_suffix(".body").read_bytes()
     headers = {"Content-Type": "application/json"}
     if name == "prunus binary":
@@ -139,6 +160,8 @@ def started(name: str, command: list[str], url: str, script: Path) -> Server:
             with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as answer:
                 answer.read()
             return Server(name, process, url, script)
+        except urllib.error.HTTPError as error:
+            raise SystemExit(f"{name} refuses: {error} {error.read()[:300]!r}") from None
         except OSError:
             if time.monotonic() > until or process.poll() is not None:
                 raise SystemExit(f"{name} didn't start: {Path(log.name).read_text()[-500:]}") from None
@@ -150,7 +173,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--port", type=int, default=8210)
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk isn't installed: apt-get install wrk")
@@ -160,9 +182,10 @@ def main() -> None:
     save_bundle(folder / "mlp", model, built_by=None, dense=model, **facts)  # type: ignore[arg-type]
     file = folder / "mlp.onnx"
     export_file(load_bundle(folder / "mlp"), "onnx", file)
-    scripts, port = bodies(folder), options.port
+    scripts = bodies(folder)
+    ports = [free_port() for _ in range(5)]
     here = Path(__file__).parent
-    local = f"http://127.0.0.1:{port}"
+    local = f"http://127.0.0.1:{ports[0]}"
     prunus = [
         sys.executable,
         "-m",
@@ -175,39 +198,34 @@ def main() -> None:
         "1",
     ]
     ours = f"{local}/v2/models/mlp/infer"
-    plain = [sys.executable, str(here / "serving_inline.py"), str(file), str(port + 1)]
+    plain = [sys.executable, str(here / "serving_inline.py"), str(file), str(ports[1])]
     servers = [
-        first := started("prunus json", [*prunus, "--port", str(port)], ours, scripts["json"]),
+        first := started("prunus json", [*prunus, "--port", str(ports[0])], ours, scripts["json"]),
         Server("prunus binary", first.process, ours, scripts["binary"]),
-        started("inline", plain, f"http://127.0.0.1:{port + 1}/infer", scripts["json"]),
+        started("inline", plain, f"http://127.0.0.1:{ports[1]}/infer", scripts["json"]),
     ]
     for number, (timeout, queue) in enumerate((("0", "mp"), ("0.002", "mp"), ("0.002", "fast")), 2):
         command = [
             options.peer_python,
             str(here / "serving_litserve.py"),
             str(file),
-            str(port + number),
+            str(ports[number]),
             timeout,
             queue,
         ]
-        where = f"http://127.0.0.1:{port + number}/predict"
+        where = f"http://127.0.0.1:{ports[number]}/predict"
         servers.append(started(f"litserve {timeout} {queue}", command, where, scripts["plain"]))
-    try:
-        for server in servers:
-            server.measure(16, 1.0)
-            server.rates, server.per_cpu, server.latencies, server.errors = {}, {}, {}, {}
-        for turn in range(options.rounds):
-            for clients in CLIENTS:
-                for server in servers[turn % len(servers) :] + servers[: turn % len(servers)]:
-                    server.measure(clients, options.seconds)
-        report(servers, options.rounds, options.seconds)
-    finally:
-        for server in servers:
-            if server.process.poll() is None:
-                os.killpg(server.process.pid, signal.SIGTERM)
-        for server in servers:
-            server.process.wait(20)
-        shutil.rmtree(folder)
+    for server in servers:
+        server.measure(16, 1.0)
+        server.rates, server.per_cpu, server.latencies, server.errors = {}, {}, {}, {}
+    for turn in range(options.rounds):
+        for clients in CLIENTS:
+            for server in servers[turn % len(servers) :] + servers[: turn % len(servers)]:
+                server.measure(clients, options.seconds)
+    report(servers, options.rounds, options.seconds)
+    for server in servers:
+        end(server.process)
+    shutil.rmtree(folder)
 
 
 def report(servers: list[Server], rounds: int, seconds: float) -> None:

@@ -23,7 +23,7 @@ class Api(ls.LitAPI):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 
-    def decode_request(self, request: dict[str, Any]) -> Any:
+    def decode_request(self, request):  # a type here would be read by FastAPI
         return np.asarray(request["data"], np.float32)
 
     def batch(self, inputs: list[Any]) -> Any:
@@ -35,7 +35,7 @@ class Api(ls.LitAPI):
     def unbatch(self, output: Any) -> Any:
         return list(output)
 
-    def encode_response(self, output: Any) -> Any:
+    def encode_response(self, output):  # nor here
         return {"output": output.tolist()}
 
 
