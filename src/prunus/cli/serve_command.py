@@ -36,6 +36,9 @@ def serve(
     certificate_chain: Annotated[
         list[Path] | None, typer.Option(metavar="PEM", help="only bundles signed by a certificate that comes from it")
     ] = None,
+    min_version: Annotated[
+        str | None, typer.Option("--min-version", metavar="VERSION", help="the oldest signed version that is served")
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(metavar="FILE", help="a tokenizer.json, for lines of text at /v1/predict")
     ] = None,
@@ -57,6 +60,9 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, metavar="MB", help="largest request; others get 413")] = 16,
     drain: Annotated[float, typer.Option(help="seconds to go on after SIGTERM, not ready")] = 0.0,
     cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where exported models are kept")] = None,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="spans to OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT says")
+    ] = False,
     log_requests: Annotated[bool, typer.Option("--log-requests", help="a line of JSON for each request")] = False,
     trust_code: Trust = False,
 ) -> None:
@@ -73,7 +79,7 @@ def serve(
     from prunus.ship.signing import VerifyPolicy
 
     pair = Pair(None if canary is None else canary / 100, Promise(max_drop, max_disagreement)) if dense else None
-    signed = public_key is not None or certificate_chain
+    signed = public_key is not None or certificate_chain or min_version is not None
     settings = ServeSettings(
         host=host,
         port=port,
@@ -95,8 +101,9 @@ def serve(
         certificate=tls_certificate,
         certificate_key=tls_key,
         bundles=bundles,
-        policy=VerifyPolicy(public_key, tuple(certificate_chain or ())) if signed else None,
+        policy=VerifyPolicy(public_key, tuple(certificate_chain or ()), min_version) if signed else None,
         tokenizer=tokenizer,
+        traces=traces,
         drain_s=drain,
         log_requests=log_requests,
     )

@@ -67,6 +67,7 @@ class ServeSettings:
     bundles: Path | None = None
     policy: VerifyPolicy | None = None
     tokenizer: Path | None = None
+    traces: bool = False
     drain_s: float = 0.0
     log_requests: bool = False
 

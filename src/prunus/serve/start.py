@@ -34,6 +34,7 @@ from prunus.serve.site.text_tokens import Tokenizer
 from prunus.serve.traffic.model_traffic import Pair, Stage, Traffic
 from prunus.serve.traffic.replacement import Replacement
 from prunus.serve.watch.json_logs import log_to, say
+from prunus.serve.watch.traces import NO_TRACES, Traces
 
 __all__ = ["application", "called", "listening_socket", "new_site", "serve", "uvicorn_server"]
 
@@ -110,7 +111,8 @@ def new_site(
     beside = None if pruned is None else made(pruned)
     traffic = Traffic(loaded.spec.name, made(loaded), beside, pair, changed)
     tokenizer = None if settings.tokenizer is None else Tokenizer(settings.tokenizer)
-    return Site(settings, admission, traffic, Replacement(traffic, settings, made, gone), metrics, tokenizer)
+    traces = Traces.exported(loaded.spec.name) if settings.traces else NO_TRACES
+    return Site(settings, admission, traffic, Replacement(traffic, settings, made, gone), metrics, tokenizer, traces)
 
 
 def application(site: Site) -> Front:
@@ -153,6 +155,7 @@ async def _served(
     await uvicorn_server(site, application(site), begun).serve(sockets=[listening])
     await site.traffic.drained()
     await site.replacement.drained()
+    site.traces.end()
     say("ended")
 
 

@@ -250,3 +250,24 @@ def test_a_bundle_without_the_signature_that_is_asked_for_is_not_loaded(place, t
     key.write_text("")
     with pytest.raises(BundleError):
         verified(place, VerifyPolicy(public_key=key))
+
+
+def test_a_bundle_that_was_signed_as_an_older_version_is_not_loaded(place, small_bundle):
+    from dataclasses import replace
+    from pathlib import Path
+
+    from prunus.serve.running.served_model import ServedModel
+    from prunus.serve.serve_settings import ClientLimits, ServeSettings
+    from prunus.ship.signing import VerifyPolicy
+
+    class Found:
+        version = "1.4"
+
+    async def asked(policy, found):
+        model = ServedModel(replace(loaded(small_bundle), found=found), ClientLimits())
+        return replacement._no_older(ServeSettings(policy=policy), model).policy
+
+    key = VerifyPolicy(public_key=Path("key.pem"), min_version="1.0")
+    assert go(asked(key, Found())).min_version == "1.4"
+    assert go(asked(key, None)).min_version == "1.0"
+    assert go(asked(None, Found())) is None

@@ -78,20 +78,25 @@ class Front:
         began = perf_counter()
         model = site.traffic.model(name, version)
         timeout_s = timeout_of(headers, limits)
-        body = await read_body(site, headers, receive)
-        try:
-            json_bytes = whole_header(headers, b"inference-header-content-length", len(body))
-            asked = parse_infer(body, json_bytes, model.spec, limits)
-            request_id = asked.id or secrets.token_hex(8)
-            if asked.timeout_s is not None:
-                timeout_s = min(timeout_s, asked.timeout_s)
-            left = max(timeout_s - (perf_counter() - began), 0.0)
-            answered, arrays = await site.traffic.answer(
-                model, version is not None, asked.arrays, asked.n_bytes, left, request_id
-            )
-        finally:
-            site.held_bytes -= len(body)
-        return infer_response(asked, answered.spec, arrays, request_id)
+        with site.traces.request(headers, name) as span:
+            body = await read_body(site, headers, receive)
+            try:
+                with site.traces.part("read"):
+                    json_bytes = whole_header(headers, b"inference-header-content-length", len(body))
+                    asked = parse_infer(body, json_bytes, model.spec, limits)
+                request_id = asked.id or secrets.token_hex(8)
+                if asked.timeout_s is not None:
+                    timeout_s = min(timeout_s, asked.timeout_s)
+                left = max(timeout_s - (perf_counter() - began), 0.0)
+                with site.traces.part("answer"):
+                    answered, arrays = await site.traffic.answer(
+                        model, version is not None, asked.arrays, asked.n_bytes, left, request_id
+                    )
+            finally:
+                site.held_bytes -= len(body)
+            if span is not None:
+                span.set_attributes({"prunus.version": answered.spec.version, "prunus.examples": asked.n_examples})
+            return infer_response(asked, answered.spec, arrays, request_id)
 
     async def _page(
         self, scope: Scope, headers: dict[bytes, bytes], caller: object, receive: Receive, send: Send

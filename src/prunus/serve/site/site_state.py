@@ -10,6 +10,7 @@ from prunus.serve.site.serve_metrics import ServeMetrics
 from prunus.serve.site.text_tokens import Tokenizer
 from prunus.serve.traffic.model_traffic import Traffic
 from prunus.serve.traffic.replacement import Replacement
+from prunus.serve.watch.traces import NO_TRACES, Traces
 
 __all__ = ["Site"]
 
@@ -27,6 +28,7 @@ class Site:
     replacement: Replacement
     metrics: ServeMetrics
     tokenizer: Tokenizer | None = None
+    traces: Traces = NO_TRACES
     ends: bool = False
     held_bytes: int = 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,11 @@ class Replacement:
             traffic = self._traffic
             old = traffic.pruned or traffic.first
             folder = self._folder(bundle, old)
+            settings = _no_older(self._settings, old)
             loop = asyncio.get_running_loop()
             notes: list[str] = []
             try:
-                loaded = await loop.run_in_executor(
-                    None, load_served, folder, traffic.name, self._settings, notes.append
-                )
+                loaded = await loop.run_in_executor(None, load_served, folder, traffic.name, settings, notes.append)
             except (BundleError, ModelError) as error:
                 raise Refusal(422, f"not loaded, the old model goes on: {error}", field="bundle") from error
             if loaded.manifest.sha256 == old.manifest.sha256:
@@ -146,6 +146,14 @@ class Replacement:
 
     def _said(self, model: ServedModel, *, changed: bool) -> dict[str, Any]:
         return {"name": self._traffic.name, "version": model.spec.version, "changed": changed}
+
+
+def _no_older(settings: ServeSettings, old: ServedModel) -> ServeSettings:
+    """Return the settings that let no bundle in that was signed as an older version than the served one."""
+    version = None if old.found is None else old.found.version
+    if settings.policy is None or version is None:
+        return settings
+    return replace(settings, policy=replace(settings.policy, min_version=version))
 
 
 def _why_not(old: ServedModel, new: Loaded, labelled: Sequence[Recent], force: bool) -> str:
