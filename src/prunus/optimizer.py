@@ -47,7 +47,7 @@ from prunus.pipeline.main_job import check_recipe_names
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.stages.example_stage import check_examples
 from prunus.pipeline.stages.model_stage import fit_dense
-from prunus.pipeline.target_search import check_contract
+from prunus.pipeline.target_search import check_contract, check_floor
 from prunus.recover import Loss, TrainingStep, given_loss, guarded
 from prunus.report import RunRecord
 from prunus.tasks import Task, default_metrics, unscaled
@@ -180,6 +180,8 @@ class ModelOptimizer:
         if recipe.joint is not None:
             check_joint(self._job)
         _check_one_objective(self._job, loss, training_step)
+        if not trained:  # else the search finds it out before any training, too
+            check_floor(self._job, duplicate(start).to(device))
         self.dense_: nn.Module | None = None
         self.candidate_ = Candidate(start.to(device))
         self.plan_: Plan | None = None

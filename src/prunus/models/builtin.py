@@ -169,7 +169,8 @@ def _image(shape: Sequence[int], builder: str) -> tuple[int, int, int]:
         return 1, shape[0], shape[1]
     if len(shape) != 3:
         raise ModelError(
-            f"model.builder {builder} needs images, (channels, height, width): got inputs of shape {tuple(shape)}; use mlp"
+            f"model.builder {builder} needs images, (channels, height, width): got inputs of shape {tuple(shape)}; set "
+            "model.builder: mlp, which takes any numbers"
         )
     return shape[0], shape[1], shape[2]
 

@@ -40,7 +40,7 @@ from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
 from prunus.pipeline.stages.duplicate_examples import alike_apart, alike_notes
 from prunus.pipeline.stages.example_facts import class_facts, map_facts, pair_facts, suspect_facts
-from prunus.pipeline.stages.example_stage import clean, thinned_classes
+from prunus.pipeline.stages.example_stage import as_asked, clean, thinned_classes
 from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.pipeline.stages.label_cleaning import label_facts
 from prunus.pipeline.stages.label_precision import precision_facts
@@ -92,7 +92,7 @@ def measure_run(
     latency = latency_of(job, models, (first.search or {}).get("runtime"))
     pairs = _pairs(observed, results, "test", task, settings)
     compared = compare(pairs, settings["metrics"])
-    alike = None if recipe.examples is None else recipe.examples.duplicates
+    alike = None if recipe.examples is None else as_asked(recipe.examples, job).duplicates
     apart = alike_apart(data.train, data.test, alike)
     notes = [*data.notes, *alike_notes(data.train, data.test, alike, apart), *thinned_classes(data.train, first.train)]
     changes = class_changes(pairs)

@@ -105,17 +105,23 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
 
 
 def check_floor(job: Job, model: nn.Module) -> None:
-    """Refuse a share of a counted cost that no cut reaches, before anything is trained; a latency's floor is found later.
+    """Refuse a share of a cost that no cut reaches, before anything is trained; a latency's is predicted, and kept for the search.
 
     Raises:
         RecipeError: it says what can't be pruned costs.
     """
     target = job.recipe.target
-    if target is None or target.share is None or target.kind == "latency":
+    if target is None or target.share is None:
         return
     seed = job.recipe.seeds[0]
     costing = costing_of(job, seed, model, target)
-    floor = _floor(job, _graph(job, seed, model), model, costing)
+
+    def compute() -> dict[str, float]:
+        return {"share": _floor(job, _graph(job, seed, model), model, costing)}
+
+    # Features that go make another model of it, whose floor is found once they are gone.
+    timed = target.kind == "latency" and job.recipe.features is None
+    floor = (job.workspace.remembered(f"seed {seed} / floor", compute) if timed else compute())["share"]
     if target.share < floor:
         raise costing.refuse(target.share, floor)
 

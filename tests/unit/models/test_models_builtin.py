@@ -104,7 +104,7 @@ def test_wrong_arguments_are_named(builder, args, message):
 
 @pytest.mark.parametrize("name", ["cnn", "resnet"])
 def test_a_table_is_no_image(name):
-    with pytest.raises(ModelError, match=r"needs images, .*: got inputs of shape \(30,\); use mlp"):
+    with pytest.raises(ModelError, match=r"needs images, .*: got inputs of shape \(30,\); set model\.builder: mlp"):
         built(name, (30,))
 
 

@@ -21,6 +21,13 @@ from prunus.core.text import shown
 __all__ = ["explained", "load_recipe", "make_recipe", "override", "parse_yaml"]
 
 
+_SAID_ELSEWHERE = {
+    **dict.fromkeys(("label", "labels", "label_column", "target_column", "y"), "target"),
+    **dict.fromkeys(("lr", "rate"), "learning_rate"),
+    "sparsity": "keep_fraction",
+    "pruning_ratio": "keep_fraction",
+}
+"""What other tools call a key, where the nearest spelling is another one."""
 MAX_BYTES = 128 * 2**10
 MAX_VALUES = 20_000
 """A recipe has some hundred values; aliases of aliases make billions of a few lines."""
@@ -256,7 +263,10 @@ def explained(error: ValidationError, section: Any = Recipe, where: str = "") ->
     if first["type"] == "extra_forbidden":
         own = str(first["loc"][-1])
         places = [path for path in _paths(section) if path.rpartition(".")[2] == own]
-        hint = near(own, _known_keys(first["loc"][:-1], section))
+        known = _known_keys(first["loc"][:-1], section)
+        hint = near(own, known)
+        if (meant := _SAID_ELSEWHERE.get(own)) in known:
+            hint = f"did you mean {meant!r}?"
         if places and not hint.startswith("did you mean"):
             hint = f"did you mean {' or '.join(places[:3])}?"
         text = f"unknown key {key!r}: {hint}"

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -115,6 +116,9 @@ class Apart:
     leaked: tuple[Alike, ...] = ()
 
 
+_SEARCHED: WeakKeyDictionary[Examples, dict[tuple[int, Duplicates], tuple[Examples, Apart]]] = WeakKeyDictionary()
+
+
 def pair_of(reason: object) -> tuple[str, float] | None:
     """Return for which example a duplicate goes, and their likeness, as :func:`drop_duplicates` gave the reason.
 
@@ -128,13 +132,19 @@ def pair_of(reason: object) -> tuple[str, float] | None:
 def alike_apart(train: Examples, test: Examples, config: Duplicates | None) -> Apart:
     """Return training examples that are alike and have other labels, and test examples that are like one of the training.
 
-    Not by an embedding: that is another one for each seed.
+    Not by an embedding: that is another one for each seed. The same parts are searched once, and remembered as long as they live.
     """
-    rows = likeness_rows(config, train, test)
-    if config is None or rows is None:
+    if config is None or config.space == "embedding":
         return Apart()
-    config = _with_width(config, rows)
-    return Apart(_otherwise_labelled(train, rows[: len(train)], config), _seen_in_training(len(train), rows, config))
+    known = _SEARCHED.setdefault(train, {})
+    key = (id(test), config)
+    if key not in known:
+        rows = likeness_rows(config, train, test)
+        assert rows is not None
+        wide = _with_width(config, rows)
+        found = Apart(_otherwise_labelled(train, rows[: len(train)], wide), _seen_in_training(len(train), rows, wide))
+        known[key] = (test, found)  # the test examples are held, so that no others take their id
+    return known[key][1]
 
 
 def alike_notes(train: Examples, test: Examples, config: Duplicates | None, found: Apart | None = None) -> list[str]:

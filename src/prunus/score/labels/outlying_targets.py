@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from prunus.core.errors import DataError, ShapeError
-from prunus.core.types import Bools, Floats
+from prunus.core.types import Bools, Floats, Ints
 from prunus.score.examples.precision import Precision, WrongLabels
 from prunus.score.labels.label_verdicts import FLAGGED, LabelVerdicts
 
@@ -22,6 +22,7 @@ __all__ = ["judge_targets"]
 _FREEDOMS = (2.5, 3.0, 4.0, 6.0, 10.0, 30.0)
 """Degrees of freedom of the errors: with few they are often far off, with many they are normal."""
 _STEPS = 60
+_AT_ONCE = 10
 _RESAMPLES = 100
 _GRID = 512
 
@@ -63,13 +64,20 @@ def judge_targets(
     error, elsewhere = target - predicted, _density(target)
     whole = np.ones((1, n))
     freedom = max(_FREEDOMS, key=lambda one: float(_fit(error, elsewhere, one, whole)[2][0]))
-    share, chance, _ = _fit(error, elsewhere, freedom, whole)
+    share, scale, _ = _fit(error, elsewhere, freedom, whole)
+    chance = _chance(error, elsewhere, freedom, share[:, None], scale)[0][0]
     draw = np.random.default_rng(seed)
-    weights = np.stack([np.bincount(draw.integers(n, size=n), minlength=n) for _ in range(_RESAMPLES)]).astype(
-        np.float64
-    )
-    shares, chances, _ = _fit(error, elsewhere, freedom, weights)
-    told = WrongLabels(float(share[0]), chance[0], shares, lambda rows: chances[:, rows])
+    # A few weightings at a time, and chances only of the rows that are asked for: never all resamples of all examples.
+    fitted = [
+        _fit(error, elsewhere, freedom, np.stack([_drawn(draw, n) for _ in range(_AT_ONCE)]))
+        for _ in range(_RESAMPLES // _AT_ONCE)
+    ]
+    shares, scales = np.concatenate([one[0] for one in fitted]), np.concatenate([one[1] for one in fitted])
+
+    def resample(rows: Bools | Ints) -> Floats:
+        return _chance(error[rows], elsewhere[rows], freedom, shares[:, None], scales)[0]
+
+    told = WrongLabels(float(share[0]), chance, shares, resample)
     listed = told.chance >= drop_probability
     drop = listed if wrong == "drop" else listed & False
     flagged = listed & ~drop
@@ -98,6 +106,11 @@ def judge_targets(
     )
 
 
+def _drawn(draw: np.random.Generator, n: int) -> Floats:
+    """Return how often each example comes in a resample."""
+    return np.bincount(draw.integers(n, size=n), minlength=n).astype(np.float64)
+
+
 def _density(target: Floats) -> Floats:
     """Return how dense the targets lie around each of them: counts on a grid, smoothed by a normal kernel (Silverman's width)."""
     low, high = float(target.min()), float(target.max())
@@ -116,7 +129,7 @@ def _density(target: Floats) -> Floats:
 
 
 def _fit(error: Floats, elsewhere: Floats, freedom: float, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return for each weighting the likeliest share of wrong targets, the chance of each to be, and the log-likelihood.
+    """Return for each weighting the likeliest share of wrong targets, the errors' scale ``(.., 1)``, and the log-likelihood.
 
     References:
         Lange, Little and Taylor, JASA 84, 1989: the scale of t-distributed errors by expectation and maximisation.
@@ -132,8 +145,8 @@ def _fit(error: Floats, elsewhere: Floats, freedom: float, weights: Floats) -> t
             np.maximum((right * far * error**2).sum(axis=1, keepdims=True) / right.sum(axis=1, keepdims=True), 1e-18)
         )
         share = np.clip((weights * chance).sum(axis=1, keepdims=True) / total, 1e-6, 0.5)
-    chance, mixed = _chance(error, elsewhere, freedom, share, scale)
-    return share[:, 0], chance, (weights * np.log(mixed)).sum(axis=1)
+    _, mixed = _chance(error, elsewhere, freedom, share, scale)
+    return share[:, 0], scale, (weights * np.log(mixed)).sum(axis=1)
 
 
 def _chance(error: Floats, elsewhere: Floats, freedom: float, share: Floats, scale: Floats) -> tuple[Floats, Floats]:

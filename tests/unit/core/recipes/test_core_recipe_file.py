@@ -177,6 +177,10 @@ def test_a_mistake_in_a_huge_value_is_one_short_line():
         ),
         ({"seed": 3}, r"unknown key 'seed': did you mean 'seeds'\?"),
         ({"modle": {}}, r"unknown key 'modle': did you mean 'model'\?"),
+        ({"data": {"source": "x.csv", "label": "y"}}, r"unknown key 'data\.label': did you mean 'target'\?"),
+        ({"train": {"lr": 0.1}}, r"unknown key 'train\.lr': did you mean 'learning_rate'\?"),
+        ({"strategy": {"sparsity": 0.5}}, r"unknown key 'strategy\.sparsity': did you mean 'keep_fraction'\?"),
+        ({"data": {"source": "x.csv", "label_nois": 0.1}}, r"did you mean 'label_noise'\?"),
     ],
 )
 def test_a_key_in_the_wrong_section_is_told_its_own(tree, words):

@@ -9,6 +9,7 @@ from prunus import ModelOptimizer
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.recipe import Duplicates
 from prunus.data import ArraySource, Examples
+from prunus.pipeline.stages import duplicate_examples
 from prunus.pipeline.stages.duplicate_examples import alike_apart
 from prunus.score import flat_inputs
 
@@ -240,3 +241,19 @@ def test_rows_of_a_small_table_are_duplicates_by_default_only_where_they_are_all
     from prunus.pipeline.stages.duplicate_examples import usual_duplicates
 
     assert usual_duplicates(SimpleNamespace(input_shape=shape)).cosine == (0.99999 if strict else 0.99)
+
+
+def test_what_is_alike_is_searched_once_in_a_run(monkeypatch):
+    """Once over the training examples alone and once with the test examples, and once per class where copies go."""
+    optimizer, _ = doubled()
+    searched, real = [], duplicate_examples.near_duplicates
+
+    def near(rows, **options):
+        searched.append(len(rows))
+        return real(rows, **options)
+
+    monkeypatch.setattr(duplicate_examples, "near_duplicates", near)
+    optimizer.run()
+    data = optimizer._job.data
+    n, both = len(data.train), len(data.train) + len(data.test)
+    assert (searched.count(n), searched.count(both)) == (1, 1)

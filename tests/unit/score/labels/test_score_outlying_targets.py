@@ -1,5 +1,7 @@
 """Values of other examples are found among targets, whatever errors a model makes, and their share is estimated."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,13 @@ def test_what_has_no_outliers_is_refused():
         judge_targets(np.zeros(2), np.array([1.0, np.nan]))
     with pytest.raises(ShapeError, match="one prediction per target"):
         judge_targets(np.zeros((3, 2)), np.zeros(3))
+
+
+def test_memory_doesnt_hold_every_resample_of_every_example():
+    said, given, _ = drawn(n=20_000)
+    tracemalloc.start()
+    found = judge_targets(said, given)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150 * 8 * len(given)  # it was 910
+    assert len(found.probability) == len(given)
