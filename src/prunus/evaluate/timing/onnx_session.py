@@ -21,6 +21,7 @@ from prunus.core.calls import described
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
+from prunus.core.files.onnx_guard import check_onnx
 from prunus.core.structures.forms import tensors_of
 
 __all__ = ["OPSET", "OnnxModel", "dynamic_sizes", "export_onnx", "named_tensors", "open_session", "quiet_exporter"]
@@ -216,12 +217,14 @@ class OnnxModel:
 
 
 def open_session(file: bytes, *, threads: int | None = None) -> Any:
-    """Return a session of ONNX Runtime on the CPU that uses no more threads than torch does.
+    """Return a session of ONNX Runtime on the CPU that uses no more threads than torch does; the file is looked through first.
 
     Raises:
+        WeightsError: the file reads others, needs foreign code, or is made to take all memory.
         MissingExtraError: onnxruntime isn't installed.
     """
     runtime = require("onnxruntime", extra="onnx")
+    check_onnx(file)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.inter_op_num_threads = 1

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import MissingExtraError, ModelError
+from prunus.core.files.onnx_guard import check_onnx
 
 __all__ = ["WORKER", "compression_params", "mnn_needs", "run_mnn", "write_mnn"]
 
@@ -46,6 +47,7 @@ def write_mnn(onnx_file: bytes, path: Path, *, block: int | None) -> None:
     Raises:
         ModelError: MNN has no operation for some part of the model, or its converter fails.
     """
+    check_onnx(onnx_file)
     with TemporaryDirectory() as name:
         folder = Path(name)
         source, target = folder / "model.onnx", folder / "model.mnn"
