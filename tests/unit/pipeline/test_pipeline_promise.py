@@ -116,3 +116,44 @@ def test_dividing_batches_loses_nothing_and_takes_from_every_batch(n):
     if n == 13:
         assert all(len(b.inputs) >= 1 for b in one.batches(100))
         assert [len(inputs) for inputs, _ in one._parts] == [2, 6, 5]
+
+
+def test_the_worst_class_may_be_part_of_the_promise_and_is_named(trained):
+    asked = {**ACCURACY, "harm": {"worst_class": 0.05}}
+    found = cut(trained, contract=asked, keep_fraction=0.9)
+    assert found.test.kept
+    assert len(found.test.worst.classes) == 4
+    assert found.test.worst.bound == max(one.bound for one in found.test.worst.classes) <= 0.05
+    assert f"the least sure one, {found.test.worst.name}" in repr(found)
+
+
+def test_a_class_that_loses_too_much_keeps_everything_whole_though_the_mean_is_good(trained):
+    model, x, y = trained
+    rare = (y != 3) | (torch.arange(N) % 3 == 0)  # class 3 is a tenth, and the cut is made where it hurts that alone
+    asked = {"metric": "accuracy", "max_drop": 0.9, "harm": {"worst_class": 0.06}}
+    found = cut((model, x[rare], y[rare]), contract=asked, keep_fraction=0.1)
+    assert found.test.bound <= 0.9
+    assert not found.test.worst.kept
+    assert found.after.macs == found.before.macs
+    assert "no cut was shown to keep every class within 0.06" in repr(found)
+
+
+def test_a_class_too_small_to_show_it_is_refused_before_anything_is_cut(trained):
+    model, x, y = trained
+    few = (y != 3) | (torch.arange(N) < 60)
+    asked = {**ACCURACY, "harm": {"worst_class": 0.05}}
+    with pytest.raises(DataError, match=r"contract\.harm: 1 of 4 classes.*at least 59.*small: leave_out"):
+        cut((model, x[few], y[few]), contract=asked)
+    left = cut(
+        (model, x[few], y[few]),
+        contract={**asked, "harm": {"worst_class": 0.05, "small": "leave_out"}},
+        keep_fraction=0.9,
+    )
+    assert left.test.worst.left_out == ("3",)
+    assert "nothing is promised about 3" in repr(left)
+
+
+def test_agreement_with_the_dense_model_has_no_worst_class(trained):
+    _, x, _ = trained
+    with pytest.raises(RecipeError, match=r"contract\.harm"):
+        cut(trained, data=x, contract={"metric": "agreement", "max_drop": 0.05, "harm": {"worst_class": 0.05}})

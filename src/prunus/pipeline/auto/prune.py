@@ -83,8 +83,9 @@ def prune(
         loss: ``(outputs, targets) -> scalar``, a function or a module such as ``nn.CrossEntropyLoss``; default: what the targets
             imply.
         contract: what the smaller model must be shown to keep, on examples of ``data`` that chose nothing: ``{"metric": "accuracy",
-            "max_drop": 0.01}``, with ``confidence`` (0.95); without targets the metric is ``agreement``. Where no amount is asked
-            for, the smallest model that keeps it is looked for (of MACs). If none does, a copy of the whole one comes back.
+            "max_drop": 0.01}``, with ``confidence`` (0.95); ``harm: {"worst_class": 0.03}`` promises it of each class, too. Without
+            targets the metric is ``agreement``. Where no amount is asked for, the smallest model that keeps it is looked for (of
+            MACs). If none does, a copy of the whole one comes back.
         recovery: train the smaller model on ``data``: a number of epochs, or the keys of a recipe's ``recovery`` (``epochs``,
             ``learning_rate``, ``batch_size``, ``method``: ``fine_tune`` or ``distil``), ``steps`` instead of epochs, and ``control:
             same_budget`` for a dense model that is trained for as long. The loss is that of the targets; without any it is the
