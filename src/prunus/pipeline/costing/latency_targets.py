@@ -40,8 +40,6 @@ _BETWEEN = 5
 """How often more where the proposals leap over what was asked for."""
 _BESIDE = 3
 _FITTED_AT = (0.5, 0.25)
-_WANTED = 8
-"""Multiple of channels that convolutions want: others are slower than the next larger one."""
 
 
 class Timed(Costing):
@@ -134,10 +132,10 @@ class Timed(Costing):
 
     def _rounded(self, groups: Sequence[Group], strata: Sequence[Stratum]) -> list[Stratum]:
         """Give channels of convolutions the multiple that the runtimes want, where nothing else was asked for."""
-        wants = {group.name for group in groups if group.size >= 2 * _WANTED and self._convolves(group)}
-        return [
-            replace(s, multiple=_WANTED) if self._auto and s.multiple == 1 and s.name in wants else s for s in strata
-        ]
+        convolved = [group for group in groups if self._convolves(group)] if self._auto else []
+        wanted = self._table.block() if convolved else 1
+        wants = {group.name for group in convolved if group.size >= 2 * wanted}
+        return [replace(s, multiple=wanted) if s.multiple == 1 and s.name in wants else s for s in strata]
 
     def _convolves(self, group: Group) -> bool:
         sizes = self._dense.state_dict()
@@ -168,10 +166,11 @@ class Timed(Costing):
         """Weigh computing, moving and overhead so that they add up to what whole models were measured to take."""
         alone = [self._weighted(graph, groups, np.eye(3)[part]) for part in (0, 1)]
         rows, measured = [], []
+        block = self._table.block() if any(map(self._convolves, groups)) else 8
         strata = [Stratum(g.name, np.arange(g.size, 0, -1.0), min_units=g.min_units) for g in groups]
         for share in (1.0, *_FITTED_AT):
             wanted = [max(s.min_units, round(share * len(s.saliency))) for s in strata]
-            counts = np.array([_near(n, len(s.saliency)) for n, s in zip(wanted, strata, strict=True)], np.int64)
+            counts = np.array([_near(n, len(s.saliency), block) for n, s in zip(wanted, strata, strict=True)], np.int64)
             try:
                 measured.append(self.share(self._cut(graph, groups, model, strata, counts)))
             except ModelError:
@@ -275,9 +274,9 @@ def _moved(seen: Sequence[tuple[float, float]], share: float) -> float:
     return float(np.clip(limit + (0.985 * share - measured) / np.clip(slope, 0.4, 2.5), 0.5 * limit, 1.5 * limit))
 
 
-def _near(count: int, size: int) -> int:
-    """Return a multiple of eight near ``count`` where there is room for one."""
-    return count if size < 2 * _WANTED else min(size, max(_WANTED, round(count / _WANTED) * _WANTED))
+def _near(count: int, size: int, block: int) -> int:
+    """Return a multiple of what kernels want near ``count`` where there is room for one."""
+    return count if size < 2 * block else min(size, max(block, round(count / block) * block))
 
 
 def _digest(text: str) -> str:

@@ -150,3 +150,23 @@ def test_more_work_takes_longer(runtime):
     assert time_operation(runtime, "linear", (64, 512, 512), ()) > 2 * time_operation(
         runtime, "linear", (64, 32, 32), ()
     )
+
+
+@pytest.mark.parametrize("block", [4, 8, 16])
+def test_the_block_of_the_kernels_is_what_a_width_between_two_multiples_costs(tmp_path, block):
+    def padded(runtime, kind, sizes, fixed):
+        return float(-(-sizes[1] // block) * -(-sizes[2] // block))
+
+    assert LatencyTable("torch", tmp_path, padded).block() == max(8, block)
+
+
+def test_the_block_is_measured_once_on_a_machine(tmp_path):
+    calls = []
+
+    def smooth(runtime, kind, sizes, fixed):
+        calls.append(sizes)
+        return float(sizes[2])
+
+    table = LatencyTable("torch", tmp_path, smooth)
+    assert table.block() == table.block() == 8
+    assert len(calls) == 4

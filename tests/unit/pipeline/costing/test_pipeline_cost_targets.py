@@ -89,17 +89,21 @@ def test_below_the_floor_of_the_overhead_is_refused_with_the_floor(tmp_path):
         chosen(timed(tmp_path, 0.05), 0.05)
 
 
-def test_channels_of_convolutions_come_in_eights_unless_told_otherwise(tmp_path):
+@pytest.mark.parametrize("block", [8, 16])
+def test_channels_of_convolutions_come_in_the_blocks_of_the_kernels_unless_told_otherwise(tmp_path, block):
+    def padded(runtime, kind, sizes, fixed):
+        return float(np.prod([-(-size // block) for size in sizes]))
+
     model = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 6, 3), nn.Flatten(), nn.Linear(24, 3))
     inputs = torch.zeros(4, 1, 6, 6)
     graph = analyze(model, (inputs,))
     strata = [Stratum(g.name, np.zeros(g.size)) for g in graph.groups]
     multiples = {}
     for round_to in ("auto", 1):
-        table = LatencyTable("torch", tmp_path)
+        table = LatencyTable("torch", tmp_path, padded)
         costing = Timed(model, inputs, (inputs,), CONFIG, round_to=round_to, note=print, table=table)
         multiples[round_to] = [s.multiple for s in costing._rounded(graph.groups, strata)]
-    assert multiples == {"auto": [8, 1], 1: [1, 1]}
+    assert multiples == {"auto": [block, 1], 1: [1, 1]}
 
 
 def test_the_parts_that_add_up_are_found_and_none_is_negative():
