@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from prunus.core.errors import RecipeError, near
@@ -84,6 +85,7 @@ class ServeSettings:
             raise RecipeError(f"--drain must be 0 or more seconds: got {self.drain_s}")
 
 
+@lru_cache(1000)
 def is_loopback(host: str) -> bool:
     """Tell whether only programs on this machine reach a server at ``host``.
 

@@ -29,7 +29,7 @@ from prunus.serve.serve_settings import ServeSettings
 from prunus.serve.site.hot_path import Front
 from prunus.serve.site.pages import pages
 from prunus.serve.site.serve_metrics import ServeMetrics
-from prunus.serve.site.site_state import Site
+from prunus.serve.site.site_state import InFlight, Site
 from prunus.serve.site.text_tokens import Tokenizer
 from prunus.serve.traffic.model_traffic import Pair, Stage, Traffic
 from prunus.serve.traffic.replacement import Replacement
@@ -96,10 +96,10 @@ def new_site(
     pair: Pair | None = None,
 ) -> Site:
     """Return the state of a server of one model, or of a dense one and a pruned one; in the thread of the event loop."""
-    metrics = ServeMetrics()
+    metrics, in_flight = ServeMetrics(), InFlight()
 
     def made(new: Loaded) -> ServedModel:
-        return ServedModel(new, settings.limits, lambda ran: metrics.ran(new.spec.version, ran))
+        return ServedModel(new, settings.limits, lambda ran: metrics.ran(new.spec.version, ran), in_flight)
 
     def gone(model: ServedModel) -> None:
         if model.spec.version not in [one.spec.version for one in traffic.models]:
@@ -112,7 +112,8 @@ def new_site(
     traffic = Traffic(loaded.spec.name, made(loaded), beside, pair, changed)
     tokenizer = None if settings.tokenizer is None else Tokenizer(settings.tokenizer)
     traces = Traces.exported(loaded.spec.name) if settings.traces else NO_TRACES
-    return Site(settings, admission, traffic, Replacement(traffic, settings, made, gone), metrics, tokenizer, traces)
+    replacement = Replacement(traffic, settings, made, gone)
+    return Site(settings, admission, traffic, replacement, metrics, tokenizer, traces, in_flight)
 
 
 def application(site: Site) -> Front:
@@ -215,7 +216,9 @@ def uvicorn_server(site: Site, app: Any, begun: Callable[[], None] = lambda: Non
             await super().shutdown(sockets=sockets)
             self._captured_signals.clear()
 
-    return Server(config)
+    server = Server(config)
+    site.in_flight.count = lambda: len(server.server_state.tasks)
+    return server
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunus.serve.refusal import Refusal
+from prunus.serve.running import batcher as batcher_module
 from prunus.serve.running.batcher import Batcher
 from prunus.serve.serve_settings import ClientLimits
 from serve_stand_ins import StandInEngine, ask, go, infer, served, small_bundle
@@ -186,3 +188,58 @@ def test_the_deadline_of_a_request_is_its_header_or_its_parameter(small_bundle):
         return [by_header.status, by_parameter.status, *((one.status, one.json()["field"]) for one in wrong)]
 
     assert go(asked()) == [504, 504, *[(400, "x-deadline-ms")] * 3]
+
+
+def test_a_request_that_is_all_there_is_wakes_no_thread_where_the_model_takes_a_moment(monkeypatch):
+    monkeypatch.setattr(batcher_module, "_MOMENT_S", 1000.0)
+
+    class Noted(StandInEngine):
+        def run(self, arrays):
+            self.batches.append(threading.current_thread() is threading.main_thread())
+            return [arrays[0][:, :3]]
+
+    async def asked():
+        engine, there = Noted(), [1]
+        batcher = Batcher(engine, ClientLimits(), in_flight=lambda: there[0])
+        for n_examples, n_requests in ((1, 1), (1, 1), (2, 1), (1, 2), (1, 1)):
+            there[0] = n_requests
+            (found,) = await batcher.answer([rows(n_examples, 5)], 24, 30.0)
+            assert found[0, 0] == 5
+        batcher.close()
+        return engine.batches
+
+    # The first one shows how long it takes.
+    assert go(asked()) == [False, True, False, False, True]
+
+
+def test_a_model_that_takes_longer_never_holds_up_the_event_loop(monkeypatch):
+    monkeypatch.setattr(batcher_module, "_MOMENT_S", 0.0)
+
+    class Slow(StandInEngine):
+        def run(self, arrays):
+            self.batches.append(threading.current_thread() is threading.main_thread())
+            return [arrays[0][:, :3]]
+
+    async def asked():
+        engine = Slow()
+        batcher = Batcher(engine, ClientLimits(), in_flight=lambda: 1)
+        for _ in range(4):
+            await batcher.answer([rows(1)], 24, 30.0)
+        batcher.close()
+        return engine.batches
+
+    assert go(asked()) == [False] * 4
+
+
+def test_a_request_that_fails_at_once_is_refused_as_any_other(monkeypatch):
+    monkeypatch.setattr(batcher_module, "_MOMENT_S", 1000.0)
+
+    async def asked():
+        batcher = Batcher(StandInEngine(), ClientLimits(), in_flight=lambda: 1)
+        found = []
+        for first in (1, 666, 2):
+            found += await many(batcher, [rows(1, first)])
+        batcher.close()
+        return [getattr(answer, "status", 200) for answer in found]
+
+    assert go(asked()) == [200, 422, 200]

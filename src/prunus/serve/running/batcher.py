@@ -1,14 +1,17 @@
 """Which of the waiting requests does the model answer next, and all together?
 
-There is no fixed wait. Whatever has come by the time that the model gets free is one batch, up to a size: a single request runs at
-once and alone, and under load batches grow by themselves. The queue is bounded in requests and bytes; a request whose time is up
-leaves it. Requests of one shape run together, the shape that waits longest first.
+There is no fixed wait. Whatever has come by the time that the model gets free is one batch, up to a size: a single request runs
+at once and alone, and under load batches grow by themselves. The model runs in a thread; where one request is all there is and
+the model takes a moment only, it runs where the request was read, since waking a thread would take as long. The queue is bounded
+in requests and bytes; a request whose time is up leaves it. Requests of one shape run together, the shape that waits longest
+first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +28,9 @@ from prunus.serve.watch.json_logs import say
 from prunus.serve.wire.tensor_data import Array
 
 __all__ = ["Answer", "Batcher", "Ran"]
+
+_MOMENT_S = 0.002
+"""For so long may the event loop stand still."""
 
 Answer = list[Array]
 
@@ -56,12 +62,20 @@ class Batcher:
     Args:
         alone: the model's answers depend on what else is in a batch, so each request is one.
         ran: is told of every batch, in the thread of the event loop.
+        in_flight: says how many requests the server is at work on.
     """
 
     def __init__(
-        self, engine: Engine, limits: ClientLimits, *, alone: bool = False, ran: Callable[[Ran], None] = lambda _: None
+        self,
+        engine: Engine,
+        limits: ClientLimits,
+        *,
+        alone: bool = False,
+        ran: Callable[[Ran], None] = lambda _: None,
+        in_flight: Callable[[], int] = lambda: 2,
     ) -> None:
-        self._engine, self._limits, self._alone, self._ran = engine, limits, alone, ran
+        self._engine, self._limits, self._alone, self._ran, self._in_flight = engine, limits, alone, ran, in_flight
+        self._single_s = math.inf
         self._queues: dict[tuple[tuple[int, ...], ...], deque[_Waiting]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._loop = asyncio.get_running_loop()
@@ -86,6 +100,8 @@ class Batcher:
             raise Refusal(
                 429, f"{self.n_waiting} requests wait already: come again later", retry_after_s=self.expected_wait_s()
             )
+        if not self._busy and self._single_s < _MOMENT_S and len(arrays[0]) == 1 and self._in_flight() <= 1:
+            return self._at_once(arrays)
         waiting = _Waiting(arrays, self._loop.create_future(), perf_counter(), n_bytes)
         waiting.timer = self._loop.call_later(timeout_s, self._expire, waiting, timeout_s)
         self._queues.setdefault(tuple([array.shape[1:] for array in arrays]), deque()).append(waiting)
@@ -98,6 +114,21 @@ class Batcher:
             return await waiting.future
         finally:
             waiting.timer.cancel()
+
+    def _at_once(self, arrays: list[Array]) -> Answer:
+        """Return the model's outputs for one example, while nothing else is done."""
+        (result,), _, seconds = _run(self._engine, [arrays], self._limits.batch)
+        self._learn(1, seconds)
+        self._ran(Ran(1, 1, seconds, 0.0))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _learn(self, n_examples: int, seconds: float) -> None:
+        """Remember how long one example takes by itself."""
+        if n_examples == 1:
+            known = math.isfinite(self._single_s)
+            self._single_s = 0.8 * self._single_s + 0.2 * seconds if known else seconds
 
     def expected_wait_s(self) -> float:
         """Return about how long the queue takes, by the pace of the batches so far."""
@@ -176,6 +207,7 @@ class Batcher:
             results, began, seconds = [_failed(error)] * len(batch), first, 0.0
         else:
             results, began, seconds = future.result()
+            self._learn(sum(waiting.n_examples for waiting in batch), seconds)
             self._pace_s = 0.9 * self._pace_s + 0.1 * seconds / len(batch) if self._pace_s else seconds / len(batch)
         for waiting, result in zip(batch, results, strict=True):
             if waiting.future.done():  # its time was up, or its client is gone

@@ -50,12 +50,19 @@ class ServedModel:
 
     Args:
         ran: is told of every batch.
+        in_flight: says how many requests the server is at work on.
     """
 
-    def __init__(self, loaded: Loaded, limits: ClientLimits, ran: Callable[[Ran], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        limits: ClientLimits,
+        ran: Callable[[Ran], None] = lambda _: None,
+        in_flight: Callable[[], int] = lambda: 2,
+    ) -> None:
         self.folder, self.manifest, self.spec, self.engine = loaded.folder, loaded.manifest, loaded.spec, loaded.engine
         self.found = loaded.found
-        self.batcher = Batcher(loaded.engine, limits, alone=loaded.alone, ran=ran)
+        self.batcher = Batcher(loaded.engine, limits, alone=loaded.alone, ran=ran, in_flight=in_flight)
 
     async def answer(self, arrays: list[Array], n_bytes: int, timeout_s: float) -> Answer:
         """Return the model's outputs; see :meth:`Batcher.answer`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from prunus.serve.gate.admission import Admission
 from prunus.serve.serve_settings import ServeSettings
@@ -12,14 +13,25 @@ from prunus.serve.traffic.model_traffic import Traffic
 from prunus.serve.traffic.replacement import Replacement
 from prunus.serve.watch.traces import NO_TRACES, Traces
 
-__all__ = ["Site"]
+__all__ = ["InFlight", "Site"]
+
+
+class InFlight:
+    """How many requests are read or answered now; 2, so that none is taken for the only one, until a server says it."""
+
+    count: Callable[[], int] = staticmethod(lambda: 2)
+
+    def __call__(self) -> int:
+        """Return the number."""
+        return self.count()
 
 
 @dataclass
 class Site:
     """One server's state; all of it belongs to the thread of the event loop.
 
-    ``ends`` is set when the server was told to end; ``held_bytes`` are those of bodies that are read or wait.
+    ``in_flight`` says how many requests there are at a time; ``ends`` is set when the server was told to end; ``held_bytes`` are
+    those of bodies that are read or wait.
     """
 
     settings: ServeSettings
@@ -29,6 +41,7 @@ class Site:
     metrics: ServeMetrics
     tokenizer: Tokenizer | None = None
     traces: Traces = NO_TRACES
+    in_flight: InFlight = field(default_factory=InFlight)
     ends: bool = False
     held_bytes: int = 0
 
