@@ -36,10 +36,10 @@ def test_a_row_ends_at_the_first_cell_that_is_not_shown_and_the_next_row_begins_
 
 
 def test_each_difference_is_the_paired_comparison_at_a_level_that_the_rows_share():
-    cells = grid([[0.9, 0.86], [0.88, 0.8]])
+    cells = grid([[0.9, 0.86], [0.88, 0.8], [0.85, 0.7]])
     judged = judge_grid(cells, TASK, "accuracy", max_drop=0.01, confidence=0.9, bootstrap=1000, seed=3)
-    assert judged.each == pytest.approx(1 - 2 * 0.1 / 2)
-    for i, j in ((0, 1), (1, 0), (1, 1)):
+    assert judged.each == pytest.approx(1 - 2 * 0.1 / 3)
+    for i, j in ((0, 1), (1, 0), (1, 1), (2, 1)):
         pairs = Pairs(cells[0][0], cells[i][j], TASK, confidence=judged.each, bootstrap=1000, seed=3)
         expected = compare(pairs, ["accuracy"])[0].difference
         cell = judged.cells[i][j]
