@@ -35,11 +35,17 @@ def read_parquet(path: Path, arguments: Mapping[str, Any]) -> pa.Table:
     return table.drop_columns([name for name in table.schema.names if name.startswith("__index_level_")])
 
 
+_BUFFER_BYTES = 1 << 18
+"""For each column."""
+
+
 class ParquetRows:
     """A Parquet file by its row groups."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
-        self._file = stack.enter_context(pq.ParquetFile(path, page_checksum_verification=True))
+        # A group is read as it is decoded, not fetched as a whole first: it may be large, and several are open at once.
+        file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        self._file = stack.enter_context(file)
         metadata = self._file.metadata
         self.schema = self._file.schema_arrow
         self.groups = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))

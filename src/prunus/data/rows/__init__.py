@@ -2,6 +2,7 @@
 
 from prunus.data.rows.kept_bits import Kept, kept_of_mask, kept_of_table
 from prunus.data.rows.kept_rows import KeptRows, form_of
+from prunus.data.rows.loader import RowLoader
 from prunus.data.rows.mapped import MappedRows
 from prunus.data.rows.row_set import RowSet, open_row_set, row_files_of
 from prunus.data.rows.stream import RowStream
@@ -10,6 +11,7 @@ __all__ = [
     "Kept",
     "KeptRows",
     "MappedRows",
+    "RowLoader",
     "RowSet",
     "RowStream",
     "form_of",

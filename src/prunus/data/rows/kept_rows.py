@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from prunus.core.errors import DataError
 from prunus.data.readers.rows_of_npy import INPUTS, beside_npy
 from prunus.data.rows.kept_bits import Kept
+from prunus.data.rows.loader import RowLoader
 from prunus.data.rows.mapped import MappedArray, MappedRows, convert_rows
 from prunus.data.rows.row_set import RowSet
 from prunus.data.rows.stream import RowStream
@@ -71,6 +72,31 @@ class KeptRows:
             window_rows=window_rows,
             drop_last=drop_last,
         )
+
+    def loader(
+        self,
+        batch_size: int,
+        *,
+        num_workers: int = 0,
+        together: int = 64,
+        seed: int = 0,
+        rank: int = 0,
+        n_ranks: int = 1,
+        n_lanes: int = 4,
+        window_rows: int = 1 << 14,
+        drop_last: bool = False,
+    ) -> RowLoader:
+        """Return what a loop goes through, as :class:`RowLoader` says: the stream, its workers sending many batches at once."""
+        stream = self.stream(
+            batch_size,
+            seed=seed,
+            rank=rank,
+            n_ranks=n_ranks,
+            n_lanes=n_lanes,
+            window_rows=window_rows,
+            drop_last=drop_last,
+        )
+        return RowLoader(stream, num_workers=num_workers, together=together)
 
     def mapped(self, folder: str | Path | None = None) -> MappedRows:
         """Return them by index, as :class:`MappedRows` says.

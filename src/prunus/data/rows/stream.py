@@ -23,7 +23,7 @@ from prunus.data.rows.row_set import RowSet
 from prunus.data.rows.to_tensors import Form, joined, taken
 from prunus.data.rows.walk import read_group
 
-__all__ = ["RowStream", "select_kept"]
+__all__ = ["RowStream", "check_shared", "select_kept", "sliced"]
 
 
 class RowStream(IterableDataset[tuple[Any, ...]]):
@@ -89,7 +89,7 @@ class RowStream(IterableDataset[tuple[Any, ...]]):
 
     def __len__(self) -> int:
         """Return how many batches of this rank are left in the epoch."""
-        return len(self._plan(int(self._now[0])).sizes) - int(self._now[1])
+        return len(self.plan().sizes) - self.now[1]
 
     def _plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
@@ -113,28 +113,36 @@ class RowStream(IterableDataset[tuple[Any, ...]]):
         """
         worker = get_worker_info()
         number, n_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        if self.n_lanes % n_workers:
-            raise RecipeError(
-                f"n_lanes {self.n_lanes} can't be shared by num_workers {n_workers}: expected a number of workers that divides it; "
-                f"give n_lanes={self.n_lanes * n_workers}"
-            )
-        epoch, start = self._now.tolist()
+        check_shared(self.n_lanes, n_workers)
+        epoch, start = self.now
         plan = self._plan(epoch)
         lanes: dict[int, Iterator[tuple[Any, ...]]] = {}
         for batch in range(start + number, len(plan.sizes), n_workers):
             lane = batch % self.n_lanes
             if lane not in lanes:
-                lanes[lane] = self._lane(plan, epoch, lane, batch)
+                lanes[lane] = self.lane(plan, epoch, batch)
             yield next(lanes[lane])
 
-    def _lane(self, plan: EpochPlan, epoch: int, lane: int, batch: int) -> Iterator[tuple[Any, ...]]:
-        """Yield the batches of a lane from one on."""
+    @property
+    def now(self) -> tuple[int, int]:
+        """The epoch, and the batch from which it is read."""
+        epoch, start = self._now.tolist()
+        return epoch, start
+
+    def plan(self) -> EpochPlan:
+        """Return what this rank reads in the epoch."""
+        return self._plan(self.now[0])
+
+    def lane(self, plan: EpochPlan, epoch: int, batch: int, together: int = 1) -> Iterator[tuple[Any, ...]]:
+        """Yield a batch and those of its lane after it, so many of them ``together`` at once."""
+        lane = batch % self.n_lanes
         sizes = plan.sizes[lane :: self.n_lanes]
-        n_before = (batch - lane) // self.n_lanes
+        n_before = batch // self.n_lanes
         windows = self._shuffled(plan, epoch, lane, int(sizes[:n_before].sum()))
         whole, order = next(windows)
         at = 0
-        for size in sizes[n_before:].tolist():
+        for number in range(n_before, len(sizes), together):
+            size = int(sizes[number : number + together].sum())
             parts: list[tuple[Any, ...]] = []
             need = size
             while need:
@@ -208,6 +216,19 @@ class RowStream(IterableDataset[tuple[Any, ...]]):
         return {"data": self._rows.fingerprint, "kept": self._kept.sha256, **told}
 
 
+def check_shared(n_lanes: int, n_workers: int) -> None:
+    """Refuse workers that can't share the lanes evenly.
+
+    Raises:
+        RecipeError: it says how many lanes they could.
+    """
+    if n_lanes % n_workers:
+        raise RecipeError(
+            f"n_lanes {n_lanes} can't be shared by num_workers {n_workers}: expected a number of workers that divides it; give "
+            f"n_lanes={n_lanes * n_workers}"
+        )
+
+
 class _Span:
     """Hands out as many of the rows that come as are asked for."""
 
@@ -222,17 +243,17 @@ class _Span:
             self._held.append(next(self._rows))
             n_held += len(self._held[-1][0])
         whole = joined(self._held)
-        self._held = [_sliced(whole, n, n_held)] if n_held > n else []
-        found: tuple[Any, ...] = _sliced(whole, 0, n)
+        self._held = [sliced(whole, n, n_held)] if n_held > n else []
+        found: tuple[Any, ...] = sliced(whole, 0, n)
         return found
 
 
-def _sliced(tree: Any, start: int, stop: int) -> Any:
+def sliced(tree: Any, start: int, stop: int) -> Any:
     """Return some rows of a structure, which share memory with it."""
     if isinstance(tree, dict):
-        return {key: _sliced(value, start, stop) for key, value in tree.items()}
+        return {key: sliced(value, start, stop) for key, value in tree.items()}
     if isinstance(tree, tuple):
-        return tuple(_sliced(value, start, stop) for value in tree)
+        return tuple(sliced(value, start, stop) for value in tree)
     return tree[start:stop]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
 from torch import Tensor
 
 from prunus.core.errors import RecipeError, ShapeError, near
@@ -18,6 +19,10 @@ WITHOUT_LABELS = ("prediction", "probability", "entropy", "margin")
 """Of classes; of values only ``prediction``."""
 WITH_LABELS = ("loss", "confidence", "aum", "el2n")
 """Of classes; of values all but ``confidence``."""
+
+
+_CACHED_NUMBERS = 1 << 17
+"""So many outputs are looked at at once: what is made of them stays in the processor's cache."""
 
 
 def known_scores(*, exclusive: bool, labelled: bool) -> tuple[str, ...]:
@@ -58,7 +63,12 @@ def answer_scores(
             raise RecipeError(f"no score {name!r} of {'classes' if exclusive else 'values'}: {hint}")
     asked = known if names is None else tuple(name for name in known if name in names)
     if exclusive:
-        return _of_classes(outputs, targets, asked)
+        if outputs.ndim != 2 or outputs.shape[1] < 2:
+            raise ShapeError(f"scores of classes need one logit per class, (n, classes): got {tuple(outputs.shape)}")
+        rows = max(_CACHED_NUMBERS // outputs.shape[1], 1)
+        labels = [None] * (len(outputs) // rows + 1) if targets is None else targets.split(rows)
+        parts = [_of_classes(part, label, asked) for part, label in zip(outputs.split(rows), labels, strict=False)]
+        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in asked}
     if outputs.numel() != len(outputs):
         raise ShapeError(f"scores of values need one output per example, (n,) or (n, 1): got {tuple(outputs.shape)}")
     values = outputs.reshape(-1)
@@ -70,31 +80,45 @@ def answer_scores(
 
 
 def _of_classes(outputs: Tensor, targets: Tensor | None, asked: tuple[str, ...]) -> dict[str, Tensor]:
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise ShapeError(f"scores of classes need one logit per class, (n, classes): got {tuple(outputs.shape)}")
+    # Written out, since torch's softmax is slow over few classes, and lays columns that lie together out as rows first; and by
+    # masks, since argmax and scatter go through numbers one at a time.
     needs, found = set(asked), {}
+    n_classes = outputs.shape[1]
+    numbers = torch.arange(n_classes, dtype=torch.int32, device=outputs.device)
     best = outputs.amax(dim=1)
-    if needs & {"prediction", "margin"}:
-        found["prediction"] = outputs.argmax(dim=1)
     label = None if targets is None else targets[:, None]
+    second: Tensor | None = None
+    if needs & {"prediction", "margin"}:
+        # Of several highest, the first: counted down from the number of classes, it is the largest.
+        countdown = (outputs == best[:, None]) * (n_classes - numbers)
+        first = countdown.amax(dim=1)
+        found["prediction"] = (n_classes - first).long()
+        if "margin" in needs:
+            second = outputs.masked_fill(countdown == first[:, None], float("-inf")).amax(dim=1)
     if label is not None and "aum" in needs:
-        found["aum"] = outputs.gather(1, label)[:, 0] - outputs.scatter(1, label, float("-inf")).amax(dim=1)
+        if second is None:
+            other = outputs.scatter(1, label, float("-inf")).amax(dim=1)
+        else:
+            other = torch.where(found["prediction"] == label[:, 0], second, best)
+        found["aum"] = outputs.gather(1, label)[:, 0] - other
     if needs - {"prediction", "aum"}:
-        # Written out, since torch's softmax is slow over few classes, and lays columns that lie together out as rows first.
         below = outputs - best[:, None]
         odds = below.exp()
         total = odds.sum(dim=1)
+        log_total = total.log() if needs & {"entropy", "loss"} else total
         if "probability" in needs:
             found["probability"] = 1 / total
         if "entropy" in needs:
-            found["entropy"] = total.log() - (odds * below).sum(dim=1) / total
-        if "margin" in needs:
-            found["margin"] = 1 - (1 - odds.scatter(1, found["prediction"][:, None], 0.0).amax(dim=1)) / total
+            found["entropy"] = log_total - (odds * below).sum(dim=1) / total
+        if second is not None:
+            found["margin"] = 1 - (1 - (second - best).exp()) / total
         if label is not None:
-            found["loss"] = total.log() - below.gather(1, label)[:, 0]
-            found["confidence"] = odds.gather(1, label)[:, 0] / total
+            given_below = below.gather(1, label)[:, 0]
+            found["loss"] = log_total - given_below
+            if "confidence" in needs:
+                found["confidence"] = given_below.exp() / total
             if "el2n" in needs:
-                rest = odds.scatter(1, label, 0.0)
                 # What the label's class lacks is what the others have: one minus its probability would lose digits.
+                rest = odds.masked_fill_(numbers == label.to(torch.int32), 0.0)
                 found["el2n"] = (rest.square().sum(dim=1) + rest.sum(dim=1).square()).sqrt() / total
     return {name: found[name] for name in asked}
