@@ -19,7 +19,11 @@ __all__ = ["score_shards"]
 def score_shards(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a bundle, a run that has one, or module:function")],
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILES", help="Parquet, Arrow or CSV files, or folders of them")
+        list[Path],
+        typer.Argument(
+            metavar="FILES",
+            help="Parquet, Arrow, CSV or .npy files, folders of them, of images, or a saved set of Hugging Face's",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", metavar="OUT", help="an empty folder, or one that isn't there")],
     target: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="the label's column")] = None,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prunus.cli.app import invoke
-from prunus.core.errors import ModelError, RecipeError
+from prunus.core.errors import DataError, ModelError, RecipeError
 from prunus.core.recipes import recipe
 from prunus.data import Columns, Scaler
 from prunus.data.columns.fitted import CategoryColumn, NumberColumn
@@ -220,8 +220,9 @@ def test_models_of_other_inputs_or_tasks_are_refused(folder):
     save_bundle(
         folder / "images", model, built_by=None, dense=model, input_shape=(3, 2, 2), n_outputs=3, task="classification"
     )
-    with pytest.raises(ModelError, match="one row of numbers each"):
-        OpenBundle(folder / "images")()
+    numbers(folder)
+    with pytest.raises(DataError, match=r"takes rows of shape \(3, 2, 2\): got 5 columns"):
+        OpenBundle(folder / "images")()(next(pq.ParquetFile("part-0.parquet").iter_batches()))
     multi = build(made, input_shape=(3,), n_outputs=2, seed=0).eval()
     save_bundle(
         folder / "multi",

@@ -35,7 +35,7 @@ def read_parquet(path: Path, arguments: Mapping[str, Any]) -> pa.Table:
     return table.drop_columns([name for name in table.schema.names if name.startswith("__index_level_")])
 
 
-_BUFFER_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 16
 """For each column."""
 
 

@@ -23,7 +23,7 @@ from prunus.core.types import Ints
 
 __all__ = ["EpochPlan", "Piece", "Window", "batch_sizes", "plan_epoch"]
 
-MOST_PLACES = 8
+MOST_PLACES = 2
 """A lane reads from so many places at once, as far as there are groups."""
 
 

@@ -101,7 +101,7 @@ class RowLoader:
         self._n_taken = self._stream.now[1]
 
 
-def _as_it_is(block: tuple[Any, ...]) -> tuple[Any, ...]:
+def _as_it_is(block: Any) -> Any:
     return block
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from prunus.core.errors import DataError
 from prunus.core.types import Ints
+from prunus.data.readers.rows_of_images import image_shards
 from prunus.data.readers.rows_of_npy import beside_npy
 from prunus.data.rows.file_prints import file_print, joined_print
 from prunus.data.sources.formats import row_endings, row_reader_of
@@ -91,8 +92,11 @@ def open_row_file(path: Path, stack: ExitStack) -> RowFile:
         return opens(path, stack)
 
 
-def row_files_of(given: Sequence[Path]) -> list[Path]:
+def row_files_of(given: Sequence[Path], *, images: bool = False) -> list[Path]:
     """Return the files that are meant, those of a folder by their names; of a set that ``datasets`` saved, as it says.
+
+    Args:
+        images: a folder without such files may hold images: then it stands for the folders of its classes.
 
     Raises:
         DataError: there is none.
@@ -100,7 +104,7 @@ def row_files_of(given: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += _inside(path)
+            found += _inside(path, images=images)
         elif not path.exists():
             raise DataError(f"{path}: there is no such file")
         else:
@@ -108,7 +112,7 @@ def row_files_of(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _inside(folder: Path) -> list[Path]:
+def _inside(folder: Path, *, images: bool) -> list[Path]:
     if (folder / _SPLITS).is_file():
         parts = sorted(child.name for child in folder.iterdir() if (child / _SAVED).is_file())
         raise DataError(f"{folder}: these are several sets ({', '.join(parts)}): name one, such as {folder / parts[0]}")
@@ -117,6 +121,8 @@ def _inside(folder: Path) -> list[Path]:
     endings = row_endings()
     inside = sorted(each for each in folder.iterdir() if each.suffix.lower() in endings and each.is_file())
     own = [each for each in inside if not _beside(each)]
+    if not own and images:
+        own = image_shards(folder)
     if not own:
         raise DataError(f"{folder}: no file in this folder ends in {', '.join(endings)}")
     return own

@@ -22,6 +22,7 @@ from prunus.data.sources.row_files import OpenRows
 from prunus.data.sources.source import Rows, Source
 
 __all__ = [
+    "IMAGES",
     "Inputs",
     "Open",
     "ReadRows",
@@ -93,6 +94,9 @@ def add_reader(
     return readers.add(ending[1:], Reader(ending, holds, open, inputs, rows, arguments, needs))
 
 
+IMAGES = "images"
+"""As what a folder is read a few rows at a time."""
+
 row_readers: Registry[OpenRows] = Registry("row reader")
 """What opens a file to be read a few rows at a time, by ending, without its dot."""
 
@@ -105,7 +109,7 @@ def add_row_reader(ending: str, opens: OpenRows) -> OpenRows:
 
 def row_endings() -> tuple[str, ...]:
     """Return the endings of files that can be read a few rows at a time, with their dots."""
-    return tuple(f".{name}" for name in row_readers)
+    return tuple(f".{name}" for name in row_readers if name != IMAGES)
 
 
 def row_reader_of(path: Path) -> OpenRows:
@@ -114,7 +118,7 @@ def row_reader_of(path: Path) -> OpenRows:
     Raises:
         DataError: nothing does.
     """
-    name = path.suffix.lower()[1:]
+    name = IMAGES if path.is_dir() else path.suffix.lower()[1:]
     if name not in row_readers and name in offered(READERS):
         readers.load(name)
     if name not in row_readers:

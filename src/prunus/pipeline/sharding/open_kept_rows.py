@@ -27,8 +27,7 @@ def kept_rows(
     In a loop of one's own::
 
         rows = prunus.kept_rows("data/", "runs/clean/examples.parquet", target="label")
-        loader = DataLoader(rows.stream(256, seed=0), batch_size=None, num_workers=2)
-        for position, inputs, targets in loader:
+        for position, inputs, targets in rows.loader(256, num_workers=2, seed=0):
             ...
 
     Args:

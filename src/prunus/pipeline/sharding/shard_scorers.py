@@ -22,6 +22,7 @@ from prunus.core.predictions import check_outputs_finite
 from prunus.data.columns.fitted import Columns, NumberColumn
 from prunus.data.sources.source import row_chunks
 from prunus.data.sources.table_rows import read_rows
+from prunus.pipeline.sharding.array_rows import array_blocks, array_column
 from prunus.pipeline.shipping import bundle_folder
 from prunus.score.examples.recording.answer_scores import answer_scores, known_scores
 from prunus.ship import Bundle, load_bundle
@@ -59,8 +60,10 @@ class OpenBundle:
         task, takes = bundle.reader(), bundle.manifest.takes
         if not (task.exclusive or isinstance(task, Regression)):
             raise ModelError(f"{self.path}: shards are scored by models of classes or values: got one of {task.name}")
-        if len(takes) != 1 or len(takes[0].shape) != 1 or not takes[0].kind.is_floating_point:
-            raise ModelError(f"{self.path}: the rows of a shard are one row of numbers each: this model takes others")
+        if len(takes) != 1 or not takes[0].shape:
+            raise ModelError(
+                f"{self.path}: the rows of a shard are one row, or one array, of numbers each: this model takes others"
+            )
         columns = bundle.columns
         if columns is None and bundle.feature_names:
             columns = Columns.of_features(bundle.feature_names, ())[0]
@@ -75,7 +78,7 @@ class OpenBundle:
             class_names=bundle.class_names,
             fitted=columns,
             order=order,
-            n_features=takes[0].shape[0],
+            shape=tuple(takes[0].shape),
         )
 
 
@@ -161,7 +164,7 @@ class _Answers:
     def __call__(self, rows: Tensor) -> Tensor:
         with torch.inference_mode():
             try:
-                outputs = self._model(rows.to(self._kind))
+                outputs = self._model(rows if rows.dtype == torch.int64 else rows.to(self._kind))
             except PrunusError:
                 raise
             except Exception as error:
@@ -187,12 +190,12 @@ class _ModelScorer:
         class_names: Sequence[str] = (),
         fitted: Columns | None = None,
         order: tuple[int, ...] = (),
-        n_features: int | None = None,
+        shape: tuple[int, ...] | None = None,
         columns: tuple[str, ...] | None = None,
         leave_out: tuple[str, ...] = (),
     ) -> None:
         self._model, self._target, self._names, self._exclusive = model, target, names, exclusive
-        self._class_names, self._fitted, self._order, self._n_features = tuple(class_names), fitted, order, n_features
+        self._class_names, self._fitted, self._order, self._shape = tuple(class_names), fitted, order, shape
         self._left_out = {*leave_out, *([] if target is None else [target])}
         own = fitted.names if fitted is not None else columns
         self.columns = None if own is None else tuple(dict.fromkeys((*own, *([] if target is None else [target]))))
@@ -204,11 +207,14 @@ class _ModelScorer:
     def __call__(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
         """Return the scores of a batch's rows."""
         own = self._own or tuple(name for name in batch.schema.names if name not in self._left_out)
-        if self._n_features is not None and self._fitted is None and len(own) != self._n_features:
+        arrays = None if self._fitted is not None else array_column(batch.schema, own)
+        if arrays is not None:
+            own = (arrays,)
+        elif self._shape is not None and self._fitted is None and (len(own),) != self._shape:
             raise DataError(
-                f"the model takes {self._n_features} numbers a row: got {len(own)} columns besides the label"
+                f"the model takes rows of shape {self._shape}: got {len(own)} columns of numbers besides the label"
             )
-        outputs = self._outputs(batch.select(list(own)), own)
+        outputs = self._outputs(batch.select(list(own)), own, arrays)
         exclusive = self._exclusive
         if exclusive is None:
             exclusive = outputs.ndim == 2 and outputs.shape[1] > 1
@@ -226,11 +232,13 @@ class _ModelScorer:
         numbers = value.to(torch.int32).numpy()
         return pa.DictionaryArray.from_arrays(numbers, list(self._class_names)) if self._class_names else numbers
 
-    def _outputs(self, batch: pa.RecordBatch, names: Sequence[str]) -> Tensor:
+    def _outputs(self, batch: pa.RecordBatch, names: Sequence[str], arrays: str | None) -> Tensor:
         """Return the answers to a batch's rows, ``(rows, outputs)``, the answers of one output beside each other in memory."""
         outputs: Tensor | None = None
         start = 0
-        for rows in self._blocks(batch, names):
+        shape = self._shape
+        blocks = self._blocks(batch, names) if arrays is None else array_blocks(batch, arrays, shape, _BLOCK_ROWS)
+        for rows in blocks:
             answer = self._answers(rows)
             flat = answer.reshape(len(answer), -1)
             if outputs is None:

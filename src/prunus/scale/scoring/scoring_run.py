@@ -138,7 +138,7 @@ def shards_of(given: Sequence[Path]) -> list[Path]:
     Raises:
         DataError: there is none, or two would have their scores under one name.
     """
-    found = row_files_of(given)
+    found = row_files_of(given, images=True)
     first: dict[str, Path] = {}
     for path in found:
         if first.setdefault(path.stem, path) != path:
@@ -200,6 +200,14 @@ def _seen(shard: Path) -> list[Any]:
     """Return what changes when a file is written to; its bytes aren't read for it."""
     try:
         seen = shard.stat()
+        if shard.is_dir():
+            inside = [path.stat() for path in sorted(shard.rglob("*"))]
+            return [
+                str(shard.resolve()),
+                len(inside),
+                sum(one.st_size for one in inside),
+                max((one.st_mtime_ns for one in inside), default=0),
+            ]
     except OSError:
         return []
     return [str(shard.resolve()), seen.st_size, seen.st_mtime_ns]

@@ -66,8 +66,8 @@ def answer_scores(
         if outputs.ndim != 2 or outputs.shape[1] < 2:
             raise ShapeError(f"scores of classes need one logit per class, (n, classes): got {tuple(outputs.shape)}")
         rows = max(_CACHED_NUMBERS // outputs.shape[1], 1)
-        labels = [None] * (len(outputs) // rows + 1) if targets is None else targets.split(rows)
-        parts = [_of_classes(part, label, asked) for part, label in zip(outputs.split(rows), labels, strict=False)]
+        pieces = [slice(start, start + rows) for start in range(0, max(len(outputs), 1), rows)]
+        parts = [_of_classes(outputs[at], None if targets is None else targets[at], asked) for at in pieces]
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in asked}
     if outputs.numel() != len(outputs):
         raise ShapeError(f"scores of values need one output per example, (n,) or (n, 1): got {tuple(outputs.shape)}")
