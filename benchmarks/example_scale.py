@@ -141,14 +141,15 @@ def scoring_pass(folder: Path, scale: float, names: tuple[str, ...] | None, n_fi
 
 
 def in_turns(folder: Path, scale: float) -> dict[str, Any]:
-    """The bare loops and prunus on one file, six times in turns in one process: what else the machine does hits all alike."""
+    """The bare loops and prunus on one file, twelve times in turns in one process: what else the machine does hits all alike."""
     from prunus.pipeline.sharding.shard_scorers import OpenFunction
     from prunus.scale import score_shard
 
     columns = tuple(f"x{j}" for j in range(WIDTH))
+    asked = {"entropy": (None, ("entropy",)), "loss": ("label", ("loss",)), "all scores": ("label", None)}
     opened = {
-        name: OpenFunction("example_scale:small_model", target, (name,), columns)()
-        for name, target in (("entropy", None), ("loss", "label"))
+        name: OpenFunction("example_scale:small_model", target, names, columns)()
+        for name, (target, names) in asked.items()
     }
     (file,) = _files(folder, 1)
 
@@ -160,19 +161,21 @@ def in_turns(folder: Path, scale: float) -> dict[str, Any]:
     ways: dict[str, Callable[[], float]] = {
         "bare 65,536": lambda: bare_loop(folder, scale, 65_536, 1)["seconds"],
         "bare 8,192": lambda: bare_loop(folder, scale, 8_192, 1)["seconds"],
-        "entropy": lambda: ours("entropy"),
-        "loss": lambda: ours("loss"),
+        **{name: lambda name=name: ours(name) for name in asked},
     }
     for work in ways.values():
         work()
     seconds = {name: [] for name in ways}
-    for _ in range(6):
+    for _ in range(12):
         for name, work in ways.items():
             seconds[name].append(work())
     told = "; ".join(f"{name} {statistics.median(found):.3f} s" for name, found in seconds.items())
-    best = min(statistics.median(seconds[name]) for name in ("bare 65,536", "bare 8,192"))
-    shares = ", ".join(f"{name} {best / statistics.median(seconds[name]):.2f}" for name in ("entropy", "loss"))
-    result = f"{told}; speed over the faster bare loop: {shares}"
+    best = min(("bare 65,536", "bare 8,192"), key=lambda name: statistics.median(seconds[name]))
+    shares = []
+    for name in asked:
+        ratios = sorted(bare / own for bare, own in zip(seconds[best], seconds[name], strict=True))
+        shares.append(f"{name} {statistics.median(ratios):.2f} ({ratios[2]:.2f} to {ratios[-3]:.2f})")
+    result = f"{told}; speed over {best}, turn by turn, median and all but the two outermost: {', '.join(shares)}"
     total = sum(map(sum, seconds.values()))
     return {"input": f"{int(ROWS_PER_FILE * scale):,} x {WIDTH}", "seconds": total, "mb": 0, "found": result}
 

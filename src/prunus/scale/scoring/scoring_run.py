@@ -19,7 +19,7 @@ from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import clear_leftovers, explain_os_error, folder_lock, write_json
 from prunus.core.files.sealed import sealed_tree
 from prunus.core.text import plain
-from prunus.data import row_files_of
+from prunus.data import print_of, row_files_of
 from prunus.scale.resume import fold_file, read_state
 from prunus.scale.scoring.score_shard import Scorer, ShardFacts, score_shard
 from prunus.scale.scoring.shard_pool import Failure, run_each
@@ -175,7 +175,12 @@ class _State:
         """Note that a shard is scored."""
         written = fold_file(output)
         assert written is not None
-        self.done[output.name] = {"source": _seen(shard), "written": list(written), "rows": facts.n_rows}
+        self.done[output.name] = {
+            "source": _seen(shard),
+            "print": "" if shard.is_dir() else print_of(shard),
+            "written": list(written),
+            "rows": facts.n_rows,
+        }
         self.write()
 
     def forget(self, output: Path) -> None:
