@@ -251,7 +251,9 @@ def export(
     bundle: BundlePath,
     to: Annotated[
         str,
-        typer.Option("--to", metavar="FORMAT", help="onnx, openvino, torch, or mnn (for many zeros)"),
+        typer.Option(
+            "--to", metavar="FORMAT", help="onnx, openvino, torch, mnn (for many zeros), or hf (transformers)"
+        ),
     ],
     out: Annotated[Path | None, typer.Option("--out", help="the file to write; default: beside the bundle")] = None,
     int8: Int8 = False,
@@ -260,6 +262,7 @@ def export(
     metric: PromisedMetric = None,
     max_drop: MaxDrop = None,
     calibration: Calibration = None,
+    processor: Annotated[Path | None, typer.Option(metavar="FOLDER", help="hf: whose tokenizer goes along")] = None,
     trust_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -268,6 +271,8 @@ def export(
 
     check_bundle(bundle)
     told = {"recipe": recipe, "dense": dense, "metric": metric, "max_drop": max_drop, "calibration": calibration}
+    if int8 and processor is not None:
+        raise typer.BadParameter("--processor is for --to hf, which has no int8")
     if int8:
         export_int8(bundle, to, out=out, **told, trust_code=trust_code, as_json=as_json)  # type: ignore[arg-type]
         return
@@ -277,7 +282,7 @@ def export(
     from prunus.report import exported_line
 
     with Console(stderr=True).status("torch's exporter is at work, for seconds to a minute"):  # on a terminal only
-        facts = export_bundle(bundle, to, out=out, trust_code=trust_code, note=say_note)
+        facts = export_bundle(bundle, to, out=out, beside=processor, trust_code=trust_code, note=say_note)
     typer.echo(json.dumps(facts, indent=2) if as_json else exported_line(facts))
 
 

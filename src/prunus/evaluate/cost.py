@@ -39,7 +39,11 @@ def measure_cost(model: nn.Module, inputs: Any) -> Cost:
     states = [*parameters, *model.buffers()]
     modes = {module: module.training for module in model.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
+    # The counter asks what a module is given for its gradient function, which a parameter that is handed around hasn't got here.
+    trained = [parameter for parameter in parameters if parameter.requires_grad and parameter.is_leaf]
     try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
         model.eval()
         # The fused attention fast path hides its products from the counter.
         torch.backends.mha.set_fastpath_enabled(False)
@@ -47,6 +51,8 @@ def measure_cost(model: nn.Module, inputs: Any) -> Cost:
             call(model, inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        for parameter in trained:
+            parameter.requires_grad_(True)
         for module, training in modes.items():
             module.training = training
     batch = len(inputs) if isinstance(inputs, list) else next((len(v) for _, v in tensors(inputs) if v.dim()), 1)

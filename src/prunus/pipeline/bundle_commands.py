@@ -139,6 +139,7 @@ def export_bundle(
     to: str,
     *,
     out: Path | None = None,
+    beside: Path | None = None,
     trust_code: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -147,6 +148,7 @@ def export_bundle(
     Args:
         to: one of ``prunus.ship.FORMATS``.
         out: default: beside the bundle, with the format as its ending. A file that is there is replaced in one step.
+        beside: a folder with files of a tokenizer or a processor that go along (``hf``).
         note: is told when the bundle's graph is exported because its class may not be built.
 
     Raises:
@@ -160,7 +162,7 @@ def export_bundle(
     if out is None:
         named = folder if folder.name not in ("", "..") else folder.resolve()
         out = named.with_name(f"{named.name}.{form.ending or form.name}")
-    made = export_file(bundle, to, out)
+    made = export_file(bundle, to, out, beside=beside)
     if made.note and note is not None:
         note(f"{made.path}: {made.note}")
     return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind} | made.to_dict()

@@ -45,7 +45,7 @@ class Bundle:
     """A loaded bundle: the model in evaluation mode, and what its inputs and outputs mean.
 
     ``kind`` says what the model is: ``eager``, the Python class, or ``graph``, the traced computation; ``note`` why, where the
-    class was there to have.
+    class was there to have. ``folder`` is where it lay.
     """
 
     model: nn.Module
@@ -55,6 +55,7 @@ class Bundle:
     sha256: str
     kind: Kind = "eager"
     note: str = ""
+    folder: Path | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -204,7 +205,7 @@ def load_bundle(
     else:
         model = assemble(contents, lambda: skeleton(folder, manifest, builder))
     scalers = meanings(contents, graph_limits)
-    return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note)
+    return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note, folder)
 
 
 def meanings(contents: Contents, limits: GraphLimits | None = None) -> tuple[Scaler | None, Scaler | None]:

@@ -35,8 +35,8 @@ class ExportedFile:
     ``difference`` is None where the file can't run here; ``checked`` then says what was found right without running it.
     ``batches`` are the sizes of the batches of random inputs that were compared, ``n_samples`` how many real examples.
     ``sizes`` are the shapes that it takes. ``zeros`` says how the zeros are used: ``"1x1"`` or ``"4x1"`` blocks by sparse kernels,
-    or ``"no"``: all kernels are dense. ``version`` is the format's, such as the opset. ``note`` says why sizes that are free in
-    the bundle aren't in the file.
+    or ``"no"``: all kernels are dense. ``version`` is the format's, such as the opset. ``note`` says what whoever takes the
+    file should know: why sizes that are free in the bundle aren't in the file, say.
     """
 
     path: str
@@ -57,11 +57,14 @@ class ExportedFile:
         return asdict(self) | {name: list(getattr(self, name)) for name in lists}
 
 
-def export_file(bundle: Bundle, to: str, path: Path, *, samples: Sequence[Any] = ()) -> ExportedFile:
+def export_file(
+    bundle: Bundle, to: str, path: Path, *, samples: Sequence[Any] = (), beside: Path | None = None
+) -> ExportedFile:
     """Write the model of ``bundle`` to ``path`` in one step, and return the facts of the file.
 
     Args:
         samples: batches of real inputs, as the user has them, that the file is to be compared on, too.
+        beside: a folder with files of a tokenizer or a processor, which go along where the format is a folder for transformers.
 
     Raises:
         UnknownNameError: there is no such format.
@@ -70,7 +73,9 @@ def export_file(bundle: Bundle, to: str, path: Path, *, samples: Sequence[Any] =
         OutputError: the disk is full or the folder can't be written.
     """
     form = format_of(to)
-    source = ExportSource.of(bundle, samples)
+    if beside is not None and not form.takes_processor:
+        raise ModelError(f"{to}: it has no room for a processor: got --processor {str(beside)!r}; leave it out")
+    source = replace(ExportSource.of(bundle, samples), beside=beside)
     if any(entry.listed for entry in source.takes):
         raise ModelError(
             "the model takes a list with a tensor for each example, and a file takes tensors: bundle a module of yours that makes "
@@ -114,6 +119,7 @@ def _export(form: Format, source: ExportSource, path: Path) -> ExportedFile:
         BATCHES if form.runs_here() else (),
         written.zeros,
         source.sizes,
+        note=written.note,
         version=written.version,
         n_samples=sum(len(next(iter(by_name(inputs).values()))) for inputs in samples) if form.runs_here() else 0,
         checked=checked,
@@ -125,7 +131,7 @@ def _check_place(form: Format, path: Path) -> None:
     if not form.files or not (path.exists() or path.is_symlink()):
         return
     is_folder = path.is_dir() and not path.is_symlink()
-    others = sorted({each.name for each in path.iterdir()} - set(form.files)) if is_folder else []
+    others = form.others(path) if is_folder else []
     if others or not is_folder:
         what = f"a folder with other things in it ({others[0]})" if others else "no folder"
         raise OutputError(

@@ -26,6 +26,7 @@ from prunus.core.text import plain, shown
 from prunus.data.columns.fitted import Columns
 from prunus.ship.graph_limits import TooCostlyError, times_asked
 from prunus.ship.inputs import Inputs, floats, shapes, sizes_misfit
+from prunus.ship.pretrained_entry import PretrainedEntry
 from prunus.tasks import task_of_options, tasks
 
 __all__ = [
@@ -121,7 +122,8 @@ class Manifest(_Part):
     ``edits`` is None when the model *is* a traced computation, of no class. ``no_graph`` says why no ``graph.json`` goes along.
     ``columns`` says what a table's features are made of. ``inputs`` says what the model takes where that isn't one float32 tensor
     of ``input_shape``; ``n_output_tensors`` how many tensors it gives. ``task_options`` say how the task reads answers;
-    ``own_task`` names one that is Python code, for whoever has it: it is never imported.
+    ``own_task`` names one that is Python code, for whoever has it: it is never imported. ``pretrained`` is the class of
+    transformers whose config builds the model, where it is of one.
     """
 
     format: Literal[3]
@@ -142,6 +144,7 @@ class Manifest(_Part):
     no_graph: str | None = Field(None, max_length=500)
     inputs: Inputs = Field((), strict=False, max_length=64)
     n_output_tensors: int = Field(1, ge=1, le=64)
+    pretrained: PretrainedEntry | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
     files: dict[FileName, FileEntry]
     sha256: Sha256 = Field("0" * 64, description="of the canonical JSON of all the rest")

@@ -56,6 +56,7 @@ from prunus.ship.manifest import (
     read_contents,
 )
 from prunus.ship.pack import check_storable, pack
+from prunus.ship.pretrained_entry import pretrained_entry
 from prunus.tasks import Regression, Task, options_of, unscaled
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ def save_bundle(
                 no_graph=no_graph,
                 inputs=() if takes == floats(input_shape) else takes,
                 n_output_tensors=_n_outputs(model, takes),
+                pretrained=pretrained_entry(model),
                 facts=dict(facts or {}),
                 files={path.name: _entry(path) for path in sorted(temporary.iterdir())},
             )

@@ -122,3 +122,18 @@ def test_the_batch_is_the_first_tensor_s_and_one_where_there_is_none():
     assert measure_cost(Counted(8, 5), (3, torch.randn(2, 8))).macs == 40
     assert measure_cost(Counted(8, 5), (torch.tensor(3), torch.randn(4, 8))).macs == 40
     assert measure_cost(Other(lambda n, w: w @ w, 8, 8), (3,)).macs == 512
+
+
+def test_a_trained_tensor_that_is_handed_to_a_part_is_no_trouble():
+    class Handing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.project = nn.Parameter(torch.randn(6, 4)), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return x @ self.project(self.table).T
+
+    model = Handing()
+    model.project.bias.requires_grad_(False)
+    assert measure_cost(model, (torch.randn(1, 3),)).macs == 6 * 4 * 3 + 3 * 6
+    assert [parameter.requires_grad for parameter in model.parameters()] == [True, True, False]

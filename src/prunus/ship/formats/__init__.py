@@ -3,6 +3,7 @@
 from prunus.core.errors import UnknownNameError, near
 from prunus.ship.formats.export_source import BATCHES, ExportSource, by_name
 from prunus.ship.formats.file_format import Format, Written
+from prunus.ship.formats.to_hf import Hf
 from prunus.ship.formats.to_mnn import Mnn
 from prunus.ship.formats.to_onnx import Onnx
 from prunus.ship.formats.to_openvino import OpenVino
@@ -10,7 +11,7 @@ from prunus.ship.formats.to_torch import Torch
 
 __all__ = ["BATCHES", "FORMATS", "ExportSource", "Format", "Written", "by_name", "format_of"]
 
-FORMATS: dict[str, Format] = {each.name: each for each in (Onnx(), OpenVino(), Torch(), Mnn())}
+FORMATS: dict[str, Format] = {each.name: each for each in (Onnx(), OpenVino(), Torch(), Mnn(), Hf())}
 """By what ``prunus export --to`` calls them."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -24,12 +25,16 @@ _ANY = Span(1, None, BATCH)
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A bundle, its model between the scalers in evaluation mode, and what a file of it is to take."""
+    """A bundle, its model between the scalers in evaluation mode, and what a file of it is to take.
+
+    ``beside`` is a folder with files of a tokenizer or a processor, which go along where a format has room for them.
+    """
 
     bundle: Bundle
     model: RawModel
     takes: Inputs
     samples: tuple[Any, ...] = ()
+    beside: Path | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, samples: Sequence[Any] = ()) -> ExportSource:

@@ -26,11 +26,12 @@ class Written:
     """What a format says of the file that it wrote.
 
     ``version`` is that of the format, such as the opset. ``zeros`` says how the zeros are used: ``"1x1"`` or ``"4x1"`` blocks by
-    sparse kernels, or ``"no"``: all kernels are dense.
+    sparse kernels, or ``"no"``: all kernels are dense. ``note`` is what whoever takes the file should know.
     """
 
     version: str
     zeros: str = "no"
+    note: str = ""
 
 
 class Format(ABC):
@@ -55,10 +56,16 @@ class Format(ABC):
     """What lies in it, where it is a folder."""
     is_executable: ClassVar[bool] = False
     """Whether its loader runs code that a file may hold."""
+    takes_processor: ClassVar[bool] = False
+    """Whether files of a tokenizer or a processor go along."""
 
     def runs_here(self) -> bool:
         """Tell whether a file of it can be run on this system, with what ``packages`` name."""
         return True
+
+    def others(self, folder: Path) -> list[str]:
+        """Return the names of what lies in a folder that no export left there, where it is a folder."""
+        return sorted({each.name for each in folder.iterdir()} - set(self.files))
 
     def check_installed(self) -> None:
         """Raise unless what writing needs is installed; nothing is imported.
