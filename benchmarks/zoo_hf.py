@@ -132,8 +132,16 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} {before[name]} to {value}"
         for name, value in after.items()
-        if name in before and before[name] != value and type(value) in (int, float, list) and not name.startswith("_")
+        if name in before and _is_number(value) and _listed(before[name]) != _listed(value)
     ]
+
+
+def _is_number(value: Any) -> bool:
+    return all(type(one) in (int, float) for one in (value if isinstance(value, list | tuple) else [value]))
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
 
 
 def page(path: Path) -> str:

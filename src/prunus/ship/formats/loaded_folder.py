@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from prunus.core.errors import raise_if_out_of_memory
+
 __all__ = ["ANSWERS", "INPUTS"]
 
 INPUTS, ANSWERS = "inputs.pt", "answers.pt"
@@ -47,9 +49,8 @@ def _check_processor(transformers: Any, folder: Path) -> None:
     for auto in _PROCESSORS:
         try:
             getattr(transformers, auto).from_pretrained(folder, local_files_only=True)
-        except MemoryError:
-            raise
         except Exception as error:
+            raise_if_out_of_memory(error)
             problems.append(f"{auto}: {(str(error).splitlines() or [''])[0][:80]}")
         else:
             return
