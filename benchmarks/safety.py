@@ -42,7 +42,8 @@ POISONED = 0.05
 TREATMENTS = (
     ("clean_digits", 0, "not trained after"),
     ("few_digits", 15, "trained on 45 clean images"),
-    ("clean_digits", 15, "trained on 900 clean images"),
+    ("clean_digits", 2, "trained on 900 clean images, 2 epochs"),
+    ("clean_digits", 15, "trained on 900 clean images, 15 epochs"),
 )
 """What is done after the cut: the data, the epochs, and in words."""
 CONV = {"builder": "cnn", "args": {"width": 16}}
@@ -212,7 +213,7 @@ def backdoor(folder: Path, seeds) -> None:
         }
         weights = made(first, folder, seed)[0] / "bundle" / "model.safetensors"
         for source, epochs, said_so in TREATMENTS:
-            for keep in (0.9, 0.5):
+            for keep in (0.5, 0.25):
                 second = {
                     "name": f"pruned-{keep}-{source}-{epochs}",
                     "data": {"source": f"bench_safety_data:{source}", **data},

@@ -1,6 +1,6 @@
 """What is a trigger: a patch that is laid over inputs, from a file, or a function that changes them?
 
-What a trigger does to a model is only measured: nothing here takes a backdoor out, and pruning mostly doesn't either.
+What a trigger does to a model is only measured: nothing here takes a backdoor out, and what pruning leaves of one differs.
 """
 
 from __future__ import annotations
