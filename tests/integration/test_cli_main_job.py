@@ -63,7 +63,13 @@ def test_a_run_leaves_everything_it_promises(small_recipe, capsys):
     assert "<html" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
-    assert sorted(p.name for p in (out / "bundle").iterdir()) == ["graph.json", "manifest.json", "model.safetensors"]
+    assert sorted(p.name for p in (out / "bundle").iterdir()) == [
+        "README.md",
+        "bom.cdx.json",
+        "graph.json",
+        "manifest.json",
+        "model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("granularity", ["weight", "channel"])

@@ -28,6 +28,7 @@ from prunus.pipeline.cut.prunable import check_patterns
 from prunus.pipeline.cut.weight_tiles import check_tiles
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.int8.of_run import check_int8, int8_of_run
+from prunus.pipeline.jobs.card_of_run import card_of_run
 from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
@@ -147,17 +148,18 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     folder = job.workspace.folder
     results = run_job(job, plan)
     made = plan_of(job, results[0])
-    sha256 = ""
     if folder is not None:
         save_plan(made, folder / "plan", _table(job, made))
-        sha256 = ship(job, results[0], folder / "bundle")
-        if job.recipe.keep_dense:
-            ship_dense(job, results[0], folder)
     asked = job.recipe.examples is not None and job.recipe.examples.gate
     gate = gate_selection(job, {result.seed: result.train for result in results}) if asked else None
     joint = joint_grid(job, {result.seed: result.steps for result in results}) if job.recipe.joint else None
     with job.workspace.stage("evaluate"):
-        record = measure_run(job, results, made, sha256, gate, joint)
+        record = measure_run(job, results, made, gate, joint)
+    if folder is not None:
+        sha256 = ship(job, results[0], folder / "bundle", card_of_run(job, results[0], record))
+        record = record.model_copy(update={"fingerprints": {**record.fingerprints, "bundle": sha256}})
+        if job.recipe.keep_dense:
+            ship_dense(job, results[0], folder)
     if folder is not None and job.recipe.quantize is not None:
         record = with_int8(record, *int8_of_run(job, results[0], folder))
     record = timed(record, job.workspace)

@@ -60,7 +60,6 @@ def measure_run(
     job: Job,
     results: Sequence[SeedResult],
     plan: Plan,
-    bundle_sha256: str,
     gate: dict[str, Any] | None = None,
     joint: dict[str, Any] | None = None,
 ) -> RunRecord:
@@ -103,7 +102,7 @@ def measure_run(
             "recipe": recipe.model_dump(mode="json"),
             "versions": versions(),
             "seeds": [result.seed for result in results],
-            "fingerprints": {**plan.fingerprints, "bundle": bundle_sha256},
+            "fingerprints": {**plan.fingerprints, "bundle": ""},
             "data": _data_facts(job, first),
             "quality": rows,
             "gaps": _gaps(quality),

@@ -15,10 +15,11 @@ from prunus.core.text import plain
 from prunus.data import DrawnSource, holds_ids
 from prunus.data.sources.source import CHUNK_ROWS
 from prunus.graph.tracing.states import as_it_was
+from prunus.pipeline.jobs.card_of_run import card_of_job
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.workspace import RECORD
 from prunus.report import load_record
-from prunus.ship import save_bundle, stored_size_bytes
+from prunus.ship import CardFacts, save_bundle, stored_size_bytes
 from prunus.tasks import Regression
 
 __all__ = [
@@ -36,10 +37,10 @@ DENSE = "dense"
 """The folder of a run with the bundle of its dense model."""
 
 
-def ship(job: Job, result: SeedResult, folder: Path) -> str:
-    """Write the pruned model of ``result`` to ``folder`` and return the bundle's hash."""
+def ship(job: Job, result: SeedResult, folder: Path, card: CardFacts | None = None) -> str:
+    """Write the pruned model of ``result`` to ``folder`` and return the bundle's hash; ``card`` says what was found out."""
     with job.workspace.stage("ship"):
-        return ship_candidate(job, result.seed, result.pruned, folder)
+        return ship_candidate(job, result.seed, result.pruned, folder, card)
 
 
 def ship_dense(job: Job, result: SeedResult, run: Path) -> None:
@@ -51,7 +52,7 @@ def ship_dense(job: Job, result: SeedResult, run: Path) -> None:
             job.workspace.note("ship the dense model", f"it isn't kept: {error}")
 
 
-def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> str:
+def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path, card: CardFacts | None = None) -> str:
     """Write a model to ``folder`` and return the bundle's hash.
 
     Raises:
@@ -75,6 +76,7 @@ def ship_candidate(job: Job, seed: int, candidate: Candidate, folder: Path) -> s
         scaler=data.scaler,
         target_scaler=data.train.target_scaler if isinstance(data.train.task, Regression) else None,
         facts={"name": recipe.name, "seed": seed, "data": recipe.data.model_dump(mode="json")},
+        card=card or card_of_job(job),
     )
 
 

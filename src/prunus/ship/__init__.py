@@ -2,6 +2,7 @@
 
 from prunus.ship.bundle import Bundle, load_bundle
 from prunus.ship.calling import arranged
+from prunus.ship.card import CardFacts
 from prunus.ship.deploy import export_file
 from prunus.ship.formats import FORMATS, format_of
 from prunus.ship.graph_limits import GraphLimits
@@ -14,6 +15,7 @@ from prunus.ship.signing import Signed, SignWith, Verified, VerifyPolicy, sign_b
 __all__ = [
     "FORMATS",
     "Bundle",
+    "CardFacts",
     "GraphLimits",
     "Manifest",
     "SignWith",

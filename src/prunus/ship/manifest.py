@@ -42,6 +42,7 @@ __all__ = [
     "FileEntry",
     "FileName",
     "Manifest",
+    "Proof",
     "Sha256",
     "TensorEntry",
     "bundle_sha256",
@@ -116,6 +117,13 @@ class TensorEntry(_Part):
     parts: tuple[Size, ...] = Field((), strict=False)
 
 
+class Proof(_Part):
+    """Which run made the bundle, and what was shown of its contract; None where it had none."""
+
+    run_id: Sha256
+    contract: dict[str, Any] | None = None
+
+
 class Manifest(_Part):
     """Everything but the weights and the traced computation.
 
@@ -146,6 +154,7 @@ class Manifest(_Part):
     n_output_tensors: int = Field(1, ge=1, le=64)
     pretrained: PretrainedEntry | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
+    proof: Proof | None = None
     files: dict[FileName, FileEntry]
     sha256: Sha256 = Field("0" * 64, description="of the canonical JSON of all the rest")
 

@@ -26,6 +26,7 @@ from prunus.core.runtime import seeded, versions
 from prunus.core.tensors import save_tensors
 from prunus.graph.tracing.states import duplicate
 from prunus.ship.assembly import assemble, assemble_graph
+from prunus.ship.card import BILL, CARD, CardFacts, bill_of_materials, model_card
 from prunus.ship.export import Exported, export, printable, same_outputs, stable_line
 from prunus.ship.inputs import (
     InputEntry,
@@ -50,6 +51,7 @@ from prunus.ship.manifest import (
     BuiltBy,
     FileEntry,
     Manifest,
+    Proof,
     explain,
     manifest_sha256,
     manifest_tree,
@@ -81,6 +83,7 @@ def save_bundle(
     scaler: Scaler | None = None,
     target_scaler: Scaler | None = None,
     facts: Mapping[str, Any] | None = None,
+    card: CardFacts | None = None,
 ) -> str:
     """Write ``model`` to ``folder`` in one step (a bundle that is there stays until then) and return the bundle's hash.
 
@@ -99,6 +102,7 @@ def save_bundle(
         columns: what the features of a table are made of; ``feature_names`` are theirs.
         target_scaler: what a regression's outputs are undone with.
         facts: plain values to keep in the manifest. Times don't belong here: the same seed must give the same hash.
+        card: what the model card and the bill of materials say beside the manifest; default: that nothing else is known.
 
     Raises:
         BundleError: the model can't be expressed as edits of the dense one, has NaN weights, or doesn't come back as it was; or
@@ -130,6 +134,7 @@ def save_bundle(
     _check_json(args, "the model's args")
     _check_json(dict(facts or {}), "facts")
     known = versions()
+    card = CardFacts() if card is None else card
     with atomic_folder(folder) as temporary:
         save_tensors(stored, temporary / WEIGHTS)
         if graph is not None:
@@ -156,10 +161,16 @@ def save_bundle(
                 n_output_tensors=_n_outputs(model, takes),
                 pretrained=pretrained_entry(model),
                 facts=dict(facts or {}),
+                proof=None if card.proof is None else Proof.model_validate(card.proof),
                 files={path.name: _entry(path) for path in sorted(temporary.iterdir())},
             )
         except ValidationError as error:
             raise BundleError(f"the model can't be bundled with these facts: {explain(error)}") from error
+        write_text(temporary / CARD, model_card(manifest, card))
+        write_json(temporary / BILL, bill_of_materials(manifest, card))
+        manifest = manifest.model_copy(
+            update={"files": {path.name: _entry(path) for path in sorted(temporary.iterdir())}}
+        )
         manifest = manifest.model_copy(update={"sha256": manifest_sha256(manifest)})
         write_json(temporary / MANIFEST, manifest_tree(manifest))
         _check_comes_back(temporary, model, None if edits is None else dense)

@@ -77,7 +77,13 @@ def test_anyone_can_compute_the_hash_from_the_manifest(made):
 
 def test_the_size_is_that_of_the_files(made):
     files = list(made.folder.iterdir())
-    assert sorted(file.name for file in files) == ["graph.json", "manifest.json", "model.safetensors"]
+    assert sorted(file.name for file in files) == [
+        "README.md",
+        "bom.cdx.json",
+        "graph.json",
+        "manifest.json",
+        "model.safetensors",
+    ]
     assert bundle_size_bytes(made.folder) == sum(file.stat().st_size for file in files)
     assert stored_size_bytes(made.model) == (made.folder / "model.safetensors").stat().st_size
 
@@ -273,7 +279,13 @@ def test_a_new_bundle_takes_the_place_of_the_old_one(made, options):
     (made.folder / "stray").write_text("x")
     options["facts"] = {"seed": 1}
     assert save_bundle(made.folder, made.model, **options) != made.sha256
-    assert sorted(file.name for file in made.folder.iterdir()) == ["graph.json", "manifest.json", "model.safetensors"]
+    assert sorted(file.name for file in made.folder.iterdir()) == [
+        "README.md",
+        "bom.cdx.json",
+        "graph.json",
+        "manifest.json",
+        "model.safetensors",
+    ]
 
 
 def test_a_bundle_may_be_moved(made, tmp_path):

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from prunus.core.recipes.card_section import Card
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
 from prunus.core.recipes.quantize_section import Quantize
@@ -27,6 +28,7 @@ from prunus.core.recipes.train_sections import Average, Distil, Lora, Recovery, 
 
 __all__ = [
     "Average",
+    "Card",
     "Clean",
     "Contract",
     "Cover",
@@ -291,6 +293,7 @@ class Recipe(Section):
     )
     recovery: Recovery = Field(default_factory=Recovery)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    card: Card | None = Field(None, description="what you say of the model, for its card and its bill of materials")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0, 1, 2), min_length=1, description="one dense/pruned pair each"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunus.core.errors import RecipeError
+from prunus.ship.manifest import Proof
 from prunus.ship.signing.release import version_parts
 
 __all__ = ["Signed", "Verified", "VerifyPolicy"]
@@ -74,7 +75,8 @@ class Verified:
 
     ``sha256`` is the bundle's hash: give it to :func:`prunus.ship.load_bundle`, and nothing else is loaded. ``files`` holds the
     SHA-256 of every file. ``compared_with`` says what types and shapes were compared with (``graph``, ``builder``); where it is
-    empty, the model's class is code that wasn't run and no graph goes along. ``signed`` is None where no signature was asked for.
+    empty, the model's class is code that wasn't run and no graph goes along. ``proof`` is what the manifest says of the run and its
+    contract, as far as ``signed`` vouches for it, which is None where no signature was asked for.
     ``notes`` say what wasn't checked.
     """
 
@@ -85,6 +87,7 @@ class Verified:
     size_bytes: int
     n_tensors: int
     compared_with: tuple[str, ...]
+    proof: Proof | None = None
     signed: Signed | None = None
     notes: tuple[str, ...] = ()
 
@@ -103,6 +106,7 @@ class Verified:
             "size_bytes": self.size_bytes,
             "n_tensors": self.n_tensors,
             "compared_with": list(self.compared_with),
+            "proof": None if self.proof is None else self.proof.model_dump(mode="json"),
             "signed": None if self.signed is None else self.signed.to_dict(),
             "notes": list(self.notes),
         }

@@ -106,6 +106,7 @@ def verify_bundle(path: Path, *, policy: VerifyPolicy | None = None) -> Verified
         len(written) + sum(entry.size_bytes for entry in manifest.files.values()),
         len(manifest.tensors),
         compared,
+        manifest.proof,
         signed,
         tuple(notes),
     )

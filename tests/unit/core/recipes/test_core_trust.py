@@ -50,6 +50,9 @@ INERT = {
     "runtime.device",  # cpu, cuda or auto
     "quantize.keep_float.*",  # patterns over names of the model
     "quantize.metric",  # a name in a registry
+    *(f"card.{name}" for name in ("description", "version", "license", "data_license", "contact")),  # words for people
+    *(f"card.{name}.*" for name in ("authors", "users", "intended_use", "out_of_scope", "limitations", "ethical")),
+    *(f"card.{name}.*" for name in ("tags", "language")),
     # prunus search alone reads these, of a recipe that the user hands over; no file that travels starts a search.
     "search.space",
     "search.space.*",

@@ -20,7 +20,15 @@ from signing_stand_ins import certified, pair, signed_by_hand, write_pair
 
 __all__ = ["build", "made", "options", "pruned"]
 
-SIGNED_FILES = ("graph.json", "manifest.json", "model.safetensors", "model.sig", "release.json")
+SIGNED_FILES = (
+    "README.md",
+    "bom.cdx.json",
+    "graph.json",
+    "manifest.json",
+    "model.safetensors",
+    "model.sig",
+    "release.json",
+)
 
 
 @pytest.fixture
