@@ -6,7 +6,6 @@ elsewhere only after it was verified. prunus itself loads none but the one that 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.structures.forms import tensors_of
 from prunus.evaluate.timing.onnx_session import quiet_exporter
+from prunus.ship.executable_files import load_program, write_program
 from prunus.ship.formats.export_source import ExportSource
 from prunus.ship.formats.exported_program import exported_program
 from prunus.ship.formats.file_format import Format, Written
@@ -38,17 +38,15 @@ class Torch(Format):
     def write(self, source: ExportSource, path: Path) -> Written:
         """Write the file."""
         program = exported_program(source, "torch")
-        held = io.BytesIO()
         with quiet_exporter():
-            torch.export.save(program, held)
-        path.write_bytes(held.getvalue())
+            write_program(program, path)
         return Written(version=f"torch {torch.__version__.partition('+')[0]}")
 
     def answers(self, path: Path, batches: Sequence[Any]) -> list[list[Tensor]]:
         """Return what the program answers; ``path`` was written by this process."""
         with quiet_exporter(), torch.no_grad():
             try:
-                program = torch.export.load(io.BytesIO(path.read_bytes())).module()
+                program = load_program(path).module()
                 return [tensors_of(call(program, batch)) for batch in batches]
             except Exception as error:
                 raise_if_out_of_memory(error)
