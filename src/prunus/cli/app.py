@@ -21,6 +21,7 @@ from prunus.cli.bundles.int8_export import Calibration, DenseBundle, Int8, MaxDr
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
 from prunus.cli.evaluate_command import evaluate, with_usual_suites
 from prunus.cli.example_commands import clean, select
+from prunus.cli.import_command import import_
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
@@ -345,6 +346,7 @@ def shards(
 app.command("score-shards")(score_shards)
 app.command()(serve)
 
+app.command("import")(import_)
 app.command()(sign)
 app.command()(verify)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,14 +20,17 @@ from torch import Tensor
 from prunus.core.code.imports import one_line
 from prunus.core.errors import WeightsError, raise_if_out_of_memory
 from prunus.core.files.expansion import check_expansion
-from prunus.core.text import shown
+from prunus.core.text import plain, shown
 from prunus.models.pickle_data import Opaque, StorageEntry, TensorEntry, read_pickle
 
-__all__ = ["read_checkpoint"]
+__all__ = ["picked", "read_checkpoint", "read_parts"]
 
 NESTS = ("state_dict", "model_state_dict", "model")
 _MAX_PICKLE_BYTES = 64 << 20
 _MAX_RECORDS = 200_000
+_DEEPEST = 6
+_TRAINERS = ("optim", "lr_sched", "sched", "rng", "scaler", "callbacks", "loops")
+"""What keys begin with that hold a trainer's state."""
 _TIMES = 4
 """Views of one storage may overlap, but not by the thousand."""
 _LOCAL_HEADER = 30
@@ -47,6 +50,15 @@ class _Record:
     size_bytes: int
 
 
+def read_parts(path: Path, *, key: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors of a ``.pt`` file that somebody else wrote, and what else is in it; see :func:`picked`.
+
+    Raises:
+        WeightsError: as :func:`read_checkpoint`, but that what is no tensor is left out.
+    """
+    return _read(path, lambda content: picked(content, path, TensorEntry, key=key))
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a ``.pt`` file: a state dict, or one under ``state_dict``, ``model_state_dict`` or ``model``.
 
@@ -55,14 +67,66 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is damaged, would run code, declares more elements than it holds, or holds no state dict.
     """
+    return _read(path, lambda content: (_state_dict(content, path), []))[0]
+
+
+def picked(content: Any, path: Path, kind: type, *, key: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Return what of a checkpoint is of ``kind``, by name, and in words what isn't.
+
+    Args:
+        key: where it lies; default: under the first of the usual names that there is, or right at the top. Mappings inside are
+            followed, with dots between the names.
+
+    Raises:
+        WeightsError: there is nothing under ``key``, or no mapping.
+    """
+    left: list[str] = []
+    if isinstance(content, dict):
+        usual = next((nest for nest in NESTS if isinstance(content.get(nest), dict)), None)
+        chosen = usual if key is None else key
+        if chosen is not None:
+            if not isinstance(content.get(chosen), dict):
+                there = ", ".join(shown(name, 40) for name in list(content)[:8])
+                raise WeightsError(f"{path}: expected a state dict under {shown(chosen)}, got none; there are {there}")
+            left = [_left(name, value, kind) for name, value in content.items() if name != chosen]
+            content = content[chosen]
+        else:
+            apart = {name for name in content if str(name).startswith(_TRAINERS)}
+            left = [_left(name, content[name], kind) for name in content if name in apart]
+            content = {name: value for name, value in content.items() if name not in apart}
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: expected a state dict (names and tensors), got {_kind(content)}")
+    found: dict[str, Any] = {}
+    pending = list(reversed([(str(name), value, 0) for name, value in content.items()]))
+    while pending:
+        name, value, depth = pending.pop()
+        if isinstance(value, dict) and value and depth < _DEEPEST:
+            pending += reversed([(f"{name}.{inner}", one, depth + 1) for inner, one in value.items()])
+        elif isinstance(value, kind) and name not in found:
+            found[name] = value
+        else:
+            left.append(_left(name, value, kind))
+    return found, left
+
+
+def _left(name: object, value: Any, kind: type) -> str:
+    words = (
+        f"{len(value)} entries" if isinstance(value, dict) else "tensor" if isinstance(value, kind) else _kind(value)
+    )
+    return f"{plain(str(name))[:80]} ({plain(words)[:60]})"
+
+
+def _read(
+    path: Path, pick: Callable[[Any], tuple[dict[str, TensorEntry], list[str]]]
+) -> tuple[dict[str, Tensor], list[str]]:
     try:
         with path.open("rb") as file:
             program, records = _open(file, path)
             content, storages = read_pickle(program, path)
             _check_storages(storages, records, path)
-            entries = _state_dict(content, path)
+            entries, left = pick(content)
             _check_views(entries, path)
-            return _tensors(file, entries, records, path)
+            return _tensors(file, entries, records, path), left
     except OSError as error:
         raise WeightsError(f"{path}: this .pt file can't be read: {one_line(error)}") from error
 
