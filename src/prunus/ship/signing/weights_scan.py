@@ -70,7 +70,10 @@ class HashedFile:
 
     def read(self, n_bytes: int) -> bytes:
         """Return the next ``n_bytes``."""
-        return b"".join(self.pieces(n_bytes))
+        content = bytearray()
+        for piece in self.pieces(n_bytes):
+            content += piece  # at once: its place is taken by the next one but one
+        return bytes(content)
 
     def sha256(self) -> str:
         """Read what is left, and return the hash of all."""

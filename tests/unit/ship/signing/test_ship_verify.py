@@ -15,6 +15,7 @@ from torch import nn
 from prunus.core.errors import BundleError
 from prunus.ship import load_bundle, save_bundle, verify_bundle
 from prunus.ship.manifest import FileEntry
+from prunus.ship.signing.weights_scan import HashedFile
 from ship_stand_ins import build, made, network, options, pruned, rewritten
 
 __all__ = ["build", "made", "options", "pruned"]
@@ -240,3 +241,25 @@ def test_a_model_of_a_large_tensor_is_read_in_pieces(options, tmp_path):
     )
     with_weights(tmp_path / "b", lambda tensors: tensors["0.weight"].view(-1).__setitem__(-1, math.nan))
     refused(tmp_path / "b", "0.weight")
+
+
+def test_a_compressed_tensor_of_many_pieces_is_whole(options, tmp_path):
+    torch.manual_seed(0)
+    wide = {**options, "built_by": None, "input_shape": (2000,), "feature_names": (), "scaler": None}
+    model = nn.Sequential(nn.Linear(2000, 1000), nn.Linear(1000, 3))
+    with torch.no_grad():
+        model[0].weight[:, ::4] = 0
+    save_bundle(tmp_path / "b", model, **wide, dense=model)
+    entry = json.loads((tmp_path / "b/manifest.json").read_text())["tensors"]["0.weight"]
+    assert (entry["stored"], sum(entry["parts"]) > 4 * 2**20) == ("bitmask", True)
+    verify_bundle(tmp_path / "b")
+
+
+def test_what_is_read_in_one_go_is_the_file(tmp_path):
+    content = bytes(range(256)) * 20_000
+    (tmp_path / "f").write_bytes(content)
+    with (tmp_path / "f").open("rb") as file:
+        hashed = HashedFile(file, len(content), tmp_path / "f")
+        assert hashed.read(len(content)) == content
+        assert hashed.sha256() == hashlib.sha256(content).hexdigest()
+        hashed.close()
