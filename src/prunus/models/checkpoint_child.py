@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import WeightsError, out_of_memory
+from prunus.core.errors import WeightsError, raise_if_out_of_memory
 from prunus.core.files.expansion import check_expansion
 from prunus.core.files.plain_files import sha256_file
 from prunus.models.pickle_file import picked, read_parts
@@ -46,13 +46,6 @@ def _main() -> None:
         told = (
             {"no_space": error.errno} if full else {"error": f"{path}: it can't be imported: {one_line(error)[:200]}"}
         )
-    except Exception as error:
-        if out_of_memory(error) is None:
-            raise
-        more = asked["more_bytes"] >> 20
-        told = {
-            "error": f"{path}: refused, reading it takes more than {more} MB of memory; the file is damaged or hostile"
-        }
     sys.stdout.write(json.dumps(told))
 
 
@@ -126,8 +119,7 @@ def _read(path: Path, key: str | None) -> tuple[dict[str, Tensor], list[str]]:
         AttributeError,
         IndexError,
     ) as error:
-        if out_of_memory(error) is not None:
-            raise
+        raise_if_out_of_memory(error)
         raise WeightsError(
             f"{path}: this is no checkpoint that can be read without running its code ({one_line(error)[:160]}); load it where you "
             "trust it, and save it with torch.save(model.state_dict(), ...)"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunus.core.errors import OutputError, WeightsError
+from prunus.core.errors import OutputError, WeightsError, out_of_memory
 from prunus.core.files.plain_files import NotPlainError, atomic_path, explain_os_error, open_plain, write_json
 from prunus.core.text import plain, shown
 
@@ -152,6 +152,8 @@ def _ended(code: int, limits: dict[str, int], noise: list[str]) -> str:
         "SIGKILL": f"reading it takes more than {limits['cpu_seconds']} seconds of processor time, or more memory than there is",
         "SIGXFSZ": f"what it holds is more than {limits['file_bytes']} bytes",
     }
+    if any(out_of_memory(RuntimeError(line)) is not None or line.startswith("MemoryError") for line in noise[-3:]):
+        return f"reading it takes more than {limits['more_bytes'] >> 20} MB of memory; the file is damaged or hostile"
     last = f": {shown(noise[-1], 200)}" if noise else ""
     return f"{words.get(name, f'the process that reads it ended with {name or code}{last}')}; the file is damaged or hostile"
 
