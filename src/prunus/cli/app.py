@@ -253,7 +253,9 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="FORMAT", help="onnx, openvino, torch, mnn (for many zeros), or hf (transformers)"
+            "--to",
+            metavar="FORMAT",
+            help="onnx, openvino, torch, mnn (for many zeros), hf (transformers), executorch, litert or coreml",
         ),
     ],
     out: Annotated[Path | None, typer.Option("--out", help="the file to write; default: beside the bundle")] = None,

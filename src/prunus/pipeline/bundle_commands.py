@@ -25,11 +25,15 @@ from prunus.ship import (
     bundle_size_bytes,
     export_file,
     format_of,
+    is_scaled,
     load_bundle,
     stored_size_bytes,
 )
 
 __all__ = ["evaluate_bundle", "export_bundle", "load_checked", "predict_file", "write_report"]
+
+_REAL = 32
+"""How many real examples an exported file is compared on."""
 
 
 def evaluate_bundle(
@@ -162,10 +166,21 @@ def export_bundle(
     if out is None:
         named = folder if folder.name not in ("", "..") else folder.resolve()
         out = named.with_name(f"{named.name}.{form.ending or form.name}")
-    made = export_file(bundle, to, out, beside=beside)
+    made = export_file(bundle, to, out, samples=_real_inputs(bundle, folder, trust_code), beside=beside)
     if made.note and note is not None:
         note(f"{made.path}: {made.note}")
     return {"bundle": str(folder), "sha256": bundle.sha256, "kind": bundle.kind} | made.to_dict()
+
+
+def _real_inputs(bundle: Bundle, folder: Path, trust_code: bool) -> list[Any]:
+    """Return a batch of the test examples that a bundle was made with, as a user has them; none where they can't be had."""
+    try:
+        config = data_of_bundle(bundle, folder, trust_code=trust_code)
+        inputs = next(iter(run_examples(config, bundle, None)["test"].batches(_REAL))).inputs
+    except (PrunusError, OSError, StopIteration):
+        return []
+    raw = isinstance(inputs, Tensor) and is_scaled(bundle.manifest.takes) and bundle.scaler is not None
+    return [bundle.scaler.undo(inputs) if raw and bundle.scaler is not None else inputs]
 
 
 def write_report(folder: Path) -> RunRecord:

@@ -6,7 +6,7 @@ from prunus.ship.card import CardFacts
 from prunus.ship.deploy import export_file
 from prunus.ship.formats import FORMATS, format_of
 from prunus.ship.graph_limits import GraphLimits
-from prunus.ship.inputs import sizes_misfit
+from prunus.ship.inputs import is_scaled, sizes_misfit
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
 from prunus.ship.pack import stored_size_bytes
 from prunus.ship.save import save_bundle
@@ -27,6 +27,7 @@ __all__ = [
     "bundle_size_bytes",
     "export_file",
     "format_of",
+    "is_scaled",
     "load_bundle",
     "read_manifest",
     "save_bundle",

@@ -20,7 +20,7 @@ from torch import Tensor
 from prunus.core.errors import ModelError, OutputError
 from prunus.core.files.plain_files import atomic_folder, atomic_path
 from prunus.ship.bundle import Bundle
-from prunus.ship.formats import BATCHES, ExportSource, Format, by_name, format_of
+from prunus.ship.formats import BATCHES, ExportSource, Format, format_of, n_rows
 
 __all__ = ["ExportedFile", "export_file", "relative_difference"]
 
@@ -84,6 +84,10 @@ def export_file(
     form.check_model(source)
     form.check_installed()
     _check_place(form, path)
+    if form.free == "none":
+        return _export(form, source.one_by_one(), path)
+    if form.free == "bounded":
+        source = source.bounded()
     if form.free == "batch" or not source.is_free:
         return _export(form, source.fixed(), path)
     try:
@@ -116,12 +120,12 @@ def _export(form: Format, source: ExportSource, path: Path) -> ExportedFile:
         form.name,
         _size_bytes(path),
         difference,
-        BATCHES if form.runs_here() else (),
+        ((1,) if source.most_examples == 1 else BATCHES) if form.runs_here() else (),
         written.zeros,
         source.sizes,
         note=written.note,
         version=written.version,
-        n_samples=sum(len(next(iter(by_name(inputs).values()))) for inputs in samples) if form.runs_here() else 0,
+        n_samples=sum(map(n_rows, samples)) if form.runs_here() else 0,
         checked=checked,
     )
 

@@ -7,20 +7,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prunus.apply.traced.limits import BATCH, Span
-from prunus.core.calls import arguments
+from prunus.core.calls import arguments, select_rows
 from prunus.core.errors import raise_if_out_of_memory
 from prunus.ship.bundle import Bundle
 from prunus.ship.inputs import Inputs, keywords_of, other_sizes, sizes_misfit
 from prunus.ship.raw_model import RawModel, raw_answers, raw_inputs
 
-__all__ = ["BATCHES", "ExportSource", "by_name"]
+__all__ = ["BATCHES", "ExportSource", "by_name", "n_rows"]
 
 BATCHES = (1, 3, 8)
 """How many examples the inputs hold that a file is compared on."""
-_ANY = Span(1, None, BATCH)
+_MOST_EXAMPLES, _MOST_TIMES = 16, 2
+"""Where every size needs a bound: examples in a batch, and how many times the example's size another may be."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ExportSource:
     takes: Inputs
     samples: tuple[Any, ...] = ()
     beside: Path | None = None
+    most_examples: int | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, samples: Sequence[Any] = ()) -> ExportSource:
@@ -65,30 +68,57 @@ class ExportSource:
     @property
     def spans(self) -> list[tuple[Span, ...]]:
         """The sizes that the dimensions of each input may have, the batch's first."""
-        return [(_ANY, *entry.allowed[1:]) for entry in self.takes]
+        batch = Span(1, self.most_examples, BATCH) if self.most_examples != 1 else Span(1, 1)
+        return [(batch, *entry.allowed[1:]) for entry in self.takes]
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """What it takes, in words."""
+        n = {None: "n", 1: "1"}.get(self.most_examples, f"1 to {self.most_examples}")
         return tuple(
-            f"{e.name + ' ' if e.name else ''}({', '.join(('n', *map(str, e.allowed[1:])))})" for e in self.takes
+            f"{e.name + ' ' if e.name else ''}({', '.join((n, *map(str, e.allowed[1:])))})" for e in self.takes
         )
 
     def fixed(self) -> ExportSource:
         """Return it with all sizes but the batch as they are in the example."""
         return replace(self, takes=tuple(entry.model_copy(update={"spans": ()}) for entry in self.takes))
 
+    def one_by_one(self) -> ExportSource:
+        """Return it for one example at a time, of the example's sizes."""
+        rows = (select_rows(batch, torch.tensor([row])) for batch in self.samples for row in range(n_rows(batch)))
+        return replace(self.fixed(), samples=tuple(rows), most_examples=1)
+
+    def bounded(self) -> ExportSource:
+        """Return it with a bound for every size that has none."""
+        takes = []
+        for entry in self.takes:
+            free = [
+                span if span is None or span.most is not None else span.model_copy(update={"most": _MOST_TIMES * size})
+                for size, span in zip(entry.shape, entry.spans, strict=False)
+            ]
+            takes.append(entry.model_copy(update={"spans": tuple(free)}))
+        parts = [part for batch in self.samples for part in _parts(batch)]
+        return replace(self, takes=tuple(takes), samples=tuple(parts), most_examples=_MOST_EXAMPLES)
+
     def inputs(self, size: int) -> Any:
-        """Return ``size`` random examples that are normal to the model, as the user would give them."""
+        """Return ``size`` random examples that are normal to the model, as the user would give them; one where it takes one."""
         return raw_inputs(self.bundle, self.takes, size)
 
     def answers(self, inputs: Any) -> list[Tensor]:
         """Return all output tensors."""
         return raw_answers(self.model, inputs)
 
+    @property
+    def traced_on(self) -> int:
+        """How many examples it is followed on: two, as one is a size of its own to torch, where it may take two."""
+        return 1 if self.most_examples == 1 else 2
+
     def batches(self) -> list[Any]:
-        """Return random inputs in batches of ``BATCHES``."""
-        return [self.inputs(size) for size in BATCHES]
+        """Return random inputs in batches of ``BATCHES``, or as many examples of one batch alone."""
+        if self.most_examples != 1:
+            return [self.inputs(size) for size in BATCHES]
+        many = self.inputs(BATCHES[-1])
+        return [select_rows(many, torch.tensor([row])) for row in range(BATCHES[-1])]
 
     def fitting_samples(self) -> list[Any]:
         """Return the real inputs that have sizes which a file is to take."""
@@ -109,7 +139,6 @@ class ExportSource:
 def by_name(inputs: Any) -> dict[str, Tensor]:
     """Return inputs by what they are called in a file.
 
-    >>> import torch
     >>> [*by_name((torch.zeros(1), torch.zeros(1)))], [*by_name(torch.zeros(1))], [*by_name({"ids": torch.zeros(1)})]
     (['input_0', 'input_1'], ['input'], ['ids'])
     """
@@ -117,3 +146,14 @@ def by_name(inputs: Any) -> dict[str, Tensor]:
     if len(positional) == 1:
         return {"input": positional[0]}
     return named or {f"input_{number}": value for number, value in enumerate(positional)}
+
+
+def n_rows(inputs: Any) -> int:
+    """Return how many examples there are."""
+    return len(next(iter(by_name(inputs).values())))
+
+
+def _parts(inputs: Any) -> list[Any]:
+    """Return inputs in batches of at most as many as a bounded file takes."""
+    rows = torch.arange(n_rows(inputs))
+    return [select_rows(inputs, rows[first : first + _MOST_EXAMPLES]) for first in range(0, len(rows), _MOST_EXAMPLES)]

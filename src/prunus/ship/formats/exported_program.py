@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram, _patches
 
 from prunus.core.errors import ModelError, raise_if_out_of_memory
@@ -50,8 +51,19 @@ def exported_program(source: ExportSource, to: str) -> ExportedProgram:
 
 
 def traced(source: ExportSource) -> ExportedProgram:
-    """Return the program as torch makes it, or raise what torch raises."""
-    inputs = source.inputs(2)
+    """Return the program as torch makes it, or raise what torch raises.
+
+    To torch a size of 1 is another case than others. Where sizes can't be followed so, it is told to take it for no other.
+    """
+    try:
+        return _traced(source)
+    except UserError:
+        with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+            return _traced(source)
+
+
+def _traced(source: ExportSource) -> ExportedProgram:
+    inputs = source.inputs(source.traced_on)
     given, named = ((), dict(inputs)) if source.keywords else (inputs if isinstance(inputs, tuple) else (inputs,), {})
     dynamic = dict(zip(source.names, dynamic_sizes(source.spans), strict=True))
     with contextlib.ExitStack() as stack:  # recurrent layers of any length, as torch has them in ONNX files

@@ -50,8 +50,8 @@ class Format(ABC):
     """The modules that writing and asking need."""
     runs_in: ClassVar[str]
     """Which runtimes read it, for the docs."""
-    free: ClassVar[Literal["batch", "sizes"]]
-    """What may vary in a file: the batch alone, or all sizes that vary in the bundle."""
+    free: ClassVar[Literal["none", "batch", "bounded", "sizes"]]
+    """What may vary in a file: nothing (it takes one example), the batch, or all sizes of the bundle, with bounds of its own."""
     files: ClassVar[tuple[str, ...]] = ()
     """What lies in it, where it is a folder."""
     is_executable: ClassVar[bool] = False

@@ -44,3 +44,18 @@ def test_the_command_and_its_page_name_the_format(name):
     page = (ROOT / "docs/reference/commands/export.md").read_text()
     assert f"\n| `{name}` |" in page
     assert not FORMATS[name].extra or f"prunus[{FORMATS[name].extra}]" in page
+
+
+VARIES = {"sizes": "batch, lengths, image sizes", "batch": "batch", "none": "nothing", "bounded": "batch to 16"}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_table_of_the_guide_says_what_the_registry_says(name):
+    form = FORMATS[name]
+    page = (ROOT / "docs/how-to/export.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+    _, _, file, extra, here, varies, _, checked, _ = (cell.strip() for cell in row.split("|"))
+    assert file == (f"`.{form.ending or name}`" if form.ending or not form.files else "folder")
+    assert extra == (f"`{form.extra}`" if form.extra else "none")
+    assert (here, checked) == (("yes", "outputs") if form.runs_here() else ("no", "structure"))
+    assert varies.startswith(VARIES[form.free])
