@@ -87,7 +87,7 @@ def kept_of_table(path: Path, rows: RowSet, target: str | None = None) -> Kept:
     """Return the rows that a table of decisions keeps or relabels; a row that isn't in it doesn't stay.
 
     Args:
-        path: of the Parquet file that ``prunus clean``, ``select`` or ``select-shards`` wrote, edited or not.
+        path: of the Parquet file that ``prunus clean`` or ``prunus select`` wrote, edited or not.
         rows: the data; where they have a column ``id``, rows are found by it, else by their numbers.
         target: the label's column, with which the table's is compared where the table doesn't say of which files it is.
 

@@ -35,7 +35,7 @@ def kept_rows(
 
     Args:
         data: a file or several, or folders of them: Parquet, Arrow, CSV, ``.npy``, or a set that Hugging Face's ``datasets`` saved.
-        kept: the table that ``prunus clean``, ``select`` or ``select-shards`` wrote, edited or not, where rows that it relabels get
+        kept: the table that ``prunus clean`` or ``prunus select`` wrote, edited or not, where rows that it relabels get
             their new labels; or the folder of scores that ``prunus score-shards`` wrote, with ``where``; or an array of truth
             values, one per row. None: all rows.
         target: the label's column; texts become class numbers.
