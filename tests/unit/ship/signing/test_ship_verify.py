@@ -263,3 +263,9 @@ def test_what_is_read_in_one_go_is_the_file(tmp_path):
         assert hashed.read(len(content)) == content
         assert hashed.sha256() == hashlib.sha256(content).hexdigest()
         hashed.close()
+
+
+@pytest.mark.parametrize("bits", [0x7F800001, 0x7FC00000, -0x7FFFFF, -1])
+def test_no_number_is_noticed_however_it_is_written(made, bits):
+    with_weights(made.folder, lambda tensors: tensors["0.weight"].view(torch.int32).view(-1).__setitem__(0, bits))
+    refused(made.folder, "0.weight")
