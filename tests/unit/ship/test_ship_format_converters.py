@@ -58,7 +58,7 @@ def test_a_file_is_written_and_asked_in_processes_of_their_own(made, tmp_path, m
     facts = export_file(load_bundle(made.folder), to, tmp_path / "m", samples=[torch.randn(40, 6)])
     assert asked == [f"to_{to}", f"run_{to}"]
     assert (facts.difference, facts.n_samples) == (0, 40)
-    assert facts.sizes == (("(1 to 16, 6)",) if to == "executorch" else ("(1, 6)",))
+    assert facts.sizes == (("(1 to 8, 6)",) if to == "executorch" else ("(1, 6)",))
     assert facts.batches == ((1, 3, 8) if to == "executorch" else (1,))
 
 
@@ -80,7 +80,7 @@ def test_what_a_converter_lacks_is_named_with_its_layer_and_nothing_is_left(made
 
 
 GOOD = {
-    "inputs": {"input": [[1, 16], [6, 6]]},
+    "inputs": {"input": [[1, 8], [6, 6]]},
     "outputs": ["output"],
     "n_operations": 3,
     "n_weights": 9,
@@ -93,10 +93,10 @@ GOOD = {
     [
         ({}, None),
         (
-            {"inputs": {"input": [[1, 16], [7, 7]]}},
-            r"may have the sizes \[\[1, 16\], \[7, 7\]\]: expected \[\[1, 16\], \[6, 6\]\]",
+            {"inputs": {"input": [[1, 8], [7, 7]]}},
+            r"may have the sizes \[\[1, 8\], \[7, 7\]\]: expected \[\[1, 8\], \[6, 6\]\]",
         ),
-        ({"inputs": {"other": [[1, 16], [6, 6]]}}, "'other'"),
+        ({"inputs": {"other": [[1, 8], [6, 6]]}}, "'other'"),
         ({"outputs": ["a", "b"]}, "gives 2 outputs, and the model 1"),
         ({"n_operations": 0}, "no operations, or weights that are infinite"),
         ({"finite": False}, "weights that are infinite"),
@@ -107,7 +107,7 @@ def test_a_package_of_core_ml_is_read_back_and_says_that_it_did_not_run(made, tm
         if work == "to_coreml":
             told = json.loads(Path(files[2]).read_text())
             assert told["inputs"] == [
-                {"name": "input", "shape": [2, 6], "spans": [[1, 16, "batch"], [6, 6, ""]], "dtype": "float32"}
+                {"name": "input", "shape": [2, 6], "spans": [[1, 8, "batch"], [6, 6, ""]], "dtype": "float32"}
             ]
             Path(files[1]).mkdir()
             (Path(files[1]) / "Manifest.json").write_text("{}")
@@ -142,9 +142,9 @@ def test_an_input_that_core_ml_hasnt_got_is_named(tmp_path, monkeypatch):
 
 def test_sizes_without_a_bound_get_one(tmp_path):
     _, bundle = loaded("lstm", "graph", tmp_path / "b")
-    assert ExportSource.of(bundle).bounded().sizes == ("(1 to 16, 1 to 18)",)
+    assert ExportSource.of(bundle).bounded().sizes == ("(1 to 8, 1 to 18)",)
     samples = [torch.zeros(40, 9, dtype=torch.int64)]
-    assert [len(one) for one in ExportSource.of(bundle, samples).bounded().samples] == [16, 16, 8]
+    assert [len(one) for one in ExportSource.of(bundle, samples).bounded().samples] == [8, 8, 8, 8, 8]
     assert len(ExportSource.of(bundle, samples).one_by_one().samples) == 40
 
 

@@ -21,7 +21,7 @@ __all__ = ["BATCHES", "ExportSource", "by_name", "n_rows"]
 
 BATCHES = (1, 3, 8)
 """How many examples the inputs hold that a file is compared on."""
-_MOST_EXAMPLES, _MOST_TIMES = 16, 2
+_MOST_EXAMPLES, _MOST_TIMES = 8, 2
 """Where every size needs a bound: examples in a batch, and how many times the example's size another may be."""
 
 

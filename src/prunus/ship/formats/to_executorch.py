@@ -29,8 +29,8 @@ class ExecuTorch(Format):
 
     def write(self, source: ExportSource, path: Path) -> Written:
         """Write the file."""
-        # Its memory planner (1.5.1) leaves room for one less than the bound.
-        roomy = source if source.most_examples is None else replace(source, most_examples=source.most_examples + 1)
+        # Its memory planner (1.5.1) leaves less room than the bound asks for: a full batch is refused.
+        roomy = source if source.most_examples is None else replace(source, most_examples=2 * source.most_examples)
         convert(roomy, "executorch", "ExecuTorch", path, ending=self.ending)
         return Written(version=f"ExecuTorch {version('executorch')}, XNNPACK")
 

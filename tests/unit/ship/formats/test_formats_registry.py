@@ -46,7 +46,7 @@ def test_the_command_and_its_page_name_the_format(name):
     assert not FORMATS[name].extra or f"prunus[{FORMATS[name].extra}]" in page
 
 
-VARIES = {"sizes": "batch, lengths, image sizes", "batch": "batch", "none": "nothing", "bounded": "batch to 16"}
+VARIES = {"sizes": "batch, lengths, image sizes", "batch": "batch", "none": "nothing", "bounded": "batch to 8"}
 
 
 @pytest.mark.parametrize("name", FORMATS)
