@@ -20,6 +20,7 @@ from prunus.score import (
     example_criteria,
     gather,
     gradient_norms,
+    influence_evidence,
     norm_scales,
     score_groups,
     score_weights,
@@ -203,6 +204,7 @@ FIRST_TO_GO = {
     "entropy": (EASY, HARD),
     "forgetting": (EASY, WRONG),
     "grand": (EASY, HARD),
+    "influence": (WRONG, EASY),
     "last_gradient": (EASY, HARD),
     "loss": (EASY, HARD),
     "margin": (EASY, HARD),
@@ -244,6 +246,9 @@ def test_the_example_that_a_criterion_is_there_to_drop_is_worth_less(name, seed)
     for need, layers in (("gradient", None), ("last_gradient", 1)):
         norms = gradient_norms(model, Rows(inputs, targets), Classification(("a", "b")), layers=layers)
         evidence[need] = torch.from_numpy(norms.value)
+    clean = torch.arange(2, 40)
+    known, task = Rows(inputs[clean], targets[clean]), Classification(("a", "b"))
+    evidence |= influence_evidence([model.eval()], Rows(inputs, targets), known, task, layers=1)
     scores = example_criteria[name](evidence)
     first, later = FIRST_TO_GO[name]
     assert scores[first] < scores[later]

@@ -131,8 +131,9 @@ _LACKS = (
     "failed to map segment",
     "could not create a primitive",
     "could not execute a primitive",
+    "error return without exception set",
 )
-"""What it is called where it is no ``MemoryError``: by torch, the system, the loader, and oneDNN."""
+"""What it is called where it is no ``MemoryError``: by torch, the system, the loader, oneDNN, and C code without a message."""
 
 
 def out_of_memory(error: BaseException) -> BaseException | None:
@@ -145,7 +146,7 @@ def out_of_memory(error: BaseException) -> BaseException | None:
     seen: list[BaseException] = []
     while found is not None and found not in seen:
         seen.append(found)
-        words = str(found).lower() if isinstance(found, (RuntimeError, OSError, ImportError)) else ""
+        words = str(found).lower() if isinstance(found, (RuntimeError, OSError, ImportError, SystemError)) else ""
         if isinstance(found, MemoryError) or any(lack in words for lack in _LACKS):
             return found
         found = found.__cause__ if found.__cause__ is not None or found.__suppress_context__ else found.__context__

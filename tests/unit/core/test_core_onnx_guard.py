@@ -177,7 +177,9 @@ def test_a_crafted_file_is_refused_in_one_line_soon_and_with_little_memory(name)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(WeightsError, match=said) as error:
         check_onnx(file, where="a.onnx")
-    assert time.process_time() - started < 2
+    assert (
+        time.process_time() - started < 15
+    )  # 2 s on a quiet core; a file that isn't refused by its counts takes hours
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
     assert str(error.value).startswith("a.onnx is refused: ")
     assert "\n" not in str(error.value)

@@ -84,9 +84,7 @@ class _Check:
                 raise WeightsError(f"the function {name[1]!r} is there twice")
             self.functions[name] = graph
         own = {domain for domain, _ in self.functions}
-        imported = {_text(self._first(_message(value), 1)) for number, _, value in parts if number == 8}
-        for domain in sorted((imported | self.domains) - own - set(_DOMAINS)):
-            raise WeightsError(f"it needs custom operators, of the domain {domain!r}")
+        # What a file imports and doesn't call is nothing: optimisers list every domain that they know.
         main = _Graph()
         self._graph(graphs[0], main, 0, {})
         for domain in sorted(self.domains - own - set(_DOMAINS)):
@@ -269,9 +267,6 @@ class _Check:
             raise WeightsError(
                 f"the tensor {name!r} of {size} bytes claims {length} bytes from byte {offset} of {location!r}, which has {there}"
             )
-
-    def _first(self, message: memoryview, wanted: int) -> memoryview | int:
-        return next((value for number, _, value in self.fields.of(message) if number == wanted), memoryview(b""))
 
 
 def _fits(n: int, kind: int, held: Sequence[tuple[int, int, memoryview | int]]) -> bool:

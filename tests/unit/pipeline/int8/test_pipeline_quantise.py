@@ -72,7 +72,7 @@ def test_a_healthy_model_is_int8_as_a_whole_and_the_facts_are_those_of_the_file(
     assert made.facts["test"]["n"] == len(data.test)
     again = observe(model_of_file(bundle, made.file, data.test), data.test, data.test.task)
     assert made.facts["test"]["pruned"] == again["right"].mean()
-    assert made.facts["size_bytes"] < 0.5 * made.facts["float_bytes"]
+    assert made.facts["size_bytes"] < 0.6 * made.facts["float_bytes"]  # so small a file is mostly its graph
 
 
 class Outlier(nn.Module):
