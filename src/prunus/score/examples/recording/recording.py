@@ -81,9 +81,8 @@ class Recording:
         self._part = part_of_machine() if part is None else part
         if overwrite:
             _clear(self.folder)
-        self._header = read_header(self.folder)
+        self._header = read_header(self.folder) or _begun_meanwhile(self.folder)
         if self._header is None:
-            _check_free(self.folder)
             if n_examples is None:
                 raise RecipeError(f"there is no recording in {self.folder}: give n_examples to begin one")
             if n_examples < 1:
@@ -333,9 +332,18 @@ def _spread(found: dict[str, Tensor], n_classes: int) -> Tensor:
     return rest.expand(-1, n_classes).scatter(1, classes, top)
 
 
-def _check_free(folder: Path) -> None:
-    if folder.is_dir() and any(not child.name.startswith(".") for child in folder.iterdir()):
+def _begun_meanwhile(folder: Path) -> Header | None:
+    """Return what another rank wrote since the header was looked for; None where the folder is free.
+
+    Raises:
+        OutputError: it holds something else.
+    """
+    if not folder.is_dir() or all(child.name.startswith(".") for child in folder.iterdir()):
+        return None
+    header = read_header(folder)  # it is there before any other file of a recording
+    if header is None:
         raise OutputError(f"{folder} holds files that are no recording: choose an empty or new folder")
+    return header
 
 
 def _clear(folder: Path) -> None:

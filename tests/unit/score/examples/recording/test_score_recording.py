@@ -11,6 +11,7 @@ from prunus.core.batch import Batch
 from prunus.core.errors import DataError, NotFiniteError, OutputError, RecipeError, RunError, ShapeError
 from prunus.score import ExampleRecorder, Recording, example_criteria, recorded_names
 from prunus.score.examples.recording import epoch_files
+from prunus.score.examples.recording import recording as recording_module
 from prunus.score.examples.recording.recording import _Pending
 from prunus.tasks import Classification, Detection, MultiLabel, Regression, Segmentation
 from recording_stand_ins import BATCH, CLASSES, EPOCHS, N, in_a_process, made_logits, record
@@ -177,6 +178,21 @@ def test_ranks_write_to_one_map_at_once(tmp_path, whole):
         path.name for path in (tmp_path / "whole").iterdir()
     )
     same(Recording(tmp_path / "shared").scores(), whole.scores())
+
+
+def test_a_rank_that_comes_while_another_begins_takes_part(tmp_path, whole, monkeypatch):
+    """It looked for the header just before that was written, and for other files just after."""
+    looked = []
+
+    def late(folder):
+        looked.append(folder)
+        return None if len(looked) == 1 else read_header(folder)
+
+    read_header = recording_module.read_header
+    monkeypatch.setattr(recording_module, "read_header", late)
+    found = Recording(tmp_path / "whole", n_examples=N)
+    assert len(looked) == 2
+    same(found.scores(), whole.scores())
 
 
 def test_parts_that_were_written_apart_are_read_together(tmp_path, whole):
