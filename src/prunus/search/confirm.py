@@ -14,6 +14,7 @@ from typing import Any
 
 from prunus.core.events import Event, Listener
 from prunus.core.recipes.recipe import Recipe
+from prunus.core.recipes.search_section import leading_cost
 from prunus.pipeline import finish
 from prunus.pipeline.jobs.workspace import RECORD, open_workspace
 from prunus.pipeline.main_job import open_job
@@ -50,14 +51,14 @@ def frontier_of(recipe: Recipe, results: Mapping[int, Mapping[str, Any]], higher
         done = kept or done
     rows = objectives_of([results[number] for number in done], asked.objectives, higher)
     numbers = [done[place] for place in unbeaten(rows).tolist()]
-    cost = next((name for name in asked.objectives if name != "quality"), "macs")
+    cost = leading_cost(asked.objectives)
     return sorted(numbers, key=lambda number: (results[number]["shares"][cost], number))
 
 
 def chosen(recipe: Recipe, results: Mapping[int, Mapping[str, Any]], frontier: list[int]) -> list[int]:
     """Return which points of the frontier are confirmed: so many, evenly by cost, the cheapest and the dearest among them."""
     asked = search_of(recipe)
-    cost = next((name for name in asked.objectives if name != "quality"), "macs")
+    cost = leading_cost(asked.objectives)
     places = spread([results[number]["shares"][cost] for number in frontier], asked.confirm.points)
     return [frontier[place] for place in places]
 

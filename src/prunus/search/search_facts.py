@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prunus.core.recipes.recipe import Recipe
+from prunus.core.recipes.search_section import leading_cost
 from prunus.core.runtime import versions
 from prunus.search.confirm import frontier_of
 from prunus.search.space import Space, search_of
@@ -56,7 +57,7 @@ def recorded(
 
 def _recommended(objectives: Sequence[str], confirmed: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the cheapest setting that keeps the contract on the test examples; None where none does, or nothing was promised."""
-    cost = next((name for name in objectives if name != "quality"), "macs")
+    cost = leading_cost(objectives)
     kept = [row for row in confirmed if row["kept"]]
     return min(kept, key=lambda row: (row["shares"].get(cost, 1.0), row["number"]))["number"] if kept else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,9 +10,18 @@ from pydantic import Field, field_validator, model_validator
 from prunus.core.recipes.section import Count, Finite, Fraction, NonNegative, Positive, Section
 from prunus.core.recipes.target_contract import Contract, CostKind
 
-__all__ = ["Confirm", "Objective", "Range", "Search"]
+__all__ = ["Confirm", "Objective", "Range", "Search", "leading_cost"]
 
 Objective = Literal["quality"] | CostKind
+
+
+def leading_cost(objectives: Sequence[str]) -> str:
+    """Return by which cost settings are ordered: the first that is asked for, MACs where none is.
+
+    >>> leading_cost(["quality", "latency", "bytes"]), leading_cost(["quality"])
+    ('latency', 'macs')
+    """
+    return next((name for name in objectives if name != "quality"), "macs")
 
 
 class Range(Section):

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from prunus.core.recipes.search_section import leading_cost
 from prunus.report.format import amount, called, difference, is_share, percent, value
 from prunus.report.record_parts import Number
 from prunus.report.text_tables import add_row, plain_table, show_table
@@ -18,7 +19,7 @@ COSTS = {"macs": "MACs", "params": "parameters", "bytes": "bytes", "latency": "l
 
 def cost_of(facts: Mapping[str, Any]) -> str:
     """Return which cost leads."""
-    return next((name for name in facts["objectives"] if name != "quality"), "macs")
+    return leading_cost(facts["objectives"])
 
 
 def said_values(values: Mapping[str, Any]) -> str:
