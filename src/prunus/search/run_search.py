@@ -1,12 +1,12 @@
 """Which settings are best? The search: choose a batch, run it, enter what it gave, and judge the few best once more.
 
-Trials are functions of plain values that any process can run (``scale.scoring.shard_pool``), and each keeps its result in its own
-folder: a killed search goes on with what is done, and another contract or other objectives read the same results.
+Trials are functions of plain values that any process can run (``scale.dispatch``), and each keeps its result in its own folder:
+a killed search goes on with what is done, and another contract or other objectives read the same results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -20,7 +20,7 @@ from prunus.core.text import plain
 from prunus.pipeline.jobs.workspace import Workspace, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.offered import load_offered
-from prunus.scale.scoring.shard_pool import Failure, run_each
+from prunus.scale.dispatch import Failure, run_trials
 from prunus.search.confirm import confirm
 from prunus.search.race import Rival
 from prunus.search.search_facts import recorded
@@ -123,33 +123,74 @@ def _tried(
     listener: Listener,
 ) -> dict[int, dict[str, Any]]:
     """Return what each trial gave, by its number."""
-    results: dict[int, dict[str, Any]] = {}
     start = monotonic()
-    end = None if asked.minutes is None else start + 60 * asked.minutes
+    batches = _Batches(recipe, asked, space, where, study, metric, listener)
     listener(Event("start", _STAGE, total=asked.trials))
-    for first in range(0, asked.trials, asked.batch):
-        numbers = range(first, min(first + asked.batch, asked.trials))
-        if end is not None and monotonic() > end:
-            listener(Event("note", _STAGE, f"the time is up after {first} of {asked.trials} trials"))
-            break
-        rivals = _rivals(results) if asked.stop_early else ()
-        tasks, failed = [], {}
-        for number in numbers:
-            values = study.ask(number)
-            try:
-                tasks.append(_task(recipe, asked, space.recipe(values), number, metric, where, rivals))
-            except RecipeError as error:
-                failed[number] = {"state": "failed", "why": str(error)}
-        results |= failed
-        for place, found in run_each(run_trial, tasks, workers=min(workers, len(tasks) or 1)):
-            number = tasks[place].number
-            result = {"state": "failed", "why": found.message} if isinstance(found, Failure) else found
-            results[number] = result
-            _say(number, len(results), asked.trials, result, metric, listener)
-        for number in numbers:
-            study.tell(number, results[number])
+    for task, found in run_trials(run_trial, batches, workers=min(workers, asked.batch)):
+        batches.say(task.number, found)
     listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
-    return dict(sorted(results.items()))
+    return dict(sorted(batches.results.items()))
+
+
+class _Batches:
+    """Chooses the trials of a search a batch at a time, and keeps what they gave."""
+
+    def __init__(
+        self, recipe: Recipe, asked: Search, space: Space, where: Where, study: Study, metric: str, listener: Listener
+    ) -> None:
+        self._recipe, self._asked, self._space, self._where = recipe, asked, space, where
+        self._study, self._metric, self._listener = study, metric, listener
+        self._end = None if asked.minutes is None else monotonic() + 60 * asked.minutes
+        self._numbers, self._tasks, self._n_done = range(0), list[Asked](), 0
+        self.results: dict[int, dict[str, Any]] = {}
+
+    def ask(self) -> list[Asked]:
+        """Return the next trials; none where all were, or the time is up."""
+        while (numbers := self._next()) is not None:
+            self._numbers, self._tasks = numbers, self._made(numbers)
+            if self._tasks:
+                return self._tasks
+            self.tell([])
+        return []
+
+    def tell(self, found: Sequence[dict[str, Any] | Failure]) -> None:
+        """Enter what a batch gave, in the trials' order."""
+        for task, answer in zip(self._tasks, found, strict=True):
+            self.results[task.number] = _result(answer)
+        for number in self._numbers:
+            self._study.tell(number, self.results[number])
+
+    def say(self, number: int, found: dict[str, Any] | Failure) -> None:
+        """Say what a trial gave, as soon as it is done."""
+        self._n_done += 1
+        _say(number, self._n_done, self._asked.trials, _result(found), self._metric, self._listener)
+
+    def _next(self) -> range | None:
+        first, total = self._numbers.stop, self._asked.trials
+        if first >= total:
+            return None
+        if self._end is not None and monotonic() > self._end:
+            self._listener(Event("note", _STAGE, f"the time is up after {first} of {total} trials"))
+            return None
+        return range(first, min(first + self._asked.batch, total))
+
+    def _made(self, numbers: range) -> list[Asked]:
+        rivals = _rivals(self.results) if self._asked.stop_early else ()
+        tasks = []
+        for number in numbers:
+            values = self._study.ask(number)
+            try:
+                made = self._space.recipe(values)
+            except RecipeError as error:
+                self.results[number] = {"state": "failed", "why": str(error)}
+                self._n_done += 1
+                continue
+            tasks.append(_task(self._recipe, self._asked, made, number, self._metric, self._where, rivals))
+        return tasks
+
+
+def _result(found: dict[str, Any] | Failure) -> dict[str, Any]:
+    return {"state": "failed", "why": found.message} if isinstance(found, Failure) else found
 
 
 def _task(

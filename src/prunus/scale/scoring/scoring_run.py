@@ -20,9 +20,9 @@ from prunus.core.files.plain_files import clear_leftovers, explain_os_error, fol
 from prunus.core.files.sealed import sealed_tree
 from prunus.core.text import plain
 from prunus.data import print_of, row_files_of
+from prunus.scale.dispatch import Failure, map_shards
 from prunus.scale.resume import fold_file, read_state
 from prunus.scale.scoring.score_shard import Scorer, ShardFacts, score_shard
-from prunus.scale.scoring.shard_pool import Failure, run_each
 
 __all__ = ["STATE", "ShardsScored", "score_shards", "shards_of"]
 
@@ -110,7 +110,8 @@ def score_shards(
         failed: dict[str, str] = {}
         listener(Event("start", _STAGE, total=len(files)))
         work = _Work(open_scorer, batch_rows, keep)
-        for n_done, (number, found) in enumerate(run_each(work, tasks, workers=workers, retries=retries), n_before + 1):
+        answers = map_shards(work, tasks, workers=min(workers, max(len(tasks), 1)), retries=retries)
+        for n_done, (number, found) in enumerate(answers, n_before + 1):
             shard, made = tasks[number]
             if isinstance(found, Failure):
                 again = f" ({found.n_tries} tries)" if found.n_tries > 1 else ""

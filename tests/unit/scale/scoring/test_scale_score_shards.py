@@ -148,7 +148,7 @@ def test_a_process_that_dies_is_replaced_and_its_shard_tried_again(shards, tmp_p
     assert content(tmp_path / "one") == content(tmp_path / "two")
     found = run(shards, tmp_path / "three", shard_jobs.Dies, marks, 99, workers=2, retries=1)
     (message,) = found.failed.values()
-    assert message == "the process that scored it was killed by signal 9, perhaps for lack of memory (2 tries)"
+    assert message == "the process that had it was killed by signal 9, perhaps for lack of memory (2 tries)"
     assert found.shards == 4
 
 

@@ -1,0 +1,83 @@
+"""What came of one call: an answer, an error that would come again, or one that may pass?
+
+The same judgement holds wherever the call is made, in this process, in a spawned one or on another machine.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from prunus.core.code.imports import one_line
+from prunus.core.errors import NotFiniteError, OutputError, PrunusError, RecipeError, RunError, raise_if_out_of_memory
+
+__all__ = ["Failure", "Kind", "loaded", "packed", "tried"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Kind = Literal["done", "failed", "again", "output", "died"]
+"""``again``: it may be worth another try; ``output``: the output can't be written; ``died``: so did who had it."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a shard couldn't be done, and after how many tries."""
+
+    message: str
+    n_tries: int
+
+
+def tried(function: Callable[[T], R], shard: T) -> tuple[Kind, Any]:
+    """Return what came of a shard, and the answer or the message that goes with it."""
+    try:
+        return "done", function(shard)
+    except OutputError as error:
+        return "output", str(error)
+    except PrunusError as error:
+        passing = isinstance(error, RunError) and not isinstance(error, NotFiniteError)
+        return "again" if passing else "failed", str(error)
+    except Exception as error:
+        raise_if_out_of_memory(error)
+        return "again", one_line(error)
+
+
+def packed(function: Callable[..., Any]) -> bytes:
+    """Return a function as it goes to workers.
+
+    Raises:
+        RecipeError: it can't be pickled.
+    """
+    try:
+        return pickle.dumps(function)
+    except Exception as error:
+        raise_if_out_of_memory(error)
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        raise RecipeError(
+            f"workers need a function that can be pickled: got {name}, {one_line(error)}; give one of a module, or an object of "
+            "a module's class, or take one local worker"
+        ) from error
+
+
+def loaded(function: bytes) -> Callable[[Any], tuple[Kind, Any]]:
+    """Return what tries a function that was packed, or says of each shard why it can't be had here."""
+    try:
+        found = pickle.loads(function)  # noqa: S301 - the bytes are of the process that started this one
+    except Exception as error:
+        raise_if_out_of_memory(error)
+        why = f"the function can't be loaded by a worker: {one_line(error)}; it must stand in a module that workers can import"
+        return lambda _: ("failed", why)
+
+    def safely(shard: Any) -> tuple[Kind, Any]:
+        kind, answer = tried(found, shard)
+        if kind != "done":
+            return kind, answer
+        try:
+            return kind, pickle.dumps(answer)
+        except Exception as error:
+            raise_if_out_of_memory(error)
+            return "failed", f"the answer can't be pickled: {one_line(error)}"
+
+    return safely

@@ -1,0 +1,150 @@
+"""How do several processes of this machine call a function, when any of them may die?
+
+Each process is spawned, holds a pipe of its own, and has one shard at a time, so that it is known which shard a death was about.
+That one is tried again in a new process, a few times; all others go on. The processes stay for the next batch of shards.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from prunus.core.errors import OutputError
+from prunus.scale.dispatch.attempt import Failure, Kind, loaded, packed, tried
+
+__all__ = ["Here", "Spawned"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Here(Generic[T, R]):
+    """Calls the function in this process, one shard after the other."""
+
+    def __init__(self, function: Callable[[T], R], retries: int) -> None:
+        self._function, self._retries = function, retries
+
+    def map(self, shards: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
+        """Yield what the function returns for each shard, with the shard's number."""
+        for number, shard in enumerate(shards):
+            for attempt in range(self._retries + 1):
+                kind, answer = tried(self._function, shard)
+                if kind == "output":
+                    raise OutputError(answer)
+                if kind != "again" or attempt == self._retries:
+                    yield number, answer if kind == "done" else Failure(answer, attempt + 1)
+                    break
+
+    def close(self) -> None:
+        """Do nothing: nothing was started."""
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    number: int | None = None
+
+
+class Spawned(Generic[T, R]):
+    """Calls the function in processes of this machine, ``workers`` at most; an idle one waits for the next shards."""
+
+    def __init__(self, function: Callable[[T], R], workers: int, retries: int) -> None:
+        self._function, self._workers, self._retries = packed(function), workers, retries
+        self._context = multiprocessing.get_context("spawn")
+        self._pool: list[_Worker] = []
+        self._threads = max((os.cpu_count() or 1) // max(workers, 1), 1)
+
+    def map(self, shards: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
+        """Yield what the function returns for each shard, with the shard's number, as they get done."""
+        todo: deque[int] = deque(range(len(shards)))
+        tries = [0] * len(shards)
+        left = len(shards)
+        try:
+            while left:
+                self._hand_out(todo, tries, shards)
+                for pipe in wait([worker.pipe for worker in self._pool if worker.number is not None]):
+                    worker = next(each for each in self._pool if each.pipe is pipe)
+                    number = worker.number
+                    assert number is not None
+                    kind, answer = _received(worker)
+                    worker.number = None
+                    if kind == "output":
+                        raise OutputError(answer)
+                    if kind == "died":
+                        self._pool.remove(worker)
+                    if kind in ("again", "died") and tries[number] <= self._retries:
+                        todo.append(number)
+                        continue
+                    left -= 1
+                    yield number, answer if kind == "done" else Failure(answer, tries[number])
+        finally:
+            self._end([worker for worker in self._pool if worker.number is not None])
+
+    def close(self) -> None:
+        """End all processes."""
+        self._end(list(self._pool))
+
+    def _hand_out(self, todo: deque[int], tries: list[int], shards: Sequence[T]) -> None:
+        busy = sum(worker.number is not None for worker in self._pool)
+        while len(self._pool) < min(self._workers, busy + len(todo)):
+            self._pool.append(_started(self._context, self._function, self._threads))
+        for worker in self._pool:
+            if worker.number is None and todo:
+                worker.number = todo.popleft()
+                tries[worker.number] += 1
+                # Where it died while it was idle, what is received of it says so.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    worker.pipe.send(shards[worker.number])
+
+    def _end(self, workers: list[_Worker]) -> None:
+        for worker in workers:
+            worker.pipe.close()
+            if worker.number is not None:
+                worker.process.terminate()
+            self._pool.remove(worker)
+        for worker in workers:
+            worker.process.join()
+
+
+def _started(context: Any, function: bytes, threads: int) -> _Worker:
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, function, threads), daemon=True)
+    process.start()
+    there.close()
+    return _Worker(process, here)
+
+
+def _received(worker: _Worker) -> tuple[Kind, Any]:
+    try:
+        kind, answer = worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        code = worker.process.exitcode
+        how = f"was killed by signal {-code}, perhaps for lack of memory" if code and code < 0 else f"ended with {code}"
+        return "died", f"the process that had it {how}"
+    return kind, pickle.loads(answer) if kind == "done" else answer  # noqa: S301 - of a process that this one started
+
+
+def _serve(pipe: Connection, function: bytes, threads: int) -> None:
+    """Do what comes through the pipe until it is closed."""
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one is told, and ends it
+    attempt = loaded(function)
+    while True:
+        try:
+            shard = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(attempt(shard))

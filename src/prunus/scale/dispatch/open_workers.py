@@ -1,0 +1,64 @@
+"""Who calls the function: this process, others of this machine, or a cluster's?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from prunus.core.errors import RecipeError, UnknownNameError, near
+from prunus.core.recipes.execution.dispatch_section import Dispatch
+from prunus.scale.dispatch.attempt import Failure
+from prunus.scale.dispatch.local_workers import Here, Spawned
+
+__all__ = ["Workers", "open_workers"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+_BACKENDS = ("local",)
+
+
+class Workers(Protocol[T_contra, R_co]):
+    """Those who call one function, for as many batches of shards as there are."""
+
+    def map(self, shards: Sequence[T_contra]) -> Iterator[tuple[int, R_co | Failure]]:
+        """Yield what the function returns for each shard, with the shard's number, as they get done."""
+        ...
+
+    def close(self) -> None:
+        """End what was started."""
+        ...
+
+
+@contextmanager
+def open_workers(
+    function: Callable[[T], R], *, backend: Dispatch | str = "local", workers: int | None = None, retries: int = 2
+) -> Iterator[Workers[T, R]]:
+    """Yield those who call ``function``; they are ended with the block.
+
+    Raises:
+        RecipeError: there is no such backend, or the function can't be pickled for it.
+    """
+    asked = _asked(backend, workers)
+    if retries < 0:
+        raise RecipeError(f"expected retries >= 0: got {retries}")
+    found: Workers[T, R]
+    found = Here(function, retries) if asked.workers == 1 else Spawned(function, asked.workers, retries)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _asked(backend: Dispatch | str, workers: int | None) -> Dispatch:
+    if isinstance(backend, str) and backend not in _BACKENDS:
+        raise UnknownNameError(f"there is no backend {backend!r}: {near(backend, _BACKENDS)}")
+    if workers is not None and workers < 1:
+        raise RecipeError(f"expected workers >= 1: got {workers}")
+    told: dict[str, Any] = {} if workers is None else {"workers": workers}
+    if isinstance(backend, str):
+        return Dispatch.model_validate({"backend": backend, **told})
+    return backend.model_copy(update=told)
