@@ -1,15 +1,17 @@
 """What does it cost to sign and to verify a large bundle, beside ``model_signing`` itself, in turns in one run?
 
-``python benchmarks/signing.py [--layers 16] [--repetitions 5]`` makes a bundle of about 1 GB (layers of 4096 x 4096) and prints
-a table. ``prunus sign`` verifies before it signs, and both commands of prunus also check the header, that every number is
-finite, and types and shapes against the traced computation; ``model_signing`` hashes files. Files lie in the page cache for
-both. Wall seconds are what a user waits; processor seconds don't depend on what else the machine does. Ratios are within a
-repetition, so that load hits both alike.
+``python benchmarks/signing.py [--layers 16] [--repetitions 9]`` makes three bundles of layers of 4096 x 4096 (1.07 GB of
+numbers) and prints a table: weights as they are, weights of which each tensor holds a zero (so a bundle compresses their
+exponents), and half of the weights pruned. ``prunus sign`` verifies before it signs, and both commands of prunus also check the
+header, that every number is finite, and types and shapes against the traced computation; ``model_signing`` hashes files. Files
+lie in the page cache for both. Wall seconds are what a user waits; processor seconds don't depend on what else the machine does.
+Ratios are within a repetition, so that load hits both alike, and each repetition starts with the other one.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -50,15 +52,22 @@ def shown(values: list[float], digits: int = 2) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("--layers", type=int, default=16)
-    arguments.add_argument("--repetitions", type=int, default=5)
-    given = arguments.parse_args()
+def model_of(kind: str, n_layers: int) -> nn.Module:
     torch.manual_seed(0)
-    model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(given.layers)))
+    model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(n_layers)))
+    with torch.no_grad():
+        for layer in model:
+            if kind == "plain":
+                layer.weight[layer.weight == 0] = 1e-9
+            else:
+                layer.weight[torch.rand(WIDTH, WIDTH) < (0.5 if kind == "half pruned" else 1e-6)] = 0
+    return model
+
+
+def measured(kind: str, n_layers: int, repetitions: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder, (private, public) = Path(place) / "bundle", keys(Path(place))
+        model = model_of(kind, n_layers)
         save_bundle(folder, model, built_by=None, dense=model, input_shape=(WIDTH,), n_outputs=WIDTH, task="regression")
         del model
         size = sum(path.stat().st_size for path in folder.iterdir())
@@ -79,21 +88,31 @@ def main() -> None:
             own()
             peer()
         rows: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in work}
-        for number in range(given.repetitions):
+        for number in range(repetitions):
             for name, (own, peer) in work.items():
                 first, second = (own, peer) if number % 2 == 0 else (peer, own)
                 one, other = timed(first), timed(second)
                 ours, theirs = (one, other) if number % 2 == 0 else (other, one)
                 rows[name].append((*ours, *theirs))
-    print(f"{size / 1e9:.2f} GB, {given.repetitions} repetitions in turns; median (least to most)")
+    for name, found in rows.items():
+        cells = [[row[0] for row in found], [row[2] for row in found], [row[0] / row[2] for row in found]]
+        cells += [[row[1] for row in found], [row[3] for row in found], [row[1] / row[3] for row in found]]
+        print(f"| {kind}, {size / 1e9:.2f} GB: {name} | {' | '.join(map(shown, cells))} |", flush=True)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--layers", type=int, default=16)
+    arguments.add_argument("--repetitions", type=int, default=9)
+    given = arguments.parse_args()
     print(
         "| | prunus, wall s | model_signing, wall s | ratio | prunus, processor s | model_signing, processor s | ratio |"
     )
     print("|---|---|---|---|---|---|---|")
-    for name, found in rows.items():
-        cells = [[row[0] for row in found], [row[2] for row in found], [row[0] / row[2] for row in found]]
-        cells += [[row[1] for row in found], [row[3] for row in found], [row[1] / row[3] for row in found]]
-        print(f"| {name} | {' | '.join(map(shown, cells))} |")
+    for kind in ("plain", "with zeros", "half pruned"):
+        measured(kind, given.layers, given.repetitions)
+    load = " ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(f"{given.repetitions} repetitions in turns; median (least to most); {os.cpu_count()} cores, load {load}")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ from torch import Tensor
 
 from prunus.core.errors import BundleError
 
-__all__ = ["pack_sparse", "unpack_sparse"]
+__all__ = ["highest_bytes", "pack_sparse", "unpack_sparse"]
 
 _Bytes = npt.NDArray[np.uint8]
+# Of every byte; the second way is that of NumPy 1.26.
+_N_BITS = getattr(np, "bitwise_count", np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).take)
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Level 1: these bytes hold no repetitions for higher levels to find, only frequencies.
 _ZSTD = pa.Codec("zstd", compression_level=1)
@@ -59,20 +61,42 @@ def unpack_sparse(packed: Tensor, parts: Sequence[int], shape: tuple[int, ...], 
         BundleError: another number of parts or bytes than the type and the shape need, or a part that doesn't decompress to that.
     """
     n, n_bytes = math.prod(shape), dtype.itemsize
-    if len(parts) != 1 + n_bytes or sum(parts) != len(packed):
-        raise BundleError(
-            f"a {str(dtype).removeprefix('torch.')} has {1 + n_bytes} parts of {len(packed)} bytes in all: got {list(parts)}"
-        )
-    starts = np.cumsum([0, *parts])
-    pieces = [packed.numpy()[start:end] for start, end in pairwise(starts.tolist())]
-    mask = np.unpackbits(_whole(pieces[0], (n + 7) // 8, "mask"), count=n).astype(bool)
+    packed_mask, *planes = _pieces(packed.numpy(), parts, dtype)
+    mask = np.unpackbits(_whole(packed_mask, (n + 7) // 8, "mask"), count=n).astype(bool)
     n_kept = int(np.count_nonzero(mask))
     values = np.empty((n_kept, n_bytes), np.uint8)
-    for place, piece in enumerate(pieces[1:]):
+    for place, piece in enumerate(planes):
         values[:, place] = _whole(piece, n_kept, f"byte {place} of the values")
     flat = torch.zeros(n, dtype=dtype)
     flat[torch.from_numpy(mask)] = torch.from_numpy(_native(values).reshape(-1)).view(dtype)
     return flat.view(shape)
+
+
+def highest_bytes(packed: _Bytes, parts: Sequence[int], n_elements: int, dtype: torch.dtype) -> _Bytes:
+    """Return the byte of every element that isn't zero which holds its sign and the most of its exponent.
+
+    The tensor isn't put together, but every part is decompressed that is compressed: what passes here, unpacks.
+
+    Raises:
+        BundleError: as :func:`unpack_sparse`.
+    """
+    packed_mask, *planes = _pieces(packed, parts, dtype)
+    mask = _whole(packed_mask, (n_elements + 7) // 8, "mask")
+    n_kept = int(_N_BITS(mask).sum(dtype=np.int64))
+    if odd := n_elements % 8:
+        n_kept -= (int(mask[-1]) & (0xFF >> odd)).bit_count()  # what fills the last byte up is no element
+    *_, highest = [_whole(piece, n_kept, f"byte {place} of the values") for place, piece in enumerate(planes)]
+    return highest
+
+
+def _pieces(packed: _Bytes, parts: Sequence[int], dtype: torch.dtype) -> list[_Bytes]:
+    """Return the parts: the mask, and the bytes of the values from the lowest to the highest."""
+    if len(parts) != 1 + dtype.itemsize or sum(parts) != len(packed):
+        raise BundleError(
+            f"a {str(dtype).removeprefix('torch.')} has {1 + dtype.itemsize} parts of {len(packed)} bytes in all: got {list(parts)}"
+        )
+    starts = np.cumsum([0, *parts])
+    return [packed[start:end] for start, end in pairwise(starts.tolist())]
 
 
 def _bytes(values: Tensor) -> _Bytes:
@@ -95,7 +119,7 @@ def _whole(piece: _Bytes, length: int, what: str) -> _Bytes:
     if len(piece) == length:
         return piece
     try:
-        whole = _ZSTD.decompress(piece.tobytes(), decompressed_size=length, asbytes=True)
+        whole = _ZSTD.decompress(pa.py_buffer(piece), decompressed_size=length)
     except (OSError, pa.ArrowException) as error:
         raise BundleError(f"its {what} must decompress to {length} bytes: got {error}") from error
     if len(whole) != length:

@@ -27,11 +27,12 @@ from prunus.ship.manifest import (
     open_listed,
     read_manifest_file,
 )
+from prunus.ship.signing.hashed_file import HashedFile
 from prunus.ship.signing.library import check_signature
 from prunus.ship.signing.policy import Verified, VerifyPolicy
 from prunus.ship.signing.release import LARGEST_RELEASE, read_release, version_parts
 from prunus.ship.signing.signature_file import LARGEST_SIGNATURE
-from prunus.ship.signing.weights_scan import HashedFile, Scanned, scan_weights
+from prunus.ship.signing.weights_scan import Scanned, scan_weights
 
 __all__ = ["verify_bundle"]
 
@@ -73,7 +74,7 @@ def verify_bundle(path: Path, *, policy: VerifyPolicy | None = None) -> Verified
                 hashes[name] = scanned.sha256
             else:
                 hashed = HashedFile(file, size, where)
-                graph = hashed.read(size) if name == GRAPH else graph
+                graph = hashed.read(size).tobytes() if name == GRAPH else graph
                 hashes[name] = hashed.sha256()
                 hashed.close()
         if hashes[name] != entry.sha256:
