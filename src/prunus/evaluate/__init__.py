@@ -19,11 +19,10 @@ from prunus.evaluate.quality import ClassQuality, Quality, gap, measure_quality
 from prunus.evaluate.rank_correlation import rank_correlation
 from prunus.evaluate.timing.latency import Latency, measure_latency
 from prunus.evaluate.timing.latency_table import LatencyTable
-from prunus.evaluate.timing.runtimes import CALLED, fastest_runtime, in_runtime
+from prunus.evaluate.timing.runtimes import fastest_runtime, in_runtime
 
 __all__ = [
     "ARMS",
-    "CALLED",
     "ClassLoss",
     "ClassQuality",
     "Comparison",

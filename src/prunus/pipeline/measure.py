@@ -19,7 +19,6 @@ from prunus.core.runtime import versions
 from prunus.core.types import Plan
 from prunus.data import Examples, Prepared, beside_of
 from prunus.evaluate import (
-    CALLED,
     Latency,
     Pairs,
     Quality,
@@ -35,6 +34,8 @@ from prunus.evaluate import (
     measure_quality,
     observe,
 )
+from prunus.evaluate.timing.latency import Timeable
+from prunus.evaluate.timing.runtimes import called, put_away
 from prunus.pipeline.jobs.job import Job, SeedResult
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
@@ -47,6 +48,7 @@ from prunus.pipeline.stages.label_precision import precision_facts
 from prunus.pipeline.stages.scoring.pruned_scorer import scorer_facts
 from prunus.report import GraphFacts, RunRecord
 from prunus.score import embed, principal_plane
+from prunus.ship.all_runtimes import ALL_RUNTIMES
 from prunus.tasks import Observed, Task, default_metrics
 
 __all__ = ["CONTROL", "epochs_of", "measure_run", "quality_of", "timed"]
@@ -207,15 +209,21 @@ def latency_of(job: Job, models: Mapping[str, nn.Module], runtime: str | None = 
         job.workspace.note("evaluate", text)
 
     wanted = config if runtime is None else config.model_copy(update={"runtime": runtime})
-    name, dense = fastest_runtime(models["dense"], inputs, wanted, note=note)
+    name, dense = fastest_runtime(models["dense"], inputs, wanted, note=note, known=ALL_RUNTIMES)
     try:
-        ready = {"dense": dense, "pruned": in_runtime(name, models["pruned"], inputs)}
+        pruned = in_runtime(name, models["pruned"], inputs, known=ALL_RUNTIMES, clock=config.clock)
+        ready: dict[str, Timeable] = {"dense": dense, "pruned": pruned}
     except ModelError as error:
-        if config.runtime != "best":
+        if config.runtime not in ("best", "best_of_all"):
             raise
+        put_away(dense)
         note(f"latency is measured in torch: {error}")
         name, ready = "torch", dict(models)
-    return measure_latency(ready, inputs, config, runtime=CALLED[name])
+    try:
+        return measure_latency(ready, inputs, config, runtime=called(name, ALL_RUNTIMES))
+    finally:
+        for model in ready.values():
+            put_away(model)
 
 
 def quality_of(model: nn.Module, examples: Examples, recipe: Recipe) -> Quality:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -30,19 +29,14 @@ from prunus.evaluate.harm import check_classes, contract_test
 from prunus.graph import AxisGraph
 from prunus.pipeline.costing.cost_targets import Costing, Counted
 from prunus.pipeline.costing.latency_targets import Timed
+from prunus.pipeline.costing.share_walk import next_share, walk
 from prunus.pipeline.cut.one_round import Round
 from prunus.pipeline.cut.prunable import check_patterns, groups_of, prunable_graph
 from prunus.pipeline.jobs.job import Candidate, Decide, Job
 from prunus.pipeline.stages.model_stage import adjust_after_cut, begin, recover
-from prunus.select import keep_fractions
 from prunus.tasks import default_metrics, metrics
 
-__all__ = ["Trial", "check_contract", "check_floor", "next_share", "search_model", "walk"]
-
-_STEP = 0.7
-"""A walk without a schedule keeps about this share of the cost per step."""
-_CLOSE = 0.93
-"""Bisection ends when the share that failed is this close to the one that was kept."""
+__all__ = ["Trial", "check_contract", "check_floor", "search_model"]
 
 
 @dataclass(frozen=True)
@@ -376,37 +370,3 @@ def costing_of(job: Job, seed: int, dense: nn.Module, target: Target) -> Costing
             seed=seed,
         )
     return Counted.of(target.kind, dense, job.trace_inputs)
-
-
-def walk(target: Target, recipe: Recipe, floor: float) -> tuple[float, ...]:
-    """Return the shares that the walk goes down as long as nothing fails; the last is the goal.
-
-    A schedule's rounds are its steps. Without one, a target is cut in one step, and under a contract in steps of about 0.7.
-    """
-    schedule = recipe.strategy.schedule if recipe.strategy is not None else None
-    goal = target.share or max(floor, 1e-3)
-    if schedule is not None and schedule.rounds > 1:
-        return keep_fractions(schedule, goal)
-    if recipe.contract is None:
-        return (goal,)
-    n_steps = max(1, round(np.log(goal) / np.log(_STEP)))
-    if target.share is not None:
-        n_steps = min(n_steps, max(1, recipe.contract.max_candidates // 2))
-    return (*(goal ** (k / n_steps) for k in range(1, n_steps)), goal)
-
-
-def next_share(kept: float, failed: float, goal: float | None, *, retried: bool) -> tuple[float | None, bool]:
-    """Return the share to ask for next (None: the search is over), and whether that tries the goal a second time.
-
-    ``kept`` and ``failed`` are what was asked for, too.
-
-    >>> next_share(0.7, 0.5, 0.5, retried=False)
-    (0.5916, False)
-    >>> next_share(0.51, 0.5, 0.5, retried=False)
-    (0.5, True)
-    """
-    if failed < _CLOSE * kept:
-        return round(sqrt(kept * failed), 4), False
-    # From a start that is so near, the goal itself may be within reach now.
-    near = goal is not None and 0.85 * kept <= goal < kept
-    return (goal, True) if near and not retried else (None, False)

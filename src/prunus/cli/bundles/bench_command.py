@@ -31,7 +31,7 @@ def bench(
         typer.Option(
             "--runtime",
             metavar="NAME",
-            help="torch, torch_compiled, onnxruntime, openvino, mnn; may be repeated; default: all that are installed",
+            help="torch, torch_compiled, onnxruntime, openvino, mnn, litert; may be repeated; default: all that are installed",
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=5, help="rounds in which every model takes a turn in every runtime")] = 30,

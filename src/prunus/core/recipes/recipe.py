@@ -241,9 +241,12 @@ class Latency(Section):
     batch_size: Count = 64
     repeats: Annotated[int, Field(ge=5)] = 30
     warm_up: Count = 5
-    runtime: Literal["best", "torch", "onnxruntime"] = Field(
-        "best",
-        description="both models run in it; best: the one in which the dense model is fastest, of those installed",
+    runtime: Literal["best", "best_of_all", "torch", "torch_compiled", "onnxruntime", "openvino", "mnn", "litert"] = (
+        Field(
+            "best",
+            description="both models run in it; best: the one in which the dense model is fastest, of those installed (torch, ONNX "
+            "Runtime, OpenVINO, MNN); best_of_all tries torch_compiled and litert, too, which take up to a minute for each model",
+        )
     )
     clock: Literal["auto", "wall", "processor"] = Field(
         "auto",

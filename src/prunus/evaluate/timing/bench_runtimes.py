@@ -20,12 +20,13 @@ from prunus.core.calls import answers, call
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
-from prunus.evaluate.timing.contest import Contestant, InProcess, clock_for
+from prunus.evaluate.timing.contest import Clock, Contestant, InProcess, clock_for
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx, named_tensors, open_session
 
 __all__ = ["RUNTIMES", "BenchRuntime", "Compiled", "InTorch", "OnnxRuntime", "OpenVino", "Subject", "check_answers"]
 
 
+_MOST_COMPILED = 128
 INT8_APART = 0.3
 """How far runtimes may be apart on a file of whole numbers, of the largest output: they round at other places."""
 
@@ -52,6 +53,13 @@ class Subject:
     ) -> None:
         self.model, self.example, self.file_only, self.most_apart = model.eval(), example, file_only, most_apart
         self._file = file
+        self._made: dict[str, Any] = {}
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what a runtime makes of it, made when it is first asked for."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     @property
     def onnx(self) -> bytes:
@@ -99,6 +107,8 @@ class BenchRuntime(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     reads_files: ClassVar[bool] = True
     """Whether it times a file, and not only a module."""
+    is_quick: ClassVar[bool] = True
+    """Whether a model is ready in about a second; a compiler may take half a minute for each."""
 
     def missing(self) -> str:
         """Return why it can't be had here, and what to do; empty where it can."""
@@ -107,8 +117,11 @@ class BenchRuntime(ABC):
         return f"not installed: pip install 'prunus[{self.extra}]'"
 
     @abstractmethod
-    def start(self, subject: Subject, inputs: Any, threads: int) -> Contestant:
+    def start(self, subject: Subject, inputs: Any, threads: int, clock: Clock | None = None) -> Contestant:
         """Return the subject on ``inputs``, ready to be called with so many threads, once it has answered as torch does.
+
+        Args:
+            clock: default: the processor's with one thread, else that on the wall.
 
         Raises:
             ModelError: it can't be run there, or answers otherwise.
@@ -122,24 +135,25 @@ class InTorch(BenchRuntime):
     compiled: ClassVar[bool] = False
     reads_files = False
 
-    def start(self, subject: Subject, inputs: Any, threads: int) -> Contestant:
+    def start(self, subject: Subject, inputs: Any, threads: int, clock: Clock | None = None) -> Contestant:
         """Call the module; the number of threads is the process's."""
         model: Callable[..., Any] = torch.compile(subject.model) if self.compiled else subject.model
         try:
-            with torch.inference_mode():
+            # Several models of one class are in turns, each with code of its own.
+            with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=_MOST_COMPILED):
                 first = answers(call(model, inputs))
         except Exception as error:
             raise_if_out_of_memory(error)
             raise ModelError(f"{self.called} fails on it: {one_line(error)[:200]}") from error
         subject.check(self.called, inputs, first)
-        return InProcess(lambda: call(model, inputs), clock_for(threads))
+        return InProcess(lambda: call(model, inputs), clock or clock_for(threads))
 
 
 class Compiled(InTorch):
     """``torch.compile`` with its default settings."""
 
     name, called = "torch_compiled", "torch compiled"
-    compiled = True
+    compiled, is_quick = True, False
 
     def missing(self) -> str:
         """Return that no compiler is there."""
@@ -151,7 +165,7 @@ class OnnxRuntime(BenchRuntime):
 
     name, called, extra, packages = "onnxruntime", "ONNX Runtime", "onnx", ("onnx", "onnxscript", "onnxruntime")
 
-    def start(self, subject: Subject, inputs: Any, threads: int) -> Contestant:
+    def start(self, subject: Subject, inputs: Any, threads: int, clock: Clock | None = None) -> Contestant:
         """Open a session of the exported file."""
         session = open_session(subject.onnx, threads=threads)
         wanted = {value.name for value in session.get_inputs()}
@@ -163,7 +177,7 @@ class OnnxRuntime(BenchRuntime):
             raise_if_out_of_memory(error)
             raise ModelError(f"{self.called} fails on it: {one_line(error)[:200]}") from error
         subject.check(self.called, inputs, first)
-        return InProcess(lambda: session.run(None, arrays), clock_for(threads))
+        return InProcess(lambda: session.run(None, arrays), clock or clock_for(threads))
 
 
 class OpenVino(BenchRuntime):
@@ -171,7 +185,7 @@ class OpenVino(BenchRuntime):
 
     name, called, extra, packages = "openvino", "OpenVINO", "openvino", ("openvino", "onnx", "onnxscript")
 
-    def start(self, subject: Subject, inputs: Any, threads: int) -> Contestant:
+    def start(self, subject: Subject, inputs: Any, threads: int, clock: Clock | None = None) -> Contestant:
         """Compile the exported file for the sizes of these inputs."""
         openvino = require("openvino", extra=self.extra)
         file = subject.onnx
@@ -196,11 +210,11 @@ class OpenVino(BenchRuntime):
             raise_if_out_of_memory(error)
             raise ModelError(f"{self.called} fails on it: {one_line(error)[:200]}") from error
         subject.check(self.called, inputs, first)
-        return InProcess(lambda: request.infer(arrays), clock_for(threads))
+        return InProcess(lambda: request.infer(arrays), clock or clock_for(threads))
 
 
 RUNTIMES: tuple[BenchRuntime, ...] = (InTorch(), Compiled(), OnnxRuntime(), OpenVino())
-"""Those that need nothing of what ships; MNN and others come beside them."""
+"""Those that need nothing of what ships; ``prunus.ship.all_runtimes`` has the others beside them."""
 
 
 def check_answers(called: str, expected: list[Tensor], got: list[Tensor], most_apart: float = 0.01) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from math import ceil
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ _LEAST_S, _MOST_CALLS = 0.004, 1000
 _RESAMPLES = 1000
 
 
+@runtime_checkable
 class Contestant(Protocol):
     """A model in a runtime."""
 

@@ -21,8 +21,12 @@ from prunus.core.recipes import recipe
 from prunus.core.runtime import derive_seed
 from prunus.core.types import Measurement
 from prunus.evaluate.resample import interval
+from prunus.evaluate.timing.contest import Contestant
 
-__all__ = ["Latency", "device_of_inputs", "finish", "measure_latency", "pick_clock"]
+__all__ = ["Latency", "Timeable", "device_of_inputs", "finish", "measure_latency", "pick_clock"]
+
+Timeable = nn.Module | Callable[[Any], Any] | Contestant
+"""A module, what is called with the inputs, or a model in a runtime that holds its inputs and has a clock of its own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Latency:
 
 
 def measure_latency(
-    models: Mapping[str, Callable[[Any], Any]],
+    models: Mapping[str, Timeable],
     inputs: Any,
     config: recipe.Latency,
     *,
@@ -56,7 +60,7 @@ def measure_latency(
     """Return the latency of every model on ``inputs``, measured in turns.
 
     Args:
-        models: modules, or anything that is called with the inputs (an exported model in its runtime).
+        models: modules, anything that is called with the inputs, or models in a runtime, ready for these inputs.
         inputs: as the models take them: a tensor, a tuple (positional) or a mapping (keywords).
         config: how many rounds, and how many before they count.
     """
@@ -97,7 +101,9 @@ def device_of_inputs(inputs: Any) -> torch.device:
     return next((value.device for _, value in tensors(inputs)), torch.device("cpu"))
 
 
-def _time(model: Callable[[Any], Any], inputs: Any, clock: Callable[[], float]) -> float:
+def _time(model: Timeable, inputs: Any, clock: Callable[[], float]) -> float:
+    if isinstance(model, Contestant):
+        return model.seconds(1)
     device = device_of_inputs(inputs)
     run = call if isinstance(model, nn.Module) else _called
     finish(device)

@@ -15,6 +15,7 @@ import platform
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from prunus.graph.costs.timed_operations import Operation
 __all__ = ["LatencyTable", "machine_facts"]
 
 _CPU = torch.device("cpu")
+_IN_TORCH = ("torch", "torch_compiled")
+_PACKAGES = {"mnn": "MNN", "litert": "ai-edge-litert"}
 _PROBE = ((14, 14), (3, 3), (1, 1), (1, 1), (1, 1), False, None)
 _PADDED = 0.92
 """In blocks of 8, 24 channels take 0.75 of what 32 do, and 40 take 0.83 of what 48 do; in blocks of 16 they take as long."""
@@ -39,9 +42,9 @@ class LatencyTable:
     """Milliseconds per operation in one runtime.
 
     Args:
-        runtime: ``torch`` or ``onnxruntime``.
+        runtime: a name of a runtime; where single operations aren't timed in it, those of ``onnxruntime`` stand for them.
         folder: where times are kept; None: the user's cache folder.
-        measure: takes the runtime, the kind, the sizes and what is fixed, and returns milliseconds; None: time it.
+        measure: takes ``torch`` or ``onnxruntime``, the kind, the sizes and what is fixed, and returns milliseconds; None: time it.
         device: on which torch computes.
     """
 
@@ -52,6 +55,7 @@ class LatencyTable:
         measure: Callable[..., float] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
+        self._stands_in = "torch" if runtime in _IN_TORCH or find_spec("onnxruntime") is None else "onnxruntime"
         self.runtime, self._measure = runtime, measure or partial(time_operation, device=str(device))
         self.about = machine_facts(runtime, torch.device(device))
         key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
@@ -101,7 +105,7 @@ class LatencyTable:
     def _at(self, operation: Operation, sizes: tuple[int, ...]) -> float:
         key = f"{operation.kind} {'x'.join(map(str, sizes))}" + (f" {operation.fixed}" if operation.fixed else "")
         if key not in self.milliseconds:
-            self.milliseconds[key] = self._measure(self.runtime, operation.kind, sizes, operation.fixed)
+            self.milliseconds[key] = self._measure(self._stands_in, operation.kind, sizes, operation.fixed)
         return self.milliseconds[key]
 
 
@@ -129,7 +133,7 @@ def cache_folder() -> Path:
 
 def machine_facts(runtime: str, device: torch.device = _CPU) -> dict[str, Any]:
     """Return what a measured time depends on, apart from the operation."""
-    package = "torch" if runtime == "torch" else runtime
+    package = "torch" if runtime in _IN_TORCH else _PACKAGES.get(runtime, runtime)
     accelerator = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     return accelerator | {
         "processor": _processor(),

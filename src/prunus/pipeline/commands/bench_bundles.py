@@ -19,16 +19,14 @@ from prunus.core.errors import BundleError, ModelError, RecipeError, raise_if_ou
 from prunus.core.events import Listener, silent
 from prunus.core.files.plain_files import open_plain
 from prunus.core.recipes.recipe import Model
-from prunus.evaluate.timing.bench_runtimes import INT8_APART, RUNTIMES, BenchRuntime, OnnxFile, Subject
+from prunus.evaluate.timing.bench_runtimes import INT8_APART, OnnxFile, Subject
 from prunus.evaluate.timing.in_turns import DENSE, bench_subjects
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.ship import Bundle, load_bundle
-from prunus.ship.mnn.mnn_timing import Mnn
+from prunus.ship.all_runtimes import ALL_RUNTIMES
 from prunus.ship.raw_model import RawModel, raw_inputs
 
-__all__ = ["BENCH_RUNTIMES", "bench_bundles"]
-
-BENCH_RUNTIMES: tuple[BenchRuntime, ...] = (*RUNTIMES, Mnn())
+__all__ = ["bench_bundles"]
 
 
 @dataclass
@@ -60,7 +58,7 @@ def bench_bundles(
         dense: the dense model's bundle; default: that of the run which the first bundle comes from, or the structure that its
             builder makes, or the first bundle itself where others follow.
         threads: default: one, and as many as there are processors.
-        runtimes: names of ``BENCH_RUNTIMES``; default: all that are installed.
+        runtimes: names of ``ALL_RUNTIMES``; default: all that are installed.
         repeats: rounds that count; in each, every model in every runtime takes a turn.
 
     Raises:
@@ -93,7 +91,7 @@ def bench_bundles(
         warm_up=warm_up,
         seed=seed,
         listener=listener,
-        known=BENCH_RUNTIMES,
+        known=ALL_RUNTIMES,
     )
 
 

@@ -22,8 +22,9 @@ from prunus.core.calls import arguments, n_examples, tensors
 from prunus.core.errors import ModelError
 from prunus.core.recipes import recipe
 from prunus.core.types import Bools, Floats, Ints, Stratum
-from prunus.evaluate import CALLED, LatencyTable, fastest_runtime, in_runtime, measure_latency
-from prunus.evaluate.timing.latency import device_of_inputs
+from prunus.evaluate import LatencyTable, fastest_runtime, in_runtime, measure_latency
+from prunus.evaluate.timing.latency import Latency, device_of_inputs
+from prunus.evaluate.timing.runtimes import called, put_away
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import CostModel, CostTerm
 from prunus.graph.costs.timed_operations import batch_axis, operations
@@ -31,6 +32,7 @@ from prunus.graph.solver.axes import Atom, find
 from prunus.graph.solver.axis_positions import left_of
 from prunus.pipeline.costing.cost_targets import Costing, masks_of
 from prunus.select import climb, cost_aware, floor_counts, one_less
+from prunus.ship.all_runtimes import ALL_RUNTIMES
 
 __all__ = ["Timed", "fit_parts"]
 
@@ -72,7 +74,7 @@ class Timed(Costing):
         self._dense, self._batch, self._traced, self._config, self._seed = dense, batch, arguments(traced), config, seed
         self._auto, self._goal = round_to == "auto", goal
         self._setting = f"{_structure(dense)} {_sizes(batch)}"
-        self.runtime, self._ready = fastest_runtime(dense, batch, config, note=note, seed=seed)
+        self.runtime, self._ready = fastest_runtime(dense, batch, config, note=note, known=ALL_RUNTIMES, seed=seed)
         self._table = table or LatencyTable(self.runtime, device=device_of_inputs(batch))
         self._parts: Floats | None = None
 
@@ -82,23 +84,29 @@ class Timed(Costing):
         if _structure(model) == _structure(self._dense):
             return 1.0
         if key not in known:
-            models = {"dense": self._ready, "pruned": in_runtime(self.runtime, model, self._batch)}
-            found = measure_latency(models, self._batch, self._config, runtime=self.runtime, seed=self._seed)
+            found = self._timed(model)
             assert found.speedup is not None
             known[key] = 1 / found.speedup.value
         return known[key]
 
     def too_slow(self, model: nn.Module) -> str:
         """Return that a model isn't measurably faster than the dense one, timed anew: what is remembered was another day's."""
-        models = {"dense": self._ready, "pruned": in_runtime(self.runtime, model, self._batch)}
-        speedup = measure_latency(models, self._batch, self._config, runtime=self.runtime, seed=self._seed).speedup
+        speedup = self._timed(model).speedup
         assert speedup is not None
         if speedup.low > 1:
             return ""
         return (
-            f"it isn't measurably faster than the dense model in {CALLED[self.runtime]}: {speedup.value:.2f}x "
+            f"it isn't measurably faster than the dense model in {called(self.runtime, ALL_RUNTIMES)}: {speedup.value:.2f}x "
             f"({speedup.low:.2f}x to {speedup.high:.2f}x)"
         )
+
+    def _timed(self, model: nn.Module) -> Latency:
+        pruned = in_runtime(self.runtime, model, self._batch, known=ALL_RUNTIMES, clock=self._config.clock)
+        try:
+            models = {"dense": self._ready, "pruned": pruned}
+            return measure_latency(models, self._batch, self._config, runtime=self.runtime, seed=self._seed)
+        finally:
+            put_away(pruned)
 
     def floor(self, graph: AxisGraph, groups: Sequence[Group], model: nn.Module, strata: Sequence[Stratum]) -> float:
         """Predict from the table."""

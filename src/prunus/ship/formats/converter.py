@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from prunus.core.errors import ModelError
 from prunus.core.text import plain
@@ -26,9 +27,9 @@ from prunus.ship.formats.export_source import ExportSource, by_name
 from prunus.ship.formats.exported_program import exported_program
 from prunus.ship.formats.named_layers import layer_of_node
 
-__all__ = ["convert", "run_in_process", "work"]
+__all__ = ["EDGE_WORKER", "convert", "convert_program", "run_in_process", "work"]
 
-_WORKER = Path(__file__).with_name("edge_worker.py")
+EDGE_WORKER = Path(__file__).with_name("edge_worker.py")
 _OPERATION = re.compile(r"(?:aten|torch\.ops\.aten|function for|op type:?)[.:' ]+'?([a-z_0-9]{3,})")
 
 
@@ -43,7 +44,11 @@ def convert(source: ExportSource, to: str, called: str, path: Path, *, ending: s
     Raises:
         ModelError: the converter fails; the message names the operation, and its layer, where it says which.
     """
-    program = exported_program(source, called)
+    convert_program(exported_program(source, called), to, called, path, ending=ending, told=told)
+
+
+def convert_program(program: ExportedProgram, to: str, called: str, path: Path, *, ending: str, told: str = "") -> None:
+    """Write what torch wrote down of a model, in the format ``to`` at ``path``; as ``convert``."""
     with TemporaryDirectory() as name:
         given, facts, target = Path(name) / "model.pt2", Path(name) / "told.json", Path(name) / f"made.{ending}"
         with quiet_exporter():
@@ -89,7 +94,11 @@ def run_in_process(which: str, called: str, path: Path, batches: Sequence[Any]) 
 def work(*arguments: str) -> list[str]:
     """Return the lines that the worker wrote; whether it did its work, its files tell."""
     done = subprocess.run(
-        [sys.executable, "-P", str(_WORKER), *arguments], capture_output=True, text=True, errors="replace", check=False
+        [sys.executable, "-P", str(EDGE_WORKER), *arguments],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
     return [*lines, f"it ended with signal {-done.returncode}"] if done.returncode < 0 else lines

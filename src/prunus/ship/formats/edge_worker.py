@@ -62,19 +62,43 @@ def _to_litert(program: str, target: str, _: str, digest: str) -> None:
 
 
 def _run_litert(file: str, given: str, wanted: str, _: str) -> None:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=file, num_threads=1)
-    runner = interpreter.get_signature_runner()
-    taken = sorted(runner.get_input_details().items(), key=lambda one: int(one[0].rpartition("_")[2]))
+    runner, fitted = _litert(file, 1)
 
     def run(arrays: list[Any]) -> list[Any]:
-        # Whole numbers have 32 bits there.
-        fitted = {name: array.astype(detail["dtype"]) for (name, detail), array in zip(taken, arrays, strict=True)}
-        outputs = runner(**fitted)
+        outputs = runner(**fitted(arrays))
         return [outputs[name] for name in sorted(outputs, key=lambda name: int(name.rpartition("_")[2]))]
 
     _answer(given, wanted, run)
+
+
+def _litert(file: str, threads: int) -> tuple[Any, Any]:
+    """Return what calls the model by keywords, and what makes those of arrays: whole numbers have 32 bits there."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(model_path=file, num_threads=threads).get_signature_runner()
+    taken = sorted(runner.get_input_details().items(), key=lambda one: int(one[0].rpartition("_")[2]))
+
+    def fitted(arrays: list[Any]) -> dict[str, Any]:
+        return {name: array.astype(detail["dtype"]) for (name, detail), array in zip(taken, arrays, strict=True)}
+
+    return runner, fitted
+
+
+def _time_litert(file: str, given: str, threads: str, clock: str) -> None:
+    """Read how many calls to make, line by line, and write the seconds that they took."""
+    import time
+
+    import numpy as np
+
+    now = time.process_time if clock == "processor" else time.perf_counter
+    runner, fitted = _litert(file, int(threads))
+    with np.load(given) as held:
+        inputs = fitted([held[name] for name in sorted(held.files, key=lambda name: int(name.partition(".")[2]))])
+    for line in sys.stdin:
+        start = now()
+        for _ in range(int(line)):
+            runner(**inputs)
+        print(f"seconds {now() - start:.9f}", flush=True)  # noqa: T201 - our end of a pipe reads it
 
 
 def _answer(given: str, wanted: str, run: Any) -> None:
@@ -153,6 +177,7 @@ _WORKS = {
     "run_executorch": _run_executorch,
     "to_litert": _to_litert,
     "run_litert": _run_litert,
+    "time_litert": _time_litert,
     "to_coreml": _to_coreml,
     "read_coreml": _read_coreml,
 }

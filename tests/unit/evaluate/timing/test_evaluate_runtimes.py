@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 from torch import nn
 
 from prunus.apply import shrink
+from prunus.cli.bundles import bench_command
 from prunus.core.errors import MissingExtraError, ModelError
 from prunus.core.recipes import recipe
-from prunus.evaluate import fastest_runtime, in_runtime
-from prunus.evaluate.timing import runtimes as module
+from prunus.evaluate import fastest_runtime, in_runtime, measure_latency
+from prunus.evaluate.timing.bench_runtimes import BenchRuntime, InTorch
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.graph import analyze
+from prunus.ship.all_runtimes import ALL_RUNTIMES
 
 needs_onnx = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 CONFIG = recipe.Latency(batch_size=4, repeats=5, warm_up=1)
@@ -77,36 +81,93 @@ def test_a_named_runtime_is_taken_and_torch_is_the_model_itself():
     assert in_runtime("torch", model, torch.randn(4, 2)) is model
 
 
-@pytest.mark.parametrize(("torch_ms", "other_ms", "best"), [(2, 1, "onnxruntime"), (1, 2, "torch")])
-def test_best_is_where_the_dense_model_is_fastest(monkeypatch, torch_ms, other_ms, best):
+class Planted(BenchRuntime):
+    """A runtime in which one call takes so long; it says when it is put away."""
+
+    def __init__(self, name, seconds=0.0, *, fails="", missing="", quick=True):
+        self.name, self.called, self.is_quick = name, name.upper(), quick
+        self._seconds, self._fails, self._missing, self.open = seconds, fails, missing, 0
+
+    def missing(self):
+        return self._missing
+
+    def start(self, subject, inputs, threads, clock=None):
+        if self._fails:
+            raise ModelError(self._fails)
+        assert not subject.model.training
+        self.open += 1
+        return self
+
+    def seconds(self, n_calls):
+        return n_calls * self._seconds
+
+    def close(self):
+        self.open -= 1
+
+
+def slow_torch(monkeypatch, seconds):
+    """A model that takes so long in torch by the clocks that count."""
     now = [0.0]
 
-    def taking(milliseconds):
-        def run(inputs):
-            now[0] += milliseconds / 1000
+    class Slow(nn.Linear):
+        def forward(self, x):
+            now[0] += seconds
+            return super().forward(x)
 
-        return run
-
-    dense, exported = taking(torch_ms), taking(other_ms)
-    monkeypatch.setattr(module, "onnxruntime_installed", lambda: True)
-    monkeypatch.setattr(module, "in_runtime", lambda name, model, inputs: exported)
     for clock in ("perf_counter", "thread_time"):
         monkeypatch.setattr(f"prunus.evaluate.timing.latency.time.{clock}", lambda: now[0])
-    name, ready = fastest_runtime(dense, torch.randn(4, 2), CONFIG, note=print)
-    assert name == best
-    assert ready is (dense if best == "torch" else exported)
+    return Slow(2, 2)
 
 
-def test_best_is_torch_where_nothing_else_is_installed_or_the_export_fails(monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "torch_s", "best"),
+    [("best", 0.002, "quick"), ("best", 0.0005, "torch"), ("best_of_all", 0.002, "slow to start")],
+)
+def test_best_is_where_the_dense_model_is_fastest_and_the_others_are_put_away(monkeypatch, asked, torch_s, best):
     notes: list[str] = []
-    monkeypatch.setattr(module, "onnxruntime_installed", lambda: False)
-    assert fastest_runtime(nn.Linear(2, 2), torch.randn(4, 2), CONFIG, note=notes.append)[0] == "torch"
+    quick, other = Planted("quick", 0.001), Planted("other", 0.003)
+    slow = Planted("slow to start", 0.0001, quick=False)
+    gone, fails = Planted("gone", missing="not installed"), Planted("fails", fails="it has no such operation")
+    dense, config = slow_torch(monkeypatch, torch_s).train(), CONFIG.model_copy(update={"runtime": asked})
+    known = (InTorch(), quick, other, slow, gone, fails)
+    name, ready = fastest_runtime(dense, torch.randn(4, 2), config, note=notes.append, known=known)
+    assert name == best
+    assert ready is {"torch": dense, "quick": quick, "slow to start": slow}[best]
+    assert {runtime.name for runtime in (quick, other, slow) if runtime.open} == {best} - {"torch"}
+    assert notes == [
+        "latency isn't measured in FAILS: it has no such operation; set evaluation.latency.runtime to torch"
+    ]
+    assert dense.training
+
+
+def test_where_nothing_else_is_installed_it_is_torch_and_nothing_is_said():
+    notes: list[str] = []
+    known = (InTorch(), Planted("gone", missing="not installed: pip install 'prunus[gone]'"))
+    dense = nn.Linear(2, 2)
+    assert fastest_runtime(dense, torch.randn(4, 2), CONFIG, note=notes.append, known=known) == ("torch", dense)
     assert not notes
+    with pytest.raises(MissingExtraError, match=r"evaluation.latency.runtime: GONE is not installed: pip install"):
+        in_runtime("gone", dense, torch.randn(4, 2), known=known)
 
-    def fail(*_):
-        raise ModelError("it can't")
 
-    monkeypatch.setattr(module, "onnxruntime_installed", lambda: True)
-    monkeypatch.setattr(module, "in_runtime", fail)
-    assert fastest_runtime(nn.Linear(2, 2), torch.randn(4, 2), CONFIG, note=notes.append)[0] == "torch"
-    assert notes == ["latency is measured in torch: it can't"]
+def test_a_model_in_a_runtime_is_timed_by_its_own_clock_beside_modules():
+    fast, slow = Planted("fast", 0.001), Planted("slow", 0.004)
+    found = measure_latency({"dense": slow, "pruned": fast}, torch.randn(4, 2), CONFIG)
+    assert found.speedup.value == pytest.approx(4)
+    assert found.milliseconds["dense"].value == pytest.approx(4)
+
+
+@needs_onnx
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_of_any_size_and_a_model_in_training_are_timed_in_a_runtime(batch):
+    model = Small().train()
+    ready = in_runtime("onnxruntime", model, torch.randn(batch, 1, 4, 4))
+    assert ready.seconds(3) > 0
+    assert all(module.training for module in model.modules())
+
+
+def test_the_recipe_the_command_and_the_list_name_the_same_runtimes():
+    names = [runtime.name for runtime in ALL_RUNTIMES]
+    assert list(get_args(recipe.Latency.model_fields["runtime"].annotation)) == ["best", "best_of_all", *names]
+    (option,) = get_args(get_type_hints(bench_command.bench, include_extras=True)["runtime"])[1:]
+    assert option.help.partition(";")[0].split(", ") == names

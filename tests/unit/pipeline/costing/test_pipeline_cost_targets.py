@@ -18,7 +18,8 @@ from prunus.core.types import Stratum
 from prunus.evaluate import LatencyTable
 from prunus.graph import analyze
 from prunus.pipeline.costing.latency_targets import Timed, fit_parts
-from prunus.pipeline.target_search import Trial, _Search, next_share, walk
+from prunus.pipeline.costing.share_walk import next_share, walk
+from prunus.pipeline.target_search import Trial, _Search
 
 CONFIG = recipe.Latency(batch_size=4, repeats=5, warm_up=1, runtime="torch")
 INPUTS = torch.zeros(4, 6)
