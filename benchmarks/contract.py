@@ -180,7 +180,11 @@ def recipe_of(name: str, seed: int, output: str) -> dict[str, Any]:
             "max_candidates": 4,
         },
         "recovery": {"method": "distil", "epochs": recovery, "batch_size": model["batch_size"]},
-        "evaluation": {"metrics": ["accuracy"], "bootstrap": 1000, "latency": {"runtime": "onnxruntime", **model["latency"]}},
+        "evaluation": {
+            "metrics": ["accuracy"],
+            "bootstrap": 1000,
+            "latency": {"runtime": "onnxruntime", **model["latency"]},
+        },
         "seeds": [seed],
         "output": output,
     }

@@ -23,6 +23,7 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.core.files.onnx_guard import check_onnx
 from prunus.core.structures.forms import tensors_of
+from prunus.evaluate.timing.kernel_forms import use_fast_forms
 
 __all__ = ["OPSET", "OnnxModel", "dynamic_sizes", "export_onnx", "named_tensors", "open_session", "quiet_exporter"]
 
@@ -68,6 +69,7 @@ def export_onnx(model: nn.Module, inputs: Any, spans: Sequence[Sequence[Span]] |
         for number, value in enumerate(made := program.model.graph.outputs):
             value.name = "output" if len(made) == 1 else f"output_{number}"
         _forget_where(program.model)
+        use_fast_forms(program.model.graph)
         proto: bytes = program.model_proto.SerializeToString()
     except Exception as error:
         raise_if_out_of_memory(error)
