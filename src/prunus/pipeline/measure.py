@@ -48,7 +48,7 @@ from prunus.pipeline.stages.label_precision import precision_facts
 from prunus.pipeline.stages.scoring.pruned_scorer import scorer_facts
 from prunus.report import GraphFacts, RunRecord
 from prunus.score import embed, principal_plane
-from prunus.ship.all_runtimes import ALL_RUNTIMES
+from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 from prunus.tasks import Observed, Task, default_metrics
 
 __all__ = ["CONTROL", "epochs_of", "measure_run", "quality_of", "timed"]

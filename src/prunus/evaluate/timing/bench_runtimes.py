@@ -214,7 +214,7 @@ class OpenVino(BenchRuntime):
 
 
 RUNTIMES: tuple[BenchRuntime, ...] = (InTorch(), Compiled(), OnnxRuntime(), OpenVino())
-"""Those that need nothing of what ships; ``prunus.ship.all_runtimes`` has the others beside them."""
+"""Those that need nothing of what ships; ``prunus.ship.timed.all_runtimes`` has the others beside them."""
 
 
 def check_answers(called: str, expected: list[Tensor], got: list[Tensor], most_apart: float = 0.01) -> None:

@@ -23,8 +23,8 @@ from prunus.evaluate.timing.bench_runtimes import INT8_APART, OnnxFile, Subject
 from prunus.evaluate.timing.in_turns import DENSE, bench_subjects
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.ship import Bundle, load_bundle
-from prunus.ship.all_runtimes import ALL_RUNTIMES
 from prunus.ship.raw_model import RawModel, raw_inputs
+from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 
 __all__ = ["bench_bundles"]
 

@@ -32,7 +32,7 @@ from prunus.graph.solver.axes import Atom, find
 from prunus.graph.solver.axis_positions import left_of
 from prunus.pipeline.costing.cost_targets import Costing, masks_of
 from prunus.select import climb, cost_aware, floor_counts, one_less
-from prunus.ship.all_runtimes import ALL_RUNTIMES
+from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 
 __all__ = ["Timed", "fit_parts"]
 

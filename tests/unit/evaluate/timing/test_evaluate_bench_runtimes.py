@@ -15,9 +15,9 @@ from prunus.core.errors import ModelError
 from prunus.evaluate.timing import bench_runtimes as module
 from prunus.evaluate.timing.bench_runtimes import InTorch, OnnxRuntime, OpenVino, Subject, check_answers
 from prunus.evaluate.timing.own_process import InOwnProcess
-from prunus.ship.all_runtimes import ALL_RUNTIMES
-from prunus.ship.formats.litert_timing import TimedLiteRt
-from prunus.ship.mnn.mnn_timing import Mnn
+from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
+from prunus.ship.timed.litert_timing import TimedLiteRt
+from prunus.ship.timed.mnn_timing import Mnn
 
 needs_litert = pytest.mark.skipif(bool(TimedLiteRt().missing()), reason="the extra litert isn't installed")
 
@@ -90,7 +90,7 @@ def test_a_file_that_answers_otherwise_is_not_timed(runtime):
 def test_a_litert_file_is_made_once_for_sizes_and_timed_by_either_clock_and_number_of_threads(monkeypatch):
     subject, inputs = Subject(network(), torch.randn(2, 3, 8, 8)), torch.randn(5, 3, 8, 8)
     TimedLiteRt().start(subject, inputs, 1).close()
-    monkeypatch.setattr("prunus.ship.formats.litert_timing._converted", None)
+    monkeypatch.setattr("prunus.ship.timed.litert_timing._converted", None)
     contestant = TimedLiteRt().start(subject, inputs, 2, "wall")
     assert contestant.seconds(3) > 0
     contestant.close()

@@ -17,7 +17,7 @@ from prunus.evaluate.timing.bench_runtimes import BenchRuntime, InTorch
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.graph import analyze
-from prunus.ship.all_runtimes import ALL_RUNTIMES
+from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 
 needs_onnx = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 CONFIG = recipe.Latency(batch_size=4, repeats=5, warm_up=1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from prunus.evaluate.timing.bench_runtimes import RUNTIMES, BenchRuntime
-from prunus.ship.formats.litert_timing import TimedLiteRt
-from prunus.ship.mnn.mnn_timing import Mnn
+from prunus.ship.timed.litert_timing import TimedLiteRt
+from prunus.ship.timed.mnn_timing import Mnn
 
 __all__ = ["ALL_RUNTIMES"]
 

@@ -1,0 +1,1 @@
+"""How is a model timed in the runtimes that what ships needs files for?"""
