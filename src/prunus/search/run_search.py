@@ -17,6 +17,7 @@ from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock, write_json, write_text
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.core.text import plain
+from prunus.evaluate.harm import check_classes
 from prunus.pipeline.jobs.workspace import Workspace, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.offered import load_offered
@@ -26,7 +27,8 @@ from prunus.search.race import Rival
 from prunus.search.search_facts import recorded
 from prunus.search.space import Space, search_of
 from prunus.search.study import Study
-from prunus.search.trial import Asked, digest_of, run_trial
+from prunus.search.trial import Asked, digest_of, read_result, run_trial
+from prunus.search.warm_starts import warm_starts
 from prunus.search.where import Where, check_folder
 from prunus.tasks import check_metrics, default_metrics, metrics
 
@@ -75,6 +77,7 @@ def search(
         higher = metrics[metric].higher_is_better
         study = Study(where.folder, space, asked, metric, higher, recipe.seeds[0])
         write_text(where.folder / "recipe.yaml", recipe_text(recipe))
+        _begin(recipe, asked, space, where, study, metric, listener)
         results = _tried(recipe, asked, space, where, study, metric, workers, listener)
         if not any(found["state"] == "done" for found in results.values()):
             why = next(
@@ -105,6 +108,10 @@ def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
         )
     with open_job(recipe, Workspace(None, listener)) as job:
         task, n = job.data.validation.task, len(job.data.validation)
+        if asked.contract is not None:
+            known = job.data.test.known_targets
+            numbers = None if known is None else known.cpu().numpy()
+            check_classes(asked.contract, task, numbers, remedy="raise data.split.test or worst_class")
     if n == 0:
         raise DataError("search judges settings on validation examples: got none; set data.split.validation")
     named = promised or asked.metric or (recipe.evaluation.metrics or default_metrics(task.name))[0]
@@ -196,20 +203,50 @@ def _result(found: dict[str, Any] | Failure) -> dict[str, Any]:
 def _task(
     recipe: Recipe, asked: Search, made: Recipe, number: int, metric: str, where: Where, rivals: tuple[Rival, ...]
 ) -> Asked:
-    tree = made.model_copy(update={"seeds": recipe.seeds[: asked.seeds]}).model_dump(mode="json")
-    promise = asked.contract
+    tree = _tree(recipe, asked, made)
     return Asked(
         number,
         tree,
-        str(where.trials / digest_of(tree, asked.share)),
+        str(_folder(where, tree, asked)),
         str(where.shared),
         metric,
-        tuple(name for name in asked.objectives if name != "quality"),
+        _costs(asked),
         asked.share,
-        None if promise is None else promise.max_drop,
-        0.95 if promise is None else promise.confidence,
         rivals,
     )
+
+
+def _costs(asked: Search) -> tuple[str, ...]:
+    return tuple(name for name in asked.objectives if name != "quality")
+
+
+def _folder(where: Where, tree: Mapping[str, Any], asked: Search) -> Path:
+    return where.trials / digest_of(tree, asked.share)
+
+
+def _tree(recipe: Recipe, asked: Search, made: Recipe) -> dict[str, Any]:
+    """Return a trial's recipe as plain values: with so many of the recipe's seeds."""
+    return made.model_copy(update={"seeds": recipe.seeds[: asked.seeds]}).model_dump(mode="json")
+
+
+def _begin(
+    recipe: Recipe, asked: Search, space: Space, where: Where, study: Study, metric: str, listener: Listener
+) -> None:
+    """Tell the study what other searches measured here, and where the sensitivity says to begin."""
+
+    def is_done(values: Mapping[str, Any]) -> bool:
+        try:
+            tree = _tree(recipe, asked, space.recipe(values))
+        except RecipeError:
+            return False
+        return read_result(_folder(where, tree, asked), metric, _costs(asked)) is not None
+
+    n = study.adopt(is_done)
+    if n:
+        listener(Event("note", _STAGE, f"{n} settings that were tried here before for something else are taken over"))
+    n_begun = len(study.known())
+    if n_begun < asked.trials and n_begun <= n + asked.warm_starts:
+        study.begin_with(warm_starts(recipe, asked, space, where.shared, metric, listener))
 
 
 def _rivals(results: Mapping[int, Mapping[str, Any]]) -> tuple[Rival, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ __all__ = ["JOURNAL", "Study", "study_name"]
 
 JOURNAL = "study.journal"
 _DROP = "drop"
+_PREFIX = "prunus-"
+_ADOPTED = "adopted"
 
 
 def study_name(space: Space, search: Search, metric: str) -> str:
@@ -34,18 +36,23 @@ def study_name(space: Space, search: Search, metric: str) -> str:
         "space": {key: value if isinstance(value, tuple) else value.model_dump() for key, value in space.keys.items()},
         "objectives": [*search.objectives, metric],
         "contract": promise,
-        "how": [search.sampler, search.batch, search.seeds, search.share, search.stop_early],
+        "how": [search.sampler, search.batch, search.seeds, search.share, search.stop_early, search.warm_starts],
     }
-    return f"prunus-{sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:12]}"
+    return f"{_PREFIX}{sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:12]}"
 
 
 class Study:
-    """The trials of one search. ``seed`` is where the samplers' seeds come from."""
+    """The trials of one search. ``seed`` is where the samplers' seeds come from.
+
+    It begins with the settings that another study of this folder tried, for another promise or other objectives; then with the
+    recipe's own values, unless those were tried, and with what ``begin_with`` was given.
+    """
 
     def __init__(self, folder: Path, space: Space, search: Search, metric: str, higher: bool, seed: int) -> None:
         self._optuna = optuna = require("optuna", extra="search")
         self._space, self._search, self._seed, self._higher = space, search, seed, higher
         self._distributions = space.distributions()
+        self._first: list[dict[str, Any]] = []
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = study_name(space, search, metric)
         try:
@@ -66,6 +73,56 @@ class Study:
                 f"search.storage: can't open the study in {where}: got {type(error).__name__}: {error}"
             ) from error
 
+    @property
+    def n_adopted(self) -> int:
+        """How many settings other studies tried before."""
+        return len(self._study.user_attrs.get(_ADOPTED, ()))
+
+    def adopt(self, is_done: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Take over the settings that other studies tried here and whose results are there, before any other; return how many."""
+        attributes = self._study.user_attrs
+        if _ADOPTED not in attributes:
+            if self._study.get_trials(deepcopy=False):  # begun by a prunus that took nothing over
+                return 0
+            self._study.set_user_attr(_ADOPTED, self._tried_elsewhere(is_done))
+        adopted = self._study.user_attrs[_ADOPTED]
+        for drawn in adopted[len(self._study.get_trials(deepcopy=False)) :]:
+            state = self._optuna.trial.TrialState.RUNNING
+            given = {key: self._distributions[key] for key in drawn}
+            self._study.add_trial(self._optuna.trial.create_trial(state=state, params=drawn, distributions=given))
+        return len(adopted)
+
+    def _tried_elsewhere(self, is_done: Callable[[Mapping[str, Any]], bool]) -> list[dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        storage = self._study._storage
+        names = self._optuna.get_all_study_names(storage)
+        for name in names:
+            if name == self.name or not name.startswith(_PREFIX):
+                continue
+            other = self._optuna.load_study(study_name=name, storage=storage)
+            for trial in other.get_trials(deepcopy=False):
+                drawn = trial.params
+                known = set(drawn) == set(self._distributions)
+                if known and trial.state.is_finished() and self._is_inside(drawn):
+                    found.setdefault(json.dumps(drawn, sort_keys=True), dict(drawn))
+        return [drawn for drawn in found.values() if is_done(self._space.values(drawn))]
+
+    def _is_inside(self, drawn: Mapping[str, Any]) -> bool:
+        for key, value in drawn.items():
+            kind = self._distributions[key]
+            try:
+                if not kind._contains(kind.to_internal_repr(value)):
+                    return False
+            except ValueError:
+                return False
+        return True
+
+    def begin_with(self, points: Sequence[Mapping[str, Any]]) -> None:
+        """Say which points come first, beside the recipe's own and what was adopted."""
+        own = self._space.own_point()
+        first = [own, *map(dict, points)] if own and not self.n_adopted else list(map(dict, points))
+        self._first = [point for place, point in enumerate(first) if point not in first[:place]]
+
     def direction(self, objective: str) -> str:
         """Return whether an objective is to be high or low."""
         return "maximize" if objective == "quality" and self._higher else "minimize"
@@ -85,8 +142,9 @@ class Study:
             return self._space.values(trials[number].params)
         if number > len(trials):
             raise RecipeError(f"trial {number} can't be chosen before trial {len(trials)}")
-        if number == 0 and (own := self._space.own_point()):
-            self._study.enqueue_trial(own)
+        place = number - self.n_adopted
+        if place < len(self._first):
+            self._study.enqueue_trial(self._first[place])
         self._study.sampler = _sampler(self._search.sampler, derive_seed(self._seed, "search", number) % 2**32)
         return self._space.values(self._study.ask(self._distributions).params)
 

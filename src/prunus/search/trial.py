@@ -24,7 +24,7 @@ from prunus.core.files.plain_files import write_json
 from prunus.core.files.sealed import sealed_tree
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.runtime import derive_seed
-from prunus.evaluate import measure_cost, noninferiority, observe
+from prunus.evaluate import measure_cost, observe
 from prunus.pipeline import prune_seed
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.workspace import open_workspace
@@ -35,9 +35,10 @@ from prunus.pipeline.stages.selection_gate import by_chance
 from prunus.scale.resume import read_state
 from prunus.search.race import Behind, Rival, Runner
 from prunus.search.shared_dense import keep_dense, take_dense
-from prunus.tasks import Observed, Task, measured, metrics
+from prunus.search.shared_losses import keep_losses, take_losses
+from prunus.tasks import Observed, Task, default_metrics, measured, metrics
 
-__all__ = ["RESULT", "Asked", "digest_of", "read_result", "run_trial"]
+__all__ = ["RESULT", "Asked", "digest_of", "read_result", "run_trial", "thinned", "value_of"]
 
 RESULT = "trial.json"
 
@@ -56,8 +57,6 @@ class Asked:
     metric: str
     costs: tuple[str, ...]
     share: float = 1.0
-    max_drop: float | None = None
-    confidence: float = 0.95
     rivals: tuple[Rival, ...] = ()
 
 
@@ -67,8 +66,8 @@ def digest_of(recipe: Mapping[str, Any], share: float) -> str:
     return sha256(text.encode()).hexdigest()[:16]
 
 
-def read_result(folder: Path, costs: tuple[str, ...] = ()) -> dict[str, Any] | None:
-    """Return what a trial gave; None where it isn't done, was damaged, or lacks one of the costs."""
+def read_result(folder: Path, metric: str, costs: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """Return what a trial gave in a metric; None where it isn't done, was damaged, or lacks the metric or one of the costs."""
     path = folder / RESULT
     if not path.exists():
         return None
@@ -76,9 +75,16 @@ def read_result(folder: Path, costs: tuple[str, ...] = ()) -> dict[str, Any] | N
         held, found = read_state(path, "digest")
     except PrunusError:
         return None
-    if held != folder.name or not set(costs) <= set(found.get("shares", ())):
+    if found.get("state") == "failed":
+        return dict(found) if held == folder.name else None
+    if held != folder.name or metric not in found.get("metrics", {}) or not set(costs) <= set(found["shares"]):
         return None
-    return dict(found)
+    return _in_metric(found, metric)
+
+
+def _in_metric(found: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """Return what was found with one of the metrics as the quality."""
+    return {**{key: value for key, value in found.items() if key != "metrics"}, **found["metrics"][metric]}
 
 
 def run_trial(asked: Asked, listener: Listener = silent) -> dict[str, Any]:
@@ -87,7 +93,7 @@ def run_trial(asked: Asked, listener: Listener = silent) -> dict[str, Any]:
     ``state`` is ``done``, ``stopped`` (it was behind) or ``failed`` (the settings don't go together, or the training diverged).
     """
     folder = Path(asked.folder)
-    held = read_result(folder, asked.costs)
+    held = read_result(folder, asked.metric, asked.costs)
     if held is not None:
         return held
     start = perf_counter()
@@ -97,16 +103,17 @@ def run_trial(asked: Asked, listener: Listener = silent) -> dict[str, Any]:
     with open_workspace(recipe, folder, resume=True, overwrite=False, listener=listener) as workspace:
         try:
             with open_job(recipe, workspace) as job:
-                found = _measured(asked, _thinned(job, asked.share))
+                found = _measured(asked, thinned(job, asked.share))
         except RecipeError as error:
             found = {"state": "failed", "why": str(error)}
         workspace.forget()
     found |= {"seconds": round(perf_counter() - start, 3)}
     write_json(folder / RESULT, sealed_tree({"digest": folder.name, "done": found}))
-    return found
+    return found if found["state"] == "failed" else _in_metric(found, asked.metric)
 
 
-def _thinned(job: Job, share: float) -> Job:
+def thinned(job: Job, share: float) -> Job:
+    """Return the job with a share of its training examples, the same ones in every trial."""
     if share >= 1:
         return job
     train = job.data.train
@@ -119,60 +126,64 @@ def _measured(asked: Asked, job: Job) -> dict[str, Any]:
     runner = Runner(
         asked.rivals,
         higher_is_better=_higher(asked.metric),
-        quality=lambda model: _value(asked.metric, task, observe(model, job.data.validation, task)),
+        quality=lambda model: value_of(asked.metric, task, observe(model, job.data.validation, task)),
         cost=lambda model: float(measure_cost(model, job.trace_inputs).macs),
     )
     seeds: list[dict[str, Any]] = []
     found: dict[str, Any] = {"state": "done"}
     for place, seed in enumerate(job.recipe.seeds):
-        take_dense(Path(asked.shared), job, seed, asked.share)
+        shared = Path(asked.shared)
+        take_dense(shared, job, seed, asked.share)
         dense, _ = fit_dense(job, seed)
-        keep_dense(Path(asked.shared), job, seed, asked.share)
+        keep_dense(shared, job, seed, asked.share)
+        take_losses(shared, job, seed, asked.share)
         watched = replace(job, watch=runner.look if place == 0 else None)
         try:
             pruned = prune_seed(watched, seed, dense, job.workspace.decided).pruned.model
         except Behind as behind:
             found = {"state": "stopped", "why": str(behind)}
             pruned = behind.model
-        seeds.append({"seed": seed, **_quality(asked, job, dense, pruned)})
+        keep_losses(shared, job, seed, asked.share)
+        seeds.append({"seed": seed, "metrics": _quality(asked, job, dense, pruned)})
         if place == 0:
             found |= _costs(asked, job, dense, pruned)
         if found["state"] == "stopped":
             break
-    bounds = [row["bound"] for row in seeds if row["bound"] is not None]
     return {
         **found,
-        **{name: float(np.mean([row[key] for row in seeds])) for name, key in _MEANS.items()},
-        "bound": max(bounds) if bounds else None,
-        "seeds": seeds,
+        "metrics": {name: _means([row["metrics"][name] for row in seeds]) for name in seeds[0]["metrics"]},
+        "seeds": [{"seed": row["seed"], **row["metrics"][asked.metric]} for row in seeds],
         "rungs": runner.rungs,
         "macs": found["counts"]["pruned"]["macs"],
     }
 
 
-_MEANS = {"quality": "pruned", "dense_quality": "dense", "drop": "drop", "gap": "gap", "dense_gap": "dense_gap"}
+def _means(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
-def _quality(asked: Asked, job: Job, dense: nn.Module, pruned: nn.Module) -> dict[str, Any]:
-    task, metric, sign = job.data.validation.task, asked.metric, 1 if _higher(asked.metric) else -1
-    seen = {name: observe(model, job.data.validation, task) for name, model in (("dense", dense), ("pruned", pruned))}
-    value = {name: _value(metric, task, one) for name, one in seen.items()}
-    known = {
-        n: _value(metric, task, observe(m, job.data.train, task)) for n, m in (("dense", dense), ("pruned", pruned))
-    }
-    bound: float | None = None
-    if asked.max_drop is not None:
-        found = noninferiority(
-            seen["dense"], seen["pruned"], task, metric=metric, max_drop=asked.max_drop, confidence=asked.confidence
-        )
-        bound = float(found.bound) if isfinite(found.bound) else None
-    return {
-        **value,
-        "drop": sign * (value["dense"] - value["pruned"]),
-        "bound": bound,
-        "gap": sign * (known["pruned"] - value["pruned"]),
-        "dense_gap": sign * (known["dense"] - value["dense"]),
-    }
+def _quality(asked: Asked, job: Job, dense: nn.Module, pruned: nn.Module) -> dict[str, dict[str, float]]:
+    """Return for each metric that is evaluated, and the one asked for, what both models have and what they are apart."""
+    task = job.data.validation.task
+    names = dict.fromkeys((asked.metric, *(job.recipe.evaluation.metrics or default_metrics(task.name))))
+    models = {"dense": dense, "pruned": pruned}
+    seen = {name: observe(model, job.data.validation, task) for name, model in models.items()}
+    known = {name: observe(model, job.data.train, task) for name, model in models.items()}
+    found = {}
+    for metric in names:
+        sign = 1 if _higher(metric) else -1
+        value = {name: value_of(metric, task, one) for name, one in seen.items()}
+        gap = {name: sign * (value_of(metric, task, one) - value[name]) for name, one in known.items()}
+        row = {
+            "quality": value["pruned"],
+            "dense_quality": value["dense"],
+            "drop": sign * (value["dense"] - value["pruned"]),
+            "gap": gap["pruned"],
+            "dense_gap": gap["dense"],
+        }
+        if metric == asked.metric or all(map(isfinite, row.values())):
+            found[metric] = row
+    return found
 
 
 def _costs(asked: Asked, job: Job, dense: nn.Module, pruned: nn.Module) -> dict[str, Any]:
@@ -195,6 +206,7 @@ def _higher(metric: str) -> bool:
     return metrics[metric].higher_is_better
 
 
-def _value(metric: str, task: Task, seen: Observed) -> float:
+def value_of(metric: str, task: Task, seen: Observed) -> float:
+    """Return one metric of what was observed."""
     n = len(next(iter(seen.values())))
     return float(measured(task, (metric,), seen, np.ones((1, n)))[0, 0])

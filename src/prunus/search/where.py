@@ -89,9 +89,7 @@ def check_folder(where: Where, space: Space, *, resume: bool, overwrite: bool) -
 
 
 def _difference(before: Recipe, space: Space) -> str:
-    """Return which section of the recipe isn't as it was; the section ``search`` may differ but for its space's keys."""
+    """Return which section of the recipe isn't as it was: what is searched, and what is aimed at, may differ."""
     was = before.model_dump(mode="json", exclude={"search"})
-    return next(
-        (key for key in space.base if key != "output" and canonical_json(was[key]) != canonical_json(space.base[key])),
-        "",
-    )
+    now = {key: value for key, value in space.base.items() if key not in ("output", "target", "contract")}
+    return next((key for key, value in now.items() if canonical_json(was[key]) != canonical_json(value)), "")

@@ -80,6 +80,11 @@ class Search(Section):
     sampler: Literal["tpe", "nsga2", "random"] = Field(
         "tpe", description="tpe: tree-structured Parzen estimator; nsga2: an evolution; random: by chance"
     )
+    warm_starts: Annotated[int, Field(ge=0, le=20)] = Field(
+        3,
+        description="so many of the first trials take the keep fraction that the layers' sensitivity says would keep the contract: "
+        "without recovery, then deeper and deeper cuts; needs a contract and strategy.keep_fraction in the space; 0: none",
+    )
     batch: Count = Field(
         4,
         description="so many settings are chosen at once, from what all before gave: results hang on it, and not on the workers",

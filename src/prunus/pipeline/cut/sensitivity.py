@@ -8,7 +8,7 @@ calibration examples; the model isn't changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,11 +72,11 @@ def measure_losses(
         for count in counts:
             gone = ~top(stratum.saliency, stratum.units, count)
             cut, what = zeroed[stratum.name](gone), f"{stage}: {stratum.name} alone"
-            if isinstance(cut, nn.Module):
-                rows.append((count / n, _loss(cut, examples, what)))
-                continue
-            with without(cut):
-                rows.append((count / n, _loss(model, examples, what)))
+            seen = cut if isinstance(cut, nn.Module) else model
+            with nullcontext() if isinstance(cut, nn.Module) else without(cut):
+                rows.append((count / n, _loss(seen, examples, what)))
+                if job.alone is not None:
+                    job.alone(stratum.name, count / n, seen)
         return {"losses": torch.tensor(rows, dtype=torch.float64)}
 
     return {

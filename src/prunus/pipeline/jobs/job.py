@@ -20,13 +20,16 @@ from prunus.data import Examples, Prepared
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.recover import Loss, Measure, TrainingStep, natural_measure
 
-__all__ = ["Asked", "Candidate", "Decide", "Job", "SeedResult", "Watch"]
+__all__ = ["Alone", "Asked", "Candidate", "Decide", "Job", "SeedResult", "Watch"]
 
 Asked = Literal["example", "feature", "prune"]
 """What a stage asks for: what becomes of the examples, of the input features, or of the model in one round."""
 
 Watch = Callable[[str, nn.Module, int], None]
 """Who looks at the pruned model while it recovers: (stage, model, epochs that are done). What it raises ends the run."""
+
+Alone = Callable[[str, float, nn.Module], None]
+"""Who looks at the model while one layer alone is pruned: (layer, share of its units that stay, model)."""
 
 Decide = Callable[[Asked, str, Callable[[], tuple[Step, ...]]], tuple[Step, ...]]
 """How a stage gets its decisions: (what, name, how to decide) -> steps. A replay answers from a plan instead."""
@@ -39,7 +42,7 @@ class Job:
     ``build(seed)`` returns a fresh model with its starting weights; ``train_dense`` says whether those are to be trained,
     ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
     ``loss`` or ``training_step`` take the place of what the recipe says is minimised. ``watch`` looks on while the pruned model
-    recovers.
+    recovers, ``alone`` while the sensitivity of each layer is measured.
     """
 
     recipe: Recipe
@@ -53,6 +56,7 @@ class Job:
     training_step: TrainingStep | None = None
     own_split: bool = False
     watch: Watch | None = None
+    alone: Alone | None = None
 
     @property
     def weights_from_elsewhere(self) -> bool:

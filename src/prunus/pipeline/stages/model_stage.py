@@ -45,6 +45,7 @@ __all__ = [
     "begin",
     "check_schedule",
     "fit_dense",
+    "n_rounds",
     "prune_model",
     "recover",
     "retrain",
@@ -210,6 +211,11 @@ def _rounds(strategy: Strategy) -> list[tuple[Granularity, int]]:
         once = mask is not None and mask.kind == "n_m"
         found += [(granularity, number) for number in range(1 if once else n_rounds)]
     return found
+
+
+def n_rounds(strategy: Strategy) -> int:
+    """Return how many cuts a strategy makes."""
+    return len(_rounds(strategy))
 
 
 def training_parts(epochs: int, n_cuts: int) -> tuple[tuple[int, int], ...]:
