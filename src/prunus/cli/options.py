@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["AsJson", "BundlePath", "Overrides", "Overwrite", "OwnRecipe", "Quiet", "RecipePath", "Resume", "Trust"]
+if TYPE_CHECKING:
+    from prunus.core.recipes.execution.dispatch_section import Dispatch
+
+__all__ = [
+    "Address",
+    "AsJson",
+    "Backend",
+    "BundlePath",
+    "Cpus",
+    "Gpus",
+    "Overrides",
+    "Overwrite",
+    "OwnRecipe",
+    "Quiet",
+    "RecipePath",
+    "Resume",
+    "Trust",
+    "Workers",
+    "dispatch_of",
+]
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
 Overrides = Annotated[
@@ -24,4 +43,42 @@ Trust = Annotated[
 OwnRecipe = Annotated[
     Path | None, typer.Option("--recipe", metavar="RECIPE", help="use this recipe of yours instead of the one in it")
 ]
+Backend = Annotated[
+    str | None, typer.Option("--backend", metavar="local|ray", help="who works: processes here, or a Ray cluster")
+]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="so many parts at once (1)")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="of a Ray cluster that is there, or auto; else one is started"),
+]
+Cpus = Annotated[float | None, typer.Option("--cpus", metavar="N", help="cores that Ray gives each worker (1)")]
+Gpus = Annotated[float | None, typer.Option("--gpus", metavar="N", help="GPUs that Ray gives each worker: 0.5 (0)")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle, or a run that has one")]
+
+
+def dispatch_of(
+    given: Dispatch | None,
+    *,
+    backend: str | None,
+    workers: int | None,
+    address: str | None,
+    cpus: float | None,
+    gpus: float | None,
+) -> Dispatch:
+    """Return who works: what the recipe says, and what the command's options say instead.
+
+    Raises:
+        RecipeError: they don't go together.
+    """
+    from pydantic import ValidationError
+
+    from prunus.core.errors import RecipeError
+    from prunus.core.recipes.execution.dispatch_section import Dispatch
+    from prunus.core.recipes.recipe_file import explained
+
+    told = {"backend": backend, "workers": workers, "address": address, "cpus": cpus, "gpus": gpus}
+    before = {} if given is None else given.model_dump(include={"workers"} if backend == "local" else None)
+    try:
+        return Dispatch.model_validate({**before, **{key: value for key, value in told.items() if value is not None}})
+    except ValidationError as error:
+        raise RecipeError(explained(error, Dispatch, "dispatch")) from None

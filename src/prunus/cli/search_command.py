@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipePath, Resume
+from prunus.cli.options import (
+    Address,
+    AsJson,
+    Backend,
+    Cpus,
+    Gpus,
+    Overrides,
+    Overwrite,
+    Quiet,
+    RecipePath,
+    Resume,
+    Workers,
+    dispatch_of,
+)
 from prunus.cli.printing import display, results
 
 __all__ = ["search"]
@@ -17,7 +29,11 @@ __all__ = ["search"]
 def search(
     recipe: RecipePath,
     override: Overrides = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="processes that run trials at once")] = 1,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -25,11 +41,14 @@ def search(
 ) -> None:
     """Try the settings of a recipe's section search, and confirm the best of them on the test examples."""
     config = load(recipe, override, resume)
+    who = dispatch_of(config.dispatch, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     from prunus.report import print_search
     from prunus.search import search as run_search
 
     with display(quiet or as_json) as shown:
-        found = run_search(config, workers=workers, resume=resume, overwrite=overwrite, listener=shown)
+        found = run_search(
+            config.model_copy(update={"dispatch": who}), resume=resume, overwrite=overwrite, listener=shown
+        )
     if as_json:
         typer.echo(json.dumps(dict(found.facts), indent=2))
         return

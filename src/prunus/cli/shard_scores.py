@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prunus.cli.ending import SOME_ROWS
-from prunus.cli.options import AsJson, Quiet, Trust
+from prunus.cli.options import Address, AsJson, Backend, Cpus, Gpus, Quiet, Trust, Workers, dispatch_of
 from prunus.cli.printing import display
 from prunus.core.text import plain
 
@@ -33,7 +33,11 @@ def score_shards(
     ] = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="COLUMN", help="copy it: an id")] = None,
     batch_rows: Annotated[int, typer.Option(min=1, help="rows that are read at once")] = 65536,
-    workers: Annotated[int, typer.Option(min=1, help="processes, each with a shard at a time")] = 1,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     retries: Annotated[int, typer.Option(min=0, help="how often a shard is tried again whose process died")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what was stopped, or failed, in OUT")] = False,
     trust_code: Trust = False,
@@ -56,7 +60,7 @@ def score_shards(
             columns=None if columns is None else _listed(columns),
             keep=keep or (),
             batch_rows=batch_rows,
-            workers=workers,
+            backend=dispatch_of(None, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus),
             retries=retries,
             resume=resume,
             trust_code=trust_code,

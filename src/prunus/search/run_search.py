@@ -49,7 +49,7 @@ class Searched:
 def search(
     recipe: Recipe,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     listener: Listener = silent,
@@ -57,7 +57,8 @@ def search(
     """Try the settings of the recipe's section ``search``, and confirm the best of them.
 
     Args:
-        workers: processes that run trials at once; what is found doesn't hang on it, but for measured times.
+        workers: so many trials at once; None: as the recipe's section ``dispatch`` says, or one. What is found doesn't hang on it,
+            but for measured times.
         resume: go on with the search that the output folder holds; also with other objectives, another contract or more trials.
         overwrite: throw that search away.
         listener: is told about progress.
@@ -126,14 +127,15 @@ def _tried(
     where: Where,
     study: Study,
     metric: str,
-    workers: int,
+    workers: int | None,
     listener: Listener,
 ) -> dict[int, dict[str, Any]]:
     """Return what each trial gave, by its number."""
     start = monotonic()
     batches = _Batches(recipe, asked, space, where, study, metric, listener)
     listener(Event("start", _STAGE, total=asked.trials))
-    for task, found in run_trials(run_trial, batches, workers=min(workers, asked.batch)):
+    backend = recipe.dispatch or "local"
+    for task, found in run_trials(run_trial, batches, backend=backend, workers=workers, listener=listener):
         batches.say(task.number, found)
     listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
     return dict(sorted(batches.results.items()))

@@ -27,6 +27,7 @@ _FIXED = (
     "contract",
     "evaluation",
     "runtime",
+    "dispatch",
     "data.source",
     "data.target",
     "data.task",

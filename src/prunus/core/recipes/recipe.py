@@ -16,6 +16,7 @@ from pydantic import (
 
 from prunus.core.recipes.card_section import Card
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
+from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
 from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe_checks import check_amounts, check_rewind_and_during
@@ -312,6 +313,11 @@ class Recipe(Section):
         description="where else the run is told, below the output folder or where their own variables say; log.jsonl always is",
     )
     search: Search | None = Field(None, description="which settings prunus search tries; prunus run does without it")
+    dispatch: Dispatch | None = Field(
+        None,
+        exclude=True,  # where a thing was done is no part of what was asked: it enters no comparison, and doesn't travel
+        description="which workers do what falls into parts, such as the trials of prunus search; it changes no result",
+    )
 
     @model_validator(mode="after")
     def _smoothing_needs_the_default_loss(self) -> Recipe:

@@ -24,11 +24,17 @@ class Reach(NamedTuple):
     """A key and the value under it that reaches outside of prunus."""
 
     key: str
-    kind: Literal["function", "arguments", "file", "folder"]
+    kind: Literal["function", "arguments", "file", "folder", "cluster"]
     value: object
 
     def __str__(self) -> str:
-        what = {"function": "to call", "arguments": "for it", "file": "to read", "folder": "to write to"}[self.kind]
+        what = {
+            "function": "to call",
+            "arguments": "for it",
+            "file": "to read",
+            "folder": "to write to",
+            "cluster": "to join",
+        }[self.kind]
         article = "" if self.kind == "arguments" else "a "
         return f"{self.key} names {article}{self.kind} {what}, {shown(self.value)}"
 
@@ -88,6 +94,8 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
         for key, group, name in names_registered(config):
             if is_reference(name) or would_import(group, name):
                 yield Reach(f"{prefix}{key}", "function", name)
+        if config.dispatch is not None and config.dispatch.address is not None:
+            yield Reach(f"{prefix}dispatch.address", "cluster", config.dispatch.address)
         yield Reach(f"{prefix}output", "folder", config.output)
 
 

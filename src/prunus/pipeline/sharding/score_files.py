@@ -14,6 +14,7 @@ from prunus.core.events import Listener, silent
 from prunus.pipeline.sharding.shard_scorers import OpenBundle, OpenFunction
 from prunus.pipeline.shipping import bundle_folder
 from prunus.scale import ShardsScored, score_shards
+from prunus.scale.dispatch import Dispatch
 from prunus.ship import load_bundle
 
 __all__ = ["score_files"]
@@ -29,7 +30,8 @@ def score_files(
     columns: Sequence[str] | None = None,
     keep: Sequence[str] = (),
     batch_rows: int = 65536,
-    workers: int = 1,
+    backend: Dispatch | str = "local",
+    workers: int | None = None,
     retries: int = 2,
     resume: bool = False,
     trust_code: bool = False,
@@ -43,7 +45,8 @@ def score_files(
         names: which scores; None: all that there are.
         columns: what a model of a function reads, in this order; None: all columns but the label's and ``keep``.
         keep: columns that are copied, such as an id.
-        workers: so many processes, each with an equal share of the cores.
+        backend: who scores (``scale.dispatch``); the scores are the same to the bit.
+        workers: so many files at once; None: as ``backend`` says, or one. Processes of this machine share its cores equally.
 
     Raises:
         PrunusError: the model can't be had, there are no such files, or the output can't be written. A shard that can't be scored
@@ -74,6 +77,7 @@ def score_files(
         settings=told | {"torch": torch.__version__},
         keep=tuple(keep),
         batch_rows=batch_rows,
+        backend=backend,
         workers=workers,
         retries=retries,
         resume=resume,

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from prunus.core.errors import RecipeError, UnknownNameError, near
-from prunus.core.recipes.execution.dispatch_section import Dispatch
+from prunus.core.events import Listener, silent
+from prunus.core.recipes.execution.dispatch_section import BACKENDS, Dispatch
 from prunus.scale.dispatch.attempt import Failure
 from prunus.scale.dispatch.local_workers import Here, Spawned
 
@@ -17,8 +18,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
-
-_BACKENDS = ("local",)
 
 
 class Workers(Protocol[T_contra, R_co]):
@@ -35,27 +34,41 @@ class Workers(Protocol[T_contra, R_co]):
 
 @contextmanager
 def open_workers(
-    function: Callable[[T], R], *, backend: Dispatch | str = "local", workers: int | None = None, retries: int = 2
+    function: Callable[[T], R],
+    *,
+    backend: Dispatch | str = "local",
+    workers: int | None = None,
+    retries: int = 2,
+    listener: Listener = silent,
 ) -> Iterator[Workers[T, R]]:
     """Yield those who call ``function``; they are ended with the block.
 
     Raises:
-        RecipeError: there is no such backend, or the function can't be pickled for it.
+        RecipeError: there is no such backend, the function can't be pickled for it, or no node has what a worker needs.
+        RunError: the cluster doesn't answer, or runs other versions.
+        MissingExtraError: Ray isn't installed.
     """
     asked = _asked(backend, workers)
     if retries < 0:
         raise RecipeError(f"expected retries >= 0: got {retries}")
-    found: Workers[T, R]
-    found = Here(function, retries) if asked.workers == 1 else Spawned(function, asked.workers, retries)
+    found = _started(function, asked, retries, listener)
     try:
         yield found
     finally:
         found.close()
 
 
+def _started(function: Callable[[T], R], asked: Dispatch, retries: int, listener: Listener) -> Workers[T, R]:
+    if asked.backend == "ray":
+        from prunus.scale.dispatch.ray_workers import RayWorkers
+
+        return RayWorkers(function, asked, retries, listener)
+    return Here(function, retries) if asked.workers == 1 else Spawned(function, asked.workers, retries)
+
+
 def _asked(backend: Dispatch | str, workers: int | None) -> Dispatch:
-    if isinstance(backend, str) and backend not in _BACKENDS:
-        raise UnknownNameError(f"there is no backend {backend!r}: {near(backend, _BACKENDS)}")
+    if isinstance(backend, str) and backend not in BACKENDS:
+        raise UnknownNameError(f"there is no backend {backend!r}: {near(backend, BACKENDS)}")
     if workers is not None and workers < 1:
         raise RecipeError(f"expected workers >= 1: got {workers}")
     told: dict[str, Any] = {} if workers is None else {"workers": workers}

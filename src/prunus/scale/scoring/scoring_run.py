@@ -20,7 +20,7 @@ from prunus.core.files.plain_files import clear_leftovers, explain_os_error, fol
 from prunus.core.files.sealed import sealed_tree
 from prunus.core.text import plain
 from prunus.data import print_of, row_files_of
-from prunus.scale.dispatch import Failure, map_shards
+from prunus.scale.dispatch import Dispatch, Failure, map_shards
 from prunus.scale.resume import fold_file, read_state
 from prunus.scale.scoring.score_shard import Scorer, ShardFacts, score_shard
 
@@ -70,7 +70,8 @@ def score_shards(
     settings: Mapping[str, Any],
     keep: tuple[str, ...] = (),
     batch_rows: int = 65536,
-    workers: int = 1,
+    backend: Dispatch | str = "local",
+    workers: int | None = None,
     retries: int = 2,
     resume: bool = False,
     listener: Listener = silent,
@@ -82,15 +83,15 @@ def score_shards(
         open_scorer: returns what scores; called once in each process, so it must be possible to pickle it.
         settings: what the scores hang on, as plain values: a run with others isn't gone on with.
         keep: columns that are copied, such as an id.
+        backend: who scores (``scale.dispatch``); the scores are the same to the bit.
+        workers: so many shards at once; None: as ``backend`` says, or one.
 
     Raises:
         DataError: no such file, or two of one name.
         OutputError: ``output`` isn't empty and ``resume`` isn't given, it is of another run, or it can't be written.
     """
-    if batch_rows < 1 or workers < 1 or retries < 0:
-        raise RecipeError(
-            f"expected batch_rows and workers >= 1 and retries >= 0: got {batch_rows}, {workers} and {retries}"
-        )
+    if batch_rows < 1:
+        raise RecipeError(f"expected batch_rows >= 1: got {batch_rows}")
     start = time.perf_counter()
     files = shards_of(shards)
     with folder_lock(output):
@@ -110,7 +111,7 @@ def score_shards(
         failed: dict[str, str] = {}
         listener(Event("start", _STAGE, total=len(files)))
         work = _Work(open_scorer, batch_rows, keep)
-        answers = map_shards(work, tasks, workers=min(workers, max(len(tasks), 1)), retries=retries)
+        answers = map_shards(work, tasks, backend=backend, workers=workers, retries=retries, listener=listener)
         for n_done, (number, found) in enumerate(answers, n_before + 1):
             shard, made = tasks[number]
             if isinstance(found, Failure):

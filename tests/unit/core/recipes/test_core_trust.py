@@ -23,7 +23,9 @@ REACHING = {
     "data.task": "mine:Task",
     "examples.plan": "edited.parquet",
     "examples.recording": "recorded",
+    "dispatch.address": "10.0.0.5:6379",
 }
+BESIDE = {"data": {"args": {}}, "model": {"args": {}}, "dispatch": {"backend": "ray"}}
 INERT = {
     "name",  # a word of a pattern without slashes
     "data.target",  # a column of the data
@@ -88,10 +90,10 @@ def test_what_reaches_outside_is_refused_unless_trusted_or_given(key, value):
     section, field = key.split(".")
     tree = {
         **WITHIN,
-        section: {**WITHIN.get(section, {}), field: value, **({"args": {}} if section in ("data", "model") else {})},
+        section: {**WITHIN.get(section, {}), field: value, **BESIDE.get(section, {})},
     }
     recipe = make_recipe(tree)
-    with pytest.raises(PlanError, match=rf"there: {key} names a (function|file) .*{value}.*: say so") as caught:
+    with pytest.raises(PlanError, match=rf"there: {key} names a (function|file|cluster) .*{value}.*: say so") as caught:
         check_reach(recipe, Permission(given=("output",)), where="there", way="say so")
     assert "\n" not in str(caught.value)
     for allowed in (

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from prunus.core.errors import DataError, OutputError, RunError
@@ -26,6 +27,9 @@ class Job:
             raise DataError("wrong data")
         if what == "full":
             raise OutputError("no space left")
+        if what == "slowly":
+            (Path(self.marks) / f"{number}-{os.getpid()}-{time.monotonic_ns()}").touch()
+            time.sleep(0.3)
         if what == "lambda":
             return lambda: number
         return number**2, os.getpid(), self.calls

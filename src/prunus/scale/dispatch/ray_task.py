@@ -1,0 +1,55 @@
+"""What does a worker of a Ray cluster do with a shard?
+
+This function is the whole of what runs there: it loads what is called once in each process, and keeps it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.core.code.extras import require
+from prunus.scale.dispatch.attempt import Kind, loaded
+
+__all__ = ["Order", "serve"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What all shards of a work have in common; ``function`` holds the packed function, or a reference to it.
+
+    Modules are looked for in ``sys_path``, and files in ``folder``, as in the process that gave the order.
+    """
+
+    key: str
+    function: tuple[Any, ...]
+    sys_path: tuple[str, ...]
+    folder: str
+    threads: int
+
+
+_LOADED: dict[str, Callable[[Any], tuple[Kind, Any]]] = {}
+
+
+def serve(order: Order, shard: Any) -> tuple[Kind, Any, str]:
+    """Return what came of a shard, and on which node."""
+    ray = require("ray", extra="ray")
+    node = str(ray.get_runtime_context().get_node_id())
+    attempt = _LOADED.get(order.key)
+    if attempt is None:
+        (function,) = order.function
+        sys.path.extend(path for path in order.sys_path if path not in sys.path and Path(path).exists())
+        if Path(order.folder).is_dir():
+            os.chdir(order.folder)
+        torch.set_num_threads(order.threads)
+        attempt = loaded(function if isinstance(function, bytes) else ray.get(function))
+        _LOADED.clear()
+        _LOADED[order.key] = attempt
+    kind, answer = attempt(shard)
+    return kind, answer, node

@@ -1,0 +1,137 @@
+"""How do workers of a Ray cluster call a function, when any of them, or a node, may be lost?
+
+So many shards as there are workers are under way at a time, spread over the nodes. Ray tries none again on its own: it is counted
+here, as for local workers. What travels is the function, once, and for each shard its name and its answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from prunus.core.code.imports import one_line
+from prunus.core.errors import OutputError, RunError
+from prunus.core.events import Event, Listener
+from prunus.core.recipes.execution.dispatch_section import Dispatch
+from prunus.scale.dispatch.attempt import Failure, Kind, packed
+from prunus.scale.dispatch.ray_cluster import open_cluster
+from prunus.scale.dispatch.ray_task import Order, serve
+
+__all__ = ["RayWorkers"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_STAGE = "dispatch"
+_INLINE_BYTES = 100_000
+"""A larger function is put into the object store, from which each node fetches it once."""
+
+_SECONDS_WITHOUT_A_NODE = 60.0
+
+
+class RayWorkers(Generic[T, R]):
+    """Calls the function on the nodes of a Ray cluster."""
+
+    def __init__(self, function: Callable[[T], R], asked: Dispatch, retries: int, listener: Listener) -> None:
+        whole = packed(function)
+        self._asked, self._retries, self._listener = asked, retries, listener
+        self._cluster = open_cluster(asked)
+        ray = self._cluster.ray
+        self._names = self._cluster.nodes()
+        cpus = 1.0 if asked.cpus is None else asked.cpus
+        self._task = ray.remote(serve).options(
+            num_cpus=cpus, num_gpus=asked.gpus, max_retries=0, scheduling_strategy="SPREAD"
+        )
+        self._order = ray.put(
+            Order(
+                key=hashlib.sha256(whole).hexdigest(),
+                function=(whole if len(whole) <= _INLINE_BYTES else ray.put(whole),),
+                sys_path=tuple(os.path.realpath(path) for path in sys.path if path),
+                folder=os.getcwd(),  # noqa: PTH109
+                threads=max(int(cpus), 1),
+            )
+        )
+        self._done: Counter[str] = Counter()
+        self._say(f"{asked.workers} workers on {len(self._names)} nodes: {', '.join(self._names.values())}")
+
+    def map(self, shards: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
+        """Yield what the function returns for each shard, with the shard's number, as they get done."""
+        ray = self._cluster.ray
+        todo: deque[int] = deque(range(len(shards)))
+        tries = [0] * len(shards)
+        under_way: dict[Any, int] = {}
+        heard = monotonic()
+        try:
+            while todo or under_way:
+                while todo and len(under_way) < self._asked.workers:
+                    number = todo.popleft()
+                    tries[number] += 1
+                    under_way[self._task.remote(self._order, shards[number])] = number
+                ready, _ = ray.wait(list(under_way), num_returns=1, timeout=5.0)
+                heard = self._heard(heard) if not ready else monotonic()
+                for answer in ready:
+                    number = under_way.pop(answer)
+                    kind, found = self._received(answer)
+                    if kind == "output":
+                        raise OutputError(found)
+                    if kind in ("again", "died") and tries[number] <= self._retries:
+                        todo.append(number)
+                        continue
+                    yield number, found if kind == "done" else Failure(found, tries[number])
+        finally:
+            for answer in under_way:
+                ray.cancel(answer, force=True)
+
+    def close(self) -> None:
+        """Say who did what, and leave the cluster."""
+        if self._done:
+            by_name = {self._names[node]: n for node, n in sorted(self._done.items())}
+            told = ", ".join(f"{n} on {name}" for name, n in by_name.items())
+            self._say(f"{sum(self._done.values())} were done: {told}", by_node=by_name)
+        self._cluster.close()
+
+    def _received(self, answer: Any) -> tuple[Kind, Any]:
+        exceptions = self._cluster.ray.exceptions
+        try:
+            kind, found, node = self._cluster.ray.get(answer)
+        except exceptions.OutOfMemoryError:
+            return "died", "the worker that had it was ended for lack of memory on its node"
+        except (exceptions.NodeDiedError, exceptions.OwnerDiedError, exceptions.ObjectLostError):
+            return "died", "the node that had it was lost"
+        except exceptions.WorkerCrashedError:
+            return "died", "the worker that had it died, perhaps for lack of memory, or with its node"
+        except exceptions.RayError as error:
+            return "died", f"the worker that had it couldn't do it: {_last_line(error)}"
+        if node not in self._names:
+            self._names |= self._cluster.nodes()
+            self._names.setdefault(node, node[:6])
+        if kind == "done":
+            self._done[node] += 1
+            return kind, pickle.loads(found)  # noqa: S301 - of a worker of the cluster that was asked for
+        return kind, f"{found} (on {self._names[node]})" if len(self._names) > 1 else found
+
+    def _heard(self, since: float) -> float:
+        """Return since when there has been a node that could do the work; raise if that is too long ago."""
+        if self._cluster.has_room(self._asked):
+            return monotonic()
+        if monotonic() - since > _SECONDS_WITHOUT_A_NODE:
+            raise RunError(
+                f"dispatch: for {_SECONDS_WITHOUT_A_NODE:g} s no node that could do the work has been left in the cluster; bring "
+                "one back, and go on with --resume"
+            )
+        return since
+
+    def _say(self, text: str, **facts: Any) -> None:
+        self._listener(Event("note", _STAGE, f"ray: {text}", facts=facts))
+
+
+def _last_line(error: BaseException) -> str:
+    """Return what was raised on the worker, without the stack that Ray puts before it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(RuntimeError(lines[-1])).removeprefix("RuntimeError: ") if lines else type(error).__name__

@@ -1,0 +1,58 @@
+"""Is a Ray cluster that prunus starts nobody else's, and is one that can't be had said in one line?"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from prunus.core.errors import MissingExtraError, RecipeError, RunError
+from prunus.scale.dispatch import Dispatch, map_shards
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def test_one_that_is_started_here_listens_on_the_loopback_only_and_leaves_nothing(tmp_path):
+    (tmp_path / "marks").mkdir()
+    script, report = Path(__file__).parent / "own_cluster.py", tmp_path / "report.json"
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # sockets have paths of a hundred letters at most
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "marks"), str(report)],
+        env={**os.environ, "TMPDIR": str(folder), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(report.read_text())
+    assert said["found"] == {"0": 0, "1": 1, "2": 4}
+    assert len(said["addresses"]) > 0
+    assert set(said["addresses"]) <= LOOPBACK
+    assert done.stdout == ""  # where a command's answer goes; Ray prints there which workers it lost
+    assert said["left"] is False
+    assert list(folder.iterdir()) == []
+    assert not (tmp_path / ".ray").exists()  # where Ray keeps a token for all that this user starts
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("address", "kind", "said"),
+    [
+        ("127.0.0.1:1", RunError, "nothing answers at 127.0.0.1:1: Connection refused"),
+        ("ray://127.0.0.1:1", RunError, "nothing answers at ray://127.0.0.1:1: Connection refused"),
+        ("nowhere", RecipeError, "expected host:port, ray://host:port or auto: got 'nowhere'"),
+    ],
+)
+def test_an_address_where_nobody_is_is_one_line(address, kind, said):
+    with pytest.raises(kind, match=said) as refused:
+        list(map_shards(len, ["a"], backend=Dispatch(backend="ray", address=address)))
+    assert "\n" not in str(refused.value)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"'ray', which is not installed: pip install 'prunus\[ray\]'"):
+        list(map_shards(len, ["a"], backend="ray"))
