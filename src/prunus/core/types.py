@@ -13,11 +13,24 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Bools", "Decision", "Floats", "Granularity", "Ints", "Measurement", "Operation", "Plan", "Step", "Stratum"]
+__all__ = [
+    "Bools",
+    "Decision",
+    "Digests",
+    "Floats",
+    "Granularity",
+    "Ints",
+    "Measurement",
+    "Operation",
+    "Plan",
+    "Step",
+    "Stratum",
+]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Digests = npt.NDArray[np.uint8]
 
 Granularity = str
 """What a step judges: a unit of the model (``core.units``), ``feature`` or ``example``."""

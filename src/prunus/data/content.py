@@ -7,38 +7,62 @@ as it does for a model). Both digests are taken a chunk at a time and don't depe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
-from prunus.data.sources.source import CHUNK_ROWS, Source, chunks
+from prunus.core.types import Digests
+from prunus.data.large.scratch import scratch_array
+from prunus.data.large.sorted_buckets import digest_of_rows
+from prunus.data.sources.source import CHUNK_ROWS, Source, chunks, row_chunks
 
-__all__ = ["content_digests", "fingerprint"]
+__all__ = ["content_digests", "digest_chunks", "digest_table", "fingerprint"]
 
 
 def content_digests(source: Source, *, chunk_rows: int = CHUNK_ROWS) -> tuple[bytes, ...]:
     """Return one SHA-256 per example, of its raw input; equal inputs have equal digests."""
-    digests: list[bytes] = []
+    return tuple(row.tobytes() for row in digest_table(source, chunk_rows=chunk_rows))
+
+
+def digest_table(source: Source, *, chunk_rows: int = CHUNK_ROWS) -> Digests:
+    """Return one SHA-256 per example, of its raw input, ``(n, 32)``; those that are held beside the data are taken from there."""
+    held: Digests | None = getattr(source, "digests", None)
+    if held is not None:
+        return held
+    found = scratch_array((len(source.ids), 32), np.uint8)
+    place = 0
+    for part in digest_chunks(source, chunk_rows=chunk_rows):
+        found[place : place + len(part)] = part
+        place += len(part)
+    return found
+
+
+def digest_chunks(source: Source, *, chunk_rows: int = CHUNK_ROWS) -> Iterator[Digests]:
+    """Yield the digests of the rows, some at a time."""
     for _, values in chunks(source, size=chunk_rows):
         wide = values.cpu().double() if values.dtype in (torch.float64, torch.int64) else values.float().cpu()
         single = (wide.float() + 0.0).numpy()
         if wide.dtype == torch.float32:
-            digests += [hashlib.sha256(row.tobytes()).digest() for row in single]
+            yield digest_of_rows(single)
             continue
         fits = (wide == wide.float()).flatten(start_dim=1).all(dim=1).tolist()
         pairs = zip(fits, single, (wide + 0.0).numpy(), strict=True)
-        digests += [hashlib.sha256((narrow if fit else row).tobytes()).digest() for fit, narrow, row in pairs]
-    return tuple(digests)
+        digests = [hashlib.sha256((narrow if fit else row).tobytes()).digest() for fit, narrow, row in pairs]
+        yield np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def fingerprint(source: Source, digests: Sequence[bytes]) -> str:
+def fingerprint(source: Source, digests: Digests | Sequence[bytes]) -> str:
     """Return the SHA-256, in hexadecimal, over the ids, inputs, targets and names of a data set."""
     total = hashlib.sha256()
     header = (source.task, source.class_names, source.feature_names, tuple(source.input_shape))
     total.update(repr(header).encode())
     kind = torch.int64 if source.task == "classification" else torch.float32
-    targets = source.targets.to(kind).cpu().numpy()
-    for name, digest, target in zip(source.ids, digests, targets, strict=True):
-        encoded = name.encode()
-        total.update(len(encoded).to_bytes(8, "little") + encoded + digest + target.tobytes())
+    for rows in row_chunks(torch.arange(len(source.ids)), CHUNK_ROWS):
+        first, behind = int(rows[0]), int(rows[-1]) + 1
+        targets = source.targets[first:behind].to(kind).cpu().numpy()
+        pairs = zip(source.ids[first:behind], digests[first:behind], targets, strict=True)
+        for name, digest, target in pairs:
+            encoded = name.encode()
+            total.update(b"".join((len(encoded).to_bytes(8, "little"), encoded, bytes(digest), target.tobytes())))
     return total.hexdigest()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prunus.core.batch import Batch
 from prunus.core.calls import call, described, map_tensors
 from prunus.core.errors import DataError
+from prunus.data.large.row_names import ChosenNames, Names
 from prunus.data.scaler import Scaler
 from prunus.data.sources.drawn import DrawnSource, check_class_numbers, check_drawn
 from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, row_chunks
@@ -96,7 +97,8 @@ class Examples:
         self._targets = None if targets is None else self._checked_targets(targets)
         self._inputs = None
         if not isinstance(source, DrawnSource):
-            self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, budget_bytes)
+            kept_bytes = 0 if getattr(source, "on_disk", "") else budget_bytes
+            self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, kept_bytes)
         self._positions = torch.arange(len(rows))
 
     def __len__(self) -> int:
@@ -106,9 +108,11 @@ class Examples:
         return f"Examples({self.source.name!r}, n={len(self)}, {self.task.name}, input_shape={self.input_shape})"
 
     @cached_property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         """The sample ids, in order."""
         every = self.source.ids
+        if isinstance(every, Names):
+            return ChosenNames(every, self.rows)
         return tuple(every[row] for row in self.rows.tolist())
 
     @property

@@ -6,7 +6,7 @@ part it came from, so that the parts can be told apart and told equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from prunus.core.errors import DataError
 from prunus.data.columns.fit import TableFacts
+from prunus.data.large.row_names import JoinedNames, Names
+from prunus.data.large.scratch import scratch_array
 from prunus.data.sources.source import Source
 
 __all__ = ["JoinedSource", "join"]
@@ -26,7 +28,7 @@ class JoinedSource:
     """Several sources, one after the other; the first says what the task, the classes and the features are."""
 
     sources: tuple[Source, ...]
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     targets: Tensor
     starts: tuple[int, ...]
 
@@ -78,6 +80,11 @@ class JoinedSource:
         return tuple(self.sources[0].input_shape)
 
     @property
+    def on_disk(self) -> str:
+        """The first folder whose arrays are mapped, if there is one."""
+        return next(filter(None, (getattr(source, "on_disk", "") for source in self.sources)), "")
+
+    @property
     def fixed(self) -> bool:
         """Whether an example is the same whenever it is read."""
         return all(getattr(source, "fixed", True) for source in self.sources)
@@ -106,15 +113,24 @@ def join(rest: Source, parts: Mapping[str, Source]) -> tuple[JoinedSource, dict[
     Raises:
         DataError: a part has other inputs, another task, other features or a class that the rest doesn't have.
     """
-    ids, targets, starts = list(rest.ids), [rest.targets], [0]
+    n, targets, starts = len(rest.ids), [rest.targets], [0]
     rows: dict[str, Tensor] = {}
     for part, source in parts.items():
         _check_alike(rest, part, source)
-        starts.append(len(ids))
-        rows[part] = torch.arange(len(ids), len(ids) + len(source.ids))
-        ids += [f"{part}:{name}" for name in source.ids]
+        starts.append(n)
+        rows[part] = torch.arange(n, n + len(source.ids))
+        n += len(source.ids)
         targets.append(_renumbered(rest, part, source))
-    return JoinedSource((rest, *parts.values()), tuple(ids), torch.cat(targets), tuple(starts)), rows
+    names: Sequence[str] = JoinedNames([("", rest.ids), *((f"{part}:", source.ids) for part, source in parts.items())])
+    names = names if isinstance(rest.ids, Names) else tuple(names)
+    return JoinedSource((rest, *parts.values()), names, _one_after_the_other(targets), tuple(starts)), rows
+
+
+def _one_after_the_other(targets: Sequence[Tensor]) -> Tensor:
+    kind = torch.result_type(targets[0], targets[-1])
+    found = torch.from_numpy(scratch_array((sum(map(len, targets)),), torch.empty(0, dtype=kind).numpy().dtype))
+    torch.cat(list(targets), out=found)
+    return found
 
 
 def _check_alike(rest: Source, part: str, source: Source) -> None:

@@ -20,6 +20,7 @@ from prunus.core.recipes.recipe import Data
 from prunus.data import readers as _  # noqa: F401 - registers the readers
 from prunus.data.columns.cells import BadCell
 from prunus.data.columns.fitted import Columns
+from prunus.data.disk.open_on_disk import MAPPED_ENDINGS, open_row_files, rows_in
 from prunus.data.sources.arrays import read_npz_arrays
 from prunus.data.sources.bundled import open_bundled
 from prunus.data.sources.datasets import open_dataset
@@ -52,7 +53,10 @@ def open_source(config: Data) -> Source:
     """
     path = Path(config.source)
     if config.is_bundled:
+        _refuse_disk(config)
         return open_bundled(config.source.partition(":")[2], config)
+    if rows_in(path) and (found := open_row_files(path, config)) is not None:
+        return found
     if path.is_dir():
         return open_image_folder(path, config)
     if path.is_file():
@@ -60,10 +64,24 @@ def open_source(config: Data) -> Source:
         if reader is None:
             raise DataError(f"{path}: expected a file that ends in {in_words()}, got {path.suffix or 'no ending'!r}")
         refuse_arguments(reader, path, config)
+        _refuse_disk(config)
         return reader.open(path, config)
     if config.is_function:
         return open_dataset(config)
     raise missing_data(path)
+
+
+def _refuse_disk(config: Data) -> None:
+    """Refuse to read from disk what can only be read whole.
+
+    Raises:
+        DataError: that is asked for.
+    """
+    if config.in_memory is False:
+        raise DataError(
+            f"{config.source}: only files that end in {', '.join(MAPPED_ENDINGS)} and folders of them can be read from disk "
+            "(data.in_memory: false): convert it to Parquet, or set data.in_memory: auto"
+        )
 
 
 def open_inputs(

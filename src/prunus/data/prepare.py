@@ -6,8 +6,9 @@ Open, fingerprint, split, flip labels if the recipe asks for that, fit the scale
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,19 @@ from prunus.core.calls import described
 from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.core.runtime import generator
-from prunus.data.columns.fit import column_notes, fit_columns
+from prunus.core.types import Digests
+from prunus.data.columns.fit import fit_parts
 from prunus.data.columns.fitted import Columns
-from prunus.data.content import content_digests, fingerprint
+from prunus.data.content import digest_table, fingerprint
 from prunus.data.examples import Examples
 from prunus.data.joined import join
+from prunus.data.large.sorted_buckets import SortedBuckets, digest_of_rows
 from prunus.data.open import open_source
 from prunus.data.scaler import Scaler
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
 from prunus.data.sources.datasets import open_dataset, read_dataset
 from prunus.data.sources.encoded import EncodedTable
-from prunus.data.sources.source import ArraySource, Source, beside_of, chunks, holds_ids
+from prunus.data.sources.source import ArraySource, Source, beside_of, chunks, class_counts, holds_ids
 from prunus.data.sources.tables import same_words
 from prunus.data.split import PARTS, Splits, split
 
@@ -45,6 +48,9 @@ __all__ = [
     "prepare_source",
 ]
 
+
+FIT_ROWS = 1 << 14
+"""Rows of a table that are looked at in one go."""
 
 IDS_NOTE = "the inputs are whole numbers that the model looks up (ids), so they aren't scaled"
 
@@ -212,7 +218,7 @@ def prepare_source(
     """Return the split, scaled examples of a source; ``config.source`` is not looked at. ``own`` are the rows of given parts."""
     if config.about_tables and getattr(source, "table", None) is None:
         raise DataError(f"{source.name}: data.{config.about_tables[0]} is for tables (CSV, Parquet): take it away")
-    digests = content_digests(source)
+    digests = digest_table(source)
     splits = split(source, config.split, digests=digests, own=own)
     fingerprinted = fingerprint(source, digests)
     source, columns, about_columns = _encoded(source, splits)
@@ -257,13 +263,17 @@ def _encoded(source: Source, splits: Splits) -> tuple[Source, Columns | None, tu
     facts = getattr(source, "table", None)
     if facts is None:
         return source, None, ()
-    parts = {part: source.inputs(splits.part(part)).numpy() for part in PARTS}
+
+    def read(part: str) -> Iterator[np.ndarray[Any, Any]]:
+        for _, values in chunks(source, splits.part(part), FIT_ROWS):
+            yield values.numpy()
+
     try:
-        columns = fit_columns(parts["train"], facts)
+        columns, notes = fit_parts({part: partial(read, part) for part in PARTS}, facts)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise DataError(f"{source.name}: {first['msg'].removeprefix('Value error, ')[:300]}") from error
-    return EncodedTable(source, columns, facts), columns, column_notes(columns, facts, parts)
+    return EncodedTable(source, columns, facts), columns, notes
 
 
 def _test_set(source: Source, splits: Splits, config: Data, own: Mapping[str, Tensor]) -> str:
@@ -311,14 +321,15 @@ def flip_labels(source: Source, train: Tensor, share: float, *, seed: int) -> No
     return Noise(tuple(source.ids[row] for row in rows.tolist()), rows, true, flipped)
 
 
-def _precision_notes(source: Source, scaler: Scaler, digests: Sequence[bytes]) -> tuple[str, ...]:
+def _precision_notes(source: Source, scaler: Scaler, digests: Digests) -> tuple[str, ...]:
     """Say where inputs need more than float32, and whether the model, which gets float32, still tells them apart."""
     if source.inputs(torch.arange(1)).dtype != torch.float64:
         return ()
-    seen: set[bytes] = set()
-    for _, values in chunks(source):
-        seen.update(row.tobytes() for row in scaler(values).numpy())
-    alike = len(set(digests)) - len(seen)
+    with SortedBuckets(len(digests), ()) as held, SortedBuckets(len(digests), ()) as seen:
+        for rows, values in chunks(source):
+            held.add(digests[int(rows[0]) : int(rows[-1]) + 1])
+            seen.add(digest_of_rows(scaler(values).numpy()))
+        alike = held.n_keys() - seen.n_keys()
     notes = ["float32 can't tell all inputs apart, so they are scaled in float64; an exported file takes float32 only"]
     if alike > 0:
         notes.append(
@@ -332,6 +343,9 @@ def _notes(config: Data, source: Source, splits: Splits) -> tuple[str, ...]:
     notes = []
     if holds_ids(source):
         notes.append(IDS_NOTE)
+    if folder := getattr(source, "on_disk", ""):
+        whose = "data.in_memory: false" if config.in_memory is False else "data.in_memory: auto, since they are many"
+        notes.append(f"{len(source.ids)} rows are read from disk ({whose}), where they lie converted in {folder}")
     if config.task == "auto":
         what = f"{len(source.class_names)} classes" if source.task == "classification" else "values"
         notes.append(f"task: {source.task} ({what}), read off the target; set data.task to change it")
@@ -345,7 +359,7 @@ def _notes(config: Data, source: Source, splits: Splits) -> tuple[str, ...]:
         notes.append(f"{splits.repeats_in_train} training examples have the same input as another one; they stay")
     if source.task == "classification":
         for part in ("test", "validation"):
-            present = torch.bincount(source.targets[splits.part(part)], minlength=len(source.class_names))
+            present = class_counts(source, splits.part(part))
             absent = [source.class_names[number] for number in torch.nonzero(present == 0).flatten().tolist()]
             if absent:
                 shown = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")

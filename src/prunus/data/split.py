@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -21,9 +21,12 @@ from torch import Tensor
 from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Split
 from prunus.core.runtime import generator
-from prunus.data.content import content_digests
+from prunus.core.types import Digests
+from prunus.data.content import digest_table
+from prunus.data.large.scratch import scratch_array, true_places
 from prunus.data.own_split import by_groups, by_time, named_parts
-from prunus.data.sources.source import Source, beside_of
+from prunus.data.sources.source import Source, beside_of, class_counts
+from prunus.data.twins import Twins, find_twins
 
 __all__ = ["PARTS", "Duplicate", "Splits", "apportion", "check_classes", "deal", "split"]
 
@@ -31,6 +34,9 @@ PARTS = ("test", "validation", "calibration", "train")
 """From the strongest claim on a duplicate to the weakest."""
 
 QUANTILES = 10
+
+_AT_ONCE = 1 << 16
+_FEW = 10_000
 
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -57,7 +63,7 @@ class Splits:
     validation: Tensor
     calibration: Tensor
     test: Tensor
-    duplicates: tuple[Duplicate, ...] = ()
+    duplicates: Sequence[Duplicate] = ()
     repeats_in_train: int = 0
 
     def part(self, name: str) -> Tensor:
@@ -88,13 +94,13 @@ def split(
     source: Source,
     config: Split,
     *,
-    digests: Sequence[bytes] | None = None,
+    digests: Digests | None = None,
     own: Mapping[str, Tensor] | None = None,
 ) -> Splits:
     """Return the parts of ``source``; the same seed gives the same parts.
 
     ``own`` are the rows of parts that the user gave; the rest is shared out among the others. ``digests`` are those of
-    :func:`prunus.data.content.content_digests`, where they are known already.
+    :func:`prunus.data.content.digest_table`, where they are known already.
 
     Raises:
         DataError: a part would be empty, or no example of some class is left for training.
@@ -102,17 +108,23 @@ def split(
     own = dict(own or {})
     if config.column is not None:
         own |= _named(source, config.column, own)
-    given = torch.cat(list(own.values())) if own else torch.empty(0, dtype=torch.int64)
-    rest = np.setdiff1d(np.arange(len(source.ids)), given.numpy())
+    held = np.zeros(len(source.ids), np.bool_)
+    for given in own.values():
+        held[given.numpy()] = True
+    rest = true_places(~held)
     if config.groups is not None:
         _refuse_shared_groups(source, config.groups, own, rest)
     dealt = _dealt(source, config, rest, own)
-    assigned = {part: own[part].numpy() if part in own else rest[dealt[part]] for part in PARTS}
-    content = content_digests(source) if digests is None else digests
-    kept, duplicates = _separate(source, assigned, content)
+    part_of = np.full(len(source.ids), -1, np.int8)
+    for number, part in enumerate(PARTS):
+        part_of[own[part].numpy() if part in own else rest[dealt[part]] if own else dealt[part]] = number
+    twins = find_twins(digest_table(source) if digests is None else digests, part_of, PARTS.index("train"))
+    duplicates: Sequence[Duplicate] = _Duplicates(source, part_of.copy() if len(twins) else part_of, twins)
+    duplicates = tuple(duplicates) if len(duplicates) <= _FEW else duplicates
     if config.shared == "refuse":
         _refuse_shared(source, duplicates, own)
-    rows = {part: torch.from_numpy(kept[part]) for part in PARTS}
+    part_of[twins.gone] = -1
+    rows = {part: torch.from_numpy(true_places(part_of == number)) for number, part in enumerate(PARTS)}
     for part in PARTS:
         if len(rows[part]) == 0:
             raise DataError(
@@ -120,9 +132,30 @@ def split(
                 f"({', '.join(PARTS)}); remove duplicates from the data"
             )
     check_classes(source, rows["train"], _shares(config, own)["train"])
-    train_content = Counter(content[row] for row in rows["train"].tolist())
-    repeats = sum(count for count in train_content.values() if count > 1)
-    return Splits(**rows, duplicates=duplicates, repeats_in_train=repeats)
+    return Splits(**rows, duplicates=duplicates, repeats_in_train=twins.n_repeats)
+
+
+class _Duplicates(Sequence[Duplicate]):
+    """Examples that were left out, each with its twin; one is made when it is asked for."""
+
+    def __init__(self, source: Source, part_of: np.ndarray[Any, np.dtype[np.int8]], twins: Twins) -> None:
+        self._source, self._part_of, self._twins = source, part_of, twins
+
+    def __len__(self) -> int:
+        return len(self._twins)
+
+    @overload
+    def __getitem__(self, which: int) -> Duplicate: ...
+    @overload
+    def __getitem__(self, which: slice) -> tuple[Duplicate, ...]: ...
+    def __getitem__(self, which: int | slice) -> Duplicate | tuple[Duplicate, ...]:
+        if isinstance(which, slice):
+            return tuple(self[number] for number in range(len(self))[which])
+        source, gone, stays = self._source, int(self._twins.gone[which]), int(self._twins.stays[which])
+        parts = PARTS[self._part_of[stays]], PARTS[self._part_of[gone]]
+        return Duplicate(
+            source.ids[stays], source.ids[gone], *parts, bool(source.targets[gone] != source.targets[stays])
+        )
 
 
 def _named(source: Source, column: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -132,7 +165,7 @@ def _named(source: Source, column: str, own: Mapping[str, Tensor]) -> dict[str, 
         before[rows.numpy()] = True
     among = np.flatnonzero(~before)
     values = beside_of(source, "split.column")[among].tolist()
-    parts = named_parts(values, [source.ids[row] for row in among], f"{source.name}: column {column!r}")
+    parts = named_parts(values, [source.ids[row] for row in among.tolist()], f"{source.name}: column {column!r}")
     if twice := sorted(parts.keys() & own.keys()):
         raise DataError(
             f"{source.name}: column {column!r} names {twice[0]}, and data.{twice[0]} gives it; take one away"
@@ -218,7 +251,7 @@ def _shares(config: Split, own: Collection[str]) -> dict[str, float]:
 def _strata(source: Source) -> Rows:
     """Return one stratum number per example: its class, or the quantile that its target lies in."""
     if source.task == "classification":
-        return source.targets.cpu().numpy().astype(np.int64)
+        return source.targets.cpu().numpy().astype(np.int64, copy=False)
     n_examples = len(source.ids)
     ranks = np.empty(n_examples, dtype=np.int64)
     ranks[np.argsort(source.targets.cpu().numpy(), kind="stable")] = np.arange(n_examples)
@@ -227,38 +260,31 @@ def _strata(source: Source) -> Rows:
 
 def _assign(strata: Rows, sizes: dict[str, int], seed: int) -> dict[str, Rows]:
     """Deal the rows out: part after part takes from each stratum in proportion to what is left there."""
-    shuffled = torch.randperm(len(strata), generator=generator(seed, "split")).numpy()
-    numbers, counts = np.unique(strata, return_counts=True)
-    left = {int(number): shuffled[strata[shuffled] == number] for number in numbers}
-    remaining = counts.tolist()
-    dealt = {}
-    for part in sizes:
-        taken = []
-        for place, (number, count) in enumerate(zip(left, apportion(sizes[part], remaining), strict=True)):
-            taken.append(left[number][:count])
-            left[number] = left[number][count:]
+    shuffled = torch.from_numpy(scratch_array((len(strata),), np.int64))
+    torch.randperm(len(strata), generator=generator(seed, "split"), out=shuffled)
+    left = _by_stratum(shuffled.numpy(), strata)
+    remaining = [len(rows) for rows in left]
+    part_of = np.full(len(strata), -1, np.int8)
+    for number, part in enumerate(sizes):
+        for place, count in enumerate(apportion(sizes[part], remaining)):
+            part_of[left[place][:count]] = number
+            left[place] = left[place][count:]
             remaining[place] -= count
-        dealt[part] = np.sort(np.concatenate(taken))
-    return dealt
+    return {part: true_places(part_of == number) for number, part in enumerate(sizes)}
 
 
-def _separate(
-    source: Source, assigned: dict[str, Rows], content: Sequence[bytes]
-) -> tuple[dict[str, Rows], tuple[Duplicate, ...]]:
-    """Remove from each part what a stronger part has already."""
-    owner: dict[bytes, tuple[str, int]] = {}
-    kept, duplicates = {}, []
-    for part in PARTS:
-        stays = []
-        for row in assigned[part].tolist():
-            stronger, twin = owner.setdefault(content[row], (part, row))
-            if stronger == part:
-                stays.append(row)
-                continue
-            differ = bool(source.targets[row] != source.targets[twin])
-            duplicates.append(Duplicate(source.ids[twin], source.ids[row], stronger, part, differ))
-        kept[part] = np.asarray(stays, dtype=np.int64)
-    return kept, tuple(duplicates)
+def _by_stratum(shuffled: Rows, strata: Rows) -> list[Rows]:
+    """Return the rows of each stratum, from the lowest number on, in the order in which they come."""
+    numbers, counts = np.unique(strata, return_counts=True)
+    found, places = [scratch_array((int(count),), np.int64) for count in counts], [0] * len(numbers)
+    for start in range(0, len(shuffled), _AT_ONCE):
+        rows = shuffled[start : start + _AT_ONCE]
+        of = np.searchsorted(numbers, strata[rows])
+        order = np.argsort(of, kind="stable")
+        for place, part in enumerate(np.split(rows[order], np.searchsorted(of[order], np.arange(1, len(numbers))))):
+            found[place][places[place] : places[place] + len(part)] = part
+            places[place] += len(part)
+    return found
 
 
 def check_classes(source: Source, train: Tensor, train_share: float) -> None:
@@ -269,7 +295,7 @@ def check_classes(source: Source, train: Tensor, train_share: float) -> None:
     """
     if source.task == "regression":
         return
-    in_train = torch.bincount(source.targets[train], minlength=len(source.class_names))
+    in_train = class_counts(source, train)
     if bool((in_train > 0).all()):
         return
     absent = int((in_train == 0).int().argmax())

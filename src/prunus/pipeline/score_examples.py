@@ -111,7 +111,7 @@ def score_examples(
             where = tuple(one.folder for one in made)
             summary = {**_summary(data.train.ids, columns, scores, made), "scorer": scored_by}
             facts = {"recipe": told_by, "recordings": [str(one) for one in where], "summary": summary}
-            table = ExampleTable(data.train.ids, data.fingerprint, columns, {"score": facts})
+            table = ExampleTable(tuple(data.train.ids), data.fingerprint, columns, {"score": facts})
             write_columns(path, of_files(table, recipe), overwrite=overwrite)
     return Scored(path, where, summary)
 

@@ -196,8 +196,8 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for one run; the lock goes with the process, so a kill leaves none behind.
+def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold ``folder`` for one run; the lock goes with the process, so a kill leaves none behind. ``wait`` until another's is gone.
 
     Raises:
         OutputError: another run holds it.
@@ -213,7 +213,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         raise explain_os_error(error, folder) from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             raise OutputError(
                 f"another run is writing to {folder}: wait for it or choose another output folder (-o output=...)"

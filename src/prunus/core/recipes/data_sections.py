@@ -89,6 +89,16 @@ class Data(Section):
             "data as they are",
         )
     )
+    in_memory: bool | Literal["auto"] = Field(
+        "auto",
+        description="rows of Parquet, Arrow and .npy files: true holds them in memory, false trains from disk, to the same result; "
+        "auto: from disk where memory would take more than 1 GiB",
+    )
+    cache: str | None = Field(
+        None,
+        description="the folder for what is read from disk, in a form that can be mapped; default: $PRUNUS_CACHE, else "
+        "~/.cache/prunus",
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="keyword arguments for module:function")
     standardize: bool | None = Field(
         None,

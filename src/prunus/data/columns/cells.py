@@ -27,6 +27,7 @@ __all__ = [
     "Kind",
     "as_number",
     "as_seconds",
+    "as_texts",
     "is_text",
     "plain_column",
     "read_cells",
@@ -231,7 +232,7 @@ def _coded(column: pa.ChunkedArray) -> tuple[np.ndarray[Any, np.dtype[np.int64]]
 
 
 def _categories(column: pa.ChunkedArray, name: str, missing: Collection[str], where: str) -> Cells:
-    codes, words = _coded(column if is_text(column.type) else _as_texts(column, name, where))
+    codes, words = _coded(column if is_text(column.type) else as_texts(column, name, where))
     usable = [word for word in words if word != "" and word not in missing and len(word) <= MAX_LETTERS]
     order = {word: place for place, word in enumerate(sorted(usable))}
     places = np.array([float(order.get(word, math.nan)) for word in words] + [math.nan])
@@ -243,7 +244,7 @@ def _categories(column: pa.ChunkedArray, name: str, missing: Collection[str], wh
     return Cells(places[codes], tuple(order), bad)
 
 
-def _as_texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+def as_texts(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
     """Return values as texts: whole numbers without a point, whether or not their column could hold fractions."""
     column = plain_column(column)
     if pa.types.is_floating(column.type):

@@ -5,7 +5,7 @@ Looked at is the whole column, never the labels. What isn't taken as a feature i
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from prunus.core.errors import DataError
 from prunus.core.text import shown
 from prunus.data.columns.cells import Kind, as_number, as_seconds, is_text, plain_column
 
-__all__ = ["FEW_WORDS", "Guess", "guess_kind"]
+__all__ = ["FEW_WORDS", "Guess", "Look", "guess_kind"]
 
 FEW_WORDS = 50
 """Text with at most so many different values is a category, however seldom one comes up."""
@@ -38,85 +38,146 @@ def guess_kind(column: pa.ChunkedArray, name: str, missing: Collection[str], whe
     Raises:
         DataError: it is a list or something else that no column of features is, or numbers with a few stray words.
     """
-    held = plain_column(column).type
-    if is_text(held):
-        return _guess_text(column, name, missing, where)
-    if pa.types.is_null(held) or column.null_count == len(column):
-        return Guess(None, f"column {name!r} is empty: left out")
-    if pa.types.is_boolean(held):
-        return Guess("boolean")
-    if pa.types.is_integer(held):
-        return _guess_whole(plain_column(column), name)
-    if pa.types.is_floating(held) or pa.types.is_decimal(held):
-        return Guess("number")
-    if pa.types.is_timestamp(held) or pa.types.is_date(held):
-        return Guess(
-            "date", f"column {name!r} holds dates: the model gets the days and where in year, week and day they lie"
-        )
-    if pa.types.is_time(held):
-        return Guess("time")
-    raise DataError(
-        f"{where}: column {name!r}: expected numbers, text, dates or true and false, got {held}; convert it, or leave it out "
-        f"(data.ignore: [{name}])"
-    )
+    look = Look(column.type, name, missing, where)
+    look.add(column)
+    return look.guess(lambda: int(pc.count_distinct(plain_column(column)).as_py()))
 
 
-def _guess_whole(column: pa.ChunkedArray, name: str) -> Guess:
-    """Whole numbers that count the rows, or that are all different and too large to calculate with, name them."""
-    n = len(column)
-    if n <= FEW_WORDS or column.null_count or pc.count_distinct(column).as_py() != n:
-        return Guess("number")
-    low, high = (bound.as_py() for bound in pc.min_max(column).values())
-    if high - low != n - 1 and max(abs(low), abs(high)) <= 2**53:
-        return Guess("number")
-    what = f"counts the rows ({low} to {high})" if high - low == n - 1 else "has another huge number in every row"
-    return Guess(None, f"column {name!r} {what}: left out as an identifier; data.kinds: {{{name}: number}} takes it")
+class Look:
+    """A column that passes by, a few rows at a time, for :func:`guess_kind` of them all.
 
+    Args:
+        most_words: so many different texts are remembered; with more, it is refused.
 
-def _guess_text(column: pa.ChunkedArray, name: str, missing: Collection[str], where: str) -> Guess:
-    counted = pc.value_counts(plain_column(column).combine_chunks())
-    values, counts = counted.field(0), counted.field(1)
-    texts = values.to_pylist()
-    words = [text for text in texts if text is not None and text != "" and text not in missing]
-    n_rows = int(np.asarray(counts)[[text is not None and text != "" and text not in missing for text in texts]].sum())
-    if not words:
-        return Guess(None, f"column {name!r} is empty: left out")
-    if len(words) > FEW_WORDS or any(text in missing for text in texts):
-        numbers = sum(as_number(word) is not None for word in words)
-        if numbers == len(words):
-            return Guess(
-                "number",
-                f"column {name!r} holds numbers as text and is read as numbers; data.kinds: {{{name}: category}} if they are names",
+    Raises:
+        DataError: there are more.
+    """
+
+    def __init__(
+        self, held: pa.DataType, name: str, missing: Collection[str], where: str, *, most_words: int | None = None
+    ) -> None:
+        self.held = held.value_type if pa.types.is_dictionary(held) else held
+        self.name, self.missing, self.where, self.most_words = name, missing, where, most_words
+        self.n = self.n_null = 0
+        self.counts: dict[str | None, int] = {}
+        self.stray: tuple[str, int] | None = None
+        self.low: int | None = None
+        self.high: int | None = None
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Look at some more rows."""
+        if is_text(self.held):
+            self._add_texts(column)
+        elif pa.types.is_integer(self.held):
+            low, high = (bound.as_py() for bound in pc.min_max(plain_column(column)).values())
+            if low is not None:
+                self.low = low if self.low is None else min(low, self.low)
+                self.high = high if self.high is None else max(high, self.high)
+        self.n += len(column)
+        self.n_null += column.null_count
+
+    def _add_texts(self, column: pa.ChunkedArray) -> None:
+        plain = plain_column(column)
+        counted = pc.value_counts(plain.combine_chunks())
+        for text, count in zip(counted.field(0).to_pylist(), counted.field(1).to_pylist(), strict=True):
+            if text not in self.counts and self.stray is None and self._means(text) and as_number(text) is None:
+                self.stray = text, self.n + int(pc.index(plain, text).as_py())
+            self.counts[text] = self.counts.get(text, 0) + count
+        if self.most_words is not None and len(self.counts) > self.most_words:
+            raise DataError(
+                f"{self.where}: column {self.name!r} has more than {self.most_words} different texts, which aren't held where data "
+                f"are read from disk: leave it out (data.ignore: [{self.name}]), or set data.in_memory: true"
             )
-    _refuse_stray(words, column, name, where)
-    if all(as_seconds(word) is not None for word in words):
-        return Guess("date", f"column {name!r} holds dates as text and is read as dates")
-    if len(words) > FEW_WORDS and n_rows < 2 * len(words):
-        what = (
-            f"has another text in each of its {n_rows} rows"
-            if n_rows == len(words)
-            else f"has {len(words)} different texts in {n_rows} rows"
+
+    def _means(self, text: str | None) -> bool:
+        return text is not None and text != "" and text not in self.missing
+
+    def words(self) -> list[str]:
+        """Return the different texts that mean something, in the order in which they came."""
+        return [text for text in self.counts if text is not None and self._means(text)]
+
+    def guess(self, n_distinct: Callable[[], int]) -> Guess:
+        """Return what the column is; ``n_distinct`` counts its different values, where it has to be known."""
+        held, name = self.held, self.name
+        if is_text(held):
+            return self._text()
+        if pa.types.is_null(held) or self.n_null == self.n:
+            return Guess(None, f"column {name!r} is empty: left out")
+        if pa.types.is_boolean(held):
+            return Guess("boolean")
+        if pa.types.is_integer(held):
+            return self._whole(n_distinct)
+        if pa.types.is_floating(held) or pa.types.is_decimal(held):
+            return Guess("number")
+        if pa.types.is_timestamp(held) or pa.types.is_date(held):
+            return Guess(
+                "date", f"column {name!r} holds dates: the model gets the days and where in year, week and day they lie"
+            )
+        if pa.types.is_time(held):
+            return Guess("time")
+        raise DataError(
+            f"{self.where}: column {name!r}: expected numbers, text, dates or true and false, got {held}; convert it, or leave it "
+            f"out (data.ignore: [{name}])"
         )
-        n_words = np.mean([len(word.split()) for word in words[:_LOOKED_AT]])
-        if n_words >= _SENTENCE:
+
+    def _whole(self, n_distinct: Callable[[], int]) -> Guess:
+        """Whole numbers that count the rows, or that are all different and too large to calculate with, name them."""
+        name, n = self.name, self.n
+        assert self.low is not None
+        assert self.high is not None
+        counts = self.high - self.low == n - 1
+        if n <= FEW_WORDS or self.n_null or not (counts or max(abs(self.low), abs(self.high)) > 2**53):
+            return Guess("number")
+        if n_distinct() != n:
+            return Guess("number")
+        what = f"counts the rows ({self.low} to {self.high})" if counts else "has another huge number in every row"
+        return Guess(
+            None, f"column {name!r} {what}: left out as an identifier; data.kinds: {{{name}: number}} takes it"
+        )
+
+    def _text(self) -> Guess:
+        name, words = self.name, self.words()
+        n_rows = sum(self.counts[word] for word in words)
+        if not words:
+            return Guess(None, f"column {name!r} is empty: left out")
+        if len(words) > FEW_WORDS or any(text in self.missing for text in self.counts):
+            numbers = sum(as_number(word) is not None for word in words)
+            if numbers == len(words):
+                return Guess(
+                    "number",
+                    f"column {name!r} holds numbers as text and is read as numbers; data.kinds: {{{name}: category}} if they are "
+                    "names",
+                )
+        self._refuse_stray(words)
+        if all(as_seconds(word) is not None for word in words):
+            return Guess("date", f"column {name!r} holds dates as text and is read as dates")
+        if len(words) > FEW_WORDS and n_rows < 2 * len(words):
+            what = (
+                f"has another text in each of its {n_rows} rows"
+                if n_rows == len(words)
+                else f"has {len(words)} different texts in {n_rows} rows"
+            )
+            n_words = np.mean([len(word.split()) for word in words[:_LOOKED_AT]])
+            if n_words >= _SENTENCE:
+                return Guess(
+                    None,
+                    f"column {name!r} holds sentences ({what}, {n_words:.0f} words each): left out, since columns are numbers and "
+                    "categories; give their token ids to a model of your own, ModelOptimizer(model, (ids, labels))",
+                )
             return Guess(
                 None,
-                f"column {name!r} holds sentences ({what}, {n_words:.0f} words each): left out, since columns are numbers and "
-                "categories; give their token ids to a model of your own, ModelOptimizer(model, (ids, labels))",
+                f"column {name!r} {what}: left out as a name or free text; data.kinds: {{{name}: category}} takes it",
             )
-        return Guess(
-            None, f"column {name!r} {what}: left out as a name or free text; data.kinds: {{{name}: category}} takes it"
-        )
-    return Guess("category")
+        return Guess("category")
 
-
-def _refuse_stray(words: list[str], column: pa.ChunkedArray, name: str, where: str) -> None:
-    """A column of numbers with a few stray words is a mistake, not a category."""
-    strange = [word for word in words if as_number(word) is None]
-    if len(words) > 3 and 0 < len(strange) <= len(words) // 4:
-        first = min(strange, key=lambda word: pc.index(plain_column(column), word).as_py())
-        row = pc.index(plain_column(column), first).as_py()
-        raise DataError(
-            f"{where}: column {name!r}, row {row} (the first is 0): expected a number as in most rows, got {shown(first)}; if it "
-            f"means that there is none, data.missing: [{shown(first)}]; if the column holds names, data.kinds: {{{name}: category}}"
-        )
+    def _refuse_stray(self, words: list[str]) -> None:
+        """A column of numbers with a few stray words is a mistake, not a category."""
+        n_strange = sum(as_number(word) is None for word in words)
+        if len(words) > 3 and 0 < n_strange <= len(words) // 4:
+            assert self.stray is not None
+            first, row = self.stray
+            raise DataError(
+                f"{self.where}: column {self.name!r}, row {row} (the first is 0): expected a number as in most rows, got "
+                f"{shown(first)}; if it means that there is none, data.missing: [{shown(first)}]; if the column holds names, "
+                f"data.kinds: {{{self.name}: category}}"
+            )

@@ -14,8 +14,9 @@ import numpy as np
 
 from prunus.data.columns.cells import Kind
 from prunus.data.columns.fitted import CategoryColumn, Columns, DateColumn, FittedColumn, NumberColumn
+from prunus.data.columns.summary import ColumnSummary, Read, summarise
 
-__all__ = ["MOST_CATEGORIES", "SHARED", "TableFacts", "column_notes", "fit_columns", "strange_notes"]
+__all__ = ["MOST_CATEGORIES", "SHARED", "TableFacts", "column_notes", "fit_columns", "fit_parts", "strange_notes"]
 
 Array = np.ndarray[Any, Any]
 
@@ -26,7 +27,6 @@ SHARED = 32
 """How many features the other categories share, where they are more than ``MOST_CATEGORIES``; fewer share one."""
 
 _QUANTILES = 100
-_DAY = 86_400
 
 
 @dataclass(frozen=True)
@@ -52,37 +52,56 @@ def fit_columns(values: Array, facts: TableFacts) -> Columns:
     Raises:
         ValueError: two features would have one name.
     """
+    return columns_of(summarise({"train": lambda: [values]}, facts.kinds, facts.words, facts.spread)["train"], facts)
+
+
+def fit_parts(parts: Mapping[str, Read], facts: TableFacts) -> tuple[Columns, tuple[str, ...]]:
+    """Return the columns as the part ``train`` says that they are to be encoded, and what a user should know of the fit.
+
+    Raises:
+        ValueError: two features would have one name.
+    """
+    found = summarise(parts, facts.kinds, facts.words, facts.spread)
+    columns = columns_of(found["train"], facts)
+    return columns, column_notes(columns, facts, found)
+
+
+def columns_of(train: Sequence[ColumnSummary], facts: TableFacts) -> Columns:
+    """Return the columns as what is known of the training rows says.
+
+    Raises:
+        ValueError: two features would have one name.
+    """
     fits: dict[str, Callable[..., FittedColumn]] = {"category": _category, "date": _date, "time": _date}
     return Columns(
         columns=tuple(
-            fits.get(kind, _number)(name, kind, values[:, place].astype(np.float64), facts)
-            for place, (name, kind) in enumerate(facts.kinds.items())
+            fits.get(kind, _number)(name, kind, one, facts)
+            for one, (name, kind) in zip(train, facts.kinds.items(), strict=True)
         ),
         no_value=facts.no_value,
     )
 
 
-def _number(name: str, kind: Kind, values: Array, facts: TableFacts) -> NumberColumn:
-    present = values[~np.isnan(values)]
-    fill = float(np.median(present)) if len(present) else 0.0
+def _number(name: str, kind: Kind, train: ColumnSummary, facts: TableFacts) -> NumberColumn:
+    fill = float(np.mean(train.middle))
     quantiles: tuple[float, ...] = ()
-    if name in facts.spread and len(np.unique(present)) > 1:
-        shares = np.linspace(0, 1, min(_QUANTILES, len(present)))
-        quantiles = tuple(np.maximum.accumulate(np.quantile(present, shares)).tolist())
+    if name in facts.spread and train.low < train.high:
+        shares = np.linspace(0, 1, min(_QUANTILES, train.n_present))
+        quantiles = tuple(np.maximum.accumulate(np.quantile(train.present, shares)).tolist())
     if kind == "boolean":
         fill = float(fill >= 0.5)
     return NumberColumn(
         name=name,
         kind="boolean" if kind == "boolean" else "number",
         fill=fill,
-        missing=len(present) < len(values),
+        missing=train.n_missing > 0,
         quantiles=quantiles,
     )
 
 
-def _category(name: str, kind: Kind, values: Array, facts: TableFacts) -> CategoryColumn:
-    words = facts.words[name]
-    counts = np.bincount(values[~np.isnan(values)].astype(np.int64), minlength=len(words))
+def _category(name: str, kind: Kind, train: ColumnSummary, facts: TableFacts) -> CategoryColumn:
+    words, counts = facts.words[name], train.counts
+    assert counts is not None
     seen = [place for place in np.argsort(-counts, kind="stable").tolist() if counts[place]]
     n_others = len(seen[MOST_CATEGORIES:])
     return CategoryColumn(
@@ -90,60 +109,56 @@ def _category(name: str, kind: Kind, values: Array, facts: TableFacts) -> Catego
         kind="category",
         categories=tuple(words[place] for place in sorted(seen[:MOST_CATEGORIES])),
         others=SHARED if n_others > MOST_CATEGORIES else min(n_others, 1),
-        missing=bool(np.isnan(values).any()),
+        missing=train.n_missing > 0,
     )
 
 
-def _date(name: str, kind: Kind, values: Array, facts: TableFacts) -> DateColumn:
-    present = np.sort(values[~np.isnan(values)])
-    hours = bool((present % _DAY != 0).any())
+def _date(name: str, kind: Kind, train: ColumnSummary, facts: TableFacts) -> DateColumn:
+    hours = train.hours
     return DateColumn(
         name=name,
         kind="time" if kind == "time" else "date",
-        fill=float(present[(len(present) - 1) // 2]) if len(present) else 0.0,
-        missing=len(present) < len(values),
+        fill=train.middle[0],
+        missing=train.n_missing > 0,
         parts=("day",) if kind == "time" else ("days", "year", "week", "day") if hours else ("days", "year", "week"),
     )
 
 
-def column_notes(columns: Columns, facts: TableFacts, parts: Mapping[str, Array]) -> tuple[str, ...]:
+def column_notes(columns: Columns, facts: TableFacts, parts: Mapping[str, Sequence[ColumnSummary]]) -> tuple[str, ...]:
     """Return what a user should know of the fit: what is missing, shared, unseen or constant, in a line per column.
 
     Args:
-        parts: the rows of every part, ``train`` among them, as for :func:`fit_columns`.
+        parts: what is known of the rows of every part, ``train`` among them.
     """
     notes = list(facts.notes)
     for place, column in enumerate(columns.columns):
-        cells = {part: values[:, place].astype(np.float64) for part, values in parts.items()}
+        cells = {part: found[place] for part, found in parts.items()}
         notes += [
             f"column {column.name!r} {said}"
             for said in (
                 _missing_note(column, cells),
                 _shared_note(column, cells["train"]),
                 _unseen_note(column, cells, facts),
-                _constant_note(column, cells["train"], facts),
+                _constant_note(column, cells["train"]),
             )
             if said
         ]
     return tuple(notes)
 
 
-def _missing_note(column: FittedColumn, cells: Mapping[str, Array]) -> str:
-    absent = {part: int(np.isnan(values).sum()) for part, values in cells.items()}
+def _missing_note(column: FittedColumn, cells: Mapping[str, ColumnSummary]) -> str:
+    absent = {part: found.n_missing for part, found in cells.items()}
     n = sum(absent.values())
     if not n:
         return ""
     filled = "" if isinstance(column, CategoryColumn) else f"filled with the training's median {_said(column)}, and "
     if column.missing:
         what = f"a feature of its own ({column.feature_names[-1]!r}) says where"
-        return f"has no value in {n} of {_all(cells)} rows ({absent['train']} of train): {filled}{what}"
+        n_all = sum(found.n for found in cells.values())
+        return f"has no value in {n} of {n_all} rows ({absent['train']} of train): {filled}{what}"
     if isinstance(column, CategoryColumn):
         filled = "such rows are in none of its categories, and "
     return f"has no value in {n} rows outside of train, and in none of train: {filled}predict refuses such rows"
-
-
-def _all(cells: Mapping[str, Array]) -> int:
-    return sum(len(values) for values in cells.values())
 
 
 def _said(column: NumberColumn | DateColumn) -> str:
@@ -153,29 +168,27 @@ def _said(column: NumberColumn | DateColumn) -> str:
     return moment[11:] if column.kind == "time" else moment.removesuffix("T00:00:00")
 
 
-def _shared_note(column: FittedColumn, train: Array) -> str:
+def _shared_note(column: FittedColumn, train: ColumnSummary) -> str:
     if not isinstance(column, CategoryColumn) or not column.others:
         return ""
-    n = len(np.unique(train[~np.isnan(train)]))
     shared = "share one feature" if column.others == 1 else f"share {column.others} features, by a hash"
-    return f"has {n} categories in train: the {len(column.categories)} most frequent have a feature each, the others {shared}"
+    return (
+        f"has {train.n_words} categories in train: the {len(column.categories)} most frequent have a feature each, the "
+        f"others {shared}"
+    )
 
 
-def _unseen_note(column: FittedColumn, cells: Mapping[str, Array], facts: TableFacts) -> str:
-    if not isinstance(column, CategoryColumn):
+def _unseen_note(column: FittedColumn, cells: Mapping[str, ColumnSummary], facts: TableFacts) -> str:
+    n = sum(found.unseen for found in cells.values())
+    if not isinstance(column, CategoryColumn) or not n:
         return ""
-    known = cells["train"]
-    others = np.concatenate([values for part, values in cells.items() if part != "train"] or [known[:0]])
-    new = ~np.isin(others, known) & ~np.isnan(others)
-    if not new.any():
-        return ""
-    first = facts.words[column.name][int(others[new][0])]
+    first = facts.words[column.name][next(found.first_unseen for found in cells.values() if found.unseen)]
     counts = "they count among the others" if column.others else "they are in none of its categories"
-    return f"has values in {int(new.sum())} rows outside of train that train never has, like {first[:40]!r}: {counts}"
+    return f"has values in {n} rows outside of train that train never has, like {first[:40]!r}: {counts}"
 
 
-def _constant_note(column: FittedColumn, train: Array, facts: TableFacts) -> str:
-    if np.isnan(train).any() or len(np.unique(train)) > 1:
+def _constant_note(column: FittedColumn, train: ColumnSummary) -> str:
+    if not train.constant:
         return ""
     return f"has one value in all of train and tells the model nothing; data.ignore: [{column.name}] leaves it out"
 

@@ -233,13 +233,28 @@ class Columns(BaseModel):
         Shapes:
             ``(rows, columns)`` becomes ``(rows, features)``, float32 or float64.
         """
-        found = np.empty((len(values), len(self.feature_names)), dtype=np.float64 if wide else np.float32)
+        kind = np.float64 if wide else np.float32
+        if self._fills is not None:  # numbers side by side, as most tables are: in one go, to the same bits
+            plain = values.astype(kind)
+            gaps = np.isnan(plain)
+            return np.where(gaps, np.array(self._fills).astype(kind), plain) if gaps.any() else plain
+        found = np.empty((len(values), len(self.feature_names)), dtype=kind)
         at = 0
         for place, column in enumerate(self.columns):
             for feature in column.encode(values[:, place].astype(np.float64), words.get(column.name, ())):
                 found[:, at] = feature
                 at += 1
         return found
+
+    @cached_property
+    def _fills(self) -> tuple[float, ...] | None:
+        """What stands for missing values, where every column is one number as it is."""
+        fills = tuple(
+            column.fill
+            for column in self.columns
+            if isinstance(column, NumberColumn) and not column.quantiles and not column.missing
+        )
+        return fills if len(fills) == len(self.columns) else None
 
     @classmethod
     def of_features(cls, feature_names: Sequence[str], held: Sequence[str]) -> tuple[Columns, list[int]]:

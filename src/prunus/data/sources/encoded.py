@@ -39,9 +39,14 @@ class EncodedTable:
         return self.source.name
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         """One unique name per example."""
         return self.source.ids
+
+    @property
+    def on_disk(self) -> str:
+        """The folder whose arrays are mapped, where they are."""
+        return str(getattr(self.source, "on_disk", ""))
 
     @property
     def targets(self) -> Tensor:

@@ -6,14 +6,15 @@ a column varies by. Else (timestamps, large ids) they stay float64 until the sca
 
 from __future__ import annotations
 
-from hashlib import sha256
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from prunus.core.errors import DataError
+from prunus.data.large.sorted_buckets import SortedBuckets, digest_of_rows
 
-__all__ = ["exact", "narrowed", "rounding_matters"]
+__all__ = ["exact", "narrowed", "rounding_matters", "rounding_shows"]
 
 Array = np.ndarray[Any, Any]
 
@@ -62,14 +63,39 @@ def rounding_matters(array: Array) -> bool:
     (True, False)
     """
     rows = array.reshape(len(array), -1)
-    given: set[bytes] = set()
-    single: set[bytes] = set()
-    lost = np.zeros(rows.shape[1])
-    for start in range(0, len(rows), _ROWS):
-        part = rows[start : start + _ROWS] + 0.0  # -0.0 is 0.0
-        rounded = part.astype(np.float32)
-        lost = np.fmax(lost, np.abs(part - rounded).max(axis=0))
-        given.update(sha256(row.tobytes()).digest() for row in part)
-        single.update(sha256(row.tobytes()).digest() for row in rounded)
-    varies = rows.min(axis=0) < rows.max(axis=0)  # a column that never changes has nothing to lose
-    return len(single) < len(given) or bool((varies & (lost > _RELEVANT * rows.std(axis=0))).any())
+    return rounding_shows((rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)), len(rows))
+
+
+def rounding_shows(chunks: Iterable[Array], n_rows: int) -> bool:
+    """Return the same of rows that pass by, ``(rows, columns)``, a few at a time: about ``n_rows`` in all."""
+    total = _Moments()
+    with SortedBuckets(n_rows, ()) as given, SortedBuckets(n_rows, ()) as single:
+        for values in chunks:
+            part = values + 0.0  # -0.0 is 0.0
+            rounded = part.astype(np.float32)
+            total.add(part, np.abs(part - rounded).max(axis=0))
+            given.add(digest_of_rows(part))
+            single.add(digest_of_rows(rounded))
+        return total.lost_much() or single.n_keys() < given.n_keys()
+
+
+class _Moments:
+    """What columns vary by, and what rounding takes from them."""
+
+    def __init__(self) -> None:
+        self.n, self.mean, self.squares = 0, np.zeros(1), np.zeros(1)
+        self.low, self.high, self.lost = np.full(1, np.inf), np.full(1, -np.inf), np.zeros(1)
+
+    def add(self, part: Array, lost: Array) -> None:
+        n, mean = len(part), part.mean(axis=0)
+        delta, n_all = mean - self.mean, self.n + len(part)
+        self.squares = self.squares + np.square(part - mean).sum(axis=0) + delta**2 * self.n * n / n_all
+        self.mean = self.mean + delta * n / n_all
+        self.n = n_all
+        self.low, self.high = np.minimum(self.low, part.min(axis=0)), np.maximum(self.high, part.max(axis=0))
+        self.lost = np.fmax(self.lost, lost)
+
+    def lost_much(self) -> bool:
+        """Return whether it shows: a column that never changes has nothing to lose."""
+        deviation = np.sqrt(self.squares / max(self.n, 1))
+        return bool(((self.low < self.high) & (self.lost > _RELEVANT * deviation)).any())

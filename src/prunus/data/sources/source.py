@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
+from prunus.core.types import Digests
 from prunus.data.columns.cells import BadCell
 from prunus.data.columns.fit import TableFacts
 
@@ -31,6 +32,7 @@ __all__ = [
     "check_ids",
     "check_inputs",
     "chunks",
+    "class_counts",
     "holds_ids",
     "row_chunks",
 ]
@@ -61,7 +63,7 @@ class Source(Protocol):
         ...
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Sequence[str]:
         """One unique name per example, the same on every machine."""
         ...
 
@@ -102,15 +104,17 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """A data set that lies in memory.
+    """A data set that lies in memory, or in files that are mapped into it.
 
     ``values`` is ``(n, ...)`` of any number type; small types (uint8 images) stay small until they are asked for. Where ``table``
     says what they stand for, they are the columns of a table as it has them, and what a model gets is fitted later. ``beside`` are
     what else is known of each row: texts, or the time as a number, by the key of ``data`` that asks for it (``split.groups``).
+    ``on_disk`` is the folder whose arrays are mapped, where they are, and ``digests`` are held with them.
+    ``recoded`` are other numbers of the words of some columns, the last one for no word.
     """
 
     name: str
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     values: Tensor
     targets: Tensor
     task: Task
@@ -119,6 +123,9 @@ class ArraySource:
     table: TableFacts | None = None
     beside: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     label_kind: str = "U"
+    on_disk: str = ""
+    digests: Digests | None = None
+    recoded: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -127,7 +134,10 @@ class ArraySource:
 
     def inputs(self, rows: Tensor) -> Tensor:
         """Return the raw inputs of some rows, float64 or int64 if they are kept so, else float32."""
-        values = self.values[rows]
+        values = self.values.index_select(0, rows)
+        for place, codes in self.recoded.items():
+            held = values[:, place]
+            values[:, place] = codes[torch.where(held.isnan(), len(codes) - 1, held).long()].to(values.dtype)
         return values if values.dtype in (torch.float64, torch.int64) else values.to(torch.float32)
 
 
@@ -170,6 +180,14 @@ def chunks(source: Source, rows: Tensor | None = None, size: int = CHUNK_ROWS) -
     wanted = torch.arange(len(source.ids)) if rows is None else rows
     for part in row_chunks(wanted, size):
         yield part, source.inputs(part)
+
+
+def class_counts(source: Source, rows: Tensor) -> Tensor:
+    """Return how many of some rows are of each class."""
+    counts = torch.zeros(len(source.class_names), dtype=torch.int64)
+    for part in row_chunks(rows, 1 << 16):
+        counts += torch.bincount(source.targets[part].cpu(), minlength=len(counts))
+    return counts
 
 
 def row_chunks(rows: Tensor, size: int = CHUNK_ROWS) -> Iterator[Tensor]:

@@ -21,8 +21,19 @@ from prunus.core.errors import DataError, near
 from prunus.core.files.expansion import check_expansion
 from prunus.core.recipes.recipe import Data
 from prunus.core.text import shown
-from prunus.data.columns.cells import MAX_LETTERS, Cells, Kind, as_number, is_text, plain_column, read_cells, recoded
-from prunus.data.columns.column_kinds import guess_kind
+from prunus.core.types import Bools
+from prunus.data.columns.cells import (
+    MAX_LETTERS,
+    BadCell,
+    Cells,
+    Kind,
+    as_number,
+    is_text,
+    plain_column,
+    read_cells,
+    recoded,
+)
+from prunus.data.columns.column_kinds import Guess, guess_kind
 from prunus.data.columns.fit import TableFacts
 from prunus.data.columns.fitted import Columns
 from prunus.data.sources.arrays import find_target
@@ -32,9 +43,23 @@ from prunus.data.sources.source import ArraySource, Rows, check_ids
 from prunus.data.sources.table_rows import ID, read_rows
 from prunus.data.sources.targets import read_targets
 
-__all__ = ["add_table_reader", "arrow_text", "open_table", "same_words"]
+__all__ = [
+    "LARGEST_CODE",
+    "add_table_reader",
+    "arrow_text",
+    "bad_cells",
+    "beside_values",
+    "check_names",
+    "chosen_columns",
+    "label_note",
+    "lacks_label",
+    "open_table",
+    "row_ids",
+    "same_words",
+    "target_column",
+]
 
-_LARGEST_CODE = 2**24  # float32 holds every whole number up to here
+LARGEST_CODE = 2**24  # float32 holds every whole number up to here
 
 ReadTable = Callable[[Path, Mapping[str, Any]], pa.Table]
 ReadSome = Callable[[Path, Mapping[str, Any], Collection[str], Collection[str]], tuple[pa.Table, dict[int, str]]]
@@ -86,16 +111,25 @@ def add_table_reader(
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
     """Return the table if its columns can be told apart and it has rows."""
+    check_names(table.schema.names, path)
+    if table.num_rows == 0:
+        raise DataError(f"{path}: expected at least one row, got an empty set")
+    return table
+
+
+def check_names(names: Sequence[str], path: Path) -> None:
+    """Refuse columns that can't be told apart.
+
+    Raises:
+        DataError: one has no name, or another's.
+    """
     seen: set[str] = set()
-    for position, column in enumerate(table.schema.names):
+    for position, column in enumerate(names):
         if not column:
             raise DataError(f"{path}: column {position + 1} has no name; give it one (id, if it numbers the rows)")
         if column in seen:
             raise DataError(f"{path}: the column {shown(column)} is there twice; rename one")
         seen.add(column)
-    if table.num_rows == 0:
-        raise DataError(f"{path}: expected at least one row, got an empty set")
-    return table
 
 
 def _plain_columns(names: Sequence[str], shape: tuple[int, ...], where: Path) -> list[str]:
@@ -120,24 +154,18 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
         DataError: a column can't be read, or nothing is left to learn from or to predict.
     """
     names = list(table.schema.names)
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
-        raise DataError(
-            f"{path}: got one column {names[0]!r}, is it separated by another character? "
-            'set data.args: {delimiter: ";"} or whichever it is'
-        )
-    target = find_target([name for name in names if name != ID], config.target, str(path), "column")
-    for key, name in config.beside.items():
-        if name not in names:
-            raise DataError(f"{path}: there is no column {name!r} (data.{key}); {near(name, names)}")
+    target = target_column(names, config, path)
     ids = row_ids(table, path)
     table, labelled, notes = _labelled(table, target, config.missing, path)
-    chosen, guessed = _chosen(table, target, config, path)
+
+    def guess(name: str) -> Guess:
+        return guess_kind(table[name], name, config.missing, str(path))
+
+    chosen, guessed = chosen_columns(names, target, config, path, guess)
     cells = {name: read_cells(table[name], name, kind, config.missing, str(path)) for name, kind in chosen.items()}
     for name, read in cells.items():
         if read.bad:
-            more = f" ({len(read.bad)} such rows)" if len(read.bad) > 1 else ""
-            first = replace(read.bad[0], row=int(labelled[read.bad[0].row]))
-            raise DataError(f"{path}: {first}{more}; correct it, or leave the column out (data.ignore: [{name}])")
+            raise bad_cells(replace(read.bad[0], row=int(labelled[read.bad[0].row])), len(read.bad), name, path)
     values, wide = _matrix(cells, chosen, str(path))
     raw = _target_values(table[target], config.missing, f"{path}: {target!r}")
     targets = read_targets(raw, task=config.task, name=config.source, column=target)
@@ -160,34 +188,75 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
         feature_names=tuple(chosen),
         label_kind=raw.dtype.kind,
         table=facts,
-        beside={key: _beside(table[name], name, key, config, path) for key, name in config.beside.items()},
+        beside={key: beside_values(table[name], name, key, config, path) for key, name in config.beside.items()},
     )
+
+
+def target_column(names: list[str], config: Data, path: Path) -> str:
+    """Return the name of the target's column, in a table that has all columns that are named.
+
+    Raises:
+        DataError: it hasn't.
+    """
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        raise DataError(
+            f"{path}: got one column {names[0]!r}, is it separated by another character? "
+            'set data.args: {delimiter: ";"} or whichever it is'
+        )
+    target = find_target([name for name in names if name != ID], config.target, str(path), "column")
+    for key, name in config.beside.items():
+        if name not in names:
+            raise DataError(f"{path}: there is no column {name!r} (data.{key}); {near(name, names)}")
+    return target
+
+
+def bad_cells(first: BadCell, n: int, name: str, path: Path) -> DataError:
+    """Return what is to be said of a column with ``n`` cells that can't be used."""
+    more = f" ({n} such rows)" if n > 1 else ""
+    return DataError(f"{path}: {first}{more}; correct it, or leave the column out (data.ignore: [{name}])")
+
+
+def lacks_label(column: pa.ChunkedArray, missing: Sequence[str]) -> Bools:
+    """Return which rows have no label."""
+    column = plain_column(column)
+    absent = column.is_null(nan_is_null=True)
+    if is_text(column.type):
+        absent = pc.or_kleene(absent, pc.is_in(column, pa.array(["", *missing], column.type)))
+    return np.asarray(pc.fill_null(absent, True).to_numpy())
+
+
+def label_note(n: int, n_rows: int, target: str, first: int, path: Path) -> list[str]:
+    """Return a note of rows without a label, if there are any.
+
+    Raises:
+        DataError: no row has one.
+    """
+    if n == n_rows:
+        raise DataError(f"{path}: {target!r}: expected labels, got none in {n} rows; is this the right column?")
+    if not n:
+        return []
+    return [f"{n} of {n_rows} rows have no {target!r} (the first: row {first}, counted from 0) and were left out"]
 
 
 def _labelled(
     table: pa.Table, target: str, missing: Sequence[str], path: Path
 ) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]], list[str]]:
     """Return the rows that have a label, their numbers, and a note where others were left out."""
-    column = plain_column(table[target])
-    absent = column.is_null(nan_is_null=True)
-    if is_text(column.type):
-        absent = pc.or_kleene(absent, pc.is_in(column, pa.array(["", *missing], column.type)))
-    lacks = np.asarray(pc.fill_null(absent, True).to_numpy())
+    lacks = lacks_label(table[target], missing)
     rows = np.flatnonzero(~lacks)
-    if len(rows) == len(lacks):
-        return table, rows, []
-    if not len(rows):
-        raise DataError(
-            f"{path}: {target!r}: expected labels, got none in {len(lacks)} rows; is this the right column?"
-        )
-    n, first = int(lacks.sum()), int(np.flatnonzero(lacks)[0])
-    note = f"{n} of {len(lacks)} rows have no {target!r} (the first: row {first}, counted from 0) and were left out"
-    return table.take(pa.array(rows)), rows, [note]
+    n = len(lacks) - len(rows)
+    notes = label_note(n, len(lacks), target, int(lacks.argmax()) if n else 0, path)
+    return (table.take(pa.array(rows)) if n else table), rows, notes
 
 
-def _chosen(table: pa.Table, target: str, config: Data, path: Path) -> tuple[dict[str, Kind], list[str]]:
-    """Return what each column is that becomes features, in the order of the table, and what was inferred."""
-    names = table.schema.names
+def chosen_columns(
+    names: Sequence[str], target: str, config: Data, path: Path, guess_of: Callable[[str], Guess]
+) -> tuple[dict[str, Kind], list[str]]:
+    """Return what each column is that becomes features, in the order of the table, and what was inferred.
+
+    Raises:
+        DataError: a column isn't there, can't be a feature, or nothing is left.
+    """
     for key, given in (("columns", config.columns or ()), ("ignore", config.ignore), ("kinds", tuple(config.kinds))):
         for name in given:
             if name not in names:
@@ -209,7 +278,7 @@ def _chosen(table: pa.Table, target: str, config: Data, path: Path) -> tuple[dic
             kind = config.kinds[name]
             kinds[name] = "number" if kind == "quantile" else kind
             continue
-        guess = guess_kind(table[name], name, config.missing, str(path))
+        guess = guess_of(name)
         if guess.note:
             notes.append(guess.note)
         if guess.kind is not None:
@@ -220,7 +289,7 @@ def _chosen(table: pa.Table, target: str, config: Data, path: Path) -> tuple[dic
     return kinds, notes
 
 
-def _beside(column: pa.ChunkedArray, name: str, key: str, config: Data, path: Path) -> np.ndarray[Any, Any]:
+def beside_values(column: pa.ChunkedArray, name: str, key: str, config: Data, path: Path) -> np.ndarray[Any, Any]:
     """Return what a column says of the rows: a number for the time, else a text, empty where there is none."""
     if key == "split.time":
         kind = guess_kind(column, name, config.missing, str(path)).kind
@@ -244,7 +313,7 @@ def _matrix(cells: Mapping[str, Cells], kinds: Mapping[str, Kind], where: str) -
         filled = np.where(np.isnan(held), np.where(np.isinf(lowest), 0.0, lowest), held)
         wide = narrowed(filled, where).dtype == np.float64
     exact = wide or any(kind in ("date", "time") for kind in kinds.values())
-    exact = exact or any(len(read.words) > _LARGEST_CODE for read in cells.values())
+    exact = exact or any(len(read.words) > LARGEST_CODE for read in cells.values())
     return (values if exact else values.astype(np.float32)), wide
 
 
@@ -270,14 +339,19 @@ def same_words(sources: Sequence[ArraySource]) -> list[ArraySource]:
     }
     found = []
     for source, own in zip(sources, facts, strict=True):
-        values = source.values.clone()
-        for place, name in enumerate(own.kinds):
-            if name in union:
-                cells = Cells(values[:, place].double().numpy(), own.words[name])
-                values[:, place] = torch.from_numpy(recoded(cells, union[name]).values)
+        codes = {
+            place: torch.from_numpy(recoded(every_word(own.words[name]), union[name]).values)
+            for place, name in enumerate(own.kinds)
+            if name in union
+        }
         table = replace(own, words=union, wide=any(one.wide for one in facts))
-        found.append(replace(source, values=values, table=table))
+        found.append(replace(source, recoded=codes, table=table, digests=None if codes else source.digests))
     return found
+
+
+def every_word(words: tuple[str, ...]) -> Cells:
+    """Return a cell of each word, and one of none."""
+    return Cells(np.array([*range(len(words)), np.nan], np.float64), words)
 
 
 def _target_values(column: pa.ChunkedArray, missing: Sequence[str], where: str) -> np.ndarray[Any, Any]:

@@ -55,7 +55,7 @@ def table_of_steps(
             if part.error is not None:
                 columns.setdefault(f"{name}_error", np.full(n, np.nan))[rows] = part.error
     columns |= {"decision": decision, "new_label": new_label, "reason": reason}
-    return ExampleTable(examples.ids, fingerprint, columns, dict(facts or {}))
+    return ExampleTable(tuple(examples.ids), fingerprint, columns, dict(facts or {}))
 
 
 def steps_of_table(

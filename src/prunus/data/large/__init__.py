@@ -1,0 +1,1 @@
+"""Where does what has an entry for every example lie, when there are very many of them?"""

@@ -1,0 +1,82 @@
+"""Where does an array lie that has a number for every example, when there are very many of them?
+
+A small one lies in memory. A large one lies in a file that is mapped into memory and has no name any more: the system writes it out
+where memory is short, and it goes with the process, whatever becomes of it. It is as large as what it is made for, so ``$TMPDIR``
+says where it lies.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunus.core.errors import OutputError
+from prunus.core.files.plain_files import explain_os_error
+from prunus.core.types import Bools, Ints
+
+__all__ = ["SCRATCH_BYTES", "check_room", "scratch_array", "scratch_like", "true_places"]
+
+_AT_ONCE = 1 << 16
+
+SCRATCH_BYTES = 32 << 20
+"""What is larger lies in a file."""
+
+
+def scratch_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """Return an array of zeros, in a file if it is large.
+
+    Raises:
+        OutputError: the file system has no room for it.
+    """
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if n_bytes <= SCRATCH_BYTES:
+        return np.zeros(shape, dtype)
+    folder = Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full disk says so here, and would kill where it is mapped
+            return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+
+
+def scratch_like(values: Tensor) -> Tensor:
+    """Return a copy of a tensor of the CPU, in a file if it is large."""
+    if values.numel() * values.element_size() <= SCRATCH_BYTES or values.device.type != "cpu":
+        return values
+    found = torch.from_numpy(scratch_array(tuple(values.shape), values.numpy().dtype))
+    return found.copy_(values)
+
+
+def true_places(mask: Bools) -> Ints:
+    """Return where a mask is true.
+
+    >>> true_places(np.array([True, False, True])).tolist()
+    [0, 2]
+    """
+    found, place = scratch_array((int(np.count_nonzero(mask)),), np.int64), 0
+    for start in range(0, len(mask), _AT_ONCE):
+        here = np.flatnonzero(mask[start : start + _AT_ONCE])
+        found[place : place + len(here)] = here + start
+        place += len(here)
+    return found
+
+
+def check_room(folder: Path, n_bytes: int, what: str, hint: str) -> None:
+    """Refuse what doesn't fit on a disk, before anything is written.
+
+    Raises:
+        OutputError: it says how much is needed and how much is free.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if n_bytes > free:
+        raise OutputError(f"{folder}: {what} needs {n_bytes} bytes on disk, and {free} are free: {hint}")

@@ -1,0 +1,29 @@
+import numpy as np
+import torch
+
+from prunus.data.large.row_names import ChosenNames, FiledNames, JoinedNames, RowNumbers
+
+TEXTS = ["a", "", "ü2", "long name"]
+
+
+def filed():
+    encoded = [text.encode() for text in TEXTS]
+    return FiledNames(np.frombuffer(b"".join(encoded), np.uint8), np.cumsum([len(text) for text in encoded]))
+
+
+def test_names_are_those_of_a_tuple_however_they_are_asked_for():
+    numbers = tuple(map(str, range(9)))
+    for names, expected in (
+        (RowNumbers(9), numbers),
+        (RowNumbers(3, np.array([2, 5, 7])), ("2", "5", "7")),
+        (filed(), tuple(TEXTS)),
+        (ChosenNames(filed(), torch.tensor([3, 0])), ("long name", "a")),
+        (JoinedNames([("", filed()), ("test:", ["a"])]), (*TEXTS, "test:a")),
+    ):
+        assert names == expected
+        assert expected == names
+        assert tuple(names) == expected
+        assert names[-1] == expected[-1]
+        assert names[1:] == expected[1:]
+        assert "nobody" not in names
+        assert names != expected[:-1]
