@@ -71,6 +71,8 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
         for key, source in sources.items():
             if (kind := kinds[key]) != "bundled":
                 yield Reach(f"{prefix}{key}", kind, source)
+        if config.cache is not None:
+            yield Reach(f"{prefix}cache", "folder", config.cache)
         if is_reference(config.task):
             yield Reach(f"{prefix}task", "function", config.task)
         if "function" in kinds.values() and config.args:

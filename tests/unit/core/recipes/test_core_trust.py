@@ -16,6 +16,7 @@ REACHING = {
     "data.test": "photos/test",
     "data.validation": "mine:load",
     "data.calibration": "more.csv",
+    "data.cache": "cache",
     "model.builder": "mine:build",
     "model.weights": "w.safetensors",
     "train.loss": "mine:loss",
@@ -93,7 +94,9 @@ def test_what_reaches_outside_is_refused_unless_trusted_or_given(key, value):
         section: {**WITHIN.get(section, {}), field: value, **BESIDE.get(section, {})},
     }
     recipe = make_recipe(tree)
-    with pytest.raises(PlanError, match=rf"there: {key} names a (function|file|cluster) .*{value}.*: say so") as caught:
+    with pytest.raises(
+        PlanError, match=rf"there: {key} names a (function|file|folder|cluster) .*{value}.*: say so"
+    ) as caught:
         check_reach(recipe, Permission(given=("output",)), where="there", way="say so")
     assert "\n" not in str(caught.value)
     for allowed in (
