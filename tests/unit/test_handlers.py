@@ -11,8 +11,8 @@ import pytest
 SOURCES = Path(__file__).parents[2] / "src"
 WIDE = {"Exception", "BaseException", "RuntimeError"}
 """What torch raises where memory lacks is a ``RuntimeError``."""
-EXPLAINS = {"cli/app.py"}
-"""Here every error ends, and ``cli.ending`` looks for a lack of memory first."""
+EXPLAINS = {"cli/app.py", "recover/training/follow.py"}
+"""Here every error ends: ``cli.ending`` looks for a lack of memory first, and rank 0 is told whatever failed on another rank."""
 
 
 def names(kinds: ast.expr | None) -> set[str]:

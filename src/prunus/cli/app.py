@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,8 +31,13 @@ from prunus.cli.serve_command import serve
 from prunus.cli.shard_scores import score_shards
 from prunus.cli.signing_commands import sign, verify
 from prunus.cli.terminal import hush, speak_plainly
+from prunus.cli.torchrun.several_ranks import check_shared, followed, leading, restarted
 from prunus.core.endings import in_words, own_endings
 from prunus.core.text import plain
+
+if TYPE_CHECKING:
+    from prunus.core.recipes.recipe import Recipe
+    from prunus.core.types import Plan
 
 __all__ = ["app", "invoke"]
 
@@ -78,10 +83,13 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Do the whole job: train or load, clean the data, prune, recover, evaluate, report, ship."""
+    if followed(lambda: load(recipe, override, resume)):
+        return
+    resume, overwrite = resume or restarted(), overwrite and not restarted()
     config = load(recipe, override, resume)
     from prunus.pipeline import run as run_recipe
 
-    with display(quiet or as_json) as shown:
+    with display(quiet or as_json) as shown, leading(config):
         record = run_recipe(config, resume=resume, overwrite=overwrite, listener=shown)
     print_record(record, Path(config.output), as_json)
 
@@ -134,12 +142,15 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Decide what would go, write the plan for review, and change nothing."""
+    if followed(lambda: load(recipe, override, resume)):
+        return
+    resume, overwrite = resume or restarted(), overwrite and not restarted()
     config = load(recipe, override, resume)
     from prunus.core.files.plan_file import plan_summary
     from prunus.pipeline import make_plan, needs_permission
     from prunus.report import print_plan
 
-    with display(quiet or as_json) as shown:
+    with display(quiet or as_json) as shown, leading(config):
         made = make_plan(config, resume=resume, overwrite=overwrite, listener=shown)
     if as_json:
         typer.echo(json.dumps({"plan": str(Path(config.output) / "plan"), "steps": plan_summary(made)}, indent=2))
@@ -168,13 +179,22 @@ def apply(
     """Carry out a plan: cut exactly what it says, recover, evaluate, report, ship."""
     from prunus.core.files.plan_file import load_plan, run_of_plan
 
-    own = None if recipe is None else load(recipe, override)
-    loaded = load_plan(plan)
-    from prunus.pipeline import apply_plan, recipe_of_plan
+    def settled() -> tuple[Plan, Recipe]:
+        own = None if recipe is None else load(recipe, override)
+        loaded = load_plan(plan)
+        from prunus.pipeline import recipe_of_plan
 
-    config = recipe_of_plan(loaded, plan, overrides=override or (), trust_code=trust_code, own=own)
-    check_there(config, resume)
-    with display(quiet or as_json) as shown:
+        config = recipe_of_plan(loaded, plan, overrides=override or (), trust_code=trust_code, own=own)
+        check_there(config, resume)
+        return loaded, config
+
+    if followed(lambda: settled()[1]):
+        return
+    resume, overwrite = resume or restarted(), overwrite and not restarted()
+    loaded, config = settled()
+    from prunus.pipeline import apply_plan
+
+    with display(quiet or as_json) as shown, leading(config):
         record = apply_plan(
             loaded, config, made_in=run_of_plan(plan), resume=resume, overwrite=overwrite, listener=shown
         )
@@ -369,6 +389,7 @@ def invoke(arguments: list[str]) -> int:
     arguments = with_usual_suites(arguments)
     speak_plainly()
     try:
+        check_shared(arguments)
         code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         # typer makes an exit of an interrupt.

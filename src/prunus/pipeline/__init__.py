@@ -7,8 +7,9 @@ from prunus.pipeline.clean_examples import Cleaned, clean_examples
 from prunus.pipeline.commands.select_examples import Selected, select_examples
 from prunus.pipeline.commands.signed_bundles import sign_path, verify_path
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
+from prunus.pipeline.jobs.shared_trainings import led
 from prunus.pipeline.jobs.workspace import Workspace
-from prunus.pipeline.main_job import apply_plan, finish, make_plan, plan_of, prune_seed, run, run_job, run_seed
+from prunus.pipeline.main_job import apply_plan, finish, follow, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.measure import quality_of
 from prunus.pipeline.safety import Asked, evaluate_safety
 from prunus.pipeline.score_examples import Scored, score_examples, score_recordings
@@ -31,6 +32,8 @@ __all__ = [
     "evaluate_safety",
     "export_bundle",
     "finish",
+    "follow",
+    "led",
     "make_plan",
     "needs_permission",
     "plan_of",

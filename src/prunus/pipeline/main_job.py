@@ -5,14 +5,16 @@ data -> model -> evidence -> score -> select -> **Plan** -> apply -> recover -> 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from prunus.core.code.place import Place
 from prunus.core.errors import PlanError
 from prunus.core.events import Listener, silent
 from prunus.core.files.example_table import ExampleTable
@@ -21,6 +23,7 @@ from prunus.core.recipes.recipe import Recipe, Schedule
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.core.types import Plan, Step
 from prunus.core.values import check_values
+from prunus.data import Prepared
 from prunus.graph.tracing.states import duplicate
 from prunus.models import build, check_builder, check_kind, check_outputs, load_weights
 from prunus.pipeline.cut.compensation import check_compensation
@@ -32,6 +35,7 @@ from prunus.pipeline.jobs.card_of_run import card_of_run
 from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
+from prunus.pipeline.jobs.shared_trainings import follow_trainings_of, share_trainings
 from prunus.pipeline.jobs.workspace import RECORD, TRACKING, Workspace, open_workspace
 from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
@@ -53,6 +57,7 @@ __all__ = [
     "apply_plan",
     "check_recipe_names",
     "finish",
+    "follow",
     "make_plan",
     "plan_of",
     "prune_seed",
@@ -220,6 +225,17 @@ def _control(
     return trained, {CONTROL: fit(job, trained, job.data.train, config, seed=seed, stage=stage)}
 
 
+def follow(prepare: Callable[[], Recipe], here: Place) -> bool:
+    """Take part in the trainings of rank 0, whose recipe ``prepare`` gives; see :func:`follow_trainings_of`."""
+
+    def read(recipe: Recipe, device: torch.device) -> Prepared:
+        load_offered(recipe)
+        check_recipe_names(recipe)
+        return prepared_for(recipe, device)[0]
+
+    return follow_trainings_of(prepare, read, here)
+
+
 @contextmanager
 def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     """Load the data, and say how the model is built."""
@@ -229,6 +245,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         device = pick_device(recipe.runtime.device)
         with workspace.stage("load data"):
             data, own_test = prepared_for(recipe, device)
+            share_trainings(recipe, data)
         for note in data.notes:
             workspace.note("load data", note)
 

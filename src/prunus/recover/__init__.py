@@ -26,9 +26,11 @@ from prunus.recover.sparsity.gradual import GradualPruning
 from prunus.recover.sparsity.penalty import Penalty
 from prunus.recover.sparsity.sparsify import ProximalGroup, ProximalL1, ProximalScale, sparsity_step
 from prunus.recover.training.average import recompute_batch_norm
+from prunus.recover.training.follow import follow_trainings
 from prunus.recover.training.history import History
 from prunus.recover.training.losses import Loss, TrainingStep, bound, default_loss, given_loss, guarded, named_loss
 from prunus.recover.training.mixed_precision import check_precision
+from prunus.recover.training.ranks.meeting import Meeting, current, leading, open_meeting
 from prunus.recover.training.step import check_loss
 from prunus.recover.training.train import train
 from prunus.recover.training.training_batches import n_training_batches
@@ -45,6 +47,7 @@ __all__ = [
     "History",
     "Loss",
     "Measure",
+    "Meeting",
     "Moments",
     "Penalty",
     "ProximalGroup",
@@ -65,9 +68,11 @@ __all__ = [
     "check_pattern",
     "check_precision",
     "compensate",
+    "current",
     "default_loss",
     "distance",
     "distillation_loss",
+    "follow_trainings",
     "from_matrices",
     "given_loss",
     "guarded",
@@ -76,6 +81,7 @@ __all__ = [
     "is_matrix_layer",
     "keep_top",
     "layers_in_order",
+    "leading",
     "least_squares",
     "least_squares_inputs",
     "match_features",
@@ -86,6 +92,7 @@ __all__ = [
     "natural_measure",
     "obs_update",
     "observed",
+    "open_meeting",
     "recompute_batch_norm",
     "reconstruct",
     "set_matrices",

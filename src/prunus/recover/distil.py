@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -52,21 +53,36 @@ def distillation_loss(
     if examples is not None and features is None and examples.fixed:
         known = teacher_outputs(teacher, examples)
 
-    def loss(outputs: Any, batch: Batch) -> Tensor:
-        if known is None:
+    return _Distillation(teacher if known is None else None, known, config, base, features)
+
+
+@dataclass(frozen=True)
+class _Distillation:
+    """The loss itself. No closure: it goes to the other ranks of a training."""
+
+    teacher: nn.Module | None
+    known: Tensor | None
+    config: Distil
+    base: Loss
+    features: FeatureMatch | None
+
+    def __call__(self, outputs: Any, batch: Batch) -> Tensor:
+        if self.known is None:
+            assert self.teacher is not None
             with torch.no_grad():
-                goal = call(teacher, batch.inputs)
+                goal = call(self.teacher, batch.inputs)
         else:
-            goal = known[batch.index]
+            goal = self.known[batch.index]
+        config = self.config
         # Before the base loss, which may run the student anew.
-        near = None if features is None else features.distance()
+        near = None if self.features is None else self.features.distance()
         distance = _distance(outputs, goal, batch.targets, config.temperature)
         value = (
-            distance if config.weight == 1 else (1 - config.weight) * base(outputs, batch) + config.weight * distance
+            distance
+            if config.weight == 1
+            else (1 - config.weight) * self.base(outputs, batch) + config.weight * distance
         )
         return value if near is None else value + config.features * near
-
-    return loss
 
 
 def _distance(outputs: Any, goal: Any, targets: Any, temperature: float) -> Tensor:

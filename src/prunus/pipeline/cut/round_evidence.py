@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import nn
 from torch.optim import Optimizer
@@ -57,12 +58,7 @@ def _moved(
     model: nn.Module = duplicate(candidate.model)
     recorder = MovementRecorder(model, names)
     masks = Masks(model, dict(candidate.masks))
-    hooks: tuple[Callable[[Optimizer], None], ...] = (masks.guard, recorder.attach)
-
-    def attach(optimizer: Optimizer) -> None:
-        for hook in hooks:
-            hook(optimizer)
-
+    attach = _Hooks((masks.guard, recorder.attach))
     config = job.recipe.train.model_copy(update={"epochs": max(1, strategy.l1_epochs)})
     listener = job.workspace.emit
     train(
@@ -78,3 +74,14 @@ def _moved(
     )
     masks.bake()
     return recorder
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    """Several hooks as one. No closure: it goes to the other ranks of a training."""
+
+    hooks: tuple[Callable[[Optimizer], None], ...]
+
+    def __call__(self, optimizer: Optimizer) -> None:
+        for hook in self.hooks:
+            hook(optimizer)

@@ -7,7 +7,7 @@ user's own way from the model and a batch to that number.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -53,9 +53,17 @@ def given_loss(function: Any, what: str) -> Loss:
         RecipeError: it can't be called.
         ModelError: (when called) it failed.
     """
-    if isinstance(function, nn.Module):
-        return guarded(lambda outputs, batch: function(answer(outputs), batch.targets), what)
-    return guarded(function, what)
+    return guarded(_OfTargets(function) if isinstance(function, nn.Module) else function, what)
+
+
+@dataclass(frozen=True)
+class _OfTargets:
+    """A module as a loss of outputs and a batch."""
+
+    module: nn.Module
+
+    def __call__(self, outputs: Any, batch: Batch) -> Any:
+        return self.module(answer(outputs), batch.targets)
 
 
 def guarded(function: Any, what: str) -> Callable[..., Tensor]:
@@ -70,19 +78,36 @@ def guarded(function: Any, what: str) -> Callable[..., Tensor]:
             f"{what} must be a function that returns one number to minimise: got {type(function).__name__}"
         )
 
-    def call(*given: Any) -> Tensor:
+    return _Guarded(function, what)
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """A user's function, whose failures come as one line. No closures here: a loss goes to the other ranks of a training."""
+
+    function: Callable[..., Any]
+    what: str
+
+    def __call__(self, *given: Any) -> Tensor:
         try:
-            value: Tensor = function(*given)
+            value: Tensor = self.function(*given)
         except PrunusError:
             raise
         except Exception as failure:
             raise_if_out_of_memory(failure)
-            raise ModelError(f"{what} failed: {one_line(failure)}; correct it there") from failure
+            raise ModelError(f"{self.what} failed: {one_line(failure)}; correct it there") from failure
         return value
-
-    return call
 
 
 def bound(training_step: TrainingStep, model: nn.Module) -> Loss:
     """Return a training step of ``model`` as a loss: it runs the model anew and doesn't look at the outputs."""
-    return lambda outputs, batch: training_step(model, batch)
+    return _Bound(training_step, model)
+
+
+@dataclass(frozen=True)
+class _Bound:
+    training_step: TrainingStep
+    model: nn.Module
+
+    def __call__(self, outputs: Any, batch: Batch) -> Tensor:
+        return self.training_step(self.model, batch)

@@ -7,24 +7,25 @@ over all of their examples.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from prunus.core.calls import call, map_tensors
+from prunus.core.calls import answers, call, map_tensors
 from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Train
 from prunus.recover.training.losses import Loss, TrainingStep
 from prunus.recover.training.mixed_precision import Precision
+from prunus.recover.training.ranks.together import Alone
 from prunus.recover.training.training_batches import parts_of
 
 if TYPE_CHECKING:
     from prunus.data import Batch
 
-    See = Callable[[Batch, Any], None]
+    See = Callable[[Batch, Any, int], None]
 else:
     See = Callable[..., None]
 
@@ -43,33 +44,37 @@ class Stepper:
     parameters: Sequence[nn.Parameter]
     optimizer: Optimizer
     precision: Precision
+    ranks: Alone = field(default_factory=Alone)
 
     def take(self, batch: Batch, rate: float, see: See, *, check: bool) -> Tensor:
-        """Take one step at learning rate ``rate``, and return its loss, the mean over ``batch``.
+        """Take one step at learning rate ``rate``, and return this process's share of its loss, the mean over ``batch``.
 
         Args:
-            see: gets each part of the batch and its detached outputs (a training step of the user's shows none).
+            see: gets each part of the batch, its detached outputs (a training step of the user's shows none), and how many of its
+                examples count: 0 where others have them all.
             check: look whether the loss is one number that has a gradient.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        seen: list[tuple[Batch, Any]] = []
+        seen: list[tuple[Batch, Any, int]] = []
         losses = []
-        for part in parts_of(batch, self.config.batch_size):
-            with self.precision.autocast():
+        for whole in parts_of(batch, self.config.batch_size):
+            part, n = self.ranks.own(whole)
+            with self.precision.autocast(), self.ranks.forward(self.model, counts=n > 0):
                 value, outputs = self._value(part)
             if check:
                 check_loss(value, self.stage)
-            share = len(part.index) / len(batch.index)
-            weighted = value if share == 1 else value * share
-            self.precision.backward(weighted)
+            share = n / len(batch.index)
+            weighted = value if share == 1 else value * share if n else _nothing(value, outputs)
+            self.precision.backward(weighted if self.ranks.scale == 1 else weighted * self.ranks.scale)
             losses.append(weighted.detach())
             if outputs is not None:
-                seen.append((part, map_tensors(lambda value: value.detach(), outputs)))
+                seen.append((part, map_tensors(lambda value: value.detach(), outputs), n))
+        self.ranks.add_up(self.parameters)
         self.precision.step(self.optimizer, self.parameters, self.config.clip_norm)
-        for part, shown in seen:
-            see(part, shown)
+        for part, shown, n in seen:
+            see(part, shown, n)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
 
     def _value(self, batch: Batch) -> tuple[Tensor, Any]:
@@ -89,6 +94,13 @@ class Stepper:
                 ) from error
             raise
         return outputs
+
+
+def _nothing(value: Tensor, outputs: Any) -> Tensor:
+    """Return zero, with the gradients of ``value``: a loss of examples that don't count may be none (0 / 0)."""
+    if outputs is None:
+        return value * 0
+    return torch.stack([one.sum().to(value.dtype) * 0 for one in answers(outputs)]).sum()
 
 
 def check_loss(value: object, stage: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -26,6 +26,9 @@ from prunus.recover.training.history import History
 from prunus.recover.training.losses import Loss, TrainingStep, default_loss
 from prunus.recover.training.mixed_precision import check_precision, make_precision
 from prunus.recover.training.optimizers import learning_rate, make_optimizer
+from prunus.recover.training.ranks.meeting import current, is_lost
+from prunus.recover.training.ranks.parcel import pack, send
+from prunus.recover.training.ranks.together import Alone, Together
 from prunus.recover.training.step import Stepper
 from prunus.recover.training.training_batches import n_training_batches, training_batches
 from prunus.recover.training.training_state import Checkpoint, fingerprint
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 else:
     Watch = Callable[..., None]
 
-__all__ = ["train"]
+__all__ = ["Here", "Training", "run_training", "train"]
 
 LOWER = 0.1
 """How much of the learning rate a training that diverged goes on with."""
@@ -97,36 +100,115 @@ def train(
         raise RecipeError(f"{stage}: a training_step shows no outputs to watch: give a loss instead")
     if watch is not None and not isinstance(watch, _Remembers):
         checkpoint = None
-    device = device_of(model)
-    check_precision(config.precision, device)
+    check_precision(config.precision, device_of(model))
     identity = "" if checkpoint is None else fingerprint(model, examples, config, seed=seed, stage=stage)
+    loss = loss or default_loss(examples.task, config.label_smoothing)
+    kept = Checkpoint(checkpoint, identity, every_s=checkpoint_every_s)
+    training = Training(
+        model,
+        examples,
+        config,
+        seed,
+        stage,
+        loss,
+        training_step,
+        on_optimizer,
+        (first, end),
+        watch is not None,
+        kept.load(),
+    )
+    here = Here(after_step, after_epoch, watch, kept, listener)
+    return _lead(training, here) if current() is not None else run_training(training, here, Alone())
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and how: all that each process needs to know where several train together.
+
+    ``state`` is what a resumed training goes on from.
+    """
+
+    model: nn.Module
+    examples: Examples
+    config: Train
+    seed: int
+    stage: str
+    loss: Loss
+    training_step: TrainingStep | None
+    on_optimizer: Callable[[Optimizer], None] | None
+    span: tuple[int, int]
+    watched: bool
+    state: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Here:
+    """What belongs to the one process that decides: who looks on, who is told, where the state is kept."""
+
+    after_step: Callable[[], None] | None = None
+    after_epoch: Callable[[int], None] | None = None
+    watch: Watch | None = None
+    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, "", every_s=0.0))
+    listener: Listener = silent
+
+
+def run_training(training: Training, here: Here, ranks: Alone) -> History:
+    """Train on this process, alone or together with others."""
+    model, config = training.model, training.config
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(parameters, config)
-    if on_optimizer is not None:
-        on_optimizer(optimizer)
+    if training.on_optimizer is not None:
+        training.on_optimizer(optimizer)
+    average = config.average if training.span[1] == config.epochs and ranks.rank == 0 else Average()
     loop = _Loop(
         Stepper(
             model,
             config,
-            stage,
-            loss or default_loss(examples.task, config.label_smoothing),
-            training_step,
+            training.stage,
+            training.loss,
+            training.training_step,
             parameters,
             optimizer,
-            make_precision(config.precision, device),
+            make_precision(config.precision, device_of(model)),
+            ranks,
         ),
-        examples,
-        seed,
-        after_step,
-        after_epoch,
-        (first, end),
-        watch,
-        make_average(parameters, config.average if end == config.epochs else Average(), config.epochs),
-        n_training_batches(len(examples), config.batch_size * config.accumulate),
+        training,
+        here,
+        ranks,
+        make_average(parameters, average, config.epochs),
+        n_training_batches(len(training.examples), config.batch_size * config.accumulate),
     )
     try:
-        return loop.run(Checkpoint(checkpoint, identity, every_s=checkpoint_every_s), listener)
+        return loop.run()
     finally:
         model.eval()
+
+
+def _lead(training: Training, here: Here) -> History:
+    """Train together with the others of the meeting that this process leads.
+
+    Raises:
+        RecipeError: a batch has fewer examples than there are processes.
+        RunError: another process failed or is gone.
+    """
+    meeting = current()
+    assert meeting is not None
+    n_ranks = meeting.place.n_ranks
+    if training.config.batch_size < n_ranks:
+        raise RecipeError(
+            f"{training.stage}: each rank needs an example of every batch: got batch_size {training.config.batch_size} for "
+            f"{n_ranks} ranks; raise it, or start fewer"
+        )
+    parcel = pack(training, meeting.known)
+    meeting.call()
+    try:
+        send(parcel)
+        return run_training(training, here, Together(meeting))
+    except Exception as error:
+        if is_lost(error):
+            said = meeting.failure() or "another rank is gone"
+            raise RunError(f"{training.stage}: {said}; what is done is kept, --resume goes on from there") from error
+        raise
 
 
 @runtime_checkable
@@ -141,12 +223,9 @@ class _Remembers(Protocol):
 @dataclass
 class _Loop:
     stepper: Stepper
-    examples: Examples
-    seed: int
-    after_step: Callable[[], None] | None
-    after_epoch: Callable[[int], None] | None
-    span: tuple[int, int]
-    watch: Watch | None
+    training: Training
+    here: Here
+    ranks: Alone
     average: Running
     n_batches: int
     rate_factor: float = 1.0
@@ -154,28 +233,43 @@ class _Loop:
 
     def __post_init__(self) -> None:
         self.model, self.config, self.stage = self.stepper.model, self.stepper.config, self.stepper.stage
+        self.seed, self.examples, self.watch = self.training.seed, self.training.examples, self.here.watch
+        self.good: dict[str, Any] = {}
 
-    def run(self, checkpoint: Checkpoint, listener: Listener) -> History:
-        epochs = self.config.epochs
-        start, history = self._resume(checkpoint.load(), listener)
-        good = self._good(start, history)
-        for epoch in range(start, self.span[1]):
-            with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch):
+    def run(self) -> History:
+        start, history = self._resume(self.training.state)
+        if self.ranks.rank == 0:
+            self.good = self._good(start, history)
+        others = () if self.ranks.rank == 0 else ("rank", self.ranks.rank)
+        for epoch in range(start, self.training.span[1]):
+            with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch, *others):
                 losses, sizes, n_right = self._epoch(epoch)
-            problem = self._problem(losses, epoch)
-            if problem:
-                raise RunError(f"{problem}; {self._go_back(good, checkpoint)}")
-            self.average.after_epoch(epoch)
-            history = _extended(history, losses, sizes, n_right)
-            if self._is_sound(losses, history):
-                good = self._good(epoch + 1, history, good)
-            if self.after_epoch is not None:
-                self.after_epoch(epoch + 1)
-            checkpoint.save(self._state(epoch + 1, history))
-            listener(_progress(self.stage, epoch + 1, epochs, history))
-        if self.average.finish():
+            if self.ranks.rank == 0:
+                history = self._look(epoch, losses, _extended(history, losses, sizes, n_right))
+            elif not self.ranks.hears():
+                return history
+        if self.ranks.rank == 0 and self.average.finish():
             order = generator(self.seed, self.stage, "batch norm")
             recompute_batch_norm(self.model, self.examples, batch_size=self.config.batch_size, generator=order)
+        return history
+
+    def _look(self, epoch: int, losses: Tensor, history: History) -> History:
+        """Decide after an epoch whether it goes on, keep what is to be kept, and tell all others."""
+        try:
+            problem = self._problem(losses, epoch)
+            if problem:
+                raise RunError(f"{problem}; {self._go_back(self.good, self.here.checkpoint)}")
+            self.average.after_epoch(epoch)
+            if self._is_sound(losses, history):
+                self.good = self._good(epoch + 1, history, self.good)
+            if self.here.after_epoch is not None:
+                self.here.after_epoch(epoch + 1)
+            self.here.checkpoint.save(self._state(epoch + 1, history))
+            self.here.listener(_progress(self.stage, epoch + 1, self.config.epochs, history))
+        except BaseException:
+            self.ranks.says(goes_on=False)
+            raise
+        self.ranks.says(goes_on=True)
         return history
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -188,20 +282,22 @@ class _Loop:
         order = generator(self.seed, self.stage, "order", epoch)
         step_size = self.config.batch_size * self.config.accumulate
 
-        def see(part: Batch, outputs: Any) -> None:
-            if self.watch is not None:
-                self.watch(epoch, part, outputs)
+        def see(part: Batch, outputs: Any, n: int) -> None:
+            if self.training.watched and (whole := self.ranks.gathered(part, outputs, n)) is not None:
+                assert self.watch is not None
+                self.watch(epoch, *whole)
             if classify and (scores := answer(outputs)).ndim == 2:
-                right.append((scores.argmax(dim=1) == part.targets.reshape(-1)).sum())
+                right.append((scores.argmax(dim=1) == part.targets.reshape(-1))[:n].sum())
 
         for number, batch in enumerate(training_batches(self.examples, step_size, order)):
             value = self.stepper.take(batch, self._rate(epoch, number), see, check=not losses)
-            if self.after_step is not None:
-                self.after_step()
+            if self.here.after_step is not None:
+                self.here.after_step()
             self.average.after_step()
             losses.append(value)
             sizes.append(len(batch.index))
-        return torch.stack(losses), torch.tensor(sizes), torch.stack(right).sum() if right else None
+        n_right = self.ranks.total(torch.stack(right).sum()) if right else None
+        return self.ranks.total(torch.stack(losses)), torch.tensor(sizes), n_right
 
     def _rate(self, epoch: int, step: int) -> float:
         n_steps = self.n_batches * self.config.epochs
@@ -264,9 +360,9 @@ class _Loop:
             "watch": self.watch.state_dict() if isinstance(self.watch, _Remembers) else {},
         }
 
-    def _resume(self, state: dict[str, Any] | None, listener: Listener) -> tuple[int, History]:
+    def _resume(self, state: dict[str, Any] | None) -> tuple[int, History]:
         if state is None:
-            return self.span[0], History()
+            return self.training.span[0], History()
         self.model.load_state_dict(state["model"])
         if state["optimizer"] is not None:
             self.stepper.optimizer.load_state_dict(state["optimizer"])
@@ -278,7 +374,7 @@ class _Loop:
             self.watch.load_state_dict(state["watch"])
         if state["optimizer"] is None:
             text = f"it diverged before: goes on after epoch {state['epoch']} with the learning rate times {self.rate_factor:.3g}"
-            listener(Event("note", self.stage, text))
+            self.here.listener(Event("note", self.stage, text))
         return int(state["epoch"]), History(tuple(state["history"]["loss"]), tuple(state["history"]["accuracy"]))
 
 

@@ -1,0 +1,1 @@
+"""How do commands run on several processes at once?"""

@@ -1,0 +1,1 @@
+"""How do several processes train one model together, as one process would?"""
