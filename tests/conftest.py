@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 import yaml
+
+from object_store import ENVIRONMENT, Store
 
 torch.set_num_threads(1)
 
@@ -21,6 +24,33 @@ hypothesis.settings.register_profile("explore", print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def running_store() -> Iterator[Store]:
+    """Yield a server that speaks S3, on the loopback."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        store = Store()
+        yield store
+        store.stop()
+
+
+@pytest.fixture
+def store(running_store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Return a server that speaks S3; the environment says where it is, and with which keys."""
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": running_store.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    return running_store
+
+
+@pytest.fixture
+def bucket(store: Store, request: pytest.FixtureRequest) -> str:
+    """Return the name of a bucket that is new for each test."""
+    digest = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
+    return store.bucket(f"prunus-{digest}")
+
 
 SMALL = {
     "name": "small",

@@ -22,10 +22,12 @@ def score_shards(
         list[Path],
         typer.Argument(
             metavar="FILES",
-            help="Parquet, Arrow, CSV or .npy files, folders of them, of images, or a saved set of Hugging Face's",
+            help="Parquet, Arrow, CSV or .npy files, folders of them, of images, or a saved set of Hugging Face's; URLs, too",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", metavar="OUT", help="an empty folder, or one that isn't there")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="OUT", help="an empty folder, or one that isn't there, or a URL")
+    ],
     target: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="the label's column")] = None,
     scores: Annotated[str | None, typer.Option("--scores", metavar="LIST", help="only these: loss,entropy")] = None,
     columns: Annotated[
@@ -48,8 +50,10 @@ def score_shards(
 
     A shard that is damaged doesn't stop the others: it is named, and the exit code is 10; mend it, and --resume does the rest.
     """
+    from prunus.core.files.urls.url_path import path_at
     from prunus.pipeline.sharding.score_files import score_files
 
+    output = path_at(output)
     with display(quiet or as_json) as shown:
         found = score_files(
             model,

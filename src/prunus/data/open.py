@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prunus.core.endings import data_endings, in_words
 from prunus.core.errors import DataError
+from prunus.core.files.urls.url_path import path_at
 from prunus.core.recipes.named_places import missing_data
 from prunus.core.recipes.recipe import Data
 from prunus.data import readers as _  # noqa: F401 - registers the readers
@@ -39,7 +40,7 @@ def _reader_of(path: Path) -> Reader | None:
 
 def is_table(config: Data) -> bool:
     """Return whether the source is a file that is read as a table."""
-    path = Path(config.source)
+    path = path_at(config.source)
     reader = _reader_of(path) if not config.is_bundled and path.is_file() else None
     return reader is not None and reader.rows is not None
 
@@ -51,7 +52,7 @@ def open_source(config: Data) -> Source:
         DataError: it isn't there, can't be read, or can't be learnt from.
         MissingExtraError: its reader needs a package that isn't installed.
     """
-    path = Path(config.source)
+    path = path_at(config.source)
     if config.is_bundled:
         _refuse_disk(config)
         return open_bundled(config.source.partition(":")[2], config)
@@ -131,7 +132,7 @@ def open_rows(
     Raises:
         DataError: it isn't there, can't be read, or doesn't fit the model.
     """
-    where, shape = Path(path), tuple(input_shape)
+    where, shape = path_at(path), tuple(input_shape)
     if where.is_dir() or (where.is_file() and where.suffix.lower() in IMAGE_SUFFIXES):
         found = _images(where, shape)
     elif not where.is_file():
@@ -191,7 +192,7 @@ def open_named_inputs(path: str, whole: Mapping[str, bool]) -> tuple[tuple[str, 
     Raises:
         DataError: it can't be read, or an array isn't there, or they aren't of one length.
     """
-    where = Path(path)
+    where = path_at(path)
     if where.suffix.lower() != ".npz":
         raise DataError(f"{where}: a model of several inputs takes an .npz with the arrays {', '.join(whole)}")
     ids, arrays = read_npz_arrays(where, list(whole))
@@ -204,7 +205,7 @@ def open_images(path: str, *, channels: int) -> tuple[tuple[str, ...], dict[int,
     Raises:
         DataError: there is none, or they can't be what the model takes.
     """
-    where = Path(path)
+    where = path_at(path)
     folder, paths = (where, find_images(where)) if where.is_dir() else (where.parent, [where])
     if not paths or (where.is_file() and where.suffix.lower() not in IMAGE_SUFFIXES):
         raise DataError(f"{where}: expected images ({', '.join(IMAGE_SUFFIXES)}), got none")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import PlanError
+from prunus.core.errors import PlanError, PrunusError
 from prunus.core.files.near_paths import near_path
 from prunus.core.files.parquet_file import read_parquet
 from prunus.core.files.plain_files import atomic_path, open_plain
@@ -141,7 +141,7 @@ def read_arrow_table(path: Path) -> tuple[pa.Table, Mapping[bytes, bytes]]:
         hint = near_path(path)
         raise PlanError(f"no table of examples at {path}{'; ' * bool(hint)}{hint}") from error
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
-        if isinstance(error, PlanError):
+        if isinstance(error, PrunusError):
             raise
         raise PlanError(f"{path}: not a readable Parquet file ({one_line(error)[:200]}): make it anew") from error
     missing = [name for name in ("id", "fingerprint") if name not in arrow.schema.names]

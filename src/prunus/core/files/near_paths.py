@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prunus.core.errors import near
+from prunus.core.files.urls.url_path import is_url
 
 __all__ = ["near_path"]
 
@@ -20,6 +21,8 @@ def near_path(path: Path) -> str:
     >>> near_path(Path(__file__).parent.parent / "filse" / "near_paths.py").endswith("files/near_paths.py'?")
     True
     """
+    if is_url(path):
+        return ""
     missing = next((part for part in [*reversed(path.parents), path] if not part.exists()), None)
     if missing is None or not missing.parent.is_dir():
         return ""

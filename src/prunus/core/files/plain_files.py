@@ -1,7 +1,8 @@
 """How is a file written so that a kill, a full disk or a second run never leaves half of it?
 
 Write beside the target, flush to disk, rename. A folder is built under a temporary name and renamed whole. What a killed process
-left under such names is recognised and cleared away. Nothing here follows a link, and modes are what the umask makes of them.
+left under such names is recognised and cleared away. Nothing here follows a link, and modes are what the umask makes of them. What
+goes to a URL is written on this machine first, and becomes an object in one step.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from prunus.core.errors import OutputError
+from prunus.core.files.urls.store import upload
+from prunus.core.files.urls.url_path import is_url
 
 __all__ = [
     "NotPlainError",
@@ -56,11 +60,18 @@ def explain_os_error(error: OSError, path: Path) -> OutputError:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder and rename it to ``path`` when the block succeeds.
+    """Yield a temporary path in the same folder and rename it to ``path`` when the block succeeds; what goes to a URL is sent then.
 
     Raises:
         OutputError: the disk is full or the folder can't be written.
+        RunError: the connection to a URL's store broke.
     """
+    if is_url(path):
+        with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
+            new = Path(folder) / path.name
+            yield new
+            upload(new, str(path))
+        return
     temporary: Path | None = None
     try:
         temporary = _beside(
@@ -132,11 +143,13 @@ def is_leftover(path: Path, names: tuple[str, ...] | None = None) -> bool:
 def clear_leftovers(folder: Path, names: tuple[str, ...] | None = None) -> None:
     """Remove what a killed process left half-written in ``folder``, which must be locked.
 
-    A folder that it had moved aside to replace it, and hadn't yet, is put back.
+    A folder that it had moved aside to replace it, and hadn't yet, is put back. At a URL nothing is ever half-written.
 
     Raises:
         OutputError: something can't be removed.
     """
+    if is_url(folder):
+        return
     try:
         for path in [child for child in folder.iterdir() if is_leftover(child, names)]:
             found = _LEFTOVER.fullmatch(path.name)
@@ -180,7 +193,12 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
     Raises:
         NotPlainError: it is no plain file.
         OSError: it isn't there or can't be opened.
+        PrunusError: the store of a URL can't be asked, or refuses.
     """
+    if is_url(path):
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path))
+        return path.open("rb")
     words = f"{path} is no plain file but a link, a folder, a pipe or a device"
     try:
         handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -197,11 +215,17 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
 
 @contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold ``folder`` for one run; the lock goes with the process, so a kill leaves none behind. ``wait`` until another's is gone.
+    """Hold ``folder`` for one run; the lock goes with the process, so a kill leaves none behind. A URL can't be locked.
+
+    Args:
+        wait: until another's lock is gone.
 
     Raises:
         OutputError: another run holds it.
     """
+    if is_url(folder):
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open_plain(folder / ".lock", os.O_RDWR | os.O_CREAT)

@@ -12,6 +12,8 @@ from prunus.core.code.imports import current_folder_importable, is_reference
 from prunus.core.endings import data_endings, in_words
 from prunus.core.errors import BundleError, DataError, ModelError, PlanError, PrunusError, RecipeError, WeightsError
 from prunus.core.files.near_paths import near_path
+from prunus.core.files.urls.store import nothing_at
+from prunus.core.files.urls.url_path import is_url, path_at
 from prunus.core.recipes.recipe import Recipe
 
 __all__ = [
@@ -65,9 +67,11 @@ def check_source(source: str) -> None:
     Raises:
         DataError: it isn't; the message suggests a near name.
     """
-    path = Path(source)
+    path = path_at(source)
     if path.exists():
         return
+    if is_url(path):
+        raise missing_data(path)
     scheme, colon, _ = source.partition(":")
     if not colon or "/" in source or path.suffix.lower() in data_endings():
         raise missing_data(path)
@@ -157,6 +161,8 @@ def check_shards(folder: Path) -> None:
 
 def missing_data(path: Path) -> DataError:
     """Return the error that says which data aren't there, and what may have been meant."""
+    if is_url(path):
+        return DataError(f"{path}: {nothing_at(str(path))}; give the URL of one")
     hint = near_path(path) or (
         f"give a file that ends in {in_words()}, a folder of class folders of images, sklearn:NAME or module:function"
     )

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, PrunusError
+from prunus.core.files.urls.url_path import is_url
 from prunus.data.sources.formats import add_row_reader
 from prunus.data.sources.row_files import cut
 from prunus.data.sources.tables import add_table_reader, arrow_text
@@ -67,11 +68,13 @@ def _read(path: Path, arguments: Mapping[str, Any], text: Collection[str], skip:
         raise DataError(f"{path}: data.args.delimiter must be one character, got {delimiter!r}")
     try:
         return pa.csv.read_csv(
-            path,
+            path.open("rb") if is_url(path) else path,
             read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
             convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
         )
+    except PrunusError:
+        raise
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error):
             raise DataError(f"{path}: expected a header and rows, got an empty set") from error
@@ -103,7 +106,8 @@ class CsvRows:
 
     def _opened(self) -> Any:
         options = pa.csv.ReadOptions(use_threads=False)
-        return self._stack.enter_context(pa.csv.open_csv(self._path, read_options=options))
+        source = self._stack.enter_context(self._path.open("rb")) if is_url(self._path) else self._path
+        return self._stack.enter_context(pa.csv.open_csv(source, read_options=options))
 
     def batches(self, columns: Sequence[str] | None, n_rows: int, group: int | None = None) -> Iterator[pa.RecordBatch]:
         """Yield all rows; a second time, the file is opened anew."""

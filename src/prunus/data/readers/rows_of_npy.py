@@ -1,7 +1,7 @@
 """How are ``.npy`` files read a few rows at a time?
 
-They are mapped into memory. ``part-0.npy`` is the column ``x``, one row per row; a structured array has a column per field. A file
-``part-0.label.npy`` beside it is the column ``label``, and so for any other name.
+They are mapped into memory; from a URL, the wanted rows are fetched. ``part-0.npy`` is the column ``x``, one row per row; a
+structured array has a column per field. A file ``part-0.label.npy`` beside it is the column ``label``, and so for any other name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from prunus.core.errors import DataError
+from prunus.core.files.urls.url_path import is_url
 from prunus.core.text import shown
+from prunus.data.readers.remote_array import RemoteArray
 from prunus.data.sources.formats import add_row_reader
 
 __all__ = ["INPUTS", "NpyRows", "beside_npy"]
@@ -29,13 +31,13 @@ class NpyRows:
     """An array in a file, and those beside it, by pieces of equal length."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
-        main = mapped(path)
+        main = _opened(path, stack)
         fields = main.dtype.names
-        self.arrays = {INPUTS: main} if fields is None else {name: main[name] for name in fields}
+        self.arrays: dict[str, Any] = {INPUTS: main} if fields is None else {name: main[name] for name in fields}
         for name, other in beside_npy(path).items():
             if name in self.arrays:
                 raise DataError(f"{other}: {path} has a column {name!r} already; rename the file")
-            self.arrays[name] = mapped(other)
+            self.arrays[name] = _opened(other, stack)
             if len(self.arrays[name]) != len(main):
                 raise DataError(
                     f"{other}: expected {len(main)} rows as in {path.name}, got {len(self.arrays[name])}; make it anew"
@@ -52,6 +54,11 @@ class NpyRows:
         for start in range(first, last, n_rows):
             stop = min(start + n_rows, last)
             yield pa.record_batch([_column(self.arrays[name][start:stop]) for name in names], names)
+
+
+def _opened(path: Path, stack: ExitStack) -> Any:
+    """Return an array whose rows are read when they are asked for."""
+    return RemoteArray(path, stack.enter_context(path.open("rb"))) if is_url(path) else mapped(path)
 
 
 def mapped(path: Path) -> np.ndarray[Any, Any]:

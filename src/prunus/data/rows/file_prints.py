@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from prunus.core.files.plain_files import open_plain
+from prunus.core.files.urls.store import read_spans
+from prunus.core.files.urls.url_path import is_url
 from prunus.data.sources.row_files import explained
 
 __all__ = ["file_print", "joined_print"]
@@ -19,6 +22,8 @@ __all__ = ["file_print", "joined_print"]
 _PIECES = 64
 _PIECE_BYTES = 4096
 _LONGEST_FOOTER = 64 << 20
+_SMALL_BYTES = 1 << 20
+"""An object that is no larger comes whole sooner than in pieces."""
 
 
 def file_print(path: Path) -> str:
@@ -36,9 +41,17 @@ def file_print(path: Path) -> str:
             file.seek(size - 8)
             tail = max(tail, min(int.from_bytes(file.read(4), "little") + 8, _LONGEST_FOOTER))
         step = max(size // _PIECES, _PIECE_BYTES)
-        for start in range(0, size, step):
-            file.seek(start)
-            total.update(file.read(_PIECE_BYTES))
+        if is_url(path) and size > _SMALL_BYTES:  # all at once: each is a way to the store and back
+            for piece in read_spans(
+                str(path), [(start, min(start + _PIECE_BYTES, size)) for start in range(0, size, step)]
+            ):
+                total.update(piece)
+        else:
+            if is_url(path):
+                file = BytesIO(path.read_bytes())
+            for start in range(0, size, step):
+                file.seek(start)
+                total.update(file.read(_PIECE_BYTES))
         file.seek(max(size - tail, 0))
         total.update(file.read(tail))
     return total.hexdigest()

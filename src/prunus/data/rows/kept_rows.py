@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from prunus.core.errors import DataError
+from prunus.core.files.urls.url_path import is_url
 from prunus.data.readers.rows_of_npy import INPUTS, beside_npy
 from prunus.data.rows.kept_bits import Kept
 from prunus.data.rows.loader import RowLoader
@@ -119,7 +120,8 @@ class KeptRows:
     def _as_they_lie(self) -> tuple[MappedArray, MappedArray | None] | None:
         """Return inputs and targets of arrays that can be mapped; None where they can't."""
         files, form = self.rows.files, self.form
-        plain = all(path.suffix.lower() == ".npy" for path in files) and form.features == (INPUTS,)
+        here = all(path.suffix.lower() == ".npy" and not is_url(path) for path in files)
+        plain = here and form.features == (INPUTS,)
         if not plain or form.convert is not None or form.class_names:
             return None
         inputs = MappedArray(files)

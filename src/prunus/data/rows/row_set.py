@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from prunus.core.errors import DataError
+from prunus.core.files.urls.url_path import is_url, matching, pinned
 from prunus.core.types import Ints
 from prunus.data.readers.rows_of_images import image_shards
 from prunus.data.readers.rows_of_npy import beside_npy
@@ -103,13 +104,24 @@ def row_files_of(given: Sequence[Path], *, images: bool = False) -> list[Path]:
     """
     found: list[Path] = []
     for path in given:
-        if path.is_dir():
+        if is_url(path):
+            found += _at_url(path, images=images)
+        elif path.is_dir():
             found += _inside(path, images=images)
         elif not path.exists():
             raise DataError(f"{path}: there is no such file")
         else:
             found.append(path)
     return list(dict.fromkeys(found))
+
+
+def _at_url(path: Path, *, images: bool) -> list[Path]:
+    """Return the objects that a URL means: one, those of a folder, or those that a pattern fits; each must stay as it is now."""
+    fitting = matching(path)
+    if fitting is not None:
+        return [each for each in fitting if not _beside(each)]
+    there = pinned(path)
+    return _inside(there, images=images) if there.is_dir() else [there]
 
 
 def _inside(folder: Path, *, images: bool) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, near, raise_if_out_of_memory
 from prunus.core.files.expansion import check_expansion
+from prunus.core.files.urls.url_path import is_url
 from prunus.core.recipes.recipe import Data
 from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Task
 from prunus.data.sources.targets import read_targets
@@ -218,7 +220,7 @@ def _opened(image_module: Any, path: Path) -> Any:
     """Open an image, of which only the header is read; how many pixels are too many is decided by what its file holds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
-        return image_module.open(path, formats=FORMATS)
+        return image_module.open(BytesIO(path.read_bytes()) if is_url(path) else path, formats=FORMATS)
 
 
 def _check_pixels(path: Path, image: Any) -> None:

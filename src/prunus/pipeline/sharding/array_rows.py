@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError, ModelError
+from prunus.core.files.urls.url_path import path_at
 from prunus.data.readers.rows_of_images import IMAGE
 from prunus.data.rows.to_tensors import is_rows, tensor_of_arrays
 from prunus.data.sources.image_folder import CHANNELS, read_image
@@ -70,7 +71,7 @@ def _images(column: pa.Array, shape: tuple[int, ...] | None) -> Iterator[Tensor]
     n_rows = _IMAGES if shape is None else max(_BLOCK_NUMBERS // prod(shape), 1)
     paths = column.to_pylist()
     for start in range(0, len(paths), n_rows):
-        block = [read_image(Path(path), size, mode) for path in paths[start : start + n_rows]]
+        block = [read_image(path_at(path), size, mode) for path in paths[start : start + n_rows]]
         sizes = {tuple(image.shape) for image in block}
         if len(sizes) > 1:
             odd = next(place for place, image in enumerate(block) if image.shape != block[0].shape)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from prunus.core.errors import DataError
+from prunus.core.files.urls.url_path import path_at
 from prunus.data import KeptRows, form_of, kept_of_mask, kept_of_table, open_row_set
 from prunus.pipeline.sharding.kept_of_scores import Where, kept_of_scores
 
@@ -34,7 +35,8 @@ def kept_rows(
             ...
 
     Args:
-        data: a file or several, or folders of them: Parquet, Arrow, CSV, ``.npy``, or a set that Hugging Face's ``datasets`` saved.
+        data: a file or several, or folders of them, here or at a URL (``s3://bucket/folder/*.parquet``): Parquet, Arrow, CSV,
+            ``.npy``, or a set that Hugging Face's ``datasets`` saved.
         kept: the table that ``prunus clean`` or ``prunus select`` wrote, edited or not, where rows that it relabels get
             their new labels; or the folder of scores that ``prunus score-shards`` wrote, with ``where``; or an array of truth
             values, one per row. None: all rows.
@@ -49,13 +51,13 @@ def kept_rows(
         PlanError: the table, or the scores, are of other files, or damaged.
     """
     given = [data] if isinstance(data, (str, Path)) else list(data)
-    rows = open_row_set([Path(path) for path in given])
+    rows = open_row_set([path_at(path) for path in given])
     form = form_of(rows, target=target, columns=columns, class_names=class_names, convert=convert)
     is_path = isinstance(kept, (str, Path))
-    if is_path and Path(kept).is_dir():
-        return KeptRows(rows, kept_of_scores(Path(kept), rows, where), form)
+    if is_path and path_at(kept).is_dir():
+        return KeptRows(rows, kept_of_scores(path_at(kept), rows, where), form)
     if where is not None:
         raise DataError("where is for a folder of scores (prunus score-shards): got none; leave it out")
     if is_path:
-        return KeptRows(rows, kept_of_table(Path(kept), rows, target), form)
+        return KeptRows(rows, kept_of_table(path_at(kept), rows, target), form)
     return KeptRows(rows, kept_of_mask(kept, rows.n_rows), form)

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunus.core.errors import DataError
-from prunus.core.files.plain_files import atomic_path
+from prunus.core.files.plain_files import atomic_path, sha256_file
+from prunus.core.files.urls.url_path import is_url
 from prunus.data import check_columns, open_row_file, read_batches
 
 __all__ = ["Scorer", "ShardFacts", "score_shard"]
@@ -44,10 +45,11 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class ShardFacts:
-    """How many rows a shard has, and what the columns of its scores are called."""
+    """How many rows a shard has, and what the columns of its scores are called; what they weigh, where they went to a URL."""
 
     n_rows: int
     columns: tuple[str, ...]
+    sha256: str = ""
 
 
 def score_shard(
@@ -63,6 +65,7 @@ def score_shard(
         RunError: the system can't read it, which may pass.
         OutputError: the disk is full, or the folder can't be written.
     """
+    sha256 = ""
     with ExitStack() as stack:
         file = open_row_file(shard, stack)
         wanted = None if scorer.columns is None else tuple(dict.fromkeys((*keep, *scorer.columns)))
@@ -95,7 +98,9 @@ def score_shard(
             finally:
                 if writer is not None:
                     writer.close()
-    return ShardFacts(n_rows, tuple(name for name in writer.schema.names))
+            if is_url(output):
+                sha256 = sha256_file(temporary)
+    return ShardFacts(n_rows, tuple(name for name in writer.schema.names), sha256)
 
 
 def _made(shard: Path, scorer: Scorer, batch: pa.RecordBatch, start: int, n: int) -> Mapping[str, Column]:

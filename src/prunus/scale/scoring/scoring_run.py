@@ -2,7 +2,7 @@
 
 Each shard has a file of scores of its own, written in one step, and a state in the output folder says of which source and with
 which settings it is. A run that goes on keeps what is there as it was written, and does the rest: the files are the same, bit for
-bit.
+bit. At a URL, what the store says of an object stands for its bytes: none is read again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import clear_leftovers, explain_os_error, folder_lock, write_json
 from prunus.core.files.sealed import sealed_tree
+from prunus.core.files.urls.url_path import is_url, path_at, seen_at_url, version_of
 from prunus.core.text import plain
 from prunus.data import print_of, row_files_of
 from prunus.scale.dispatch import Dispatch, Failure, map_shards
@@ -93,19 +94,21 @@ def score_shards(
     if batch_rows < 1:
         raise RecipeError(f"expected batch_rows >= 1: got {batch_rows}")
     start = time.perf_counter()
-    files = shards_of(shards)
+    output = path_at(output)
+    files = shards_of([path_at(shard) for shard in shards])
     with folder_lock(output):
         clear_leftovers(output)
         state = _State(output, {**settings, "keep": list(keep), "batch_rows": batch_rows})
-        held = sorted(path.name for path in output.iterdir() if path.name not in (".lock", STATE))
-        if state.path.exists():
+        there = {path.name: path for path in output.iterdir()} if output.exists() else {}
+        held = sorted(there.keys() - {".lock", STATE})
+        if STATE in there:
             if not resume:
                 raise OutputError(f"{output} holds a run of this kind: go on with --resume, or choose another folder")
             state.read()
         elif held:
             raise OutputError(f"{output} isn't empty ({held[0]}): choose another folder")
         outputs = [(shard, output / f"{shard.stem}.parquet") for shard in files]
-        tasks = [(shard, made) for shard, made in outputs if not state.holds(shard, made)]
+        tasks = [(shard, made) for shard, made in outputs if not state.holds(shard, there.get(made.name, made))]
         n_before = len(files) - len(tasks)
         state.write()
         failed: dict[str, str] = {}
@@ -153,11 +156,13 @@ class _State:
 
     def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
         self.path = output / STATE
+        self._version = ""
         self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
         self.done: dict[str, dict[str, Any]] = {}
 
     def read(self) -> None:
         """Take over what an earlier run with these settings has finished."""
+        self._version = version_of(self.path)
         settings, done = read_state(self.path, "settings")
         if settings != self.settings:
             names = {*settings, *self.settings}
@@ -170,18 +175,17 @@ class _State:
         entry = self.done.get(output.name)
         if entry is None or entry["source"] != _seen(shard):
             return False
-        found = fold_file(output)
-        return found is not None and list(found) == entry["written"]
+        return bool(_written(output) == entry["written"])
 
     def finish(self, shard: Path, output: Path, facts: ShardFacts) -> None:
         """Note that a shard is scored."""
-        written = fold_file(output)
-        assert written is not None
+        weight = {"sha256": facts.sha256} if facts.sha256 else {}
         self.done[output.name] = {
             "source": _seen(shard),
             "print": "" if shard.is_dir() else print_of(shard),
-            "written": list(written),
+            "written": _written(output),
             "rows": facts.n_rows,
+            **weight,
         }
         self.write()
 
@@ -199,12 +203,31 @@ class _State:
         return sum(self.done[name]["rows"] for shard in shards if (name := f"{shard.stem}.parquet") in self.done)
 
     def write(self) -> None:
-        """Write the state."""
+        """Write the state.
+
+        Raises:
+            OutputError: it can't be written, or, at a URL, which can't be locked, another run has written its own.
+        """
+        if is_url(self.path) and version_of(self.path) != self._version:
+            raise OutputError(
+                f"another run is writing to {self.path.parent}, or emptied it: wait for it or choose another folder"
+            )
         write_json(self.path, sealed_tree({"settings": self.settings, "done": self.done}))
+        self._version = version_of(self.path)
+
+
+def _written(output: Path) -> list[Any]:
+    """Return what tells whether scores are as they were written; of an object, what its store says, and it isn't read."""
+    if is_url(output):
+        return seen_at_url(output)
+    found = fold_file(output)
+    return [] if found is None else list(found)
 
 
 def _seen(shard: Path) -> list[Any]:
     """Return what changes when a file is written to; its bytes aren't read for it."""
+    if is_url(shard):
+        return [str(shard), *seen_at_url(shard)]
     try:
         seen = shard.stat()
         if shard.is_dir():

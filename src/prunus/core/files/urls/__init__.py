@@ -1,0 +1,1 @@
+"""How are URLs of object stores read and written where a path may stand?"""
