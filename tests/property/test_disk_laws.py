@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.data import PARTS, prepare
+from prunus.data.columns import summary
 from prunus.data.disk import convert
+from prunus.data.large import read_ahead, scratch, sorted_buckets
 
 N = 160
 WORDS = ["red", "green", "blue", "a b", "ü", "7"]
@@ -120,7 +122,7 @@ def assert_same(memory, disk) -> None:
     names=st.booleans(),
     doubled=st.booleans(),
 )
-@settings(max_examples=25)
+@settings(deadline=None, derandomize=True, max_examples=25)
 def test_what_is_read_from_disk_is_what_memory_holds(kinds, labels, seed, shards, ending, names, doubled):
     random = np.random.default_rng(seed)
     columns = {f"c{number}": column(kind, random, N) for number, kind in enumerate(kinds)}
@@ -140,6 +142,30 @@ def test_what_is_read_from_disk_is_what_memory_holds(kinds, labels, seed, shards
             write(table.take(pa.array(rows)), data / f"part-{number}.{ending}")
         path = data if shards > 1 else data / f"part-0.{ending}"
         assert_same(*both(path, folder, **config))
+
+
+def test_very_many_rows_go_the_same_ways_as_few(tmp_path, monkeypatch):
+    """Small sizes stand for large ones: scratch files, many buckets, medians that are counted, windows that are read ahead."""
+    random = np.random.default_rng(1)
+    columns = {f"c{number}": column(kind, random, 900) for number, kind in enumerate(KINDS) if kind != "wide"}
+    table = pa.table({**columns, "label": label("words", random, 900)})
+    pq.write_table(pa.concat_tables([table, table.slice(100, 200)]), tmp_path / "t.parquet", row_group_size=100)
+    memory, _ = both(tmp_path / "t.parquet", tmp_path)
+    monkeypatch.setattr(scratch, "SCRATCH_BYTES", 0)
+    monkeypatch.setattr(scratch, "_AT_ONCE", 7)
+    monkeypatch.setattr(sorted_buckets, "_BUCKET_ROWS", 20)
+    monkeypatch.setattr(summary, "_SORTED", 0)
+    monkeypatch.setattr(read_ahead, "_WINDOW_BYTES", 5_000)
+    monkeypatch.setattr(convert, "_AT_ONCE", 13)
+    cache = str(tmp_path / "another cache")
+    assert_same(memory, prepare(Data(source=str(tmp_path / "t.parquet"), in_memory=False, cache=cache)))
+    chosen = torch.randperm(len(memory.train), generator=torch.Generator().manual_seed(0))[:50]
+    parts = [
+        prepared.train.take(chosen)
+        for prepared in (memory, prepare(Data(source=str(tmp_path / "t.parquet"), cache=cache)))
+    ]
+    assert torch.equal(*(part.inputs_at(torch.arange(50)) for part in parts))
+    assert tuple(parts[0].ids) == tuple(parts[1].ids)
 
 
 def write(table: pa.Table, path: Path) -> None:
@@ -245,6 +271,12 @@ def test_what_cannot_be_read_from_disk_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("a,label\n1,0\n2,1\n")
     with pytest.raises(DataError, match=r"can be read from disk .data.in_memory: false.: convert it to Parquet"):
         prepare(Data(source=str(tmp_path / "t.csv"), in_memory=False))
+
+
+def test_data_may_be_linked(tmp_path):
+    pq.write_table(pa.table({"a": np.arange(100) * 0.5, "label": [0, 1] * 50}), tmp_path / "there.parquet")
+    (tmp_path / "t.parquet").symlink_to(tmp_path / "there.parquet")
+    assert_same(*both(tmp_path / "t.parquet", tmp_path))
 
 
 def test_a_shard_with_another_type_is_named(tmp_path):

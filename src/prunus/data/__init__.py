@@ -5,6 +5,8 @@ from prunus.data.batches import Batches, collect
 from prunus.data.columns.cells import BadCell
 from prunus.data.columns.fitted import Columns
 from prunus.data.content import content_digests, fingerprint
+from prunus.data.disk.convert import disk_bytes
+from prunus.data.disk.open_on_disk import goes_to_disk, rows_in
 from prunus.data.draw import prepare_drawn
 from prunus.data.epoch_sampler import EpochSampler
 from prunus.data.examples import Examples
@@ -34,6 +36,7 @@ from prunus.data.rows import (
 )
 from prunus.data.rows.file_prints import joined_print
 from prunus.data.rows.row_set import open_row_file, print_of
+from prunus.data.rows.walk import read_group
 from prunus.data.scaler import Scaler
 from prunus.data.sources.apart import Takes, is_text
 from prunus.data.sources.arrays import raw_inputs, to_array
@@ -82,9 +85,11 @@ __all__ = [
     "class_names_of",
     "collect",
     "content_digests",
+    "disk_bytes",
     "encoded_as",
     "fingerprint",
     "form_of",
+    "goes_to_disk",
     "handed_by",
     "holds_ids",
     "is_array",
@@ -114,8 +119,10 @@ __all__ = [
     "raw_inputs",
     "read_as",
     "read_batches",
+    "read_group",
     "row_endings",
     "row_files_of",
+    "rows_in",
     "split",
     "to_array",
 ]

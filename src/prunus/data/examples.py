@@ -18,13 +18,17 @@ from torch import Tensor, nn
 from prunus.core.batch import Batch
 from prunus.core.calls import call, described, map_tensors
 from prunus.core.errors import DataError
+from prunus.data.large.read_ahead import read_ahead
 from prunus.data.large.row_names import ChosenNames, Names
+from prunus.data.large.scratch import scratch_array, scratch_take
 from prunus.data.scaler import Scaler
 from prunus.data.sources.drawn import DrawnSource, check_class_numbers, check_drawn
 from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Source, row_chunks
 from prunus.tasks import Classification, Regression, Task
 
 __all__ = ["Examples"]
+
+_AT_ONCE = 1 << 16
 
 
 def is_fixed(source: Source) -> bool:
@@ -46,13 +50,14 @@ class _ScaledInputs:
             drawn: Tensor = self.scaler(self.source.inputs(self.rows[positions], seed)).to(self.device)  # type: ignore[call-arg]
             return drawn
         if size > self.budget_bytes:
-            return self._make(self.rows[positions])
+            return self.made(self.rows[positions])
         if self._kept is None:
-            parts = [self._make(part) for part in row_chunks(self.rows)]
+            parts = [self.made(part) for part in row_chunks(self.rows)]
             self._kept = torch.cat(parts) if parts else torch.empty(0, *self.source.input_shape, device=self.device)
         return self._kept.index_select(0, positions.to(self.device))
 
-    def _make(self, rows: Tensor) -> Tensor:
+    def made(self, rows: Tensor) -> Tensor:
+        """Return the scaled inputs of some rows of the source."""
         return self.scaler(self.source.inputs(rows)).to(self.device)
 
     def to(self, device: torch.device) -> _ScaledInputs:
@@ -92,14 +97,14 @@ class Examples:
         self.task = task or self._own_task()
         self._teacher = teacher
         if targets is None and not (isinstance(source, DrawnSource) and source.labels is None):
-            own = source.targets[rows]
+            own = scratch_take(source.targets, rows)
             targets = self.target_scaler(own) if source.task == "regression" else own
         self._targets = None if targets is None else self._checked_targets(targets)
         self._inputs = None
         if not isinstance(source, DrawnSource):
             kept_bytes = 0 if getattr(source, "on_disk", "") else budget_bytes
             self._inputs = _ScaledInputs(source, rows, self.scaler, self.device, kept_bytes)
-        self._positions = torch.arange(len(rows))
+        self._positions: Tensor | None = None  # of each example among the scaled inputs; None: as they come
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -123,6 +128,11 @@ class Examples:
             DataError: they aren't known without reading every example.
         """
         return self.source.targets[self.rows] if self._targets is None else self._targets
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether inputs are mapped from files, and none are kept."""
+        return bool(getattr(self.source, "on_disk", ""))
 
     @property
     def known_targets(self) -> Tensor | None:
@@ -183,7 +193,8 @@ class Examples:
         if isinstance(self.source, DrawnSource):
             return self._ready(self.source.inputs(self.rows[positions.cpu()]))
         assert self._inputs is not None
-        return self._inputs.at(self._positions[positions.cpu()], seed)
+        places = positions.cpu()
+        return self._inputs.at(places if self._positions is None else self._positions[places], seed)
 
     def _ready(self, inputs: Any) -> Any:
         """Return inputs of a data set that is read when needed, scaled where that is asked for, on the device."""
@@ -204,13 +215,35 @@ class Examples:
         if batch_size < 1:
             raise DataError(f"batch_size must be at least 1, got {batch_size}")
         n_examples = len(self)
-        order = torch.arange(n_examples) if generator is None else torch.randperm(n_examples, generator=generator)
+        order = self._numbers(n_examples)
+        if generator is None:
+            torch.arange(n_examples, out=order)
+        else:
+            torch.randperm(n_examples, generator=generator, out=order)
         seed = 0 if generator is None or self.fixed else int(torch.randint(2**62, (), generator=generator))
         if isinstance(self.source, DrawnSource):
             yield from self._drawn(self.source, order, batch_size, seed)
             return
+        if self.on_disk:
+            yield from self._from_disk(order, batch_size)
+            return
         for index in row_chunks(order, batch_size):
             yield Batch(index, self.inputs_at(index, seed), self.targets[index.to(self.device)])
+
+    def _from_disk(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        assert self._inputs is not None
+        made, targets = self._inputs, self.targets
+        row_bytes = 4 * int(np.prod(self.input_shape))
+
+        def read(index: Tensor) -> Tensor:
+            return made.made(self.rows[index])
+
+        for index, inputs in read_ahead(order, read, batch_size=batch_size, row_bytes=row_bytes):
+            yield Batch(index, inputs, targets[index.to(self.device)])
+
+    def _numbers(self, n: int) -> Tensor:
+        """Return room for a number for every example: in a file, where their inputs lie in one."""
+        return torch.from_numpy(scratch_array((n,), np.int64)) if self.on_disk else torch.empty(n, dtype=torch.int64)
 
     def _drawn(self, source: DrawnSource, order: Tensor, batch_size: int, seed: int) -> Iterator[Batch]:
         read = source.batches((self.rows[index] for index in row_chunks(order, batch_size)), seed)
@@ -242,8 +275,9 @@ class Examples:
     def take(self, positions: Tensor) -> Examples:
         """Return the examples at some positions, in that order; one may come several times."""
         chosen, places = self._copy(), positions.cpu()
-        chosen.rows, chosen._positions = self.rows[places], self._positions[places]
-        chosen._targets = None if self._targets is None else self._targets[places.to(self.device)]
+        chosen.rows = scratch_take(self.rows, places)
+        chosen._positions = places if self._positions is None else scratch_take(self._positions, places)
+        chosen._targets = None if self._targets is None else scratch_take(self._targets, places.to(self.device))
         return chosen
 
     def with_targets(self, targets: npt.NDArray[Any] | Tensor) -> Examples:
@@ -278,8 +312,10 @@ class Examples:
                 raise DataError("expected finite targets, got NaN or infinity")
             return values.to(self.device)
         numbers = targets.to(torch.int64)
-        if not torch.equal(numbers.to(targets.dtype), targets) or bool(
-            ((numbers < 0) | (numbers >= self.n_outputs)).any()
+        pieces = zip(row_chunks(targets, _AT_ONCE), row_chunks(numbers, _AT_ONCE), strict=True)
+        if any(
+            not torch.equal(whole.to(given.dtype), given) or bool(((whole < 0) | (whole >= self.n_outputs)).any())
+            for given, whole in pieces
         ):
             raise DataError(f"expected class numbers 0..{self.n_outputs - 1}, got {targets.min()}..{targets.max()}")
         return numbers.to(self.device)

@@ -275,7 +275,9 @@ def _assign(strata: Rows, sizes: dict[str, int], seed: int) -> dict[str, Rows]:
 
 def _by_stratum(shuffled: Rows, strata: Rows) -> list[Rows]:
     """Return the rows of each stratum, from the lowest number on, in the order in which they come."""
-    numbers, counts = np.unique(strata, return_counts=True)
+    every = np.bincount(strata)
+    numbers = np.flatnonzero(every)
+    counts = every[numbers]
     found, places = [scratch_array((int(count),), np.int64) for count in counts], [0] * len(numbers)
     for start in range(0, len(shuffled), _AT_ONCE):
         rows = shuffled[start : start + _AT_ONCE]

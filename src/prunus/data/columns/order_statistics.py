@@ -30,7 +30,7 @@ def order_statistics(chunks: Callable[[], Iterable[Array]], ranks: Sequence[Sequ
     >>> order_statistics(lambda: [np.array([[3.0], [np.nan]]), np.array([[-1.0], [2.0]])], [[0, 1]])
     [[-1.0, 2.0]]
     """
-    wanted = [(column, rank) for column, places in enumerate(ranks) for rank in places]
+    wanted = list(dict.fromkeys((column, rank) for column, places in enumerate(ranks) for rank in places))
     left = {one: one[1] for one in wanted}
     begins = dict.fromkeys(wanted, 0)
     width, done = 0, 0

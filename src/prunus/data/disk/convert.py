@@ -22,7 +22,7 @@ from prunus.core.files.expansion import ROW_BYTES, check_expansion
 from prunus.core.files.plain_files import write_json
 from prunus.core.recipes.recipe import Data
 from prunus.data.columns.fit import TableFacts
-from prunus.data.content import digest_chunks
+from prunus.data.content import digest_chunks, fingerprint
 from prunus.data.disk.array_cells import ArrayCells, inputs_column, numpy_of
 from prunus.data.disk.cell_rows import CellRows
 from prunus.data.disk.ids_on_disk import IdColumn, names_in
@@ -89,6 +89,9 @@ def convert(rows: RowSet, path: Path, config: Data, folder: Path, made_of: dict[
         for part in digest_chunks(mapped_source(folder, {**whole, "digests": False}, config)):
             digests.append(part)
     whole |= {"digests": True, "made_of": made_of}
+    source = mapped_source(folder, whole, config)
+    assert source.digests is not None
+    whole["fingerprint"] = fingerprint(source, source.digests)
     write_json(folder / MANIFEST, whole)
     return whole
 
@@ -228,6 +231,7 @@ def mapped_source(folder: Path, told: dict[str, Any], config: Data) -> ArraySour
         label_kind=told["label_kind"],
         on_disk=str(folder),
         digests=digests,
+        known_fingerprint=told.get("fingerprint", ""),
     )
 
 

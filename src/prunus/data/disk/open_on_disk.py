@@ -28,7 +28,7 @@ from prunus.data.sources.source import ArraySource
 from prunus.data.sources.table_rows import ID
 from prunus.data.sources.tables import beside_values, check_names, lacks_label, open_table, row_ids
 
-__all__ = ["AUTO_BYTES", "MAPPED_ENDINGS", "memory_bytes", "open_row_files", "rows_in"]
+__all__ = ["AUTO_BYTES", "MAPPED_ENDINGS", "goes_to_disk", "memory_bytes", "open_row_files", "rows_in"]
 
 MAPPED_ENDINGS = (".parquet", ".arrow", ".feather", ".npy")
 """What can be read from disk: files that are read a few rows at a time and say what their columns hold."""
@@ -77,11 +77,18 @@ def open_row_files(path: Path, config: Data) -> ArraySource | None:
             return None  # its reader says what is wrong
         raise
     schema = shown_columns(rows)
-    n_columns = sum(int(np.prod(getattr(kind, "shape", [getattr(kind, "list_size", 1)]))) for kind in schema.types)
-    large = memory_bytes(rows.n_rows, n_columns) > AUTO_BYTES
-    if not others and (config.in_memory is False or (config.in_memory == "auto" and large)):
+    if not others and goes_to_disk(config, rows, rows.n_rows):
         return _from_disk(rows, path, config)
     return None if alone else _in_memory(rows, schema, path, config)
+
+
+def goes_to_disk(config: Data, rows: RowSet, n_rows: int) -> bool:
+    """Tell whether so many rows like these are read from disk, as a recipe says it."""
+    if config.in_memory != "auto":
+        return not config.in_memory
+    kinds = shown_columns(rows).types
+    n_columns = sum(int(np.prod(getattr(kind, "shape", [getattr(kind, "list_size", 1)]))) for kind in kinds)
+    return memory_bytes(n_rows, n_columns) > AUTO_BYTES
 
 
 def _in_memory(rows: RowSet, schema: pa.Schema, path: Path, config: Data) -> ArraySource:

@@ -22,11 +22,11 @@ from prunus.core.errors import OutputError
 from prunus.core.files.plain_files import explain_os_error
 from prunus.core.types import Bools, Ints
 
-__all__ = ["SCRATCH_BYTES", "check_room", "scratch_array", "scratch_like", "true_places"]
+__all__ = ["SCRATCH_BYTES", "check_room", "scratch_array", "scratch_take", "true_places"]
 
 _AT_ONCE = 1 << 16
 
-SCRATCH_BYTES = 32 << 20
+SCRATCH_BYTES = 1 << 18
 """What is larger lies in a file."""
 
 
@@ -48,12 +48,15 @@ def scratch_array(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
         raise explain_os_error(error, folder) from error
 
 
-def scratch_like(values: Tensor) -> Tensor:
-    """Return a copy of a tensor of the CPU, in a file if it is large."""
-    if values.numel() * values.element_size() <= SCRATCH_BYTES or values.device.type != "cpu":
-        return values
-    found = torch.from_numpy(scratch_array(tuple(values.shape), values.numpy().dtype))
-    return found.copy_(values)
+def scratch_take(values: Tensor, rows: Tensor) -> Tensor:
+    """Return some rows of a tensor of numbers, in a file if they are many."""
+    n_bytes = len(rows) * values.element_size()
+    if n_bytes <= SCRATCH_BYTES or values.dim() != 1 or values.device.type != "cpu":
+        return values[rows]
+    found = torch.from_numpy(scratch_array((len(rows),), values.numpy().dtype))
+    for start in range(0, len(rows), _AT_ONCE):
+        torch.index_select(values, 0, rows[start : start + _AT_ONCE], out=found[start : start + _AT_ONCE])
+    return found
 
 
 def true_places(mask: Bools) -> Ints:

@@ -20,7 +20,7 @@ from prunus.core.types import Digests
 
 __all__ = ["SortedBuckets", "digest_of_rows", "digest_of_texts"]
 
-_BUCKET_ROWS = 1 << 19
+_BUCKET_ROWS = 1 << 16
 _KEY = 16
 
 

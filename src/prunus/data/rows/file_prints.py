@@ -33,7 +33,7 @@ def file_print(path: Path) -> str:
         DataError: there is no such file.
         RunError: the system can't read it.
     """
-    with explained(path), open_plain(path) as file:
+    with explained(path), open_plain(_linked(path)) as file:
         size = file.seek(0, 2)
         total = hashlib.sha256(size.to_bytes(8, "little"))
         tail = _PIECE_BYTES
@@ -55,6 +55,11 @@ def file_print(path: Path) -> str:
         file.seek(max(size - tail, 0))
         total.update(file.read(tail))
     return total.hexdigest()
+
+
+def _linked(path: Path) -> Path:
+    """Return where the file lies: data may be linked, as caches of data sets do."""
+    return path if is_url(path) else path.resolve()
 
 
 def joined_print(prints: Sequence[str]) -> str:

@@ -109,7 +109,8 @@ class ArraySource:
     ``values`` is ``(n, ...)`` of any number type; small types (uint8 images) stay small until they are asked for. Where ``table``
     says what they stand for, they are the columns of a table as it has them, and what a model gets is fitted later. ``beside`` are
     what else is known of each row: texts, or the time as a number, by the key of ``data`` that asks for it (``split.groups``).
-    ``on_disk`` is the folder whose arrays are mapped, where they are, and ``digests`` are held with them.
+    ``on_disk`` is the folder whose arrays are mapped, where they are, and ``digests`` and ``known_fingerprint`` are held with
+    them.
     ``recoded`` are other numbers of the words of some columns, the last one for no word.
     """
 
@@ -125,6 +126,7 @@ class ArraySource:
     label_kind: str = "U"
     on_disk: str = ""
     digests: Digests | None = None
+    known_fingerprint: str = ""
     recoded: Mapping[int, Tensor] = field(default_factory=dict)
 
     @property

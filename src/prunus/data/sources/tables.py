@@ -345,7 +345,9 @@ def same_words(sources: Sequence[ArraySource]) -> list[ArraySource]:
             if name in union
         }
         table = replace(own, words=union, wide=any(one.wide for one in facts))
-        found.append(replace(source, recoded=codes, table=table, digests=None if codes else source.digests))
+        found.append(
+            replace(source, recoded=codes, table=table, digests=None if codes else source.digests, known_fingerprint="")
+        )
     return found
 
 

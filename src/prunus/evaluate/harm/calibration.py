@@ -18,6 +18,7 @@ from prunus.core.batch import Batch, Batched
 from prunus.core.calls import call
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
+from prunus.data import Examples
 from prunus.evaluate.predict import evaluated
 from prunus.evaluate.resample import interval, resample
 from prunus.tasks import Observed, Task
@@ -25,6 +26,7 @@ from prunus.tasks import Observed, Task
 __all__ = [
     "BINS",
     "MEASURES",
+    "MOST_MEASURED",
     "CalibrationChange",
     "CalibrationRow",
     "calibration_change",
@@ -36,6 +38,8 @@ BINS = 15
 """Equally wide bins of confidence, as the literature has them."""
 MOST_PLACES = 20_000
 """Of so many choices at most a temperature is fitted."""
+MOST_MEASURED = 20_000
+"""So many examples at most are looked at: they tell every measure to a third of a percent, and each takes 750 bytes a model."""
 _AT_ONCE = 2**22
 """Scores that are looked at together (32 MB)."""
 MEASURES = {
@@ -96,6 +100,7 @@ def calibration_change(
         fit_on: examples that neither model learnt from, and that aren't measured; None: no temperature is fitted.
         fitted_on: what these are called.
     """
+    examples = some_of(examples)
     models = {"dense": dense, "pruned": pruned}
     temperatures: dict[str, float] = {}
     if fit_on is not None:
@@ -127,6 +132,13 @@ def calibration_change(
         temperatures,
         tuple(rows),
     )
+
+
+def some_of(examples: Batched) -> Batched:
+    """Return the examples that calibration is measured on: all, or of very many some, evenly from first to last."""
+    if len(examples) <= MOST_MEASURED or not isinstance(examples, Examples):
+        return examples
+    return examples.take(torch.arange(MOST_MEASURED) * len(examples) // MOST_MEASURED)
 
 
 def _measured(name: str, values: Floats, confidence: float) -> Measurement:

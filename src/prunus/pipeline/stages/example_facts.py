@@ -34,14 +34,18 @@ def class_facts(steps: Sequence[Step], train: Examples) -> list[dict[str, Any]]:
     """Return for each class how many examples it had, and how many were removed or relabelled."""
     if not train.task.exclusive or train.known_targets is None:
         return []
+    before = torch.bincount(train.known_targets.cpu(), minlength=len(train.class_names)).tolist()
+    counts = {
+        name: {"name": name, "before": n, "removed": 0, "relabelled": 0}
+        for name, n in zip(train.class_names, before, strict=True)
+    }
+    if not any(step.granularity == "example" for step in steps):
+        return list(counts.values())
     given = dict(zip(train.ids, train.known_targets.tolist(), strict=True))
-    counts = {name: {"name": name, "before": 0, "removed": 0, "relabelled": 0} for name in train.class_names}
-    for target in given.values():
-        counts[train.class_names[target]]["before"] += 1  # type: ignore[operator]
     for what, word in (("remove", "removed"), ("relabel", "relabelled")):
         for step in steps:
             for name in _touched(step) if step.operation == what else ():
-                counts[train.class_names[given[name]]][word] += 1  # type: ignore[operator]
+                counts[train.class_names[given[name]]][word] += 1
     return list(counts.values())
 
 
@@ -52,6 +56,8 @@ def _touched(step: Step) -> list[str]:
 def suspect_facts(steps: Sequence[Step], data: Prepared) -> list[dict[str, Any]]:
     """Return the examples whose labels are the most doubtful, the worst first, with a picture where they are images."""
     train = data.train
+    if not any(map(suspects, steps)):
+        return []
     row = {name: number for number, name in enumerate(train.ids)}
     found: list[dict[str, Any]] = []
     for step in steps:
@@ -103,7 +109,8 @@ def n_alike(steps: Sequence[Step], apart: Apart) -> dict[str, int]:
 def pair_facts(data: Prepared, steps: Sequence[Step], apart: Apart) -> list[dict[str, Any]]:
     """Return a few of the examples that are alike, side by side: those with other labels first."""
     train, test = data.train, data.test
-    row = {name: number for number, name in enumerate(train.ids)}
+    near = any(step.criterion == "near_duplicates" for step in steps)
+    row = {name: number for number, name in enumerate(train.ids)} if near else {}
     dropped = (Alike(row[name], row[other], likeness) for name, other, likeness in _dropped(steps))
     kinds: list[tuple[str, Sequence[Alike], Examples]] = [
         ("otherwise", apart.otherwise, train),

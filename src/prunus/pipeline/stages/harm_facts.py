@@ -62,6 +62,10 @@ def harm_facts(
             bootstrap=pairs.bootstrap,
             seed=pairs.seed,
         )
+        if calibration is not None and calibration.n_examples < len(examples):
+            notes.append(
+                f"calibration is measured on {calibration.n_examples} of the {len(examples)} examples, evenly from first to last"
+            )
         if calibration is None:
             notes.append(f"{task.name} gives no probabilities: there is no calibration to look at")
         elif fit_on is None:
