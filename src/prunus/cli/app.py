@@ -24,6 +24,7 @@ from prunus.cli.example_commands import clean, select
 from prunus.cli.import_command import import_
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
+from prunus.cli.planner.estimate_command import estimate
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
 from prunus.cli.score_command import score
 from prunus.cli.search_command import search
@@ -99,6 +100,7 @@ app.command()(score)
 app.command()(select)
 app.command()(bench)
 app.command()(search)
+app.command()(estimate)
 
 
 @app.command()

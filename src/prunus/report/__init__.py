@@ -28,6 +28,7 @@ from prunus.report.summary_text import (
     print_summary,
     problem_line,
 )
+from prunus.report.texts.estimate_text import print_estimate
 from prunus.report.texts.safety_text import print_safety
 from prunus.report.texts.scores_text import print_scores
 from prunus.report.texts.search_text import print_search
@@ -50,6 +51,7 @@ __all__ = [
     "print_bench",
     "print_cleaned",
     "print_criteria",
+    "print_estimate",
     "print_gate",
     "print_plan",
     "print_predictions",

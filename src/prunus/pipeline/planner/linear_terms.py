@@ -1,0 +1,81 @@
+"""What does a stage take that was measured on few rows, on many: so much in any case, and so much for each row?
+
+A straight line through the measured points, and the interval in which a new point would lie (Student's t) at the number of rows
+that is asked about. It can't be narrower than what the points vary by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Line", "Predicted", "fitted"]
+
+CONFIDENCE = 0.8
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """An amount, and between which two it lies, four times out of five."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+    def times(self, factor: float) -> Predicted:
+        """Return so many times as much."""
+        return Predicted(self.value * factor, self.low * factor, self.high * factor)
+
+
+@dataclass(frozen=True)
+class Line:
+    """``fixed`` for any number of rows and ``per_row`` for each, neither below 0, through ``n`` points."""
+
+    fixed: float
+    per_row: float
+    n: int
+    mean: float
+    spread: float
+    residual: float
+
+    def at(self, rows: float, share: float = 1.0) -> Predicted:
+        """Return what so many rows take; ``share`` of what grows with them, where several share it out."""
+        value = self.fixed + self.per_row * rows * share
+        if self.n < 3 or not self.spread:
+            return Predicted(value, value, value)
+        error = self.residual * math.sqrt(1 + 1 / self.n + (rows - self.mean) ** 2 / self.spread)
+        off = _student(self.n - 2) * error * share
+        return Predicted(value, max(value - off, 0.0), value + off)
+
+
+def fitted(rows: Sequence[float], values: Sequence[float]) -> Line:
+    """Return the line of least squares.
+
+    >>> line = fitted([100, 200], [3.0, 5.0])
+    >>> round(line.fixed, 9), round(line.per_row, 9), line.at(1000).value.__round__(6)
+    (1.0, 0.02, 21.0)
+    """
+    x, y = np.asarray(rows, np.float64), np.asarray(values, np.float64)
+    centre, middle = x.mean(), y.mean()
+    spread = float(((x - centre) ** 2).sum())
+    slope = max(float(((x - centre) * (y - middle)).sum()) / spread, 0.0) if spread else 0.0
+    fixed = float(middle - slope * centre)
+    if fixed < 0:  # less than nothing in any case: then all grows with the rows
+        fixed, slope = 0.0, float((x * y).sum() / (x * x).sum())
+    left = y - fixed - slope * x
+    residual = math.sqrt(float((left**2).sum()) / max(len(x) - 2, 1))
+    return Line(fixed, slope, len(x), float(centre), spread, residual)
+
+
+def _student(degrees: int) -> float:
+    """Return how many standard errors hold four of five, by how many points tell the error."""
+    table = {1: 3.078, 2: 1.886, 3: 1.638, 4: 1.533, 5: 1.476, 6: 1.440, 7: 1.415, 8: 1.397}
+    return table.get(degrees, 1.3)
