@@ -369,4 +369,5 @@ def costing_of(job: Job, seed: int, dense: nn.Module, target: Target) -> Costing
             note=note,
             seed=seed,
         )
-    return Counted.of(target.kind, dense, job.trace_inputs)
+    assert job.recipe.strategy is not None
+    return Counted.of(target.kind, dense, job.trace_inputs, round_to=job.recipe.strategy.round_to)

@@ -107,7 +107,8 @@ class Strategy(Section):
     min_units: Count = Field(1, description="every layer keeps at least this many units")
     round_to: Count | Literal["auto"] = Field(
         "auto",
-        description="widths are kept to multiples of this where they can be; auto: 8 for convolutions aimed at a latency, else 1",
+        description="widths are kept to multiples of this where they can be; auto: those of convolutions to 16 where there is "
+        "room, or to what the runtime's kernels want where a latency is the target",
     )
     expressible: bool = Field(
         False,

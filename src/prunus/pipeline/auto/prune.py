@@ -60,7 +60,7 @@ def prune(
     expressible: bool = False,
     exclude: Collection[str] = (),
     adjust: Literal["auto"] | Sequence[Adjustment] = "auto",
-    round_to: int = 1,
+    round_to: int | Literal["auto"] = "auto",
     min_units: int = 1,
     n_calibration: int = 256,
     batch_size: int = 64,
@@ -97,7 +97,8 @@ def prune(
             for, so that ``save_pretrained`` and ``from_pretrained`` bring the smaller model back (models of transformers).
         exclude: patterns of names (of layers, parameters or groups) that stay whole.
         adjust: which of ``least_squares``, ``bias`` and ``batch_norm`` set the smaller model right; what doesn't help is undone.
-        round_to: each group keeps a multiple of so many units.
+        round_to: each group keeps a multiple of so many units; ``auto``: channels of convolutions are kept in the widths that
+            kernels want, multiples of 16 where there is room for them, and all else in any.
         min_units: each group keeps at least so many.
         n_calibration: how many examples of ``data`` are used; a quarter of them only judges.
         plan: what an earlier call decided: it is done again, and nothing is chosen.

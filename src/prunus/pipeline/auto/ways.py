@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.auto.choosing import ALLOCATIONS, Choice, Tried, allocate, by_distance, choices
 from prunus.pipeline.auto.implied import Objective
 from prunus.pipeline.auto.recovering import Recovered
+from prunus.pipeline.costing.kernel_widths import convolved, fitting, in_multiples, width_at
 from prunus.pipeline.cut.alternatives import lost_less
 from prunus.pipeline.cut.prunable import layer_of
 from prunus.pipeline.cut.refitted import refitted
@@ -70,7 +71,7 @@ class Ways:
     named: Mapping[str, Any]
     graph: AxisGraph
     groups: Sequence[Group]
-    round_to: int
+    round_to: int | Literal["auto"]
     min_units: int
     batch_size: int
     seed: int
@@ -83,7 +84,7 @@ class Ways:
         if needed:
             raise DataError(f"criterion {criterion} needs examples ({', '.join(needed)}): give data=...")
         strata = self._scored((criterion,), None, None)[1][criterion]
-        cost, limit = self._limit(strata, share)
+        strata, cost, limit = self._limit(strata, share)
         allocation = "uniform" if allocation == "auto" else allocation
         if share[0] == "units" and allocation == "uniform":
             return Choice(criterion, allocation, tuple(strata), tuple(select(strata, keep_fraction=share[1])))
@@ -110,8 +111,9 @@ class Ways:
             )
         refit = not few and "least_squares" in kinds and _few_moments(self.model, self.groups)
         evidence, scored = self._scored(names, examples if few else fit, objective, refit=refit)
-        strata = next(iter(scored.values()))
-        cost, limit = self._limit(strata, share)
+        strata, cost, limit = self._limit(next(iter(scored.values())), share)
+        multiples = {s.name: s.multiple for s in strata}
+        scored = {name: in_multiples(each, multiples) for name, each in scored.items()}
         found = list(choices(scored, allocations[:1] if few else allocations, cost, limit))
         if not found:
             raise self._below(strata, cost, share)
@@ -278,21 +280,24 @@ class Ways:
         return replace(
             stratum,
             min_units=max(group.min_units, self.min_units),
-            multiple=lcm(group.multiple, self.round_to),
+            multiple=group.multiple if self.round_to == "auto" else lcm(group.multiple, self.round_to),
             whole=group.size,
             joint=self.graph.joint_of(group.name),
             n_weights=n_weights(self.model, group),
         )
 
-    def _limit(self, strata: Sequence[Stratum], share: tuple[str, float]) -> tuple[CostModel, float]:
-        """Return the cost that counts, and how much of it may be left."""
+    def _limit(self, strata: Sequence[Stratum], share: tuple[str, float]) -> tuple[list[Stratum], CostModel, float]:
+        """Return the strata in the widths that kernels want, the cost that counts, and how much of it may be left."""
         kind, fraction = share
         cost = count_model("macs" if kind == "units" else cast("Any", kind), self.graph, self.groups, self.model)
         whole = cost.total([group.size for group in self.groups])
+        sizes = convolved(self.groups, self.model) if self.round_to == "auto" else {}
         if kind != "units":
-            return cost, fraction * whole
+            limit = fraction * whole
+            return fitting(strata, sizes, cost, limit) if sizes else list(strata), cost, limit
+        strata = in_multiples(strata, {name: width_at(fraction * size) for name, size in sizes.items()})
         uniform = select(strata, keep_fraction=fraction)
-        return cost, cost.total([int(mask.sum()) for mask in uniform])
+        return strata, cost, cost.total([int(mask.sum()) for mask in uniform])
 
     def _below(self, strata: Sequence[Stratum], cost: CostModel, share: tuple[str, float]) -> RecipeError:
         floor = cost.total(floor_counts(strata)) / cost.total([group.size for group in self.groups])

@@ -18,6 +18,7 @@ from prunus.core.types import Bools, Ints, Stratum
 from prunus.evaluate import measure_cost
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import CostModel, count_model
+from prunus.pipeline.costing.kernel_widths import convolved, fitting
 from prunus.select import cost_aware, floor_counts, top
 
 __all__ = ["Costing", "Counted", "masks_of"]
@@ -62,16 +63,24 @@ class Costing(ABC):
 
 @dataclass(frozen=True)
 class Counted(Costing):
-    """Parameters, MACs or bytes."""
+    """Parameters, MACs or bytes; ``auto``: channels are kept in the widths that kernels want, where there is room for them."""
 
     kind: Literal["params", "macs", "bytes"]
     dense: float
     inputs: Any
+    auto: bool = False
 
     @classmethod
-    def of(cls, kind: Literal["params", "macs", "bytes"], dense: nn.Module, inputs: Any) -> Counted:
-        """Return the currency in which ``dense`` costs 1."""
-        return cls(kind, _count(kind, dense, inputs), inputs)
+    def of(
+        cls,
+        kind: Literal["params", "macs", "bytes"],
+        dense: nn.Module,
+        inputs: Any,
+        *,
+        round_to: int | Literal["auto"] = "auto",
+    ) -> Counted:
+        """Return the currency in which ``dense`` costs 1; ``round_to`` is as in the strategy."""
+        return cls(kind, _count(kind, dense, inputs), inputs, round_to == "auto")
 
     def share(self, model: nn.Module) -> float:
         """Count on the model itself."""
@@ -89,6 +98,10 @@ class Counted(Costing):
         floor = cost.total(floor_counts(strata)) / self.dense
         if floor > share:
             raise self.refuse(share, floor)
+        if self.auto:
+            sizes = convolved(groups, model)
+            free = {s.name: sizes[s.name] for s in strata if s.multiple == 1 and s.name in sizes}
+            strata = fitting(strata, free, cost, share * self.dense)
         return masks_of(strata, cost_aware(strata, cost, share * self.dense))
 
     def _model(self, graph: AxisGraph, groups: Sequence[Group], model: nn.Module) -> CostModel:

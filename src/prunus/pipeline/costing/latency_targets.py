@@ -31,6 +31,7 @@ from prunus.graph.costs.timed_operations import batch_axis, operations
 from prunus.graph.solver.axes import Atom, find
 from prunus.graph.solver.axis_positions import left_of
 from prunus.pipeline.costing.cost_targets import Costing, masks_of
+from prunus.pipeline.costing.kernel_widths import BLOCK, convolved, width_at
 from prunus.select import climb, cost_aware, floor_counts, one_less
 from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 
@@ -139,15 +140,13 @@ class Timed(Costing):
         return masks_of(strata, timed.nearest)
 
     def _rounded(self, groups: Sequence[Group], strata: Sequence[Stratum]) -> list[Stratum]:
-        """Give channels of convolutions the multiple that the runtimes want, where nothing else was asked for."""
-        convolved = [group for group in groups if self._convolves(group)] if self._auto else []
-        wanted = self._table.block() if convolved else 1
-        wants = {group.name for group in convolved if group.size >= 2 * wanted}
-        return [replace(s, multiple=wanted) if s.multiple == 1 and s.name in wants else s for s in strata]
-
-    def _convolves(self, group: Group) -> bool:
-        sizes = self._dense.state_dict()
-        return any(m.tensor in sizes and sizes[m.tensor].dim() >= 4 for m in group.members)
+        """Give channels the multiple that the runtime's kernels want, where nothing else was asked for."""
+        sizes = convolved(groups, self._dense) if self._auto else {}
+        wanted = self._table.block() if sizes else 1
+        wants = {name: wanted if size > wanted else width_at(size / 2, wanted) for name, size in sizes.items()}
+        if self._auto:  # products count columns in vectors: a step of one is small beside the whole
+            wants |= {g.name: BLOCK for g in groups if g.name not in sizes and g.size >= 16 * BLOCK}
+        return [replace(s, multiple=wants.get(s.name, 1)) if s.multiple == 1 else s for s in strata]
 
     def _model(self, graph: AxisGraph, groups: Sequence[Group], model: nn.Module) -> CostModel:
         """Return predicted shares of the dense latency."""
@@ -174,10 +173,15 @@ class Timed(Costing):
         """Weigh computing, moving and overhead so that they add up to what whole models were measured to take."""
         alone = [self._weighted(graph, groups, np.eye(3)[part]) for part in (0, 1)]
         rows, measured = [], []
-        block = self._table.block() if any(map(self._convolves, groups)) else 8
+        block = self._table.block() if convolved(groups, self._dense) else 8
         strata = [Stratum(g.name, np.arange(g.size, 0, -1.0), min_units=g.min_units) for g in groups]
-        for share in (1.0, *_FITTED_AT):
-            wanted = [max(s.min_units, round(share * len(s.saliency))) for s in strata]
+        streams = [group.kind == "width" for group in groups]
+        ways = [(share, share) for share in (1.0, *_FITTED_AT)]
+        if any(streams) and not all(streams):  # what is read and written in many places, and what lies between
+            ways += [(_FITTED_AT[0], 1.0), (1.0, _FITTED_AT[0])]
+        for of_stream, other in ways:
+            shares = [of_stream if stream else other for stream in streams]
+            wanted = [max(s.min_units, round(share * len(s.saliency))) for s, share in zip(strata, shares, strict=True)]
             counts = np.array([_near(n, len(s.saliency), block) for n, s in zip(wanted, strata, strict=True)], np.int64)
             try:
                 measured.append(self.share(self._cut(graph, groups, model, strata, counts)))
@@ -284,7 +288,7 @@ def _moved(seen: Sequence[tuple[float, float]], share: float) -> float:
 
 def _near(count: int, size: int, block: int) -> int:
     """Return a multiple of what kernels want near ``count`` where there is room for one."""
-    return count if size < 2 * block else min(size, max(block, round(count / block) * block))
+    return count if size <= block else min(size, max(block, round(count / block) * block))
 
 
 def _digest(text: str) -> str:

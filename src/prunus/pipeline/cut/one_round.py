@@ -24,6 +24,7 @@ from prunus.core.units import Mask, as_mask
 from prunus.data import Examples
 from prunus.graph import AxisGraph, Group
 from prunus.graph.costs.cost_model import count_model
+from prunus.pipeline.costing.kernel_widths import convolved
 from prunus.pipeline.cut.alternatives import Weights
 from prunus.pipeline.cut.compensation import check_compensation, compensate_removed, sparsegpt_step
 from prunus.pipeline.cut.graph_tables import describe
@@ -230,7 +231,8 @@ class Round:
                     kind=kind,
                     trial=trial,
                 )
-            return (self.choice.step(strata, called, self.choice.losses(candidate, strata, zeroed), choose, compare),)
+            losses, wide_in = self.choice.losses(candidate, strata, zeroed), convolved(groups, model)
+            return (self.choice.step(strata, called, losses, choose, compare, wide_in),)
 
         (step,) = self.decide("prune", self.stage, compute)
         keep = _aligned(step, alive)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from prunus.core.recipes.recipe import LayerRule, Strategy
 from prunus.core.types import Bools, Decision, Floats, Granularity, Step, Stratum
 from prunus.core.units import as_mask, plural
 from prunus.graph.costs.cost_model import CostModel
+from prunus.pipeline.costing.kernel_widths import width_at
 from prunus.pipeline.cut.alternatives import Weights, compare_allocations
 from prunus.pipeline.cut.prunable import rule_for
 from prunus.pipeline.cut.sensitivity import Zeroed, measure_losses
@@ -60,12 +61,17 @@ class RoundChoice:
         losses: Mapping[str, Floats],
         choose: Callable[[Sequence[Stratum]], list[Bools]] | None = None,
         compare: Callable[[Sequence[Stratum], Sequence[Bools]], dict[str, Any] | None] | None = None,
+        convolved: Collection[str] = (),
     ) -> Step:
-        """Decide, and write the reasons down."""
+        """Decide, and write the reasons down.
+
+        Args:
+            convolved: the strata whose units are channels of convolutions, which come in the widths that kernels want.
+        """
         strategy = self.strategy
         rules = [rule_for(strategy, called[stratum.name]) for stratum in strata]
         strata = [
-            replace(self._ruled(stratum, rule), losses=losses.get(stratum.name))
+            replace(self._ruled(stratum, rule, stratum.name in convolved), losses=losses.get(stratum.name))
             for stratum, rule in zip(strata, rules, strict=True)
         ]
         keep = self._choose(strata, rules) if choose is None else choose(strata)
@@ -153,12 +159,15 @@ class RoundChoice:
             kept.update(zip((stratum.name for stratum in mine), chosen, strict=True))
         return [kept[stratum.name] for stratum in strata]
 
-    def _ruled(self, stratum: Stratum, rule: LayerRule | None) -> Stratum:
+    def _ruled(self, stratum: Stratum, rule: LayerRule | None, convolved: bool) -> Stratum:
         """Give a stratum its least number of units and the multiple that they come in; whole modules have no widths."""
         if self.granularity in ("block", "expert"):
             return stratum
         strategy = self.strategy
         multiple = 1 if strategy.round_to == "auto" else strategy.round_to
+        amount = self.amount(rule)
+        if strategy.round_to == "auto" and convolved and not self.by_cost and amount is not None:
+            multiple = width_at(amount * stratum.whole)
         return replace(
             stratum,
             min_units=strategy.min_units if rule is None or rule.min_units is None else rule.min_units,
