@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import re
 import signal
@@ -62,7 +63,7 @@ def serve(
         OutputError: the port is in use.
         MissingExtraError: a package isn't installed.
     """
-    for module in ("fastapi", "uvicorn", "httptools", "prometheus_client", "onnxruntime"):
+    for module in ("fastapi", "uvicorn", "httptools", "prometheus_client", "orjson", "onnxruntime"):
         require(module, extra="serve")
     admission = Admission(settings, ApiKeys.read(settings.keys))
     _check_certificate(settings)
@@ -153,9 +154,15 @@ async def _served(
         say("serving", model=spec.name, versions=versions, platform=spec.platform, stage=site.traffic.stage, at=where)
         tell(where)
 
-    await uvicorn_server(site, application(site), begun).serve(sockets=[listening])
-    await site.traffic.drained()
-    await site.replacement.drained()
+    # A million objects of the libraries live as long as the server: to look through them for garbage would stop it again and again.
+    gc.collect()
+    gc.freeze()
+    try:
+        await uvicorn_server(site, application(site), begun).serve(sockets=[listening])
+        await site.traffic.drained()
+        await site.replacement.drained()
+    finally:
+        gc.unfreeze()
     site.traces.end()
     say("ended")
 

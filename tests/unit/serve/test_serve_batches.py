@@ -231,6 +231,21 @@ def test_a_model_that_takes_longer_never_holds_up_the_event_loop(monkeypatch):
     assert go(asked()) == [False] * 4
 
 
+def test_one_interruption_says_nothing_of_how_long_the_model_takes():
+    async def asked():
+        batcher = Batcher(StandInEngine(), ClientLimits())
+        found = []
+        for seconds in (0.001, 0.001, 0.001, 3.0, 0.001, *[0.5] * 20):
+            batcher._learn(1, seconds)
+            found.append(batcher._single_s)
+        batcher._learn(2, 9.0)  # of two examples it says nothing
+        batcher.close()
+        return found
+
+    found = go(asked())
+    assert (found[4], found[-1]) == (0.001, 0.5)
+
+
 def test_a_request_that_fails_at_once_is_refused_as_any_other(monkeypatch):
     monkeypatch.setattr(batcher_module, "_MOMENT_S", 1000.0)
 

@@ -31,6 +31,8 @@ __all__ = ["Answer", "Batcher", "Ran"]
 
 _MOMENT_S = 0.002
 """For so long may the event loop stand still."""
+_N_SINGLE = 15
+"""So many of the last single examples say how long one takes: of their median, what else the machine does makes little."""
 
 Answer = list[Array]
 
@@ -76,6 +78,7 @@ class Batcher:
     ) -> None:
         self._engine, self._limits, self._alone, self._ran, self._in_flight = engine, limits, alone, ran, in_flight
         self._single_s = math.inf
+        self._singles: deque[float] = deque(maxlen=_N_SINGLE)
         self._queues: dict[tuple[tuple[int, ...], ...], deque[_Waiting]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._loop = asyncio.get_running_loop()
@@ -127,8 +130,8 @@ class Batcher:
     def _learn(self, n_examples: int, seconds: float) -> None:
         """Remember how long one example takes by itself."""
         if n_examples == 1:
-            known = math.isfinite(self._single_s)
-            self._single_s = 0.8 * self._single_s + 0.2 * seconds if known else seconds
+            self._singles.append(seconds)
+            self._single_s = sorted(self._singles)[len(self._singles) // 2]
 
     def expected_wait_s(self) -> float:
         """Return about how long the queue takes, by the pace of the batches so far."""
