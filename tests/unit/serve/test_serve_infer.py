@@ -105,7 +105,7 @@ BAD = {
         changed(data=[True] * 12),
         changed(data=[[1.0] * 5, [1.0] * 7]),
         changed(data=[1e300] * 12),
-        changed(data=[2**100] * 12),
+        changed(data=[2**200] * 12),
         changed(data={}),
         {"inputs": [{"name": "input", "datatype": "FP32", "shape": [2, 6]}]},
     ],

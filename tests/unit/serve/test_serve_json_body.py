@@ -56,6 +56,7 @@ def test_what_is_read_is_what_python_reads_and_a_key_that_comes_twice_is_refused
         (b'{"a": NaN}', "JSON hasn't got"),
         (b'{"a": [1,]}', "expected JSON"),
         (b'{"a": 1', "expected JSON"),
+        (b'{"a": ' + b"9" * 350 + b"}", "that float64 holds"),
         (b'{"a": ' + b"9" * 401 + b"}", "at most 400 digits"),
         (b'{"a": ' + b"[" * 101 + b"]" * 101 + b"}", "100 levels"),
         (b"[1]", "JSON object"),
@@ -65,6 +66,13 @@ def test_what_is_read_is_what_python_reads_and_a_key_that_comes_twice_is_refused
 def test_what_is_no_json_or_could_be_read_in_two_ways_is_refused(text, words):
     with pytest.raises(Refusal, match=words):
         parse_body(text)
+
+
+@pytest.mark.parametrize("colon", ["", ":"])  # with one in a text, Python's reader has the last word
+def test_both_readers_take_a_number_of_more_than_64_bits_for_a_float(colon):
+    found = parse_body(f'{{"a": [{2**64 - 1}, {2**64}, {-(2**63)}, {-(2**100)}], "b": "{colon}"}}'.encode())["a"]
+    assert [type(one) for one in found] == [int, float, int, float]
+    assert found == [2**64 - 1, 2.0**64, -(2**63), -(2.0**100)]
 
 
 def test_colons_in_texts_are_no_keys():

@@ -87,10 +87,17 @@ def _no_constant(constant: str) -> Any:
     raise JsonError(f"expected numbers, got {constant}, which JSON hasn't got")
 
 
-def _whole(digits: str) -> int:
+def _whole(digits: str) -> int | float:
+    """Return a whole number, a float where it takes more than 64 bits: as orjson does."""
     if len(digits) > MOST_DIGITS:
         raise JsonError(f"expected numbers of at most {MOST_DIGITS} digits, got {len(digits)}")
-    return int(digits)
+    value = int(digits)
+    if -(2**63) <= value < 2**64:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise JsonError(f"expected numbers that float64 holds, got one of {len(digits)} digits") from None
 
 
 def _kind(value: Any) -> str:
