@@ -17,6 +17,7 @@ import torch
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from prunus.cli.app import invoke
 from prunus.ship import load_bundle, read_manifest
 from serve_stand_ins import save_small, small_bundle
 
@@ -130,6 +131,13 @@ def test_a_port_in_use_is_one_line(small_bundle, cache):
         7,
         f"error: port {port} of 127.0.0.1 is in use by another program: end that one, or choose another (--port)",
     )
+
+
+def test_more_processes_behind_one_port_are_refused_with_what_to_do_instead(capsys):
+    assert invoke(["serve", "bundle", "--workers", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "got 3" in said
+    assert "behind a proxy" in said
 
 
 def test_a_damaged_bundle_is_never_served(tmp_path, cache):

@@ -59,6 +59,7 @@ def serve(
     deadline: Annotated[float, typer.Option(help="most seconds for an answer; then 504")] = 30.0,
     max_body: Annotated[int, typer.Option(min=1, metavar="MB", help="largest request; others get 413")] = 16,
     drain: Annotated[float, typer.Option(help="seconds to go on after SIGTERM, not ready")] = 0.0,
+    workers: Annotated[int, typer.Option(min=1, help="1: for more processes start several servers behind a proxy")] = 1,
     cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where exported models are kept")] = None,
     traces: Annotated[
         bool, typer.Option("--traces", help="spans to OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT says")
@@ -71,6 +72,12 @@ def serve(
 
     if (dense is None) != (canary is None and not shadow) or (canary is not None and shadow):
         raise typer.BadParameter("--dense goes with one of --canary PERCENT and --shadow")
+    if workers > 1:
+        raise typer.BadParameter(
+            f"--workers is 1, got {workers}: processes behind one port would each count their own part of rates, labels, canary "
+            "and metrics, and a promotion would reach one of them; the model uses all cores as it is (--threads), and for more "
+            "start several servers on ports of their own behind a proxy (docs/how-to/serve.md)"
+        )
     for path in (bundle, *([] if dense is None else [dense])):
         check_bundle(path)
     from prunus.pipeline.shipping import bundle_folder

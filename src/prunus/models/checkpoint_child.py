@@ -26,7 +26,7 @@ from prunus.core.files.plain_files import sha256_file
 from prunus.models.pickle_file import picked, read_parts
 from prunus.models.safetensors_file import read_safetensors
 
-__all__ = ["converted"]
+__all__ = ["converted", "told"]
 
 _TIMES = 4
 """Views of one storage may overlap, but not by the thousand."""
@@ -36,17 +36,19 @@ def _main() -> None:
     asked = json.load(sys.stdin)
     path, out = Path(asked["path"]), Path(asked["out"])
     _limit(asked)
-    told: dict[str, Any]
+    sys.stdout.write(json.dumps(told(path, out, asked["key"])))
+
+
+def told(path: Path, out: Path, key: str | None) -> dict[str, Any]:
+    """Return what :func:`converted` does, or why it couldn't, in plain values."""
     try:
-        told = converted(path, out, asked["key"])
+        return converted(path, out, key)
     except WeightsError as error:
-        told = {"error": str(error)}
+        return {"error": str(error)}
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        told = (
-            {"no_space": error.errno} if full else {"error": f"{path}: it can't be imported: {one_line(error)[:200]}"}
-        )
-    sys.stdout.write(json.dumps(told))
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"no_space": error.errno}
+        return {"error": f"{path}: it can't be imported: {one_line(error)[:200]}"}
 
 
 def _limit(asked: Mapping[str, Any]) -> None:

@@ -150,6 +150,20 @@ def test_a_pickle_that_never_ends_stops_at_the_limit(tmp_path, monkeypatch):
     assert time.process_time() - start < 60
 
 
+def test_what_brings_the_reading_process_down_is_refused_by_the_one_that_started_it(tmp_path):
+    head = b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    nested = b"\x80\x02}" + b"(" * 400_000 + b"t" * 400_000 + b"K\x01s."  # to hash this key overflows the stack
+    (tmp_path / "c.pt").write_bytes(head + nested)
+    refused(tmp_path, "c.pt")
+
+
+@pytest.mark.usefixtures("here")
+def test_links_that_lead_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "c.pt").symlink_to(tmp_path / "d.pt")
+    (tmp_path / "d.pt").symlink_to(tmp_path / "c.pt")
+    refused(tmp_path, "c.pt")
+
+
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02.", b"no checkpoint"])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content):
