@@ -88,13 +88,12 @@ def import_checkpoint(path: Path, out: Path, *, key: str | None = None) -> Impor
     if out.suffix != ".safetensors":
         raise OutputError(f"{out}: what is imported is a .safetensors file: got {out.suffix or 'no ending'!r}")
     try:
-        with open_plain(path.resolve()) as file:
+        with open_plain(Path(os.path.realpath(path))) as file:
             size = os.fstat(file.fileno()).st_size
     except NotPlainError as error:
         raise WeightsError(f"{path}: expected a file, got a folder, a pipe or a device") from error
-    except (OSError, RuntimeError) as error:  # a loop of links is either, by the version of Python
-        why = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
-        raise WeightsError(f"{path}: it can't be read ({why}); give the checkpoint's file") from error
+    except OSError as error:
+        raise WeightsError(f"{path}: it can't be read ({error.strerror}); give the checkpoint's file") from error
     with atomic_path(out) as temporary:
         told = _in_child(path, temporary, size, key)
         imported = Imported(
