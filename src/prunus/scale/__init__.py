@@ -1,6 +1,7 @@
 """How is a model pruned that doesn't fit, and a data set scored: block by block with streamed activations, or shard by shard?"""
 
 from prunus.scale.block_by_block import prune_layerwise
+from prunus.scale.clusters import ShardClusters, k_means_shards
 from prunus.scale.depth import parse_layers, parse_pattern
 from prunus.scale.layers import LayerReport
 from prunus.scale.scoring import Scorer, ShardFacts, ShardsScored, score_shard, score_shards
@@ -10,9 +11,11 @@ __all__ = [
     "EXCLUDED",
     "LayerReport",
     "Scorer",
+    "ShardClusters",
     "ShardFacts",
     "ShardsReport",
     "ShardsScored",
+    "k_means_shards",
     "parse_layers",
     "parse_pattern",
     "prune_layerwise",

@@ -138,13 +138,10 @@ def _received(worker: _Worker) -> tuple[Kind, Any]:
 
 
 def _serve(pipe: Connection, function: bytes, threads: int) -> None:
-    """Do what comes through the pipe until it is closed."""
+    """Do what comes through the pipe until it is closed, or whoever holds its other end was killed."""
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one is told, and ends it
     attempt = loaded(function)
-    while True:
-        try:
-            shard = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(attempt(shard))
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            pipe.send(attempt(pipe.recv()))

@@ -48,14 +48,13 @@ class RayWorkers(Generic[T, R]):
         self._task = ray.remote(serve).options(
             num_cpus=cpus, num_gpus=asked.gpus, max_retries=0, scheduling_strategy="SPREAD"
         )
-        self._order = ray.put(
-            Order(
-                key=hashlib.sha256(whole).hexdigest(),
-                function=(whole if len(whole) <= _INLINE_BYTES else ray.put(whole),),
-                sys_path=tuple(os.path.realpath(path) for path in sys.path if path),
-                folder=os.getcwd(),  # noqa: PTH109
-                threads=max(int(cpus), 1),
-            )
+        # What is small travels with each shard, and not through the object store, which may be full of what is another's.
+        self._order = Order(
+            key=hashlib.sha256(whole).hexdigest(),
+            function=(whole if len(whole) <= _INLINE_BYTES else ray.put(whole),),
+            sys_path=tuple(os.path.realpath(path) for path in sys.path if path),
+            folder=os.getcwd(),  # noqa: PTH109
+            threads=max(int(cpus), 1),
         )
         self._done: Counter[str] = Counter()
         self._say(f"{asked.workers} workers on {len(self._names)} nodes: {', '.join(self._names.values())}")

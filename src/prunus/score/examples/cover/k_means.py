@@ -19,12 +19,22 @@ from prunus.core.errors import DataError, RecipeError, ShapeError
 from prunus.core.runtime import generator
 from prunus.core.types import Ints
 
-__all__ = ["KMeans", "k_means", "nearest_centre"]
+__all__ = [
+    "SETTLED",
+    "KMeans",
+    "as_finite_table",
+    "beginning_rows",
+    "beginnings",
+    "cluster_sums",
+    "k_means",
+    "means_of",
+    "nearest_centre",
+]
 
 _BLOCK = 8192
 _SEEDS_PER_CENTRE = 20
 """Centres begin among so many times as many rows, drawn at random."""
-_SETTLED = 1e-3
+SETTLED = 1e-3
 """When no larger share of the rows changes its centre, the centres stay."""
 
 
@@ -70,18 +80,18 @@ def k_means(rows: Any, n_clusters: int, *, seed: int = 0, noise: Tensor | None =
     if not 1 <= n_clusters <= n:
         raise RecipeError(f"{n} rows make 1 to {n} clusters: got {n_clusters}")
     if noise is None:
-        noise = torch.rand(n, generator=generator(seed, "k-means"))
+        noise = _noise(n, seed)
     if tuple(noise.shape) != (n,):
         raise ShapeError(f"k-means needs one random number per row, ({n},): got {tuple(noise.shape)}")
-    centres = _beginnings(table, n_clusters, noise)
+    centres = beginnings(table[_first_by(noise, n_clusters)].float(), n_clusters)
     cluster = np.full(n, -1, np.int64)
     for number in range(1, max_passes + 1):
         found, _ = nearest_centre(table, centres)
         n_changed = int(np.count_nonzero(found != cluster))
         cluster = found
-        if n_changed <= _SETTLED * n and number > 1:
+        if n_changed <= SETTLED * n and number > 1:
             break
-        centres = _means(table, cluster, centres)
+        centres = means_of(*cluster_sums(table, cluster, n_clusters), centres)
     cluster, distance = nearest_centre(table, centres)
     return KMeans(centres, cluster, distance, number)
 
@@ -125,12 +135,22 @@ def as_finite_table(rows: Any) -> Tensor:
     return table
 
 
-def _beginnings(table: Tensor, n_clusters: int, noise: Tensor) -> Tensor:
-    """Return rows that lie apart: each is drawn by its squared distance to those before it, the best of a few draws.
+def beginning_rows(n: int, n_clusters: int, seed: int) -> Ints:
+    """Return the numbers of the rows among which ``k_means`` of so many rows begins."""
+    return _first_by(_noise(n, seed), n_clusters).numpy()
 
-    They are drawn among rows in the order of their random numbers, so their order in the table doesn't matter.
-    """
-    some = table[noise.argsort(descending=True, stable=True)[: _SEEDS_PER_CENTRE * n_clusters]].float()
+
+def _noise(n: int, seed: int) -> Tensor:
+    return torch.rand(n, generator=generator(seed, "k-means"))
+
+
+def _first_by(noise: Tensor, n_clusters: int) -> Tensor:
+    """Return which rows come first by their random numbers, so that their order in the table doesn't matter."""
+    return noise.argsort(descending=True, stable=True)[: _SEEDS_PER_CENTRE * n_clusters]
+
+
+def beginnings(some: Tensor, n_clusters: int) -> Tensor:
+    """Return rows that lie apart: each is drawn by its squared distance to those before it, the best of a few draws."""
     draw = generator(0, "k-means", "beginnings")
     picks = [0]
     squared = (some - some[0]).square().sum(dim=1)
@@ -148,12 +168,16 @@ def _beginnings(table: Tensor, n_clusters: int, noise: Tensor) -> Tensor:
     return some[picks]
 
 
-def _means(table: Tensor, cluster: Ints, before: Tensor) -> Tensor:
-    """Return the mean of each cluster's rows; a cluster without rows keeps its centre."""
-    total = torch.zeros(before.shape, dtype=torch.float64)
+def cluster_sums(table: Tensor, cluster: Ints, n_clusters: int) -> tuple[Tensor, Tensor]:
+    """Return the sum of each cluster's rows, ``(clusters, features)`` in double precision, and how many they are."""
+    total = torch.zeros(n_clusters, table.shape[1], dtype=torch.float64)
     numbers = torch.from_numpy(cluster)
     for start in range(0, len(table), _BLOCK):
         block = slice(start, start + _BLOCK)
         total.index_add_(0, numbers[block], table[block].double())
-    count = torch.bincount(numbers, minlength=len(before))[:, None]
-    return torch.where(count > 0, (total / count.clamp(min=1)).float(), before)
+    return total, torch.bincount(numbers, minlength=n_clusters)
+
+
+def means_of(total: Tensor, count: Tensor, before: Tensor) -> Tensor:
+    """Return the mean of each cluster's rows; a cluster without rows keeps its centre."""
+    return torch.where(count[:, None] > 0, (total / count.clamp(min=1)[:, None]).float(), before)

@@ -1,0 +1,69 @@
+"""Are the clusters of shards those of the rows in memory, and do neither workers nor a lost one change a bit?"""
+
+import numpy as np
+import pytest
+
+from prunus.core.errors import DataError, RecipeError, RunError
+from prunus.scale import k_means_shards
+from prunus.scale.clusters.k_means_shards import Task, one_pass
+from prunus.score import k_means
+
+
+@pytest.fixture
+def shards(tmp_path):
+    draw = np.random.default_rng(0)
+    middles = draw.standard_normal((12, 6)) * 3
+    rows = (middles[draw.integers(0, 12, 3000)] + draw.standard_normal((3000, 6))).astype(np.float32)
+    parts = np.split(rows, [700, 701, 2200])
+    paths = [tmp_path / f"part-{number}.npy" for number in range(4)]
+    for path, part in zip(paths, parts, strict=True):
+        np.save(path, part)
+    return paths, rows
+
+
+@pytest.mark.parametrize("max_passes", [1, 25])
+def test_they_are_those_of_all_rows_in_memory(shards, tmp_path, max_passes):
+    paths, rows = shards
+    found = k_means_shards(paths, 9, tmp_path / "out", seed=3, max_passes=max_passes)
+    alone = k_means(rows, 9, seed=3, max_passes=max_passes)
+    assert np.concatenate([np.load(path) for path in found.files]).tolist() == alone.cluster.tolist()
+    np.testing.assert_allclose(found.centres, alone.centres, rtol=1e-6)
+    assert (found.n_rows, found.n_passes) == (3000, alone.n_passes)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", *(path.name for path in paths)]
+
+
+def test_two_workers_give_what_one_gives_to_the_bit(shards, tmp_path):
+    paths, _ = shards
+    one = k_means_shards(paths, 9, tmp_path / "one")
+    two = k_means_shards(paths, 9, tmp_path / "two", workers=2)
+    assert one.centres.numpy().tobytes() == two.centres.numpy().tobytes()
+    for path in one.files:
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_shard_that_is_done_again_finds_what_it_found_the_first_time(shards, tmp_path):
+    paths, _ = shards
+    output = tmp_path / "out"
+    output.mkdir()
+    np.save(tmp_path / "centres.npy", np.load(paths[0])[:9])
+    first = Task(paths[0], tmp_path / "centres.npy", None, output / "1.npy")
+    second = Task(paths[0], tmp_path / "centres.npy", output / "1.npy", output / "2.npy")
+    assert [one.n_changed for one in map(one_pass, (first, first, second, second))] == [700, 700, 0, 0]
+
+
+def test_what_cannot_be_clustered_is_named(shards, tmp_path):
+    paths, rows = shards
+    with pytest.raises(RecipeError, match="3000 rows make 1 to 3000 clusters: got 0"):
+        k_means_shards(paths, 0, tmp_path / "out")
+    np.save(tmp_path / "narrow.npy", rows[:, :3])
+    with pytest.raises(DataError, match=r"narrow\.npy: expected 6 features, as in .*part-0\.npy: got 3"):
+        k_means_shards([*paths, tmp_path / "narrow.npy"], 3, tmp_path / "out")
+    (tmp_path / "cut.npy").write_bytes(paths[0].read_bytes()[:300])
+    with pytest.raises(DataError, match=r"cut\.npy: no matrix can be read from it"):
+        k_means_shards([tmp_path / "cut.npy"], 3, tmp_path / "out")
+    rows[5, 2] = np.nan
+    np.save(tmp_path / "odd.npy", rows)
+    with pytest.raises(RunError, match=r"odd\.npy: coverage needs finite rows: row 5 has NaN"):
+        k_means_shards([paths[0], tmp_path / "odd.npy"], 3, tmp_path / "out")
+    with pytest.raises(DataError, match="their clusters would have one name"):
+        k_means_shards([paths[0], tmp_path / "other" / "part-0.npy"], 3, tmp_path / "out")
