@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from prunus.cli.bundles.bench_command import bench
+from prunus.cli.bundles.brought import brought_here, let_go
 from prunus.cli.bundles.int8_export import Calibration, DenseBundle, Int8, MaxDrop, PromisedMetric, export_int8
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
 from prunus.cli.evaluate_command import evaluate, with_usual_suites
@@ -26,6 +27,7 @@ from prunus.cli.loading import check_there, load
 from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
 from prunus.cli.planner.estimate_command import estimate
 from prunus.cli.printing import display, plain_value, print_record, results, say_note
+from prunus.cli.runs.run_command import run
 from prunus.cli.score_command import score
 from prunus.cli.search_command import search
 from prunus.cli.serve_command import serve
@@ -34,6 +36,7 @@ from prunus.cli.signing_commands import sign, verify
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.cli.torchrun.several_ranks import check_shared, followed, leading, restarted
 from prunus.core.endings import in_words, own_endings
+from prunus.core.files.urls.url_path import path_at, refuse_url
 from prunus.core.text import plain
 
 if TYPE_CHECKING:
@@ -74,27 +77,7 @@ def _options(
 ) -> None: ...
 
 
-@app.command()
-def run(
-    recipe: RecipePath,
-    override: Overrides = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Do the whole job: train or load, clean the data, prune, recover, evaluate, report, ship."""
-    if followed(lambda: load(recipe, override, resume)):
-        return
-    resume, overwrite = resume or restarted(), overwrite and not restarted()
-    config = load(recipe, override, resume)
-    from prunus.pipeline import run as run_recipe
-
-    with display(quiet or as_json) as shown, leading(config):
-        record = run_recipe(config, resume=resume, overwrite=overwrite, listener=shown)
-    print_record(record, Path(config.output), as_json)
-
-
+app.command()(run)
 app.command()(clean)
 app.command()(score)
 app.command()(select)
@@ -243,8 +226,9 @@ def predict(
     """
     from prunus.core.recipes.named_places import check_bundle, check_inputs_file
 
+    bundle = brought_here(bundle)
     check_bundle(bundle)
-    check_inputs_file(Path(inputs))
+    check_inputs_file(path_at(inputs))
     from prunus.pipeline import predict_file
     from prunus.report import predictions_csv, print_predictions, problem_line
 
@@ -294,6 +278,9 @@ def export(
     """Write a bundle's model for another runtime, and check that the file answers as the bundle does."""
     from prunus.core.recipes.named_places import check_bundle
 
+    if out is None:
+        refuse_url(bundle, "BUNDLE without --out", "say where the file goes: --out FILE")
+    bundle = brought_here(bundle)
     check_bundle(bundle)
     told = {"recipe": recipe, "dense": dense, "metric": metric, "max_drop": max_drop, "calibration": calibration}
     if int8 and processor is not None:
@@ -414,3 +401,5 @@ def invoke(arguments: list[str]) -> int:
         if debug:
             traceback.print_exc()
         return explain(error, arguments)
+    finally:
+        let_go()

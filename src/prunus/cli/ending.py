@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
+from prunus.cli.bundles.brought import as_asked
 from prunus.core.code.imports import one_line
 from prunus.core.errors import OutputError, PrunusError, RunError, out_of_memory
 from prunus.core.text import plain
@@ -54,5 +55,5 @@ def _keeps(arguments: Sequence[str]) -> bool:
 
 
 def _say(text: str, code: int) -> int:
-    typer.echo(plain(" ".join(text.splitlines())), err=True)
+    typer.echo(plain(as_asked(" ".join(text.splitlines()))), err=True)
     return code

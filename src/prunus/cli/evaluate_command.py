@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prunus.cli.bundles.brought import as_asked, brought_here
 from prunus.cli.loading import load
 from prunus.cli.options import AsJson, BundlePath, OwnRecipe, Quiet, Trust
 from prunus.cli.printing import display, plain_value, results, say_note
@@ -81,8 +82,10 @@ def evaluate(
     """Measure a bundle: quality with intervals, size and cost; and how safe it is."""
     from prunus.core.recipes.named_places import check_bundle, check_source
 
+    bundle = brought_here(bundle)
     check_bundle(bundle)
     if dense is not None:
+        dense = brought_here(dense)
         check_bundle(dense)
     if source is not None:
         check_source(source)
@@ -104,6 +107,7 @@ def evaluate(
     own = None if recipe is None else load(recipe, None)
     where: dict[str, Any] = {"source": source, "target": target, "trust_code": trust_code}
     result = evaluate_bundle(bundle, **where, data=None if own is None else own.data, note=say_note)
+    result["bundle"] = as_asked(result["bundle"])
     safety = None
     if asked.anything:
         with display(quiet or as_json) as shown:

@@ -13,8 +13,10 @@ __all__ = ["check_there", "load"]
 
 def load(recipe: Path, overrides: list[str] | None, resume: bool = False) -> Recipe:
     """Return the recipe at a path, with overrides."""
+    from prunus.core.files.urls.url_path import refuse_url
     from prunus.core.recipes.recipe_file import load_recipe
 
+    refuse_url(recipe, "a recipe", "copy it to this machine, and give that file")
     config = load_recipe(recipe, overrides or ())
     check_there(config, resume)
     return config

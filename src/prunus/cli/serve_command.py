@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from prunus.cli.bundles.brought import brought_here
 from prunus.cli.options import BundlePath, Trust
 
 __all__ = ["serve"]
@@ -78,6 +79,7 @@ def serve(
             "and metrics, and a promotion would reach one of them; the model uses all cores as it is (--threads), and for more "
             "start several servers on ports of their own behind a proxy (docs/how-to/serve.md)"
         )
+    bundle, dense = brought_here(bundle), None if dense is None else brought_here(dense)
     for path in (bundle, *([] if dense is None else [dense])):
         check_bundle(path)
     from prunus.pipeline.shipping import bundle_folder

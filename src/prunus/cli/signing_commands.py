@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prunus.cli.bundles.brought import as_asked, brought_here
 from prunus.cli.options import AsJson, BundlePath
 from prunus.cli.printing import say_note
+from prunus.core.files.urls.url_path import refuse_url
 
 if TYPE_CHECKING:
     from prunus.ship import Verified
@@ -44,6 +46,7 @@ def verify(
     """
     from prunus.core.recipes.named_places import check_bundle
 
+    bundle = brought_here(bundle)
     check_bundle(bundle)
     from prunus.pipeline import verify_path
     from prunus.ship import VerifyPolicy
@@ -73,6 +76,7 @@ def sign(
     """
     from prunus.core.recipes.named_places import check_bundle
 
+    refuse_url(bundle, "what is signed", "sign it on this machine, then copy it")
     check_bundle(bundle)
     from prunus.pipeline import sign_path
     from prunus.ship import SignWith
@@ -84,8 +88,8 @@ def sign(
 
 def _say(found: Verified, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        typer.echo(as_asked(json.dumps(found.to_dict(), indent=2)))
         return
-    typer.echo(str(found))
+    typer.echo(as_asked(str(found)))
     for note in found.notes:
         say_note(note)

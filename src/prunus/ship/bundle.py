@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from prunus import data
 from prunus.core.errors import BundleError, PrunusError, ShapeError, raise_if_out_of_memory
+from prunus.core.files.urls.url_path import path_at
 from prunus.core.predictions import Prediction, check_outputs_finite
 from prunus.ship.assembly import assemble, assemble_graph, skeleton
 from prunus.ship.calling import arranged, as_numbers, check_finite, in_batches
@@ -169,7 +170,7 @@ class Bundle:
 
 
 def load_bundle(
-    folder: Path,
+    folder: str | Path,
     *,
     trust_code: bool = False,
     builder: Callable[..., nn.Module] | None = None,
@@ -184,6 +185,7 @@ def load_bundle(
     for which no builder is needed.
 
     Args:
+        folder: where it lies, on this machine or at a URL.
         trust_code: allow the manifest to name a ``module:function`` that is imported to build the model.
         builder: a function of your own that builds the dense model, instead of the manifest's; it gets the manifest's args, and
             ``input_shape`` and ``n_outputs`` if it takes arguments of these names.
@@ -196,7 +198,7 @@ def load_bundle(
     Raises:
         BundleError: no bundle, a damaged or another one, or one without a graph that needs code that wasn't trusted.
     """
-    folder = Path(folder)
+    folder = path_at(folder)
     contents = read_contents(folder, sha256=sha256)
     manifest = contents.manifest
     kind, note = _kind_of(folder, manifest, builder is not None, trust_code, prefer)

@@ -16,10 +16,11 @@ from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, DataError
 from prunus.core.files.json_text import JsonError, parse_json
 from prunus.core.files.plain_files import NotPlainError, open_plain
 from prunus.core.files.sealed import canonical_json, tree_sha256
+from prunus.core.files.urls.url_path import is_url
 from prunus.core.recipes.recipe import Model
 from prunus.core.recipes.trust import reaches
 from prunus.core.text import plain, shown
@@ -306,12 +307,15 @@ def open_listed(path: Path, most: int | None = None, size_bytes: int | None = No
     """
     try:
         with open_plain(path) as file:
-            size = os.fstat(file.fileno()).st_size
+            size = file.seek(0, os.SEEK_END) if is_url(path) else os.fstat(file.fileno()).st_size
+            file.seek(0)
             if size_bytes is not None and size != size_bytes:
                 raise BundleError(f"{path}: expected {size_bytes} bytes, got {size}; fetch or make the bundle anew")
             if most is not None and size > most:
                 raise BundleError(f"{path}: expected at most {most} bytes, got {size}")
             yield file, size
+    except DataError as error:
+        raise BundleError(str(error)) from error
     except NotPlainError as error:
         raise BundleError(
             f"{path}: a bundle holds plain files only, got a link, a folder or a device; copy the file itself"

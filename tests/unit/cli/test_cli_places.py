@@ -102,7 +102,7 @@ def test_each_place_of_a_recipe_is_looked_at(changed, error, message, tmp_path, 
 
 def test_the_early_answer_is_the_late_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for source in ("gone.csv", "gone/", "nobody_has_it:set", "http://x/y.csv"):
+    for source in ("gone.csv", "gone/", "nobody_has_it:set"):
         recipe = make_recipe({"data": {"source": source}}, "r")
         with pytest.raises(DataError) as early:
             check_recipe(recipe)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from prunus.cli.bundles.brought import brought_here
 from prunus.cli.options import AsJson, Quiet, Trust
 from prunus.cli.printing import display, results
 
@@ -46,6 +47,7 @@ def bench(
     from prunus.core.recipes.named_places import check_bundle
 
     sizes, counts = _numbers("--batch", batch), None if threads is None else _numbers("--threads", threads)
+    bundles, dense = [brought_here(path) for path in bundles], None if dense is None else brought_here(dense)
     for path in (*bundles, *(() if dense is None else (dense,))):
         if path.suffix != ".onnx" or not path.is_file():
             check_bundle(path)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prunus.core.errors import OutputError
+from prunus.core.files.urls.copies import send_folder
 from prunus.core.files.urls.store import upload
 from prunus.core.files.urls.url_path import is_url
 
@@ -94,9 +95,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder that takes the place of ``path`` when the block succeeds.
 
+    At a URL, an old manifest goes first, and the new one comes last.
+
     Raises:
         OutputError: the disk is full or the parent folder can't be written.
+        RunError: the connection to a URL's store broke.
     """
+    if is_url(path):
+        with tempfile.TemporaryDirectory(prefix="prunus-") as folder:
+            new = Path(folder) / path.name
+            new.mkdir()
+            yield new
+            send_folder(new, str(path), last=("manifest.json",))
+        return
     temporary: Path | None = None
     try:
         temporary = _beside(path, "part", Path.mkdir)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from prunus.core.endings import data_endings, in_words, own_endings
+from prunus.core.files.urls.url_text import checked_url, is_url_text
 from prunus.core.recipes.section import Finite, Fraction, Section, Share
 
 __all__ = ["Data", "Split", "kind_of_source"]
@@ -144,6 +145,11 @@ class Data(Section):
                 key = "kinds" if name in self.kinds else "columns"
                 raise ValueError(f"the column {name!r} is in ignore and in {key}: take it out of one of the two")
         return self
+
+    @field_validator("source", "test", "validation", "calibration")
+    @classmethod
+    def _a_url_may_be_followed(cls, source: str | None) -> str | None:
+        return checked_url(source) if source is not None and is_url_text(source) else source
 
     @property
     def beside(self) -> dict[str, str]:

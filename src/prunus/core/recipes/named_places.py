@@ -13,7 +13,7 @@ from prunus.core.endings import data_endings, in_words
 from prunus.core.errors import BundleError, DataError, ModelError, PlanError, PrunusError, RecipeError, WeightsError
 from prunus.core.files.near_paths import near_path
 from prunus.core.files.urls.store import nothing_at
-from prunus.core.files.urls.url_path import is_url, path_at
+from prunus.core.files.urls.url_path import is_url, path_at, refuse_url
 from prunus.core.recipes.recipe import Recipe
 
 __all__ = [
@@ -41,6 +41,13 @@ def check_recipe(recipe: Recipe) -> None:
     """
     for source in (recipe.data.source, *recipe.data.own_parts.values()):
         check_source(source)
+    examples = recipe.examples
+    local = {"model.weights": recipe.model.weights}
+    if examples is not None:
+        local |= {"examples.plan": examples.plan, "examples.recording": examples.recording}
+    for key, path in local.items():
+        if path is not None:
+            refuse_url(path_at(path), key, "copy it to this machine, and give that path")
     if recipe.model.weights is not None:
         check_weights(Path(recipe.model.weights))
     if recipe.examples is not None and recipe.examples.plan is not None:

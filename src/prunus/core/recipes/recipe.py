@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from prunus.core.files.urls.url_text import is_url_text, scrubbed
 from prunus.core.recipes.card_section import Card
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.execution.dispatch_section import Dispatch
@@ -364,6 +365,16 @@ class Recipe(Section):
         check_amounts(self.strategy, self.target, self.contract)
         check_joint_amounts(self.joint, self.strategy, self.target, features=self.features is not None)
         return self
+
+    @field_validator("output")
+    @classmethod
+    def _output_is_a_folder(cls, output: str) -> str:
+        if is_url_text(output):
+            raise ValueError(
+                f"it is locked and written bit by bit, which a URL can't be: got {scrubbed(output)}; give a folder, and "
+                "prunus run --copy-to URL to have the finished run copied there"
+            )
+        return output
 
     @field_validator("seeds")
     @classmethod

@@ -11,6 +11,7 @@ import torch
 from prunus.core.code.imports import is_reference
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.events import Listener, silent
+from prunus.core.files.urls.url_path import is_url, path_at
 from prunus.pipeline.sharding.shard_scorers import OpenBundle, OpenFunction
 from prunus.pipeline.shipping import bundle_folder
 from prunus.scale import ShardsScored, score_shards
@@ -52,7 +53,8 @@ def score_files(
         PrunusError: the model can't be had, there are no such files, or the output can't be written. A shard that can't be scored
             raises nothing: it stands in ``failed``.
     """
-    if is_reference(model) and not Path(model).exists():
+    where = path_at(model)
+    if is_reference(model) and not is_url(where) and not where.exists():
         own = None if columns is None else tuple(columns)
         given = None if names is None else tuple(names)
         opens: OpenBundle | OpenFunction = OpenFunction(
@@ -62,10 +64,8 @@ def score_files(
     else:
         if columns is not None:
             raise RecipeError("a bundle knows its columns: leave them out")
-        opens = OpenBundle(
-            Path(model), target=target, names=None if names is None else tuple(names), trust_code=trust_code
-        )
-        identity = load_bundle(bundle_folder(Path(model)), trust_code=trust_code).sha256
+        opens = OpenBundle(where, target=target, names=None if names is None else tuple(names), trust_code=trust_code)
+        identity = load_bundle(bundle_folder(where), trust_code=trust_code).sha256
     opens()  # what is wrong with it is said before any file is read
     if target is not None and target in keep:
         raise DataError(f"the label's column {target!r} is read for the scores: keep other columns")

@@ -129,11 +129,17 @@ def test_the_function_of_the_user_gets_no_arguments_of_a_stranger(section):
 
 @pytest.mark.parametrize(
     "source",
-    ["os:system", "/etc/passwd", "../x.csv", "file:///etc/passwd", "x.parquet", "memory", "", "sklearn", "Sklearn:iris",
-     "a.b:c.d", "C:\\x", "sklearn/x:iris", " sklearn:iris", "http://x/y.csv"],
+    ["os:system", "/etc/passwd", "../x.csv", "s3://bucket/x.csv", "x.parquet", "memory", "", "sklearn", "Sklearn:iris",
+     "a.b:c.d", "C:\\x", "sklearn/x:iris", " sklearn:iris"],
 )  # fmt: skip
 def test_only_what_comes_with_prunus_is_within(source):
     assert list(reaches(Data(source=source)))
+
+
+@pytest.mark.parametrize("source", ["file:///etc/passwd", "http://x/y.csv", "zip://a::s3://bucket/b.zip"])
+def test_a_url_that_is_not_followed_is_no_source_at_all(source):
+    with pytest.raises(ValueError, match=r"isn't allowed|is never read|a chain of them"):
+        Data(source=source)
 
 
 def test_a_value_is_shown_without_its_escapes():

@@ -19,7 +19,7 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, MissingExtraError, OutputError, PrunusError, RunError, raise_if_out_of_memory
 from prunus.core.files.urls.url_text import EXTRAS, protocol_of, scrubbed
 
-__all__ = ["Facts", "connection", "delete", "facts_of", "listing", "read_spans", "said_of", "tried", "upload"]
+__all__ = ["Facts", "connection", "delete", "facts_of", "listing", "read_spans", "said_of", "tree", "tried", "upload"]
 
 T = TypeVar("T")
 _PACKAGES = {"s3": "s3fs", "gcs": "gcsfs", "azure": "adlfs"}
@@ -166,6 +166,18 @@ def listing(url: str) -> dict[str, Facts]:
         for name, facts in sorted(names.items())
         if name != own and not name.endswith((f"/{own}", "://" + own))
     }
+
+
+def tree(url: str) -> dict[str, Facts]:
+    """Return all objects below a URL, by what they are called from there; none where there is nothing."""
+    store = connection(url)
+    try:
+        found = tried(url, lambda: store.find(url, detail=True))
+    except FileNotFoundError:
+        return {}
+    own = str(store._strip_protocol(url)).strip("/")
+    names = {name.strip("/"): _facts(entry) for name, entry in found.items()}
+    return {name[len(own) + 1 :]: facts for name, facts in sorted(names.items()) if name.startswith(f"{own}/")}
 
 
 def read_spans(url: str, spans: Iterable[tuple[int, int]]) -> list[bytes]:

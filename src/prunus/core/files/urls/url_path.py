@@ -63,9 +63,7 @@ def refuse_url(path: Path, what: str, instead: str) -> None:
         RecipeError: it is a URL.
     """
     if is_url(path_at(path)):
-        raise RecipeError(
-            f"{what} can't be a URL, since it is locked and written bit by bit: got {path_at(path)}; {instead}"
-        )
+        raise RecipeError(f"{what} can't be a URL: got {path_at(path)}; {instead}")
 
 
 def pinned(path: Path) -> Path:

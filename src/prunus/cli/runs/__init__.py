@@ -1,0 +1,1 @@
+"""What does the command say that does the whole job?"""

@@ -1,0 +1,81 @@
+"""How is a finished run copied to a URL, so that it is there whole, or not as a run at all?
+
+Its folder is locked and written bit by bit, and so lies on this machine; what is finished is copied. ``record.json`` comes last:
+where it is, all the rest is. Beside it, ``.prunus-copied.json`` holds what each object weighs: a copy that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from prunus.core.errors import OutputError
+from prunus.core.events import Event, Listener, silent
+from prunus.core.files.plain_files import sha256_file, write_json
+from prunus.core.files.sealed import sealed_tree, tree_sha256
+from prunus.core.files.urls.copies import send_folder
+from prunus.core.files.urls.url_path import is_url, path_at
+from prunus.pipeline.jobs.workspace import RECORD
+
+__all__ = ["Copy", "open_copy"]
+
+STATE = ".prunus-copied.json"
+_LAST = ("manifest.json", RECORD)
+
+
+class Copy:
+    """The place that a run is copied to; what it holds of an earlier copy is known."""
+
+    def __init__(self, url: Path, done: dict[str, dict[str, Any]]) -> None:
+        self.url, self.done = url, done
+
+    def send(self, folder: Path, *, overwrite: bool = False, listener: Listener = silent) -> int:
+        """Copy a finished run; return how many objects were sent.
+
+        Raises:
+            OutputError: another run lies there, or it can't be written.
+            RunError: the connection broke; what was sent stays for the next time.
+        """
+        held = self.done.get(RECORD, {}).get("sha256")
+        if held is not None and held != sha256_file(folder / RECORD) and not overwrite:
+            raise OutputError(f"{self.url} holds another run: add --overwrite to replace it, or copy to another place")
+        listener(Event("start", "copy", str(self.url)))
+        n_sent = send_folder(folder, str(self.url), last=_LAST, done=self.done, note=self.write)
+        listener(Event("end", "copy", str(self.url), facts={"objects": n_sent}))
+        return n_sent
+
+    def write(self, done: dict[str, dict[str, Any]]) -> None:
+        """Write what was sent."""
+        write_json(self.url / STATE, sealed_tree({"done": done}))
+
+
+def open_copy(given: str, *, overwrite: bool = False) -> Copy:
+    """Return the place that a run is going to be copied to, after writing to it: who may not learns that before the run, not after.
+
+    Raises:
+        RecipeError: it is no URL that may be written.
+        OutputError: something else lies there, or it can't be written.
+    """
+    url = path_at(given)
+    if not is_url(url):
+        raise OutputError(
+            f"--copy-to {given}: expected a URL like s3://bucket/runs/a; a run's own folder is its output"
+        )
+    there = {child.name: child for child in url.iterdir()} if url.exists() else {}
+    done: dict[str, dict[str, Any]] = {}
+    if STATE in there:
+        try:
+            tree = json.loads(there[STATE].read_bytes())
+            if tree_sha256(tree) != tree["sha256"]:
+                raise ValueError("it was changed")
+            done = dict(tree["done"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise OutputError(
+                f"{url / STATE}: this state is damaged ({error}); empty {url}, or copy to another place"
+            ) from error
+    elif there and not overwrite:
+        raise OutputError(f"{url} isn't empty ({min(there)}): choose another place, or add --overwrite")
+    copy = Copy(url, done)
+    copy.write(done)
+    return copy
