@@ -6,6 +6,7 @@ batch is one indexing of one tensor; of a data set that is read when needed it i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -238,7 +239,8 @@ class Examples:
         def read(index: Tensor) -> Tensor:
             return made.made(self.rows[index])
 
-        for index, inputs in read_ahead(order, read, batch_size=batch_size, row_bytes=row_bytes):
+        cold = 2 * row_bytes * len(self.source.ids) > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        for index, inputs in read_ahead(order, read, batch_size=batch_size, row_bytes=row_bytes, cold=cold):
             yield Batch(index, inputs, targets[index.to(self.device)])
 
     def _numbers(self, n: int) -> Tensor:

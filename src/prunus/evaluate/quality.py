@@ -16,7 +16,7 @@ import numpy as np
 
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.resample import interval, n_observed, resample
+from prunus.evaluate.resample import interval, n_observed, patterns, resample
 from prunus.tasks import (
     Metric,
     Observed,
@@ -27,6 +27,7 @@ from prunus.tasks import (
     columns_read,
     default_metrics,
     measured,
+    rows_of,
 )
 from prunus.tasks import metrics as registry
 
@@ -139,7 +140,9 @@ class _Classes:
     @classmethod
     def of(cls, observed: Observed, task: Task) -> _Classes | None:
         """Return the classes that a task counts, where it does."""
-        total = task.totals(observed, np.ones((1, n_observed(observed))))
+        read = {name: observed[name] for name in task.reads}
+        first, counts = patterns([read]) if read else (None, np.ones(n_observed(observed), np.int64))
+        total = task.totals(observed if first is None else rows_of(read, first), counts.astype(np.float64)[None])
         if not isinstance(total, Tally):
             return None
         n_classes = total.right.shape[1]

@@ -8,8 +8,10 @@ Resamples come in blocks of bounded memory.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +20,9 @@ from prunus.core.runtime import derive_seed
 from prunus.core.types import Floats, Ints
 from prunus.tasks import Imagined, Observed, rows_of
 
-__all__ = ["Drawn", "interval", "n_observed", "resample"]
+__all__ = ["Drawn", "interval", "n_observed", "patterns", "resample"]
 
+_FEW_CODES, _AT_ONCE = 1 << 16, 1 << 16
 _BLOCK = 4_000_000
 """Numbers in one block of resamples (32 MB)."""
 
@@ -54,7 +57,7 @@ def resample(
         The result is ``(models, 1 + resamples, values)``.
     """
     seen: list[Observed] = [{name: one[name] for name in reads} for one in observed]
-    first, counts = _patterns(seen)
+    first, counts = patterns(seen)
     if first is not None:
         seen = [rows_of(one, first) for one in seen]
     n_seen = len(counts)
@@ -72,16 +75,37 @@ def resample(
     return np.stack([np.concatenate(parts) for parts in found])
 
 
-def _patterns(observed: Sequence[Observed]) -> tuple[npt.NDArray[np.intp] | None, Ints]:
+def patterns(observed: Sequence[Observed]) -> tuple[npt.NDArray[np.intp] | None, Ints]:
     """Return the first example of each pattern and how many have it; None and ones where nearly every example is its own."""
     columns = [column for one in observed for column in one.values()]
     n = len(columns[0])
     distinct = {id(column): column for column in columns}.values()
     if any(column.ndim > 1 or column.dtype.kind not in "biu" for column in distinct):
         return None, np.ones(n, dtype=np.int64)
+    bounds = [(int(column.min()), int(column.max())) for column in distinct]
+    n_codes = math.prod(high - low + 1 for low, high in bounds)
+    if n_codes <= _FEW_CODES:
+        return _numbered(list(distinct), bounds, n_codes)
     table = np.stack([column.astype(np.int64) for column in distinct], axis=1)
     _, first, counts = np.unique(table, axis=0, return_index=True, return_counts=True)
     return first, counts
+
+
+def _numbered(
+    columns: Sequence[npt.NDArray[Any]], bounds: Sequence[tuple[int, int]], n_codes: int
+) -> tuple[npt.NDArray[np.intp], Ints]:
+    """Return the same of columns of few different numbers, without a sort of all examples."""
+    n = len(columns[0])
+    first, counts = np.full(n_codes, n, np.intp), np.zeros(n_codes, np.int64)
+    for start in range(0, n, _AT_ONCE):
+        code = np.zeros(min(_AT_ONCE, n - start), np.int64)
+        for column, (low, high) in zip(columns, bounds, strict=True):
+            code = code * (high - low + 1) + (column[start : start + _AT_ONCE].astype(np.int64) - low)
+        seen, at, how_many = np.unique(code, return_index=True, return_counts=True)
+        counts[seen] += how_many
+        first[seen] = np.minimum(first[seen], at + start)
+    held = np.flatnonzero(counts)
+    return first[held], counts[held]
 
 
 def _beside(one: Observed, more: Observed) -> Observed:

@@ -19,26 +19,34 @@ __all__ = ["READ_AHEAD", "read_ahead"]
 READ_AHEAD = 1
 """So many windows are read beside the one that is computed on."""
 
-_WINDOW_BYTES = 8 << 20
+_WINDOW_BYTES, _COLD_WINDOW_BYTES = 1 << 20, 64 << 20
 
 
 def read_ahead(
-    order: Tensor, read: Callable[[Tensor], Tensor], *, batch_size: int, row_bytes: int, n_ahead: int | None = None
+    order: Tensor,
+    read: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int,
+    row_bytes: int,
+    cold: bool = False,
+    n_ahead: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the rows of ``order``, a batch at a time, and what ``read`` returns for them.
 
     Args:
         read: returns one row for each of the rows, which it gets in ascending order.
         row_bytes: how much a row takes.
+        cold: memory can't hold the file: larger windows read it from the disk in longer stretches.
         n_ahead: how many windows are read ahead; default: ``READ_AHEAD``. 0: none, in the thread that asks.
     """
     ahead = READ_AHEAD if n_ahead is None else n_ahead
+    most = max((_COLD_WINDOW_BYTES if cold else _WINDOW_BYTES) // max(row_bytes, 1) // batch_size, 1)
     if not ahead or len(order) <= batch_size:
-        for window in _windows(order, batch_size, row_bytes):
+        for window in _windows(order, batch_size, most):
             yield from _batches(window, _in_order(read, window), batch_size)
         return
     pending: deque[tuple[Tensor, Future[Tensor]]] = deque()
-    windows = _windows(order, batch_size, row_bytes)
+    windows = _windows(order, batch_size, most)
     with ThreadPoolExecutor(ahead, thread_name_prefix="prunus-read-ahead") as pool:
         try:
             for window in windows:
@@ -54,8 +62,7 @@ def read_ahead(
                 future.cancel()
 
 
-def _windows(order: Tensor, batch_size: int, row_bytes: int) -> Iterator[Tensor]:
-    most = max(_WINDOW_BYTES // max(row_bytes, 1) // batch_size, 1)
+def _windows(order: Tensor, batch_size: int, most: int) -> Iterator[Tensor]:
     start, n_batches = 0, 1
     while start < len(order):
         stop = min(start + n_batches * batch_size, len(order))

@@ -140,11 +140,20 @@ def estimate(
     with ExitStack() as stack:
         work = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prunus-estimate-")))
         samples = {n: _sample(every, n, work / f"sample-{n}.parquet") for n in sizes}
+        short = _without_latency(recipe)
         for repeat in range(repeats):
             for n, path in samples.items():
-                listener(Event("start", "estimate", f"{n} rows, run {repeat + 1} of {repeats}"))
-                measured.append((n, _measure(recipe, path, work, to_disk=to_disk)))
-    return _put_together(recipe, every, rows, measured, to_disk=to_disk, workers=workers, nodes=nodes)
+                listener(Event("note", "estimate", f"{n} rows, run {repeat + 1} of {repeats}"))
+                measured.append((n, _measure(short, path, work, to_disk=to_disk)))
+        listener(Event("note", "estimate", f"{most} rows, with the recipe's own measurement of latency"))
+        whole = _measure(recipe, samples[most], work, to_disk=to_disk)
+    return _put_together(every, rows, measured, (most, whole), to_disk=to_disk, workers=workers, nodes=nodes)
+
+
+def _without_latency(recipe: Recipe) -> Recipe:
+    """Return a recipe that measures latency in the least time: it doesn't hang on rows, and would hide what does."""
+    latency = recipe.evaluation.latency.model_copy(update={"runtime": "torch", "repeats": 5, "warm_up": 1})
+    return recipe.model_copy(update={"evaluation": recipe.evaluation.model_copy(update={"latency": latency})})
 
 
 def _sample(every: RowSet, n: int, path: Path) -> Path:
@@ -199,10 +208,10 @@ def _size(folder: Path) -> int:
 
 
 def _put_together(
-    recipe: Recipe,
     every: RowSet,
     rows: int,
     measured: Sequence[tuple[int, dict[str, Any]]],
+    whole: tuple[int, dict[str, Any]],
     *,
     to_disk: bool,
     workers: int,
@@ -213,11 +222,15 @@ def _put_together(
     def line(values: Sequence[float]) -> Line:
         return fitted(sizes, values)
 
+    nothing = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_bytes": 0.0}
     stages = []
-    for name in measured[0][1]["stages"]:
-        took = [one["stages"].get(name, {"seconds": 0.0, "cpu_seconds": 0.0, "peak_bytes": 0.0}) for _, one in measured]
+    for name in whole[1]["stages"]:
+        took = [one["stages"].get(name, nothing) for _, one in measured]
         share = 1.0 / (workers * nodes) if any(word in name for word in _SHARED) else 1.0
-        lines = {key: line([one[key] for one in took]) for key in ("cpu_seconds", "peak_bytes")}
+        lines = {
+            key: line([one[key] for one in took]).through(whole[0], whole[1]["stages"][name][key])
+            for key in ("cpu_seconds", "peak_bytes")
+        }
         # The clock also counts what else the machine does, so how rows tell is read off the processor's seconds.
         waits = sum(one["seconds"] for one in took) / max(sum(one["cpu_seconds"] for one in took), 1e-9)
         cpu = lines["cpu_seconds"]
@@ -233,7 +246,8 @@ def _put_together(
             )
         )
     peak = max((stage.peak_bytes for stage in stages), key=lambda one: one.value)
-    cpu_seconds = line([sum(stage["cpu_seconds"] for stage in one["stages"].values()) for _, one in measured]).at(rows)
+    spent = [sum(stage["cpu_seconds"] for stage in one["stages"].values()) for _, one in (*measured, whole)]
+    cpu_seconds = line(spent[:-1]).through(whole[0], spent[-1]).at(rows)
     off = max(cpu_seconds.high / cpu_seconds.value, 1.0) if cpu_seconds.value else 1.0
     seconds = sum(stage.seconds.value for stage in stages)
     total = Predicted(seconds, max(seconds * (2 - off), 0.0), seconds * off)

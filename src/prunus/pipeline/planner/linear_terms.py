@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,10 @@ class Line:
         error = self.residual * math.sqrt(1 + 1 / self.n + (rows - self.mean) ** 2 / self.spread)
         off = _student(self.n - 2) * error * share
         return Predicted(value, max(value - off, 0.0), value + off)
+
+    def through(self, rows: float, value: float) -> Line:
+        """Return the line with what is fixed raised so that it goes through a point, where that lies above."""
+        return replace(self, fixed=self.fixed + max(value - self.fixed - self.per_row * rows, 0.0))
 
 
 def fitted(rows: Sequence[float], values: Sequence[float]) -> Line:
