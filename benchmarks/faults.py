@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dispatch_load import Opens, Slowly, add_node, hash_of, loopback_cluster, write_shards
+from dispatch_load import MARK, Opens, Slowly, add_node, hash_of, loopback_cluster, marked, write_shards
 
 from prunus.core.errors import OutputError, PrunusError
 from prunus.scale import score_shards
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ.setdefault(MARK, uuid.uuid4().hex)
     if arguments.run:
         shards, output, marks, address = arguments.run
         print(json.dumps(run(Path(shards), Path(output), Path(marks), address or None)))
@@ -187,7 +189,7 @@ def kill_a_worker(bench: Bench) -> str:
     """Kill a process that scores, as the system does for lack of memory."""
     process = bench.started()
     bench.at_a_moment()
-    workers = [pid for pid in _processes() if _is_worker(pid, process.pid, bench)]
+    workers = _workers(process.pid, bench)
     os.kill(bench.draw.choice(workers), signal.SIGKILL)
     return _ended(process)
 
@@ -303,12 +305,13 @@ def _processes() -> dict[int, tuple[int, str]]:
     return found
 
 
-def _is_worker(pid: int, driver: int, bench: Bench) -> bool:
-    parent, command = _processes().get(pid, (0, ""))
+def _workers(driver: int, bench: Bench) -> list[int]:
+    """Return the ids of the processes that score: the driver's own children, or those that the cluster's nodes started."""
+    found = _processes()
     if bench.cluster is None:
-        return parent == driver and "spawn_main" in command
-    raylets = {node.all_processes["raylet"][0].process.pid for node in bench.cluster.list_all_nodes()}
-    return parent in raylets and command.startswith("ray::") and "Agent" not in command
+        return [pid for pid, (parent, command) in found.items() if parent == driver and "spawn_main" in command]
+    ours = marked(os.environ[MARK])
+    return [pid for pid in ours if found.get(pid, (0, ""))[1].startswith("ray::") and "Agent" not in found[pid][1]]
 
 
 ACCIDENTS: dict[str, tuple[str, Callable[[Bench], str]]] = {
