@@ -2,6 +2,7 @@
 
     python benchmarks/arithmetic_to_time.py                    # the table: three models, two shares, three ways of choosing widths
     python benchmarks/arithmetic_to_time.py --folder build/cut # keep the files, and time those that are there anew
+    python benchmarks/arithmetic_to_time.py --plain            # exported without the operations that prunus puts in
     python benchmarks/arithmetic_to_time.py --profile          # and which operations the time goes to
     python benchmarks/arithmetic_to_time.py --quality          # accuracy at equal time, on a small net that is trained here
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +36,7 @@ from prunus.core.recipes import recipe
 from prunus.core.runtime import versions
 from prunus.core.types import Floats
 from prunus.evaluate import measure_cost
+from prunus.evaluate.timing import onnx_session
 from prunus.evaluate.timing.contest import InProcess, take_turns
 from prunus.evaluate.timing.latency_table import machine_facts
 from prunus.evaluate.timing.onnx_session import export_onnx, open_session
@@ -134,7 +137,9 @@ def timed(files: dict[str, bytes], example: Tensor, rounds: int) -> dict[str, Fl
     return take_turns({name: ready(file) for name, file in files.items()}, repeats=rounds, warm_up=4, seed=0)
 
 
-def cut_files(name: str, folder: Path | None) -> tuple[dict[str, bytes], dict[str, float], Tensor]:
+def cut_files(
+    name: str, folder: Path | None, ways: Sequence[str] = WAYS
+) -> tuple[dict[str, bytes], dict[str, float], Tensor]:
     """Return the files of a model, dense and cut in every way, and the share of the MACs that each has left.
 
     Args:
@@ -148,7 +153,7 @@ def cut_files(name: str, folder: Path | None) -> tuple[dict[str, bytes], dict[st
     cutter = Cutter(model, example)
     whole = measure_cost(model, cutter.pair).macs
     files, left = {"dense": export_onnx(model, cutter.pair)}, {"dense": 1.0}
-    for way in WAYS:
+    for way in ways:
         for number, share in enumerate(BY_TIME[name] if way == "by time" else LEFT):
             called = f"{way} {LEFT[number]:g}"
             smaller = cutter.cut(way, share)
@@ -164,9 +169,11 @@ def cut_files(name: str, folder: Path | None) -> tuple[dict[str, bytes], dict[st
     return files, left, example
 
 
-def table(name: str, rounds: int, folder: Path | None, *, with_profile: bool) -> list[dict[str, Any]]:
+def table(
+    name: str, rounds: int, folder: Path | None, ways: Sequence[str], *, with_profile: bool
+) -> list[dict[str, Any]]:
     """Print and return the rows of one model."""
-    files, left, example = cut_files(name, folder)
+    files, left, example = cut_files(name, folder, ways)
     found = timed(files, example, rounds)
     dense, rows = found["dense"], []
     for called, seconds in found.items():
@@ -305,19 +312,25 @@ def quality(rounds: int, seeds: int) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenetv2", "bert"])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="export the operations that torch's exporter writes")
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the files there, and time those that are there")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.plain:
+        onnx_session.use_fast_forms = lambda graph: None
     if asked.quality:
         rows = quality(asked.rounds, asked.seeds)
     else:
         rows = [
-            row for name in asked.models for row in table(name, asked.rounds, asked.folder, with_profile=asked.profile)
+            row
+            for name in asked.models
+            for row in table(name, asked.rounds, asked.folder, asked.ways, with_profile=asked.profile)
         ]
     about = machine_facts("onnxruntime")
     print(json.dumps(about | {"versions": versions()}))
