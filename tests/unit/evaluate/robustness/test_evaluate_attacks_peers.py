@@ -13,8 +13,10 @@ from torch import nn
 
 from prunus.evaluate.robustness import Effort, Threat, attacked
 from prunus.evaluate.robustness.attacks.apgd import apgd
+from prunus.evaluate.robustness.attacks.fab import fab
 from prunus.evaluate.robustness.attacks.pgd import pgd
 from prunus.evaluate.robustness.attacks.square import square
+from prunus.evaluate.robustness.attacks.square_l2 import square_l2
 from prunus.evaluate.robustness.attacks.threat import wrong
 
 N = 200
@@ -207,3 +209,36 @@ def _few_queries(known, made):
         made, norm=np.inf, eps=0.1, max_iter=500, nb_restarts=1, batch_size=N, verbose=False
     )
     return [*by_gradient, gradient_free]
+
+
+def of_torchattacks(model, x, y, attack):
+    known = pytest.importorskip("torchattacks")
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return attack(known)(x, y).detach()
+
+
+@pytest.mark.parametrize(("norm", "called", "reach"), [("linf", "Linf", 0.1), ("l2", "L2", 0.5)])
+def test_as_many_withstand_fab_as_torchattackss(subject, norm, called, reach):
+    model, x, y = subject
+    theirs = of_torchattacks(
+        model,
+        x,
+        y,
+        lambda known: known.FAB(
+            model, norm=called, eps=reach, steps=50, n_restarts=1, multi_targeted=True, n_classes=10
+        ),
+    )
+    ours = fab(model, x, y, threat(norm, reach), steps=50, most=9)
+    assert accuracy(model, ours, y) == pytest.approx(accuracy(model, theirs, y), abs=0.02)
+
+
+@pytest.mark.parametrize("reach", [0.5, 1.0])
+def test_no_more_withstand_square_in_l2_than_torchattackss(subject, reach):
+    model, x, y = subject
+    theirs = of_torchattacks(
+        model, x, y, lambda known: known.Square(model, norm="L2", eps=reach, n_queries=300, p_init=0.8)
+    )
+    ours = square_l2(model, x, y, threat("l2", reach), queries=300, draw=draw())
+    assert accuracy(model, ours, y) <= accuracy(model, theirs, y) + 0.02
