@@ -9,7 +9,7 @@ from torch import nn
 from prunus.core.errors import RunError
 from prunus.core.recipes.recipe import Average, Train
 from prunus.recover import train
-from prunus.recover.training.train import LOWER
+from prunus.recover.training.loop import LOWER
 from recover_stand_ins import make_examples, make_model
 
 RATE = 0.01

@@ -279,6 +279,11 @@ class Runtime(Section):
 
     device: str = Field("cpu", description="cpu, cuda, or auto")
     threads: Count | None = Field(1, description="1 makes runs reproducible bit for bit; null: all cores")
+    sharding: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="under torchrun: ddp gives every rank the whole model and a part of each batch; fsdp leaves each rank a part "
+        "of the parameters, gradients and optimizer state, too",
+    )
 
 
 class Recipe(Section):

@@ -36,6 +36,7 @@ def led(recipe: Recipe, here: Place | None = None) -> Iterator[None]:
         yield
         return
     meeting = open_meeting(here, cuda=_on_cuda(recipe))
+    meeting.sharding = recipe.runtime.sharding
     try:
         with leading(meeting):
             yield

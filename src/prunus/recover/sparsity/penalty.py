@@ -16,10 +16,12 @@ __all__ = ["Penalty"]
 class Penalty(ABC):
     """What is done beside each optimizer step to drive to zero what isn't needed.
 
-    ``resumable`` says whether a training can go on from the model and the optimizer alone.
+    ``resumable`` says whether a training can go on from the model and the optimizer alone, ``shards`` whether a step can be taken
+    where each process has a part of each parameter only.
     """
 
     resumable: ClassVar[bool] = True
+    shards: ClassVar[bool] = False
 
     @abstractmethod
     def step(self, learning_rate: float) -> None:

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _NormBase
 
 from prunus.core.errors import ModelError
+from prunus.core.structures.tensor_parts import local
 from prunus.recover.sparsity.gates import HardConcrete
 from prunus.recover.sparsity.penalty import Penalty
 
@@ -56,18 +57,25 @@ def sparsity_step(
 class ProximalL1(Penalty):
     """Soft-threshold single weights: ``w -> sign(w) max(|w| - t, 0)``, the proximal operator of ``t |w|``."""
 
+    shards = True
+
     def __init__(self, model: nn.Module, names: Sequence[str], strength: float) -> None:
-        self.strength = strength
-        self.weights = [_parameter(model, name) for name in names]
+        self.model, self.names, self.strength = model, tuple(names), strength
         if not self.weights:
             raise ModelError("an L1 penalty needs at least one weight: got none; exclude less")
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """What is penalised, as it lies in the model now."""
+        return [_parameter(self.model, name) for name in self.names]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """Move every weight towards zero, and no further."""
         threshold = learning_rate * self.strength
         for weight in self.weights:
-            weight.copy_(functional.softshrink(weight, threshold))
+            own = local(weight)
+            own.copy_(functional.softshrink(own, threshold))
 
 
 class ProximalGroup(Penalty):

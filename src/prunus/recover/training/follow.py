@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from prunus.core.code.imports import one_line
 from prunus.core.errors import PrunusError, RunError
+from prunus.recover.training.loop import Here, run_training
 from prunus.recover.training.ranks.meeting import Meeting, is_lost
 from prunus.recover.training.ranks.parcel import receive, unpack
-from prunus.recover.training.ranks.together import Together
-from prunus.recover.training.train import Here, run_training
+from prunus.recover.training.train import together
 
 __all__ = ["follow_trainings"]
 
@@ -24,7 +24,7 @@ def follow_trainings(meeting: Meeting) -> bool:
     try:
         while meeting.await_call():
             training = unpack(receive(), meeting.known)
-            run_training(training, Here(), Together(meeting))
+            run_training(training, Here(), together(training, meeting))
     except Exception as error:
         if meeting.ended:
             meeting.leave()

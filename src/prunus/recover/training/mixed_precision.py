@@ -6,7 +6,7 @@ backward pass run in the shorter format. Half precision underflows in the gradie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -62,10 +62,16 @@ class Precision:
         """Add the gradients of ``value`` to those that are there."""
         value.backward()  # type: ignore[no-untyped-call]
 
-    def step(self, optimizer: Optimizer, parameters: Sequence[Tensor], clip_norm: float | None) -> None:
-        """Clip the gradients, and let ``optimizer`` take its step."""
+    def step(
+        self,
+        optimizer: Optimizer,
+        parameters: Sequence[Tensor],
+        clip_norm: float | None,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """Clip the gradients, and let ``optimizer`` take its step; see :func:`clip_gradients` for ``total``."""
         if clip_norm is not None:
-            clip_gradients(parameters, clip_norm)
+            clip_gradients(parameters, clip_norm, total)
         optimizer.step()
 
     def state(self) -> dict[str, Any]:
@@ -91,11 +97,17 @@ class Scaled(Precision):
         """Add the scaled gradients of ``value`` to those that are there."""
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, optimizer: Optimizer, parameters: Sequence[Tensor], clip_norm: float | None) -> None:
+    def step(
+        self,
+        optimizer: Optimizer,
+        parameters: Sequence[Tensor],
+        clip_norm: float | None,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         """Bring the gradients back to their scale, clip them, and take the step unless they overflowed."""
         self.scaler.unscale_(optimizer)
         if clip_norm is not None:
-            clip_gradients(parameters, clip_norm)
+            clip_gradients(parameters, clip_norm, total)
         self.scaler.step(optimizer)
         self.scaler.update()
 

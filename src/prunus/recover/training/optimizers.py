@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,11 +47,17 @@ def learning_rate(config: Train, step: int, n_steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / (n_steps - warm_up)))
 
 
-def clip_gradients(parameters: Sequence[Tensor], largest: float) -> None:
+def clip_gradients(
+    parameters: Sequence[Tensor], largest: float, total: Callable[[Tensor], Tensor] | None = None
+) -> None:
     """Scale all gradients down together, in place, so that their joint norm is at most ``largest``.
+
+    ``total`` adds up over processes, where each has a part of the parameters.
 
     Nothing waits for the device. A gradient that isn't finite makes all of them NaN, which the training loop then sees.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if total is not None:
+        norm = total(norm.square()).sqrt()
     torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))

@@ -72,7 +72,8 @@ class Stepper:
             if outputs is not None:
                 seen.append((part, map_tensors(lambda value: value.detach(), outputs), n))
         self.ranks.add_up(self.parameters)
-        self.precision.step(self.optimizer, self.parameters, self.config.clip_norm)
+        total = self.ranks.total if self.ranks.sharded else None
+        self.precision.step(self.optimizer, self.parameters, self.config.clip_norm, total)
         for part, shown, n in seen:
             see(part, shown, n)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)

@@ -6,31 +6,26 @@ the state before it: a training that is resumed equals one that never stopped, b
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from prunus.core.calls import answer
 from prunus.core.errors import DataError, ModelError, RecipeError, RunError
-from prunus.core.events import Event, Listener, silent
-from prunus.core.recipes.recipe import Average, Train
-from prunus.core.runtime import device_of, generator, seeded
-from prunus.recover.training.average import Running, make_average, recompute_batch_norm
+from prunus.core.events import Listener, silent
+from prunus.core.recipes.recipe import Train
+from prunus.core.runtime import device_of
 from prunus.recover.training.history import History
+from prunus.recover.training.loop import Here, Remembers, Training, run_training
 from prunus.recover.training.losses import Loss, TrainingStep, default_loss
-from prunus.recover.training.mixed_precision import check_precision, make_precision
-from prunus.recover.training.optimizers import learning_rate, make_optimizer
-from prunus.recover.training.ranks.meeting import current, is_lost
-from prunus.recover.training.ranks.parcel import pack, send
+from prunus.recover.training.mixed_precision import check_precision
+from prunus.recover.training.ranks.fsdp import Sharded, check_shards
+from prunus.recover.training.ranks.meeting import Meeting, current, is_lost
+from prunus.recover.training.ranks.parcel import pack, send, unpack
 from prunus.recover.training.ranks.together import Alone, Together
-from prunus.recover.training.step import Stepper
-from prunus.recover.training.training_batches import n_training_batches, training_batches
 from prunus.recover.training.training_state import Checkpoint, fingerprint
 
 if TYPE_CHECKING:
@@ -40,10 +35,7 @@ if TYPE_CHECKING:
 else:
     Watch = Callable[..., None]
 
-__all__ = ["Here", "Training", "run_training", "train"]
-
-LOWER = 0.1
-"""How much of the learning rate a training that diverged goes on with."""
+__all__ = ["together", "train"]
 
 
 def train(
@@ -98,7 +90,7 @@ def train(
         raise ModelError(f"{stage}: the model has no parameter that can be trained (requires_grad): got 0")
     if watch is not None and training_step is not None:
         raise RecipeError(f"{stage}: a training_step shows no outputs to watch: give a loss instead")
-    if watch is not None and not isinstance(watch, _Remembers):
+    if watch is not None and not isinstance(watch, Remembers):
         checkpoint = None
     check_precision(config.precision, device_of(model))
     identity = "" if checkpoint is None else fingerprint(model, examples, config, seed=seed, stage=stage)
@@ -115,73 +107,24 @@ def train(
         on_optimizer,
         (first, end),
         watch is not None,
-        kept.load(),
+        checkpoint is not None,
+        _resumed(model, kept.load()),
     )
     here = Here(after_step, after_epoch, watch, kept, listener)
     return _lead(training, here) if current() is not None else run_training(training, here, Alone())
 
 
-@dataclass(frozen=True)
-class Training:
-    """What is trained, and how: all that each process needs to know where several train together.
-
-    ``state`` is what a resumed training goes on from.
-    """
-
-    model: nn.Module
-    examples: Examples
-    config: Train
-    seed: int
-    stage: str
-    loss: Loss
-    training_step: TrainingStep | None
-    on_optimizer: Callable[[Optimizer], None] | None
-    span: tuple[int, int]
-    watched: bool
-    state: dict[str, Any] | None = None
+def together(training: Training, meeting: Meeting) -> Together:
+    """Return how this process takes part in a training."""
+    return Sharded(meeting) if training.sharding == "fsdp" else Together(meeting)
 
 
-@dataclass(frozen=True)
-class Here:
-    """What belongs to the one process that decides: who looks on, who is told, where the state is kept."""
-
-    after_step: Callable[[], None] | None = None
-    after_epoch: Callable[[int], None] | None = None
-    watch: Watch | None = None
-    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, "", every_s=0.0))
-    listener: Listener = silent
-
-
-def run_training(training: Training, here: Here, ranks: Alone) -> History:
-    """Train on this process, alone or together with others."""
-    model, config = training.model, training.config
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(parameters, config)
-    if training.on_optimizer is not None:
-        training.on_optimizer(optimizer)
-    average = config.average if training.span[1] == config.epochs and ranks.rank == 0 else Average()
-    loop = _Loop(
-        Stepper(
-            model,
-            config,
-            training.stage,
-            training.loss,
-            training.training_step,
-            parameters,
-            optimizer,
-            make_precision(config.precision, device_of(model)),
-            ranks,
-        ),
-        training,
-        here,
-        ranks,
-        make_average(parameters, average, config.epochs),
-        n_training_batches(len(training.examples), config.batch_size * config.accumulate),
-    )
-    try:
-        return loop.run()
-    finally:
-        model.eval()
+def _resumed(model: nn.Module, state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Give ``model`` the weights of a kept state, and return what else it holds."""
+    if state is None:
+        return None
+    model.load_state_dict(state["model"])
+    return {**state, "model": None}
 
 
 def _lead(training: Training, here: Here) -> History:
@@ -199,205 +142,17 @@ def _lead(training: Training, here: Here) -> History:
             f"{training.stage}: each rank needs an example of every batch: got batch_size {training.config.batch_size} for "
             f"{n_ranks} ranks; raise it, or start fewer"
         )
-    parcel = pack(training, meeting.known)
+    sharded = meeting.sharding == "fsdp"
+    if sharded:
+        check_shards(training.config, training.on_optimizer, training.stage)
+    parcel = pack(replace(training, sharding=meeting.sharding), meeting.known)
     meeting.call()
     try:
         send(parcel)
-        return run_training(training, here, Together(meeting))
+        own = unpack(parcel, meeting.known) if sharded else training
+        return run_training(own, here, together(own, meeting), training.model)
     except Exception as error:
         if is_lost(error):
             said = meeting.failure() or "another rank is gone"
             raise RunError(f"{training.stage}: {said}; what is done is kept, --resume goes on from there") from error
         raise
-
-
-@runtime_checkable
-class _Remembers(Protocol):
-    """A watcher whose memory can be saved."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
-
-
-@dataclass
-class _Loop:
-    stepper: Stepper
-    training: Training
-    here: Here
-    ranks: Alone
-    average: Running
-    n_batches: int
-    rate_factor: float = 1.0
-    first_loss: float | None = None
-
-    def __post_init__(self) -> None:
-        self.model, self.config, self.stage = self.stepper.model, self.stepper.config, self.stepper.stage
-        self.seed, self.examples, self.watch = self.training.seed, self.training.examples, self.here.watch
-        self.good: dict[str, Any] = {}
-
-    def run(self) -> History:
-        start, history = self._resume(self.training.state)
-        if self.ranks.rank == 0:
-            self.good = self._good(start, history)
-        others = () if self.ranks.rank == 0 else ("rank", self.ranks.rank)
-        for epoch in range(start, self.training.span[1]):
-            with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch, *others):
-                losses, sizes, n_right = self._epoch(epoch)
-            if self.ranks.rank == 0:
-                history = self._look(epoch, losses, _extended(history, losses, sizes, n_right))
-            elif not self.ranks.hears():
-                return history
-        if self.ranks.rank == 0 and self.average.finish():
-            order = generator(self.seed, self.stage, "batch norm")
-            recompute_batch_norm(self.model, self.examples, batch_size=self.config.batch_size, generator=order)
-        return history
-
-    def _look(self, epoch: int, losses: Tensor, history: History) -> History:
-        """Decide after an epoch whether it goes on, keep what is to be kept, and tell all others."""
-        try:
-            problem = self._problem(losses, epoch)
-            if problem:
-                raise RunError(f"{problem}; {self._go_back(self.good, self.here.checkpoint)}")
-            self.average.after_epoch(epoch)
-            if self._is_sound(losses, history):
-                self.good = self._good(epoch + 1, history, self.good)
-            if self.here.after_epoch is not None:
-                self.here.after_epoch(epoch + 1)
-            self.here.checkpoint.save(self._state(epoch + 1, history))
-            self.here.listener(_progress(self.stage, epoch + 1, self.config.epochs, history))
-        except BaseException:
-            self.ranks.says(goes_on=False)
-            raise
-        self.ranks.says(goes_on=True)
-        return history
-
-    def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Take one pass; return each step's loss and size, and the number of right answers (None: no classes)."""
-        self.model.train()
-        losses: list[Tensor] = []
-        sizes: list[int] = []
-        right: list[Tensor] = []
-        classify = self.examples.task.exclusive
-        order = generator(self.seed, self.stage, "order", epoch)
-        step_size = self.config.batch_size * self.config.accumulate
-
-        def see(part: Batch, outputs: Any, n: int) -> None:
-            if self.training.watched and (whole := self.ranks.gathered(part, outputs, n)) is not None:
-                assert self.watch is not None
-                self.watch(epoch, *whole)
-            if classify and (scores := answer(outputs)).ndim == 2:
-                right.append((scores.argmax(dim=1) == part.targets.reshape(-1))[:n].sum())
-
-        for number, batch in enumerate(training_batches(self.examples, step_size, order)):
-            value = self.stepper.take(batch, self._rate(epoch, number), see, check=not losses)
-            if self.here.after_step is not None:
-                self.here.after_step()
-            self.average.after_step()
-            losses.append(value)
-            sizes.append(len(batch.index))
-        n_right = self.ranks.total(torch.stack(right).sum()) if right else None
-        return self.ranks.total(torch.stack(losses)), torch.tensor(sizes), n_right
-
-    def _rate(self, epoch: int, step: int) -> float:
-        n_steps = self.n_batches * self.config.epochs
-        return self.rate_factor * learning_rate(self.config, epoch * self.n_batches + step, n_steps)
-
-    def _problem(self, losses: Tensor, epoch: int) -> str:
-        """Say where a loss or a parameter isn't finite, or nothing; looked at once per epoch."""
-        finite = losses.isfinite()
-        with torch.no_grad():
-            sound = nn.utils.get_total_norm(self.stepper.parameters).isfinite()
-        if bool(finite.all() & sound):
-            return ""
-        step = int(finite.long().flatten().argmin()) if not bool(finite.all()) else len(losses) - 1
-        what = (
-            f"the loss became {float(losses[step])}" if not bool(finite.all()) else "a parameter became NaN or infinite"
-        )
-        return (
-            f"{self.stage}: {what} in epoch {epoch + 1} of {self.config.epochs}, step {step + 1} of {self.n_batches}, at learning "
-            f"rate {self._rate(epoch, step):.3g}: lower the learning_rate, set clip_norm, or look for extreme values in the data"
-        )
-
-    def _is_sound(self, losses: Tensor, history: History) -> bool:
-        """Say whether a state is worth going back to: still finite, a training may long be on its way to infinity."""
-        if self.first_loss is None:
-            self.first_loss = float(losses[0])
-        return max(history.loss[-1], float(losses[-1])) <= self.first_loss + abs(self.first_loss)
-
-    def _go_back(self, good: dict[str, Any], checkpoint: Checkpoint) -> str:
-        """Put the last good state back, keep it for a resume at a lower learning rate, and say so."""
-        _keep(good["model"], self.model.state_dict())
-        epoch = good["epoch"]
-        where = f"the model is back at {'its start' if epoch == 0 else f'the end of epoch {epoch}'}"
-        if checkpoint.path is None or self.watch is not None:  # what a watcher saw of the bad epoch can't be taken back
-            return where
-        self.rate_factor *= LOWER
-        # Moments that may hold infinities don't go along.
-        checkpoint.save({**self._state(epoch, History()), **good, "optimizer": None, "precision": {}}, now=True)
-        return f"{where}, and a resume goes on from there with the learning rate times {self.rate_factor:.3g}"
-
-    def _good(self, epoch: int, history: History, before: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return a copy of what a step changes, in the memory of the copy ``before`` where that can be."""
-        if before is None:
-            model = copy.deepcopy(self.model.state_dict())
-        else:
-            model = before["model"]
-            _keep(self.model.state_dict(), model)
-        average = copy.deepcopy(self.average.state())
-        return {"epoch": epoch, "model": model, "average": average, "history": history.to_dict()}
-
-    def _state(self, epoch: int, history: History) -> dict[str, Any]:
-        return {
-            "epoch": epoch,
-            "model": self.model.state_dict(),
-            "optimizer": self.stepper.optimizer.state_dict(),
-            "precision": self.stepper.precision.state(),
-            "average": self.average.state(),
-            "rate_factor": self.rate_factor,
-            "first_loss": self.first_loss,
-            "history": history.to_dict(),
-            "watch": self.watch.state_dict() if isinstance(self.watch, _Remembers) else {},
-        }
-
-    def _resume(self, state: dict[str, Any] | None) -> tuple[int, History]:
-        if state is None:
-            return self.training.span[0], History()
-        self.model.load_state_dict(state["model"])
-        if state["optimizer"] is not None:
-            self.stepper.optimizer.load_state_dict(state["optimizer"])
-        self.stepper.precision.load(state["precision"])
-        if state["average"]:
-            self.average.load(state["average"])
-        self.rate_factor, self.first_loss = float(state["rate_factor"]), state["first_loss"]
-        if isinstance(self.watch, _Remembers):
-            self.watch.load_state_dict(state["watch"])
-        if state["optimizer"] is None:
-            text = f"it diverged before: goes on after epoch {state['epoch']} with the learning rate times {self.rate_factor:.3g}"
-            self.here.listener(Event("note", self.stage, text))
-        return int(state["epoch"]), History(tuple(state["history"]["loss"]), tuple(state["history"]["accuracy"]))
-
-
-def _keep(source: dict[str, Any], target: dict[str, Any]) -> None:
-    """Copy the tensors of one state dict into another's, in place."""
-    with torch.no_grad():
-        for name, value in source.items():
-            if isinstance(value, Tensor):
-                target[name].copy_(value)
-
-
-def _extended(history: History, losses: Tensor, sizes: Tensor, n_right: Tensor | None) -> History:
-    """Return ``history`` with the epoch's means: one transfer from the device for all of it."""
-    sizes = sizes.to(losses.device)
-    mean = float((losses.flatten().double() * sizes).sum() / sizes.sum())
-    accuracy = () if n_right is None else (float(n_right) / int(sizes.sum()),)
-    return History((*history.loss, mean), (*history.accuracy, *accuracy))
-
-
-def _progress(stage: str, done: int, total: int, history: History) -> Event:
-    facts = {"loss": history.loss[-1]}
-    message = f"epoch {done} of {total}: loss {history.loss[-1]:.4g}"
-    if history.accuracy:
-        facts["accuracy"] = history.accuracy[-1]
-        message += f", accuracy {history.accuracy[-1]:.1%}"
-    return Event("progress", stage, message, done, total, facts)

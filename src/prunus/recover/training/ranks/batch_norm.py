@@ -57,14 +57,15 @@ def _functional(
     shape = [1, -1, *[1] * (given.dim() - 2)]
     values = given.float() if given.dtype in (torch.float16, torch.bfloat16) else given
     share = 1.0 if counts else 0.0
-    number = torch.tensor(share * (given.numel() // given.shape[1]), dtype=torch.float64, device=given.device)
-    dist.all_reduce(number)
-    n = float(number)
-    if n <= 1:
+    number = values.new_full((1,), share * (values.numel() // values.shape[1]))
+    sums: Tensor = _Total.apply(torch.cat([values.sum(dim=dims) * share, number]))  # type: ignore[no-untyped-call]
+    n = sums[-1].detach()
+    if float(n) <= 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(given.shape)}")
-    mean: Tensor = _Total.apply(values.sum(dim=dims) * share) / n  # type: ignore[no-untyped-call]
+    mean = sums[:-1] / n
     apart = values - mean.view(shape)
-    variance: Tensor = _Total.apply(apart.square().sum(dim=dims) * share) / n  # type: ignore[no-untyped-call]
+    squares: Tensor = _Total.apply(apart.square().sum(dim=dims) * share)  # type: ignore[no-untyped-call]
+    variance = squares / n
     with torch.no_grad():
         if running_mean is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)

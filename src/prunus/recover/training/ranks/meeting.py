@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -60,7 +61,7 @@ class Meeting:
     place: Place
     store: Any
     known: dict[str, Any] = field(default_factory=dict)
-    sharding: str = "ddp"
+    sharding: Literal["ddp", "fsdp"] = "ddp"
     n_tasks: int = 0
     n_words: int = 0
 
@@ -210,10 +211,12 @@ def open_meeting(place: Place, *, cuda: bool) -> Meeting:
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     try:
         store, _, _ = next(iter(rendezvous("env://", timeout=_JOINING)))
-        own = distributed_c10d.PrefixStore("prunus", store)
+        # torchrun may keep one store over restarts: what an earlier start left there is no concern of this one.
+        start = f"{place.restarts} {place.n_ranks} {os.environ.get('MASTER_PORT')}"
+        own = distributed_c10d.PrefixStore(f"prunus {start}", store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=distributed_c10d.PrefixStore("group", store),
+            store=distributed_c10d.PrefixStore(f"group {start}", store),
             rank=place.rank,
             world_size=place.n_ranks,
             timeout=PATIENCE,

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 from prunus.core.calls import joined, map_tensors, select_rows
 from prunus.recover.training.ranks.batch_norm import WholeBatchNorm
@@ -45,6 +46,10 @@ class Alone:
     rank = 0
     n_ranks = 1
     scale = 1.0
+    sharded = False
+
+    def shard(self, model: nn.Module) -> None:
+        """Leave of the model's parameters what belongs here."""
 
     def own(self, batch: Batch) -> tuple[Batch, int]:
         """Return this process's part of a batch, and how many examples of it count."""
@@ -60,6 +65,18 @@ class Alone:
     def total(self, value: Tensor) -> Tensor:
         """Return the sum over the processes."""
         return value
+
+    def parts(self, parameters: Sequence[nn.Parameter]) -> Sequence[nn.Parameter]:
+        """Return what an optimizer moves here."""
+        return parameters
+
+    def gather(self, model: nn.Module, optimizer: Optimizer | None, average: dict[str, Any]) -> dict[str, Any]:
+        """Return the state of the optimizer and the average, and of a model that lies in parts, as a whole."""
+        return {"model": None, "optimizer": optimizer and optimizer.state_dict(), "average": average}
+
+    def spread(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+        """Return of a whole state what belongs here."""
+        return state
 
     def gathered(self, batch: Batch, outputs: Any, n: int) -> tuple[Batch, Any] | None:
         """Return the whole batch with its outputs on rank 0, None on the others."""
@@ -95,22 +112,22 @@ class Together(Alone):
     @torch.no_grad()
     def add_up(self, parameters: Sequence[nn.Parameter]) -> None:
         """Add the gradients up; what has one on no process keeps none, as with one process."""
-        if not parameters:
-            return
-        has = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int32)
-        has = has.to(parameters[0].device)
-        dist.all_reduce(has, op=dist.ReduceOp.MAX)
-        gradients = []
-        for parameter, used in zip(parameters, has.tolist(), strict=True):
-            if used:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
+        gradients = [
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in parameters
+        ]
+        used: list[bool] = []
         for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            # What the first one brings along: which parameters have a gradient at all.
+            flags = [] if used else [bucket[0].new_tensor([parameter.grad is not None for parameter in parameters])]
+            flat = torch.cat([gradient.flatten() for gradient in (*flags, *bucket)])
             dist.all_reduce(flat)
-            parts = torch.split(flat, [gradient.numel() for gradient in bucket])
-            torch._foreach_copy_(bucket, [part.view_as(one) for part, one in zip(parts, bucket, strict=True)])
+            parts = torch.split(flat, [gradient.numel() for gradient in (*flags, *bucket)])
+            used = used or (parts[0] > 0).tolist()
+            sums = [part.view_as(one) for part, one in zip(parts[len(flags) :], bucket, strict=True)]
+            torch._foreach_copy_(bucket, sums)
+        for parameter, gradient, is_used in zip(parameters, gradients, used, strict=True):
+            if is_used:
+                parameter.grad = gradient
 
     def total(self, value: Tensor) -> Tensor:
         """Return the sum over the processes."""

@@ -6,26 +6,34 @@ from pathlib import Path
 import pytest
 import torch
 
+from ranks_child import IN_PARTS, Recorder, ended, plain, result, sgd, start, trainings
 from ranks_child import Case as Training
-from ranks_child import Recorder, ended, plain, result, sgd, start, trainings
 
 CHILD = Path(__file__).parents[4] / "ranks_child.py"
 NAMES = [name for name, _ in trainings()]
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What rank 0 of two processes found, in one pair of processes for all tests."""
-    folder = tmp_path_factory.mktemp("ranks")
-    said = ended(start([sys.executable, str(CHILD), str(folder), "ddp"]))
+def found_by(folder, sharding):
+    """Return what rank 0 of two processes found, in one pair of processes for all tests."""
+    said = ended(start([sys.executable, str(CHILD), str(folder), sharding]))
     assert [code for code, _, _ in said] == [0, 0], said
     return torch.load(folder / "found.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_ranks_end_with_the_curve_and_the_weights_of_one(name, found):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    return found_by(tmp_path_factory.mktemp("ddp"), "ddp")
+
+
+@pytest.fixture(scope="module")
+def in_parts(tmp_path_factory):
+    return found_by(tmp_path_factory.mktemp("fsdp"), "fsdp")
+
+
+def check_equal(name, together):
+    """Compare with the same training on one process."""
     case = dict(trainings())[name]()
-    alone, together = result(case), found[name]
+    alone = result(case)
     exact = next(case.model.parameters()).dtype == torch.float64
     assert together["loss"] == pytest.approx(alone["loss"], rel=1e-11 if exact else 1e-5)
     assert together["accuracy"] == pytest.approx(alone["accuracy"])
@@ -35,21 +43,34 @@ def test_two_ranks_end_with_the_curve_and_the_weights_of_one(name, found):
         )
 
 
-def test_zeros_hold_on_every_rank_after_a_hundred_steps(found):
-    # The hook looked after each step on both ranks, and would have ended the run.
+@pytest.mark.parametrize("name", NAMES)
+def test_two_ranks_end_with_the_curve_and_the_weights_of_one(name, found):
+    check_equal(name, found[name])
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_two_ranks_that_hold_a_part_of_the_model_each_do_so_too(name, in_parts):
+    check_equal(name, in_parts[name])
+
+
+@pytest.mark.parametrize("which", ["found", "in_parts"])
+def test_zeros_hold_on_every_rank_after_a_hundred_steps(which, request):
+    # The hook looked after each step at what lies on each rank, and would have ended the run.
     gone = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.8
-    assert torch.equal(found["masks"]["state"]["3.weight"] == 0, gone)
+    assert torch.equal(request.getfixturevalue(which)["masks"]["state"]["3.weight"] == 0, gone)
 
 
-def test_a_watcher_sees_whole_batches_in_their_order(found):
-    watch = Recorder()
+@pytest.mark.parametrize("which", ["found", "in_parts"])
+def test_a_watcher_sees_whole_batches_in_their_order(which, request):
+    together, watch = request.getfixturevalue(which)["watched"], Recorder()
     result(Training(plain(), sgd()), watch=watch)
-    assert [row.tolist() for row in found["watched"]["index"]] == [row.tolist() for row in watch.index]
-    torch.testing.assert_close(torch.cat(found["watched"]["outputs"]), torch.cat(watch.outputs), rtol=1e-9, atol=1e-11)
+    assert [row.tolist() for row in together["index"]] == [row.tolist() for row in watch.index]
+    torch.testing.assert_close(torch.cat(together["outputs"]), torch.cat(watch.outputs), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["adamw", "masks"])
-def test_a_training_that_stopped_and_goes_on_is_bit_for_bit_the_undisturbed_one(name, found):
-    whole, gone_on = found[name], found[f"{name}, gone on"]
+@pytest.mark.parametrize(("which", "name"), [("found", "adamw"), ("found", "masks"), ("in_parts", "average")])
+def test_a_training_that_stopped_and_goes_on_is_bit_for_bit_the_undisturbed_one(which, name, request):
+    of = request.getfixturevalue(which)
+    whole, gone_on = of[name], of[f"{name}, gone on"]
     assert gone_on["loss"] == whole["loss"]
     assert all(torch.equal(gone_on["state"][key], value) for key, value in whole["state"].items())
