@@ -125,8 +125,10 @@ def _to_coreml(program: str, target: str, facts: str, digest: str) -> None:
         for size, (least, most, name) in zip(one["shape"], one["spans"], strict=True):
             if least == most:
                 shape.append(least)
-            else:
-                shape.append(ranges.setdefault(name, coremltools.RangeDim(least, most, default=size, symbol=name)))
+                continue
+            if name not in ranges:  # coremltools lets a name be used once, and then wants that object
+                ranges[name] = coremltools.RangeDim(least, most, default=size, symbol=name)
+            shape.append(ranges[name])
         inputs.append(coremltools.TensorType(name=one["name"], shape=shape, dtype=getattr(np, one["dtype"])))
     model = coremltools.convert(
         load_program(Path(program), sha256=digest).run_decompositions({}),
