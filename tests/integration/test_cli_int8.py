@@ -43,6 +43,18 @@ def test_the_report_compares_dense_pruned_int8_and_both_and_the_file_is_there(sm
     assert "milliseconds" not in json.dumps(plain["int8"])
 
 
+def test_a_run_leaves_a_file_for_openvino_that_was_tested_there(small_recipe, capsys):
+    plain = {**RUN, "recovery": {"method": "none"}, "strategy": None}
+    assert invoke(["run", str(small_recipe(**plain, quantize={"to": "openvino", "max_drop": 0.08})), "--quiet"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    record = load_record(Path("out/record.json"))
+    assert "bundle.int8.openvino: static int8 in 5 of 5 layers; accuracy drops by at most" in said
+    assert sorted(file.name for file in Path("out/bundle.int8.openvino").iterdir()) == ["model.bin", "model.xml"]
+    assert {time.runtime for name, time in record.int8_times.items() if name.endswith("int8")} == {"OpenVINO"}
+    assert invoke(["run", str(small_recipe(**plain)), "--quiet", "--overwrite"]) == 0
+    assert not Path("out/bundle.int8.openvino").exists(), "a run takes the last one's file away"
+
+
 def test_where_the_promise_can_not_be_shown_no_file_is_left_and_the_run_says_why(small_recipe, capsys):
     """So few test examples can't show a drop below a thousandth."""
     assert invoke(["run", str(small_recipe(**RUN, quantize={"max_drop": 0.001})), "--quiet"]) == 0
@@ -53,7 +65,7 @@ def test_where_the_promise_can_not_be_shown_no_file_is_left_and_the_run_says_why
 
 
 def test_what_it_needs_is_asked_for_before_anything_is_trained(small_recipe, capsys, monkeypatch):
-    monkeypatch.setattr("prunus.pipeline.int8.of_run.find_spec", lambda name: None)
+    monkeypatch.setattr("prunus.ship.quantize.int8_runtime.find_spec", lambda name: None)
     assert invoke(["run", str(small_recipe(**RUN, quantize={})), "--quiet"]) == 9
     assert (
         "quantize needs the package 'onnx', which is not installed: pip install 'prunus[int8]'"

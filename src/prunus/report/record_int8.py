@@ -28,6 +28,7 @@ class Int8Facts(Part):
     """Of the first seed: the exported files, what was promised of the pruned int8 one, and whether test examples showed it."""
 
     metric: str
+    file: str = Field("bundle.int8.onnx", description="what the file is called that is left in the run's folder")
     method: str | None
     rows: list[Int8Row]
     test: ContractTest | None

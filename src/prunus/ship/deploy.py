@@ -22,7 +22,7 @@ from prunus.core.files.plain_files import atomic_folder, atomic_path
 from prunus.ship.bundle import Bundle
 from prunus.ship.formats import BATCHES, ExportSource, Format, format_of, n_rows
 
-__all__ = ["ExportedFile", "export_file", "relative_difference"]
+__all__ = ["ExportedFile", "check_place", "export_file", "relative_difference"]
 
 _TOLERANCE = 1e-3
 """Of the largest output. Measured on 13 architectures: at most 3e-6 in ONNX Runtime, 2e-5 in MNN, 2e-4 of transformers there."""
@@ -83,7 +83,7 @@ def export_file(
         )
     form.check_model(source)
     form.check_installed()
-    _check_place(form, path)
+    check_place(form, path)
     if form.free == "none":
         return _export(form, source.one_by_one(), path)
     if form.free == "bounded":
@@ -130,7 +130,7 @@ def _export(form: Format, source: ExportSource, path: Path) -> ExportedFile:
     )
 
 
-def _check_place(form: Format, path: Path) -> None:
+def check_place(form: Format, path: Path) -> None:
     """Raise where a folder would take the place of something that no export has made: nobody's files are lost by a typing error."""
     if not form.files or not (path.exists() or path.is_symlink()):
         return

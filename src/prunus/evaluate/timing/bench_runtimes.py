@@ -38,6 +38,7 @@ class Subject:
         example: two or more examples, from which files are exported.
         file: the ONNX file, if there is one.
         file_only: it is the file that is timed, and ``model`` only answers what it should.
+        openvino: instead of an ONNX file, the two parts of one that only OpenVINO reads.
         most_apart: how far answers may be from that, as a share of the largest output; half precision and fused kernels stay far
             below the default.
     """
@@ -50,9 +51,10 @@ class Subject:
         *,
         file_only: bool = False,
         most_apart: float = 0.01,
+        openvino: tuple[bytes, bytes] | None = None,
     ) -> None:
         self.model, self.example, self.file_only, self.most_apart = model.eval(), example, file_only, most_apart
-        self._file = file
+        self._file, self.openvino = file, openvino
         self._made: dict[str, Any] = {}
 
     def once(self, key: str, make: Callable[[], Any]) -> Any:
@@ -115,6 +117,10 @@ class BenchRuntime(ABC):
         if all(find_spec(package) is not None for package in self.packages):
             return ""
         return f"not installed: pip install 'prunus[{self.extra}]'"
+
+    def reads(self, subject: Subject) -> bool:
+        """Tell whether it can time a subject at all."""
+        return subject.openvino is None and (self.reads_files or not subject.file_only)
 
     @abstractmethod
     def start(self, subject: Subject, inputs: Any, threads: int, clock: Clock | None = None) -> Contestant:
@@ -185,10 +191,14 @@ class OpenVino(BenchRuntime):
 
     name, called, extra, packages = "openvino", "OpenVINO", "openvino", ("openvino", "onnx", "onnxscript")
 
+    def reads(self, subject: Subject) -> bool:
+        """Tell that it reads ONNX files and its own."""
+        return True
+
     def start(self, subject: Subject, inputs: Any, threads: int, clock: Clock | None = None) -> Contestant:
         """Compile the exported file for the sizes of these inputs."""
         openvino = require("openvino", extra=self.extra)
-        file = subject.onnx
+        file = subject.onnx if subject.openvino is None else None
         names, given = named_tensors(inputs)
         arrays = {name: value.numpy() for name, value in zip(names, given, strict=True)}
         settings = {
@@ -199,7 +209,7 @@ class OpenVino(BenchRuntime):
         }
         try:
             core = openvino.Core()
-            graph = core.read_model(file)
+            graph = core.read_model(file) if file is not None else core.read_model(*(subject.openvino or ()))
             held = {name for value in graph.inputs for name in value.get_names()}
             arrays = {name: value for name, value in arrays.items() if name in held}
             graph.reshape({name: list(value.shape) for name, value in arrays.items()})

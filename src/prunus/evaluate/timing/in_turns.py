@@ -126,9 +126,7 @@ def _cell(
         torch._dynamo.reset()  # what was compiled for other sizes
     listener(Event("start", stage))
     began = time.perf_counter()
-    begun = [
-        (r, name) for r in runtimes for name, subject in subjects.items() if r.reads_files or not subject.file_only
-    ]
+    begun = [(r, name) for r in runtimes for name, subject in subjects.items() if r.reads(subject)]
     try:
         for number, (runtime, name) in enumerate(begun):
             listener(Event("progress", f"{stage}: make ready", done=number, total=len(begun)))

@@ -19,10 +19,12 @@ from prunus.core.errors import BundleError, ModelError, RecipeError, raise_if_ou
 from prunus.core.events import Listener, silent
 from prunus.core.files.plain_files import open_plain
 from prunus.core.recipes.recipe import Model
-from prunus.evaluate.timing.bench_runtimes import INT8_APART, OnnxFile, Subject
+from prunus.evaluate.timing.bench_runtimes import Subject
 from prunus.evaluate.timing.in_turns import DENSE, bench_subjects
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.ship import Bundle, load_bundle
+from prunus.ship.formats.openvino_file import BIN, XML, OpenVinoFile
+from prunus.ship.quantize.runtimes import INT8_RUNTIMES
 from prunus.ship.raw_model import RawModel, raw_inputs
 from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 
@@ -54,7 +56,7 @@ def bench_bundles(
     """Return how long each bundle and the dense model take, in each runtime, at each batch size and number of threads.
 
     Args:
-        paths: bundles, or runs that have one; and ONNX files of their models, in int8, say.
+        paths: bundles, or runs that have one; and ONNX files of their models, or folders of OpenVINO, in int8, say.
         dense: the dense model's bundle; default: that of the run which the first bundle comes from, or the structure that its
             builder makes, or the first bundle itself where others follow.
         threads: default: one, and as many as there are processors.
@@ -66,7 +68,7 @@ def bench_bundles(
         RecipeError: a runtime is unknown, a number isn't at least one, or the bundles take different inputs.
         MissingExtraError: a runtime that was asked for isn't installed.
     """
-    files = [path for path in paths if path.suffix == ".onnx"]
+    files = [path for path in paths if path.suffix == ".onnx" or (path / XML).is_file()]
     folders = [bundle_folder(path) for path in paths if path not in files]
     if not folders:
         raise RecipeError(
@@ -138,19 +140,27 @@ def _entry(name: str, model: nn.Module, bundle: Bundle, facts: dict[str, Any]) -
 
 def _of_file(path: Path, like: Bundle) -> _Entry:
     """Return an exported file that takes what a bundle takes; its size in bytes is told."""
+    example = raw_inputs(like, like.manifest.takes, 2)
+    runtime = INT8_RUNTIMES["openvino" if path.suffix != ".onnx" else "onnx"]
     try:
-        with open_plain(path) as opened:
-            file = opened.read()
-    except OSError as error:
-        raise BundleError(f"{path}: it can't be read: {error.strerror or error}") from error
-    try:
-        model = OnnxFile(file, threads=1)
+        file: Any = (
+            _content(path) if path.suffix == ".onnx" else OpenVinoFile(_content(path / XML), _content(path / BIN))
+        )
+        subject = runtime.timed(file, example, None)
+    except BundleError:
+        raise
     except Exception as error:
         raise_if_out_of_memory(error)
-        raise ModelError(f"{path}: ONNX Runtime can't open it: {one_line(error)[:200]}") from error
-    example = raw_inputs(like, like.manifest.takes, 2)
-    subject = Subject(model, example, file, file_only=True, most_apart=INT8_APART)
+        raise ModelError(f"{path}: {runtime.called} can't open it: {one_line(error)[:200]}") from error
     return _Entry(str(path), subject, {"file": str(path), "size_bytes": len(file)})
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_plain(path) as opened:
+            return opened.read()
+    except OSError as error:
+        raise BundleError(f"{path}: it can't be read: {error.strerror or error}") from error
 
 
 def _rebuilt(folder: Path, bundle: Bundle, trust_code: bool) -> _Entry:

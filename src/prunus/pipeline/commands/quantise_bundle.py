@@ -10,22 +10,21 @@ from pydantic import ValidationError
 from torch import nn
 
 from prunus.core.errors import DataError, ModelError, PlanError, RecipeError
-from prunus.core.files.plain_files import atomic_path
 from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import Examples
 from prunus.pipeline.bundle_examples import in_units, run_examples
 from prunus.pipeline.carried import data_of_bundle
-from prunus.pipeline.int8.quantise import Int8Examples, float_file, promise_of, quantise
+from prunus.pipeline.int8.quantise import Int8Examples, promise_of, quantise
 from prunus.pipeline.jobs.workspace import RECORD
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.report import load_record
 from prunus.ship import Bundle, load_bundle
+from prunus.ship.quantize.runtimes import int8_runtime
 
-__all__ = ["INT8_FORMATS", "quantise_bundle"]
+__all__ = ["quantise_bundle"]
 
-INT8_FORMATS = ("onnx",)
 _PARTS = ("calibration", "validation", "test")
 
 
@@ -44,7 +43,7 @@ def quantise_bundle(
     """Write a bundle's model as a file in int8 if it keeps its promise on test examples; return the facts of the file.
 
     Args:
-        to: one of ``INT8_FORMATS``.
+        to: one of ``INT8_RUNTIMES``.
         out: default: beside the bundle, with ``.int8`` and the format as its ending.
         asked: keys of ``quantize``, over what the recipe says.
         recipe: whose data calibrate, choose and decide, split as in the run, and whose contract is promised; default: the data that
@@ -54,16 +53,17 @@ def quantise_bundle(
 
     Raises:
         DataError: there are no examples to calibrate on; it says how to give them.
+        MissingExtraError: a package of the runtime isn't installed.
         ModelError: the format has no int8, the model can't be quantised, or the file doesn't keep the promise; nothing was written.
     """
-    if to not in INT8_FORMATS:
-        raise ModelError(f"int8 files are written in {', '.join(INT8_FORMATS)}: got {to!r}")
+    runtime = int8_runtime(to)
+    runtime.check_installed(f"--to {to} --int8")
     folder = bundle_folder(path)
     bundle = load_bundle(folder, trust_code=trust_code)
     if bundle.note and note is not None:
         note(f"{folder}: {bundle.note}")
     said = _recipe_beside(folder) if recipe is None else recipe.model_dump(mode="json")
-    settings = _settings({**(said.get("quantize") or {}), **(asked or {})})
+    settings = _settings({**(said.get("quantize") or {}), **(asked or {}), "to": to})
     contract = said.get("contract")
     promise = promise_of(settings, None if contract is None else Contract.model_validate(contract), bundle.task)
     config = _data_of(bundle, folder, trust_code) if recipe is None else recipe.data
@@ -74,7 +74,9 @@ def quantise_bundle(
         note(
             "there is no dense model beside the bundle, so the promise is against the bundle's own model in float (--dense BUNDLE)"
         )
-    made = quantise(bundle, float_file(bundle), reference, examples, settings, promise, note=note, tick=tick)
+    made = quantise(
+        runtime, bundle, runtime.float_file(bundle), reference, examples, settings, promise, note=note, tick=tick
+    )
     facts = {
         "bundle": str(folder),
         "sha256": bundle.sha256,
@@ -93,8 +95,7 @@ def quantise_bundle(
     if out is None:
         named_folder = folder if folder.name not in ("", "..") else folder.resolve()
         out = named_folder.with_name(f"{named_folder.name}.int8.{to}")
-    with atomic_path(out) as temporary:
-        temporary.write_bytes(made.file)
+    runtime.write(made.file, out)
     return {"path": str(out), **facts}
 
 

@@ -6,30 +6,29 @@ answers to the test examples, their time that of the runtime that is fastest for
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from prunus.core.calls import map_tensors, select_rows
-from prunus.core.errors import DataError, MissingExtraError, ModelError
+from prunus.core.errors import DataError, ModelError
 from prunus.core.events import silent
-from prunus.core.files.plain_files import atomic_path
+from prunus.core.recipes.quantize_section import Quantize
 from prunus.evaluate import measure_quality, observe
-from prunus.evaluate.timing.bench_runtimes import INT8_APART, RUNTIMES, BenchRuntime, Compiled, OnnxFile, Subject
+from prunus.evaluate.timing.bench_runtimes import RUNTIMES, BenchRuntime, Compiled
 from prunus.evaluate.timing.in_turns import bench_subjects
 from prunus.graph.tracing.states import duplicate
-from prunus.pipeline.int8.quantise import Int8Examples, Int8File, float_file, model_of_file, promise_of, quantise
+from prunus.pipeline.int8.quantise import Int8Examples, Int8File, model_of_file, promise_of, quantise
 from prunus.pipeline.jobs.job import Job, SeedResult
 from prunus.ship import Bundle, load_bundle
 from prunus.ship.quantize.file_model import raw_batch
+from prunus.ship.quantize.runtimes import int8_runtime
 from prunus.ship.raw_model import RawModel
 from prunus.tasks import Observed
 
-__all__ = ["INT8_FILE", "check_int8", "int8_of_run"]
+__all__ = ["check_int8", "int8_of_run"]
 
-INT8_FILE = "bundle.int8.onnx"
 _ORDER = ("dense", "pruned", "dense int8", "pruned int8")
 
 
@@ -44,11 +43,7 @@ def check_int8(job: Job) -> None:
     recipe = job.recipe
     if recipe.quantize is None:
         return
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f"quantize needs the package {package!r}, which is not installed: pip install 'prunus[int8]'"
-            )
+    int8_runtime(recipe.quantize.to).check_installed("quantize")
     if not len(job.data.calibration):
         raise DataError("quantize needs calibration examples: got none; raise data.split.calibration")
     promise_of(recipe.quantize, recipe.contract, job.data.test.task.name)
@@ -61,12 +56,13 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
     """
     settings, recipe, data = job.recipe.quantize, job.recipe, job.data
     assert settings is not None
+    runtime, name_of_file = int8_runtime(settings.to), f"bundle.int8.{settings.to}"
     promise = promise_of(settings, recipe.contract, data.test.task.name)
     parts = Int8Examples(*(part.to("cpu") for part in (data.calibration, data.validation, data.test)))
     dense = duplicate(result.dense).cpu().eval()
-    files: dict[str, bytes] = {}
+    files: dict[str, Any] = {}
     seen: dict[str, Observed] = {}
-    made: dict[str, Int8File] = {}
+    made: dict[str, Int8File[Any]] = {}
     problem = ""
     with job.workspace.stage("int8"):
         bundles = {
@@ -76,10 +72,12 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
         }
         for name, bundle in bundles.items():
             try:
-                files[name] = float_file(bundle)
-                seen[name] = observe(model_of_file(bundle, files[name], parts.test), parts.test, parts.test.task)
+                files[name] = runtime.float_file(bundle)
+                seen[name] = observe(
+                    model_of_file(runtime, bundle, files[name], parts.test), parts.test, parts.test.task
+                )
                 found = quantise(
-                    bundle, files[name], dense, parts, settings, promise, bootstrap=recipe.evaluation.bootstrap
+                    runtime, bundle, files[name], dense, parts, settings, promise, bootstrap=recipe.evaluation.bootstrap
                 )
             except ModelError as error:
                 problem = str(error) if name == "pruned" else problem
@@ -88,8 +86,7 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
             made[name], files[f"{name} int8"], seen[f"{name} int8"] = found, found.file, found.observed
         pruned = made.get("pruned")
         if pruned is not None and pruned.kept:
-            with atomic_path(folder / INT8_FILE) as temporary:
-                temporary.write_bytes(pruned.file)
+            runtime.write(pruned.file, folder / name_of_file)
         elif pruned is not None:
             test = pruned.facts["test"]
             problem = (
@@ -100,6 +97,7 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
         times = _times(job, bundles, files) if "pruned" in files else []
     facts = {
         "metric": promise.metric,
+        "file": name_of_file,
         "method": None if pruned is None else pruned.facts["method"],
         "rows": [_row(job, name, files[name], seen[name], made) for name in _ORDER if name in files],
         "test": None if pruned is None else pruned.facts["test"],
@@ -108,7 +106,7 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
     return facts, times
 
 
-def _row(job: Job, name: str, file: bytes, observed: Observed, made: dict[str, Int8File]) -> dict[str, Any]:
+def _row(job: Job, name: str, file: Any, observed: Observed, made: dict[str, Int8File[Any]]) -> dict[str, Any]:
     evaluation, settings = job.recipe.evaluation, job.recipe.quantize
     assert settings is not None
     task = job.data.test.task
@@ -123,20 +121,15 @@ def _row(job: Job, name: str, file: bytes, observed: Observed, made: dict[str, I
     return row
 
 
-def _times(job: Job, bundles: dict[str, Bundle], files: dict[str, bytes]) -> list[dict[str, Any]]:
+def _times(job: Job, bundles: dict[str, Bundle], files: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the time of each in its fastest runtime; all take turns in one run."""
     config, like = job.recipe.evaluation.latency, bundles["pruned"]
     batch = map_tensors(lambda value: value.cpu(), job.timed_inputs)
     raw = raw_batch(like, batch)
     example = select_rows(raw, torch.arange(2) % config.batch_size)
+    runtime = int8_runtime((job.recipe.quantize or Quantize()).to)
     subjects = {
-        name: Subject(
-            RawModel(bundles[name]) if name in bundles else OnnxFile(files[name]),
-            example,
-            file,
-            file_only=name not in bundles,
-            most_apart=0.01 if name in bundles else INT8_APART,
-        )
+        name: runtime.timed(file, example, RawModel(bundles[name]) if name in bundles else None)
         for name, file in files.items()
     }
     known: list[BenchRuntime] = [r for r in RUNTIMES if not isinstance(r, Compiled) and not r.missing()]

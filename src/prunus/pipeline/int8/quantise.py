@@ -7,11 +7,9 @@ chose nothing, decide. One test is made, of one file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Generic
 
 from torch import Tensor, nn
 
@@ -21,14 +19,14 @@ from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import DrawnSource, Examples
 from prunus.evaluate import NonInferiority, noninferiority, observe, promises
-from prunus.evaluate.timing.onnx_session import OnnxModel, named_tensors
-from prunus.ship import Bundle, export_file
+from prunus.evaluate.timing.onnx_session import named_tensors
+from prunus.ship import Bundle
 from prunus.ship.quantize.file_model import FileModel, raw_batch
-from prunus.ship.quantize.onnx_int8 import DynamicInt8, Feed, Int8, StaticInt8, method_for, prepared
+from prunus.ship.quantize.int8_runtime import F, Feed, Int8Runtime
 from prunus.ship.quantize.put_back import choose
 from prunus.tasks import Observed, default_metrics, metrics
 
-__all__ = ["Int8Examples", "Int8File", "float_file", "model_of_file", "promise_of", "quantise"]
+__all__ = ["Int8Examples", "Int8File", "model_of_file", "promise_of", "quantise"]
 
 _BATCH = 32
 _PROBED = 64
@@ -48,10 +46,10 @@ class Int8Examples:
 
 
 @dataclass(frozen=True)
-class Int8File:
+class Int8File(Generic[F]):
     """An int8 file, which layers of it are in float, and what was shown on test examples."""
 
-    file: bytes
+    file: F
     facts: dict[str, Any]
     observed: Observed
 
@@ -81,21 +79,10 @@ def promise_of(settings: Quantize, contract: Contract | None, task: str) -> Cont
     )
 
 
-def float_file(bundle: Bundle) -> bytes:
-    """Return a bundle's model as an ONNX file, which answers as the bundle does.
-
-    Raises:
-        ModelError: it can't be exported.
-    """
-    with TemporaryDirectory(prefix="prunus-int8-") as folder:
-        path = Path(folder) / "float.onnx"
-        export_file(bundle, "onnx", path)
-        return path.read_bytes()
-
-
 def quantise(
+    runtime: Int8Runtime[F],
     bundle: Bundle,
-    file: bytes,
+    file: F,
     dense: nn.Module,
     examples: Int8Examples,
     settings: Quantize,
@@ -105,28 +92,25 @@ def quantise(
     bootstrap: int = 1000,
     tick: Tick | None = None,
     note: Note | None = None,
-) -> Int8File:
+) -> Int8File[F]:
     """Return an exported file in int8 that keeps a promise against ``dense``, or came nearest to it, and what was shown of it.
 
     Args:
-        file: the bundle's ONNX file in float.
+        runtime: makes the file, and is asked what it answers.
+        file: the bundle's file in float.
         dense: answers the same examples.
 
     Raises:
         DataError: there are no calibration or no test examples.
         ModelError: the model can't be quantised, or no choice of layers promises to keep.
+        RecipeError: the runtime hasn't got the method, or a layer that is to stay in float.
     """
     for name, part in (("calibration", examples.calibration), ("test", examples.test)):
         if len(part) == 0:
             raise DataError(f"int8 needs {name} examples: got none; raise data.split.{name}")
-    ready = prepared(file)
-    method = method_for(ready) if settings.method == "auto" else settings.method
+    ready = runtime.prepared(file)
     batches = list(_some(examples.calibration, settings.calibration))
-    int8: Int8 = (
-        StaticInt8(ready, [_feed(bundle, ready, batch) for batch in batches])
-        if method == "static"
-        else DynamicInt8(ready)
-    )
+    int8 = runtime.int8(ready, settings.method, [_feed(bundle, batch) for batch in batches])
     unknown = [name for name in settings.keep_float if name not in int8.layers]
     if unknown:
         raise RecipeError(
@@ -150,28 +134,32 @@ def quantise(
 
     guided: list[NonInferiority] = []
 
-    def keeps(candidate: bytes) -> bool:
-        found = compared(observe(model_of_file(bundle, candidate, chooses), chooses, task), "chooses")
+    def keeps(candidate: F) -> bool:
+        found = compared(observe(model_of_file(runtime, bundle, candidate, chooses), chooses, task), "chooses")
         guided.append(found)
         return promises(found, len(examples.test))
 
     probes = [raw_batch(bundle, batch.inputs) for batch in _some(examples.calibration, _PROBED)]
 
-    def answers(candidate: bytes) -> list[Tensor]:
-        session = OnnxModel(candidate)
-        return [value for probe in probes for value in session.outputs(probe)]
+    def answers(candidate: F) -> list[Tensor]:
+        session = runtime.session(candidate)
+        return [value for probe in probes for value in session(probe)]
 
     chosen = choose(int8, answers, answers(ready), keeps, always=settings.keep_float, tick=tick)
     if chosen is None:
-        last, whole = guided[0], compared(observe(model_of_file(bundle, ready, chooses), chooses, task), "chooses")
+        last, whole = (
+            guided[0],
+            compared(observe(model_of_file(runtime, bundle, ready, chooses), chooses, task), "chooses"),
+        )
         raise ModelError(
             f"int8 isn't worth it here: whatever stays in float, {promise.metric} won't stay within {promise.max_drop:g} "
             f"of the dense model's {last.dense:.4g}: on {last.n} examples that choose it is {last.pruned:.4g} all in int8, and "
             f"{whole.pruned:.4g} all in float; allow a larger drop, or train longer after pruning"
         )
-    observed = observe(model_of_file(bundle, chosen.file, examples.test), examples.test, task)
+    observed = observe(model_of_file(runtime, bundle, chosen.file, examples.test), examples.test, task)
     facts = {
-        "method": method,
+        "method": int8.method,
+        "runtime": runtime.called,
         "n_calibration": sum(len(batch.index) for batch in batches),
         "n_layers": len(int8.layers),
         "in_float": list(chosen.in_float),
@@ -187,10 +175,9 @@ def quantise(
     return Int8File(chosen.file, facts, observed)
 
 
-def model_of_file(bundle: Bundle, file: bytes, examples: Examples) -> nn.Module:
-    """Return an ONNX file as what observes examples calls it."""
-    session = OnnxModel(file)
-    return FileModel(bundle, session.outputs, scaled_targets=not isinstance(examples.source, DrawnSource))
+def model_of_file(runtime: Int8Runtime[F], bundle: Bundle, file: F, examples: Examples) -> nn.Module:
+    """Return a file as what observes examples calls it."""
+    return FileModel(bundle, runtime.session(file), scaled_targets=not isinstance(examples.source, DrawnSource))
 
 
 def _some(examples: Examples, most: int) -> Sequence[Batch]:
@@ -205,17 +192,7 @@ def _some(examples: Examples, most: int) -> Sequence[Batch]:
     return found
 
 
-def _feed(bundle: Bundle, file: bytes, batch: Batch) -> Mapping[str, Any]:
-    """Return what a session of the file is given for a batch."""
+def _feed(bundle: Bundle, batch: Batch) -> Feed:
+    """Return what a file is given for a batch."""
     names, given = named_tensors(raw_batch(bundle, batch.inputs))
-    wanted = _inputs_of(file)
-    feed: Feed = {
-        name: value.detach().cpu().numpy() for name, value in zip(names, given, strict=True) if name in wanted
-    }
-    return feed
-
-
-def _inputs_of(file: bytes) -> set[str]:
-    import onnx
-
-    return {value.name for value in onnx.load_from_string(file).graph.input}
+    return {name: value.detach().cpu().numpy() for name, value in zip(names, given, strict=True)}

@@ -1,8 +1,7 @@
 """How does a bundle's model become a file of OpenVINO?
 
 It is a folder with ``model.xml`` and ``model.bin``, made from ONNX by OpenVINO's own reader. Weights keep their precision (its
-default would halve them), and the sizes that the model takes are bounds of its inputs, which the runtime holds to. OpenVINO's
-converter in Python reports usage to its maker and isn't used.
+default would halve them), and the sizes that the model takes are bounds of its inputs, which the runtime holds to.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from prunus.apply.traced.limits import Span
@@ -20,13 +18,13 @@ from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.evaluate.timing.onnx_session import OPSET
-from prunus.ship.formats.export_source import ExportSource, by_name
+from prunus.ship.formats.export_source import ExportSource
 from prunus.ship.formats.file_format import Format, Written
+from prunus.ship.formats.openvino_file import BIN, XML, OpenVinoFile, OpenVinoModel
 from prunus.ship.formats.to_onnx import lacked_operation, written_onnx
 
-__all__ = ["OpenVino"]
+__all__ = ["OpenVino", "name_by_place"]
 
-_XML = "model.xml"
 _NUMBERED = re.compile(r"[A-Z][A-Za-z]*_\d+")
 
 
@@ -38,7 +36,7 @@ class OpenVino(Format):
     packages = ("openvino", "onnx", "onnxscript")
     runs_in = "OpenVINO, on CPUs, GPUs and NPUs of Intel and on ARM"
     free = "sizes"
-    files = (_XML, "model.bin")
+    files = (XML, BIN)
 
     def write(self, source: ExportSource, path: Path) -> Written:
         """Write the folder."""
@@ -49,8 +47,8 @@ class OpenVino(Format):
             shapes = dict(zip(source.names, map(_shape, source.spans), strict=True))
             model.reshape({one: shapes[one.any_name] for one in model.inputs})
             _tie(openvino, model, dict(zip(source.names, source.spans, strict=True)))
-            _name_by_place(model)
-            openvino.save_model(model, path / _XML, compress_to_fp16=False)
+            name_by_place(model)
+            openvino.save_model(model, path / XML, compress_to_fp16=False)
         except Exception as error:
             raise_if_out_of_memory(error)
             said = lacked_operation(proto, str(error)) or one_line(error)[:200]
@@ -59,21 +57,8 @@ class OpenVino(Format):
 
     def answers(self, path: Path, batches: Sequence[Any]) -> list[list[Tensor]]:
         """Return what OpenVINO answers on the CPU, in full precision."""
-        openvino = require("openvino", extra=self.extra)
-        # On one thread OpenVINO 2026.4 loses the errors of shapes that don't fit, and answers with something.
-        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": max(2, torch.get_num_threads())}
-        try:
-            compiled = openvino.Core().compile_model(path / _XML, "CPU", options)
-            return [self._answer(compiled, by_name(batch)) for batch in batches]
-        except Exception as error:  # its errors have no class in common
-            raise_if_out_of_memory(error)
-            raise ModelError(f"OpenVINO converts the model but doesn't run it: {one_line(error)[:200]}") from error
-
-    @staticmethod
-    def _answer(compiled: Any, given: Mapping[str, Tensor]) -> list[Tensor]:
-        taken = {one.any_name for one in compiled.inputs}
-        results = compiled({name: value.numpy() for name, value in given.items() if name in taken})
-        return [torch.from_numpy(results[one].copy()) for one in compiled.outputs]
+        model = OpenVinoModel(OpenVinoFile.at(path))
+        return [model.outputs(batch) for batch in batches]
 
 
 def _tie(openvino: Any, model: Any, spans: Mapping[str, Sequence[Span]]) -> None:
@@ -102,7 +87,7 @@ def _tie(openvino: Any, model: Any, spans: Mapping[str, Sequence[Span]]) -> None
                 reader.replace_source_output(fitted)
 
 
-def _name_by_place(model: Any) -> None:
+def name_by_place(model: Any) -> None:
     """Name what has no name of its own by its place: OpenVINO numbers it by how much the process made before."""
     for place, node in enumerate(model.get_ordered_ops()):
         if _NUMBERED.fullmatch(node.get_friendly_name()):

@@ -11,35 +11,75 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
+from prunus.core.files.plain_files import atomic_path
+from prunus.evaluate.timing.bench_runtimes import INT8_APART, OnnxFile, Subject
+from prunus.evaluate.timing.onnx_session import OnnxModel
+from prunus.ship.bundle import Bundle
+from prunus.ship.deploy import export_file
+from prunus.ship.quantize.int8_runtime import Feed, Int8, Int8Runtime, Method
 
-__all__ = ["DynamicInt8", "Feed", "Int8", "Method", "StaticInt8", "method_for", "prepared"]
-
-Feed = Mapping[str, NDArray[Any]]
-Method = Literal["static", "dynamic"]
+__all__ = ["DynamicInt8", "OnnxInt8", "StaticInt8", "method_for", "prepared"]
 
 _LAYERS = {"static": ("Conv", "ConvTranspose", "Gemm", "MatMul"), "dynamic": ("MatMul", "Gemm", "Gather")}
 """Operations with stored weights that may stay in float one by one."""
 
 
-class Int8(ABC):
+class OnnxInt8(Int8Runtime[bytes]):
+    """ONNX Runtime and its own quantiser."""
+
+    name, called, packages = "onnx", "ONNX Runtime", ("onnx", "onnxscript", "onnxruntime")
+
+    def float_file(self, bundle: Bundle) -> bytes:
+        """Return the bundle's ONNX file."""
+        with TemporaryDirectory(prefix="prunus-int8-") as folder:
+            path = Path(folder) / "float.onnx"
+            export_file(bundle, self.name, path)
+            return path.read_bytes()
+
+    def prepared(self, file: bytes) -> bytes:
+        """Return it with batch norms folded and every node with a name."""
+        return prepared(file)
+
+    def int8(self, ready: bytes, asked: Literal["auto", "static", "dynamic"], feeds: Sequence[Feed]) -> Int8[bytes]:
+        """Return static int8 where the model convolves, dynamic where its work is products."""
+        if (method_for(ready) if asked == "auto" else asked) == "dynamic":
+            return DynamicInt8(ready)
+        wanted = {value.name for value in require("onnx", extra="int8").load_from_string(ready).graph.input}
+        return StaticInt8(ready, [{name: array for name, array in feed.items() if name in wanted} for feed in feeds])
+
+    def session(self, file: bytes) -> Callable[[Any], list[Tensor]]:
+        """Open it in ONNX Runtime."""
+        return OnnxModel(file).outputs
+
+    def timed(self, file: bytes, example: Any, model: nn.Module | None) -> Subject:
+        """Time it in every runtime that reads ONNX files."""
+        if model is not None:
+            return Subject(model, example, file)
+        return Subject(OnnxFile(file), example, file, file_only=True, most_apart=INT8_APART)
+
+    def write(self, file: bytes, path: Path) -> None:
+        """Write it."""
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(file)
+
+
+class _OfOnnx(Int8[bytes]):
     """One way from a float file to int8 files of it.
 
     Args:
         file: an ONNX file, as :func:`prepared` returns it.
     """
-
-    method: Method
 
     def __init__(self, file: bytes) -> None:
         self.file = file
@@ -69,7 +109,7 @@ class Int8(ABC):
     def _quantized(self, only: list[str] | None, without: list[str]) -> bytes: ...
 
 
-class StaticInt8(Int8):
+class StaticInt8(_OfOnnx):
     """Ranges from calibration examples."""
 
     method = "static"
@@ -106,7 +146,7 @@ class StaticInt8(Int8):
         return made
 
 
-class DynamicInt8(Int8):
+class DynamicInt8(_OfOnnx):
     """Ranges as the model runs."""
 
     method = "dynamic"

@@ -8,33 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 from torch import Tensor
 
-from prunus.ship.quantize.onnx_int8 import Int8
+from prunus.ship.quantize.int8_runtime import F, Int8
 
 __all__ = ["Chosen", "choose", "relative_error"]
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Chosen(Generic[F]):
     """The file that was chosen: its layers in float, how far each layer alone moved the outputs, and how many files were tried."""
 
-    file: bytes
+    file: F
     in_float: tuple[str, ...]
     errors: dict[str, float]
     n_tried: int
 
 
 def choose(
-    int8: Int8,
-    answers: Callable[[bytes], Sequence[Tensor]],
+    int8: Int8[F],
+    answers: Callable[[F], Sequence[Tensor]],
     expected: Sequence[Tensor],
-    keeps: Callable[[bytes], bool],
+    keeps: Callable[[F], bool],
     *,
     always: Sequence[str] = (),
     tick: Callable[[int, int], None] | None = None,
-) -> Chosen | None:
+) -> Chosen[F] | None:
     """Return the file with the fewest layers in float that keeps the promise, of those tried; None where none does.
 
     Nothing is measured layer by layer where all of them may be int8.
@@ -55,7 +56,8 @@ def choose(
         if tick is not None:
             tick(number + 1, len(free))
     worst = sorted(free, key=lambda layer: -errors[layer])
-    n_tried, failed, kept = 1, 0, None
+    n_tried, failed = 1, 0
+    kept: tuple[int, F] | None = None
     step = 1
     while failed < len(worst) - 1:  # more and more, until it keeps; all of them would be the float file
         n_float = min(failed + step, len(worst) - 1)

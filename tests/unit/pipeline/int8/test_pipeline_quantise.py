@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from prunus.cli.app import invoke
-from prunus.core.errors import DataError, ModelError, RecipeError
+from prunus.core.errors import DataError, MissingExtraError, ModelError, RecipeError
 from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe import Data, Model, Recipe, Train
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import prepare
 from prunus.evaluate import observe
 from prunus.models import build
+from prunus.pipeline.commands.bench_bundles import bench_bundles
 from prunus.pipeline.commands.quantise_bundle import quantise_bundle
-from prunus.pipeline.int8.quantise import Int8Examples, float_file, model_of_file, promise_of, quantise
+from prunus.pipeline.int8.quantise import Int8Examples, model_of_file, promise_of, quantise
 from prunus.recover import train
 from prunus.ship import load_bundle, save_bundle
+from prunus.ship.quantize.runtimes import INT8_RUNTIMES
 
 DATA = Data(source="sklearn:digits", split={"validation": 0.2, "calibration": 0.1, "test": 0.3})
 BUILT = Model(builder="cnn", args={"width": 16, "depth": 2})
 LOOSE = Contract(max_drop=0.05)
+ONNX = INT8_RUNTIMES["onnx"]
+RUNTIMES = sorted(INT8_RUNTIMES)
+TIMED = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 @pytest.fixture(scope="module")
@@ -54,24 +60,35 @@ def parts(data):
     return Int8Examples(data.calibration, data.validation, data.test)
 
 
-def test_a_file_is_measured_as_the_bundles_model_is(tmp_path, trained):
+@pytest.mark.parametrize("to", RUNTIMES)
+def test_a_file_is_measured_as_the_bundles_model_is(tmp_path, trained, to):
     data, model = trained
-    bundle = bundle_of(tmp_path / "b", trained)
-    seen = observe(model_of_file(bundle, float_file(bundle), data.test), data.test, data.test.task)
+    bundle, runtime = bundle_of(tmp_path / "b", trained), INT8_RUNTIMES[to]
+    asked = model_of_file(runtime, bundle, runtime.float_file(bundle), data.test)
+    seen = observe(asked, data.test, data.test.task)
     own = observe(model, data.test, data.test.task)
     assert (seen["predicted"] == own["predicted"]).all()
 
 
-def test_a_healthy_model_is_int8_as_a_whole_and_the_facts_are_those_of_the_file(tmp_path, trained):
+@pytest.mark.parametrize("to", RUNTIMES)
+def test_a_healthy_model_is_int8_as_a_whole_and_the_facts_are_those_of_the_file(tmp_path, trained, to):
     data, model = trained
-    bundle = bundle_of(tmp_path / "b", trained)
-    made = quantise(bundle, float_file(bundle), model, parts(data), Quantize(), LOOSE)
+    bundle, runtime = bundle_of(tmp_path / "b", trained), INT8_RUNTIMES[to]
+    made = quantise(runtime, bundle, runtime.float_file(bundle), model, parts(data), Quantize(), LOOSE)
     assert made.kept
     assert made.facts["in_float"] == []
     assert made.facts["method"] == "static"
     assert made.facts["test"]["n"] == len(data.test)
-    again = observe(model_of_file(bundle, made.file, data.test), data.test, data.test.task)
+    again = observe(model_of_file(runtime, bundle, made.file, data.test), data.test, data.test.task)
     assert made.facts["test"]["pruned"] == again["right"].mean()
+    assert made.facts["size_bytes"] == len(made.file)
+    runtime.write(made.file, tmp_path / "written")
+    written = tmp_path / "written"
+    on_disk = sorted(written.iterdir()) if runtime.files else [written]
+    assert [file.name for file in on_disk] == (sorted(runtime.files) or ["written"])
+    assert sum(file.stat().st_size for file in on_disk) == len(made.file)
+    if to == "openvino":  # its graph alone takes more than so small a model's weights
+        return
     assert made.facts["size_bytes"] < 0.6 * made.facts["float_bytes"]  # so small a file is mostly its graph
 
 
@@ -94,7 +111,8 @@ class Outlier(nn.Module):
         return self.gather(self.spread(self.model(x)))
 
 
-def test_the_layers_that_break_it_go_back_to_float_and_the_others_stay_int8(tmp_path, trained):
+@pytest.mark.parametrize("to", RUNTIMES)
+def test_the_layers_that_break_it_go_back_to_float_and_the_others_stay_int8(tmp_path, trained, to):
     data, model = trained
     broken = Outlier(model).eval()
     folder = tmp_path / "b"
@@ -103,7 +121,8 @@ def test_the_layers_that_break_it_go_back_to_float_and_the_others_stay_int8(tmp_
         task="classification", class_names=data.train.class_names, scaler=data.scaler,
     )  # fmt: skip
     bundle = load_bundle(folder)
-    made = quantise(bundle, float_file(bundle), model, parts(data), Quantize(), LOOSE)
+    runtime = INT8_RUNTIMES[to]
+    made = quantise(runtime, bundle, runtime.float_file(bundle), model, parts(data), Quantize(), LOOSE)
     assert made.kept
     assert 0 < len(made.facts["in_float"]) < made.facts["n_layers"] - 1
     worst = list(made.facts["errors"])[: len(made.facts["in_float"])]
@@ -158,8 +177,27 @@ def test_what_cannot_be_asked_is_one_line(tmp_path, trained, asked, error, said)
     bundle_of(tmp_path / "b", trained)
     with pytest.raises(error, match=said):
         quantise_bundle(tmp_path / "b", "onnx", asked=asked)
-    with pytest.raises(ModelError, match="int8 files are written in onnx: got 'mnn'"):
+    with pytest.raises(ModelError, match="int8 files are written in onnx, openvino: got 'mnn'"):
         quantise_bundle(tmp_path / "b", "mnn")
+
+
+def test_what_a_runtime_lacks_is_said_before_anything_is_read(tmp_path, trained, monkeypatch):
+    bundle_of(tmp_path / "b", trained)
+    with pytest.raises(RecipeError, match=r"quantize.method: OpenVINO's files have ranges from calibration examples"):
+        quantise_bundle(tmp_path / "b", "openvino", asked={"method": "dynamic"})
+    monkeypatch.setattr("prunus.ship.quantize.int8_runtime.find_spec", lambda name: None if name == "nncf" else name)
+    said = r"--to openvino --int8 needs the package 'nncf', which is not installed: pip install 'prunus\[int8\]'$"
+    with pytest.raises(MissingExtraError, match=said):
+        quantise_bundle(tmp_path / "no bundle", "openvino")
+
+
+@pytest.mark.parametrize("part", ["calibration", "test"])
+def test_without_examples_to_calibrate_on_or_to_decide_it_says_what_to_raise(tmp_path, trained, part):
+    data, model = trained
+    bundle = bundle_of(tmp_path / "b", trained)
+    none = replace(parts(data), **{part: data.test.take(torch.arange(0))})
+    with pytest.raises(DataError, match=rf"^int8 needs {part} examples: got none; raise data.split.{part}$"):
+        quantise(ONNX, bundle, b"", model, none, Quantize(), LOOSE)
 
 
 def test_the_promise_is_the_sections_then_the_contracts_then_a_point():
@@ -173,15 +211,21 @@ def test_the_promise_is_the_sections_then_the_contracts_then_a_point():
         promise_of(Quantize(metric="mae"), None, "regression")
 
 
-def test_the_command_says_what_was_written_and_what_was_shown_of_it(tmp_path, trained, capsys):
+@pytest.mark.parametrize("to", RUNTIMES)
+def test_the_command_says_what_was_written_and_what_was_shown_of_it(tmp_path, trained, capsys, to):
     bundle_of(tmp_path / "run" / "bundle", trained)
     bundle_of(tmp_path / "run" / "dense", trained)
-    words = ["export", str(tmp_path / "run"), "--to", "onnx"]
+    words = ["export", str(tmp_path / "run"), "--to", to]
     assert invoke([*words, "--int8", "--max-drop", "0.05"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{tmp_path}/run/bundle.int8.onnx: ")
-    assert " static int8 in 3 of 3 layers; the file's accuracy is " in said
+    made = tmp_path / "run" / f"bundle.int8.{to}"
+    assert said.startswith(f"{made}: ")
+    assert f" static int8 in {'3 of 3' if to == 'onnx' else '5 of 5'} layers; the file's accuracy is " in said
     assert "on 539 test examples (5.00 points allowed)" in said
-    assert (tmp_path / "run" / "bundle.int8.onnx").is_file()
+    assert made.is_dir() if to == "openvino" else made.is_file()
+    timed = bench_bundles([tmp_path / "run", made], batch_sizes=(4,), threads=(1,), runtimes=[TIMED[to]], repeats=5)
+    (cell,) = timed["cells"]
+    assert [row["model"] for row in cell["times"]] == ["dense", "pruned", str(made)]
+    assert timed["failed"] == []
     assert invoke([*words, "--max-drop", "0.05"]) == 2
     assert "are for --int8" in " ".join(capsys.readouterr().err.replace("│", " ").split())

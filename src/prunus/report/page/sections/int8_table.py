@@ -49,7 +49,7 @@ def int8_outcome(record: RunRecord) -> str:
     n_layers, test = row.n_layers or 0, facts.test
     layers = f"{n_layers - len(row.in_float)} of {n_layers} layers"
     return (
-        f"bundle.int8.onnx: {facts.method} int8 in {layers}; {called(test.metric)} drops by at most "
+        f"{facts.file}: {facts.method} int8 in {layers}; {called(test.metric)} drops by at most "
         f"{drop(test.metric, test.bound)} against the dense model with {percent(test.confidence)} confidence, shown by the file's "
         f"own answers to {test.n} test examples ({drop(test.metric, test.max_drop)} allowed)"
     )
