@@ -4,10 +4,10 @@
     python benchmarks/int8.py [--models resnet bert] [--runs build/int8] [--out FILE.json]
 
 Each model of ``int8_models.py`` is trained and pruned by a run (one that lies in the folder already is taken). Dense and pruned are
-exported in float and in int8, one point of accuracy allowed against the dense model; then all four take turns in every runtime
-that is installed, on one thread, in batches of 1 and 8. Prints Markdown: bytes of the file, accuracy of what the file answers to
-the test examples with its 95 % interval, and for each batch size the time in the runtime that is fastest for that file, with the
-ratio to the dense model in its own fastest runtime.
+exported in float, in int8 by ONNX Runtime and in int8 by NNCF for OpenVINO, one point of accuracy allowed against the dense model
+in each; then all six take turns in every runtime that is installed and reads them, on one thread, in batches of 1 and 8. Prints
+Markdown: bytes of the file, accuracy of what the file answers to the test examples with its 95 % interval, and for each batch size
+the time in the runtime that is fastest for that file, with the ratio to the dense model in its own fastest runtime.
 """
 
 from __future__ import annotations
@@ -29,10 +29,20 @@ from prunus.pipeline.bundle_examples import run_examples
 from prunus.pipeline.commands.bench_bundles import bench_bundles
 from prunus.pipeline.commands.quantise_bundle import quantise_bundle
 from prunus.pipeline.int8.quantise import model_of_file
-from prunus.ship import export_file, load_bundle
+from prunus.ship import load_bundle
+from prunus.ship.formats.openvino_file import OpenVinoFile
+from prunus.ship.quantize.int8_runtime import Int8Runtime
+from prunus.ship.quantize.runtimes import INT8_RUNTIMES
 
 BATCHES = (1, 8)
-NAMES = {"dense": "dense", "pruned": "pruned", "dense.int8": "dense, int8", "bundle.int8": "pruned, int8"}
+NAMES = {
+    "dense": "dense",
+    "pruned": "pruned",
+    "dense.int8.onnx": "dense, int8 by ONNX Runtime",
+    "dense.int8.openvino": "dense, int8 for OpenVINO",
+    "bundle.int8.onnx": "pruned, int8 by ONNX Runtime",
+    "bundle.int8.openvino": "pruned, int8 for OpenVINO",
+}
 
 
 def main() -> None:
@@ -53,7 +63,7 @@ def main() -> None:
 
 
 def one(name: str, folder: Path, repeats: int) -> dict[str, Any]:
-    """Return what the four files of a model are."""
+    """Return what the six files of a model are."""
     if not (folder / "record.json").exists():
         tree = {"name": name, **RECIPES[name], "evaluation": EVALUATION, "seeds": [0], "output": str(folder)}
         run(make_recipe(tree), overwrite=True)
@@ -63,30 +73,32 @@ def one(name: str, folder: Path, repeats: int) -> dict[str, Any]:
     recipe = make_recipe({"data": RECIPES[name]["data"]})
     test = run_examples(recipe.data, bundle, None, parts=("test",))["test"]
 
-    def tell(key: str, file: Path) -> None:
-        observed = observe(model_of_file(bundle, file.read_bytes(), test), test, test.task)
+    def tell(key: str, runtime: Int8Runtime[Any], file: Any) -> None:
+        observed = observe(model_of_file(runtime, bundle, file, test), test, test.task)
         facts["quality"][key] = measure_quality(observed, test.task, metrics=["accuracy"]).metrics[0].to_dict()
-        facts["bytes"][key] = file.stat().st_size
+        facts["bytes"][key] = len(file)
 
     for part in ("dense", "bundle"):
-        whole = folder / f"{part}.onnx"
-        export_file(load_bundle(folder / part, trust_code=True), "onnx", whole)
-        tell(part.replace("bundle", "pruned"), whole)
-        try:
-            made = quantise_bundle(
-                folder / part,
-                "onnx",
-                asked={"max_drop": CONTRACT["max_drop"]},
-                dense=folder / "dense",
-                trust_code=True,
-                out=folder / f"{part}.int8.onnx",
-            )
-        except ModelError as error:
-            facts["promise"][f"{part}.int8"] = str(error)
-            continue
-        files.append(Path(made["path"]))
-        facts["promise"][f"{part}.int8"] = {key: made[key] for key in ("method", "n_layers", "in_float", "test")}
-        tell(f"{part}.int8", files[-1])
+        whole = INT8_RUNTIMES["onnx"]
+        tell(part.replace("bundle", "pruned"), whole, whole.float_file(load_bundle(folder / part, trust_code=True)))
+        for to, runtime in INT8_RUNTIMES.items():
+            key = f"{part}.int8.{to}"
+            try:
+                made = quantise_bundle(
+                    folder / part,
+                    to,
+                    asked={"max_drop": CONTRACT["max_drop"]},
+                    dense=folder / "dense",
+                    trust_code=True,
+                    out=folder / key,
+                )
+            except ModelError as error:
+                facts["promise"][key] = str(error)
+                continue
+            files.append(Path(made["path"]))
+            facts["promise"][key] = {name: made[name] for name in ("method", "n_layers", "in_float", "test")}
+            written = OpenVinoFile.at(files[-1]) if to == "openvino" else files[-1].read_bytes()
+            tell(key, runtime, written)
     names = ["torch", "onnxruntime", "openvino", "mnn"]
     timed = bench_bundles(
         [folder, *files], batch_sizes=BATCHES, threads=(1,), runtimes=names, repeats=repeats, trust_code=True
@@ -107,7 +119,7 @@ def table(name: str, facts: dict[str, Any]) -> None:
         cells = [said, f"{facts['bytes'][key] / 1000:.0f} kB"]
         cells.append(f"{100 * quality['value']:.1f} % ({100 * quality['low']:.1f} to {100 * quality['high']:.1f})")
         for cell in facts["bench"]["cells"]:
-            row = next(row for row in cell["best"] if Path(row["model"]).name.removesuffix(".onnx") == key)
+            row = next(row for row in cell["best"] if Path(row["model"]).name == key)
             cells.append(f"{row['milliseconds']['value']:.3g} ({called[row['runtime']]})")
             speed = row["speedup"]
             cells.append("1" if speed is None else f"{speed['value']:.2f} ({speed['low']:.2f} to {speed['high']:.2f})")
