@@ -30,9 +30,9 @@ from prunus.pipeline.commands.bench_bundles import bench_bundles
 from prunus.pipeline.commands.quantise_bundle import quantise_bundle
 from prunus.pipeline.int8.quantise import model_of_file
 from prunus.ship import load_bundle
-from prunus.ship.formats.openvino_file import OpenVinoFile
+from prunus.ship.openvino_file import OpenVinoFile
+from prunus.ship.quantize.int8_formats import INT8_RUNTIMES
 from prunus.ship.quantize.int8_runtime import Int8Runtime
-from prunus.ship.quantize.runtimes import INT8_RUNTIMES
 
 BATCHES = (1, 8)
 NAMES = {

@@ -23,8 +23,8 @@ from prunus.evaluate.timing.bench_runtimes import Subject
 from prunus.evaluate.timing.in_turns import DENSE, bench_subjects
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.ship import Bundle, load_bundle
-from prunus.ship.formats.openvino_file import BIN, XML, OpenVinoFile
-from prunus.ship.quantize.runtimes import INT8_RUNTIMES
+from prunus.ship.openvino_file import BIN, XML, OpenVinoFile
+from prunus.ship.quantize.int8_formats import INT8_RUNTIMES
 from prunus.ship.raw_model import RawModel, raw_inputs
 from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 

@@ -21,7 +21,7 @@ from prunus.pipeline.jobs.workspace import RECORD
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.report import load_record
 from prunus.ship import Bundle, load_bundle
-from prunus.ship.quantize.runtimes import int8_runtime
+from prunus.ship.quantize.int8_formats import int8_runtime
 
 __all__ = ["quantise_bundle"]
 

@@ -23,7 +23,7 @@ from prunus.pipeline.int8.quantise import Int8Examples, Int8File, model_of_file,
 from prunus.pipeline.jobs.job import Job, SeedResult
 from prunus.ship import Bundle, load_bundle
 from prunus.ship.quantize.file_model import raw_batch
-from prunus.ship.quantize.runtimes import int8_runtime
+from prunus.ship.quantize.int8_formats import int8_runtime
 from prunus.ship.raw_model import RawModel
 from prunus.tasks import Observed
 

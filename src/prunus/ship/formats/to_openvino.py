@@ -20,8 +20,8 @@ from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.evaluate.timing.onnx_session import OPSET
 from prunus.ship.formats.export_source import ExportSource
 from prunus.ship.formats.file_format import Format, Written
-from prunus.ship.formats.openvino_file import BIN, XML, OpenVinoFile, OpenVinoModel
 from prunus.ship.formats.to_onnx import lacked_operation, written_onnx
+from prunus.ship.openvino_file import BIN, XML, OpenVinoFile, OpenVinoModel
 
 __all__ = ["OpenVino", "name_by_place"]
 

@@ -22,7 +22,7 @@ from prunus.pipeline.commands.quantise_bundle import quantise_bundle
 from prunus.pipeline.int8.quantise import Int8Examples, model_of_file, promise_of, quantise
 from prunus.recover import train
 from prunus.ship import load_bundle, save_bundle
-from prunus.ship.quantize.runtimes import INT8_RUNTIMES
+from prunus.ship.quantize.int8_formats import INT8_RUNTIMES
 
 DATA = Data(source="sklearn:digits", split={"validation": 0.2, "calibration": 0.1, "test": 0.3})
 BUILT = Model(builder="cnn", args={"width": 16, "depth": 2})

@@ -14,7 +14,7 @@ from torch import nn
 from prunus.core.code.extras import require
 from prunus.core.errors import ModelError
 from prunus.evaluate.timing.onnx_session import export_onnx
-from prunus.ship.formats.openvino_file import XML, OpenVinoFile, OpenVinoModel
+from prunus.ship.openvino_file import XML, OpenVinoFile, OpenVinoModel
 from prunus.ship.quantize.openvino_int8 import NncfInt8
 from prunus.ship.quantize.put_back import relative_error
 
@@ -126,7 +126,7 @@ else:
     from pathlib import Path
     from prunus.core.code.extras import require
     from prunus.evaluate.timing.onnx_session import export_onnx
-    from prunus.ship.formats.openvino_file import OpenVinoFile, OpenVinoModel
+    from prunus.ship.openvino_file import OpenVinoFile, OpenVinoModel
     from prunus.ship.quantize.openvino_int8 import NncfInt8
     openvino, x = require("openvino", extra="openvino"), torch.randn(4, 8)
     openvino.save_model(openvino.Core().read_model(export_onnx(torch.nn.Linear(8, 4), x)), "model.xml")

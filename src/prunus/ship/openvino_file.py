@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import ModelError, raise_if_out_of_memory
-from prunus.ship.formats.export_source import by_name
+from prunus.evaluate.timing.onnx_session import named_tensors
 
 __all__ = ["BIN", "XML", "OpenVinoFile", "OpenVinoModel", "OpenVinoModule"]
 
@@ -67,8 +66,8 @@ class OpenVinoModel:
         Raises:
             ModelError: it fails on them.
         """
-        given: Mapping[str, Tensor] = by_name(inputs)
-        arrays = {name: value.numpy() for name, value in given.items() if name in self._taken}
+        names, given = named_tensors(inputs)
+        arrays = {name: value.numpy() for name, value in zip(names, given, strict=True) if name in self._taken}
         try:
             results = self._compiled(arrays)
         except Exception as error:  # its errors have no class in common
