@@ -37,7 +37,7 @@ from prunus.graph.tracing.states import (
 
 _NO_CONFIG = "no setting of its config builds these sizes, so from_pretrained won't bring it back: keep it as a bundle"
 
-__all__ = ["Shrunk", "cut_as_said", "cut_down", "cut_to_fit", "shrink"]
+__all__ = ["Shrunk", "cut_as_said", "cut_down", "cut_to_fit", "kept_positions", "shrink"]
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def cut_down(
     solution = graph.solution
     smaller = duplicate(model, dict(model.named_parameters()) if trial is not None else None)
     known = None if trial is None else trial.slices
-    slice_tensors(smaller, _kept_positions(graph, dropped, canonical_states(model)), known)
+    slice_tensors(smaller, kept_positions(graph, dropped, canonical_states(model)), known)
     counts = {name: int(mask.sum()) for name, mask in dropped.items()}
     mend_sizes(model, smaller, solution, counts)
     parameters = frozenset(name for name, _ in smaller.named_parameters())
@@ -283,7 +283,7 @@ def _check(graph: AxisGraph, keep: Mapping[str, Tensor]) -> None:
             raise ModelError(f"group {name!r} would lose all of its {sizes[name]} units: keep at least one")
 
 
-def _kept_positions(
+def kept_positions(
     graph: AxisGraph, dropped: Mapping[str, Tensor], states: Mapping[str, Tensor]
 ) -> dict[tuple[str, int], Tensor]:
     """Return, for each tensor and dimension that loses something, which positions stay: a position goes with any of its units."""

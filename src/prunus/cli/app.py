@@ -19,6 +19,7 @@ from rich.console import Console
 from prunus.cli.bundles.bench_command import bench
 from prunus.cli.bundles.brought import brought_here, let_go
 from prunus.cli.bundles.int8_export import Calibration, DenseBundle, Int8, MaxDrop, PromisedMetric, export_int8
+from prunus.cli.bundles.sizes_command import sizes
 from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
 from prunus.cli.evaluate_command import evaluate, with_usual_suites
 from prunus.cli.example_commands import clean, select
@@ -84,6 +85,7 @@ app.command()(select)
 app.command()(bench)
 app.command()(search)
 app.command()(estimate)
+app.command()(sizes)
 
 
 @app.command()

@@ -115,6 +115,7 @@ def measure_run(
             "cost": cost,
             "searches": [result.search for result in results if result.search is not None],
             "allocations": [facts for result in results for facts in _allocations(result)],
+            "gap_trend": [facts for result in results for facts in result.pruned.gaps],
             "adjustments": [facts for result in results for facts in result.pruned.adjustments],
             "layers": _layers(plan),
             "sensitivity": _sensitivity(plan),

@@ -34,6 +34,7 @@ from prunus.pipeline.cut.one_round import Round
 from prunus.pipeline.cut.prunable import check_patterns, groups_of, prunable_graph
 from prunus.pipeline.jobs.job import Candidate, Decide, Job
 from prunus.pipeline.stages.model_stage import adjust_after_cut, begin, recover
+from prunus.pipeline.stages.overfitting.generalisation import Overfits, trend, watched
 from prunus.tasks import default_metrics, metrics
 
 __all__ = ["Trial", "check_contract", "check_floor", "search_model"]
@@ -165,6 +166,7 @@ class _Search:
         self.target, self.contract, self.strategy = job.recipe.target, job.recipe.contract, job.recipe.strategy
         self.trials: list[Trial] = []
         self.too_slow = ""
+        self.overfits = Overfits(job, seed, dense, examples) if watched(job, rounds=1) else None
 
     def run(self, start: Candidate) -> tuple[Candidate, tuple[Step, ...], dict[str, dict[str, Any]], dict[str, Any]]:
         job, seed = self.job, self.seed
@@ -268,7 +270,9 @@ class _Search:
             )
             candidate, step = a_round.cut(start.candidate)
         candidate = adjust_after_cut(job, candidate, before, dense=self.dense, stage=f"{name} / cut", seed=seed)
-        facts = recover(job, seed, self.dense, candidate, self.examples, stage=f"{name} / recover")
+        stage, seen = f"{name} / recover", self.overfits
+        facts = recover(job, seed, self.dense, candidate, self.examples, stage=stage, overfits=seen)
+        candidate = candidate if seen is None else trend(candidate, seen, step, first=not start.steps)
         measured = job.workspace.remembered(f"{name} / cost", lambda: {"share": self.costing.share(candidate.model)})
         history = {f"candidate {number}": facts} if facts else {}
         trial = Trial(number, share, measured["share"], candidate, (*start.steps, step), history, start.number)

@@ -32,6 +32,7 @@ from prunus.report.texts.estimate_text import print_estimate
 from prunus.report.texts.safety_text import print_safety
 from prunus.report.texts.scores_text import print_scores
 from prunus.report.texts.search_text import print_search
+from prunus.report.texts.sizes_text import print_sizes
 
 __all__ = [
     "ExamplesFacts",
@@ -59,6 +60,7 @@ __all__ = [
     "print_safety",
     "print_scores",
     "print_search",
+    "print_sizes",
     "print_summary",
     "problem_line",
     "record_json",

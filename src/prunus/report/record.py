@@ -24,7 +24,7 @@ from prunus.report.record_examples import (
 )
 from prunus.report.record_gate import GateFacts, JointFacts
 from prunus.report.record_int8 import Int8Facts, Int8Time
-from prunus.report.record_parts import Number, Part
+from prunus.report.record_parts import GapStep, Number, Part
 from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts
 from prunus.report.record_safety import HarmFacts
 from prunus.report.record_searches import SearchFacts
@@ -240,6 +240,7 @@ class RunRecord(Part):
     data: DataFacts
     quality: list[QualityRow]
     gaps: list[GapRow]
+    gap_trend: list[GapStep] = Field([], description="after each recovery: between training and validation examples")
     comparison: list[ComparisonRow]
     class_changes: list[Number] = Field(description="intervals that hold for all classes together")
     group_changes: GroupChanges | None = Field(None, description="with data.groups")

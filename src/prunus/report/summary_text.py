@@ -34,6 +34,7 @@ from prunus.report.page.joint.joint_text import print_joint
 from prunus.report.page.provenance import scorer_line
 from prunus.report.page.repairs import adjustment_lines, allocation_line
 from prunus.report.page.searches import HEAD, candidate_cells, drop, outcome
+from prunus.report.page.sections.gap_table import gap_lines
 from prunus.report.page.sections.int8_table import int8_cells, int8_head, int8_outcome
 from prunus.report.record import Number, RunRecord
 from prunus.report.record_searches import SearchFacts
@@ -88,7 +89,7 @@ def print_summary(record: RunRecord, console: Console) -> None:
         console.print()
         print_joint(record.joint, console)
         console.print()
-    for line in (*_group_lines(record), *_removals(record), *adjustment_lines(record)):
+    for line in (*_group_lines(record), *gap_lines(record), *_removals(record), *adjustment_lines(record)):
         console.print(_plain(line))
     if record.data.test_set:
         console.print(_plain(f"test set: {record.data.test_set}"), style="dim")

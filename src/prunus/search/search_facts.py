@@ -14,7 +14,7 @@ from prunus.search.study import Study
 
 __all__ = ["recorded"]
 
-_KEPT = ("state", "why", "quality", "dense_quality", "drop", "gap", "dense_gap", "shares", "seconds")
+_KEPT = ("state", "why", "quality", "dense_quality", "drop", "gap", "dense_gap", "gap_trend", "shares", "seconds")
 
 
 def recorded(

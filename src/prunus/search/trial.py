@@ -139,7 +139,12 @@ def _measured(asked: Asked, job: Job) -> dict[str, Any]:
         take_losses(shared, job, seed, asked.share)
         watched = replace(job, watch=runner.look if place == 0 else None)
         try:
-            pruned = prune_seed(watched, seed, dense, job.workspace.decided).pruned.model
+            result = prune_seed(watched, seed, dense, job.workspace.decided)
+            pruned = result.pruned.model
+            if place == 0:
+                found["gap_trend"] = [
+                    {key: row[key] for key in ("kept", "gap", "taken_back")} for row in result.pruned.gaps
+                ]
         except Behind as behind:
             found = {"state": "stopped", "why": str(behind)}
             pruned = behind.model

@@ -178,6 +178,7 @@ def load_bundle(
     device: str = "cpu",
     graph_limits: GraphLimits | None = None,
     sha256: str | None = None,
+    size: float | None = None,
 ) -> Bundle:
     """Return the bundle at ``folder``; nothing in it is run as code, and nothing is parsed before its hash was checked.
 
@@ -194,13 +195,14 @@ def load_bundle(
             default: the usual limits, times the user's ``PRUNUS_GRAPH_LIMITS``.
         sha256: the hash that the bundle must have: that of :func:`prunus.ship.signing.verify_bundle`, so that what was verified is
             what is loaded, whatever became of the folder in between.
+        size: which one of a folder of sizes (``prunus sizes``), by its keep fraction.
 
     Raises:
         BundleError: no bundle, a damaged or another one, or one without a graph that needs code that wasn't trusted.
     """
     folder = path_at(folder)
-    contents = read_contents(folder, sha256=sha256)
-    manifest = contents.manifest
+    contents = _contents(folder, sha256, size)
+    manifest, folder = contents.manifest, contents.folder
     kind, note = _kind_of(folder, manifest, builder is not None, trust_code, prefer)
     if kind == "graph":
         model: nn.Module = assemble_graph(contents, device, graph_limits)
@@ -208,6 +210,24 @@ def load_bundle(
         model = assemble(contents, lambda: skeleton(folder, manifest, builder))
     scalers = meanings(contents, graph_limits)
     return Bundle(model.to(device).eval(), manifest, *scalers, manifest.sha256, kind, note, folder)
+
+
+def _contents(folder: Path, sha256: str | None, size: float | None) -> Contents:
+    """Return what lies in a bundle, or what one size of a folder of sizes is."""
+    from prunus.ship.sizes import list_sizes, read_size
+
+    if size is not None:
+        return read_size(folder, size, sha256=sha256)
+    try:
+        return read_contents(folder, sha256=sha256)
+    except BundleError as error:
+        sizes = list_sizes(folder)
+        if not sizes:
+            raise
+        there = ", ".join(f"{one:g}" for one in sizes)
+        raise BundleError(
+            f"{folder} holds a model in several sizes ({there}): say which, like size={sizes[-1]:g}"
+        ) from error
 
 
 def meanings(contents: Contents, limits: GraphLimits | None = None) -> tuple[Scaler | None, Scaler | None]:

@@ -260,11 +260,12 @@ def read_manifest_file(folder: Path) -> tuple[Manifest, bytes]:
         raise BundleError(f"{path}: {explain(error)}; fetch or make the bundle anew") from error
 
 
-def read_contents(folder: Path, *, sha256: str | None = None) -> Contents:
+def read_contents(folder: Path, *, sha256: str | None = None, made: Mapping[str, bytes] | None = None) -> Contents:
     """Return what lies in the bundle at ``folder``: every file that the manifest lists is a plain one of that size and SHA-256.
 
     Args:
         sha256: the hash that the bundle must have, if it is to be this one and no other.
+        made: files that don't lie there, but were put together from others; they must be what the manifest says, too.
 
     Raises:
         BundleError: a file is missing, is a link, or was changed; or it is another bundle.
@@ -275,7 +276,8 @@ def read_contents(folder: Path, *, sha256: str | None = None) -> Contents:
     files = {}
     for name, entry in sorted(manifest.files.items()):
         path = folder / name
-        content = _read(path, most_bytes(name), entry.size_bytes)
+        given = None if made is None else made.get(name)
+        content = _read(path, most_bytes(name), entry.size_bytes) if given is None else given
         if (got := hashlib.sha256(content).hexdigest()) != entry.sha256:
             raise changed(path, entry.sha256, got)
         if name in (WEIGHTS, GRAPH):

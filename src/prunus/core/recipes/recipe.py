@@ -20,10 +20,11 @@ from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
 from prunus.core.recipes.quantize_section import Quantize
-from prunus.core.recipes.recipe_checks import check_amounts, check_rewind_and_during
+from prunus.core.recipes.recipe_checks import check_amounts, check_gap_margin, check_rewind_and_during
 from prunus.core.recipes.scorer_section import AnyScorer, Scorer
 from prunus.core.recipes.search_section import Search
 from prunus.core.recipes.section import Count, Fraction, NonNegative, Section, Share
+from prunus.core.recipes.sizes.sizes_section import Sizes, check_sizes
 from prunus.core.recipes.strategy import LayerRule, ModelUnit, Schedule, Strategy
 from prunus.core.recipes.target_contract import Contract, Target
 from prunus.core.recipes.train_sections import Average, Distil, Lora, Recovery, Train
@@ -54,6 +55,7 @@ __all__ = [
     "Schedule",
     "Scorer",
     "Search",
+    "Sizes",
     "Split",
     "Strategy",
     "Target",
@@ -325,6 +327,17 @@ class Recipe(Section):
         description="which workers do what falls into parts, such as the trials of prunus search; it changes no result",
     )
 
+    sizes: Sizes | None = Field(
+        None, description="which sizes prunus sizes makes of one plan; prunus run does without it"
+    )
+
+    @model_validator(mode="after")
+    def _sizes_have_their_cuts(self) -> Recipe:
+        if self.sizes is not None and self.target is not None:
+            raise ValueError("sizes and target (or contract) both say how much stays: give one of them")
+        check_sizes(self.sizes, self.strategy)
+        return self
+
     @model_validator(mode="after")
     def _smoothing_needs_the_default_loss(self) -> Recipe:
         for key, section in (("train", self.train), ("recovery", self.recovery)):
@@ -368,6 +381,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _a_target_decides_how_much_goes(self) -> Recipe:
         check_amounts(self.strategy, self.target, self.contract)
+        check_gap_margin(self.recovery, self.strategy, self.contract, features=self.features is not None)
         check_joint_amounts(self.joint, self.strategy, self.target, features=self.features is not None)
         return self
 

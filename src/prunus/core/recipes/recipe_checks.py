@@ -10,7 +10,7 @@ from prunus.core.recipes.target_contract import Contract, Target
 from prunus.core.recipes.train_sections import Recovery, Train
 from prunus.core.units import is_mask
 
-__all__ = ["check_amounts", "check_rewind_and_during"]
+__all__ = ["check_amounts", "check_gap_margin", "check_rewind_and_during"]
 
 
 def check_rewind_and_during(schedule: Schedule | None, train: Train, recovery: Recovery, *, has_weights: bool) -> None:
@@ -30,6 +30,26 @@ def check_rewind_and_during(schedule: Schedule | None, train: Train, recovery: R
         raise ValueError(
             f"{key} takes the training back, so recovery must train anew: got method {recovery.method}, "
             f"{recovery.epochs} epochs"
+        )
+
+
+def check_gap_margin(
+    recovery: Recovery, strategy: Strategy | None, contract: Contract | None, *, features: bool
+) -> None:
+    """Refuse to stop by the validation examples where they must show something else, or where a stop would have no meaning."""
+    if recovery.gap_margin is None:
+        return
+    if contract is not None or features:
+        other = "contract" if contract is not None else "features"
+        raise ValueError(
+            f"recovery.gap_margin and {other} both decide on the validation examples, so that {other} would show too much: "
+            "got both; drop one of them"
+        )
+    if recovery.method == "lora":
+        raise ValueError("recovery.gap_margin goes with fine_tune and distil: adapters are merged at the end; got lora")
+    if strategy is not None and strategy.schedule.rewind_to is not None:
+        raise ValueError(
+            "recovery.gap_margin and strategy.schedule.rewind_to: what goes back is trained anew; drop one of them"
         )
 
 

@@ -75,6 +75,12 @@ class Recovery(Train):
     """How the pruned model gets its quality back."""
 
     method: Literal["none", "fine_tune", "distil", "lora"] = "fine_tune"
+    gap_margin: NonNegative | None = Field(
+        None,
+        description="stop at over-fitting: where the pruned model's gap between training and validation examples, in the first "
+        "metric, exceeds the dense one's by more than this, its training goes back to the last epoch that was within, and a "
+        "schedule to its last round; null: don't",
+    )
     adjust: tuple[Literal["batch_norm", "bias", "least_squares"], ...] = Field(
         (),
         description="after each cut, before the training, on the calibration set: least_squares fits the weights that "

@@ -107,7 +107,8 @@ class Candidate:
     its class (``eager``) or the traced computation (``graph``); ``graph`` tells what hung together before the first cut.
     ``losses`` are what was measured with each stratum pruned alone; ``rewound`` is the same structure with the weights to go
     back to. ``kept_outputs`` holds which outputs of a layer, by its name before it, the last cut left, and ``folded_outputs`` by
-    what the outputs that are left were multiplied. ``adjustments`` tell what was set right after each cut, and what wasn't.
+    what the outputs that are left were multiplied. ``adjustments`` tell what was set right after each cut, and what wasn't;
+    ``gaps`` how far training and validation examples were apart after each recovery.
     """
 
     model: nn.Module
@@ -122,6 +123,7 @@ class Candidate:
     kept_outputs: Mapping[str, Tensor] = field(default_factory=dict)
     folded_outputs: Mapping[str, Tensor] = field(default_factory=dict)
     adjustments: tuple[dict[str, Any], ...] = ()
+    gaps: tuple[dict[str, Any], ...] = ()
 
     def replaced(self, **changes: Any) -> Candidate:
         """Return a copy with some fields changed."""

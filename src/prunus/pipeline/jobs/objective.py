@@ -5,16 +5,29 @@ Training, recovery and the criteria that read gradients all ask here, so that wh
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from torch import nn
 
 from prunus.core.calls import call
 from prunus.core.recipes.recipe import Recovery, Train
-from prunus.data import Batch
+from prunus.data import Batch, Examples
 from prunus.pipeline.jobs.job import Job
-from prunus.recover import Loss, bound, check_lora, check_loss, check_modules, check_precision, default_loss, named_loss
+from prunus.recover import (
+    Loss,
+    bound,
+    check_lora,
+    check_loss,
+    check_modules,
+    check_precision,
+    default_loss,
+    distillation_loss,
+    match_features,
+    named_loss,
+)
 from prunus.score import probe_loss
 
-__all__ = ["base_loss", "check_objective", "evidence_loss"]
+__all__ = ["base_loss", "check_objective", "distilling", "evidence_loss"]
 
 
 def base_loss(job: Job, config: Train | None = None) -> Loss:
@@ -65,3 +78,23 @@ def check_objective(job: Job, model: nn.Module, batch: Batch) -> None:
             loss = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
             key = "recovery" if config is recovery else "train"
             check_loss(loss(call(model.eval(), batch.inputs), batch), f"{key}.loss")
+
+
+def distilling(
+    job: Job, config: Recovery, dense: nn.Module, model: nn.Module, examples: Examples, stage: str, stack: ExitStack
+) -> Loss:
+    """Return the loss of a recovery that distils; what it attaches to the models goes when ``stack`` closes."""
+    base = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
+    features = None
+    if config.distil.features > 0:
+        features = match_features(model, dense, job.trace_inputs, config.distil.modules)
+        if features is None:
+            text = (
+                "nothing to compare inside: no module of one name gives a row per example in both models; outputs only"
+            )
+            job.workspace.note(stage, text)
+        else:
+            stack.enter_context(features.attached())
+            names = ", ".join(name for name, _ in features.pairs)
+            job.workspace.note(stage, f"features of both models are compared after {names}")
+    return distillation_loss(dense, config.distil, base, examples=examples, features=features)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 
 from prunus.apply import Masks
 from prunus.core.errors import RecipeError, RunError
-from prunus.core.recipes.recipe import Average, Recovery, Strategy, Train
+from prunus.core.recipes.recipe import Average, Strategy, Train
 from prunus.core.types import Granularity, Step
 from prunus.core.units import as_mask, is_mask
 from prunus.data import Examples
@@ -23,17 +24,22 @@ from prunus.pipeline.cut.one_round import Round
 from prunus.pipeline.cut.prunable import check_patterns, groups_of, prunable_graph, wide
 from prunus.pipeline.jobs.given_weights import check_given
 from prunus.pipeline.jobs.job import Candidate, Decide, Job
-from prunus.pipeline.jobs.objective import base_loss
+from prunus.pipeline.jobs.objective import base_loss, distilling
 from prunus.pipeline.jobs.reuse import training_stage
+from prunus.pipeline.stages.overfitting.generalisation import (
+    ENDS,
+    Overfits,
+    each_epoch,
+    stopping,
+    taken_back,
+    trend,
+    watched,
+)
 from prunus.recover import (
     History,
-    Loss,
     Penalty,
     adapters,
     adjust,
-    bound,
-    distillation_loss,
-    match_features,
     sparsity_step,
     train,
 )
@@ -132,6 +138,8 @@ def prune_model(
     rounds = _rounds(strategy)
     during = strategy.schedule.during == "train"
     parts = training_parts(job.recipe.train.epochs, len(rounds)) if during else ()
+    overfits = Overfits(job, seed, dense, examples) if watched(job, rounds=len(rounds)) else None
+    may_stop = overfits is not None and job.recipe.recovery.gap_margin is not None and len(strategy.granularity) == 1
 
     def train_part(number: int) -> None:
         name = f"train {number + 1} of {len(parts)}"
@@ -141,6 +149,7 @@ def prune_model(
         stage = f"seed {seed} / prune {place} of {len(rounds)}"
         if number == 0:
             candidate = candidate.replaced(alive={}, original={}, losses={})
+        earlier = candidate.replaced(model=duplicate(candidate.model)) if may_stop and place > 1 else None
         if during:
             train_part(place - 1)
         before = duplicate(candidate.model) if job.recipe.recovery.adjust else candidate.model
@@ -156,7 +165,17 @@ def prune_model(
             train_part(place)
         if recover_last if last else not during:
             name = f"recover {place} of {len(rounds)}"
-            histories[name] = recover(job, seed, dense, candidate, examples, stage=f"seed {seed} / {name}")
+            histories[name] = recover(
+                job, seed, dense, candidate, examples, stage=f"seed {seed} / {name}", overfits=overfits
+            )
+        if overfits is not None and (recover_last or not last):
+            candidate = trend(candidate, overfits, step, first=number == 0)
+            if earlier is not None and overfits.exceeds(candidate.gaps[-1]["gap"]):
+                candidate = taken_back(job, stage, earlier, candidate)
+                steps[-2:] = [replace(steps[-2], settings={**steps[-2].settings, ENDS: True})]
+                break
+        if step.settings.get(ENDS):  # a plan says so
+            break
     return candidate, tuple(steps), histories
 
 
@@ -314,7 +333,14 @@ def _rewind(candidate: Candidate) -> None:
 
 
 def recover(
-    job: Job, seed: int, dense: nn.Module, candidate: Candidate, examples: Examples, *, stage: str
+    job: Job,
+    seed: int,
+    dense: nn.Module,
+    candidate: Candidate,
+    examples: Examples,
+    *,
+    stage: str,
+    overfits: Overfits | None = None,
 ) -> dict[str, Any]:
     """Give ``candidate`` its quality back, in place: fine-tune, distil or train adapters, with the masks held."""
     config = job.recipe.recovery
@@ -324,13 +350,15 @@ def recover(
     options: dict[str, Any] = {}
     with ExitStack() as stack:
         if config.method == "distil":
-            options["loss"] = _distillation(job, config, dense, candidate.model, examples, stage, stack)
+            options["loss"] = distilling(job, config, dense, candidate.model, examples, stage, stack)
         elif config.method == "lora":
             options["around"] = partial(
                 adapters, candidate.model, config.lora, dict(candidate.masks), seed=seed, stage=stage
             )
-        if job.watch is not None:
-            options["after_epoch"] = partial(job.watch, stage, candidate.model)
+        looks = [] if job.watch is None else [partial(job.watch, stage, candidate.model)]
+        stop = None if overfits is None else stopping(overfits, stage, candidate.model)
+        if looks or stop is not None:
+            options["after_epoch"] = each_epoch(looks, stop)
         facts = fit(job, candidate.model, examples, config, seed=seed, stage=stage, on_optimizer=masks.guard, **options)
     masks.enforce()
     return facts
@@ -351,26 +379,6 @@ def retrain(
     seen = None if job.watch is None else partial(job.watch, stage, fresh)
     history = fit(job, fresh, examples, job.recipe.train, seed=seed, stage=stage, after_epoch=seen)
     return candidate.replaced(model=fresh), {"retrain": history}
-
-
-def _distillation(
-    job: Job, config: Recovery, dense: nn.Module, model: nn.Module, examples: Examples, stage: str, stack: ExitStack
-) -> Loss:
-    """Return the loss of a recovery that distils; what it attaches to the models goes when ``stack`` closes."""
-    base = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
-    features = None
-    if config.distil.features > 0:
-        features = match_features(model, dense, job.trace_inputs, config.distil.modules)
-        if features is None:
-            text = (
-                "nothing to compare inside: no module of one name gives a row per example in both models; outputs only"
-            )
-            job.workspace.note(stage, text)
-        else:
-            stack.enter_context(features.attached())
-            names = ", ".join(name for name, _ in features.pairs)
-            job.workspace.note(stage, f"features of both models are compared after {names}")
-    return distillation_loss(dense, config.distil, base, examples=examples, features=features)
 
 
 def _sparsify(job: Job, seed: int, model: nn.Module, strategy: Strategy, examples: Examples) -> dict[str, Any]:

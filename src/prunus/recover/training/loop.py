@@ -83,7 +83,7 @@ class Here:
     """What belongs to the one process that decides: who looks on, who is told, where the state is kept."""
 
     after_step: Callable[[], None] | None = None
-    after_epoch: Callable[[int], None] | None = None
+    after_epoch: Callable[[int], bool | None] | None = None
     watch: Watch | None = None
     checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(None, "", every_s=0.0))
     listener: Listener = silent
@@ -140,6 +140,7 @@ class _Loop:
     model: nn.Module
     rate_factor: float = 1.0
     first_loss: float | None = None
+    ended: bool = False
 
     def __post_init__(self) -> None:
         self.config, self.stage = self.stepper.config, self.stepper.stage
@@ -153,15 +154,19 @@ class _Loop:
         if self.ranks.rank == 0:
             self.good = self._good(start, history)
         others = () if self.ranks.rank == 0 else ("rank", self.ranks.rank)
-        for epoch in range(start, self.training.span[1]):
+        for epoch in range(start, start if self.ended else self.training.span[1]):
             with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch, *others):
                 losses, sizes, n_right = self._epoch(epoch)
             self.average.after_epoch(epoch)
             self._gather()
             if self.ranks.rank == 0:
                 history = self._look(epoch, losses, _extended(history, losses, sizes, n_right))
+                if self.ended:
+                    break
             elif not self.ranks.hears():
                 return history
+        if self.ended:
+            return history
         changed = self.average.finish()
         if changed:
             self._gather()
@@ -185,14 +190,13 @@ class _Loop:
                 raise RunError(f"{problem}; {self._go_back(self.good, self.here.checkpoint)}")
             if self._is_sound(losses, history):
                 self.good = self._good(epoch + 1, history, self.good)
-            if self.here.after_epoch is not None:
-                self.here.after_epoch(epoch + 1)
-            self.here.checkpoint.save(self._state(epoch + 1, history))
+            self.ended = self.here.after_epoch is not None and bool(self.here.after_epoch(epoch + 1))
+            self.here.checkpoint.save(self._state(epoch + 1, history), now=self.ended)
             self.here.listener(_progress(self.stage, epoch + 1, self.config.epochs, history))
         except BaseException:
             self.ranks.says(goes_on=False)
             raise
-        self.ranks.says(goes_on=True)
+        self.ranks.says(goes_on=not self.ended)
         return history
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -280,6 +284,7 @@ class _Loop:
             "average": self.whole["average"],
             "rate_factor": self.rate_factor,
             "first_loss": self.first_loss,
+            "ended": self.ended,
             "history": history.to_dict(),
             "watch": self.watch.state_dict() if isinstance(self.watch, Remembers) else {},
         }
@@ -294,6 +299,7 @@ class _Loop:
         if state["average"]:
             self.average.load(state["average"])
         self.rate_factor, self.first_loss = float(state["rate_factor"]), state["first_loss"]
+        self.ended = bool(state.get("ended", False))
         if isinstance(self.watch, Remembers):
             self.watch.load_state_dict(state["watch"])
         if state["optimizer"] is None:

@@ -50,7 +50,7 @@ def train(
     after_step: Callable[[], None] | None = None,
     on_optimizer: Callable[[Optimizer], None] | None = None,
     watch: Watch | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int], bool | None] | None = None,
     epochs: tuple[int, int] | None = None,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 2.0,
@@ -65,7 +65,8 @@ def train(
         on_optimizer: gets the optimizer before the first step, to hook into its steps.
         watch: gets (epoch, batch, detached outputs) at every step. If it has ``state_dict`` and ``load_state_dict``, its
             state goes through the checkpoint; otherwise ``checkpoint`` isn't used, as half of what it saw would be lost.
-        after_epoch: gets the number of epochs that are done, after each of this process, before the checkpoint is written.
+        after_epoch: gets the number of epochs that are done, after each of this process, before the checkpoint is written; where it
+            returns True the training is over, and what it left in the model is the result: nothing is averaged.
         epochs: (first, end): only these of ``config.epochs``, at their place in the learning rate's course; averaging is left
             to the part that ends the training.
         checkpoint: a file to go on from after a kill, written at most every ``checkpoint_every_s`` seconds at the end of an

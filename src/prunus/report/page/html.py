@@ -24,6 +24,7 @@ from prunus.report.page.repairs import adjustments_html, allocations_html
 from prunus.report.page.safety.harm_section import harm_html
 from prunus.report.page.safety.safety_page import safety_sections
 from prunus.report.page.searches import search_html
+from prunus.report.page.sections.gap_table import gap_trend_html
 from prunus.report.page.sections.int8_table import int8_html
 from prunus.report.record import RunRecord
 from prunus.report.record_safety import SafetyFacts
@@ -51,6 +52,7 @@ def render_html(record: RunRecord, safety: SafetyFacts | None = None) -> str:
         *safety_sections(safety),
         section("Cost", tables.cost(record)),
         section("Target and contract", search_html(record)),
+        section("Over-fitting, cut by cut", gap_trend_html(record)),
         section("In 8-bit whole numbers", int8_html(record)),
         section("Other allocations", allocations_html(record)),
         section("Set right after the cut", adjustments_html(record)),

@@ -30,7 +30,7 @@ def render_search(facts: Mapping[str, Any]) -> str:
     try:
         charts = "".join(
             f"<figure><figcaption>{escape(chart.title)}<small>{escape(chart.note)}</small></figcaption>{chart.svg}</figure>"
-            for chart in draw(_frontier(facts), _importances(facts))
+            for chart in draw(_frontier(facts), _gaps(facts), _importances(facts))
         )
         missing = ""
     except MissingExtraError as error:
@@ -136,7 +136,7 @@ def _trials(facts: Mapping[str, Any]) -> str:
                 f"{row['number']}{_settings(row['values'])}",
                 escape(percent(row["shares"][cost])) if known else "",
                 escape(value(metric, row["quality"])) if known else "",
-                escape(value(metric, row["gap"])) if known else "",
+                _gap_cell(metric, row) if known else "",
                 escape(state) + why,
             ]
         )
@@ -145,6 +145,52 @@ def _trials(facts: Mapping[str, Any]) -> str:
         "",
         table(["setting", f"{COSTS[cost]} left", called(metric), "gap to training", ""], rows),
     )
+
+
+def _gap_cell(metric: str, row: Mapping[str, Any]) -> str:
+    """Return the gap, and how it went over the cuts where there were several."""
+    steps = row.get("gap_trend") or ()
+    course = " → ".join(value(metric, step["gap"]) + (" (taken back)" if step["taken_back"] else "") for step in steps)
+    return escape(value(metric, row["gap"])) + (f"<small>{escape(course)}</small>" if len(steps) > 1 else "")
+
+
+def _gaps(facts: Mapping[str, Any]) -> Any:
+    """Return how far training and validation examples are apart, against what is left of the cost."""
+    cost, metric = cost_of(facts), facts["metric"]
+    scale = 100 if is_share(metric) else 1
+    beyond = set(facts["overfitting"])
+    rows = [
+        {
+            "share": 100 * row["shares"][cost],
+            "gap": scale * row["gap"],
+            "what": "beyond the margin" if row["number"] in beyond else "within",
+        }
+        for row in facts["trials"]
+        if row["state"] == "done"
+    ]
+    dense = next((scale * row["dense_gap"] for row in facts["trials"] if row["state"] == "done"), 0.0)
+    title = f"gap{', points' if scale == 100 else ''}"
+
+    def drawn(altair: Any) -> tuple[str, str, Any]:
+        colours = altair.Scale(domain=["within", "beyond the margin"], range=[PALETTE["blue"], PALETTE["plum"]])
+        chart = (
+            altair.Chart(altair.Data(values=rows))
+            .mark_point(size=60, filled=True, opacity=1)
+            .encode(
+                x=altair.X("share:Q", title=f"{COSTS[cost]} left, % of the dense model", scale=altair.Scale(zero=True)),
+                y=altair.Y("gap:Q", title=title, scale=altair.Scale(padding=12)),
+                color=altair.Color("what:N", scale=colours),
+            )
+        )
+        line = altair.Chart(altair.Data(values=[{"dense": dense}]))
+        rule = line.mark_rule(strokeDash=[3, 3], color=PALETTE["grey"]).encode(y=altair.Y("dense:Q", title=title))
+        return (
+            "Training minus validation, against cost",
+            f"By how much {called(metric)} is better on training examples. Dashed: the dense model.",
+            (chart + rule).properties(height=200),
+        )
+
+    return drawn
 
 
 def _frontier(facts: Mapping[str, Any]) -> Any:

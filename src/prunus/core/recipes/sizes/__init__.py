@@ -1,0 +1,1 @@
+"""Which sizes may a recipe ask for?"""

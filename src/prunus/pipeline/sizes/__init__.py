@@ -1,0 +1,5 @@
+"""How do several sizes of one model come from one plan?"""
+
+from prunus.pipeline.sizes.make_sizes import Made, make_sizes
+
+__all__ = ["Made", "make_sizes"]

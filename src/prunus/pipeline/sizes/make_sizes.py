@@ -1,0 +1,181 @@
+"""How do several sizes of one model come from one plan: cut, recovered together, measured, and stored once?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunus.core.errors import RecipeError
+from prunus.core.events import Listener, silent
+from prunus.core.files.plain_files import write_json
+from prunus.core.files.plan_file import save_plan
+from prunus.core.recipes.recipe import Recipe, Schedule
+from prunus.core.runtime import versions
+from prunus.core.types import Plan
+from prunus.data import Batch
+from prunus.evaluate import Pairs, compare, measure_cost, observe
+from prunus.graph.tracing.states import duplicate
+from prunus.pipeline.jobs.job import Candidate, Job
+from prunus.pipeline.jobs.objective import base_loss
+from prunus.pipeline.jobs.workspace import open_workspace
+from prunus.pipeline.main_job import open_job
+from prunus.pipeline.shipping import model_fingerprint, ship_candidate
+from prunus.pipeline.sizes.nested_cuts import Cut, nested_cuts, taken
+from prunus.pipeline.stages.model_stage import fit, fit_dense, recover
+from prunus.recover import Loss, distillation_loss
+from prunus.recover.sizes import SharedSizes, Taken
+from prunus.ship.sizes import SIZES, save_sizes
+from prunus.tasks import default_metrics
+
+__all__ = ["Made", "make_sizes"]
+
+FACTS = "sizes.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Where the sizes lie, and what was found: ``facts`` are plain values, as they stand in ``record``."""
+
+    folder: Path
+    record: Path
+    facts: Mapping[str, Any]
+
+
+def make_sizes(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent) -> Made:
+    """Make the sizes that the recipe's section ``sizes`` asks for, of the model of its first seed.
+
+    Raises:
+        RecipeError: no section ``sizes``, or a recovery that sizes can't share.
+    """
+    if recipe.sizes is None:
+        raise RecipeError(
+            "prunus sizes needs to know which: got no section sizes; add sizes: {keep_fractions: [0.75, 0.5, 0.25]}"
+        )
+    if recipe.sizes.weights == "shared" and recipe.recovery.method == "lora":
+        raise RecipeError("sizes.weights: shared goes with recovery.method none, fine_tune and distil: got lora")
+    folder = Path(recipe.output)
+    with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
+        if (folder / FACTS).exists():
+            return Made(folder / SIZES, folder / FACTS, json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        with open_job(recipe, workspace) as job:
+            made = _made(job, folder)
+        workspace.forget()
+        return made
+
+
+def _made(job: Job, folder: Path) -> Made:
+    seed, recipe = job.recipe.seeds[0], job.recipe
+    sizes = recipe.sizes
+    assert sizes is not None
+    dense, _ = fit_dense(job, seed)
+    cuts = nested_cuts(job, seed, dense, job.data.train, job.workspace.decided)
+    if sizes.weights == "shared":
+        models, places = _recovered_together(job, seed, dense, cuts)
+    else:
+        models, places = _recovered_apart(job, seed, dense, cuts), [{} for _ in cuts]
+    steps = tuple(cut.step for cut in cuts)
+    schedule = Schedule(kind="linear", rounds=len(cuts))
+    told = recipe.model_copy(
+        update={"strategy": recipe.strategy and recipe.strategy.model_copy(update={"schedule": schedule})}
+    )
+    fingerprints = {"data": job.data.fingerprint, "model": model_fingerprint(job.build(seed))}
+    save_plan(Plan(steps, seed, told.model_dump(mode="json", exclude={"sizes"}), fingerprints), folder / "plan")
+    candidates = [cut.candidate.replaced(model=model) for cut, model in zip(cuts, models, strict=True)]
+
+    def ship(place: int, target: Path) -> str:
+        return ship_candidate(job, seed, candidates[place], target)
+
+    with job.workspace.stage("ship"):
+        stored = save_sizes(folder / SIZES, sizes.keep_fractions, ship, places)
+    with job.workspace.stage("evaluate"):
+        rows = _measured(job, seed, dense, candidates, sizes.keep_fractions)
+    facts = {
+        "name": recipe.name,
+        "weights": sizes.weights,
+        "sizes": [{**row, **bytes_} for row, bytes_ in zip(rows, stored, strict=True)],
+        "n_test": len(job.data.test),
+        "versions": versions(),
+    }
+    write_json(folder / FACTS, facts)
+    return Made(folder / SIZES, folder / FACTS, facts)
+
+
+def _recovered_together(
+    job: Job, seed: int, dense: nn.Module, cuts: Sequence[Cut]
+) -> tuple[list[nn.Module], list[Taken]]:
+    """Return the sizes after a training in which they share their weights, and what each takes from the largest."""
+    largest = duplicate(cuts[0].candidate.model)
+    smaller = [(duplicate(cut.candidate.model), taken(largest, cut)) for cut in cuts[1:]]
+    shared = SharedSizes(largest, smaller)
+    config = job.recipe.recovery
+    if config.method != "none" and config.epochs > 0:
+        loss: Loss = base_loss(job, config)
+        if config.method == "distil":
+            loss = distillation_loss(dense, config.distil, loss, examples=job.data.train, features=None)
+
+        def step(model: nn.Module, batch: Batch) -> Tensor:
+            assert isinstance(model, SharedSizes)
+            # The largest goes first and the smallest last, as in the paper; the order of a sum changes nothing else.
+            losses = [loss(model.answer(size, batch.inputs), batch) for size in range(model.n_sizes)]
+            return torch.stack(losses).mean()
+
+        fit(
+            job,
+            shared,
+            job.data.train,
+            config,
+            seed=seed,
+            stage=f"seed {seed} / recover all sizes",
+            loss=loss,
+            training_step=step,
+        )
+    shared.settle()
+    shared.eval()
+    return [largest, *shared.smaller], [{}, *(places for _, places in smaller)]
+
+
+def _recovered_apart(job: Job, seed: int, dense: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
+    """Return the sizes, each recovered by itself."""
+    models = []
+    for number, cut in enumerate(cuts, start=1):
+        candidate = cut.candidate.replaced(model=duplicate(cut.candidate.model))
+        recover(job, seed, dense, candidate, job.data.train, stage=f"seed {seed} / recover size {number}")
+        models.append(candidate.model)
+    return models
+
+
+def _measured(
+    job: Job, seed: int, dense: nn.Module, candidates: Sequence[Candidate], shares: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return what each size has on the test examples, with intervals that hold for all together (Bonferroni), and what it costs."""
+    evaluation, task = job.recipe.evaluation, job.data.test.task
+    names = evaluation.metrics or default_metrics(task.name)
+    confidence = 1 - (1 - evaluation.confidence) / len(candidates)
+    seen = observe(dense, job.data.test, task)
+    whole = measure_cost(dense, job.trace_inputs)
+    rows = []
+    for share, candidate in zip(shares, candidates, strict=True):
+        pairs = Pairs(
+            [seen], [observe(candidate.model, job.data.test, task)], task, confidence, evaluation.bootstrap, seed
+        )
+        (found,) = compare(pairs, names[:1])
+        cost = measure_cost(candidate.model, job.trace_inputs)
+        rows.append(
+            {
+                "keep_fraction": share,
+                "metric": names[0],
+                "dense": found.dense,
+                "pruned": found.pruned,
+                "difference": {key: getattr(found.difference, key) for key in ("value", "low", "high")},
+                "confidence": confidence,
+                "macs_share": cost.macs / max(whole.macs, 1),
+                "params_share": cost.parameters / max(whole.parameters, 1),
+            }
+        )
+    return rows
