@@ -68,9 +68,9 @@ class Study:
                     self._study.set_metric_names(list(search.objectives))
         except Exception as error:
             raise_if_out_of_memory(error)
-            where = search.storage or str(folder / JOURNAL)
+            where, said = search.storage or str(folder / JOURNAL), " ".join(str(error).split())
             raise OutputError(
-                f"search.storage: can't open the study in {where}: got {type(error).__name__}: {error}"
+                f"search.storage: can't open the study in {where}: got {type(error).__name__}: {said}"
             ) from error
 
     @property

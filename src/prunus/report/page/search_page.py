@@ -38,7 +38,7 @@ def render_search(facts: Mapping[str, Any]) -> str:
     n = facts["n"]
     head = (
         f'<header><p class="eyebrow">prunus search · {escape(facts["name"])}</p><h1>{escape(_title(facts))}</h1>'
-        f'<p class="lead">{escape(search_line(facts))}.</p></header>'
+        f'<p class="lead">{escape(_sentence(search_line(facts)))}</p></header>'
     )
     parts = [
         head,
@@ -62,7 +62,7 @@ def render_search(facts: Mapping[str, Any]) -> str:
                 [
                     ("study", f"<code>{escape(facts['study'])}</code>"),
                     ("objectives", joined(facts["objectives"])),
-                    ("space", escape(yaml.safe_dump(facts["space"], sort_keys=False, default_flow_style=None))),
+                    ("space", _space(facts)),
                     ("training examples", f"{percent(facts['share'])} in a trial, all when confirmed"),
                     ("software", joined(f"{name} {version}" for name, version in facts["versions"].items())),
                 ]
@@ -75,6 +75,10 @@ def render_search(facts: Mapping[str, Any]) -> str:
         ),
     ]
     return document(f"{facts['name']} · prunus search", parts)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _title(facts: Mapping[str, Any]) -> str:
@@ -104,6 +108,15 @@ def _confirmed(facts: Mapping[str, Any]) -> str:
             ]
         )
     return table(["setting", f"{COSTS[cost]} left", "dense", "pruned", "pruned − dense", ""], rows)
+
+
+def _space(facts: Mapping[str, Any]) -> str:
+    """Return each key with its values, a line each; what a range doesn't say is left out."""
+    found = []
+    for key, values in facts["space"].items():
+        said = {name: value for name, value in values.items() if value} if isinstance(values, Mapping) else values
+        found.append(f"{key}: {yaml.safe_dump(said, sort_keys=False, default_flow_style=True, width=200).strip()}")
+    return "".join(f"<small>{escape(line)}</small>" for line in found)
 
 
 def _settings(values: Mapping[str, Any]) -> str:

@@ -51,10 +51,11 @@ def search_line(facts: Mapping[str, Any]) -> str:
         what = called(contract["metric"])
         return f"none of {n} confirmed settings is shown to lose at most {most} of {what} on the test examples"
     row = rows[facts["recommended"]]
+    seeds = f"{len(row['seeds'])} seeds of their own" if len(row["seeds"]) > 1 else "a seed of its own"
     left = percent(row["shares"].get(cost, 1.0))
     return (
         f"recommended: setting {facts['recommended']}, {left} of the dense model's {COSTS[cost]}; shown on "
-        f"{amount(row['n_test'])} test examples and {len(row['seeds'])} seeds of their own to lose at most {most} of "
+        f"{amount(row['n_test'])} test examples and {seeds} to lose at most {most} of "
         f"{called(contract['metric'])}{together}"
     )
 
