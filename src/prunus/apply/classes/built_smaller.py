@@ -7,13 +7,10 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.apply.classes.config_settings import at, changed
-from prunus.apply.classes.configs import NoDraws
-from prunus.core.errors import raise_if_out_of_memory
-from prunus.core.runtime import seeded
+from prunus.apply.classes.configs import built_again
 from prunus.graph import AxisGraph, Joint, Setting
 
 __all__ = ["built_smaller", "cut_config", "with_share"]
@@ -61,24 +58,9 @@ def _share(joint: Joint, left: Mapping[str, Fraction]) -> Fraction | None:
 
 
 def built_smaller(sliced: nn.Module, config: Any) -> nn.Module | None:
-    """Return what ``config`` builds, with the tensors of ``sliced``; None where they don't fit.
-
-    A constructor makes constants anew, so buffers must come out as they are.
-    """
-    device = next(sliced.parameters()).device
-    try:
-        with seeded(0, "built again"), NoDraws(), torch.device("meta" if device.type == "meta" else "cpu"):
-            built: nn.Module = type(sliced)(copy.deepcopy(config)).to(device)
-        for name, value in built.named_parameters():
-            value.data = value.data.to(sliced.get_parameter(name).dtype)
-        built.load_state_dict(sliced.state_dict(), strict=False)
-    except (
-        Exception
-    ) as error:  # a size that doesn't fit, or whatever a constructor raises at a config that it doesn't like
-        raise_if_out_of_memory(error)
-        return None
-    here, there = dict(sliced.named_buffers()), dict(built.named_buffers())
-    if any(name not in there or not _same(value, there[name]) for name, value in here.items()):
+    """Return what ``config`` builds, with the tensors of ``sliced`` and all else that it holds; None where they don't fit."""
+    built = built_again(sliced, config)
+    if built is None:
         return None
     if dict(built.named_parameters()).keys() != dict(sliced.named_parameters()).keys():
         return None
@@ -91,7 +73,3 @@ def built_smaller(sliced: nn.Module, config: Any) -> nn.Module | None:
         if name in vars(sliced):
             setattr(built, name, copy.deepcopy(vars(sliced)[name]))
     return built
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and (one.is_meta or torch.equal(one, other))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunus.apply.classes.config_settings import (
@@ -76,14 +76,22 @@ def built_from_config(model: nn.Module) -> bool:
     return is_config(vars(model).get("config")) and hasattr(type(model), "from_pretrained")
 
 
-def built_again(model: nn.Module) -> nn.Module | None:
-    """Return what the config of ``model`` builds, with its weights, as ``from_pretrained`` would; None where they don't fit.
+def built_again(model: nn.Module, config: Any = None) -> nn.Module | None:
+    """Return what a config builds with the weights of ``model``, as ``from_pretrained`` would; None where they don't fit.
 
     A constructor makes constants anew, so buffers must come out as they are.
+
+    Args:
+        config: default: the model's own.
     """
+    device = next(model.parameters()).device
     try:
-        with seeded(0, "built again"), NoDraws():
-            again: nn.Module = type(model)(copy.deepcopy(vars(model)["config"])).to(next(model.parameters()).device)
+        with seeded(0, "built again"), NoDraws(), torch.device("meta" if device.type == "meta" else "cpu"):
+            again: nn.Module = type(model)(copy.deepcopy(vars(model)["config"] if config is None else config)).to(
+                device
+            )
+        for name, value in again.named_parameters():
+            value.data = value.data.to(model.get_parameter(name).dtype)
         again.load_state_dict(model.state_dict(), strict=False)
     except (
         Exception
@@ -91,9 +99,13 @@ def built_again(model: nn.Module) -> nn.Module | None:
         raise_if_out_of_memory(error)
         return None
     here, there = dict(model.named_buffers()), dict(again.named_buffers())
-    if any(name not in there or not torch.equal(value, there[name]) for name, value in here.items()):
+    if any(name not in there or not _same(value, there[name]) for name, value in here.items()):
         return None
     return again
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and (one.is_meta or torch.equal(one, other))
 
 
 class NoDraws(TorchFunctionMode):
