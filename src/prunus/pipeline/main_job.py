@@ -29,6 +29,7 @@ from prunus.models import build, check_builder, check_kind, check_outputs, load_
 from prunus.pipeline.cut.compensation import check_compensation
 from prunus.pipeline.cut.prunable import check_patterns
 from prunus.pipeline.cut.weight_tiles import check_tiles
+from prunus.pipeline.exports import check_export, export_notes, export_of_run
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.int8.of_run import check_int8, int8_of_run
 from prunus.pipeline.jobs.card_of_run import card_of_run
@@ -165,6 +166,9 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
         record = record.model_copy(update={"fingerprints": {**record.fingerprints, "bundle": sha256}})
         if job.recipe.keep_dense:
             ship_dense(job, results[0], folder)
+    if folder is not None and job.recipe.export is not None:
+        exports = export_of_run(job, folder)
+        record = record.model_copy(update={"exports": exports, "notes": [*record.notes, *export_notes(job)]})
     if folder is not None and job.recipe.quantize is not None:
         record = with_int8(record, *int8_of_run(job, results[0], folder))
     record = timed(record, job.workspace)
@@ -283,6 +287,7 @@ def _check_fit(job: Job) -> None:
     check_metrics(recipe.evaluation.metrics, data.train.task.name)
     check_contract(recipe, data)
     check_int8(job)
+    check_export(job)
     if recipe.strategy is not None:
         check_calibration(recipe.strategy.criterion, len(data.calibration))
     check_examples(job)

@@ -12,6 +12,7 @@ from prunus.report.page.search_page import render_search, write_search_page
 from prunus.report.page.sections.int8_table import with_int8
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
+from prunus.report.record_exports import ExportFacts
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.record_gate import GateFacts
 from prunus.report.record_safety import SafetyFacts
@@ -36,6 +37,7 @@ from prunus.report.texts.sizes_text import print_sizes
 
 __all__ = [
     "ExamplesFacts",
+    "ExportFacts",
     "GateFacts",
     "GraphFacts",
     "LabelFacts",

@@ -22,6 +22,7 @@ from prunus.report.record_examples import (
     ScorerFacts,
     Suspect,
 )
+from prunus.report.record_exports import ExportFacts
 from prunus.report.record_gate import GateFacts, JointFacts
 from prunus.report.record_int8 import Int8Facts, Int8Time
 from prunus.report.record_parts import GapStep, Number, Part
@@ -266,6 +267,7 @@ class RunRecord(Part):
     int8: Int8Facts | None = Field(
         None, description="the exported files in float and in 8-bit whole numbers; with quantize"
     )
+    exports: list[ExportFacts] = Field(default=[], description="files for other runtimes; with export")
     frozen: list[FrozenAxis]
     graph: GraphFacts | None = None
     kind: Literal["eager", "graph"]

@@ -18,6 +18,7 @@ from prunus.core.files.urls.url_text import is_url_text, scrubbed
 from prunus.core.recipes.card_section import Card
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.execution.dispatch_section import Dispatch
+from prunus.core.recipes.export_section import Export, cut_for_config
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
 from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe_checks import check_amounts, check_gap_margin, check_rewind_and_during
@@ -39,6 +40,7 @@ __all__ = [
     "Distil",
     "Evaluation",
     "Examples",
+    "Export",
     "Features",
     "Joint",
     "Latency",
@@ -310,6 +312,7 @@ class Recipe(Section):
         (0, 1, 2), min_length=1, description="one dense/pruned pair each"
     )
     output: str = "runs/prunus"
+    export: Export | None = Field(None, description="also leave the model for other runtimes, beside its bundle")
     quantize: Quantize | None = Field(None, description="also leave an exported file in 8-bit whole numbers")
     keep_dense: bool = Field(
         True,
@@ -370,6 +373,11 @@ class Recipe(Section):
         weights = model.get("weights") if isinstance(model, dict) else getattr(model, "weights", None)
         given = any(data.get(key) is not None for key in ("scale", "mean", "std"))
         return {**tree, "data": {**data, "standardize": weights is None and not given}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_transformers_loads_its_config_says(cls, tree: Any) -> Any:
+        return cut_for_config(tree)
 
     @model_validator(mode="before")
     @classmethod

@@ -113,7 +113,7 @@ class Strategy(Section):
     expressible: bool = Field(
         False,
         description="cut only what the config of the model's class can say, by the same share in all layers that one number stands "
-        "for, so that from_pretrained brings the smaller model back (models of transformers)",
+        "for, so that from_pretrained brings the smaller model back (models of transformers); true by default where export says hf",
     )
     exclude: tuple[str, ...] = Field(
         (), description="name patterns (fnmatch) of parameters or layers that stay as they are"

@@ -93,6 +93,8 @@ def reaches(config: Recipe | Data | Model, prefix: str = "") -> Iterator[Reach]:
         for key in ("plan", "recording"):
             if config.examples is not None and (named := getattr(config.examples, key)) is not None:
                 yield Reach(f"{prefix}examples.{key}", "file", named)
+        if config.export is not None and config.export.processor is not None:
+            yield Reach(f"{prefix}export.processor", "file", config.export.processor)
         for key, group, name in names_registered(config):
             if is_reference(name) or would_import(group, name):
                 yield Reach(f"{prefix}{key}", "function", name)

@@ -46,8 +46,11 @@ RECIPE, RECORD, LOG, WORK, TRACKING = "recipe.yaml", "record.json", "log.jsonl",
 SAFETY = "safety.json"
 """What was measured of a run's models afterwards: harm, robustness, privacy."""
 _SIZES = ("sizes", "sizes.json")
-_INT8 = ("bundle.int8.onnx", "bundle.int8.openvino")
-OURS = (RECIPE, RECORD, LOG, WORK, TRACKING, "report.html", "plan", "bundle", "dense", SAFETY, *_INT8, *_SIZES)
+_EXPORTS = tuple(
+    f"bundle.{ending}"
+    for ending in ("onnx", "openvino", "pt2", "mnn", "hf", "pte", "tflite", "mlpackage", "int8.onnx", "int8.openvino")
+)
+OURS = (RECIPE, RECORD, LOG, WORK, TRACKING, "report.html", "plan", "bundle", "dense", SAFETY, *_EXPORTS, *_SIZES)
 TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING = "examples.parquet", "examples.html", ".examples", "recording"
 """What the commands about examples leave beside a run: it is no part of one, and no run throws it away."""
 _BESIDE = (".lock", LOG, TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING)

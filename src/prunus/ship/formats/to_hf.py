@@ -27,7 +27,7 @@ from prunus.ship.manifest import GRAPH_TENSORS, WEIGHTS, Manifest, read_contents
 from prunus.ship.pack import unpack
 from prunus.ship.pretrained_entry import PretrainedEntry
 
-__all__ = ["Hf"]
+__all__ = ["Hf", "files_beside"]
 
 _BESIDE = (".json", ".jinja", ".txt", ".model", ".spm", ".bpe", ".vocab", ".tiktoken")
 """How files of tokenizers and processors end; none of them is code or a pickle."""
@@ -75,7 +75,7 @@ class Hf(Format):
         """Write the folder."""
         model = _built(source.bundle)
         model.save_pretrained(path)
-        beside = [] if source.beside is None else list(_files_beside(source.beside))
+        beside = [] if source.beside is None else list(files_beside(source.beside))
         for file in beside:
             shutil.copyfile(file, path / file.name)
         entry = source.bundle.manifest.pretrained
@@ -148,16 +148,17 @@ def _labelled(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]
     return {**config, "id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
-def _files_beside(folder: Path) -> Iterator[Path]:
+def files_beside(folder: Path, said: str = "--processor") -> Iterator[Path]:
     """Yield the files of a tokenizer or a processor in a model's folder.
+
+    Args:
+        said: what names the folder, for messages.
 
     Raises:
         ModelError: there is no such folder, or none in it.
     """
     if not folder.is_dir():
-        raise ModelError(
-            f"--processor must be the folder of the model that was pruned: got {str(folder)!r}, which is none"
-        )
+        raise ModelError(f"{said} must be the folder of the model that was pruned: got {str(folder)!r}, which is none")
     found = [
         file
         for file in sorted(folder.iterdir())
@@ -170,7 +171,7 @@ def _files_beside(folder: Path) -> Iterator[Path]:
     ]
     if not found:
         raise ModelError(
-            f"--processor: no file of a tokenizer or a processor lies in {folder}; give the folder that has them"
+            f"{said}: no file of a tokenizer or a processor lies in {folder}; give the folder that has them"
         )
     yield from found
 

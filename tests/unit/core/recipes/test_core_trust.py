@@ -25,8 +25,9 @@ REACHING = {
     "examples.plan": "edited.parquet",
     "examples.recording": "recorded",
     "dispatch.address": "10.0.0.5:6379",
+    "export.processor": "whole",
 }
-BESIDE = {"data": {"args": {}}, "model": {"args": {}}, "dispatch": {"backend": "ray"}}
+BESIDE = {"data": {"args": {}}, "model": {"args": {}}, "dispatch": {"backend": "ray"}, "export": {"to": ["hf"]}}
 INERT = {
     "name",  # a word of a pattern without slashes
     "data.target",  # a column of the data
@@ -52,6 +53,7 @@ INERT = {
     "data.groups",
     "runtime.device",  # cpu, cuda or auto
     "quantize.keep_float.*",  # patterns over names of the model
+    "export.to.*",  # names in a registry
     "quantize.metric",  # a name in a registry
     *(f"card.{name}" for name in ("description", "version", "license", "data_license", "contact")),  # words for people
     *(f"card.{name}.*" for name in ("authors", "users", "intended_use", "out_of_scope", "limitations", "ethical")),
