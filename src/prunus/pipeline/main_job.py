@@ -29,7 +29,7 @@ from prunus.models import build, check_builder, check_kind, check_outputs, load_
 from prunus.pipeline.cut.compensation import check_compensation
 from prunus.pipeline.cut.prunable import check_patterns
 from prunus.pipeline.cut.weight_tiles import check_tiles
-from prunus.pipeline.exports import check_export, export_notes, export_of_run
+from prunus.pipeline.exported import check_export, export_notes, export_of_run
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.int8.of_run import check_int8, int8_of_run
 from prunus.pipeline.jobs.card_of_run import card_of_run

@@ -12,10 +12,10 @@ from prunus.report.page.search_page import render_search, write_search_page
 from prunus.report.page.sections.int8_table import with_int8
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
-from prunus.report.record_exports import ExportFacts
 from prunus.report.record_file import load_record, record_json, save_record
 from prunus.report.record_gate import GateFacts
 from prunus.report.record_safety import SafetyFacts
+from prunus.report.record_shipped import ExportFacts
 from prunus.report.safety_file import load_safety
 from prunus.report.summary_text import (
     exported_line,

@@ -22,13 +22,12 @@ from prunus.report.record_examples import (
     ScorerFacts,
     Suspect,
 )
-from prunus.report.record_exports import ExportFacts
 from prunus.report.record_gate import GateFacts, JointFacts
-from prunus.report.record_int8 import Int8Facts, Int8Time
 from prunus.report.record_parts import GapStep, Number, Part
 from prunus.report.record_repairs import AdjustmentFacts, AllocationFacts
 from prunus.report.record_safety import HarmFacts
 from prunus.report.record_searches import SearchFacts
+from prunus.report.record_shipped import ExportFacts, Int8Facts, Int8Time
 
 __all__ = [
     "ClassCount",

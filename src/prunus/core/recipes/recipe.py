@@ -18,13 +18,13 @@ from prunus.core.files.urls.url_text import is_url_text, scrubbed
 from prunus.core.recipes.card_section import Card
 from prunus.core.recipes.data_sections import Data, Split, kind_of_source
 from prunus.core.recipes.execution.dispatch_section import Dispatch
-from prunus.core.recipes.export_section import Export, cut_for_config
 from prunus.core.recipes.joint_section import Joint, check_joint_amounts
-from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe_checks import check_amounts, check_gap_margin, check_rewind_and_during
 from prunus.core.recipes.scorer_section import AnyScorer, Scorer
 from prunus.core.recipes.search_section import Search
 from prunus.core.recipes.section import Count, Fraction, NonNegative, Section, Share
+from prunus.core.recipes.shipping.export_section import Export, cut_for_config
+from prunus.core.recipes.shipping.quantize_section import Quantize
 from prunus.core.recipes.sizes.sizes_section import Sizes, check_sizes
 from prunus.core.recipes.strategy import LayerRule, ModelUnit, Schedule, Strategy
 from prunus.core.recipes.target_contract import Contract, Target

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from prunus.core.errors import DataError, ModelError, PlanError, RecipeError
-from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe import Data, Recipe
+from prunus.core.recipes.shipping.quantize_section import Quantize
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import Examples
 from prunus.pipeline.bundle_examples import in_units, run_examples

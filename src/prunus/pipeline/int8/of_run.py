@@ -14,7 +14,7 @@ import torch
 from prunus.core.calls import map_tensors, select_rows
 from prunus.core.errors import DataError, ModelError
 from prunus.core.events import silent
-from prunus.core.recipes.quantize_section import Quantize
+from prunus.core.recipes.shipping.quantize_section import Quantize
 from prunus.evaluate import measure_quality, observe
 from prunus.evaluate.timing.bench_runtimes import RUNTIMES, BenchRuntime, Compiled
 from prunus.evaluate.timing.in_turns import bench_subjects

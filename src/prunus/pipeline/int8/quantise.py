@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunus.core.batch import Batch
 from prunus.core.errors import DataError, ModelError, RecipeError
-from prunus.core.recipes.quantize_section import Quantize
+from prunus.core.recipes.shipping.quantize_section import Quantize
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import DrawnSource, Examples
 from prunus.evaluate import NonInferiority, noninferiority, observe, promises

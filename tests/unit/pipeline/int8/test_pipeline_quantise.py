@@ -11,8 +11,8 @@ from torch import nn
 
 from prunus.cli.app import invoke
 from prunus.core.errors import DataError, MissingExtraError, ModelError, RecipeError
-from prunus.core.recipes.quantize_section import Quantize
 from prunus.core.recipes.recipe import Data, Model, Recipe, Train
+from prunus.core.recipes.shipping.quantize_section import Quantize
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import prepare
 from prunus.evaluate import observe

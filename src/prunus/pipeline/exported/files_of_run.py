@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunus.core.calls import map_tensors
 from prunus.core.errors import ModelError
-from prunus.core.recipes.export_section import HF
+from prunus.core.recipes.shipping.export_section import HF
 from prunus.pipeline.jobs.job import Job
 from prunus.report import ExportFacts
 from prunus.ship import export_file, format_of, load_bundle

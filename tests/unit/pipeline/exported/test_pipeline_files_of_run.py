@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from prunus.core.errors import ModelError, PrunusError
-from prunus.core.recipes.export_section import cut_for_config
 from prunus.core.recipes.recipe_file import make_recipe
+from prunus.core.recipes.shipping.export_section import cut_for_config
 from prunus.pipeline import run
 from prunus.report import load_record
 
@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_written_fails_no_run_and_the_record_says_why(tmp_
     def refuse(*_, **__):
         raise ModelError("it has no operation DFT, of the layer 'features.2'")
 
-    monkeypatch.setattr("prunus.pipeline.exports.export_file", refuse)
+    monkeypatch.setattr("prunus.pipeline.exported.files_of_run.export_file", refuse)
     run(recipe(tmp_path / "out", export={"to": ["torch"]}, strategy=None))
     (facts,) = load_record(tmp_path / "out" / "record.json").exports
     assert facts.problem == "it has no operation DFT, of the layer 'features.2'"

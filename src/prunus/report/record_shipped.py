@@ -1,4 +1,4 @@
-"""What are dense and pruned in float and in 8-bit whole numbers: how large, how good, how fast, as a record says it?"""
+"""What left a run for other runtimes, as a record says it: in float and in 8-bit whole numbers, how large, how good, how fast?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from prunus.report.record_parts import Number, Part
 from prunus.report.record_searches import ContractTest
 
-__all__ = ["Int8Facts", "Int8Row", "Int8Time"]
+__all__ = ["ExportFacts", "Int8Facts", "Int8Row", "Int8Time"]
 
 Form = Literal["dense", "pruned", "dense int8", "pruned int8"]
 
@@ -42,3 +42,17 @@ class Int8Time(Part):
     runtime: str
     milliseconds: Number
     speedup: Number | None
+
+
+class ExportFacts(Part):
+    """One file beside the bundle, or why there is none."""
+
+    format: str
+    file: str = Field("", description="its name in the run's folder")
+    size_bytes: int = 0
+    difference: float | None = Field(
+        None, description="of its outputs from the bundle's, as a share of the largest; none where it can't run here"
+    )
+    n_samples: int = Field(0, description="real examples that were compared, beside random ones")
+    note: str = ""
+    problem: str = Field("", description="why there is no file; empty where one was left")

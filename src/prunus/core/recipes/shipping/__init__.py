@@ -1,0 +1,1 @@
+"""In which forms may a recipe ask that its model leaves?"""
