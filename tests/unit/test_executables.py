@@ -17,6 +17,8 @@ SOURCES = Path(__file__).parents[2] / "src"
 LOADS_PROGRAMS = "ship/executable_files.py"
 SPEAKS_TO_RANKS = "recover/training/ranks/parcel.py"
 """Unpickles what rank 0 of one training sends to the others, as torch's own broadcast of objects does; never a file."""
+SPEAKS_TO_WORKERS = "scale/dispatch/attempt.py"
+"""Unpickles what a process that a run started, or a node of the cluster that it was given, sends; never a file."""
 UNSAFE = {
     "torch.export.load", "torch.jit.load", "torch._export.load", "torch._inductor.aoti_load_package", "torch.hub.load",
     "torch.package.PackageImporter", "torch._inductor.aoti_compile_and_package",
@@ -69,6 +71,8 @@ def test_no_file_loads_what_can_run_code(path):
         assert [name for _, name in found] == ["torch.export.load"]
     elif str(path.relative_to(SOURCES / "prunus")) == SPEAKS_TO_RANKS:
         assert [name for _, name in found] == ["pickle.Unpickler"]
+    elif str(path.relative_to(SOURCES / "prunus")) == SPEAKS_TO_WORKERS:
+        assert [name for _, name in found] == ["pickle.loads"]
     else:
         assert found == []
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from prunus.core.code.imports import one_line
 from prunus.core.errors import NotFiniteError, OutputError, PrunusError, RecipeError, RunError, raise_if_out_of_memory
 
-__all__ = ["Failure", "Kind", "loaded", "packed", "tried"]
+__all__ = ["Failure", "Kind", "loaded", "packed", "tried", "unpacked"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,7 +64,7 @@ def packed(function: Callable[..., Any]) -> bytes:
 def loaded(function: bytes) -> Callable[[Any], tuple[Kind, Any]]:
     """Return what tries a function that was packed, or says of each shard why it can't be had here."""
     try:
-        found = pickle.loads(function)  # noqa: S301 - the bytes are of the process that started this one
+        found = unpacked(function)
     except Exception as error:
         raise_if_out_of_memory(error)
         why = f"the function can't be loaded by a worker: {one_line(error)}; it must stand in a module that workers can import"
@@ -81,3 +81,8 @@ def loaded(function: bytes) -> Callable[[Any], tuple[Kind, Any]]:
             return "failed", f"the answer can't be pickled: {one_line(error)}"
 
     return safely
+
+
+def unpacked(sent: bytes) -> Any:
+    """Return what one process of a run has sent to another: a pickle, which can run code. Never call it with what a file holds."""
+    return pickle.loads(sent)  # noqa: S301 - from a process that was started here, or a node of the cluster that was asked for

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from prunus.core.errors import OutputError
-from prunus.scale.dispatch.attempt import Failure, Kind, loaded, packed, tried
+from prunus.scale.dispatch.attempt import Failure, Kind, loaded, packed, tried, unpacked
 
 __all__ = ["Here", "Spawned"]
 
@@ -134,7 +133,7 @@ def _received(worker: _Worker) -> tuple[Kind, Any]:
         code = worker.process.exitcode
         how = f"was killed by signal {-code}, perhaps for lack of memory" if code and code < 0 else f"ended with {code}"
         return "died", f"the process that had it {how}"
-    return kind, pickle.loads(answer) if kind == "done" else answer  # noqa: S301 - of a process that this one started
+    return kind, unpacked(answer) if kind == "done" else answer
 
 
 def _serve(pipe: Connection, function: bytes, threads: int) -> None:

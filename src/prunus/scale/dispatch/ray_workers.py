@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import OutputError, RunError
 from prunus.core.events import Event, Listener
 from prunus.core.recipes.execution.dispatch_section import Dispatch
-from prunus.scale.dispatch.attempt import Failure, Kind, packed
+from prunus.scale.dispatch.attempt import Failure, Kind, packed, unpacked
 from prunus.scale.dispatch.ray_cluster import open_cluster
 from prunus.scale.dispatch.ray_task import Order, serve
 
@@ -112,7 +111,7 @@ class RayWorkers(Generic[T, R]):
             self._names.setdefault(node, node[:6])
         if kind == "done":
             self._done[node] += 1
-            return kind, pickle.loads(found)  # noqa: S301 - of a worker of the cluster that was asked for
+            return kind, unpacked(found)
         return kind, f"{found} (on {self._names[node]})" if len(self._names) > 1 else found
 
     def _heard(self, since: float) -> float:
