@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,9 @@ from pydantic import BaseModel, ValidationError
 from prunus.core.errors import RecipeError, near
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.text import shown
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = ["explained", "load_recipe", "make_recipe", "override", "parse_yaml"]
 
@@ -69,6 +72,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
+# What pydantic calls the kinds of a value that may be of several, where the names of keys stand otherwise.
+_KIND = re.compile(r"bool|int|float|str|none|literal\[.*\]|constrained-.*")
 _INT = "tag:yaml.org,2002:int"
 # YAML 1.1 reads 2:4 as 2 * 60 + 4; here it is a granularity.
 _Loader.yaml_implicit_resolvers = {
@@ -258,7 +263,7 @@ def explained(error: ValidationError, section: Any = Recipe, where: str = "") ->
     # A misspelt key often makes another one missing: name the cause first.
     mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
     first = mistakes[0]
-    key = ".".join(str(part) for part in (where, *first["loc"]) if part != "") or "the recipe"
+    key = ".".join(str(part) for part in (where, *_place(first)) if part != "") or "the recipe"
     got = first["input"]
     if first["type"] == "extra_forbidden":
         own = str(first["loc"][-1])
@@ -275,10 +280,29 @@ def explained(error: ValidationError, section: Any = Recipe, where: str = "") ->
     elif first["type"] == "value_error":
         text = f"{key}: {first['msg'].removeprefix('Value error, ')}"
     else:
-        reason = first["msg"].replace("Input should be", "expected").replace("a valid tuple", "a list")
-        text = f"{key}: {reason[0].lower()}{reason[1:]}, got {shown(got)}"
-    rest = len(mistakes) - 1
+        same = [mistake for mistake in mistakes if _place(mistake) == _place(first)]
+        reason = " or ".join(dict.fromkeys(_expected(mistake) for mistake in same)).replace(" or expected ", " or ")
+        text = f"{key}: {reason}, got {shown(got)}"
+    rest = len({_place(mistake) for mistake in mistakes}) - 1
     return text + (f" (and {rest} more mistake{'s' if rest > 1 else ''})" if rest else "")
+
+
+def _place(mistake: ErrorDetails) -> tuple[int | str, ...]:
+    """Return the keys that lead to a value.
+
+    One that may be of several kinds has a mistake for each, and pydantic names the kind after the keys.
+    """
+    keys = mistake["loc"]
+    named = mistake["type"] not in ("extra_forbidden", "missing") and keys and _KIND.fullmatch(str(keys[-1]))
+    return keys[:-1] if named else keys
+
+
+def _expected(mistake: ErrorDetails) -> str:
+    """Return what was expected, in the words of a recipe."""
+    if mistake["type"].startswith("bool_"):
+        return "expected true or false"
+    reason = mistake["msg"].replace("Input should be", "expected").replace("a valid tuple", "a list")
+    return f"{reason[0].lower()}{reason[1:]}"
 
 
 def _known_keys(path: tuple[int | str, ...], section: Any) -> list[str]:

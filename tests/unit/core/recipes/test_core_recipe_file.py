@@ -186,3 +186,22 @@ def test_a_mistake_in_a_huge_value_is_one_short_line():
 def test_a_key_in_the_wrong_section_is_told_its_own(tree, words):
     with pytest.raises(RecipeError, match=words):
         make_recipe({"data": {"source": "sklearn:iris"}, **tree})
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (
+            {"data": {"source": "x.npy", "in_memory": "maybe"}},
+            "recipe: data.in_memory: expected true or false or 'auto', got 'maybe'",
+        ),
+        (
+            {"strategy": {"round_to": "x"}, "train": {"epochs": "x"}},
+            "recipe: train.epochs: expected a valid integer, unable to parse string as an integer, got 'x' (and 1 more mistake)",
+        ),
+    ],
+)
+def test_a_value_of_several_kinds_is_one_mistake_that_names_its_key(tree, words):
+    with pytest.raises(RecipeError) as caught:
+        make_recipe({"data": {"source": "sklearn:iris"}, **tree})
+    assert str(caught.value) == words
