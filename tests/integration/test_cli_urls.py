@@ -137,6 +137,7 @@ def test_shards_are_scored_by_a_bundle_at_a_url_and_their_scores_choose_rows(fol
         (("score-shards", "b", "file:///etc/passwd", "--output", "o"), 3, "file:// is never read as a URL"),
         (("run", "s3://BUCKET/recipe.yaml"), 3, "a recipe can't be a URL"),
         (("run", "r.yaml", "-o", "output=s3://BUCKET/o"), 3, "--copy-to URL"),
+        (("run", "r.yaml", "--copy-to", "copies/a"), 3, "expected a URL like s3://bucket/runs/a"),
         (("run", "r.yaml", "-o", "model.weights=s3://BUCKET/w"), 3, "model.weights can't be a URL"),
         (("run", "r.yaml", "-o", "data.source=s3://BUCKET/none.csv"), 4, "there is no such object or folder"),
         (("run", "r.yaml", "-o", "data.source=s3://me:hunter2@BUCKET/a.csv"), 3, "expected no user or key"),

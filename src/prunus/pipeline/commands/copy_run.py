@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunus.core.errors import OutputError
+from prunus.core.errors import OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import sha256_file, write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
@@ -59,7 +59,7 @@ def open_copy(given: str, *, overwrite: bool = False) -> Copy:
     """
     url = path_at(given)
     if not is_url(url):
-        raise OutputError(
+        raise RecipeError(
             f"--copy-to {given}: expected a URL like s3://bucket/runs/a; a run's own folder is its output"
         )
     there = {child.name: child for child in url.iterdir()} if url.exists() else {}
