@@ -127,3 +127,19 @@ def test_a_finished_run_is_read_though_its_data_are_gone(tmp_path, monkeypatch, 
     (tmp_path / "out" / "record.json").write_text("{}")
     invoke(["run", "r.yaml", "--resume"])
     assert "digits.npz" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("verify r.yaml", 6, "no bundle at r.yaml: it is a file;"),
+        ("sizes one --size 0.5 --out half", 6, "no sizes at one: it has no sizes.json; give the folder"),
+        ("sizes r.yaml --out half", 2, "--out goes with --size"),
+    ],
+)
+def test_what_is_there_and_is_something_else_is_said_so(line, code, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE))
+    (tmp_path / "one").mkdir()
+    assert invoke(line.split()) == code
+    assert words in capsys.readouterr().err

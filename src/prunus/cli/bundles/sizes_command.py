@@ -42,6 +42,8 @@ def sizes(
         sha256 = write_size(folder, size, out)
         typer.echo(json.dumps({"bundle": str(out), "sha256": sha256}) if as_json else f"bundle {out}")
         return
+    if out is not None:
+        raise typer.BadParameter("--out goes with --size; where all sizes go is the recipe's output (-o output=FOLDER)")
     config = load(source, override, resume)
     from prunus.pipeline.sizes import make_sizes
     from prunus.report import print_sizes

@@ -147,7 +147,9 @@ def check_bundle(path: Path) -> None:
         BundleError: there is none.
     """
     if not any((folder / "manifest.json").is_file() for folder in (path, path / "bundle")):
-        what = "it has no manifest.json" if path.is_dir() else "there is no such folder"
+        what = "it is a file" if path.is_file() else "there is no such folder"
+        if path.is_dir():
+            what = "it has no manifest.json"
         raise BundleError(
             f"no bundle at {path}: {what}; {near_path(path) or 'give the folder of a bundle, or of a finished run'}"
         )

@@ -143,6 +143,8 @@ def _name(share: float) -> str:
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / INDEX
+    if not path.is_file():
+        raise BundleError(f"no sizes at {folder}: it has no {INDEX}; give the folder that prunus sizes wrote")
     try:
         with open_plain(path) as file:
             tree = json.loads(file.read(_LARGEST_INDEX))
