@@ -236,5 +236,5 @@ def test_models_of_other_inputs_or_tasks_are_refused(folder):
     with pytest.raises(ModelError, match="models of classes or values: got one of multilabel"):
         OpenBundle(folder / "multi")()
     bundle(folder)
-    with pytest.raises(RecipeError, match="no score 'los': did you mean 'loss'"):
+    with pytest.raises(RecipeError, match=r"no score 'los': did you mean 'loss'\?$"):
         OpenBundle(folder / "bundle", target="label", names=("los",))()

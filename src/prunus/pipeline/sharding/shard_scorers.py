@@ -348,5 +348,7 @@ def _check_names(names: tuple[str, ...] | None, *, exclusive: bool, labelled: bo
     known = known_scores(exclusive=exclusive, labelled=labelled)
     for name in names or ():
         if name not in known:
-            hint = "it needs labels: say which column holds them" if not labelled else near(name, known)
-            raise RecipeError(f"no score {name!r}: {hint}; there are {', '.join(known)}")
+            hint = near(name, known)
+            if not labelled:
+                hint = f"it needs labels: say which column holds them; without, there are {', '.join(known)}"
+            raise RecipeError(f"no score {name!r}: {hint}")
