@@ -134,6 +134,7 @@ def test_a_finished_run_is_read_though_its_data_are_gone(tmp_path, monkeypatch, 
     [
         ("verify r.yaml", 6, "no bundle at r.yaml: it is a file;"),
         ("sizes one --size 0.5 --out half", 6, "no sizes at one: it has no sizes.json; give the folder"),
+        ("verify many", 6, "it holds several sizes; prunus sizes many --size KEEP_FRACTION"),
         ("sizes r.yaml --out half", 2, "--out goes with --size"),
     ],
 )
@@ -141,5 +142,7 @@ def test_what_is_there_and_is_something_else_is_said_so(line, code, words, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(RECIPE))
     (tmp_path / "one").mkdir()
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "sizes.json").write_text("{}")
     assert invoke(line.split()) == code
     assert words in capsys.readouterr().err

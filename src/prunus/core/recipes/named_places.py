@@ -150,6 +150,10 @@ def check_bundle(path: Path) -> None:
         what = "it is a file" if path.is_file() else "there is no such folder"
         if path.is_dir():
             what = "it has no manifest.json"
+        if (path / "sizes.json").is_file():
+            raise BundleError(
+                f"no bundle at {path}: it holds several sizes; prunus sizes {path} --size KEEP_FRACTION --out FOLDER takes one out"
+            )
         raise BundleError(
             f"no bundle at {path}: {what}; {near_path(path) or 'give the folder of a bundle, or of a finished run'}"
         )
