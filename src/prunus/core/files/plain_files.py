@@ -32,6 +32,7 @@ __all__ = [
     "atomic_folder",
     "atomic_path",
     "clear_leftovers",
+    "discard",
     "explain_os_error",
     "folder_lock",
     "is_leftover",
@@ -179,6 +180,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder at one stroke: a kill on the way leaves a leftover, and never a part under its name.
+
+    Raises:
+        OutputError: it can't be removed.
+    """
+    try:
+        gone = _beside(path, "part", Path.mkdir)
+        path.rename(gone / "gone")
+        shutil.rmtree(gone)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
 
 
 def write_text(path: Path, text: str) -> None:

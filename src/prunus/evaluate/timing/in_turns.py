@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from prunus.core.errors import ModelError, RecipeError, UnknownNameError, near
+from prunus.core.errors import MissingExtraError, ModelError, RecipeError, UnknownNameError, near
 from prunus.core.events import Event, Listener, silent
 from prunus.core.runtime import versions
 from prunus.core.types import Floats, Measurement
@@ -103,7 +103,7 @@ def _chosen(
     missing = [{"name": r.name, "called": r.called, "reason": why} for r in asked if (why := r.missing())]
     there = [runtime for runtime in asked if not runtime.missing()]
     if not there:
-        raise RecipeError(f"no runtime to time in: {missing[0]['called']} is {missing[0]['reason']}")
+        raise MissingExtraError(f"no runtime to time in: {missing[0]['called']} is {missing[0]['reason']}")
     return there, missing
 
 

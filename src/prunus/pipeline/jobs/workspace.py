@@ -38,11 +38,14 @@ from prunus.core.files.sealed import DamagedError, seal, unseal
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
+from prunus.pipeline.jobs.replaced_run import ASIDE, forget_aside, put_back, set_aside
 
 __all__ = ["Workspace", "open_workspace"]
 
 T = TypeVar("T")
 RECIPE, RECORD, LOG, WORK, TRACKING = "recipe.yaml", "record.json", "log.jsonl", ".work", "tracking"
+LOAD_DATA = "load data"
+"""The stage before which a run may not be begun: what an old run left in its folder stays until it is over."""
 SAFETY = "safety.json"
 """What was measured of a run's models afterwards: harm, robustness, privacy."""
 _SIZES = ("sizes", "sizes.json")
@@ -110,6 +113,8 @@ class Workspace:
     @contextmanager
     def stage(self, name: str, message: str = "") -> Iterator[None]:
         """Announce a stage, time it, and say when it ended."""
+        if self.folder is not None and name != LOAD_DATA:
+            forget_aside(self.folder)
         self.emit(Event("start", name, message))
         start = time.perf_counter()
         yield
@@ -238,12 +243,15 @@ def open_workspace(
 ) -> Iterator[Workspace]:
     """Yield the workspace of one run, locked against a second one.
 
+    A run that is overwritten is there again if the new one ends before its data are read and fit its recipe.
+
     Raises:
         OutputError: another run holds the folder, or it holds a run already and neither ``resume`` nor ``overwrite`` is given,
             or ``resume`` meets the run of another recipe.
     """
     with folder_lock(folder):
-        clear_leftovers(folder, OURS)
+        clear_leftovers(folder, (*OURS, ASIDE))
+        put_back(folder, OURS)
         if (folder / WORK).is_symlink():
             raise OutputError(f"{folder / WORK} is a link, expected a folder of this run: remove it")
         if (folder / WORK).is_dir():
@@ -251,8 +259,10 @@ def open_workspace(
         held = folder / RECIPE
         text = recipe_text(recipe)
         if held.exists():
-            if overwrite or not _is_begun(folder):
+            if not _is_begun(folder):
                 _clear(folder)
+            elif overwrite:
+                set_aside(folder, OURS)
             elif not resume:
                 raise OutputError(
                     f"{folder} holds a run already: add --resume to go on with it, --overwrite to start anew"
@@ -263,8 +273,13 @@ def open_workspace(
                 )
         elif any(child.name not in _BESIDE for child in folder.iterdir()):
             raise OutputError(f"{folder} holds files that are no run of prunus: choose an empty or new output folder")
-        write_text(held, text)
-        yield Workspace(folder, listener)
+        try:
+            write_text(held, text)
+            yield Workspace(folder, listener)
+        except BaseException:
+            put_back(folder, OURS)
+            raise
+        forget_aside(folder)
 
 
 def _is_begun(folder: Path) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunus.core.errors import BundleError, ModelError, RecipeError, UnknownNameError
+from prunus.core.errors import BundleError, MissingExtraError, ModelError, RecipeError, UnknownNameError
 from prunus.core.recipes.recipe import Model
 from prunus.evaluate.timing.bench_runtimes import BenchRuntime, Subject
 from prunus.evaluate.timing.in_turns import bench_subjects
@@ -99,6 +99,13 @@ def test_a_runtime_that_is_not_there_and_one_that_fails_are_told_and_the_rest_is
         ("pruned", "half", "it has no such operation")
     }
     assert all(cell["baseline"]["runtime"] == "slow" for cell in found["cells"])
+
+
+def test_where_no_runtime_is_there_the_package_is_named():
+    with pytest.raises(
+        MissingExtraError, match=r"^no runtime to time in: GONE is not installed: pip install 'prunus\[gone\]'$"
+    ):
+        timed(Planted("gone", {}, "not installed: pip install 'prunus[gone]'"))
 
 
 def test_each_number_of_threads_has_a_baseline_of_its_own_and_torchs_own_is_as_before():
