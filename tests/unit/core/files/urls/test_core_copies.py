@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prunus.core.errors import DataError, OutputError
+from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.core.files.plain_files import atomic_folder
 from prunus.core.files.urls import store as asked
 from prunus.core.files.urls.copies import fetch_folder, send_folder
@@ -111,7 +111,7 @@ def test_who_may_not_write_learns_that_before_the_run(store, bucket):
         pytest.raises(OutputError, match="denied"),
     ):
         open_copy(f"s3://{bucket}/runs/a")
-    with pytest.raises(OutputError, match="expected a URL"):
+    with pytest.raises(RecipeError, match="expected a URL"):
         open_copy("runs/a")
 
 
