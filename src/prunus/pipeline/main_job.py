@@ -168,7 +168,7 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
             ship_dense(job, results[0], folder)
     if folder is not None and job.recipe.export is not None:
         exports = export_of_run(job, folder)
-        record = record.model_copy(update={"exports": exports, "notes": [*record.notes, *export_notes(job)]})
+        record = record.model_copy(update={"exports": exports, "notes": [*record.notes, *export_notes(job, exports)]})
     if folder is not None and job.recipe.quantize is not None:
         record = with_int8(record, *int8_of_run(job, results[0], folder))
     record = timed(record, job.workspace)

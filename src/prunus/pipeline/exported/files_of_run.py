@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prunus.core.calls import map_tensors
@@ -9,6 +10,7 @@ from prunus.core.errors import ModelError
 from prunus.core.recipes.shipping.export_section import HF
 from prunus.pipeline.jobs.job import Job
 from prunus.report import ExportFacts
+from prunus.report.format import size
 from prunus.ship import export_file, format_of, load_bundle
 from prunus.ship.formats.to_hf import files_beside
 from prunus.ship.pretrained_entry import pretrained_entry
@@ -46,14 +48,26 @@ def check_export(job: Job) -> None:
         list(files_beside(Path(asked.processor), "export.processor"))
 
 
-def export_notes(job: Job) -> list[str]:
-    """Return what whoever reads the record should know of why the cut is as it is."""
+def export_notes(job: Job, exports: Sequence[ExportFacts]) -> list[str]:
+    """Return what whoever reads the record should know: which files were left, which not, and why the cut is as it is."""
     asked, strategy = job.recipe.export, job.recipe.strategy
-    if asked is None or HF not in asked.to or strategy is None or not strategy.expressible:
-        return []
-    return [
-        "the model leaves as a folder for transformers (export: hf), so only what its config can say was cut (strategy.expressible)"
-    ]
+    notes = [_told(one) for one in exports]
+    if asked is not None and HF in asked.to and strategy is not None and strategy.expressible:
+        notes.append(
+            "the model leaves as a folder for transformers (export: hf), so only what its config can say was cut "
+            "(strategy.expressible)"
+        )
+    return notes
+
+
+def _told(one: ExportFacts) -> str:
+    if one.problem:
+        return f"there is no file for {one.format}: {one.problem}"
+    how = "it doesn't run here, so nothing was compared"
+    if one.difference is not None:
+        how = f"its outputs are off the bundle's by {one.difference:.1e} of the largest at most"
+        how += f" ({one.n_samples} real examples)" if one.n_samples else ""
+    return f"{one.file} is for {one.format}: {size(one.size_bytes)}; {how}"
 
 
 def export_of_run(job: Job, folder: Path) -> list[ExportFacts]:

@@ -75,6 +75,8 @@ def test_a_run_leaves_a_folder_that_a_pipeline_runs_and_its_cut_is_one_that_the_
     assert (facts.format, facts.file, facts.problem) == ("hf", "bundle.hf", "")
     assert facts.difference < 1e-5
     assert facts.n_samples == 16, "all test examples"
+    (told,) = [note for note in record.notes if note.startswith("bundle.hf is for hf: ")]
+    assert told.endswith("of the largest at most (16 real examples)")
     answers = transformers.pipeline("text-classification", str(tmp_path / "out" / "bundle.hf"))("a very good film")
     assert 0.5 <= answers[0]["score"] <= 1
     assert answers[0]["label"] in {"LABEL_0", "LABEL_1"}
@@ -125,6 +127,8 @@ def test_a_file_that_cannot_be_written_fails_no_run_and_the_record_says_why(tmp_
 
     monkeypatch.setattr("prunus.pipeline.exported.files_of_run.export_file", refuse)
     run(recipe(tmp_path / "out", export={"to": ["torch"]}, strategy=None))
-    (facts,) = load_record(tmp_path / "out" / "record.json").exports
+    record = load_record(tmp_path / "out" / "record.json")
+    (facts,) = record.exports
+    assert "there is no file for torch: it has no operation DFT, of the layer 'features.2'" in record.notes
     assert facts.problem == "it has no operation DFT, of the layer 'features.2'"
     assert facts.file == ""
