@@ -25,7 +25,7 @@ def test_rows_come_in_the_order_asked_for_whoever_reads_them(n, n_ahead, monkeyp
     for index, values in found:
         assert torch.equal(values, VALUES[index])
     assert max(asked, default=0) <= 50
-    assert asked[:1] in ([], [min(n, 10)])
+    assert min(n, 10) in (asked or [0]), "the first window is one batch; threads may take a later one first"
 
 
 def test_what_fails_while_it_is_read_is_said_where_the_batch_is_asked_for():
