@@ -20,6 +20,7 @@ import shard_jobs
 from dispatch_jobs import Job, OnlyHere, Sums
 
 pytestmark = [
+    pytest.mark.nightly,  # Ray's driver lives in the test process, and may end it with no word when a node of its is gone
     pytest.mark.filterwarnings(
         "ignore::ResourceWarning"
     ),  # Ray's own: sockets and processes that it leaves to the collector
