@@ -68,7 +68,7 @@ def test_where_the_promise_can_not_be_shown_no_file_is_left_and_the_run_says_why
 
 
 def test_what_it_needs_is_asked_for_before_anything_is_trained(small_recipe, capsys, monkeypatch):
-    monkeypatch.setattr("prunus.ship.quantize.int8_runtime.find_spec", lambda name: None)
+    monkeypatch.setattr("prunus.core.code.extras.find_spec", lambda name: None)
     assert invoke(["run", str(small_recipe(**RUN, quantize={})), "--quiet"]) == 9
     assert (
         "quantize needs the package 'onnx', which is not installed: pip install 'prunus[int8]'"

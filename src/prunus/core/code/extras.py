@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from prunus.core.errors import MissingExtraError, raise_if_out_of_memory
 
-__all__ = ["require"]
+__all__ = ["check_there", "require"]
 
 _REPORTING = {"openvino": "openvino_telemetry", "nncf": "openvino_telemetry"}
 """Which packages report, and through which other; they do without it where it isn't installed."""
@@ -32,9 +33,27 @@ def require(module: str, *, extra: str) -> Any:
     except ImportError as error:
         raise_if_out_of_memory(error)
         package = module.partition(".")[0]
-        raise MissingExtraError(
-            f"this needs the package {package!r}, which is not installed: pip install 'prunus[{extra}]'"
-        ) from error
+        raise _missing(package, extra, "this") from error
+
+
+def check_there(packages: Iterable[str], *, extra: str, what: str = "this") -> None:
+    """Raise unless all of the packages are installed; nothing is imported.
+
+    Args:
+        what: is said to need them.
+
+    Raises:
+        MissingExtraError: one isn't there; it names the install command.
+    """
+    for package in packages:
+        if find_spec(package) is None:
+            raise _missing(package, extra, what)
+
+
+def _missing(package: str, extra: str, what: str) -> MissingExtraError:
+    return MissingExtraError(
+        f"{what} needs the package {package!r}, which is not installed: pip install 'prunus[{extra}]'"
+    )
 
 
 @contextlib.contextmanager

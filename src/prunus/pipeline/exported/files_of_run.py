@@ -85,7 +85,7 @@ def export_of_run(job: Job, folder: Path) -> list[ExportFacts]:
     with job.workspace.stage("export"):
         for name in asked.to:
             form = format_of(name)
-            path = folder / f"bundle.{form.ending or form.name}"
+            path = folder / form.beside_bundle
             beside = Path(asked.processor) if asked.processor is not None and form.takes_processor else None
             try:
                 made = export_file(bundle, name, path, samples=samples, beside=beside)

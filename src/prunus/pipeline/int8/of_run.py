@@ -56,7 +56,7 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
     """
     settings, recipe, data = job.recipe.quantize, job.recipe, job.data
     assert settings is not None
-    runtime, name_of_file = int8_runtime(settings.to), f"bundle.int8.{settings.to}"
+    runtime = int8_runtime(settings.to)
     promise = promise_of(settings, recipe.contract, data.test.task.name)
     parts = Int8Examples(*(part.to("cpu") for part in (data.calibration, data.validation, data.test)))
     dense = duplicate(result.dense).cpu().eval()
@@ -86,7 +86,7 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
             made[name], files[f"{name} int8"], seen[f"{name} int8"] = found, found.file, found.observed
         pruned = made.get("pruned")
         if pruned is not None and pruned.kept:
-            runtime.write(pruned.file, folder / name_of_file)
+            runtime.write(pruned.file, folder / runtime.beside_bundle)
         elif pruned is not None:
             test = pruned.facts["test"]
             problem = (
@@ -97,7 +97,7 @@ def int8_of_run(job: Job, result: SeedResult, folder: Path) -> tuple[dict[str, A
         times = _times(job, bundles, files) if "pruned" in files else []
     facts = {
         "metric": promise.metric,
-        "file": name_of_file,
+        "file": runtime.beside_bundle,
         "method": None if pruned is None else pruned.facts["method"],
         "rows": [_row(job, name, files[name], seen[name], made) for name in _ORDER if name in files],
         "test": None if pruned is None else pruned.facts["test"],

@@ -39,6 +39,8 @@ from prunus.core.recipes.recipe import Recipe
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
 from prunus.pipeline.jobs.replaced_run import ASIDE, forget_aside, put_back, set_aside
+from prunus.ship.formats import FORMATS
+from prunus.ship.quantize.int8_formats import INT8_RUNTIMES
 
 __all__ = ["Workspace", "open_workspace"]
 
@@ -49,9 +51,9 @@ LOAD_DATA = "load data"
 SAFETY = "safety.json"
 """What was measured of a run's models afterwards: harm, robustness, privacy."""
 _SIZES = ("sizes", "sizes.json")
-_EXPORTS = tuple(
-    f"bundle.{ending}"
-    for ending in ("onnx", "openvino", "pt2", "mnn", "hf", "pte", "tflite", "mlpackage", "int8.onnx", "int8.openvino")
+_EXPORTS = (
+    *(form.beside_bundle for form in FORMATS.values()),
+    *(runtime.beside_bundle for runtime in INT8_RUNTIMES.values()),
 )
 OURS = (RECIPE, RECORD, LOG, WORK, TRACKING, "report.html", "plan", "bundle", "dense", SAFETY, *_EXPORTS, *_SIZES)
 TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING = "examples.parquet", "examples.html", ".examples", "recording"

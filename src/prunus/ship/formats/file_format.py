@@ -9,13 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from prunus.core.errors import MissingExtraError
+from prunus.core.code.extras import check_there
 from prunus.ship.formats.export_source import ExportSource
 
 __all__ = ["Format", "Written"]
@@ -59,6 +58,11 @@ class Format(ABC):
     takes_processor: ClassVar[bool] = False
     """Whether files of a tokenizer or a processor go along."""
 
+    @property
+    def beside_bundle(self) -> str:
+        """What a run calls the file that it leaves beside its bundle."""
+        return f"bundle.{self.ending or self.name}"
+
     def runs_here(self) -> bool:
         """Tell whether a file of it can be run on this system, with what ``packages`` name."""
         return True
@@ -73,11 +77,7 @@ class Format(ABC):
         Raises:
             MissingExtraError: a package isn't there; it names the extra.
         """
-        for package in self.packages:
-            if find_spec(package) is None:
-                raise MissingExtraError(
-                    f"this needs the package {package!r}, which is not installed: pip install 'prunus[{self.extra}]'"
-                )
+        check_there(self.packages, extra=self.extra)
 
     def check_model(self, source: ExportSource) -> None:  # noqa: B027 - most formats take any model
         """Raise if no file of this format can take or give what the model does.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.core.errors import MissingExtraError, ModelError
+from prunus.core.code.extras import check_there
+from prunus.core.errors import ModelError
 from prunus.core.files.onnx_guard import check_onnx
 
 __all__ = ["WORKER", "compression_params", "mnn_needs", "run_mnn", "write_mnn"]
@@ -31,11 +31,7 @@ def mnn_needs() -> None:
     Raises:
         MissingExtraError: a package isn't there.
     """
-    for package in ("MNN", "onnx", "onnxscript"):
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f"this needs the package {package!r}, which is not installed: pip install 'prunus[mnn]'"
-            )
+    check_there(("MNN", "onnx", "onnxscript"), extra="mnn")
 
 
 def write_mnn(onnx_file: bytes, path: Path, *, block: int | None) -> None:

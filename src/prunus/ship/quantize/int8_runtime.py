@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prunus.core.errors import MissingExtraError
+from prunus.core.code.extras import check_there
 from prunus.evaluate.timing.bench_runtimes import Subject
 from prunus.ship.bundle import Bundle
 
@@ -49,8 +48,11 @@ class Int8Runtime(ABC, Generic[F]):
     """The format of its files, as ``prunus export --to`` calls it."""
     called: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
-    files: ClassVar[tuple[str, ...]] = ()
-    """What lies in a file of it, where it is a folder."""
+
+    @property
+    def beside_bundle(self) -> str:
+        """What a run calls the file that it leaves beside its bundle."""
+        return f"bundle.int8.{self.name}"
 
     def check_installed(self, what: str) -> None:
         """Raise unless all packages are there; nothing is imported.
@@ -58,11 +60,7 @@ class Int8Runtime(ABC, Generic[F]):
         Raises:
             MissingExtraError: one isn't; it names the extra.
         """
-        for package in self.packages:
-            if find_spec(package) is None:
-                raise MissingExtraError(
-                    f"{what} needs the package {package!r}, which is not installed: pip install 'prunus[int8]'"
-                )
+        check_there(self.packages, extra="int8", what=what)
 
     @abstractmethod
     def float_file(self, bundle: Bundle) -> F:

@@ -49,7 +49,6 @@ class OpenVinoInt8(Int8Runtime[OpenVinoFile]):
     """OpenVINO, and NNCF."""
 
     name, called, packages = "openvino", "OpenVINO", ("nncf", "openvino", "onnx", "onnxscript")
-    files = (XML, BIN)
 
     def float_file(self, bundle: Bundle) -> OpenVinoFile:
         """Return what ``prunus export --to openvino`` writes."""

@@ -186,7 +186,7 @@ def test_what_a_runtime_lacks_is_said_before_anything_is_read(tmp_path, trained,
     bundle_of(tmp_path / "b", trained)
     with pytest.raises(RecipeError, match=r"quantize.method: OpenVINO's files have ranges from calibration examples"):
         quantise_bundle(tmp_path / "b", "openvino", asked={"method": "dynamic"})
-    monkeypatch.setattr("prunus.ship.quantize.int8_runtime.find_spec", lambda name: None if name == "nncf" else name)
+    monkeypatch.setattr("prunus.core.code.extras.find_spec", lambda name: None if name == "nncf" else name)
     said = r"--to openvino --int8 needs the package 'nncf', which is not installed: pip install 'prunus\[int8\]'$"
     with pytest.raises(MissingExtraError, match=said):
         quantise_bundle(tmp_path / "no bundle", "openvino")

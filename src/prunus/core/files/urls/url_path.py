@@ -22,7 +22,7 @@ from prunus.core.files.urls.range_file import RangeFile
 from prunus.core.files.urls.store import Facts
 from prunus.core.files.urls.url_text import checked_url, is_url_text
 
-__all__ = ["UrlPath", "as_text", "is_url", "matching", "path_at", "pinned", "refuse_url", "seen_at_url", "version_of"]
+__all__ = ["UrlPath", "is_url", "matching", "path_at", "pinned", "refuse_url", "seen_at_url", "version_of"]
 
 _COLLAPSED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -253,8 +253,3 @@ def _with(path: UrlPath | str, facts: Facts | None) -> UrlPath:
     found = UrlPath(path)
     found.facts = facts
     return found
-
-
-def as_text(path: Path) -> str:
-    """Return how a path is written down: a URL as it is, another as the one that it resolves to."""
-    return str(path.resolve())
