@@ -35,7 +35,7 @@ from prunus.cli.serve_command import serve
 from prunus.cli.shard_scores import score_shards
 from prunus.cli.signing_commands import sign, verify
 from prunus.cli.terminal import hush, speak_plainly
-from prunus.cli.torchrun.several_ranks import check_shared, followed, leading, restarted
+from prunus.cli.torchrun.several_ranks import check_shared, followed, held, leading
 from prunus.core.endings import in_words, own_endings
 from prunus.core.files.urls.url_path import path_at, refuse_url
 from prunus.core.text import plain
@@ -131,7 +131,7 @@ def plan(
     """Decide what would go, write the plan for review, and change nothing."""
     if followed(lambda: load(recipe, override, resume)):
         return
-    resume, overwrite = resume or restarted(), overwrite and not restarted()
+    resume, overwrite = held(resume, overwrite)
     config = load(recipe, override, resume)
     from prunus.core.files.plan_file import plan_summary
     from prunus.pipeline import make_plan, needs_permission
@@ -177,7 +177,7 @@ def apply(
 
     if followed(lambda: settled()[1]):
         return
-    resume, overwrite = resume or restarted(), overwrite and not restarted()
+    resume, overwrite = held(resume, overwrite)
     loaded, config = settled()
     from prunus.pipeline import apply_plan
 

@@ -10,7 +10,7 @@ import typer
 from prunus.cli.loading import load
 from prunus.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipePath, Resume
 from prunus.cli.printing import display, print_record
-from prunus.cli.torchrun.several_ranks import followed, leading, restarted
+from prunus.cli.torchrun.several_ranks import followed, held, leading
 
 __all__ = ["run"]
 
@@ -29,7 +29,7 @@ def run(
     """Do the whole job: train or load, clean the data, prune, recover, evaluate, report, ship."""
     if followed(lambda: load(recipe, override, resume)):
         return
-    resume, overwrite = resume or restarted(), overwrite and not restarted()
+    resume, overwrite = held(resume, overwrite)
     config = load(recipe, override, resume)
     from prunus.pipeline import run as run_recipe
     from prunus.pipeline.commands.copy_run import open_copy

@@ -18,7 +18,7 @@ from prunus.core.errors import RecipeError, RunError
 if TYPE_CHECKING:
     from prunus.core.recipes.recipe import Recipe
 
-__all__ = ["SHARED", "check_shared", "followed", "leading", "restarted"]
+__all__ = ["SHARED", "check_shared", "followed", "held", "leading"]
 
 SHARED = ("run", "plan", "apply")
 """Commands that train on all processes of ``torchrun``."""
@@ -72,6 +72,6 @@ def leading(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def restarted() -> bool:
-    """Return whether torchrun started all processes anew after one of them ended: then the run goes on."""
-    return place().restarts > 0
+def held(resume: bool, overwrite: bool) -> tuple[bool, bool]:
+    """Return what is asked of a run that the folder holds: where torchrun started all processes anew, it goes on."""
+    return (True, False) if place().restarts > 0 else (resume, overwrite)

@@ -70,8 +70,16 @@ class Precision:
         total: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Clip the gradients, and let ``optimizer`` take its step; see :func:`clip_gradients` for ``total``."""
+        self.unscale(optimizer)
         if clip_norm is not None:
             clip_gradients(parameters, clip_norm, total)
+        self.advance(optimizer)
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Bring the gradients to their scale."""
+
+    def advance(self, optimizer: Optimizer) -> None:
+        """Let ``optimizer`` take its step."""
         optimizer.step()
 
     def state(self) -> dict[str, Any]:
@@ -97,17 +105,12 @@ class Scaled(Precision):
         """Add the scaled gradients of ``value`` to those that are there."""
         self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
 
-    def step(
-        self,
-        optimizer: Optimizer,
-        parameters: Sequence[Tensor],
-        clip_norm: float | None,
-        total: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        """Bring the gradients back to their scale, clip them, and take the step unless they overflowed."""
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Bring the gradients back to their scale."""
         self.scaler.unscale_(optimizer)
-        if clip_norm is not None:
-            clip_gradients(parameters, clip_norm, total)
+
+    def advance(self, optimizer: Optimizer) -> None:
+        """Take the step unless the gradients overflowed."""
         self.scaler.step(optimizer)
         self.scaler.update()
 
