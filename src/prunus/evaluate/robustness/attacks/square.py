@@ -8,13 +8,14 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from prunus.evaluate.robustness.attacks.threat import Scores, Threat, inside, margin
 
-__all__ = ["share_changed", "square"]
+__all__ = ["kept_where_better", "share_changed", "square"]
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
@@ -43,11 +44,8 @@ def square(
         plain = margin(model(x), right)
     worse = plain < lead
     best[worse], lead = x[worse], lead.minimum(plain)
-    for number in range(1, queries):
-        rows = (lead > 0).nonzero()[:, 0]
-        if not len(rows):
-            break
-        share = share_changed(number, queries, first)
+
+    def squares(rows: Tensor, share: float) -> Tensor:
         change = torch.zeros(len(rows), *shape[1:], dtype=x.dtype, device=x.device)
         height = min(max(round(math.sqrt(share * shape[2] * shape[3])), 1), shape[2])
         width = min(max(round(share * shape[2] * shape[3] / height), 1), shape[3])
@@ -58,12 +56,37 @@ def square(
         by = 2 * threat.reach * signs(len(rows), shape[1], 1, 1)
         for k, (top, left) in enumerate(zip(tops, lefts, strict=True)):
             change[k, :, top : top + height, left : left + width] = by[k]
-        tried = inside(best[rows] + change.reshape(-1, *x.shape[1:]), x[rows], threat)
+        return inside(best[rows] + change.reshape(-1, *x.shape[1:]), x[rows], threat)
+
+    return kept_where_better(model, best, lead, right, squares, queries=queries, first=first)
+
+
+def kept_where_better(
+    model: Scores,
+    best: Tensor,
+    lead: Tensor,
+    right: Tensor,
+    propose: Callable[[Tensor, float], Tensor],
+    *,
+    queries: int,
+    first: float,
+) -> Tensor:
+    """Return ``best`` after all queries; one that helps an input is kept in it, and so is the next one's start.
+
+    Args:
+        best: inputs to start from; they are changed.
+        lead: the margins of the right answers on them, which are changed, too; none is asked of an input that has lost its own.
+        propose: returns changed inputs for rows of ``best``, of which about such a share is changed.
+    """
+    for number in range(1, queries):
+        rows = (lead > 0).nonzero()[:, 0]
+        if not len(rows):
+            break
+        tried = propose(rows, share_changed(number, queries, first))
         with torch.no_grad():
-            new = margin(model(tried), right[rows])
-        better = new < lead[rows]
-        best[rows[better]] = tried[better]
-        lead[rows[better]] = new[better]
+            found = margin(model(tried), right[rows])
+        better = found < lead[rows]
+        best[rows[better]], lead[rows[better]] = tried[better], found[better]
     return best
 
 

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from prunus.evaluate.robustness.attacks.square import share_changed
+from prunus.evaluate.robustness.attacks.square import kept_where_better
 from prunus.evaluate.robustness.attacks.threat import Scores, Threat, inside, lengths, margin
 
 __all__ = ["bump", "square_l2"]
@@ -56,12 +56,10 @@ def square_l2(
         lead, plain = margin(model(best), right), margin(model(x), right)
     best[plain <= 0] = x[plain <= 0]  # what is wrong anyway stays as it is
     lead[plain <= 0] = plain[plain <= 0]
-    for number in range(1, queries):
-        rows = (lead > 0).nonzero()[:, 0]
-        if not len(rows):
-            break
+
+    def windows(rows: Tensor, share: float) -> Tensor:
         change = (best[rows] - x[rows]).reshape(len(rows), channels, height, width)
-        tall, wide = _window(share_changed(number, queries, first), height, width)
+        tall, wide = _window(share, height, width)
         (top, left), (gone, aside) = [(drawn(height - tall), drawn(width - wide)) for _ in range(2)]
         taken = (slice(None), slice(None), slice(top, top + tall), slice(left, left + wide))
         emptied = (slice(None), slice(None), slice(gone, gone + tall), slice(aside, aside + wide))
@@ -74,12 +72,9 @@ def square_l2(
         new = new / new.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp(min=1e-12)
         change[emptied] = 0.0
         change[taken] = new * (unused / channels + used**2).sqrt()
-        tried = allowed(rows, change)
-        with torch.no_grad():
-            found = margin(model(tried), right[rows])
-        better = found < lead[rows]
-        best[rows[better]], lead[rows[better]] = tried[better], found[better]
-    return best
+        return allowed(rows, change)
+
+    return kept_where_better(model, best, lead, right, windows, queries=queries, first=first)
 
 
 def _window(share: float, height: int, width: int) -> tuple[int, int]:
