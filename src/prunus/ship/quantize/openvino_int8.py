@@ -27,7 +27,7 @@ from prunus.ship.bundle import Bundle
 from prunus.ship.deploy import check_place, export_file
 from prunus.ship.formats import format_of
 from prunus.ship.formats.to_openvino import name_by_place
-from prunus.ship.openvino_file import BIN, XML, OpenVinoFile, OpenVinoModel, OpenVinoModule
+from prunus.ship.openvino_file import XML, OpenVinoFile, OpenVinoModel, OpenVinoModule
 from prunus.ship.quantize.int8_runtime import Feed, Int8, Int8Runtime
 
 __all__ = ["NncfInt8", "OpenVinoInt8"]
