@@ -103,7 +103,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-IN_PARTS = ("accumulated", "average", "one example", "masks")
+IN_PARTS = ("accumulated", "average", "one example", "masks", "evaluated before")
 """Cases that run under FSDP, too."""
 
 
@@ -128,7 +128,14 @@ def trainings() -> Iterator[tuple[str, Callable[[], Case]]]:
     yield "distilled", distilled
     yield "l1", penalised
     yield "l0", lambda: gated()
+    yield "evaluated before", lambda: Case(dropped().eval(), sgd())
     yield "unused", lambda: Case(unused(), sgd(optimizer="adamw", weight_decay=0.1))
+
+
+def dropped() -> nn.Module:
+    """A model of which training mode leaves the last bias alone: all else would learn in evaluation mode."""
+    *layers, last = plain().children()
+    return nn.Sequential(*layers, nn.Dropout(1.0), last)
 
 
 def unused() -> nn.Module:
@@ -166,7 +173,8 @@ def gated() -> Case:
 
 def result(case: Case, **options: Any) -> dict[str, Any]:
     history = train(case.model, case.examples, case.config, seed=3, stage="test", **case.options, **options)
-    return {"loss": history.loss, "accuracy": history.accuracy, "state": case.model.state_dict()}
+    found = {"loss": history.loss, "accuracy": history.accuracy, "state": case.model.state_dict()}
+    return {**found, "in training mode": case.model.training}
 
 
 def lead(folder: Path, sharding: str) -> None:

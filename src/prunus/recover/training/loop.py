@@ -96,6 +96,7 @@ def run_training(training: Training, here: Here, ranks: Alone, whole: nn.Module 
         whole: on rank 0 the model that is to have the whole weights, if the training's own is put into parts.
     """
     model, config = training.model, training.config
+    whole = model if whole is None else whole
     ranks.shard(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     parameters = list(ranks.parts(parameters))
@@ -121,12 +122,13 @@ def run_training(training: Training, here: Here, ranks: Alone, whole: nn.Module 
         ranks,
         make_average(parameters, average, config.epochs),
         n_training_batches(len(training.examples), config.batch_size * config.accumulate),
-        whole or model,
+        whole,
     )
     try:
         return loop.run()
     finally:
         model.eval()
+        whole.eval()
 
 
 @dataclass
@@ -201,7 +203,7 @@ class _Loop:
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take one pass; return each step's loss and size, and the number of right answers (None: no classes)."""
-        self.model.train()
+        self.stepper.model.train()
         losses: list[Tensor] = []
         sizes: list[int] = []
         right: list[Tensor] = []

@@ -37,6 +37,7 @@ def check_equal(name, together):
     exact = next(case.model.parameters()).dtype == torch.float64
     assert together["loss"] == pytest.approx(alone["loss"], rel=1e-11 if exact else 1e-5)
     assert together["accuracy"] == pytest.approx(alone["accuracy"])
+    assert not together["in training mode"]
     for key, value in alone["state"].items():
         torch.testing.assert_close(
             together["state"][key], value, rtol=1e-9 if exact else 1e-3, atol=1e-11 if exact else 1e-5
