@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError, RecipeError, RunError
+from prunus.core.errors import DataError, OutputError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import atomic_path, clear_leftovers, folder_lock
 from prunus.scale.dispatch import Dispatch, Failure, Workers, open_workers
@@ -86,6 +86,7 @@ def k_means_shards(
     Raises:
         DataError: a shard is no matrix of finite numbers, has other features than the first one, or another's name.
         RecipeError: more clusters than rows, or fewer than one.
+        OutputError: ``output`` isn't empty.
         RunError: a shard can't be done; the error of the first one is told.
     """
     lengths = _lengths(shards)
@@ -94,6 +95,10 @@ def k_means_shards(
         raise RecipeError(f"{n} rows make 1 to {n} clusters: got {n_clusters}")
     with folder_lock(output), ExitStack() as stack:
         clear_leftovers(output)
+        _forget_passes(output)
+        held = sorted(path.name for path in output.iterdir() if path.name != ".lock")
+        if held:
+            raise OutputError(f"{output} isn't empty ({held[0]}): choose another folder")
         centres = beginnings(_rows(shards, lengths, beginning_rows(n, n_clusters, seed)), n_clusters)
         opened = stack.enter_context(open_workers(one_pass, backend=backend, workers=workers, listener=listener))
         listener(Event("start", _STAGE, total=max_passes))
@@ -111,8 +116,7 @@ def k_means_shards(
             _passed(opened, shards, output, centres, max_passes + 1)
         last = number if settled else max_passes + 1
         files = tuple(_file(output, shard, last).replace(output / f"{shard.stem}.npy") for shard in shards)
-        for path in (*output.glob(".pass-*.npy"), *output.glob(".centres-*.npy")):
-            path.unlink()
+        _forget_passes(output)
         listener(Event("end", _STAGE))
     return ShardClusters(centres, files, n, number)
 
@@ -166,6 +170,12 @@ def _passed(
     for shard in shards:
         _file(output, shard, number - 2).unlink(missing_ok=True)
     return [found[place] for place in range(len(shards))]
+
+
+def _forget_passes(output: Path) -> None:
+    """Remove what passes left, of this run or of one that was killed."""
+    for path in (*output.glob(".pass-*.npy"), *output.glob(".centres-*.npy")):
+        path.unlink()
 
 
 def _file(output: Path, shard: Path, number: int) -> Path:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prunus.core.errors import DataError, RecipeError, RunError
+from prunus.core.errors import DataError, OutputError, RecipeError, RunError
 from prunus.scale import k_means_shards
 from prunus.scale.clusters.k_means_shards import Task, one_pass
 from prunus.score import k_means
@@ -49,6 +49,24 @@ def test_a_shard_that_is_done_again_finds_what_it_found_the_first_time(shards, t
     first = Task(paths[0], tmp_path / "centres.npy", None, output / "1.npy")
     second = Task(paths[0], tmp_path / "centres.npy", output / "1.npy", output / "2.npy")
     assert [one.n_changed for one in map(one_pass, (first, first, second, second))] == [700, 700, 0, 0]
+
+
+def test_the_folder_of_the_shards_is_no_output_and_they_stay_as_they_are(shards, tmp_path):
+    paths, _ = shards
+    before = [path.read_bytes() for path in paths]
+    with pytest.raises(OutputError, match=r"isn't empty \(part-0\.npy\): choose another folder"):
+        k_means_shards(paths, 9, tmp_path)
+    assert [path.read_bytes() for path in paths] == before
+
+
+def test_what_a_killed_run_left_is_no_hindrance(shards, tmp_path):
+    paths, _ = shards
+    (tmp_path / "out").mkdir()
+    for name in (".pass-1-part-0.npy", ".pass-7-part-3.npy", ".centres-7.npy"):
+        np.save(tmp_path / "out" / name, np.zeros(3))
+    found = k_means_shards(paths, 9, tmp_path / "out")
+    assert found.centres.equal(k_means_shards(paths, 9, tmp_path / "other").centres)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", *(path.name for path in paths)]
 
 
 def test_what_cannot_be_clustered_is_named(shards, tmp_path):
