@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
 from prunus.evaluate.compare import Comparison, compare
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Task, measured
+from prunus.tasks import Observed, Task, value_of
 
 __all__ = ["ARMS", "Judged", "judge_arms", "recommended"]
 
@@ -105,7 +102,7 @@ def judge_arms(
     )
     verdicts = {(one, other): found.verdict for one, other, found in comparisons}
     best, smaller = recommended(verdicts)
-    values = {name: [_value(seen, task, metric) for seen in observed[name]] for name in ARMS}
+    values = {name: [value_of(task, metric, seen) for seen in observed[name]] for name in ARMS}
     return Judged(metric, values, comparisons, best, smaller)
 
 
@@ -118,7 +115,3 @@ def recommended(verdicts: Mapping[tuple[str, str], str]) -> tuple[str, str]:
     smaller = "selection" if verdicts["selection", "random"] == "better" else "random"
     wins = verdicts.get((smaller, "full_short")) == "better"
     return (smaller if wins else "full_short"), smaller
-
-
-def _value(seen: Observed, task: Task, metric: str) -> float:
-    return float(measured(task, [metric], seen, np.ones((1, n_observed(seen))))[0, 0])

@@ -16,8 +16,7 @@ import numpy as np
 from prunus.core.types import Measurement
 from prunus.evaluate.compare import Verdict, compare
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Task, measured
+from prunus.tasks import Observed, Task, measured, n_observed
 
 __all__ = ["FEWEST", "MOST_GROUPS", "GroupChange", "at_once", "group_changes", "group_rows"]
 

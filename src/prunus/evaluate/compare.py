@@ -16,7 +16,7 @@ import numpy as np
 
 from prunus.core.types import Floats, Measurement
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import interval, n_observed
+from prunus.evaluate.resample import interval
 from prunus.evaluate.student import student_quantile
 from prunus.tasks import (
     Metric,
@@ -26,6 +26,7 @@ from prunus.tasks import (
     class_parts,
     columns_read,
     measured,
+    n_observed,
 )
 from prunus.tasks import metrics as registry
 

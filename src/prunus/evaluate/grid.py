@@ -20,9 +20,8 @@ from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
 from prunus.evaluate.compare import compare
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import n_observed
 from prunus.evaluate.student import student_quantile
-from prunus.tasks import Observed, Task, measured, metrics
+from prunus.tasks import Observed, Task, measured, metrics, n_observed
 
 __all__ = ["GridCell", "JudgedGrid", "judge_grid"]
 

@@ -19,8 +19,7 @@ from prunus.core.errors import DataError
 from prunus.core.types import Floats
 from prunus.evaluate.compare import compare
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Task, columns_read, metrics
+from prunus.tasks import Observed, Task, columns_read, metrics, n_observed
 
 __all__ = [
     "ClassLoss",

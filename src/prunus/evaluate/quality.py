@@ -16,7 +16,7 @@ import numpy as np
 
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.resample import interval, n_observed, patterns, resample
+from prunus.evaluate.resample import interval, patterns, resample
 from prunus.tasks import (
     Metric,
     Observed,
@@ -27,6 +27,7 @@ from prunus.tasks import (
     columns_read,
     default_metrics,
     measured,
+    n_observed,
     rows_of,
 )
 from prunus.tasks import metrics as registry

@@ -20,7 +20,7 @@ from prunus.core.runtime import derive_seed
 from prunus.core.types import Floats, Ints
 from prunus.tasks import Imagined, Observed, rows_of
 
-__all__ = ["Drawn", "interval", "n_observed", "patterns", "resample"]
+__all__ = ["Drawn", "interval", "patterns", "resample"]
 
 _FEW_CODES, _AT_ONCE = 1 << 16, 1 << 16
 _BLOCK = 4_000_000
@@ -30,11 +30,6 @@ Drawn = tuple[Sequence[Sequence[bool]], Imagined, Floats]
 """Imagined examples that are drawn, too: for each kind, which models are right on it; what either answer gives; and how many.
 
 Without them a bootstrap of models that never err, or never differ, has no width."""
-
-
-def n_observed(observed: Observed) -> int:
-    """Return of how many examples something was observed."""
-    return len(next(iter(observed.values())))
 
 
 def resample(

@@ -36,9 +36,9 @@ from prunus.scale.resume import read_state
 from prunus.search.race import Behind, Rival, Runner
 from prunus.search.shared_dense import keep_dense, take_dense
 from prunus.search.shared_losses import keep_losses, take_losses
-from prunus.tasks import Observed, Task, default_metrics, measured, metrics
+from prunus.tasks import default_metrics, metrics, value_of
 
-__all__ = ["RESULT", "Asked", "digest_of", "read_result", "run_trial", "thinned", "value_of"]
+__all__ = ["RESULT", "Asked", "digest_of", "read_result", "run_trial", "thinned"]
 
 RESULT = "trial.json"
 
@@ -126,7 +126,7 @@ def _measured(asked: Asked, job: Job) -> dict[str, Any]:
     runner = Runner(
         asked.rivals,
         higher_is_better=_higher(asked.metric),
-        quality=lambda model: value_of(asked.metric, task, observe(model, job.data.validation, task)),
+        quality=lambda model: value_of(task, asked.metric, observe(model, job.data.validation, task)),
         cost=lambda model: float(measure_cost(model, job.trace_inputs).macs),
     )
     seeds: list[dict[str, Any]] = []
@@ -177,8 +177,8 @@ def _quality(asked: Asked, job: Job, dense: nn.Module, pruned: nn.Module) -> dic
     found = {}
     for metric in names:
         sign = 1 if _higher(metric) else -1
-        value = {name: value_of(metric, task, one) for name, one in seen.items()}
-        gap = {name: sign * (value_of(metric, task, one) - value[name]) for name, one in known.items()}
+        value = {name: value_of(task, metric, one) for name, one in seen.items()}
+        gap = {name: sign * (value_of(task, metric, one) - value[name]) for name, one in known.items()}
         row = {
             "quality": value["pruned"],
             "dense_quality": value["dense"],
@@ -209,9 +209,3 @@ def _costs(asked: Asked, job: Job, dense: nn.Module, pruned: nn.Module) -> dict[
 
 def _higher(metric: str) -> bool:
     return metrics[metric].higher_is_better
-
-
-def value_of(metric: str, task: Task, seen: Observed) -> float:
-    """Return one metric of what was observed."""
-    n = len(next(iter(seen.values())))
-    return float(measured(task, (metric,), seen, np.ones((1, n)))[0, 0])

@@ -39,8 +39,8 @@ from prunus.score import criteria
 from prunus.search.shared_dense import keep_dense, take_dense
 from prunus.search.shared_losses import keep_losses
 from prunus.search.space import Space
-from prunus.search.trial import thinned, value_of
-from prunus.tasks import metrics
+from prunus.search.trial import thinned
+from prunus.tasks import metrics, value_of
 
 __all__ = ["amounts", "predicted_drop", "warm_starts"]
 
@@ -184,11 +184,11 @@ def _curves(recipe: Recipe, asked: Search, shared: Path, metric: str, listener: 
         dense, _ = fit_dense(job, seed)
         keep_dense(shared, job, seed, asked.share)
         task = examples.task
-        whole = value_of(metric, task, observe(dense, examples, task))
+        whole = value_of(task, metric, observe(dense, examples, task))
 
         def look(name: str, share: float, model: nn.Module) -> None:
             rows = curves.setdefault(name, [(1.0, 0.0)])
-            rows.append((share, sign * (whole - value_of(metric, task, observe(model, examples, task)))))
+            rows.append((share, sign * (whole - value_of(task, metric, observe(model, examples, task)))))
 
         def decide(asked_for: str, stage: str, compute: Any) -> tuple[Step, ...]:
             if asked_for != "prune":

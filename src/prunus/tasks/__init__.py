@@ -19,13 +19,14 @@ from prunus.tasks.metric import (
     metrics,
     metrics_of,
     metrics_table,
+    value_of,
 )
 from prunus.tasks.multilabel import MultiLabel
 from prunus.tasks.own import as_task, own_task
 from prunus.tasks.regression import Moments, Regression, like_targets
 from prunus.tasks.retrieval import Retrieval
 from prunus.tasks.segmentation import Segmentation
-from prunus.tasks.task import Choices, Imagined, Observed, Task, make_task, rows_of, task, tasks
+from prunus.tasks.task import Choices, Imagined, Observed, Task, make_task, n_observed, rows_of, task, tasks
 from prunus.tasks.task_options import options_of, task_of_options, unscaled
 from prunus.tasks.text import Language, SequenceToSequence, TokenClassification
 
@@ -60,6 +61,7 @@ __all__ = [
     "metrics",
     "metrics_of",
     "metrics_table",
+    "n_observed",
     "options_of",
     "own_losses",
     "own_task",
@@ -68,6 +70,7 @@ __all__ = [
     "task_of_options",
     "tasks",
     "unscaled",
+    "value_of",
 ]
 
 import_all(__name__, __path__)

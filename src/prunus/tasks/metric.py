@@ -16,7 +16,7 @@ import numpy as np
 from prunus.core.code.registry import METRICS, Registry
 from prunus.core.errors import RecipeError
 from prunus.core.types import Floats
-from prunus.tasks.task import Observed, Task, tasks
+from prunus.tasks.task import Observed, Task, n_observed, tasks
 
 __all__ = [
     "Metric",
@@ -29,6 +29,7 @@ __all__ = [
     "metrics_of",
     "metrics_table",
     "ratio",
+    "value_of",
 ]
 
 Unit = Literal["share", "target units", ""]
@@ -105,6 +106,11 @@ def measured(task: Task, names: Sequence[str], observed: Observed, weights: Floa
         value = one.function(totals[how])
         found.append(value if value.ndim == 1 else value.mean(axis=1))
     return np.stack(found, axis=1)
+
+
+def value_of(task: Task, name: str, observed: Observed) -> float:
+    """Return one metric of what was observed, each example counted once."""
+    return float(measured(task, (name,), observed, np.ones((1, n_observed(observed))))[0, 0])
 
 
 def columns_read(task: Task, names: Sequence[str]) -> tuple[str, ...]:

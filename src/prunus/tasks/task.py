@@ -21,7 +21,7 @@ from prunus.core.code.registry import TASKS, Registry
 from prunus.core.predictions import Prediction
 from prunus.core.types import Bools, Floats
 
-__all__ = ["Choices", "Imagined", "Observed", "Task", "made_of", "make_task", "rows_of", "task", "tasks"]
+__all__ = ["Choices", "Imagined", "Observed", "Task", "made_of", "make_task", "n_observed", "rows_of", "task", "tasks"]
 
 Observed = Mapping[str, npt.NDArray[Any]]
 """What was seen of some examples: columns by name, each ``(n, ...)``, with one row per example."""
@@ -147,6 +147,11 @@ def task(name: str) -> Callable[[T], T]:
         return kind
 
     return register
+
+
+def n_observed(observed: Observed) -> int:
+    """Return of how many examples something was observed."""
+    return len(next(iter(observed.values())))
 
 
 def rows_of(observed: Observed, rows: npt.NDArray[np.intp] | Bools) -> Observed:

@@ -27,8 +27,7 @@ from prunus.evaluate.noninferiority import (
     noninferiority,
 )
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Tally, Task
+from prunus.tasks import Observed, Tally, Task, n_observed
 
 __all__ = ["check_classes", "class_examples", "contract_test", "short_classes"]
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from prunus.core.types import Bools, Floats
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Task, measured, rows_of
+from prunus.tasks import Observed, Task, measured, n_observed, rows_of
 
 __all__ = ["Flip", "Flips", "Kind", "flips"]
 

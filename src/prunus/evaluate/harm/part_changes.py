@@ -19,8 +19,7 @@ from prunus.evaluate.compare import Verdict
 from prunus.evaluate.harm.multiplicity import holm, max_t
 from prunus.evaluate.harm.paired_shares import mcnemar, score_interval
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import n_observed
-from prunus.tasks import Observed, Tally, class_parts, columns_read, measured, metrics, rows_of
+from prunus.tasks import Observed, Tally, class_parts, columns_read, measured, metrics, n_observed, rows_of
 
 __all__ = ["PartChange", "PartChanges", "change_by_class", "change_by_group"]
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from prunus.core.runtime import derive_seed
@@ -20,7 +19,7 @@ from prunus.data import Examples
 from prunus.evaluate import observe
 from prunus.pipeline.jobs.job import Candidate, Job
 from prunus.pipeline.stages.selection_gate import by_chance
-from prunus.tasks import default_metrics, measured, metrics
+from prunus.tasks import default_metrics, metrics, value_of
 
 __all__ = ["ENDS", "Gap", "Overfits", "each_epoch", "stopping", "taken_back", "trend", "watched"]
 
@@ -74,9 +73,7 @@ class Overfits:
         return Gap(self.metric, *(self._value(model, part) for part in (some, validation)))
 
     def _value(self, model: nn.Module, examples: Examples) -> float:
-        seen = observe(model, examples, examples.task)
-        n = len(next(iter(seen.values())))
-        return float(measured(examples.task, (self.metric,), seen, np.ones((1, n)))[0, 0])
+        return value_of(examples.task, self.metric, observe(model, examples, examples.task))
 
     def exceeds(self, gap: float) -> bool:
         """Return whether a gap is beyond the dense model's by more than the margin that is asked for."""
