@@ -154,9 +154,10 @@ def _measured(asked: Asked, job: Job) -> dict[str, Any]:
             found |= _costs(asked, job, dense, pruned)
         if found["state"] == "stopped":
             break
+    names = [name for name in seeds[0]["metrics"] if all(name in row["metrics"] for row in seeds)]
     return {
         **found,
-        "metrics": {name: _means([row["metrics"][name] for row in seeds]) for name in seeds[0]["metrics"]},
+        "metrics": {name: _means([row["metrics"][name] for row in seeds]) for name in names},
         "seeds": [{"seed": row["seed"], **row["metrics"][asked.metric]} for row in seeds],
         "rungs": runner.rungs,
         "macs": found["counts"]["pruned"]["macs"],

@@ -7,7 +7,7 @@ import pytest
 
 from prunus.core.errors import OutputError, RecipeError, RunError
 from prunus.core.recipes.recipe import Recipe
-from prunus.search import run_search
+from prunus.search import run_search, trial
 from prunus.search.run_search import search
 
 RECIPE = {
@@ -154,6 +154,24 @@ def test_a_storage_that_cannot_be_opened_is_one_line(quick, tmp_path, storage):
 def test_a_metric_that_cannot_be_is_told_before_anything_is_trained(quick, tmp_path, asked, message):
     with pytest.raises(RecipeError, match=message):
         search(recipe(tmp_path, **asked))
+
+
+def test_a_metric_that_one_seed_has_no_number_for_is_left_out_and_the_trial_stands(tmp_path, monkeypatch):
+    whole = trial.value_of
+
+    def some(task, name, seen):
+        return math.nan if name == "f1_macro" and len(losses) > 1 else whole(task, name, seen)
+
+    losses = []
+    original = trial.fit_dense
+    monkeypatch.setattr(trial, "fit_dense", lambda job, seed: losses.append(seed) or original(job, seed))
+    monkeypatch.setattr(trial, "value_of", some)
+    tree = {**RECIPE, "seeds": [0, 1], "evaluation": {"metrics": ["accuracy", "f1_macro"]}}
+    asked = trial.Asked(0, tree, str(tmp_path / "trial"), str(tmp_path / "shared"), "accuracy", ("macs",))
+    found = trial.run_trial(asked)
+    assert found["state"] == "done"
+    assert found["quality"] == sum(row["quality"] for row in found["seeds"]) / 2
+    assert trial.read_result(tmp_path / "trial", "f1_macro") is None
 
 
 def test_when_the_time_is_up_no_batch_begins(quick, tmp_path):
