@@ -24,6 +24,7 @@ from prunus.data.rows.row_set import RowSet, open_row_set, row_files_of
 from prunus.data.rows.walk import walk
 from prunus.data.sources.arrays import array_source, array_to_tensor, find_target, to_array
 from prunus.data.sources.formats import row_endings
+from prunus.data.sources.image_folder import holds_class_folder
 from prunus.data.sources.source import ArraySource
 from prunus.data.sources.table_rows import ID
 from prunus.data.sources.tables import beside_values, check_names, lacks_label, open_table, row_ids
@@ -48,10 +49,11 @@ def memory_bytes(n_rows: int, n_columns: int) -> int:
 
 
 def rows_in(path: Path) -> bool:
-    """Tell whether a path is read as rows: a file of such an ending, or a folder of them."""
+    """Tell whether a path is read as rows: a file of such an ending, or a folder of them without class folders of images."""
     if not path.is_dir():
         return path.suffix.lower() in MAPPED_ENDINGS and path.is_file()
-    return any(child.suffix.lower() in row_endings() and child.is_file() for child in path.iterdir())
+    rows = any(child.suffix.lower() in row_endings() and child.is_file() for child in path.iterdir())
+    return rows and not holds_class_folder(path)
 
 
 def open_row_files(path: Path, config: Data) -> ArraySource | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,15 @@ from prunus.core.recipes.recipe import Data
 from prunus.data.sources.source import MEMORY_BUDGET_BYTES, Task
 from prunus.data.sources.targets import read_targets
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "check_resized", "find_images", "open_image_folder", "read_image"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFolder",
+    "check_resized",
+    "find_images",
+    "holds_class_folder",
+    "open_image_folder",
+    "read_image",
+]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
@@ -119,14 +127,22 @@ def check_resized(paths: Sequence[Path], shape: Sequence[int], *, n_bytes: int) 
 
 def find_images(folder: Path) -> list[Path]:
     """Return the image files anywhere below ``folder``, sorted, hidden ones left out."""
-    found = [
+    return sorted(_images(folder), key=lambda path: path.relative_to(folder).as_posix())
+
+
+def holds_class_folder(folder: Path) -> bool:
+    """Return whether a sub-folder holds an image; the first one that is found says so."""
+    return any(path.parent != folder for path in _images(folder))
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    )
 
 
 def open_image_folder(folder: Path, config: Data) -> ImageFolder:

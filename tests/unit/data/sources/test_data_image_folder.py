@@ -41,6 +41,23 @@ def refused(folder, message, **options):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("table", ["labels.csv", "features.parquet", "x.npy"])
+def test_a_table_beside_class_folders_is_not_taken_for_the_data(folder, table):
+    (folder / table).write_text("a,b,label\n1,2,0\n3,4,1\n")
+    assert opened(folder).ids == tuple(
+        f"{where}/{number}.png" for where in ("cats/indoor", "dogs") for number in range(3)
+    )
+
+
+def test_rows_beside_folders_without_a_shown_image_are_the_data(tmp_path):
+    (tmp_path / "part.csv").write_text("a,label\n1,0\n3,1\n")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "read.txt").write_text("no image")
+    paint(tmp_path / ".thumbnails" / "0.png", 0)
+    paint(tmp_path / "plot.png", 0)
+    assert opened(tmp_path).ids == ("0", "1")
+
+
 def test_ids_are_paths_and_classes_are_folders(folder):
     source = opened(folder)
     assert source.ids == tuple(f"{where}/{number}.png" for where in ("cats/indoor", "dogs") for number in range(3))
