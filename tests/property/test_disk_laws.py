@@ -195,6 +195,55 @@ def test_arrays_come_from_disk_as_from_memory(tmp_path, dtype):
     assert_same(memory, disk)
 
 
+def arrays(seed: int = 0, **more) -> pa.Table:
+    """Return rows whose inputs are arrays; some have no label."""
+    random = np.random.default_rng(seed)
+    x = pa.FixedShapeTensorArray.from_numpy_ndarray(random.random((N, 2, 3)))
+    return pa.table({"x": x, "label": label("words", random, N), **more})
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_array_rows_without_a_label_are_left_out_and_a_note_says_so(tmp_path, names):
+    table = arrays(**({"id": [f"n{k}" for k in range(N)]} if names else {}))
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        pq.write_table(table.slice(80 * number, 80), tmp_path / "shards" / f"{number}.parquet")
+    lacking = [row for row, one in enumerate(table["label"].to_pylist()) if one is None]
+    memory, disk = both(tmp_path / "shards", tmp_path)
+    assert not isinstance(memory, str), memory
+    assert_same(memory, disk)
+    said = f"{len(lacking)} of {N} rows have no 'label' (the first: row {lacking[0]}, counted from 0) and were left out"
+    assert said in memory.notes
+    kept = {f"n{row}" if names else str(row) for row in range(N)} - {
+        f"n{row}" if names else str(row) for row in lacking
+    }
+    assert set(memory.source.ids) == kept
+    (tmp_path / "test").mkdir()
+    other = arrays(1)
+    pq.write_table(other, tmp_path / "test" / "t.parquet")
+    memory, disk = both(tmp_path / "shards", tmp_path, test=str(tmp_path / "test"))
+    assert_same(memory, disk)
+    assert said in memory.notes
+    assert any(note.startswith(f"data.test: {other['label'].null_count} of {N} rows have no") for note in memory.notes)
+
+
+@pytest.mark.parametrize(
+    ("columns", "more", "said"),
+    [
+        ({"label": pa.array([None] * N, pa.string())}, {}, f"'label': expected labels, got none in {N} rows"),
+        ({}, {"split": {"groups": "who"}}, "there is no column 'who' (data.split.groups)"),
+        ({"id": [*range(N - 1), None]}, {}, f"the column 'id', row {N - 1} (the first is 0): expected an id, got none"),
+        ({"id": [[1]] * N}, {}, "the column 'id' must hold whole numbers or text"),
+    ],
+)
+def test_what_is_wrong_with_array_rows_is_said_alike_from_disk_and_from_memory(tmp_path, columns, more, said):
+    (tmp_path / "rows").mkdir()
+    pq.write_table(arrays(**columns), tmp_path / "rows" / "t.parquet")
+    memory, disk = both(tmp_path / "rows", tmp_path, **more)
+    assert said in memory
+    assert disk == memory
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [

@@ -31,6 +31,7 @@ class JoinedSource:
     ids: Sequence[str]
     targets: Tensor
     starts: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -123,7 +124,11 @@ def join(rest: Source, parts: Mapping[str, Source]) -> tuple[JoinedSource, dict[
         targets.append(_renumbered(rest, part, source))
     names: Sequence[str] = JoinedNames([("", rest.ids), *((f"{part}:", source.ids) for part, source in parts.items())])
     names = names if isinstance(rest.ids, Names) else tuple(names)
-    return JoinedSource((rest, *parts.values()), names, _one_after_the_other(targets), tuple(starts)), rows
+    notes = [*getattr(rest, "notes", ())]
+    for part, source in parts.items():
+        notes += [f"data.{part}: {note}" for note in getattr(source, "notes", ())]
+    joined = JoinedSource((rest, *parts.values()), names, _one_after_the_other(targets), tuple(starts), tuple(notes))
+    return joined, rows
 
 
 def _one_after_the_other(targets: Sequence[Tensor]) -> Tensor:

@@ -340,7 +340,7 @@ def _precision_notes(source: Source, scaler: Scaler, digests: Digests) -> tuple[
 
 
 def _notes(config: Data, source: Source, splits: Splits) -> tuple[str, ...]:
-    notes = []
+    notes = [*getattr(source, "notes", ())]
     if holds_ids(source):
         notes.append(IDS_NOTE)
     if folder := getattr(source, "on_disk", ""):

@@ -31,7 +31,6 @@ from prunus.data.disk.raw_files import RawFile, RawFolder, mapped_rows
 from prunus.data.disk.targets_on_disk import TargetColumn
 from prunus.data.rows.row_set import RowSet
 from prunus.data.rows.walk import walk
-from prunus.data.sources.arrays import find_target
 from prunus.data.sources.source import ArraySource
 from prunus.data.sources.table_rows import ID
 from prunus.data.sources.tables import beside_values, check_names, label_note, lacks_label, target_column
@@ -71,12 +70,7 @@ def convert(rows: RowSet, path: Path, config: Data, folder: Path, made_of: dict[
     files_bytes = sum(file.stat().st_size for file in rows.files)
     check_expansion(path, rows.n_rows * (ROW_BYTES + 4 * sum(map(_width, schema.types))), files_bytes, DataError)
     inputs = inputs_column(schema, path)
-    if inputs is None:
-        target = target_column(list(schema.names), config, path)
-    else:
-        target = find_target(
-            [name for name in schema.names if name not in (ID, inputs)], config.target, str(path), "column"
-        )
+    target = target_column([name for name in schema.names if name != inputs], config, path)
     read = _Labelled(rows, target, config.missing, path)
     with ExitStack() as stack:
         files = RawFolder(folder, stack)
@@ -211,11 +205,11 @@ def mapped_source(folder: Path, told: dict[str, Any], config: Data) -> ArraySour
     values, n = array(_VALUES), told["rows"]
     table = told["table"]
     facts = None
+    notes = tuple(told["label_notes"])
     if table is not None:
         words = {name: tuple(given) for name, given in table["words"].items()}
-        notes = (*told["label_notes"], *table["notes"])
         facts = TableFacts(dict(table["kinds"]), words, table["wide"], frozenset(table["spread"]), table["target"])
-        facts = replace(facts, no_value=tuple(table["no_value"]), notes=notes)
+        facts = replace(facts, no_value=tuple(table["no_value"]), notes=(*notes, *table["notes"]))
     beside = {key: _mapped_npy(folder / f"beside_{number}.npy") for number, key in enumerate(told["beside"])}
     digests = mapped_rows(folder / _DIGESTS, np.uint8, (n, 32)) if told["digests"] else None
     return ArraySource(
@@ -232,6 +226,7 @@ def mapped_source(folder: Path, told: dict[str, Any], config: Data) -> ArraySour
         on_disk=str(folder),
         digests=digests,
         known_fingerprint=told.get("fingerprint", ""),
+        notes=notes if facts is None else (),
     )
 
 

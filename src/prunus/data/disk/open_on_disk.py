@@ -22,12 +22,11 @@ from prunus.data.disk.convert import convert, disk_bytes, mapped_source, read_ma
 from prunus.data.large.scratch import check_room
 from prunus.data.rows.row_set import RowSet, open_row_set, row_files_of
 from prunus.data.rows.walk import walk
-from prunus.data.sources.arrays import array_source, array_to_tensor, find_target, to_array
+from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
 from prunus.data.sources.formats import row_endings
 from prunus.data.sources.image_folder import holds_class_folder
 from prunus.data.sources.source import ArraySource
-from prunus.data.sources.table_rows import ID
-from prunus.data.sources.tables import beside_values, check_names, lacks_label, open_table, row_ids
+from prunus.data.sources.tables import beside_values, check_names, labelled_rows, open_table, row_ids, target_column
 
 __all__ = ["AUTO_BYTES", "MAPPED_ENDINGS", "goes_to_disk", "memory_bytes", "open_row_files", "rows_in"]
 
@@ -100,18 +99,18 @@ def _in_memory(rows: RowSet, schema: pa.Schema, path: Path, config: Data) -> Arr
     inputs = inputs_column(schema, path)
     if inputs is None:
         return open_table(table, path, config)
-    names = [name for name in schema.names if name not in (ID, inputs)]
-    target = find_target(names, config.target, str(path), "column")
-    lacks = lacks_label(table[target], config.missing)
-    table = table.filter(pa.array(~lacks)) if lacks.any() else table
+    target = target_column([name for name in schema.names if name != inputs], config, path)
+    ids = row_ids(table, path)
+    table, labelled, notes = labelled_rows(table, target, config.missing, path)
     values = np.concatenate([numpy_of(chunk, inputs, path) for chunk in table[inputs].chunks])
     return array_source(
         array_to_tensor(values, f"{path}: the array {inputs!r}"),
         to_array(table[target].to_pylist()),
         config,
         column=target,
-        ids=row_ids(table, path) if ID in names else tuple(map(str, np.flatnonzero(~lacks).tolist())),
+        ids=tuple(ids[row] for row in labelled.tolist()),
         beside={key: beside_values(table[name], name, key, config, path) for key, name in config.beside.items()},
+        notes=tuple(notes),
     )
 
 

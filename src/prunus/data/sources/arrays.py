@@ -170,6 +170,7 @@ def array_source(
     class_names: tuple[str, ...] = (),
     feature_names: tuple[str, ...] = (),
     beside: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    notes: tuple[str, ...] = (),
 ) -> ArraySource:
     """Return a checked in-memory source.
 
@@ -205,6 +206,7 @@ def array_source(
         feature_names=feature_names,
         beside=beside or {},
         label_kind="U" if class_names else raw_targets.dtype.kind,
+        notes=notes,
     )
 
 

@@ -111,7 +111,8 @@ class ArraySource:
     what else is known of each row: texts, or the time as a number, by the key of ``data`` that asks for it (``split.groups``).
     ``on_disk`` is the folder whose arrays are mapped, where they are, and ``digests`` and ``known_fingerprint`` are held with
     them.
-    ``recoded`` are other numbers of the words of some columns, the last one for no word.
+    ``recoded`` are other numbers of the words of some columns, the last one for no word. ``notes`` say in a line each what a user
+    should know; those of a table stand in ``table``.
     """
 
     name: str
@@ -128,6 +129,7 @@ class ArraySource:
     digests: Digests | None = None
     known_fingerprint: str = ""
     recoded: Mapping[int, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:

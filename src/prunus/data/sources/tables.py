@@ -52,6 +52,7 @@ __all__ = [
     "check_names",
     "chosen_columns",
     "label_note",
+    "labelled_rows",
     "lacks_label",
     "open_table",
     "row_ids",
@@ -156,7 +157,7 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
     names = list(table.schema.names)
     target = target_column(names, config, path)
     ids = row_ids(table, path)
-    table, labelled, notes = _labelled(table, target, config.missing, path)
+    table, labelled, notes = labelled_rows(table, target, config.missing, path)
 
     def guess(name: str) -> Guess:
         return guess_kind(table[name], name, config.missing, str(path))
@@ -238,7 +239,7 @@ def label_note(n: int, n_rows: int, target: str, first: int, path: Path) -> list
     return [f"{n} of {n_rows} rows have no {target!r} (the first: row {first}, counted from 0) and were left out"]
 
 
-def _labelled(
+def labelled_rows(
     table: pa.Table, target: str, missing: Sequence[str], path: Path
 ) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]], list[str]]:
     """Return the rows that have a label, their numbers, and a note where others were left out."""
