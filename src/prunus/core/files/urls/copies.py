@@ -79,7 +79,8 @@ def send_folder(
     """Copy the files of a folder to a URL, and take away what else lies there; return how many were sent.
 
     Args:
-        last: names of files that say that all others beside and below are there; they are sent in this order after the others.
+        last: names of files that say that all others beside and below are there; they are sent in this order after the others, and
+            taken away in the opposite order before them.
         done: what an earlier call has sent, by name: its ``sha256``, ``size`` and ``version``; it is kept up to date.
         note: is told after each object what is done.
 
@@ -96,25 +97,22 @@ def send_folder(
     there = {name: facts for name, facts in store.tree(url).items() if not _is_hidden(Path(name))}
     weights = {name: _sha256(path) for name, path in files.items()}
     kept = {name for name in files if _stands(done.get(name), weights[name], there.get(name))}
-    todo = sorted(files.keys() - kept, key=lambda name: (_place(name, last), name))
-    stale = sorted(there.keys() - files.keys())
+    todo = files.keys() - kept
+    stale = there.keys() - files.keys()
     if not todo and not stale:
         return 0
-    for name in sorted(there):
-        if _place(name, last) and (name in files or name in stale):
-            store.delete(f"{url}/{name}")
-            done.pop(name, None)
-            todo += [name] if name in kept else []
-    for name in stale:
+    marks = sorted((name for name in there if _place(name, last)), key=lambda name: (-_place(name, last), name))
+    for name in (*marks, *sorted(stale - set(marks))):
         store.delete(f"{url}/{name}")
         done.pop(name, None)
-    for name in sorted(set(todo), key=lambda name: (_place(name, last), name)):
+    todo |= kept & set(marks)
+    for name in sorted(todo, key=lambda name: (_place(name, last), name)):
         store.upload(files[name], f"{url}/{name}")
         facts = store.facts_of(f"{url}/{name}") or Facts(is_folder=False)
         done[name] = {"sha256": weights[name], "size": facts.size_bytes, "version": facts.version}
         if note is not None:
             note(done)
-    return len(set(todo))
+    return len(todo)
 
 
 def _stands(entry: dict[str, Any] | None, sha256: str, there: Facts | None) -> bool:

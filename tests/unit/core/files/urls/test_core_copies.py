@@ -94,6 +94,36 @@ def test_a_copy_that_is_stopped_anywhere_is_no_run_until_it_was_gone_on_with(run
     assert again <= len(content(run)) - max(n_before - 2, 0) // 2 + 1, "and what says that the rest is there"
 
 
+@pytest.mark.parametrize("n_before", range(4))
+def test_a_copy_that_is_stopped_while_it_takes_away_vouches_for_nothing_that_is_gone(run, store, bucket, n_before):
+    (run / "sizes").mkdir()
+    (run / "sizes" / "manifest.json").write_text("this is no longer there next time")
+    open_copy(f"s3://{bucket}/runs/a").send(run)
+    (run / "sizes" / "manifest.json").unlink()
+    (run / "recipe.yaml").unlink()
+    (run / "record.json").write_text("another run")
+    n_deletes = [0]
+
+    def stop(method, path):
+        n_deletes[0] += method == "DELETE"
+        return "deny" if method == "DELETE" and n_deletes[0] > n_before else None
+
+    n = len(store.requests)
+    with store.faults(stop), pytest.raises(OutputError, match="may not write it"):
+        open_copy(f"s3://{bucket}/runs/a", overwrite=True).send(run, overwrite=True)
+    gone = {path.rpartition("/runs/a/")[2] for method, path, status in store.requests[n:] if method == "DELETE"} - held(
+        store, bucket
+    ).keys()
+    assert len(gone) == n_before
+    assert "record.json" in gone or not gone
+    assert "recipe.yaml" not in gone
+    n = len(store.requests)
+    open_copy(f"s3://{bucket}/runs/a", overwrite=True).send(run, overwrite=True)
+    assert held(store, bucket) == content(run)
+    deleted = [path for method, path, _ in store.requests[n:] if method == "DELETE"]
+    assert len(deleted) == len(set(deleted)) == 4 - n_before
+
+
 def test_a_copy_that_is_there_is_not_sent_again_and_another_run_is_not_replaced(run, store, bucket):
     assert open_copy(f"s3://{bucket}/runs/a").send(run) == 4
     assert open_copy(f"s3://{bucket}/runs/a").send(run) == 0
