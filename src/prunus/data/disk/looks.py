@@ -17,6 +17,7 @@ from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.data.columns.cells import MAX_LETTERS, BadCell, Cells, Kind, as_texts, is_text, plain_column
 from prunus.data.columns.column_kinds import Guess, Look
+from prunus.data.large.sorted_buckets import SortedBuckets, digest_of_rows
 from prunus.data.sources.tables import chosen_columns
 
 __all__ = ["Categories", "Chunks", "look_at_columns"]
@@ -76,7 +77,7 @@ def look_at_columns(
             values[name] = _more(values[name], batch.column(name), name, path)
 
     def guess(name: str) -> Guess:
-        return looks[name].guess(lambda: _count_distinct(chunks, name))
+        return looks[name].guess(lambda: _count_distinct(chunks, name, looks[name].n))
 
     kinds, notes = chosen_columns(schema.names, target, config, path, guess)
     categories: dict[str, Categories] = {}
@@ -110,7 +111,10 @@ def _comparable_type(held: pa.DataType) -> pa.DataType:
     return pa.large_string() if is_text(held) else held
 
 
-def _count_distinct(chunks: Chunks, name: str) -> int:
+def _count_distinct(chunks: Chunks, name: str, n_rows: int) -> int:
     """Return how many different whole numbers a column has, of which it has all between two, or only huge ones."""
-    column = [np.asarray(batch.column(name).cast(pa.int64(), safe=False).to_numpy()) for _, batch in chunks([name])]
-    return len(np.unique(np.concatenate(column)))
+    with SortedBuckets(n_rows, ()) as seen:
+        for _, batch in chunks([name]):
+            column = np.asarray(batch.column(name).cast(pa.int64(), safe=False).to_numpy())
+            seen.add(digest_of_rows(column[:, None]))
+        return seen.n_keys()
