@@ -20,14 +20,26 @@ from prunus.cli.bundles.bench_command import bench
 from prunus.cli.bundles.brought import brought_here, let_go
 from prunus.cli.bundles.int8_export import Calibration, DenseBundle, Int8, MaxDrop, PromisedMetric, export_int8
 from prunus.cli.bundles.sizes_command import sizes
-from prunus.cli.ending import SOME_ROWS, STOPPED, explain, stopped
+from prunus.cli.ending import STOPPED, explain, stopped
 from prunus.cli.evaluate_command import evaluate, with_usual_suites
 from prunus.cli.example_commands import clean, select
 from prunus.cli.import_command import import_
 from prunus.cli.loading import check_there, load
-from prunus.cli.options import AsJson, BundlePath, Overrides, Overwrite, OwnRecipe, Quiet, RecipePath, Resume, Trust
+from prunus.cli.options import (
+    AsJson,
+    BundlePath,
+    Overrides,
+    Overwrite,
+    OwnRecipe,
+    Quiet,
+    RecipePath,
+    Resume,
+    Trust,
+    on_this_machine,
+)
 from prunus.cli.planner.estimate_command import estimate
-from prunus.cli.printing import display, plain_value, print_record, results, say_note
+from prunus.cli.printing import display, print_record, results, say_note
+from prunus.cli.rows.predict_command import predict
 from prunus.cli.runs.run_command import run
 from prunus.cli.score_command import score
 from prunus.cli.search_command import search
@@ -36,9 +48,7 @@ from prunus.cli.shard_scores import score_shards
 from prunus.cli.signing_commands import sign, verify
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.cli.torchrun.several_ranks import check_shared, followed, held, leading
-from prunus.core.endings import in_words, own_endings
-from prunus.core.files.urls.url_path import path_at, refuse_url
-from prunus.core.text import plain
+from prunus.core.files.urls.url_path import refuse_url
 
 if TYPE_CHECKING:
     from prunus.core.recipes.recipe import Recipe
@@ -95,7 +105,9 @@ def graph(
         list[str] | None,
         typer.Option("--input", metavar="SHAPE", help="2x3x32x32, or ids:2x16 for token numbers; one for each input"),
     ] = None,
-    svg: Annotated[Path | None, typer.Option("--svg", help="write a drawing of the groups to this file")] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", help="write a drawing of the groups to this file", callback=on_this_machine)
+    ] = None,
     override: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -206,53 +218,7 @@ def report(
     print_record(record, run, as_json)
 
 
-@app.command()
-def predict(
-    bundle: BundlePath,
-    inputs: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT", help=f"a file that ends in {in_words(own_endings())}, an image, or a folder of images"
-        ),
-    ],
-    output: Annotated[Path | None, typer.Option("--output", help="write a CSV file instead of printing")] = None,
-    own_size: Annotated[
-        bool, typer.Option("--own-size", help="images keep their size, instead of the training's")
-    ] = False,
-    trust_code: Trust = False,
-    as_json: AsJson = False,
-) -> None:
-    """Predict with a bundle: one label (or value) per example, with its probability.
-
-    A bad row of a table doesn't stop the others: what is wrong with it stands in a column ``error``, and the exit code is 10.
-    """
-    from prunus.core.recipes.named_places import check_bundle, check_inputs_file
-
-    bundle = brought_here(bundle)
-    check_bundle(bundle)
-    check_inputs_file(path_at(inputs))
-    from prunus.pipeline import predict_file
-    from prunus.report import predictions_csv, print_predictions, problem_line
-
-    rows = predict_file(bundle, inputs, own_size=own_size, trust_code=trust_code, note=say_note)
-    if output is not None:
-        from prunus.core.files.plain_files import write_text
-
-        write_text(output, predictions_csv(rows))
-        typer.echo(f"{len(rows)} predictions written to {output}", err=True)
-    elif as_json:
-        typer.echo(json.dumps(rows, indent=2, default=plain_value))
-    elif sys.stdout.isatty():
-        print_predictions(rows, results())
-    else:
-        typer.echo(predictions_csv(rows), nl=False)
-    wrong = [row["error"] for row in rows if "error" in row]
-    if wrong:
-        said = f"{len(wrong)} of {len(rows)} rows can't be predicted: {problem_line(wrong[0])}"
-        typer.echo(
-            plain(f"error: {inputs}: {said}{', ...' if len(wrong) > 1 else ''}; see the others' in `error`"), err=True
-        )
-        raise typer.Exit(SOME_ROWS)
+app.command()(predict)
 
 
 @app.command()
@@ -266,14 +232,19 @@ def export(
             help="onnx, openvino, torch, mnn (for many zeros), hf (transformers), executorch, litert or coreml",
         ),
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="the file to write; default: beside the bundle")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="the file to write; default: beside the bundle", callback=on_this_machine),
+    ] = None,
     int8: Int8 = False,
     recipe: OwnRecipe = None,
     dense: DenseBundle = None,
     metric: PromisedMetric = None,
     max_drop: MaxDrop = None,
     calibration: Calibration = None,
-    processor: Annotated[Path | None, typer.Option(metavar="FOLDER", help="hf: whose tokenizer goes along")] = None,
+    processor: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="hf: whose tokenizer goes along", callback=on_this_machine)
+    ] = None,
     trust_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -316,7 +287,9 @@ def criteria(as_json: AsJson = False) -> None:
 @app.command()
 def shards(
     source: Annotated[Path, typer.Argument(metavar="IN", help="a folder of .safetensors shards")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="an empty folder, or one that isn't there")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="an empty folder, or one that isn't there", callback=on_this_machine)
+    ],
     keep_fraction: Annotated[float | None, typer.Option(help="share of each matrix that stays")] = None,
     n_m: Annotated[str | None, typer.Option("--n-m", metavar="N:M", help="N kept of every M neighbours: 2:4")] = None,
     drop_layers: Annotated[str, typer.Option(metavar="LIST", help="numbers of layers that leave: 3,5-7")] = "",

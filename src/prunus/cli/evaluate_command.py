@@ -10,7 +10,7 @@ import typer
 
 from prunus.cli.bundles.brought import as_asked, brought_here
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, BundlePath, OwnRecipe, Quiet, Trust
+from prunus.cli.options import AsJson, BundlePath, OwnRecipe, Quiet, Trust, on_this_machine
 from prunus.cli.printing import display, plain_value, results, say_note
 
 __all__ = ["evaluate", "with_usual_suites"]
@@ -72,7 +72,12 @@ def evaluate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FOLDER", help="keep safety.json and a page here; default: in the run"),
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="keep safety.json and a page here; default: in the run",
+            callback=on_this_machine,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="of all that is drawn")] = 0,
     trust_code: Trust = False,

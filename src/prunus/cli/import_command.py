@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prunus.cli.options import AsJson
+from prunus.cli.options import AsJson, on_this_machine
 from prunus.cli.printing import say_note
 
 __all__ = ["import_"]
@@ -18,7 +18,9 @@ def import_(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="a .pt, .pth, .bin, .ckpt or .safetensors file")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the .safetensors file to write")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="the .safetensors file to write", callback=on_this_machine)
+    ],
     key: Annotated[
         str | None, typer.Option("--key", metavar="NAME", help="where the tensors lie; default: state_dict, model ...")
     ] = None,

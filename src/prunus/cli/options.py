@@ -26,6 +26,7 @@ __all__ = [
     "Trust",
     "Workers",
     "dispatch_of",
+    "on_this_machine",
 ]
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
@@ -54,6 +55,20 @@ Address = Annotated[
 Cpus = Annotated[float | None, typer.Option("--cpus", metavar="N", help="cores that Ray gives each worker (1)")]
 Gpus = Annotated[float | None, typer.Option("--gpus", metavar="N", help="GPUs that Ray gives each worker: 0.5 (0)")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle, or a run that has one")]
+
+
+def on_this_machine(param: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Return where a command writes to.
+
+    Raises:
+        RecipeError: it is a URL.
+    """
+    if value is not None:
+        from prunus.core.files.urls.url_path import refuse_url
+
+        name = param.opts[-1] if param.opts[-1].startswith("-") else str(param.metavar)
+        refuse_url(value, name, "write it on this machine, then copy it")
+    return value
 
 
 def dispatch_of(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prunus.cli.bundles.brought import brought_here
-from prunus.cli.options import BundlePath, Trust
+from prunus.cli.options import BundlePath, Trust, on_this_machine
 
 __all__ = ["serve"]
 
@@ -61,7 +61,9 @@ def serve(
     max_body: Annotated[int, typer.Option(min=1, metavar="MB", help="largest request; others get 413")] = 16,
     drain: Annotated[float, typer.Option(help="seconds to go on after SIGTERM, not ready")] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="1: for more processes start several servers behind a proxy")] = 1,
-    cache: Annotated[Path | None, typer.Option(metavar="FOLDER", help="where exported models are kept")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="where exported models are kept", callback=on_this_machine)
+    ] = None,
     traces: Annotated[
         bool, typer.Option("--traces", help="spans to OpenTelemetry, where OTEL_EXPORTER_OTLP_ENDPOINT says")
     ] = False,

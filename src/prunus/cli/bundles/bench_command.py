@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prunus.cli.bundles.brought import brought_here
-from prunus.cli.options import AsJson, Quiet, Trust
+from prunus.cli.options import AsJson, Quiet, Trust, on_this_machine
 from prunus.cli.printing import display, results
 
 __all__ = ["bench"]
@@ -38,7 +38,9 @@ def bench(
     repeats: Annotated[int, typer.Option(min=5, help="rounds in which every model takes a turn in every runtime")] = 30,
     warm_up: Annotated[int, typer.Option("--warm-up", min=1, help="rounds before they count")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="of the order within rounds, and of the intervals")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="also write the result to this file, as JSON")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="also write the result to this file, as JSON", callback=on_this_machine)
+    ] = None,
     trust_code: Trust = False,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, Overrides, Overwrite, Quiet, Resume
+from prunus.cli.options import AsJson, Overrides, Overwrite, Quiet, Resume, on_this_machine
 from prunus.cli.printing import display, results
 
 __all__ = ["sizes"]
@@ -26,7 +26,10 @@ def sizes(
     size: Annotated[
         float | None, typer.Option("--size", help="take this size, by its keep fraction, out of a folder of sizes")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="with --size: the folder of the bundle to write")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="with --size: the folder of the bundle to write", callback=on_this_machine),
+    ] = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

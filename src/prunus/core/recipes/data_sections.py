@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from prunus.core.endings import data_endings, in_words, own_endings
-from prunus.core.files.urls.url_text import checked_url, is_url_text
+from prunus.core.files.urls.url_text import checked_url, is_url_text, scrubbed
 from prunus.core.recipes.section import Finite, Fraction, Section, Share
 
 __all__ = ["Data", "Split", "kind_of_source"]
@@ -150,6 +150,13 @@ class Data(Section):
     @classmethod
     def _a_url_may_be_followed(cls, source: str | None) -> str | None:
         return checked_url(source) if source is not None and is_url_text(source) else source
+
+    @field_validator("cache")
+    @classmethod
+    def _what_is_mapped_lies_here(cls, cache: str | None) -> str | None:
+        if cache is not None and is_url_text(cache):
+            raise ValueError(f"it is mapped into memory, which a URL can't be: got {scrubbed(cache)}; give a folder")
+        return cache
 
     @property
     def beside(self) -> dict[str, str]:

@@ -43,6 +43,8 @@ def check_recipe(recipe: Recipe) -> None:
         check_source(source)
     examples = recipe.examples
     local = {"model.weights": recipe.model.weights}
+    if recipe.export is not None:
+        local["export.processor"] = recipe.export.processor
     if examples is not None:
         local |= {"examples.plan": examples.plan, "examples.recording": examples.recording}
     for key, path in local.items():

@@ -1,0 +1,1 @@
+"""How do commands answer row by row, where some rows may be wrong?"""
