@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
+from prunus.core.code.signal_stack import kept_signal_stack
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.evaluate.timing.onnx_session import named_tensors
 
@@ -54,7 +55,8 @@ class OpenVinoModel:
         options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": max(2, torch.get_num_threads())}
         try:
             core = openvino.Core()
-            self._compiled = core.compile_model(file.read(core), "CPU", options)
+            with kept_signal_stack():
+                self._compiled = core.compile_model(file.read(core), "CPU", options)
         except Exception as error:  # its errors have no class in common
             raise_if_out_of_memory(error)
             raise ModelError(f"OpenVINO converts the model but doesn't run it: {one_line(error)[:200]}") from error

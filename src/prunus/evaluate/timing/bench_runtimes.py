@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from prunus.core.calls import answers, call
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
+from prunus.core.code.signal_stack import kept_signal_stack
 from prunus.core.errors import ModelError, raise_if_out_of_memory
 from prunus.evaluate.timing.contest import Clock, Contestant, InProcess, clock_for
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx, named_tensors, open_session
@@ -213,7 +214,8 @@ class OpenVino(BenchRuntime):
             held = {name for value in graph.inputs for name in value.get_names()}
             arrays = {name: value for name, value in arrays.items() if name in held}
             graph.reshape({name: list(value.shape) for name, value in arrays.items()})
-            request = core.compile_model(graph, "CPU", settings).create_infer_request()
+            with kept_signal_stack():
+                request = core.compile_model(graph, "CPU", settings).create_infer_request()
             made = request.infer(arrays)
             first = [torch.from_numpy(made[number].copy()) for number in range(len(graph.outputs))]
         except Exception as error:

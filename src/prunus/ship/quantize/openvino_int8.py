@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from prunus.core.code.extras import require
 from prunus.core.code.imports import one_line
+from prunus.core.code.signal_stack import kept_signal_stack
 from prunus.core.errors import ModelError, RecipeError, raise_if_out_of_memory
 from prunus.core.files.plain_files import atomic_folder
 from prunus.evaluate.timing.bench_runtimes import INT8_APART, Subject
@@ -143,7 +144,7 @@ class NncfInt8(Int8[OpenVinoFile]):
         """Return NNCF's model, its weights as whole numbers, or still in float with their rounding beside them."""
         nncf = require("nncf", extra="int8")
         try:
-            with _quiet():
+            with _quiet(), kept_signal_stack():
                 return nncf.quantize(
                     self.file.read(self._core),
                     nncf.Dataset(self._feeds),
