@@ -61,7 +61,7 @@ class Losses:
 
 
 class Slowly(Losses):
-    """Also tells where a row stands; a pause per batch makes room for accidents, and ``marks`` counts shards that were begun."""
+    """Also tells where a row stands; a pause per batch makes room for accidents; ``marks`` has which were begun, by whom."""
 
     columns = (*COLUMNS, "y", "shard", "row")
 
@@ -71,7 +71,7 @@ class Slowly(Losses):
 
     def __call__(self, batch: Any) -> dict[str, Any]:
         if batch.column("row")[0].as_py() == 0:
-            (self.marks / f"{batch.column('shard')[0].as_py()}-{uuid.uuid4()}").touch()
+            (self.marks / f"{batch.column('shard')[0].as_py()}-{os.getpid()}-{uuid.uuid4()}").touch()
         time.sleep(self.pause)
         return {**super().__call__(batch), "shard": batch.column("shard"), "row": batch.column("row")}
 

@@ -169,7 +169,7 @@ def _started(ray: Any, asked: Dispatch) -> Cluster:
 
 def _joined(ray: Any, address: str) -> Cluster:
     if address != "auto":
-        _check_it_listens(address)
+        _check_it_answers(address)
     if ray.is_initialized():
         return Cluster(ray, ours=False)
     try:
@@ -184,18 +184,33 @@ def _joined(ray: Any, address: str) -> Cluster:
     return Cluster(ray, ours=True)
 
 
-def _check_it_listens(address: str) -> None:
+def _check_it_answers(address: str) -> None:
+    """Say hello as gRPC does, which Ray speaks, since Ray itself would try an address where nobody answers for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise RecipeError(
             f"dispatch.address: expected host:port, ray://host:port or auto: got {address!r}; a cluster's head says its own"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER) as there:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+                return
+            there.sendall(_HELLO)
+            answer = there.recv(9)
     except OSError as error:
         raise RunError(
             f"dispatch.address: nothing answers at {address}: {error.strerror or error}; is the cluster up, and its port open?"
         ) from error
+    if answer[3:4] != _SETTINGS:
+        raise RunError(
+            f"dispatch.address: what answers at {address} is no Ray cluster without TLS; its head says where it is (port 6379, or "
+            "10001 for ray://); for one with TLS set RAY_USE_TLS=1"
+        )
+
+
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+_SETTINGS = b"\x04"
+"""The kind of the first frame that each side of HTTP/2 sends (RFC 9113, 3.4)."""
 
 
 def _check_versions(cluster: Cluster) -> None:

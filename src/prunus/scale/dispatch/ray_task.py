@@ -34,6 +34,8 @@ class Order:
     threads: int
 
 
+_SECONDS_TO_FETCH = 60.0
+
 _LOADED: dict[str, Callable[[Any], tuple[Kind, Any]]] = {}
 
 
@@ -48,7 +50,14 @@ def serve(order: Order, shard: Any) -> tuple[Kind, Any, str]:
         if Path(order.folder).is_dir():
             os.chdir(order.folder)
         torch.set_num_threads(order.threads)
-        attempt = loaded(function if isinstance(function, bytes) else ray.get(function))
+        try:
+            attempt = loaded(function if isinstance(function, bytes) else ray.get(function, timeout=_SECONDS_TO_FETCH))
+        except ray.exceptions.GetTimeoutError:
+            return (
+                "again",
+                f"the function didn't arrive within {_SECONDS_TO_FETCH:g} s; is the object store full?",
+                node,
+            )
         _LOADED.clear()
         _LOADED[order.key] = attempt
     kind, answer = attempt(shard)

@@ -50,7 +50,7 @@ class RayWorkers(Generic[T, R]):
         # What is small travels with each shard, and not through the object store, which may be full of what is another's.
         self._order = Order(
             key=hashlib.sha256(whole).hexdigest(),
-            function=(whole if len(whole) <= _INLINE_BYTES else ray.put(whole),),
+            function=(whole if len(whole) <= _INLINE_BYTES else self._stored(whole),),
             sys_path=tuple(os.path.realpath(path) for path in sys.path if path),
             folder=os.getcwd(),  # noqa: PTH109
             threads=max(int(cpus), 1),
@@ -93,6 +93,17 @@ class RayWorkers(Generic[T, R]):
             told = ", ".join(f"{n} on {name}" for name, n in by_name.items())
             self._say(f"{sum(self._done.values())} were done: {told}", by_node=by_name)
         self._cluster.close()
+
+    def _stored(self, function: bytes) -> Any:
+        exceptions = self._cluster.ray.exceptions
+        try:
+            return self._cluster.ray.put(function)
+        except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
+            self._cluster.close()
+            raise RunError(
+                f"dispatch: the object store of this node is full, and a function of {len(function):,} bytes has to go through it; "
+                "see with `ray memory` who holds what, make room, and go on with --resume"
+            ) from error
 
     def _received(self, answer: Any) -> tuple[Kind, Any]:
         exceptions = self._cluster.ray.exceptions

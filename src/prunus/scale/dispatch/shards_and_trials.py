@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from prunus.core.events import Listener, silent
@@ -26,7 +26,7 @@ def map_shards(
     workers: int | None = None,
     retries: int = 2,
     listener: Listener = silent,
-) -> Iterator[tuple[int, R | Failure]]:
+) -> Generator[tuple[int, R | Failure], None, None]:
     """Yield what ``function`` returns for each shard, with the shard's number, as they get done; a failure stops no other.
 
     Wrong data or a wrong model are wrong again; other errors, and what a worker that dies had, are tried again. A function that

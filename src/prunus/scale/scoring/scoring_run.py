@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,16 +116,19 @@ def score_shards(
         listener(Event("start", _STAGE, total=len(files)))
         work = _Work(open_scorer, batch_rows, keep)
         answers = map_shards(work, tasks, backend=backend, workers=workers, retries=retries, listener=listener)
-        for n_done, (number, found) in enumerate(answers, n_before + 1):
-            shard, made = tasks[number]
-            if isinstance(found, Failure):
-                again = f" ({found.n_tries} tries)" if found.n_tries > 1 else ""
-                failed[str(shard)] = f"{found.message.removeprefix(f'{shard}: ')}{again}"
-                state.forget(made)
-                listener(Event("warning", _STAGE, f"{plain(str(shard))}: {failed[str(shard)]}"))
-            else:
-                state.finish(shard, made, found)
-            listener(Event("progress", _STAGE, done=n_done, total=len(files)))
+        with ExitStack() as last:
+            last.callback(clear_leftovers, output)  # of workers that were killed, or ended with their shard
+            last.callback(answers.close)
+            for n_done, (number, found) in enumerate(answers, n_before + 1):
+                shard, made = tasks[number]
+                if isinstance(found, Failure):
+                    again = f" ({found.n_tries} tries)" if found.n_tries > 1 else ""
+                    failed[str(shard)] = f"{found.message.removeprefix(f'{shard}: ')}{again}"
+                    state.forget(made)
+                    listener(Event("warning", _STAGE, f"{plain(str(shard))}: {failed[str(shard)]}"))
+                else:
+                    state.finish(shard, made, found)
+                listener(Event("progress", _STAGE, done=n_done, total=len(files)))
         seconds = round(time.perf_counter() - start, 3)
         listener(Event("end", _STAGE, facts={"seconds": seconds}))
     order = {str(shard): place for place, shard in enumerate(files)}

@@ -1,16 +1,19 @@
 """Is a Ray cluster that prunus starts nobody else's, and is one that can't be had said in one line?"""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from prunus.core.errors import MissingExtraError, RecipeError, RunError
-from prunus.scale.dispatch import Dispatch, map_shards
+from prunus.scale.dispatch import Dispatch, map_shards, ray_cluster
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
@@ -49,6 +52,39 @@ def test_one_that_is_started_here_listens_on_the_loopback_only_and_leaves_nothin
 def test_an_address_where_nobody_is_is_one_line(address, kind, said):
     with pytest.raises(kind, match=said) as refused:
         list(map_shards(len, ["a"], backend=Dispatch(backend="ray", address=address)))
+    assert "\n" not in str(refused.value)
+
+
+class Stranger(Thread):
+    """Listens on a port of the loopback and says the same to everybody, or nothing."""
+
+    def __init__(self, words):
+        super().__init__(daemon=True)
+        self.words, self.socket = words, socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                self.held, _ = self.socket.accept()
+                self.held.sendall(self.words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (b"", "nothing answers at {}: timed out; is the cluster up"),
+        (b"HTTP/1.0 505 HTTP Version Not Supported\r\n\r\n", "what answers at {} is no Ray cluster without TLS; "),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "what answers at {} is no Ray cluster without TLS; "),
+    ],
+)
+def test_a_port_where_something_else_listens_is_one_line_and_soon(words, said, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "_SECONDS_TO_ANSWER", 0.2)
+    stranger = Stranger(words)
+    stranger.start()
+    with stranger.socket, pytest.raises(RunError) as refused:
+        list(map_shards(len, ["a"], backend=Dispatch(backend="ray", address=stranger.address)))
+    assert str(refused.value).startswith(f"dispatch.address: {said.format(stranger.address)}")
     assert "\n" not in str(refused.value)
 
 

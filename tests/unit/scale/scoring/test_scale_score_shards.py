@@ -150,6 +150,8 @@ def test_a_process_that_dies_is_replaced_and_its_shard_tried_again(shards, tmp_p
     (message,) = found.failed.values()
     assert message == "the process that had it was killed by signal 9, perhaps for lack of memory (2 tries)"
     assert found.shards == 4
+    left = [path for path in tmp_path.rglob("*") if path.name.endswith(".part")]
+    assert left == []  # what the killed ones had half-written
 
 
 def test_a_passing_fault_is_tried_again(shards, tmp_path):

@@ -1,0 +1,150 @@
+"""Where does an accident take place: which files are scored, by whom, and what did a run leave?
+
+A run is a process of its own. ``seen_of`` says all that it left; a pause per batch makes room for accidents.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dispatch_load import Opens, Slowly, hash_of
+
+from prunus.core.errors import OutputError, PrunusError
+from prunus.scale import score_shards
+from prunus.scale.dispatch import Dispatch
+
+__all__ = ["HEAVY_BYTES", "N_ROWS", "N_SHARDS", "WORKERS", "Bench", "done", "run", "said"]
+
+N_SHARDS, N_ROWS, BATCH_ROWS, PAUSE = 40, 5_000, 500, 0.02
+WORKERS = 2
+STATE = ".prunus-scores.json"
+HEAVY_BYTES = 300_000
+"""So large a function goes to a cluster's workers through its object store."""
+
+
+@dataclass
+class Bench:
+    """The folders of a run, the cluster that it is to use, and the draw that says when something happens."""
+
+    folder: Path
+    draw: random.Random
+    whole: str = ""
+    address: str | None = None
+    cluster: Any = None
+
+    @property
+    def shards(self) -> Path:
+        """The files that are scored."""
+        return self.folder / "shards"
+
+    @property
+    def output(self) -> Path:
+        """Where the scores go."""
+        return self.folder / "output"
+
+    @property
+    def marks(self) -> Path:
+        """A file for each time that a shard was begun."""
+        return self.folder / "marks"
+
+    def fresh(self, seed: str) -> None:
+        """Forget the last run, and draw the next accident from a seed of its own."""
+        self.draw = random.Random(seed)
+        for folder in (self.output, self.marks):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.marks.mkdir()
+
+    def started(self, *, heavy: bool = False, pause: float = PAUSE) -> subprocess.Popen[str]:
+        """Return a run in a process of its own; ``heavy``: its function is large; ``pause``: seconds after each batch."""
+        command = [sys.executable, str(Path(__file__).with_name("faults.py")), "--run"]
+        command += [
+            *map(str, (self.shards, self.output, self.marks)),
+            self.address or "",
+            str(HEAVY_BYTES * heavy),
+            str(pause),
+        ]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def at_a_moment(self) -> int:
+        """Wait until a number of shards that is drawn is done, and a little more; return the number."""
+        n = self.draw.randrange(1, N_SHARDS - 8)
+        while done(self.output) < n:
+            time.sleep(0.01)
+        time.sleep(self.draw.random() * N_ROWS / BATCH_ROWS * PAUSE)
+        return n
+
+    def resumed(self, *, heavy: bool = False) -> dict[str, Any]:
+        """Go on with what there is, in a process of its own; return what it says."""
+        return said(self.started(heavy=heavy))
+
+    def begun_again(self) -> int:
+        """Return how many times a shard was begun that had been begun before."""
+        return sum(n - 1 for n in Counter(path.name.partition("-")[0] for path in self.marks.iterdir()).values())
+
+    def is_whole(self) -> bool:
+        """Tell whether the scores are the undisturbed run's, byte for byte, and nothing else lies beside them."""
+        names = {path.name for path in self.output.iterdir()} - {STATE, ".lock"}
+        return (
+            names == {f"part-{number:04d}.parquet" for number in range(N_SHARDS)} and hash_of(self.output) == self.whole
+        )
+
+    def at_work(self) -> list[int]:
+        """Return the ids of the processes that have a shard right now."""
+        finished = names_done(self.output)
+        begun = [path.name.split("-")[:2] for path in self.marks.iterdir()]
+        return sorted({int(pid) for number, pid in begun if f"part-{int(number):04d}.parquet" not in finished})
+
+
+def run(
+    shards: Path, output: Path, marks: Path, address: str | None, ballast: int = 0, pause: float = PAUSE
+) -> dict[str, Any]:
+    """Score the shards by two workers here, or on the cluster at an address; return what was done."""
+    dispatch = Dispatch(workers=WORKERS)
+    if address == "here":
+        dispatch = Dispatch()
+    elif address is not None:
+        dispatch = Dispatch(backend="ray", workers=WORKERS, address=address)
+    opens = heavy(Opens(Slowly, marks, pause), ballast)
+    try:
+        found = score_shards(
+            [shards], output, opens, settings={}, batch_rows=BATCH_ROWS, backend=dispatch, resume=output.exists()
+        )
+    except OutputError as error:
+        return {"stopped": str(error)}
+    except PrunusError as error:
+        return {"refused": str(error)}
+    return found.to_dict()
+
+
+def heavy(opens: Opens, n_bytes: int) -> Opens:
+    """Return what opens the same scorer, and weighs so much more on its way to a worker."""
+    vars(opens)["ballast"] = random.Random(0).randbytes(n_bytes)
+    return opens
+
+
+def said(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return what a run says at its end."""
+    text, _ = process.communicate()
+    return dict(json.loads(text)) if process.returncode == 0 else {"exit code": process.returncode}
+
+
+def done(output: Path) -> int:
+    """Return how many shards the run's state says are done."""
+    return len(names_done(output))
+
+
+def names_done(output: Path) -> set[str]:
+    """Return the names of the scores that the run's state says are done."""
+    try:
+        return set(json.loads((output / STATE).read_text())["done"])
+    except (OSError, ValueError):
+        return set()
