@@ -16,7 +16,7 @@ import numpy as np
 
 from prunus.core.types import Floats, Measurement
 from prunus.evaluate.pairs import Pairs
-from prunus.evaluate.resample import interval
+from prunus.evaluate.resample import interval, plain_totals
 from prunus.evaluate.student import student_quantile
 from prunus.tasks import (
     Metric,
@@ -26,7 +26,6 @@ from prunus.tasks import (
     class_parts,
     columns_read,
     measured,
-    n_observed,
 )
 from prunus.tasks import metrics as registry
 
@@ -124,7 +123,7 @@ def class_changes(pairs: Pairs) -> tuple[Measurement, ...]:
     A class without examples is left out; of a task that counts no classes there is nothing to say.
     """
     task, first = pairs.task, pairs.dense[0]
-    total = task.totals(first, np.ones((1, n_observed(first))))
+    total = plain_totals(task, first)
     if not isinstance(total, Tally):
         return ()
     present = total.support[0] > 0

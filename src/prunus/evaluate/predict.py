@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from prunus.core.batch import Batch, Batched
 from prunus.core.calls import answer, answers, arguments, call, joined, map_tensors, n_examples, select_rows
 from prunus.core.errors import DataError, RunError
+from prunus.data.large.grown_columns import GrownColumns
 from prunus.data.sources.reading import as_tensors
 from prunus.data.sources.source import row_chunks
 from prunus.evaluate.feed import MOST, Feed, read_size
@@ -24,7 +24,7 @@ __all__ = ["answers_to", "evaluated", "observe", "predict_outputs"]
 def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int | None = None) -> Observed:
     """Return what ``task`` observes of the model's answer to every example, in order; the model's modes are as before.
 
-    No answer is kept: memory follows the observations.
+    No answer is kept: memory follows the observations, and where inputs are mapped from files, the observations lie in files, too.
 
     Args:
         batch_size: how many examples are read, and go through the model, at once; default: see :mod:`prunus.evaluate.feed`.
@@ -32,17 +32,19 @@ def observe(model: nn.Module, examples: Batched, task: Task, *, batch_size: int 
     Raises:
         RunError: an answer holds NaN or infinity.
         DataError: no examples.
+        OutputError: the disk has no room for the observations.
     """
-    parts: list[Observed] = []
+    columns = GrownColumns(in_files=bool(getattr(examples, "on_disk", False)))
     with _evaluating(model):
         for batch in _fed(model, examples, batch_size):
             outputs = call(model, batch.inputs)
             for found in answers(outputs):
                 _check_finite(found, batch.index, examples)
-            parts.append(task.observe(outputs, batch))
-    if not parts:
+            columns.add(task.observe(outputs, batch))
+    observed = columns.whole()
+    if not observed:
         raise DataError("quality needs at least one example: got an empty set")
-    return task.settled({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return task.settled(observed)
 
 
 def predict_outputs(model: nn.Module, examples: Batched, *, batch_size: int | None = None) -> Tensor:

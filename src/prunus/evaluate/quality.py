@@ -16,7 +16,7 @@ import numpy as np
 
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Measurement
-from prunus.evaluate.resample import interval, patterns, resample
+from prunus.evaluate.resample import in_blocks, interval, plain_totals, resample
 from prunus.tasks import (
     Metric,
     Observed,
@@ -28,7 +28,6 @@ from prunus.tasks import (
     default_metrics,
     measured,
     n_observed,
-    rows_of,
 )
 from prunus.tasks import metrics as registry
 
@@ -141,9 +140,7 @@ class _Classes:
     @classmethod
     def of(cls, observed: Observed, task: Task) -> _Classes | None:
         """Return the classes that a task counts, where it does."""
-        read = {name: observed[name] for name in task.reads}
-        first, counts = patterns([read]) if read else (None, np.ones(n_observed(observed), np.int64))
-        total = task.totals(observed if first is None else rows_of(read, first), counts.astype(np.float64)[None])
+        total = plain_totals(task, observed)
         if not isinstance(total, Tally):
             return None
         n_classes = total.right.shape[1]
@@ -194,9 +191,10 @@ def _parts(total: Tally) -> Floats:
 
 def _confusion(observed: Observed, n_classes: int) -> tuple[tuple[int, ...], ...]:
     """Return how often class i was taken for class j."""
-    pairs = observed["true"] * n_classes + observed["predicted"]
-    counts = np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
-    return tuple(tuple(row) for row in counts.tolist())
+    counts = np.zeros(n_classes**2, np.int64)
+    for part in in_blocks(n_observed(observed)):
+        counts += np.bincount(observed["true"][part] * n_classes + observed["predicted"][part], minlength=n_classes**2)
+    return tuple(tuple(row) for row in counts.reshape(n_classes, n_classes).tolist())
 
 
 def _measurements(

@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from prunus.core.runtime import derive_seed
 from prunus.core.types import Floats, Ints
-from prunus.tasks import Imagined, Observed, rows_of
+from prunus.tasks import Imagined, Observed, Task, n_observed, rows_of
 
-__all__ = ["Drawn", "interval", "patterns", "resample"]
+__all__ = ["Drawn", "in_blocks", "interval", "patterns", "plain_totals", "resample"]
 
-_FEW_CODES, _AT_ONCE = 1 << 16, 1 << 16
+_FEW_CODES, _MOST_CODES, _AT_ONCE = 1 << 16, 1 << 63, 1 << 16
 _BLOCK = 4_000_000
 """Numbers in one block of resamples (32 MB)."""
 
@@ -30,6 +30,19 @@ Drawn = tuple[Sequence[Sequence[bool]], Imagined, Floats]
 """Imagined examples that are drawn, too: for each kind, which models are right on it; what either answer gives; and how many.
 
 Without them a bootstrap of models that never err, or never differ, has no width."""
+
+
+def in_blocks(n: int) -> Iterator[slice]:
+    """Yield where some of ``n`` examples lie at a time, so that what is made of them is small."""
+    for start in range(0, n, _AT_ONCE):
+        yield slice(start, min(start + _AT_ONCE, n))
+
+
+def plain_totals(task: Task, observed: Observed) -> Any:
+    """Return a task's totals where every example counts once."""
+    read = {name: observed[name] for name in task.reads}
+    first, counts = patterns([read]) if read else (None, np.ones(n_observed(observed), np.int64))
+    return task.totals(observed if first is None else rows_of(read, first), counts.astype(np.float64)[None])
 
 
 def resample(
@@ -81,6 +94,8 @@ def patterns(observed: Sequence[Observed]) -> tuple[npt.NDArray[np.intp] | None,
     n_codes = math.prod(high - low + 1 for low, high in bounds)
     if n_codes <= _FEW_CODES:
         return _numbered(list(distinct), bounds, n_codes)
+    if n_codes < _MOST_CODES:
+        return _merged(list(distinct), bounds)
     table = np.stack([column.astype(np.int64) for column in distinct], axis=1)
     _, first, counts = np.unique(table, axis=0, return_index=True, return_counts=True)
     return first, counts
@@ -90,17 +105,47 @@ def _numbered(
     columns: Sequence[npt.NDArray[Any]], bounds: Sequence[tuple[int, int]], n_codes: int
 ) -> tuple[npt.NDArray[np.intp], Ints]:
     """Return the same of columns of few different numbers, without a sort of all examples."""
-    n = len(columns[0])
-    first, counts = np.full(n_codes, n, np.intp), np.zeros(n_codes, np.int64)
-    for start in range(0, n, _AT_ONCE):
-        code = np.zeros(min(_AT_ONCE, n - start), np.int64)
-        for column, (low, high) in zip(columns, bounds, strict=True):
-            code = code * (high - low + 1) + (column[start : start + _AT_ONCE].astype(np.int64) - low)
-        seen, at, how_many = np.unique(code, return_index=True, return_counts=True)
+    first, counts = np.full(n_codes, len(columns[0]), np.intp), np.zeros(n_codes, np.int64)
+    for seen, at, how_many in _codes(columns, bounds):
         counts[seen] += how_many
-        first[seen] = np.minimum(first[seen], at + start)
+        first[seen] = np.minimum(first[seen], at)
     held = np.flatnonzero(counts)
     return first[held], counts[held]
+
+
+def _merged(
+    columns: Sequence[npt.NDArray[Any]], bounds: Sequence[tuple[int, int]]
+) -> tuple[npt.NDArray[np.intp], Ints]:
+    """Return the same of columns of many numbers: memory follows the patterns that there are."""
+    held = (np.zeros(0, np.int64), np.zeros(0, np.intp), np.zeros(0, np.int64))
+    pending: list[tuple[Ints, npt.NDArray[np.intp], Ints]] = []
+    n_pending = 0
+    for found in _codes(columns, bounds):
+        pending.append(found)
+        n_pending += len(found[0])
+        if n_pending > max(len(held[0]), _AT_ONCE):  # so each pattern is merged a few times only
+            held, pending, n_pending = _joined([held, *pending]), [], 0
+    _, first, counts = _joined([held, *pending])
+    return first, counts
+
+
+def _joined(parts: Sequence[tuple[Ints, npt.NDArray[np.intp], Ints]]) -> tuple[Ints, npt.NDArray[np.intp], Ints]:
+    codes, first, counts = (np.concatenate(one) for one in zip(*parts, strict=True))
+    order = np.argsort(codes, kind="stable")  # of one code, that of the earlier examples comes first
+    starts = np.flatnonzero(np.append(True, codes[order][1:] != codes[order][:-1]))
+    return codes[order][starts], first[order][starts], np.add.reduceat(counts[order], starts)
+
+
+def _codes(
+    columns: Sequence[npt.NDArray[Any]], bounds: Sequence[tuple[int, int]]
+) -> Iterator[tuple[Ints, npt.NDArray[np.intp], Ints]]:
+    """Yield, of some examples at a time, the numbers of their patterns in order, where each is first, and how often it is there."""
+    for part in in_blocks(len(columns[0])):
+        code = np.zeros(part.stop - part.start, np.int64)
+        for column, (low, high) in zip(columns, bounds, strict=True):
+            code = code * (high - low + 1) + (column[part].astype(np.int64) - low)
+        seen, at, how_many = np.unique(code, return_index=True, return_counts=True)
+        yield seen, at + part.start, how_many
 
 
 def _beside(one: Observed, more: Observed) -> Observed:

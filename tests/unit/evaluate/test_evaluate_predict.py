@@ -1,12 +1,18 @@
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import RunError
-from prunus.evaluate import predict_outputs
+from prunus.core.recipes.recipe import Data
+from prunus.data import prepare
+from prunus.data.large import grown_columns
+from prunus.evaluate import observe, predict_outputs
 
 
 class Piece(NamedTuple):
@@ -46,3 +52,23 @@ def test_an_output_that_is_not_finite_names_the_example():
     inputs[4, 1] = torch.nan
     with pytest.raises(RunError, match=r"example 'row 3' is NaN or infinite \(and for 0 more of its batch\)"):
         predict_outputs(nn.Identity(), examples(inputs), batch_size=2)
+
+
+def test_of_rows_that_lie_in_files_observations_lie_in_files_and_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(grown_columns, "SCRATCH_BYTES", 1000)
+    random = np.random.default_rng(0)
+    inputs = random.standard_normal((700, 5), dtype=np.float32)
+    table = pa.table({**{f"x{k}": inputs[:, k] for k in range(5)}, "label": random.integers(0, 3, 700)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    model, seen = nn.Linear(5, 3), []
+    for in_memory in (True, False):
+        config = Data(source=str(tmp_path / "rows.parquet"), in_memory=in_memory, cache=str(tmp_path / "cache"))
+        train = prepare(config.model_copy(update={"target": "label"})).train
+        seen.append(observe(model, train, train.task))
+    held, filed = seen
+    assert list(held) == list(filed)
+    for name, column in held.items():
+        assert column.dtype == filed[name].dtype
+        np.testing.assert_array_equal(column, filed[name])
+        assert isinstance(filed[name].base, np.memmap) == (column.nbytes > 1000)
+        assert not isinstance(column.base, np.memmap)

@@ -27,7 +27,8 @@ from prunus.evaluate.noninferiority import (
     noninferiority,
 )
 from prunus.evaluate.pairs import Pairs
-from prunus.tasks import Observed, Tally, Task, n_observed
+from prunus.evaluate.resample import plain_totals
+from prunus.tasks import Observed, Tally, Task
 
 __all__ = ["check_classes", "class_examples", "contract_test", "short_classes"]
 
@@ -150,7 +151,7 @@ def _losses(
             if n:
                 found.append(ClassLoss(name, n, (lost - gained) / n, bound, lost, gained))
         return found
-    total = task.totals(dense, np.ones((1, n_observed(dense))))
+    total = plain_totals(task, dense)
     if not isinstance(total, Tally):
         raise RecipeError(
             f"contract.harm: {task.name} counts no classes, so there is no worst one: leave contract.harm out"

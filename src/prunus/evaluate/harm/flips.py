@@ -10,8 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from prunus.core.types import Bools, Floats
+from prunus.core.types import Bools, Floats, Ints
 from prunus.evaluate.pairs import Pairs
+from prunus.evaluate.resample import in_blocks
 from prunus.tasks import Observed, Task, measured, n_observed, rows_of
 
 __all__ = ["Flip", "Flips", "Kind", "flips"]
@@ -49,31 +50,50 @@ def flips(pairs: Pairs, metric: str, *, most: int = 24) -> Flips:
         most: so many are shown.
     """
     dense, pruned, task = pairs.dense[0], pairs.pruned[0], pairs.task
-    worse, measure = _worse(dense, pruned, task, metric)
-    n = n_observed(dense)
+    shares: dict[Kind, int] = {"changed most": most, "right to wrong": most // 2}
+    n_by_kind: dict[Kind, int] = {}
+    worst: dict[Kind, tuple[Ints, Floats]] = {}
+    for part in in_blocks(n_observed(dense)):
+        one, other = ({name: column[part] for name, column in seen.items()} for seen in (dense, pruned))
+        worse = _worse(one, other, task, metric)
+        for kind, which in _kinds(one, other, worse).items():
+            rows = np.flatnonzero(which)
+            n_by_kind[kind] = n_by_kind.get(kind, 0) + len(rows)
+            n_shown = shares.get(kind, most // 4)
+            worst[kind] = _largest(worst.get(kind), (rows + part.start, worse[rows]), n_shown)
+    shown = [
+        Flip(int(row), kind, float(value)) for kind, pair in worst.items() for row, value in zip(*pair, strict=True)
+    ]
+    n_by_kind.pop("changed most", None)
+    measure = "surprise at the target, nats" if "nll" in dense else metric
+    return Flips(n_observed(dense), n_by_kind, tuple(shown), measure)
+
+
+def _kinds(dense: Observed, pruned: Observed, worse: Floats) -> dict[Kind, Bools]:
+    """Return which examples flip, by kind; where answers aren't right or wrong, which change."""
     if "right" not in dense:
-        changed = [int(row) for row in np.argsort(-np.abs(worse), kind="stable") if worse[row] != 0][:most]
-        return Flips(n, {}, tuple(Flip(row, "changed most", float(worse[row])) for row in changed), measure)
+        return {"changed most": worse != 0}
     one, other = dense["right"].astype(bool), pruned["right"].astype(bool)
     kinds: dict[Kind, Bools] = {"right to wrong": one & ~other, "wrong to right": other & ~one}
     if "predicted" in dense:
         kinds["wrong otherwise"] = ~one & ~other & (dense["predicted"] != pruned["predicted"])
-    shown: list[Flip] = []
-    for kind, which in kinds.items():
-        rows = np.flatnonzero(which)
-        order = rows[np.argsort(-np.abs(worse[rows]), kind="stable")]
-        share = most // 2 if kind == "right to wrong" else most // 4
-        shown += [Flip(int(row), kind, float(worse[row])) for row in order[:share]]
-    return Flips(n, {kind: int(which.sum()) for kind, which in kinds.items()}, tuple(shown), measure)
+    return kinds
 
 
-def _worse(dense: Observed, pruned: Observed, task: Task, metric: str) -> tuple[Floats, str]:
-    """Return how much worse each example's answer is, and in what."""
+def _largest(held: tuple[Ints, Floats] | None, more: tuple[Ints, Floats], n: int) -> tuple[Ints, Floats]:
+    """Return the rows of the ``n`` largest changes, and these: the largest first, of equal ones the first row."""
+    rows, values = more if held is None else (np.concatenate(pair) for pair in zip(held, more, strict=True))
+    order = np.argsort(-np.abs(values), kind="stable")[:n]
+    return rows[order], values[order]
+
+
+def _worse(dense: Observed, pruned: Observed, task: Task, metric: str) -> Floats:
+    """Return how much worse each example's answer is."""
     if "nll" in dense:
-        return pruned["nll"].astype(np.float64) - dense["nll"], "surprise at the target, nats"
+        change: Floats = pruned["nll"].astype(np.float64) - dense["nll"]
+        return change
     values = [_each(task, metric, seen) for seen in (dense, pruned)]
-    found = np.nan_to_num(values[1] - values[0])
-    return found, metric
+    return np.nan_to_num(values[1] - values[0])
 
 
 def _each(task: Task, metric: str, seen: Observed) -> Floats:

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from prunus.core.types import Floats, Ints, Measurement
+from prunus.core.types import Bools, Floats, Measurement
 from prunus.evaluate.by_group import group_rows
 from prunus.evaluate.compare import Verdict
 from prunus.evaluate.harm.multiplicity import holm, max_t
 from prunus.evaluate.harm.paired_shares import mcnemar, score_interval
 from prunus.evaluate.pairs import Pairs
-from prunus.tasks import Observed, Tally, class_parts, columns_read, measured, metrics, n_observed, rows_of
+from prunus.evaluate.resample import patterns, plain_totals
+from prunus.tasks import Observed, Tally, class_parts, columns_read, measured, metrics, rows_of
 
 __all__ = ["PartChange", "PartChanges", "change_by_class", "change_by_group"]
 
@@ -74,10 +75,9 @@ def change_by_class(pairs: Pairs) -> PartChanges | None:
     """
     task, dense, pruned = pairs.task, pairs.dense[0], pairs.pruned[0]
     if task.exclusive:
-        numbers = dense["true"]
-        parts = {_named(task.class_names, int(c)): np.flatnonzero(numbers == c) for c in np.unique(numbers)}
-        return PartChanges("class", "recall", EXACT, _exact(dense, pruned, parts, pairs.confidence))
-    total = task.totals(dense, np.ones((1, n_observed(dense))))
+        found = _by_class(dense, pruned, task.class_names)
+        return PartChanges("class", "recall", EXACT, _exact(found, pairs.confidence))
+    total = plain_totals(task, dense)
     if not isinstance(total, Tally):
         return None
     n_classes = total.support.shape[1]
@@ -104,8 +104,9 @@ def change_by_group(pairs: Pairs, groups: Sequence[str], metric: str, *, by: str
     task, one = pairs.task, metrics[metric]
     parts = group_rows(groups)
     if one.exact_test:
-        found = _exact(pairs.dense[0], pairs.pruned[0], parts, pairs.confidence)
-        return PartChanges(by, metric, EXACT, found)
+        right = pairs.dense[0]["right"], pairs.pruned[0]["right"]
+        counts = {name: _Counts.of(*(one[rows] for one in right)) for name, rows in parts.items()}
+        return PartChanges(by, metric, EXACT, _exact(counts, pairs.confidence))
     number = np.empty(len(groups), dtype=np.int64)
     for place, rows in enumerate(parts.values()):
         number[rows] = place
@@ -127,21 +128,44 @@ def change_by_group(pairs: Pairs, groups: Sequence[str], metric: str, *, by: str
     return PartChanges(by, metric, RESAMPLED, found)
 
 
-def _exact(dense: Observed, pruned: Observed, parts: Mapping[str, Ints], confidence: float) -> tuple[PartChange, ...]:
-    counts, shares = [], []
-    for rows in parts.values():
-        one, other = dense["right"][rows], pruned["right"][rows]
-        counts.append((int((one & ~other).sum()), int((other & ~one).sum())))
-        shares.append((float(one.mean()), float(other.mean())))
-    adjusted = holm([mcnemar(*pair) for pair in counts])
+class _Counts(NamedTuple):
+    """How many examples a part has, and how many of them both models get right, or one of the two alone."""
+
+    n: int
+    both: int
+    lost: int
+    gained: int
+
+    @classmethod
+    def of(cls, dense: Bools, pruned: Bools) -> _Counts:
+        return cls(len(dense), *(int(one.sum()) for one in (dense & pruned, dense & ~pruned, pruned & ~dense)))
+
+
+def _by_class(dense: Observed, pruned: Observed, names: Sequence[str]) -> dict[str, _Counts]:
+    """Return the counts of each class that is there, a few examples at a time."""
+    read = {"true": dense["true"], "dense": dense["right"], "pruned": pruned["right"]}
+    first, counts = patterns([read])
+    assert first is not None, "class numbers and truth values have patterns"
+    numbers, one, other = (column[first] for column in read.values())
+    kinds = np.ones_like(one), one & other, one & ~other, other & ~one
+    every = {int(number): numbers == number for number in np.unique(numbers)}
+    return {
+        _named(names, number): _Counts(*(int(counts[here & kind].sum()) for kind in kinds))
+        for number, here in every.items()
+    }
+
+
+def _exact(parts: Mapping[str, _Counts], confidence: float) -> tuple[PartChange, ...]:
+    adjusted = holm([mcnemar(part.lost, part.gained) for part in parts.values()])
     each = 1 - (1 - confidence) / max(len(parts), 1)
     found = []
-    for (name, rows), (lost, gained), means, p_value in zip(parts.items(), counts, shares, adjusted, strict=True):
-        low, high = score_interval(lost, gained, len(rows), each)
+    for (name, (n, both, lost, gained)), p_value in zip(parts.items(), adjusted, strict=True):
+        low, high = score_interval(lost, gained, n, each)
+        means = (both + lost) / n, (both + gained) / n
         # The difference of the two rounded means would say -0.0001 of what is nothing.
-        change = Measurement(name, (gained - lost) / len(rows), -high, -low, "share", True)
+        change = Measurement(name, (gained - lost) / n, -high, -low, "share", True)
         verdict = _verdict(p_value, change.value, confidence, higher=True)
-        found.append(PartChange(name, len(rows), *means, change, p_value, verdict, lost, gained))
+        found.append(PartChange(name, n, *means, change, p_value, verdict, lost, gained))
     return tuple(found)
 
 

@@ -1,10 +1,11 @@
 """Examples on which the two models decide differently: all are counted, and the worst are shown."""
 
 import numpy as np
+import pytest
 
-from prunus.evaluate import Pairs
+from prunus.evaluate import Pairs, resample
 from prunus.evaluate.harm import flips
-from prunus.tasks import Classification
+from prunus.tasks import Classification, Regression
 
 
 def pair(n=200, seed=0):
@@ -44,3 +45,28 @@ def test_models_that_agree_flip_nothing():
     found = flips(Pairs(seen, seen, Classification(("a", "b", "c"))), "accuracy")
     assert sum(found.n_by_kind.values()) == 0
     assert found.shown == ()
+
+
+def numbers(n=200):
+    rng = np.random.default_rng(1)
+    seen = [{"absolute_error": np.round(rng.random((n, 1)), 1)} for _ in range(2)]
+    shared = {name: np.zeros((n, 1)) for name in ("square_error", "target", "spread")}
+    return Pairs([{**seen[0], **shared}], [{**seen[1], **shared}], Regression())
+
+
+@pytest.mark.parametrize(("pairs", "metric"), [(pair(), "accuracy"), (numbers(), "mae")])
+def test_a_few_examples_at_a_time_give_the_same_flips_as_all_at_once(pairs, metric, monkeypatch):
+    whole = flips(pairs, metric)
+    assert whole.shown
+    for at_once in (1, 7, 64):
+        monkeypatch.setattr(resample, "_AT_ONCE", at_once)
+        assert flips(pairs, metric) == whole
+
+
+def test_of_answers_that_are_neither_right_nor_wrong_the_largest_changes_are_shown():
+    pairs = numbers()
+    worse = (pairs.pruned[0]["absolute_error"] - pairs.dense[0]["absolute_error"])[:, 0]
+    found = flips(pairs, "mae", most=9)
+    expected = sorted(np.flatnonzero(worse).tolist(), key=lambda row: -abs(worse[row]))[:9]
+    assert [one.row for one in found.shown] == expected
+    assert found.n_by_kind == {}
