@@ -31,7 +31,7 @@ class Names(Sequence[str]):
     def __getitem__(self, which: slice) -> tuple[str, ...]: ...
     def __getitem__(self, which: int | slice) -> str | tuple[str, ...]:
         if isinstance(which, slice):
-            return tuple(self.at(np.arange(len(self))[which]))
+            return tuple(self.at(np.arange(*which.indices(len(self)))))  # the rows that are asked for, not all of them
         row = int(which) + len(self) if which < 0 else int(which)
         if not 0 <= row < len(self):
             raise IndexError(f"there are {len(self)} names, got {which}")

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from prunus.data.large.row_names import ChosenNames, FiledNames, JoinedNames, RowNumbers
+from prunus.data.large.row_names import ChosenNames, FiledNames, JoinedNames, Names, RowNumbers
 
 TEXTS = ["a", "", "ü2", "long name"]
 
@@ -27,3 +27,18 @@ def test_names_are_those_of_a_tuple_however_they_are_asked_for():
         assert names[1:] == expected[1:]
         assert "nobody" not in names
         assert names != expected[:-1]
+
+
+def test_of_some_names_in_a_row_no_others_are_made():
+    class Asked(Names):
+        def __len__(self):
+            return 10**15  # more numbers than memory holds
+
+        def at(self, rows):
+            return list(map(str, rows.tolist()))
+
+    names = Asked()
+    assert names[7:9] == ("7", "8")
+    assert names[-2:] == (str(10**15 - 2), str(10**15 - 1))
+    assert names[6:0:-3] == ("6", "3")
+    assert names[5:5] == ()
