@@ -21,12 +21,12 @@ from dispatch_load import Opens, Slowly, hash_of
 from prunus.core.errors import OutputError, PrunusError
 from prunus.scale import score_shards
 from prunus.scale.dispatch import Dispatch
+from prunus.scale.scoring.scoring_state import RECENT, STATE, read_done
 
 __all__ = ["HEAVY_BYTES", "N_ROWS", "N_SHARDS", "WORKERS", "Bench", "done", "run", "said"]
 
 N_SHARDS, N_ROWS, BATCH_ROWS, PAUSE = 40, 5_000, 500, 0.02
 WORKERS = 2
-STATE = ".prunus-scores.json"
 HEAVY_BYTES = 300_000
 """So large a function goes to a cluster's workers through its object store."""
 
@@ -92,7 +92,7 @@ class Bench:
 
     def is_whole(self) -> bool:
         """Tell whether the scores are the undisturbed run's, byte for byte, and nothing else lies beside them."""
-        names = {path.name for path in self.output.iterdir()} - {STATE, ".lock"}
+        names = {path.name for path in self.output.iterdir()} - {STATE, RECENT, ".lock"}
         return (
             names == {f"part-{number:04d}.parquet" for number in range(N_SHARDS)} and hash_of(self.output) == self.whole
         )
@@ -145,6 +145,6 @@ def done(output: Path) -> int:
 def names_done(output: Path) -> set[str]:
     """Return the names of the scores that the run's state says are done."""
     try:
-        return set(json.loads((output / STATE).read_text())["done"])
-    except (OSError, ValueError):
+        return set(read_done(output)[1])
+    except OutputError:
         return set()

@@ -14,8 +14,7 @@ from prunus.core.errors import DataError, PlanError, PrunusError, raise_if_out_o
 from prunus.core.types import Bools
 from prunus.data import Kept, RowSet, kept_of_mask, open_row_set
 from prunus.data.rows.walk import walk
-from prunus.scale.resume import read_state
-from prunus.scale.scoring.scoring_run import STATE
+from prunus.scale.scoring.scoring_state import read_done
 
 __all__ = ["Where", "kept_of_scores"]
 
@@ -39,7 +38,7 @@ def kept_of_scores(folder: Path, rows: RowSet, where: Where | None) -> Kept:
         raise DataError(
             f"{folder} holds scores: say which rows stay, where=lambda scores: scores['aum'] > 0 (or any function of them)"
         )
-    _, done = read_state(folder / STATE, "settings")
+    _, done = read_done(folder)
     masks = []
     for path, seen, (start, end) in zip(rows.files, rows.prints, rows.file_rows(), strict=True):
         entry = done.get(f"{path.stem}.parquet")

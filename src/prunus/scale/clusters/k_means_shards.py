@@ -2,7 +2,8 @@
 
 k-means as for rows in memory, shard by shard: each pass gives every shard's rows to their nearest centres, and adds up its sums.
 Sums are merged in the shards' order, so the number of workers changes no bit. What a pass leaves stands in files of its own,
-written in one step: a shard that is done again, because who had it was lost, finds what it found the first time.
+written in one step: a shard that is done again, because who had it was lost, finds what it found the first time, and a run that
+was stopped goes on with the pass that it was in.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import DataError, OutputError, RecipeError, RunError
+from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files.plain_files import atomic_path, clear_leftovers, folder_lock
+from prunus.core.files.plain_files import atomic_path, folder_lock
 from prunus.scale.dispatch import Dispatch, Failure, Workers, open_workers
+from prunus.scale.own_folder import begun, note_end
 from prunus.score.examples.cover.k_means import (
     SETTLED,
     as_finite_table,
@@ -36,6 +38,7 @@ from prunus.score.examples.cover.k_means import (
 __all__ = ["ShardClusters", "k_means_shards"]
 
 _STAGE = "k-means"
+_STATE, _CENTRES = ".prunus-k-means.json", ".prunus-k-means-centres.npy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,7 @@ def k_means_shards(
     max_passes: int = 25,
     backend: Dispatch | str = "local",
     workers: int | None = None,
+    resume: bool = False,
     listener: Listener = silent,
 ) -> ShardClusters:
     """Return the clusters of all rows of the shards; they are those of ``k_means`` on the rows one below the other, up to rounding.
@@ -82,28 +86,33 @@ def k_means_shards(
         shards: ``.npy`` files, each ``(rows, features)``; they are mapped into memory, never read into it.
         output: a folder, empty or not there: ``NAME.npy`` for each shard gets the clusters of its rows.
         backend: who works (``scale.dispatch``).
+        resume: go on with what was stopped in ``output``, or read what was finished there.
 
     Raises:
         DataError: a shard is no matrix of finite numbers, has other features than the first one, or another's name.
+        OutputError: ``output`` holds something else, or such a run and ``resume`` isn't given.
         RecipeError: more clusters than rows, or fewer than one.
-        OutputError: ``output`` isn't empty.
         RunError: a shard can't be done; the error of the first one is told.
     """
     lengths = _lengths(shards)
     n = sum(lengths)
     if not 1 <= n_clusters <= n:
         raise RecipeError(f"{n} rows make 1 to {n} clusters: got {n_clusters}")
+    asked = {"n_clusters": n_clusters, "seed": seed, "max_passes": max_passes, "shards": list(map(_seen, shards))}
     with folder_lock(output), ExitStack() as stack:
-        clear_leftovers(output)
-        _forget_passes(output)
-        held = sorted(path.name for path in output.iterdir() if path.name != ".lock")
-        if held:
-            raise OutputError(f"{output} isn't empty ({held[0]}): choose another folder")
-        centres = beginnings(_rows(shards, lengths, beginning_rows(n, n_clusters, seed)), n_clusters)
+        before = begun(output, _STATE, asked, resume=resume)
+        files = tuple(output / f"{shard.stem}.npy" for shard in shards)
+        if before and all(file.exists() for file in files):
+            return ShardClusters(torch.from_numpy(np.load(output / _CENTRES)), files, n, before["n_passes"])
+        first = _stopped_in(output, shards)
+        if first:
+            centres = torch.from_numpy(np.load(_centres(output, first)))
+        else:
+            centres = beginnings(_rows(shards, lengths, beginning_rows(n, n_clusters, seed)), n_clusters)
         opened = stack.enter_context(open_workers(one_pass, backend=backend, workers=workers, listener=listener))
         listener(Event("start", _STAGE, total=max_passes))
-        settled = False
-        for number in range(1, max_passes + 1):
+        settled, number = False, max_passes
+        for number in range(max(first, 1), max_passes + 1):
             found = _passed(opened, shards, output, centres, number)
             n_changed = sum(one.n_changed for one in found)
             listener(Event("progress", _STAGE, f"{n_changed} rows changed their cluster", number, max_passes))
@@ -115,8 +124,12 @@ def k_means_shards(
         if not settled:
             _passed(opened, shards, output, centres, max_passes + 1)
         last = number if settled else max_passes + 1
-        files = tuple(_file(output, shard, last).replace(output / f"{shard.stem}.npy") for shard in shards)
-        _forget_passes(output)
+        for shard, file in zip(shards, files, strict=True):
+            _file(output, shard, last).replace(file)
+        _save(output / _CENTRES, centres.numpy())
+        note_end(output, _STATE, asked, {"n_passes": number})
+        for path in (*output.glob(".pass-*.npy"), *output.glob(".centres-*.npy")):
+            path.unlink()
         listener(Event("end", _STAGE))
     return ShardClusters(centres, files, n, number)
 
@@ -156,7 +169,7 @@ def _passed(
     opened: Workers[Task, Sums], shards: Sequence[Path], output: Path, centres: Tensor, number: int
 ) -> list[Sums]:
     """Return what one pass gave, in the shards' order, and forget the files of the pass before the last one."""
-    held = output / f".centres-{number}.npy"
+    held = _centres(output, number)
     _save(held, centres.numpy())
     tasks = [
         Task(shard, held, None if number == 1 else _file(output, shard, number - 1), _file(output, shard, number))
@@ -172,10 +185,21 @@ def _passed(
     return [found[place] for place in range(len(shards))]
 
 
-def _forget_passes(output: Path) -> None:
-    """Remove what passes left, of this run or of one that was killed."""
-    for path in (*output.glob(".pass-*.npy"), *output.glob(".centres-*.npy")):
-        path.unlink()
+def _stopped_in(output: Path, shards: Sequence[Path]) -> int:
+    """Return the pass that a run was stopped in, if all that it needs of the pass before is there; else 0."""
+    found = [int(path.stem.removeprefix(".centres-")) for path in output.glob(".centres-*.npy")]
+    last = max(found, default=0)
+    needed = shards if last > 1 else ()
+    return last if all(_file(output, shard, last - 1).exists() for shard in needed) else 0
+
+
+def _centres(output: Path, number: int) -> Path:
+    return output / f".centres-{number}.npy"
+
+
+def _seen(shard: Path) -> list[Any]:
+    found = shard.stat()
+    return [str(shard.resolve()), found.st_size, found.st_mtime_ns]
 
 
 def _file(output: Path, shard: Path, number: int) -> Path:

@@ -7,7 +7,6 @@ bit. At a URL, what the store says of an object stands for its bytes: none is re
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,18 +16,16 @@ from typing import Any
 
 from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files.plain_files import clear_leftovers, explain_os_error, folder_lock, write_json
-from prunus.core.files.sealed import sealed_tree
-from prunus.core.files.urls.url_path import is_url, path_at, seen_at_url, version_of
+from prunus.core.files.plain_files import clear_leftovers, folder_lock
+from prunus.core.files.urls.url_path import path_at
 from prunus.core.text import plain
-from prunus.data import print_of, row_files_of
+from prunus.data import row_files_of
 from prunus.scale.dispatch import Dispatch, Failure, map_shards
-from prunus.scale.resume import fold_file, read_state
 from prunus.scale.scoring.score_shard import Scorer, ShardFacts, score_shard
+from prunus.scale.scoring.scoring_state import RECENT, STATE, ScoringState
 
-__all__ = ["STATE", "ShardsScored", "score_shards", "shards_of"]
+__all__ = ["ShardsScored", "score_shards", "shards_of"]
 
-STATE = ".prunus-scores.json"
 _STAGE = "score shards"
 
 
@@ -99,9 +96,9 @@ def score_shards(
     files = shards_of([path_at(shard) for shard in shards])
     with folder_lock(output):
         clear_leftovers(output)
-        state = _State(output, {**settings, "keep": list(keep), "batch_rows": batch_rows})
+        state = ScoringState(output, {**settings, "keep": list(keep), "batch_rows": batch_rows})
         there = {path.name: path for path in output.iterdir()} if output.exists() else {}
-        held = sorted(there.keys() - {".lock", STATE})
+        held = sorted(there.keys() - {".lock", STATE, RECENT})
         if STATE in there:
             if not resume:
                 raise OutputError(f"{output} holds a run of this kind: go on with --resume, or choose another folder")
@@ -129,6 +126,7 @@ def score_shards(
                 else:
                     state.finish(shard, made, found)
                 listener(Event("progress", _STAGE, done=n_done, total=len(files)))
+        state.write()
         seconds = round(time.perf_counter() - start, 3)
         listener(Event("end", _STAGE, facts={"seconds": seconds}))
     order = {str(shard): place for place, shard in enumerate(files)}
@@ -153,95 +151,3 @@ def shards_of(given: Sequence[Path]) -> list[Path]:
         if first.setdefault(path.stem, path) != path:
             raise DataError(f"{first[path.stem]} and {path}: their scores would have one name; score them on their own")
     return found
-
-
-class _State:
-    """What a run has written to its output folder so far, on the disk after each shard."""
-
-    def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
-        self.path = output / STATE
-        self._version = ""
-        self.settings: dict[str, Any] = json.loads(json.dumps(dict(settings)))
-        self.done: dict[str, dict[str, Any]] = {}
-
-    def read(self) -> None:
-        """Take over what an earlier run with these settings has finished."""
-        self._version = version_of(self.path)
-        settings, done = read_state(self.path, "settings")
-        if settings != self.settings:
-            names = {*settings, *self.settings}
-            odd = next(name for name in sorted(names) if settings.get(name) != self.settings.get(name))
-            raise OutputError(f"{self.path.parent} holds a run with another {odd}: choose another folder")
-        self.done = done
-
-    def holds(self, shard: Path, output: Path) -> bool:
-        """Return whether a shard is as it was when it was scored, and its scores as they were written."""
-        entry = self.done.get(output.name)
-        if entry is None or entry["source"] != _seen(shard):
-            return False
-        return bool(_written(output) == entry["written"])
-
-    def finish(self, shard: Path, output: Path, facts: ShardFacts) -> None:
-        """Note that a shard is scored."""
-        weight = {"sha256": facts.sha256} if facts.sha256 else {}
-        self.done[output.name] = {
-            "source": _seen(shard),
-            "print": "" if shard.is_dir() else print_of(shard),
-            "written": _written(output),
-            "rows": facts.n_rows,
-            **weight,
-        }
-        self.write()
-
-    def forget(self, output: Path) -> None:
-        """Note that a shard isn't scored; what an earlier run wrote of it goes."""
-        self.done.pop(output.name, None)
-        try:
-            output.unlink(missing_ok=True)
-        except OSError as error:
-            raise explain_os_error(error, output) from error
-        self.write()
-
-    def n_rows(self, shards: Sequence[Path]) -> int:
-        """Return how many rows have scores."""
-        return sum(self.done[name]["rows"] for shard in shards if (name := f"{shard.stem}.parquet") in self.done)
-
-    def write(self) -> None:
-        """Write the state.
-
-        Raises:
-            OutputError: it can't be written, or, at a URL, which can't be locked, another run has written its own.
-        """
-        if is_url(self.path) and version_of(self.path) != self._version:
-            raise OutputError(
-                f"another run is writing to {self.path.parent}, or emptied it: wait for it or choose another folder"
-            )
-        write_json(self.path, sealed_tree({"settings": self.settings, "done": self.done}))
-        self._version = version_of(self.path)
-
-
-def _written(output: Path) -> list[Any]:
-    """Return what tells whether scores are as they were written; of an object, what its store says, and it isn't read."""
-    if is_url(output):
-        return seen_at_url(output)
-    found = fold_file(output)
-    return [] if found is None else list(found)
-
-
-def _seen(shard: Path) -> list[Any]:
-    """Return what changes when a file is written to; its bytes aren't read for it."""
-    if is_url(shard):
-        return [str(shard), *seen_at_url(shard)]
-    try:
-        seen = shard.stat()
-        if shard.is_dir():
-            inside = [path.stat() for path in sorted(shard.rglob("*"))]
-            return [
-                str(shard.resolve()),
-                len(inside),
-                sum(one.st_size for one in inside),
-                max((one.st_mtime_ns for one in inside), default=0),
-            ]
-    except OSError:
-        return []
-    return [str(shard.resolve()), seen.st_size, seen.st_mtime_ns]

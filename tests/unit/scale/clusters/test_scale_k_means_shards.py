@@ -1,5 +1,7 @@
 """Are the clusters of shards those of the rows in memory, and do neither workers nor a lost one change a bit?"""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ from prunus.core.errors import DataError, OutputError, RecipeError, RunError
 from prunus.scale import k_means_shards
 from prunus.scale.clusters.k_means_shards import Task, one_pass
 from prunus.score import k_means
+
+k_means_module = sys.modules[one_pass.__module__]
 
 
 @pytest.fixture
@@ -29,7 +33,8 @@ def test_they_are_those_of_all_rows_in_memory(shards, tmp_path, max_passes):
     assert np.concatenate([np.load(path) for path in found.files]).tolist() == alone.cluster.tolist()
     np.testing.assert_allclose(found.centres, alone.centres, rtol=1e-6)
     assert (found.n_rows, found.n_passes) == (3000, alone.n_passes)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", *(path.name for path in paths)]
+    ours = [".lock", ".prunus-k-means-centres.npy", ".prunus-k-means.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*ours, *(path.name for path in paths)]
 
 
 def test_two_workers_give_what_one_gives_to_the_bit(shards, tmp_path):
@@ -59,16 +64,6 @@ def test_the_folder_of_the_shards_is_no_output_and_they_stay_as_they_are(shards,
     assert [path.read_bytes() for path in paths] == before
 
 
-def test_what_a_killed_run_left_is_no_hindrance(shards, tmp_path):
-    paths, _ = shards
-    (tmp_path / "out").mkdir()
-    for name in (".pass-1-part-0.npy", ".pass-7-part-3.npy", ".centres-7.npy"):
-        np.save(tmp_path / "out" / name, np.zeros(3))
-    found = k_means_shards(paths, 9, tmp_path / "out")
-    assert found.centres.equal(k_means_shards(paths, 9, tmp_path / "other").centres)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", *(path.name for path in paths)]
-
-
 def test_what_cannot_be_clustered_is_named(shards, tmp_path):
     paths, rows = shards
     with pytest.raises(RecipeError, match="3000 rows make 1 to 3000 clusters: got 0"):
@@ -85,3 +80,41 @@ def test_what_cannot_be_clustered_is_named(shards, tmp_path):
         k_means_shards([paths[0], tmp_path / "odd.npy"], 3, tmp_path / "out")
     with pytest.raises(DataError, match="their clusters would have one name"):
         k_means_shards([paths[0], tmp_path / "other" / "part-0.npy"], 3, tmp_path / "out")
+
+
+def test_a_finished_run_is_left_as_it_was(shards, tmp_path):
+    paths, _ = shards
+    found = k_means_shards(paths, 9, tmp_path / "out")
+    held = {path: path.read_bytes() for path in found.files}
+    with pytest.raises(OutputError, match="holds a run of this kind"):
+        k_means_shards(paths, 8, tmp_path / "out")
+    with pytest.raises(OutputError, match="a run with another n_clusters"):
+        k_means_shards(paths, 8, tmp_path / "out", resume=True)
+    assert {path: path.read_bytes() for path in found.files} == held
+
+
+@pytest.mark.parametrize("stop_in", [1, 2, 4])
+@pytest.mark.parametrize("max_passes", [4, 25])
+def test_a_run_that_was_stopped_goes_on_in_the_pass_that_it_was_in(shards, tmp_path, monkeypatch, stop_in, max_passes):
+    paths, _ = shards
+    whole = k_means_shards(paths, 9, tmp_path / "whole", max_passes=max_passes)
+    n_done, passes = [0], []
+
+    def stops(task):
+        n_done[0] += 1
+        if n_done[0] == 4 * (stop_in - 1) + 3:
+            raise KeyboardInterrupt
+        return one_pass(task)
+
+    monkeypatch.setattr(k_means_module, "one_pass", stops)
+    with pytest.raises(KeyboardInterrupt):
+        k_means_shards(paths, 9, tmp_path / "out", max_passes=max_passes)
+    monkeypatch.setattr(k_means_module, "one_pass", lambda task: passes.append(task.after.name) or one_pass(task))
+    found = k_means_shards(paths, 9, tmp_path / "out", max_passes=max_passes, resume=True)
+    assert passes[0].startswith(f".pass-{stop_in}-")
+    assert found.centres.numpy().tobytes() == whole.centres.numpy().tobytes()
+    assert [file.read_bytes() for file in found.files] == [file.read_bytes() for file in whole.files]
+    passes.clear()
+    again = k_means_shards(paths, 9, tmp_path / "out", max_passes=max_passes, resume=True)
+    assert (passes, again.n_passes, again.files) == ([], found.n_passes, found.files)
+    assert again.centres.numpy().tobytes() == whole.centres.numpy().tobytes()

@@ -1,6 +1,5 @@
 """Are shards scored row by row, and does a damaged one, a death or a kill cost no other?"""
 
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.scale import score_shard, score_shards
+from prunus.scale.scoring.scoring_state import read_done
 
 sys.path.insert(0, str(Path(__file__).parent))
 import shard_jobs
@@ -217,8 +217,8 @@ if __name__ == "__main__":
 def noted(out):
     """How many shards the run's state says are done."""
     try:
-        return len(json.loads((out / ".prunus-scores.json").read_text())["done"])
-    except (OSError, ValueError):
+        return len(read_done(out)[1])
+    except (OSError, OutputError):
         return 0
 
 
