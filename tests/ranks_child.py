@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,9 @@ IN_PARTS = ("accumulated", "average", "one example", "masks", "evaluated before"
 GONE_ON = {"ddp": ("adamw", "masks"), "fsdp": ("average",)}
 """Cases that are stopped after two epochs, and go on."""
 
+OTHER_NUMBER = "average"
+"""The case that goes on with another number of processes."""
+
 
 def sgd(**settings: Any) -> Train:
     return Train(**{"epochs": 3, "batch_size": 8, "optimizer": "sgd", "learning_rate": 0.05, **settings})
@@ -177,6 +181,12 @@ def result(case: Case, **options: Any) -> dict[str, Any]:
     return {**found, "in training mode": case.model.training}
 
 
+def stop(done: int) -> None:
+    """Stop a training after two epochs, from outside."""
+    if done == 2:
+        raise KeyboardInterrupt
+
+
 def lead(folder: Path, sharding: str) -> None:
     """Run every case on rank 0, and what only it can do: watch, stop, and go on from a kept state."""
     found: dict[str, Any] = {}
@@ -187,10 +197,6 @@ def lead(folder: Path, sharding: str) -> None:
     result(Case(plain(), sgd()), watch=watch)
     found["watched"] = {"index": watch.index, "outputs": watch.outputs}
 
-    def stop(done: int) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
     options = {"checkpoint": folder / "kept", "checkpoint_every_s": 0.0}
     for name in GONE_ON[sharding]:
         (folder / "kept").unlink(missing_ok=True)
@@ -199,6 +205,13 @@ def lead(folder: Path, sharding: str) -> None:
             result(case(), **options, after_epoch=stop)
         except KeyboardInterrupt:
             found[f"{name}, gone on"] = result(case(), **options)
+    # What one process kept goes on with two, and what two keep with one.
+    told: list[Any] = []
+    one, two = {"checkpoint": folder / "of one"}, {"checkpoint": folder / "of two", "checkpoint_every_s": 0.0}
+    found["of one, gone on"] = result(dict(trainings())[OTHER_NUMBER](), **one, listener=told.append)
+    found["told"] = [event.message for event in told if event.kind == "note"]
+    with suppress(KeyboardInterrupt):
+        result(dict(trainings())[OTHER_NUMBER](), **two, after_epoch=stop)
     torch.save(found, folder / "found.pt")
 
 

@@ -10,6 +10,7 @@ import pytest
 import ray.autoscaler
 import typer
 import yaml
+from ray.autoscaler._private import util
 from ray.scripts.scripts import start
 
 from prunus.cli.app import app
@@ -42,6 +43,50 @@ def started():
 def test_the_launcher_takes_the_file():
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     jsonschema.validate(cluster(), schema)
+
+
+def test_the_launcher_fills_the_file_in_and_finds_all_machines():
+    filled = util.prepare_config(cluster())
+    util.validate_config(filled)
+    (kind,) = filled["available_node_types"].values()
+    assert (
+        kind["min_workers"] == kind["max_workers"] == filled["max_workers"] == len(cluster()["provider"]["worker_ips"])
+    )
+
+
+RAY_JOB = {"entrypoint", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit", "rayClusterSpec"}
+CLUSTER = {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+GROUP = {"rayStartParams", "template"}
+SCALE = {"groupName", "replicas", "minReplicas", "maxReplicas"}
+"""Of the fields that ray.io/v1 has (KubeRay's rayjob_types.go and raycluster_types.go), those that the file uses."""
+
+
+def test_a_ray_job_has_the_fields_of_its_kind_with_values_of_their_types():
+    job = kuberay()["RayJob"]
+    assert (job["apiVersion"], set(job)) == ("ray.io/v1", {"apiVersion", "kind", "metadata", "spec"})
+    spec = job["spec"]
+    assert set(spec) == RAY_JOB
+    assert all(isinstance(spec[name], int) for name in ("ttlSecondsAfterFinished", "backoffLimit"))
+    assert set(spec["rayClusterSpec"]) == CLUSTER
+    assert spec["rayClusterSpec"]["rayVersion"] == ray.__version__
+    head, *workers = groups()
+    assert set(head) == GROUP | {"serviceType"}
+    for group in workers:
+        assert set(group) == GROUP | SCALE
+        assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    for group in groups():
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())  # map[string]string
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"name", "image"} <= set(container)
+        volumes = {volume["name"] for volume in group["template"]["spec"]["volumes"]}
+        assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+def test_there_are_as_many_workers_as_cores():
+    (workers,) = [group for group in groups() if "groupName" in group]
+    cores = workers["replicas"] * int(workers["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+    asked = shlex.split(kuberay()["RayJob"]["spec"]["entrypoint"])
+    assert int(asked[asked.index("--workers") + 1]) == cores
 
 
 def test_ray_is_started_with_options_that_it_has_and_sends_nothing():

@@ -280,6 +280,7 @@ class _Loop:
     def _state(self, epoch: int, history: History) -> dict[str, Any]:
         return {
             "epoch": epoch,
+            "n_ranks": self.ranks.n_ranks,
             "model": self.model.state_dict(),
             "optimizer": self.whole["optimizer"],
             "precision": self.stepper.precision.state(),
@@ -306,6 +307,12 @@ class _Loop:
             self.watch.load_state_dict(state["watch"])
         if state["optimizer"] is None:
             text = f"it diverged before: goes on after epoch {state['epoch']} with the learning rate times {self.rate_factor:.3g}"
+            self.here.listener(Event("note", self.stage, text))
+        if (n_before := state.get("n_ranks", self.ranks.n_ranks)) != self.ranks.n_ranks:
+            text = (
+                f"the number of ranks was {n_before} and is {self.ranks.n_ranks}: it goes on after epoch {state['epoch']} with the "
+                "same batches and learning rate, and adds up in another order"
+            )
             self.here.listener(Event("note", self.stage, text))
         return int(state["epoch"]), History(tuple(state["history"]["loss"]), tuple(state["history"]["accuracy"]))
 

@@ -1,12 +1,13 @@
 """Two processes that train together do what one does: the oracle is the same training on one process, in double precision."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
-from ranks_child import IN_PARTS, Recorder, ended, plain, result, sgd, start, trainings
+from ranks_child import IN_PARTS, OTHER_NUMBER, Recorder, ended, plain, result, sgd, start, stop, trainings
 from ranks_child import Case as Training
 
 CHILD = Path(__file__).parents[4] / "ranks_child.py"
@@ -15,9 +16,12 @@ NAMES = [name for name, _ in trainings()]
 
 def found_by(folder, sharding):
     """Return what rank 0 of two processes found, in one pair of processes for all tests."""
+    with suppress(KeyboardInterrupt):
+        kept = {"checkpoint": folder / "of one", "checkpoint_every_s": 0.0}
+        result(dict(trainings())[OTHER_NUMBER](), **kept, after_epoch=stop)
     said = ended(start([sys.executable, str(CHILD), str(folder), sharding]))
     assert [code for code, _, _ in said] == [0, 0], said
-    return torch.load(folder / "found.pt", weights_only=True)
+    return torch.load(folder / "found.pt", weights_only=True) | {"folder": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +79,17 @@ def test_a_training_that_stopped_and_goes_on_is_bit_for_bit_the_undisturbed_one(
     whole, gone_on = of[name], of[f"{name}, gone on"]
     assert gone_on["loss"] == whole["loss"]
     assert all(torch.equal(gone_on["state"][key], value) for key, value in whole["state"].items())
+
+
+@pytest.mark.parametrize("which", ["found", "in_parts"])
+def test_another_number_of_ranks_goes_on_with_what_is_kept_and_it_is_told(which, request):
+    of, told = request.getfixturevalue(which), []
+    check_equal(OTHER_NUMBER, of["of one, gone on"])
+    said = (
+        "the number of ranks was {} and is {}: it goes on after epoch 1 with the same batches and learning rate, and adds up in "
+        "another order"
+    )
+    assert of["told"] == [said.format(1, 2)]
+    case = dict(trainings())[OTHER_NUMBER]()
+    check_equal(OTHER_NUMBER, result(case, checkpoint=Path(of["folder"]) / "of two", listener=told.append))
+    assert [event.message for event in told if event.kind == "note"] == [said.format(2, 1)]
