@@ -25,7 +25,7 @@ from prunus.scale.scoring.scoring_state import RECENT, STATE, read_done
 
 __all__ = ["HEAVY_BYTES", "N_ROWS", "N_SHARDS", "WORKERS", "Bench", "done", "run", "said"]
 
-N_SHARDS, N_ROWS, BATCH_ROWS, PAUSE = 40, 5_000, 500, 0.02
+N_SHARDS, N_ROWS, BATCH_ROWS, PAUSE = 40, 5_000, 500, 0.05
 WORKERS = 2
 HEAVY_BYTES = 300_000
 """So large a function goes to a cluster's workers through its object store."""
@@ -75,12 +75,12 @@ class Bench:
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def at_a_moment(self) -> int:
-        """Wait until a number of shards that is drawn is done, and a little more; return the number."""
+        """Wait until as many shards as are drawn are done and all workers are at work, and a bit more; return how many are done."""
         n = self.draw.randrange(1, N_SHARDS - 8)
-        while done(self.output) < n:
+        while done(self.output) < n or len(self._begun()) < WORKERS:
             time.sleep(0.01)
         time.sleep(self.draw.random() * N_ROWS / BATCH_ROWS * PAUSE)
-        return n
+        return done(self.output)
 
     def resumed(self, *, heavy: bool = False) -> dict[str, Any]:
         """Go on with what there is, in a process of its own; return what it says."""
@@ -100,8 +100,15 @@ class Bench:
     def at_work(self) -> list[int]:
         """Return the ids of the processes that have a shard right now."""
         finished = names_done(self.output)
-        begun = [path.name.split("-")[:2] for path in self.marks.iterdir()]
-        return sorted({int(pid) for number, pid in begun if f"part-{int(number):04d}.parquet" not in finished})
+        return sorted(pid for pid, numbers in self._begun().items() if any(name not in finished for name in numbers))
+
+    def _begun(self) -> dict[int, list[str]]:
+        """Return for each process the names of the scores that it began."""
+        found: dict[int, list[str]] = {}
+        for path in self.marks.iterdir():
+            number, pid, _ = path.name.split("-", 2)
+            found.setdefault(int(pid), []).append(f"part-{int(number):04d}.parquet")
+        return found
 
 
 def run(
