@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from prunus.pipeline.jobs.card_of_run import card_of_run
 from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
+from prunus.pipeline.jobs.run_again import with_workers
 from prunus.pipeline.jobs.shared_trainings import follow_trainings_of, share_trainings
 from prunus.pipeline.jobs.workspace import RECORD, TRACKING, Workspace, open_workspace
 from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
@@ -125,7 +127,7 @@ def make_plan(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, 
         if (folder / "plan" / "plan.json").exists():
             return load_plan(folder)
         with open_job(recipe, workspace) as job:
-            result = run_seed(job, recipe.seeds[0], workspace.decided, recover_last=False)
+            result = _own_seed(job, recipe.seeds[0], recover_last=False)
             plan = plan_of(job, result)
             save_plan(plan, folder / "plan", _table(job, plan))
         workspace.forget(but=training_stage(plan.seed))
@@ -157,7 +159,7 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     if folder is not None:
         save_plan(made, folder / "plan", _table(job, made))
     asked = job.recipe.examples is not None and job.recipe.examples.gate
-    gate = gate_selection(job, {result.seed: result.train for result in results}) if asked else None
+    gate = _gated(job, {result.seed: result.steps for result in results}) if asked else None
     joint = joint_grid(job, {result.seed: result.steps for result in results}) if job.recipe.joint else None
     with job.workspace.stage("evaluate"):
         record = measure_run(job, results, made, gate, joint)
@@ -178,10 +180,25 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     return record, results
 
 
+def _gated(job: Job, steps: Mapping[int, tuple[Step, ...]]) -> dict[str, Any]:
+    kept = {seed: clean(job.data.train, own) for seed, own in steps.items()}
+    return gate_selection(job.by(partial(_gated, steps=steps)), kept)
+
+
 def run_job(job: Job, plan: Plan | None = None) -> list[SeedResult]:
     """Return the result of every seed."""
-    decide = job.workspace.decided if plan is None else _decide_from(plan)
-    return [run_seed(job, seed, decide) for seed in job.recipe.seeds]
+    seeds = job.recipe.seeds
+    if plan is not None:
+        decide = _decide_from(plan)
+        return [run_seed(job, seed, decide) for seed in seeds]
+    job, names = job.by(run_job), [f"seed {seed}" for seed in seeds]
+    return job.parts.each(job.workspace, "seeds", names, lambda place: _own_seed(job, seeds[place]))
+
+
+def _own_seed(job: Job, seed: int, *, recover_last: bool = True) -> SeedResult:
+    """Return the result of one seed, whose decisions are its own."""
+    job = job.by(partial(_own_seed, seed=seed, recover_last=recover_last))
+    return run_seed(job, seed, job.workspace.decided, recover_last=recover_last)
 
 
 def run_seed(job: Job, seed: int, decide: Decide, *, recover_last: bool = True) -> SeedResult:
@@ -267,7 +284,8 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         for note in job.split_notes:
             workspace.note("load data", note)
         _check_fit(job)
-        yield job
+        with with_workers(job, open_job) as shared:
+            yield shared
 
 
 def check_recipe_names(recipe: Recipe) -> None:

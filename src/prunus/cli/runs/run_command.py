@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, Overrides, Overwrite, Quiet, RecipePath, Resume
+from prunus.cli.options import (
+    Address,
+    AsJson,
+    Backend,
+    Cpus,
+    Gpus,
+    Overrides,
+    Overwrite,
+    Quiet,
+    RecipePath,
+    Resume,
+    Workers,
+    dispatch_of,
+)
 from prunus.cli.printing import display, print_record
 from prunus.cli.torchrun.several_ranks import followed, held, leading
 
@@ -18,6 +31,11 @@ __all__ = ["run"]
 def run(
     recipe: RecipePath,
     override: Overrides = None,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     copy_to: Annotated[
@@ -31,6 +49,8 @@ def run(
         return
     resume, overwrite = held(resume, overwrite)
     config = load(recipe, override, resume)
+    who = dispatch_of(config.dispatch, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    config = config.model_copy(update={"dispatch": who})
     from prunus.pipeline import run as run_recipe
     from prunus.pipeline.commands.copy_run import open_copy
 

@@ -327,7 +327,7 @@ class Recipe(Section):
     dispatch: Dispatch | None = Field(
         None,
         exclude=True,  # where a thing was done is no part of what was asked: it enters no comparison, and doesn't travel
-        description="which workers do what falls into parts, such as the trials of prunus search; it changes no result",
+        description="which workers do what falls into parts: seeds of a run, trials of a search; it changes no result",
     )
 
     sizes: Sizes | None = Field(

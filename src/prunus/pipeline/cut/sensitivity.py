@@ -79,10 +79,16 @@ def measure_losses(
                     job.alone(stratum.name, count / n, seen)
         return {"losses": torch.tensor(rows, dtype=torch.float64)}
 
-    return {
-        s.name: work.kept(f"{stage} / losses of {s.name}", lambda s=s: curve(s))["losses"].numpy()  # type: ignore[misc]
-        for s in strata
-    }
+    def kept(place: int) -> Floats:
+        stratum = strata[place]
+        found: Floats = work.kept(f"{stage} / losses of {stratum.name}", lambda: curve(stratum))["losses"].numpy()
+        return found
+
+    names = [stratum.name for stratum in strata]
+    if job.alone is not None:  # who looks on looks here
+        return {name: kept(place) for place, name in enumerate(names)}
+    measured = job.parts.each(work, f"{stage} / losses", names, kept, together=True)
+    return dict(zip(names, measured, strict=True))
 
 
 def losses_in(step: Step) -> dict[str, Floats]:

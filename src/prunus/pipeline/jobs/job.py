@@ -17,6 +17,7 @@ from prunus.core.calls import map_tensors, select_rows
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.types import Floats, Ints, Step
 from prunus.data import Examples, Prepared
+from prunus.pipeline.jobs.parts import Parts, Way
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.recover import Loss, Measure, TrainingStep, natural_measure
 
@@ -42,7 +43,7 @@ class Job:
     ``build(seed)`` returns a fresh model with its starting weights; ``train_dense`` says whether those are to be trained,
     ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
     ``loss`` or ``training_step`` take the place of what the recipe says is minimised. ``watch`` looks on while the pruned model
-    recovers, ``alone`` while the sensitivity of each layer is measured.
+    recovers, ``alone`` while the sensitivity of each layer is measured. ``parts`` says who does what falls into parts.
     """
 
     recipe: Recipe
@@ -57,6 +58,11 @@ class Job:
     own_split: bool = False
     watch: Watch | None = None
     alone: Alone | None = None
+    parts: Parts = field(default_factory=Parts)
+
+    def by(self, way: Way) -> Job:
+        """Return the same job for the parts that workers get to in this way."""
+        return replace(self, parts=self.parts.by(way))
 
     @property
     def weights_from_elsewhere(self) -> bool:

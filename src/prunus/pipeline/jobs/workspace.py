@@ -11,7 +11,7 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -64,13 +64,17 @@ _BESIDE = (".lock", LOG, TABLE, EXAMPLES_PAGE, EXAMPLES_WORK, RECORDING)
 class Workspace:
     """A run's folder: what is kept there, and who is told about the progress.
 
-    ``folder`` None keeps nothing: the facade works in memory.
+    ``folder`` None keeps nothing: the facade works in memory. ``logs`` False leaves ``log.jsonl`` alone: a worker's events are
+    written by the process that it works for.
     """
 
-    def __init__(self, folder: Path | None, listener: Listener = silent) -> None:
+    def __init__(self, folder: Path | None, listener: Listener = silent, *, logs: bool = True) -> None:
         self.folder = folder
         self.listener = listener
+        self._logs = logs
         self._within = ""
+        self._said: set[tuple[str, str, str]] = set()
+        self._heard: set[tuple[str, str, str]] = set()
         self._seconds: dict[str, float] = {}
         self._opened = time.perf_counter()
         self._states: dict[str, dict[str, torch.Tensor]] = {}
@@ -91,11 +95,31 @@ class Workspace:
         part._within = f"{self._within}{name} / "
         return part
 
+    def named(self, stage: str) -> str:
+        """Return what a stage of this part of the run is called in the whole."""
+        return self._within + stage
+
     def emit(self, event: Event) -> None:
         """Tell the listener, and keep all but the progress ticks in ``log.jsonl``."""
         if self._within:
             event = replace(event, stage=self._within + event.stage)
-        if self.folder is not None and event.kind != "progress":
+        if _key(event) not in self._heard:
+            self._say(event)
+
+    def hear(self, events: Iterable[Event]) -> None:
+        """Tell what a worker told, which did a part of this run; what the run tells on the way there is told once."""
+        for event in events:
+            if _key(event) in self._said:
+                continue
+            if event.kind == "end":
+                self._seconds[event.stage] = float(event.facts.get("seconds", 0.0))
+            self._say(event)
+            self._heard.add(_key(event))
+
+    def _say(self, event: Event) -> None:
+        if event.kind != "progress":
+            self._said.add(_key(event))
+        if self.folder is not None and self._logs and event.kind != "progress":
             line = {"time": round(time.time(), 3), "kind": event.kind, "stage": event.stage, "message": event.message}
             try:
                 with open_plain(self.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as log:
@@ -120,7 +144,9 @@ class Workspace:
         self.emit(Event("start", name, message))
         start = time.perf_counter()
         yield
-        seconds = self._seconds[self._within + name] = round(time.perf_counter() - start, 3)
+        seconds = round(time.perf_counter() - start, 3)
+        if ("end", self._within + name, message) not in self._heard:
+            self._seconds[self._within + name] = seconds
         self.emit(Event("end", name, message, facts={"seconds": seconds}))
 
     def path(self, *parts: str) -> Path | None:
@@ -282,6 +308,10 @@ def open_workspace(
             put_back(folder, OURS)
             raise
         forget_aside(folder)
+
+
+def _key(event: Event) -> tuple[str, str, str]:
+    return event.kind, event.stage, event.message
 
 
 def _is_begun(folder: Path) -> bool:

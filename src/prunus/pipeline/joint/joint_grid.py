@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import mean
 from typing import Any, cast
 
@@ -53,16 +54,23 @@ def joint_grid(job: Job, steps: Mapping[int, Sequence[Step]]) -> dict[str, Any]:
     observed: list[list[list[Observed]]] = [[[] for _ in range(n_columns)] for _ in range(n_rows)]
     costs: list[list[list[list[int]]]] = [[[] for _ in range(n_columns)] for _ in range(n_rows)]
     n_kept: list[list[int]] = [[] for _ in range(n_rows)]
-    for seed, decided in steps.items():
-        less = nested_selections(job, seed, asked.data[1:], decided)
-        for i, (share, examples) in enumerate(zip(asked.data, (job.data.train, *less), strict=True)):
-            n_kept[i].append(len(examples))
-            for j, found in enumerate(_Row(job, seed, share, examples).cells(asked.model)):
-                costs[i][j].append(found[_COSTS].tolist())
-                observed[i][j].append({name: column.numpy() for name, column in found.items() if name != _COSTS})
+    places = [(seed, i) for seed in steps for i in range(n_rows)]
+    less = {seed: (job.data.train, *nested_selections(job, seed, asked.data[1:], own)) for seed, own in steps.items()}
+
+    def row(place: int) -> list[dict[str, Tensor]]:
+        seed, i = places[place]
+        return _Row(job, seed, asked.data[i], less[seed][i]).cells(asked.model)
+
+    names = [f"seed {seed}, data {asked.data[i]:g}" for seed, i in places]
+    rows = job.by(partial(joint_grid, steps=steps)).parts.each(job.workspace, "joint", names, row)
+    for (seed, i), cells in zip(places, rows, strict=True):
+        n_kept[i].append(len(less[seed][i]))
+        for j, found in enumerate(cells):
+            costs[i][j].append(found[_COSTS].tolist())
+            observed[i][j].append({name: column.numpy() for name, column in found.items() if name != _COSTS})
     judged = _judged(job, observed)
-    rows = [{"asked": s, "kept": mean(n) / n_all, "n": n} for s, n in zip(asked.data, n_kept, strict=True)]
-    cells = [[_cell_facts(judged, costs, i, j) for j in range(n_columns)] for i in range(n_rows)]
+    facts = [{"asked": s, "kept": mean(n) / n_all, "n": n} for s, n in zip(asked.data, n_kept, strict=True)]
+    grid = [[_cell_facts(judged, costs, i, j) for j in range(n_columns)] for i in range(n_rows)]
     return {
         "metric": judged.metric,
         "higher_is_better": judged.higher_is_better,
@@ -74,10 +82,10 @@ def joint_grid(job: Job, steps: Mapping[int, Sequence[Step]]) -> dict[str, Any]:
         "n_train": n_all,
         "n_validation": len(job.data.validation),
         "seeds": list(steps),
-        "data": rows,
+        "data": facts,
         "model": list(asked.model),
-        "cells": cells,
-        "smallest": _smallest(rows, cells),
+        "cells": grid,
+        "smallest": _smallest(facts, grid),
     }
 
 

@@ -44,16 +44,15 @@ def gate_selection(job: Job, kept: Mapping[int, Examples]) -> dict[str, Any]:
     """
     check_gate(job)
     config, validation, recipe = _training(job), job.data.validation, job.recipe
-    observed: dict[str, list[Observed]] = {name: [] for name in ARMS}
-    for seed, chosen in kept.items():
-        n = len(chosen)
-        arms = {
-            "selection": chosen,
-            "random": by_chance(job.data.train, n, derive_seed(seed, "gate")),
-            "full_short": cast("Examples", AllInTurn(job.data.train, n, derive_seed(seed, "gate", "turns"))),
-        }
-        for name in ARMS:
-            observed[name].append(_answers(job, seed, name, arms[name], config))
+    trainings = [(seed, name) for seed in kept for name in ARMS]
+
+    def answers(place: int) -> Observed:
+        seed, name = trainings[place]
+        return _answers(job, seed, name, _arm(job, seed, name, kept[seed]), config)
+
+    names = [f"seed {seed} / gate / {name}" for seed, name in trainings]
+    found = job.parts.each(job.workspace, "gate", names, answers)
+    observed = {name: found[start :: len(ARMS)] for start, name in enumerate(ARMS)}
     task = validation.task
     judged = judge_arms(
         observed,
@@ -139,6 +138,15 @@ class AllInTurn:
             dealt = torch.cat([dealt, others[:missing]])
             self._left = torch.cat([every[waits], others[missing:]])
         return dealt
+
+
+def _arm(job: Job, seed: int, name: str, chosen: Examples) -> Examples:
+    """Return what a model is trained on, which one seed's selection is compared with or which it is."""
+    if name == "random":
+        return by_chance(job.data.train, len(chosen), derive_seed(seed, "gate"))
+    if name == "full_short":
+        return cast("Examples", AllInTurn(job.data.train, len(chosen), derive_seed(seed, "gate", "turns")))
+    return chosen
 
 
 def _training(job: Job) -> Train:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import Thread
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -139,8 +140,17 @@ def _received(worker: _Worker) -> tuple[Kind, Any]:
 def _serve(pipe: Connection, function: bytes, threads: int) -> None:
     """Do what comes through the pipe until it is closed, or whoever holds its other end was killed."""
     torch.set_num_threads(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one is told, and ends it
     attempt = loaded(function)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             pipe.send(attempt(pipe.recv()))
+
+
+def _end_with_parent() -> None:
+    """End this process, whatever it is at, when whoever started it is gone: nobody would hear its answer."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

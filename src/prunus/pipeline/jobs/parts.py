@@ -1,0 +1,214 @@
+"""How do workers do parts of a work (seeds, layers, cells of a grid) before the work itself gets there?
+
+A part is what the work keeps under a name of its own as soon as it is done (``jobs.workspace``). A worker goes on with the work as
+after a kill, does its parts, and stops; then the work goes on here, finds them done, and reads them. So what comes out for any
+number of workers, on any backend, is what comes out of a run that was killed and resumed: the same, to the bit.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol, TypeVar
+
+from prunus.core.errors import NotFiniteError, OutputError, PrunusError, RunError
+from prunus.core.events import Event, Listener
+from prunus.core.files.plain_files import remove, write_text
+from prunus.core.recipes.execution.dispatch_section import Dispatch
+from prunus.pipeline.jobs.replaced_run import forget_aside
+from prunus.pipeline.jobs.workspace import WORK, Workspace
+from prunus.scale.dispatch import Failure, Workers, open_workers
+
+__all__ = ["Crew", "Mine", "Opens", "Parts", "Way"]
+
+R = TypeVar("R")
+
+Way = Callable[[Any], object]
+"""How a process gets from a work that it opened to the parts: a function of a module, or a ``partial`` of one."""
+
+
+class Opens(Protocol):
+    """Opens the same work in another process; it can be pickled."""
+
+    @property
+    def folder(self) -> str:
+        """Where the work keeps what is done."""
+        ...
+
+    def __call__(self) -> AbstractContextManager[Callable[[Parts, Listener], Any]]:
+        """Open it for a block; what is yielded gives it anew: with the parts that are to be done there, and who is told."""
+        ...
+
+
+@dataclass(frozen=True)
+class Mine:
+    """Which parts of which stage a worker does, and how it gets there; ``mark`` is a file that the work's folder holds."""
+
+    stage: str
+    places: tuple[int, ...]
+    name: str
+    way: Way
+    mark: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who does the parts of a work: as it comes, whoever comes to them, one after the other; else a ``crew``, which gets there by
+    ``way``. A worker has ``mine`` instead.
+    """
+
+    crew: Crew | None = None
+    way: Way | None = None
+    mine: Mine | None = None
+
+    def by(self, way: Way) -> Parts:
+        """Return the same, for parts that others get to in this way."""
+        return replace(self, way=way)
+
+    def each(
+        self, workspace: Workspace, stage: str, names: Sequence[str], do: Callable[[int], R], *, together: bool = False
+    ) -> list[R]:
+        """Return what ``do`` gives for each place of ``names``, in their order; all that takes long in it must be kept.
+
+        Args:
+            names: what the parts are called.
+            together: it takes long to get there, beside a part: give each worker many at once.
+
+        Raises:
+            PrunusError: what a part raised, with its name; the others were done first, and stay for a resume.
+            RunError: whoever had a part died, time and again.
+        """
+        whole = workspace.named(stage)
+        if self.mine is not None and self.mine.stage == whole:
+            for place in self.mine.places:
+                do(place)
+            raise _DoneError
+        if self.crew is not None and self.way is not None and workspace.folder is not None and len(names) > 1:
+            _sent(self.crew, self.way, workspace, whole, names, together)
+        return [do(place) for place in range(len(names))]
+
+
+class Crew:
+    """Workers that open a work once and do parts of it, stage by stage, until they are dismissed."""
+
+    def __init__(self, dispatch: Dispatch, opens: Opens, listener: Listener, *, retries: int = 2) -> None:
+        self.dispatch, self.opens = dispatch, opens
+        self._listener, self._retries = listener, retries
+        self._stack = ExitStack()
+        self._workers: Workers[Mine, _Told] | None = None
+
+    def map(self, tasks: Sequence[Mine]) -> Iterator[tuple[int, _Told | Failure]]:
+        """Yield what came of each task, with its number, as they get done."""
+        if self._workers is None:
+            ahead = _Ahead(self.opens)
+            opened = open_workers(ahead, backend=self.dispatch, retries=self._retries, listener=self._listener)
+            self._workers = self._stack.enter_context(opened)
+        return self._workers.map(tasks)
+
+    def dismiss(self) -> None:
+        """End the workers."""
+        self._workers = None
+        self._stack.close()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a worker told while it did its parts, and what was wrong with them."""
+
+    events: tuple[Event, ...]
+    wrong: tuple[str, type[PrunusError]] | None = None
+
+
+class _DoneError(BaseException):
+    """The worker's parts are done, and nothing more is wanted of it: for no handler on the way."""
+
+
+@dataclass
+class _Ahead:
+    """Does parts in another process, which opens the work once, and leaves it open until the process ends."""
+
+    opens: Opens
+    _opened: AbstractContextManager[Callable[[Parts, Listener], Any]] | None = field(default=None, init=False)
+    _work: Callable[[Parts, Listener], Any] | None = field(default=None, init=False)
+
+    def __call__(self, mine: Mine) -> _Told:
+        if not Path(self.opens.folder, WORK, mine.mark).is_file():
+            raise OutputError(
+                f"workers need the folder of the work under the same path: {self.opens.folder} is another one here, or none"
+            )
+        told: list[Event] = []
+        try:
+            if self._work is None:
+                self._opened = self.opens()
+                self._work = self._opened.__enter__()
+            mine.way(self._work(Parts(mine=mine), told.append))
+        except _DoneError:
+            return _Told(_lasting(told))
+        except PrunusError as error:
+            passing = isinstance(error, RunError) and not isinstance(error, NotFiniteError)
+            if passing or isinstance(error, OutputError):
+                raise
+            return _Told(_lasting(told), (str(error), type(error)))
+        raise RunError(f"a worker didn't come to {mine.stage}; go on without workers")
+
+
+def _lasting(told: Sequence[Event]) -> tuple[Event, ...]:
+    return tuple(event for event in told if event.kind != "progress")
+
+
+def _sent(crew: Crew, way: Way, workspace: Workspace, stage: str, names: Sequence[str], together: bool) -> None:
+    """Have a crew do all parts, and tell what it told, in the order of the parts."""
+    assert workspace.folder is not None
+    n_tasks = min(crew.dispatch.workers, len(names)) if together else len(names)
+    shares = [tuple(range(start, len(names), n_tasks)) for start in range(n_tasks)]
+    forget_aside(workspace.folder)
+    found: dict[int, _Told | Failure] = {}
+    n_heard, n_done, start = 0, 0, perf_counter()
+    workspace.listener(Event("start", stage, total=len(names)))
+    with _marked(workspace.folder) as mark:
+        tasks = [Mine(stage, places, ", ".join(names[at] for at in places), way, mark) for places in shares]
+        for number, answer in crew.map(tasks):
+            found[number] = answer
+            n_done += len(tasks[number].places)
+            workspace.listener(Event("progress", stage, tasks[number].name, n_done, len(names)))
+            while n_heard in found:
+                heard = found[n_heard]
+                workspace.hear(heard.events if isinstance(heard, _Told) else ())
+                n_heard += 1
+    workspace.listener(Event("end", stage, facts={"seconds": round(perf_counter() - start, 3)}))
+    _raise_first(workspace, stage, tasks, [found[number] for number in range(n_tasks)])
+
+
+def _raise_first(workspace: Workspace, stage: str, tasks: Sequence[Mine], found: Sequence[_Told | Failure]) -> None:
+    """Raise what was wrong with the first part that failed, with its name; warnings say what was wrong with others."""
+    failed: list[tuple[str, type[PrunusError]]] = []
+    for task, answer in zip(tasks, found, strict=True):
+        if isinstance(answer, Failure):
+            tries = "once" if answer.n_tries == 1 else f"{answer.n_tries} times"
+            failed.append((_named(task, f"{answer.message} (tried {tries})"), RunError))
+        elif answer.wrong is not None:
+            failed.append((_named(task, answer.wrong[0]), answer.wrong[1]))
+    for message, _ in failed[1:]:
+        workspace.warn(stage, message)
+    if failed:
+        message, kind = failed[0]
+        raise kind(message)
+
+
+def _named(task: Mine, message: str) -> str:
+    return message if message.startswith(task.name) else f"{task.name}: {message}"
+
+
+@contextmanager
+def _marked(folder: Path) -> Iterator[str]:
+    """Leave a file in the folder by which others know it, for a block."""
+    mark = f"workers.{secrets.token_hex(4)}"
+    write_text(folder / WORK / mark, "")
+    try:
+        yield mark
+    finally:
+        remove(folder / WORK / mark)
