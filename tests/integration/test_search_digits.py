@@ -1,17 +1,26 @@
 """A real search on real digits: dense models are shared, bad trials stop, the frontier is confirmed, and the page shows it."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from prunus import load_bundle
 from prunus.cli.app import invoke
+from prunus.core.files.plan_file import load_plan
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.report import load_record
-from prunus.search import search, trial, warm_starts
+from prunus.search import search, sizes_of_search, trial, warm_starts
 from prunus.search.race import Rival
 from prunus.search.trial import Asked, run_trial
+from prunus.ship.sizes import list_sizes
+
+AMOUNT = "strategy.keep_fraction"
+make_sizes = sys.modules["prunus.pipeline.sizes.make_sizes"]
 
 RECIPE = """
 name: digits
@@ -162,3 +171,60 @@ def test_the_page_and_the_command_say_what_was_found(searched, capsys):
     assert "10 trials: " in said
     assert f"page {found.page}" in said
     assert invoke(["search", str(folder / "recipe.yaml")]) == 7
+
+
+def test_a_finished_search_leaves_as_nested_sizes_of_the_recommended_settings(searched, monkeypatch, capsys):
+    folder, found, _, recipe = searched
+    rows, out = {row["number"]: row for row in found.facts["trials"]}, folder / "out"
+    best = found.facts["recommended"]
+    asked = sorted((round(rows[row["number"]]["values"][AMOUNT], 3) for row in found.facts["confirmed"]), reverse=True)
+    assert invoke(["search", str(folder / "recipe.yaml"), "--resume", "--sizes", "--quiet"]) == 0
+    assert "2 sizes of one plan" in capsys.readouterr().out
+    assert invoke(["sizes", str(out), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert [row["keep_fraction"] for row in made["sizes"]] == asked == list(list_sizes(out / "sizes" / "sizes"))
+    assert made["of"]["setting"] == best
+    for row in made["sizes"]:
+        assert row["confidence"] == pytest.approx(1 - 0.05 / 4)  # two sizes of either of two settings
+        assert row["kept"] == (row["bound"] <= 0.1)
+    kept = {}
+    for step in load_plan(out / "sizes").of("prune"):
+        for decision in step.decisions:
+            units = set(decision.unit[decision.keep].tolist())
+            assert units <= kept.get(decision.stratum, units)
+            kept[decision.stratum] = units
+    confirmed = next(row for row in found.facts["confirmed"] if row["number"] == best)
+    dense = [load_bundle(place / "dense").model.state_dict() for place in (out / "sizes", Path(confirmed["folder"]))]
+    assert all(torch.equal(dense[0][name], value) for name, value in dense[1].items())
+    assert "One plan, many sizes" in found.page.read_text()
+    assert search(recipe, resume=True).facts["sizes"] == made
+    monkeypatch.setattr(make_sizes, "open_job", lambda *_: pytest.fail("the sizes were made again"))
+    assert sizes_of_search(recipe).facts == made
+
+
+def test_sizes_of_another_setting_or_amount_are_asked_for_by_name(searched, capsys):
+    folder, found, _, recipe = searched
+    out = str(folder / "out")
+    sizes_of_search(recipe)
+    other = next(row["number"] for row in found.facts["trials"] if row["number"] != found.facts["recommended"])
+    assert invoke(["sizes", out, "--setting", str(other)]) == 7
+    assert "holds a run already" in capsys.readouterr().err
+    assert invoke(["sizes", out, "--setting", "99"]) == 3
+    assert "setting 99 is no finished trial of this search" in capsys.readouterr().err
+    assert invoke(["sizes", out, "--overwrite", "-o", "sizes.keep_fractions=[0.9, 0.5, 0.4]", "--json"]) == 0
+    assert [row["keep_fraction"] for row in json.loads(capsys.readouterr().out)["sizes"]] == [0.9, 0.5, 0.4]
+    assert invoke(["sizes", str(folder), "--setting", "1"]) == 2
+
+
+def test_a_folder_from_elsewhere_reaches_nothing_of_the_user(searched, tmp_path, capsys):
+    folder, _, _, _ = searched
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = tmp_path / "out" / "recipe.yaml"
+    tree = yaml.safe_load(path.read_text())
+    tree["model"]["builder"] = "theirs:build"
+    path.write_text(yaml.safe_dump(tree))
+    assert invoke(["sizes", str(tmp_path / "out")]) == 6
+    assert "or trust the folder (--trust-code)" in capsys.readouterr().err
+    path.unlink()
+    (tmp_path / "out" / "search.json").unlink()
+    assert invoke(["sizes", str(tmp_path / "out")]) == 3

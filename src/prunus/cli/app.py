@@ -17,8 +17,8 @@ import typer
 from rich.console import Console
 
 from prunus.cli.bundles.bench_command import bench
-from prunus.cli.bundles.brought import brought_here, let_go
-from prunus.cli.bundles.int8_export import Calibration, DenseBundle, Int8, MaxDrop, PromisedMetric, export_int8
+from prunus.cli.bundles.brought import let_go
+from prunus.cli.bundles.export_command import export
 from prunus.cli.bundles.sizes_command import sizes
 from prunus.cli.ending import STOPPED, explain, stopped
 from prunus.cli.evaluate_command import evaluate, with_usual_suites
@@ -27,7 +27,6 @@ from prunus.cli.import_command import import_
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import (
     AsJson,
-    BundlePath,
     Overrides,
     Overwrite,
     OwnRecipe,
@@ -38,7 +37,7 @@ from prunus.cli.options import (
     on_this_machine,
 )
 from prunus.cli.planner.estimate_command import estimate
-from prunus.cli.printing import display, print_record, results, say_note
+from prunus.cli.printing import display, print_record, results
 from prunus.cli.rows.predict_command import predict
 from prunus.cli.runs.run_command import run
 from prunus.cli.score_command import score
@@ -48,7 +47,6 @@ from prunus.cli.shard_scores import score_shards
 from prunus.cli.signing_commands import sign, verify
 from prunus.cli.terminal import hush, speak_plainly
 from prunus.cli.torchrun.several_ranks import check_shared, followed, held, leading
-from prunus.core.files.urls.url_path import refuse_url
 
 if TYPE_CHECKING:
     from prunus.core.recipes.recipe import Recipe
@@ -221,54 +219,7 @@ def report(
 app.command()(predict)
 
 
-@app.command()
-def export(
-    bundle: BundlePath,
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="FORMAT",
-            help="onnx, openvino, torch, mnn (for many zeros), hf (transformers), executorch, litert or coreml",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="the file to write; default: beside the bundle", callback=on_this_machine),
-    ] = None,
-    int8: Int8 = False,
-    recipe: OwnRecipe = None,
-    dense: DenseBundle = None,
-    metric: PromisedMetric = None,
-    max_drop: MaxDrop = None,
-    calibration: Calibration = None,
-    processor: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="hf: whose tokenizer goes along", callback=on_this_machine)
-    ] = None,
-    trust_code: Trust = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a bundle's model for another runtime, and check that the file answers as the bundle does."""
-    from prunus.core.recipes.named_places import check_bundle
-
-    if out is None:
-        refuse_url(bundle, "BUNDLE without --out", "say where the file goes: --out FILE")
-    bundle = brought_here(bundle)
-    check_bundle(bundle)
-    told = {"recipe": recipe, "dense": dense, "metric": metric, "max_drop": max_drop, "calibration": calibration}
-    if int8 and processor is not None:
-        raise typer.BadParameter("--processor is for --to hf, which has no int8")
-    if int8:
-        export_int8(bundle, to, out=out, **told, trust_code=trust_code, as_json=as_json)  # type: ignore[arg-type]
-        return
-    if any(value is not None for value in told.values()):
-        raise typer.BadParameter("--recipe, --dense, --metric, --max-drop and --calibration are for --int8")
-    from prunus.pipeline import export_bundle
-    from prunus.report import exported_line
-
-    with Console(stderr=True).status("torch's exporter is at work, for seconds to a minute"):  # on a terminal only
-        facts = export_bundle(bundle, to, out=out, beside=processor, trust_code=trust_code, note=say_note)
-    typer.echo(json.dumps(facts, indent=2) if as_json else exported_line(facts))
+app.command()(export)
 
 
 @app.command()

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from prunus.cli.bundles.brought import as_asked, brought_here
+from prunus.cli.bundles.brought import as_asked, brought_here, dense_of_size
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, BundlePath, OwnRecipe, Quiet, Trust, on_this_machine
+from prunus.cli.options import AsJson, BundlePath, OwnRecipe, Quiet, Size, Trust, on_this_machine
 from prunus.cli.printing import display, plain_value, results, say_note
 
 __all__ = ["evaluate", "with_usual_suites"]
@@ -32,6 +32,7 @@ def with_usual_suites(arguments: list[str]) -> list[str]:
 
 def evaluate(
     bundle: BundlePath,
+    size: Size = None,
     source: Annotated[
         str | None, typer.Option("--source", help="evaluate on all examples of this data instead")
     ] = None,
@@ -87,10 +88,10 @@ def evaluate(
     """Measure a bundle: quality with intervals, size and cost; and how safe it is."""
     from prunus.core.recipes.named_places import check_bundle, check_source
 
-    bundle = brought_here(bundle)
+    bundle = brought_here(bundle, size)
     check_bundle(bundle)
+    dense = dense_of_size(bundle) if dense is None else brought_here(dense)
     if dense is not None:
-        dense = brought_here(dense)
         check_bundle(dense)
     if source is not None:
         check_source(source)

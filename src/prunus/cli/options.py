@@ -23,6 +23,7 @@ __all__ = [
     "Quiet",
     "RecipePath",
     "Resume",
+    "Size",
     "Trust",
     "Workers",
     "dispatch_of",
@@ -55,6 +56,10 @@ Address = Annotated[
 Cpus = Annotated[float | None, typer.Option("--cpus", metavar="N", help="cores that Ray gives each worker (1)")]
 Gpus = Annotated[float | None, typer.Option("--gpus", metavar="N", help="GPUs that Ray gives each worker: 0.5 (0)")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="a bundle, or a run that has one")]
+Size = Annotated[
+    float | None,
+    typer.Option("--size", metavar="KEEP_FRACTION", help="which one of several sizes BUNDLE has (prunus sizes)"),
+]
 
 
 def on_this_machine(param: typer.CallbackParam, value: Path | None) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from prunus.cli.bundles.brought import brought_here
-from prunus.cli.options import BundlePath, Trust, on_this_machine
+from prunus.cli.options import BundlePath, Size, Trust, on_this_machine
 
 __all__ = ["serve"]
 
@@ -17,6 +17,7 @@ def serve(
     bundle: BundlePath,
     host: Annotated[str, typer.Option(help="where to listen; other than the loopback needs --keys")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any that is free")] = 8000,
+    size: Size = None,
     dense: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="the dense model, served together with the pruned one")
     ] = None,
@@ -81,7 +82,7 @@ def serve(
             "and metrics, and a promotion would reach one of them; the model uses all cores as it is (--threads), and for more "
             "start several servers on ports of their own behind a proxy (docs/how-to/serve.md)"
         )
-    bundle, dense = brought_here(bundle), None if dense is None else brought_here(dense)
+    bundle, dense = brought_here(bundle, size), None if dense is None else brought_here(dense)
     for path in (bundle, *([] if dense is None else [dense])):
         check_bundle(path)
     from prunus.pipeline.shipping import bundle_folder

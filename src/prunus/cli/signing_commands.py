@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prunus.cli.bundles.brought import as_asked, brought_here
-from prunus.cli.options import AsJson, BundlePath
+from prunus.cli.options import AsJson, BundlePath, Size
 from prunus.cli.printing import say_note
 from prunus.core.files.urls.url_path import refuse_url
 
@@ -30,6 +30,7 @@ Chain = Annotated[
 
 def verify(
     bundle: BundlePath,
+    size: Size = None,
     public_key: Annotated[
         Path | None,
         typer.Option("--public-key", metavar="PEM", help="it must be signed with the private half of this key"),
@@ -46,7 +47,7 @@ def verify(
     """
     from prunus.core.recipes.named_places import check_bundle
 
-    bundle = brought_here(bundle)
+    bundle = brought_here(bundle, size)
     check_bundle(bundle)
     from prunus.pipeline import verify_path
     from prunus.ship import VerifyPolicy

@@ -23,6 +23,7 @@ from prunus.ship import CardFacts, save_bundle, stored_size_bytes
 from prunus.tasks import Regression
 
 __all__ = [
+    "DENSE",
     "bundle_folder",
     "check_made_there",
     "dense_folder",

@@ -86,7 +86,7 @@ def search(
             )
             raise RunError(f"search: no trial ended, so there is nothing to choose from: {why}")
         confirmed = confirm(recipe, space, study.known(), results, where, listener, metric=metric, higher=higher)
-        facts = recorded(recipe, space, study, results, confirmed, metric, higher=higher)
+        facts = recorded(recipe, space, study, results, confirmed, metric, where, higher=higher)
         write_json(where.record, facts)
         from prunus.report import write_search_page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from prunus.core.runtime import versions
 from prunus.search.confirm import frontier_of
 from prunus.search.space import Space, search_of
 from prunus.search.study import Study
+from prunus.search.where import Where
 
 __all__ = ["recorded"]
 
@@ -24,6 +26,7 @@ def recorded(
     results: Mapping[int, Mapping[str, Any]],
     confirmed: Sequence[Mapping[str, Any]],
     metric: str,
+    where: Where,
     *,
     higher: bool,
 ) -> dict[str, Any]:
@@ -49,10 +52,18 @@ def recorded(
         "recommended": _recommended(asked.objectives, confirmed),
         "overfitting": _overfitting(results, asked.gap_margin),
         "importances": study.importances(),
+        "sizes": _sizes(where, study),
         "share": asked.share,
         "recipe": recipe.model_dump(mode="json"),
         "versions": versions(),
     }
+
+
+def _sizes(where: Where, study: Study) -> dict[str, Any] | None:
+    """Return what is known of the sizes that were made of one of this study's settings."""
+    path = where.sizes / "sizes.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if found.get("of", {}).get("study") == study.name else None
 
 
 def _recommended(objectives: Sequence[str], confirmed: Sequence[Mapping[str, Any]]) -> int | None:

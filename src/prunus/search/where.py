@@ -39,6 +39,11 @@ class Where:
         return self.folder / "confirmed"
 
     @property
+    def sizes(self) -> Path:
+        """Several sizes of one setting's plan."""
+        return self.folder / "sizes"
+
+    @property
     def record(self) -> Path:
         """All that was found."""
         return self.folder / "search.json"
@@ -71,7 +76,7 @@ def check_folder(where: Where, space: Space, *, resume: bool, overwrite: bool) -
             f"{where.folder} isn't empty and holds no search ({held[0]}): choose another folder (-o output=...)"
         )
     if overwrite:
-        for name in (where.trials, where.shared, where.confirmed):
+        for name in (where.trials, where.shared, where.confirmed, where.sizes):
             shutil.rmtree(name, ignore_errors=True)
         for name in (where.record, where.page, where.recipe, where.folder / JOURNAL):
             name.unlink(missing_ok=True)

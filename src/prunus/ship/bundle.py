@@ -195,7 +195,8 @@ def load_bundle(
             default: the usual limits, times the user's ``PRUNUS_GRAPH_LIMITS``.
         sha256: the hash that the bundle must have: that of :func:`prunus.ship.signing.verify_bundle`, so that what was verified is
             what is loaded, whatever became of the folder in between.
-        size: which one of a folder of sizes (``prunus sizes``), by its keep fraction.
+        size: which one of several sizes (``prunus sizes``), by its keep fraction; ``folder`` is theirs, or a run or search that has
+            them. The folder of one size is a bundle like any other.
 
     Raises:
         BundleError: no bundle, a damaged or another one, or one without a graph that needs code that wasn't trusted.
@@ -214,14 +215,16 @@ def load_bundle(
 
 def _contents(folder: Path, sha256: str | None, size: float | None) -> Contents:
     """Return what lies in a bundle, or what one size of a folder of sizes is."""
-    from prunus.ship.sizes import list_sizes, read_size
+    from prunus.ship.sizes import find_sizes, list_sizes, read_size, size_of_folder
 
     if size is not None:
-        return read_size(folder, size, sha256=sha256)
+        return read_size(find_sizes(folder), size, sha256=sha256)
+    if (own := size_of_folder(folder)) is not None:
+        return read_size(folder.parent, own, sha256=sha256)
     try:
         return read_contents(folder, sha256=sha256)
     except BundleError as error:
-        sizes = list_sizes(folder)
+        sizes = list_sizes(find_sizes(folder))
         if not sizes:
             raise
         there = ", ".join(f"{one:g}" for one in sizes)

@@ -134,7 +134,7 @@ def test_a_finished_run_is_read_though_its_data_are_gone(tmp_path, monkeypatch, 
     [
         ("verify r.yaml", 6, "no bundle at r.yaml: it is a file;"),
         ("sizes one --size 0.5 --out half", 6, "no sizes at one: it has no sizes.json; give the folder"),
-        ("verify many", 6, "it holds several sizes; prunus sizes many --size KEEP_FRACTION"),
+        ("verify many", 6, "it holds several sizes: say which with --size KEEP_FRACTION"),
         ("sizes r.yaml --out half", 2, "--out goes with --size"),
     ],
 )

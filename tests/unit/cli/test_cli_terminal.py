@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 import prunus.pipeline
-from prunus.cli import app
 from prunus.cli.app import invoke
+from prunus.cli.bundles import export_command
 from prunus.report import save_record
 from report_samples import sample
 
@@ -69,7 +69,7 @@ def test_an_export_says_what_takes_so_long_where_somebody_watches(watched, tmp_p
         "zeros": "no",
         "sizes": [],
     }
-    monkeypatch.setattr(app, "Console", lambda **options: Console(file=said, force_terminal=watched))
+    monkeypatch.setattr(export_command, "Console", lambda **options: Console(file=said, force_terminal=watched))
     monkeypatch.setattr("prunus.core.recipes.named_places.check_bundle", lambda path: None)
     monkeypatch.setattr(prunus.pipeline, "export_bundle", lambda *arguments, **options: facts)
     assert invoke(["export", str(tmp_path), "--to", "onnx", "--json"]) == 0

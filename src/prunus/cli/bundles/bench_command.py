@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prunus.cli.bundles.brought import brought_here
+from prunus.cli.bundles.brought import as_asked, brought_here, dense_of_size, each_size
 from prunus.cli.options import AsJson, Quiet, Trust, on_this_machine
 from prunus.cli.printing import display, results
 
@@ -17,7 +17,10 @@ __all__ = ["bench"]
 
 def bench(
     bundles: Annotated[
-        list[Path], typer.Argument(metavar="BUNDLE...", help="bundles, or runs that have one; and exported .onnx files")
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE...", help="bundles, or runs that have one; folders of sizes; and exported .onnx files"
+        ),
     ],
     dense: Annotated[
         Path | None, typer.Option("--dense", metavar="BUNDLE", help="the dense model, if no run has it beside")
@@ -49,7 +52,8 @@ def bench(
     from prunus.core.recipes.named_places import check_bundle
 
     sizes, counts = _numbers("--batch", batch), None if threads is None else _numbers("--threads", threads)
-    bundles, dense = [brought_here(path) for path in bundles], None if dense is None else brought_here(dense)
+    bundles = [brought_here(one) for path in bundles for one in each_size(path)]
+    dense = dense_of_size(bundles[0]) if dense is None else brought_here(dense)
     for path in (*bundles, *(() if dense is None else (dense,))):
         if path.suffix != ".onnx" or not path.is_file():
             check_bundle(path)
@@ -69,6 +73,7 @@ def bench(
             trust_code=trust_code,
             listener=shown,
         )
+    found = json.loads(as_asked(json.dumps(found)))
     if out is not None:
         from prunus.core.files.plain_files import write_text
 

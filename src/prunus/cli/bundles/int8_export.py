@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from prunus.cli.bundles.brought import as_asked
 from prunus.cli.loading import load
 from prunus.cli.printing import display, say_note
 
@@ -66,4 +67,4 @@ def export_int8(
             note=say_note,
             tick=lambda done, total: shown(Event("progress", "layers one by one", done=done, total=total)),
         )
-    typer.echo(json.dumps(facts, indent=2) if as_json else int8_line(facts))
+    typer.echo(as_asked(json.dumps(facts, indent=2) if as_json else int8_line(facts)))

@@ -11,7 +11,7 @@ import typer
 
 from prunus.cli.bundles.brought import brought_here
 from prunus.cli.ending import SOME_ROWS
-from prunus.cli.options import AsJson, BundlePath, Trust, on_this_machine
+from prunus.cli.options import AsJson, BundlePath, Size, Trust, on_this_machine
 from prunus.cli.printing import plain_value, results, say_note
 from prunus.core.endings import in_words, own_endings
 from prunus.core.files.urls.url_path import path_at
@@ -31,6 +31,7 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", help="write a CSV file instead of printing", callback=on_this_machine)
     ] = None,
+    size: Size = None,
     own_size: Annotated[
         bool, typer.Option("--own-size", help="images keep their size, instead of the training's")
     ] = False,
@@ -43,7 +44,7 @@ def predict(
     """
     from prunus.core.recipes.named_places import check_bundle, check_inputs_file
 
-    bundle = brought_here(bundle)
+    bundle = brought_here(bundle, size)
     check_bundle(bundle)
     check_inputs_file(path_at(inputs))
     from prunus.pipeline import predict_file

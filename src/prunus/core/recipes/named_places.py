@@ -152,9 +152,9 @@ def check_bundle(path: Path) -> None:
         what = "it is a file" if path.is_file() else "there is no such folder"
         if path.is_dir():
             what = "it has no manifest.json"
-        if (path / "sizes.json").is_file():
+        if any((place / "sizes.json").is_file() for place in (path, path / "sizes")):
             raise BundleError(
-                f"no bundle at {path}: it holds several sizes; prunus sizes {path} --size KEEP_FRACTION --out FOLDER takes one out"
+                f"no bundle at {path}: it holds several sizes: say which with --size KEEP_FRACTION, or give its folder (keep-...)"
             )
         raise BundleError(
             f"no bundle at {path}: {what}; {near_path(path) or 'give the folder of a bundle, or of a finished run'}"

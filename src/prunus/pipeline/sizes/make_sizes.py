@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ from prunus.core.errors import RecipeError
 from prunus.core.events import Listener, silent
 from prunus.core.files.plain_files import write_json
 from prunus.core.files.plan_file import save_plan
-from prunus.core.recipes.recipe import Recipe, Schedule
+from prunus.core.recipes.recipe import Contract, Recipe, Schedule
 from prunus.core.runtime import versions
 from prunus.core.types import Plan
 from prunus.data import Batch
 from prunus.evaluate import Pairs, compare, measure_cost, observe
+from prunus.evaluate.harm import contract_test
 from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.jobs.job import Candidate, Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.jobs.workspace import open_workspace
 from prunus.pipeline.main_job import open_job
-from prunus.pipeline.shipping import model_fingerprint, ship_candidate
+from prunus.pipeline.shipping import DENSE, model_fingerprint, ship_candidate
 from prunus.pipeline.sizes.nested_cuts import Cut, nested_cuts, taken
 from prunus.pipeline.stages.model_stage import fit, fit_dense, recover
 from prunus.recover import Loss, distillation_loss
@@ -33,9 +35,23 @@ from prunus.recover.sizes import SharedSizes, Taken
 from prunus.ship.sizes import SIZES, save_sizes
 from prunus.tasks import default_metrics
 
-__all__ = ["Made", "make_sizes"]
+__all__ = ["Chosen", "Made", "make_sizes"]
 
 FACTS = "sizes.json"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """How the settings of sizes were chosen.
+
+    ``about`` stands in the record; ``n_settings`` were judged on the same test examples; what was promised (``contract``) is looked
+    at for every size. ``begin`` is told the seed before its dense model is trained.
+    """
+
+    about: Mapping[str, Any]
+    n_settings: int
+    contract: Contract | None
+    begin: Callable[[Job, int], None]
 
 
 @dataclass(frozen=True)
@@ -47,8 +63,18 @@ class Made:
     facts: Mapping[str, Any]
 
 
-def make_sizes(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, listener: Listener = silent) -> Made:
+def make_sizes(
+    recipe: Recipe,
+    *,
+    chosen: Chosen | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    listener: Listener = silent,
+) -> Made:
     """Make the sizes that the recipe's section ``sizes`` asks for, of the model of its first seed.
+
+    Args:
+        chosen: how the settings were chosen, where test examples took part in it.
 
     Raises:
         RecipeError: no section ``sizes``, or a recovery that sizes can't share.
@@ -64,15 +90,17 @@ def make_sizes(recipe: Recipe, *, resume: bool = False, overwrite: bool = False,
         if (folder / FACTS).exists():
             return Made(folder / SIZES, folder / FACTS, json.loads((folder / FACTS).read_text(encoding="utf-8")))
         with open_job(recipe, workspace) as job:
-            made = _made(job, folder)
+            made = _made(job, folder, chosen)
         workspace.forget()
         return made
 
 
-def _made(job: Job, folder: Path) -> Made:
+def _made(job: Job, folder: Path, chosen: Chosen | None) -> Made:
     seed, recipe = job.recipe.seeds[0], job.recipe
     sizes = recipe.sizes
     assert sizes is not None
+    if chosen is not None:
+        chosen.begin(job, seed)
     dense, _ = fit_dense(job, seed)
     cuts = nested_cuts(job, seed, dense, job.data.train, job.workspace.decided)
     if sizes.weights == "shared":
@@ -92,14 +120,16 @@ def _made(job: Job, folder: Path) -> Made:
         return ship_candidate(job, seed, candidates[place], target)
 
     with job.workspace.stage("ship"):
+        ship_candidate(job, seed, Candidate(dense), folder / DENSE)
         stored = save_sizes(folder / SIZES, sizes.keep_fractions, ship, places)
     with job.workspace.stage("evaluate"):
-        rows = _measured(job, seed, dense, candidates, sizes.keep_fractions)
+        rows = _measured(job, seed, dense, candidates, sizes.keep_fractions, chosen)
     facts = {
         "name": recipe.name,
         "weights": sizes.weights,
         "sizes": [{**row, **bytes_} for row, bytes_ in zip(rows, stored, strict=True)],
         "n_test": len(job.data.test),
+        **({} if chosen is None else {"of": {**chosen.about, "n_settings": chosen.n_settings}}),
         "versions": versions(),
     }
     write_json(folder / FACTS, facts)
@@ -151,19 +181,25 @@ def _recovered_apart(job: Job, seed: int, dense: nn.Module, cuts: Sequence[Cut])
 
 
 def _measured(
-    job: Job, seed: int, dense: nn.Module, candidates: Sequence[Candidate], shares: Sequence[float]
+    job: Job,
+    seed: int,
+    dense: nn.Module,
+    candidates: Sequence[Candidate],
+    shares: Sequence[float],
+    chosen: Chosen | None,
 ) -> list[dict[str, Any]]:
     """Return what each size has on the test examples, with intervals that hold for all together (Bonferroni), and what it costs."""
+    contract, n_settings = (None, 1) if chosen is None else (chosen.contract, chosen.n_settings)
     evaluation, task = job.recipe.evaluation, job.data.test.task
     names = evaluation.metrics or default_metrics(task.name)
-    confidence = 1 - (1 - evaluation.confidence) / len(candidates)
+    n = len(candidates) * n_settings
+    confidence = 1 - (1 - evaluation.confidence) / n
     seen = observe(dense, job.data.test, task)
     whole = measure_cost(dense, job.trace_inputs)
     rows = []
     for share, candidate in zip(shares, candidates, strict=True):
-        pairs = Pairs(
-            [seen], [observe(candidate.model, job.data.test, task)], task, confidence, evaluation.bootstrap, seed
-        )
+        answers = observe(candidate.model, job.data.test, task)
+        pairs = Pairs([seen], [answers], task, confidence, evaluation.bootstrap, seed)
         (found,) = compare(pairs, names[:1])
         cost = measure_cost(candidate.model, job.trace_inputs)
         rows.append(
@@ -178,4 +214,10 @@ def _measured(
                 "params_share": cost.parameters / max(whole.parameters, 1),
             }
         )
+        if contract is not None:
+            sure = 1 - (1 - contract.confidence) / n
+            test = contract_test(
+                seen, answers, task, contract, confidence=sure, bootstrap=evaluation.bootstrap, seed=seed
+            )
+            rows[-1] |= {"kept": test.kept, "bound": float(test.bound) if isfinite(test.bound) else None}
     return rows

@@ -10,11 +10,12 @@ import yaml
 
 from prunus.core.errors import MissingExtraError
 from prunus.core.files.plain_files import write_text
-from prunus.report.format import amount, called, is_share, percent, value
+from prunus.report.format import amount, called, difference, is_share, percent, size, value
 from prunus.report.page.charts import draw
 from prunus.report.page.examples_page import document
 from prunus.report.page.page_marks import definitions, details, escape, joined, section, table
 from prunus.report.page.page_style import PALETTE
+from prunus.report.record_parts import Number
 from prunus.report.texts.search_text import COSTS, cost_of, said_change, said_values, search_line
 
 __all__ = ["render_search", "write_search_page"]
@@ -49,6 +50,7 @@ def render_search(facts: Mapping[str, Any]) -> str:
             _confirmed(facts),
             _optimism(facts),
         ),
+        _sizes(facts),
         section("The frontier", f'<div class="charts">{charts}</div>' if charts else "", escape(missing)),
         section(
             "Trials",
@@ -108,6 +110,34 @@ def _confirmed(facts: Mapping[str, Any]) -> str:
             ]
         )
     return table(["setting", f"{COSTS[cost]} left", "dense", "pruned", "pruned − dense", ""], rows)
+
+
+def _sizes(facts: Mapping[str, Any]) -> str:
+    """Return what the sizes have that were made of one of the settings; nothing where there are none."""
+    made = facts.get("sizes")
+    if made is None:
+        return ""
+    contract = facts["contract"] is not None
+    rows = []
+    for row in made["sizes"]:
+        number = Number(name=row["metric"], higher_is_better=facts["higher_is_better"], **row["difference"])
+        kept = "keeps the contract" if row.get("kept") else "not shown to keep it"
+        rows.append(
+            [
+                f"<code>{row['keep_fraction']:g}</code>",
+                escape(percent(row["macs_share"])),
+                escape(size(row["size_bytes"])),
+                escape(value(row["metric"], row["pruned"])),
+                escape(difference(row["metric"], number)),
+                f'<span class="mark {"better" if row.get("kept") else "no"}">{kept}</span>' if contract else "",
+            ]
+        )
+    return section(
+        "One plan, many sizes",
+        f'<p class="dim">Of setting {made["of"]["setting"]}, {escape(made["weights"])} weights: each size is cut out of the one '
+        f"before. The intervals hold for all sizes of all {made['of']['n_settings']} confirmed settings together.</p>",
+        table(["size", "MACs left", "weights", "pruned", "pruned − dense", ""], rows),
+    )
 
 
 def _space(facts: Mapping[str, Any]) -> str:

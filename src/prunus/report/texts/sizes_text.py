@@ -19,7 +19,16 @@ def print_sizes(facts: Mapping[str, Any], console: Console) -> None:
     rows = facts["sizes"]
     metric = rows[0]["metric"]
     console.print()
-    titles = ("size", "MACs left", "weights", "alone", f"test {called(metric)}", "pruned - dense")
+    promised = any("kept" in row for row in rows)
+    titles = (
+        "size",
+        "MACs left",
+        "weights",
+        "alone",
+        f"test {called(metric)}",
+        "pruned - dense",
+        *(("contract",) if promised else ()),
+    )
     table = plain_table(f"{len(rows)} sizes of one plan, {facts['weights']} weights", *titles, left=1)
     for row in rows:
         add_row(
@@ -30,11 +39,21 @@ def print_sizes(facts: Mapping[str, Any], console: Console) -> None:
             size(row["size_bytes_alone"]),
             value(metric, row["pruned"]),
             difference(metric, Number(name=metric, **row["difference"])),
+            *(("kept" if row["kept"] else "not shown",) if promised else ()),
         )
     show_table(table, console)
     here, alone = (sum(row[key] for row in rows) for key in ("size_bytes", "size_bytes_alone"))
     console.print(
         f"together {size(here)}, {size(alone)} as bundles of their own; dense {value(metric, rows[0]['dense'])} on "
-        f"{facts['n_test']} test examples; the intervals hold for all sizes together",
+        f"{facts['n_test']} test examples; the intervals hold for all sizes{_of(facts)} together",
         style="dim",
+    )
+
+
+def _of(facts: Mapping[str, Any]) -> str:
+    chosen = facts.get("of")
+    return (
+        ""
+        if chosen is None
+        else f" of the {chosen['n_settings']} settings that a search confirmed (these: {chosen['setting']})"
     )

@@ -25,7 +25,16 @@ from prunus.core.tensors import save_tensors
 from prunus.models.safetensors_file import parse_header
 from prunus.ship.manifest import MANIFEST, WEIGHTS, Contents, changed, open_listed, read_contents, read_manifest
 
-__all__ = ["SIZES", "list_sizes", "read_size", "save_sizes", "write_size"]
+__all__ = [
+    "SIZES",
+    "find_sizes",
+    "folder_of_size",
+    "list_sizes",
+    "read_size",
+    "save_sizes",
+    "size_of_folder",
+    "write_size",
+]
 
 SIZES = "sizes"
 """The folder of a run with its sizes."""
@@ -35,6 +44,7 @@ _LARGEST_INDEX = 2**20
 _PLACES = "places/"
 """What positions are called: ``places/DIMENSION/TENSOR``."""
 _OWN = "own/"
+_KEEP = "keep-"
 
 Places = Mapping[str, Sequence[Tensor | None]]
 
@@ -87,6 +97,42 @@ def list_sizes(folder: Path) -> tuple[float, ...]:
     return tuple(row["keep_fraction"] for row in _rows(folder)) if (folder / INDEX).exists() else ()
 
 
+def find_sizes(folder: Path) -> Path:
+    """Return the folder of sizes that ``folder`` is, or has: a run's, or a search's; else ``folder`` itself."""
+    places = (folder / SIZES / SIZES, folder / SIZES)
+    # A run tells what it found of its sizes in a file of the same name, beside their folder.
+    return next((place for place in places if (place / INDEX).is_file()), folder)
+
+
+def size_of_folder(folder: Path) -> float | None:
+    """Return which size the folder of one of several holds, by its keep fraction; None where it isn't one.
+
+    Raises:
+        BundleError: the list of sizes beside it is damaged.
+    """
+    if not folder.name.startswith(_KEEP) or not (folder.parent / INDEX).is_file():
+        return None
+    rows = _rows(folder.parent)
+    return next((float(row["keep_fraction"]) for row in rows if row["folder"] == folder.name), None)
+
+
+def folder_of_size(folder: Path, size: float) -> Path:
+    """Return where one size's own files lie.
+
+    Raises:
+        BundleError: no such size.
+    """
+    return folder / str(_row(_rows(folder), folder, size)["folder"])
+
+
+def _row(rows: Sequence[dict[str, Any]], folder: Path, size: float) -> dict[str, Any]:
+    row = next((row for row in rows if row["keep_fraction"] == size), None)
+    if row is None:
+        there = ", ".join(f"{one['keep_fraction']:g}" for one in rows)
+        raise BundleError(f"{folder}: no size {size:g}: expected one of {there}, got {size:g}")
+    return row
+
+
 def read_size(folder: Path, size: float, *, sha256: str | None = None) -> Contents:
     """Return one size as a bundle that was read: every byte is one that its manifest names.
 
@@ -97,10 +143,7 @@ def read_size(folder: Path, size: float, *, sha256: str | None = None) -> Conten
         BundleError: no such size, or a file that is missing or was changed.
     """
     rows = _rows(folder)
-    row = next((row for row in rows if row["keep_fraction"] == size), None)
-    if row is None:
-        there = ", ".join(f"{one['keep_fraction']:g}" for one in rows)
-        raise BundleError(f"{folder}: no size {size:g}: expected one of {there}, got {size:g}")
+    row = _row(rows, folder, size)
     here = folder / row["folder"]
     wanted = row["sha256"] if sha256 is None else sha256
     if row["own"] is None:
@@ -138,7 +181,7 @@ def write_size(folder: Path, size: float, out: Path) -> str:
 
 
 def _name(share: float) -> str:
-    return f"keep-{share:.6g}"
+    return f"{_KEEP}{share:.6g}"
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
