@@ -133,6 +133,7 @@ def trainings() -> Iterator[tuple[str, Callable[[], Case]]]:
     yield "l1", penalised
     yield "l0", lambda: gated()
     yield "evaluated before", lambda: Case(dropped().eval(), sgd())
+    yield "late momentum", lambda: Case(unused(), sgd(momentum=0.9, batch_size=4))
     yield "unused", lambda: Case(unused(), sgd(optimizer="adamw", weight_decay=0.1))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +25,22 @@ def make_optimizer(parameters: Sequence[Tensor], config: Train) -> Optimizer:
     # One fused kernel per step instead of a dozen: for small models that is most of the step.
     fused = all(p.dtype in (torch.float32, torch.float64) and p.device.type in ("cpu", "cuda") for p in parameters)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum, fused=fused, foreach=not fused
-        )
+        sgd = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused, foreach=not fused)
+        if fused and config.momentum:
+            sgd.register_step_pre_hook(_begin_momentum)
+        return sgd
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused, foreach=not fused)
+
+
+def _begin_momentum(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Let the momentum of whatever has its first gradient begin at zero.
+
+    The fused step wants that of all parameters to begin at once: one that only some examples reach (an expert) may begin later.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def learning_rate(config: Train, step: int, n_steps: int) -> float:
