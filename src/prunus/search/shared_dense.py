@@ -6,12 +6,11 @@ others take it over; where two train it at once, they get the same.
 
 from __future__ import annotations
 
-import json
 import shutil
-from hashlib import sha256
 from pathlib import Path
 
 from prunus.core.files.plain_files import atomic_folder
+from prunus.core.files.sealed import short_digest
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.reuse import training_stage
 
@@ -55,5 +54,4 @@ def _place(shared: Path, job: Job, seed: int, share: float) -> Path:
     recipe = job.recipe
     sections = {name: getattr(recipe, name).model_dump(mode="json") for name in ("data", "model", "train", "runtime")}
     rewind = None if recipe.strategy is None else recipe.strategy.schedule.rewind_to
-    text = json.dumps({**sections, "rewind": rewind, "share": share}, sort_keys=True)
-    return shared / sha256(text.encode()).hexdigest()[:16] / f"seed {seed}"
+    return shared / short_digest({**sections, "rewind": rewind, "share": share}) / f"seed {seed}"

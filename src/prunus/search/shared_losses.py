@@ -6,12 +6,11 @@ trial (or the search, for its first trials) measured is kept under a name that f
 
 from __future__ import annotations
 
-import json
 import shutil
-from hashlib import sha256
 from pathlib import Path
 
 from prunus.core.files.plain_files import atomic_folder
+from prunus.core.files.sealed import short_digest
 from prunus.core.recipes.recipe import Strategy
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.stages.model_stage import n_rounds
@@ -73,5 +72,4 @@ def _place(shared: Path, job: Job, strategy: Strategy, seed: int, share: float) 
         for name, section in ((name, getattr(job.recipe, name)) for name in _ABOUT)
     }
     scored = {key: value for key, value in strategy.model_dump(mode="json").items() if key not in _FREE}
-    text = json.dumps({**about, "strategy": scored, "share": share}, sort_keys=True)
-    return shared / f"losses {sha256(text.encode()).hexdigest()[:16]}" / f"seed {seed}"
+    return shared / f"losses {short_digest({**about, 'strategy': scored, 'share': share})}" / f"seed {seed}"

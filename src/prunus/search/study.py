@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from prunus.core.code.extras import require
 from prunus.core.errors import OutputError, RecipeError, raise_if_out_of_memory
+from prunus.core.files.sealed import short_digest
 from prunus.core.recipes.recipe import Search
 from prunus.core.runtime import derive_seed
 from prunus.search.space import Space
@@ -38,7 +38,7 @@ def study_name(space: Space, search: Search, metric: str) -> str:
         "contract": promise,
         "how": [search.sampler, search.batch, search.seeds, search.share, search.stop_early, search.warm_starts],
     }
-    return f"{_PREFIX}{sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:12]}"
+    return f"{_PREFIX}{short_digest(about)[:12]}"
 
 
 class Study:

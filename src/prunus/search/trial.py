@@ -6,10 +6,8 @@ stands in its folder, whose name follows from its recipe: the same setting is ne
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +19,7 @@ from torch import nn
 from prunus.core.errors import PrunusError, RecipeError
 from prunus.core.events import Listener, silent
 from prunus.core.files.plain_files import write_json
-from prunus.core.files.sealed import sealed_tree
+from prunus.core.files.sealed import sealed_tree, short_digest
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.runtime import derive_seed
 from prunus.evaluate import measure_cost, observe
@@ -62,8 +60,7 @@ class Asked:
 
 def digest_of(recipe: Mapping[str, Any], share: float) -> str:
     """Return what a trial's folder is called: the same for the same setting, wherever it is written."""
-    text = json.dumps({"recipe": {k: v for k, v in recipe.items() if k != "output"}, "share": share}, sort_keys=True)
-    return sha256(text.encode()).hexdigest()[:16]
+    return short_digest({"recipe": {k: v for k, v in recipe.items() if k != "output"}, "share": share})
 
 
 def read_result(folder: Path, metric: str, costs: tuple[str, ...] = ()) -> dict[str, Any] | None:

@@ -9,10 +9,8 @@ sensitivity read the same losses.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from prunus.core.bisection import edge
 from prunus.core.errors import PrunusError, RecipeError
 from prunus.core.events import Event, Listener
 from prunus.core.files.plain_files import write_json
-from prunus.core.files.sealed import sealed_tree
+from prunus.core.files.sealed import sealed_tree, short_digest
 from prunus.core.recipes.recipe import Recipe, Schedule, Search
 from prunus.core.recipes.search_section import Range
 from prunus.core.types import Step
@@ -162,8 +160,7 @@ def _curves(recipe: Recipe, asked: Search, shared: Path, metric: str, listener: 
     """Return what each layer alone costs the metric, measured now unless it was before."""
     seed = recipe.seeds[0]
     tree = recipe.model_copy(update={"search": None}).model_dump(mode="json", exclude={"output", "evaluation"})
-    text = json.dumps({"recipe": tree, "share": asked.share, "metric": metric}, sort_keys=True)
-    folder = shared / f"sensitivity {sha256(text.encode()).hexdigest()[:16]}"
+    folder = shared / f"sensitivity {short_digest({'recipe': tree, 'share': asked.share, 'metric': metric})}"
     path = folder / "drops.json"
     if path.exists():
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from prunus.core.files.plain_files import open_plain
 
-__all__ = ["DamagedError", "canonical_json", "seal", "sealed_tree", "tree_sha256", "unseal"]
+__all__ = ["DamagedError", "canonical_json", "seal", "sealed_tree", "short_digest", "tree_sha256", "unseal"]
 
 _MARK = b"\nprunus sha256 "
 _LENGTH = len(_MARK) + 32
@@ -32,6 +32,15 @@ def canonical_json(value: Any) -> str:
     '{"a":[true,null],"b":1.5}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def short_digest(value: Any) -> str:
+    """Return a name for what is made of plain values: the same for the same ones. What JSON doesn't know counts as its text.
+
+    >>> short_digest({"a": 1, "b": 2}) == short_digest({"b": 2, "a": 1}), len(short_digest([]))
+    (True, 16)
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def tree_sha256(tree: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ the shares that whole models were measured to take.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from prunus.core.files.plain_files import write_json
+from prunus.core.files.sealed import short_digest
 from prunus.evaluate.timing.operation_time import time_operation
 from prunus.graph.costs.timed_operations import Operation
 
@@ -58,8 +58,7 @@ class LatencyTable:
         self._stands_in = "torch" if runtime in _IN_TORCH or find_spec("onnxruntime") is None else "onnxruntime"
         self.runtime, self._measure = runtime, measure or partial(time_operation, device=str(device))
         self.about = machine_facts(runtime, torch.device(device))
-        key = hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
-        self.path = (folder or cache_folder()) / f"latency-{runtime}-{key}.json"
+        self.path = (folder or cache_folder()) / f"latency-{runtime}-{short_digest(self.about)}.json"
         self.milliseconds: dict[str, float] = _known(self.path)
         self.shares: dict[str, float] = _known(self.path, "shares")
         self._n_kept = len(self.milliseconds) + len(self.shares)
