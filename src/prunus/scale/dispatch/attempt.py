@@ -1,19 +1,21 @@
 """What came of one call: an answer, an error that would come again, or one that may pass?
 
-The same judgement holds wherever the call is made, in this process, in a spawned one or on another machine.
+The same judgement holds wherever the call is made, in this process, in a spawned one or on another machine; and so does the rule
+of what is tried again.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from prunus.core.code.imports import one_line
 from prunus.core.errors import NotFiniteError, OutputError, PrunusError, RecipeError, RunError, raise_if_out_of_memory
 
-__all__ = ["Failure", "Kind", "loaded", "packed", "tried", "unpacked"]
+__all__ = ["Failure", "Kind", "Tries", "loaded", "packed", "tried", "unpacked"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,6 +30,33 @@ class Failure:
 
     message: str
     n_tries: int
+
+
+class Tries:
+    """Which of ``n`` shards wait to be begun: each once, and up to ``retries`` times more where its trouble may pass."""
+
+    def __init__(self, n: int, retries: int) -> None:
+        self.waiting: deque[int] = deque(range(n))
+        self._n_tries, self._retries = [0] * n, retries
+
+    def begin(self) -> int:
+        """Return the number of the shard that is begun now."""
+        number = self.waiting.popleft()
+        self._n_tries[number] += 1
+        return number
+
+    def settle(self, number: int, kind: Kind, answer: Any) -> Iterator[tuple[int, Any]]:
+        """Yield what a shard comes to, with its number; nothing where it waits to be tried again.
+
+        Raises:
+            OutputError: the output can't be written, so that no other try makes sense.
+        """
+        if kind == "output":
+            raise OutputError(answer)
+        if kind in ("again", "died") and self._n_tries[number] <= self._retries:
+            self.waiting.append(number)
+        else:
+            yield number, answer if kind == "done" else Failure(answer, self._n_tries[number])
 
 
 def tried(function: Callable[[T], R], shard: T) -> tuple[Kind, Any]:

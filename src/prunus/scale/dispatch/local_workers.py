@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from prunus.core.errors import OutputError
-from prunus.scale.dispatch.attempt import Failure, Kind, loaded, packed, tried, unpacked
+from prunus.scale.dispatch.attempt import Failure, Kind, Tries, loaded, packed, tried, unpacked
 
 __all__ = ["Here", "Spawned"]
 
@@ -37,14 +35,10 @@ class Here(Generic[T, R]):
 
     def map(self, shards: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
         """Yield what the function returns for each shard, with the shard's number."""
-        for number, shard in enumerate(shards):
-            for attempt in range(self._retries + 1):
-                kind, answer = tried(self._function, shard)
-                if kind == "output":
-                    raise OutputError(answer)
-                if kind != "again" or attempt == self._retries:
-                    yield number, answer if kind == "done" else Failure(answer, attempt + 1)
-                    break
+        tries = Tries(len(shards), self._retries)
+        while tries.waiting:
+            number = tries.begin()
+            yield from tries.settle(number, *tried(self._function, shards[number]))
 
     def close(self) -> None:
         """Do nothing: nothing was started."""
@@ -68,42 +62,35 @@ class Spawned(Generic[T, R]):
 
     def map(self, shards: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
         """Yield what the function returns for each shard, with the shard's number, as they get done."""
-        todo: deque[int] = deque(range(len(shards)))
-        tries = [0] * len(shards)
-        left = len(shards)
+        tries = Tries(len(shards), self._retries)
         try:
-            while left:
-                self._hand_out(todo, tries, shards)
-                for pipe in wait([worker.pipe for worker in self._pool if worker.number is not None]):
+            while tries.waiting or self._busy():
+                self._hand_out(tries, shards)
+                for pipe in wait([worker.pipe for worker in self._busy()]):
                     worker = next(each for each in self._pool if each.pipe is pipe)
                     number = worker.number
                     assert number is not None
                     kind, answer = _received(worker)
                     worker.number = None
-                    if kind == "output":
-                        raise OutputError(answer)
                     if kind == "died":
                         self._pool.remove(worker)
-                    if kind in ("again", "died") and tries[number] <= self._retries:
-                        todo.append(number)
-                        continue
-                    left -= 1
-                    yield number, answer if kind == "done" else Failure(answer, tries[number])
+                    yield from tries.settle(number, kind, answer)
         finally:
-            self._end([worker for worker in self._pool if worker.number is not None])
+            self._end(self._busy())
 
     def close(self) -> None:
         """End all processes."""
         self._end(list(self._pool))
 
-    def _hand_out(self, todo: deque[int], tries: list[int], shards: Sequence[T]) -> None:
-        busy = sum(worker.number is not None for worker in self._pool)
-        while len(self._pool) < min(self._workers, busy + len(todo)):
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._pool if worker.number is not None]
+
+    def _hand_out(self, tries: Tries, shards: Sequence[T]) -> None:
+        while len(self._pool) < min(self._workers, len(self._busy()) + len(tries.waiting)):
             self._pool.append(_started(self._context, self._function, self._threads))
         for worker in self._pool:
-            if worker.number is None and todo:
-                worker.number = todo.popleft()
-                tries[worker.number] += 1
+            if worker.number is None and tries.waiting:
+                worker.number = tries.begin()
                 # Where it died while it was idle, what is received of it says so.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     worker.pipe.send(shards[worker.number])

@@ -53,7 +53,7 @@ class Cluster:
 
     def has_room(self, asked: Dispatch) -> bool:
         """Tell whether any node that lives has what a worker needs."""
-        needed = {"CPU": _cpus(asked), "GPU": asked.gpus}
+        needed = {"CPU": asked.cores, "GPU": asked.gpus}
         return any(
             all(node["Resources"].get(name, 0) >= amount for name, amount in needed.items())
             for node in self.ray.nodes()
@@ -89,7 +89,7 @@ def open_cluster(asked: Dispatch) -> Cluster:
         if not cluster.has_room(asked):
             most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
             raise RecipeError(
-                f"dispatch: no node of the cluster has the {_cpus(asked):g} cores and {asked.gpus:g} GPUs of a worker: "
+                f"dispatch: no node of the cluster has the {asked.cores:g} cores and {asked.gpus:g} GPUs of a worker: "
                 f"got {most:g} cores at most; ask for less, or start a larger node"
             )
     except BaseException:
@@ -138,21 +138,27 @@ def _no_words_on_stdout() -> Iterator[None]:
         worker.listen_error_messages = before
 
 
-def _cpus(asked: Dispatch) -> float:
-    return 1.0 if asked.cpus is None else asked.cpus
-
-
 def _started(ray: Any, asked: Dispatch) -> Cluster:
     constants: Any = sys.modules["ray._private.ray_constants"]
     constants.ENABLE_RAY_CLUSTER = (
         False  # the variable above is read at Ray's first import, which may have been another's
     )
     folder = tempfile.mkdtemp(prefix="prunus-ray-")
+    started = Cluster(ray, ours=True, folder=folder)
+    try:
+        _init(ray, asked, folder)
+    except BaseException:
+        started.close()
+        raise
+    return started
+
+
+def _init(ray: Any, asked: Dispatch, folder: str) -> None:
     try:
         with _no_words_on_stdout():
             ray.init(
                 address="local",
-                num_cpus=math.ceil(asked.workers * _cpus(asked)),
+                num_cpus=math.ceil(asked.workers * asked.cores),
                 num_gpus=math.ceil(asked.workers * asked.gpus) if asked.gpus else 0,
                 include_dashboard=False,
                 object_store_memory=_STORE_BYTES,
@@ -162,9 +168,7 @@ def _started(ray: Any, asked: Dispatch) -> Cluster:
             )
     except Exception as error:
         raise_if_out_of_memory(error)
-        shutil.rmtree(folder, ignore_errors=True)
         raise RunError(f"dispatch: no Ray cluster could be started on this machine: {one_line(error)}") from error
-    return Cluster(ray, ours=True, folder=folder)
 
 
 def _joined(ray: Any, address: str) -> Cluster:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from prunus.core.code.imports import one_line
-from prunus.core.errors import OutputError, RunError
+from prunus.core.errors import RunError
 from prunus.core.events import Event, Listener
 from prunus.core.recipes.execution.dispatch_section import Dispatch
-from prunus.scale.dispatch.attempt import Failure, Kind, packed, unpacked
+from prunus.scale.dispatch.attempt import Failure, Kind, Tries, packed, unpacked
 from prunus.scale.dispatch.ray_cluster import open_cluster
 from prunus.scale.dispatch.ray_task import Order, serve
 
@@ -40,66 +40,62 @@ class RayWorkers(Generic[T, R]):
     def __init__(self, function: Callable[[T], R], asked: Dispatch, retries: int, listener: Listener) -> None:
         whole = packed(function)
         self._asked, self._retries, self._listener = asked, retries, listener
-        self._cluster = open_cluster(asked)
-        ray = self._cluster.ray
-        self._names = self._cluster.nodes()
-        cpus = 1.0 if asked.cpus is None else asked.cpus
-        self._task = ray.remote(serve).options(
-            num_cpus=cpus, num_gpus=asked.gpus, max_retries=0, scheduling_strategy="SPREAD"
-        )
-        # What is small travels with each shard, and not through the object store, which may be full of what is another's.
-        self._order = Order(
-            key=hashlib.sha256(whole).hexdigest(),
-            function=(whole if len(whole) <= _INLINE_BYTES else self._stored(whole),),
-            sys_path=tuple(os.path.realpath(path) for path in sys.path if path),
-            folder=os.getcwd(),  # noqa: PTH109
-            threads=max(int(cpus), 1),
-        )
         self._done: Counter[str] = Counter()
-        self._say(f"{asked.workers} workers on {len(self._names)} nodes: {', '.join(self._names.values())}")
+        self._cluster = open_cluster(asked)
+        try:
+            ray = self._cluster.ray
+            self._names = self._cluster.nodes()
+            self._task = ray.remote(serve).options(
+                num_cpus=asked.cores, num_gpus=asked.gpus, max_retries=0, scheduling_strategy="SPREAD"
+            )
+            # What is small travels with each shard, and not through the object store, which may be full of what is another's.
+            self._order = Order(
+                key=hashlib.sha256(whole).hexdigest(),
+                function=(whole if len(whole) <= _INLINE_BYTES else self._stored(whole),),
+                sys_path=tuple(os.path.realpath(path) for path in sys.path if path),
+                folder=os.getcwd(),  # noqa: PTH109
+                threads=max(int(asked.cores), 1),
+            )
+            self._say(f"{asked.workers} workers on {len(self._names)} nodes: {', '.join(self._names.values())}")
+        except BaseException:
+            self._cluster.close()
+            raise
 
     def map(self, shards: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
         """Yield what the function returns for each shard, with the shard's number, as they get done."""
         ray = self._cluster.ray
-        todo: deque[int] = deque(range(len(shards)))
-        tries = [0] * len(shards)
+        tries = Tries(len(shards), self._retries)
         under_way: dict[Any, int] = {}
         heard = monotonic()
         try:
-            while todo or under_way:
-                while todo and len(under_way) < self._asked.workers:
-                    number = todo.popleft()
-                    tries[number] += 1
+            while tries.waiting or under_way:
+                while tries.waiting and len(under_way) < self._asked.workers:
+                    number = tries.begin()
                     under_way[self._task.remote(self._order, shards[number])] = number
                 ready, _ = ray.wait(list(under_way), num_returns=1, timeout=5.0)
                 heard = self._heard(heard) if not ready else monotonic()
                 for answer in ready:
                     number = under_way.pop(answer)
-                    kind, found = self._received(answer)
-                    if kind == "output":
-                        raise OutputError(found)
-                    if kind in ("again", "died") and tries[number] <= self._retries:
-                        todo.append(number)
-                        continue
-                    yield number, found if kind == "done" else Failure(found, tries[number])
+                    yield from tries.settle(number, *self._received(answer))
         finally:
             for answer in under_way:
                 ray.cancel(answer, force=True)
 
     def close(self) -> None:
         """Say who did what, and leave the cluster."""
-        if self._done:
-            by_name = {self._names[node]: n for node, n in sorted(self._done.items())}
-            told = ", ".join(f"{n} on {name}" for name, n in by_name.items())
-            self._say(f"{sum(self._done.values())} were done: {told}", by_node=by_name)
-        self._cluster.close()
+        try:
+            if self._done:
+                by_name = {self._names[node]: n for node, n in sorted(self._done.items())}
+                told = ", ".join(f"{n} on {name}" for name, n in by_name.items())
+                self._say(f"{sum(self._done.values())} were done: {told}", by_node=by_name)
+        finally:
+            self._cluster.close()
 
     def _stored(self, function: bytes) -> Any:
         exceptions = self._cluster.ray.exceptions
         try:
             return self._cluster.ray.put(function)
         except (exceptions.ObjectStoreFullError, exceptions.OutOfDiskError) as error:
-            self._cluster.close()
             raise RunError(
                 f"dispatch: the object store of this node is full, and a function of {len(function):,} bytes has to go through it; "
                 "see with `ray memory` who holds what, make room, and go on with --resume"

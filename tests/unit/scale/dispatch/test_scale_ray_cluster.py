@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from prunus.core.errors import MissingExtraError, RecipeError, RunError
-from prunus.scale.dispatch import Dispatch, map_shards, ray_cluster
+from prunus.scale.dispatch import Dispatch, map_shards, ray_cluster, ray_workers
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
@@ -39,6 +39,26 @@ def test_one_that_is_started_here_listens_on_the_loopback_only_and_leaves_nothin
     assert list(folder.iterdir()) == []
     assert not (tmp_path / ".ray").exists()  # where Ray keeps a token for all that this user starts
     folder.rmdir()
+
+
+class Full:
+    """A cluster that takes no work, and counts how often it was left."""
+
+    ray, n_left = None, 0
+
+    def nodes(self):
+        raise OSError("no room for the function")
+
+    def close(self):
+        self.n_left += 1
+
+
+def test_where_the_work_cannot_begin_the_cluster_is_left(monkeypatch):
+    cluster = Full()
+    monkeypatch.setattr(ray_workers, "open_cluster", lambda asked: cluster)
+    with pytest.raises(OSError, match="no room"):
+        list(map_shards(len, ["a"], backend="ray"))
+    assert cluster.n_left == 1
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,11 @@ class Dispatch(Section):
     )
     gpus: NonNegative = Field(0.0, description="graphics processors for each worker; 0.5: two workers share one")
 
+    @property
+    def cores(self) -> float:
+        """How many cores a worker of a cluster has to itself."""
+        return 1.0 if self.cpus is None else self.cpus
+
     @model_validator(mode="after")
     def _what_only_a_cluster_has(self) -> Dispatch:
         if self.backend == "local":
