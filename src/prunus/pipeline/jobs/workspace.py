@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
+from prunus.core.code.place import place
 from prunus.core.errors import OutputError, PlanError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import (
@@ -39,6 +40,7 @@ from prunus.core.recipes.recipe import Recipe
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
 from prunus.pipeline.jobs.replaced_run import ASIDE, forget_aside, put_back, set_aside
+from prunus.pipeline.jobs.same_ranks import RANKS, check_ranks
 from prunus.ship.formats import FORMATS
 from prunus.ship.quantize.int8_formats import INT8_RUNTIMES
 
@@ -275,7 +277,7 @@ def open_workspace(
 
     Raises:
         OutputError: another run holds the folder, or it holds a run already and neither ``resume`` nor ``overwrite`` is given,
-            or ``resume`` meets the run of another recipe.
+            or ``resume`` meets the run of another recipe, or one that was begun on another number of processes.
     """
     with folder_lock(folder):
         clear_leftovers(folder, (*OURS, ASIDE))
@@ -303,7 +305,11 @@ def open_workspace(
             raise OutputError(f"{folder} holds files that are no run of prunus: choose an empty or new output folder")
         try:
             write_text(held, text)
-            yield Workspace(folder, listener)
+            made = Workspace(folder, listener)
+            if not (folder / RECORD).exists():
+                here = place().n_ranks
+                check_ranks(folder, made.remembered(RANKS, lambda: {"n": here})["n"], here)
+            yield made
         except BaseException:
             put_back(folder, OURS)
             raise
@@ -318,7 +324,7 @@ def _is_begun(folder: Path) -> bool:
     """Return whether a run left more than its recipe and its log: one that failed before its first stage was done didn't."""
     return any(
         child.name not in (*_BESIDE, RECIPE, TRACKING)
-        and not (child.name == WORK and child.is_dir() and not any(child.iterdir()))
+        and not (child.name == WORK and child.is_dir() and all(kept.stem == RANKS for kept in child.iterdir()))
         for child in folder.iterdir()
     )
 

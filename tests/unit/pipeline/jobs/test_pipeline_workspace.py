@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from prunus.core.errors import DataError, OutputError
 from prunus.core.events import silent
@@ -154,3 +155,46 @@ def test_no_link_in_a_run_s_folder_is_followed(tmp_path):
     with open_workspace(recipe, folder, resume=False, overwrite=True, listener=print):
         assert not (folder / "bundle").is_symlink()
     assert (precious / "file").exists()
+
+
+def as_rank_0(monkeypatch, n_ranks: int) -> None:
+    for key, value in {"RANK": "0", "WORLD_SIZE": str(n_ranks), "MASTER_ADDR": "here", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(key, value)
+
+
+@pytest.mark.parametrize(
+    ("begun", "here", "how"),
+    [(2, 1, "torchrun on 2 processes"), (1, 2, "one process, without torchrun"), (2, 3, "torchrun on 2 processes")],
+)
+def test_a_run_that_was_begun_on_other_ranks_is_refused_in_one_line_and_stays(begun, here, how, tmp_path, monkeypatch):
+    recipe, out = make_recipe({**IRIS, "output": str(tmp_path)}), tmp_path
+
+    def opened(**asked):
+        return open_workspace(recipe, out, **{"resume": True, "overwrite": False, "listener": silent, **asked})
+
+    as_rank_0(monkeypatch, begun)
+    with opened() as workspace:
+        workspace.keep_state("seed 0 / train", torch.nn.Linear(2, 2))
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+    as_rank_0(monkeypatch, here)
+    with (
+        pytest.raises(OutputError, match=rf"begun on {begun} ranks?, got {here}: .* go on with {how}") as refused,
+        opened(),
+    ):
+        pass
+    assert "\n" not in str(refused.value)
+    assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
+    as_rank_0(monkeypatch, begun)
+    with opened() as workspace:
+        assert workspace.kept_state("seed 0 / train") is not None
+    as_rank_0(monkeypatch, here)
+    with opened(overwrite=True, resume=False) as workspace:
+        assert workspace.kept_state("seed 0 / train") is None
+
+
+def test_a_run_that_never_began_may_begin_on_other_ranks(tmp_path, monkeypatch):
+    recipe = make_recipe({**IRIS, "output": str(tmp_path)})
+    for n_ranks in (2, 1, 3):
+        as_rank_0(monkeypatch, n_ranks)
+        with open_workspace(recipe, tmp_path, resume=True, overwrite=False, listener=silent):
+            pass
