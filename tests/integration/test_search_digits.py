@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,7 +15,7 @@ from prunus.cli.app import invoke
 from prunus.core.files.plan_file import load_plan
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.report import load_record
-from prunus.search import search, sizes_of_search, trial, warm_starts
+from prunus.search import confirm, search, sizes_of_search, trial, warm_starts
 from prunus.search.race import Rival
 from prunus.search.trial import Asked, run_trial
 from prunus.ship.sizes import list_sizes
@@ -78,8 +79,22 @@ def test_a_trial_that_is_done_is_read_and_never_run_again(searched, monkeypatch)
         raise AssertionError("it was run again")
 
     monkeypatch.setattr(trial, "open_job", run)
+    monkeypatch.setattr(confirm, "open_job", run)
     again = search(recipe, resume=True)
     assert again.facts == found.facts
+
+
+def test_what_was_seen_on_test_examples_asks_the_data_for_its_task_where_the_file_says_none(searched, monkeypatch):
+    _, found, _, recipe = searched
+    path = Path(found.facts["confirmed"][0]["folder"]) / "observed.npz"
+    with np.load(path) as held:
+        kept = {key: held[key] for key in held.files}
+    assert json.loads(str(kept.pop("task")))["name"] == "classification"
+    np.savez_compressed(path, **kept)
+    opened, original = [], confirm.open_job
+    monkeypatch.setattr(confirm, "open_job", lambda *given: opened.append(given) or original(*given))
+    assert search(recipe, resume=True).facts == found.facts
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ What is promised is promised of the model that is delivered, that of the first s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -32,7 +33,7 @@ from prunus.search.space import Space, search_of
 from prunus.search.table import objectives_of
 from prunus.search.trial import digest_of
 from prunus.search.where import Where
-from prunus.tasks import Observed, Task
+from prunus.tasks import Observed, Task, options_of, task_of_options, tasks
 
 __all__ = ["chosen", "confirm", "fresh_seeds", "frontier_of"]
 
@@ -173,30 +174,48 @@ def _run(recipe: Recipe, folder: Path, where: Where, listener: Listener) -> tupl
     """Return the record of a whole run, and what was seen of its models; dense ones that are trained already are taken over."""
     with open_workspace(recipe, folder, resume=True, overwrite=False, listener=listener) as workspace:
         held, path = folder / RECORD, folder / _OBSERVED
+        done = held.exists() and path.exists()
+        if done and (seen := _read(path)) is not None:
+            return load_record(held), seen
         with open_job(recipe, workspace) as job:
             task = job.data.test.task
-            if held.exists() and path.exists():
-                return load_record(held), _read(path, task)
+            if done and (seen := _read(path, task)) is not None:
+                return load_record(held), seen
             for seed in recipe.seeds:
                 take_dense(where.shared, job, seed, 1.0)
             record, results = finish(job)
             models = {"dense": results[0].dense, "pruned": results[0].pruned.model}
             observed = {name: observe(model, job.data.test, task) for name, model in models.items()}
             with atomic_path(path) as temporary, temporary.open("wb") as file:
-                arrays = {f"{name}/{key}": value for name, seen in observed.items() for key, value in seen.items()}
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+                arrays = {f"{name}/{key}": value for name, one in observed.items() for key, value in one.items()}
+                np.savez_compressed(file, task=np.array(_told_of(task)), **arrays)  # type: ignore[arg-type]
             for seed in recipe.seeds:
                 keep_dense(where.shared, job, seed, 1.0)
         workspace.forget()
     return record, _Seen(task, observed["dense"], observed["pruned"])
 
 
-def _read(path: Path, task: Task) -> _Seen:
+def _told_of(task: Task) -> str:
+    """Return what a file says of a task; nothing of one that is Python code, for which the data must be asked."""
+    if task.name not in tasks or type(task) is not tasks[task.name]:
+        return ""
+    return json.dumps({"name": task.name, "options": options_of(task)})
+
+
+def _read(path: Path, task: Task | None = None) -> _Seen | None:
+    """Return what was seen; None where the file doesn't say of which task it is, and it isn't given."""
     with np.load(path, allow_pickle=False) as held:
+        said = str(held["task"]) if "task" in held.files else ""
+        if task is None and not said:
+            return None
         parts: dict[str, dict[str, Any]] = {"dense": {}, "pruned": {}}
         for key in held.files:
             model, _, name = key.partition("/")
-            parts[model][name] = held[key]
+            if name:
+                parts[model][name] = held[key]
+    if task is None:
+        about = json.loads(said)
+        task = task_of_options(about["name"], about["options"])
     return _Seen(task, parts["dense"], parts["pruned"])
 
 
