@@ -252,13 +252,14 @@ def start(command: list[str], n_ranks: int = 2, **options: Any) -> list[subproce
     return started
 
 
-def ended(started: list[subprocess.Popen[str]], timeout_s: float = 120.0) -> list[tuple[int, str, str]]:
+def ended(started: list[subprocess.Popen[str]], timeout_s: float = 400.0) -> list[tuple[int, str, str]]:
     """Return the exit code, the output and the errors of each process."""
     try:
         return [(process.wait(), *said) for process in started for said in [process.communicate(timeout=timeout_s)]]
     finally:
         for process in started:
             process.kill()
+            process.communicate()
 
 
 if __name__ == "__main__":

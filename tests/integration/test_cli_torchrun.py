@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+import pytest
+import torch
+
 from prunus.cli.app import invoke
 from prunus.core.files.plan_file import load_plan
 from prunus.ship import load_bundle
@@ -18,14 +21,14 @@ def data():
     return torch.utils.data.TensorDataset(inputs, (inputs @ weights).argmax(1))
 
 def net():
-    return nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
+    return nn.Sequential(nn.Linear(6, 12, bias=False), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 3))
 """
 RECIPE = """
 output: alone
 data: {source: "two_ranks:data"}
 model: {builder: "two_ranks:net"}
 train: {epochs: 2, batch_size: 15, learning_rate: 0.01}
-strategy: {granularity: weight, keep_fraction: 0.4, criterion: magnitude_l1}
+strategy: {granularity: weight, keep_fraction: 0.4, criterion: magnitude_l1, schedule: {kind: linear, rounds: 2}}
 recovery: {epochs: 2, batch_size: 15}
 evaluation: {bootstrap: 100, latency: {repeats: 5, warm_up: 1, runtime: torch}}
 keep_dense: false
@@ -33,19 +36,34 @@ seeds: [0]
 """
 
 
-def test_two_ranks_end_with_the_plan_of_one_and_only_rank_0_speaks(tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("two_ranks.py").write_text(DATA, encoding="utf-8")
-    Path("recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    command = [sys.executable, "-m", "prunus", "run", "recipe.yaml", "-o", "output=together"]
-    first, second = ended(start(command))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the recipe lies, with what one process made of it."""
+    found = tmp_path_factory.mktemp("two_ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(found)
+        Path("two_ranks.py").write_text(DATA, encoding="utf-8")
+        Path("recipe.yaml").write_text(RECIPE, encoding="utf-8")
+        assert invoke(["run", "recipe.yaml", "--quiet"]) == 0
+    return found
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_two_ranks_end_with_the_plan_of_one_and_only_rank_0_speaks(folder, sharding, monkeypatch):
+    monkeypatch.chdir(folder)
+    command = [sys.executable, "-m", "prunus", "run", "recipe.yaml", "-o", f"output={sharding}"]
+    first, second = ended(start([*command, "-o", f"runtime.sharding={sharding}"]))
     assert (first[0], second[0]) == (0, 0), (first, second)
-    assert "bundle together/bundle" in first[1]
+    assert f"bundle {sharding}/bundle" in first[1]
     assert second[1:] == ("", "")
-    assert invoke(["run", "recipe.yaml", "--quiet"]) == 0
-    alone, together = (load_plan(Path(name)).steps[0] for name in ("alone", "together"))
-    for one, other in zip(alone.decisions, together.decisions, strict=True):
-        assert (one.stratum, one.keep.tolist()) == (other.stratum, other.keep.tolist())
-    kept = sum(int(decision.keep.sum()) for decision in together.decisions)
-    weights = [value for value in load_bundle(Path("together/bundle")).model.parameters() if value.dim() > 1]
+    alone, together = (load_plan(Path(name)).steps for name in ("alone", sharding))
+    assert len(alone) == len(together) == 2
+    for one_step, other_step in zip(alone, together, strict=True):
+        for one, other in zip(one_step.decisions, other_step.decisions, strict=True):
+            assert (one.stratum, one.keep.tolist()) == (other.stratum, other.keep.tolist())
+    kept = sum(int(decision.keep.sum()) for decision in together[-1].decisions)
+    one, other = (load_bundle(Path(name) / "bundle").model for name in ("alone", sharding))
+    weights = [value for value in other.parameters() if value.dim() > 1]
     assert sum(int((value != 0).sum()) for value in weights) == kept
+    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(other(inputs), one(inputs), rtol=1e-3, atol=1e-3)
