@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from prunus.core.files.plain_files import sha256_file
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.sealed import DamagedError, unseal
 
 STAGES = ("seed 0 / train", "seed 0 / recover 1 of 1")

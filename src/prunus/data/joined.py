@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import DataError
+from prunus.core.types import Digests
 from prunus.data.columns.fit import TableFacts
+from prunus.data.content import digest_table
 from prunus.data.large.row_names import JoinedNames, Names
 from prunus.data.large.scratch import scratch_array
 from prunus.data.sources.source import Source
@@ -84,6 +87,14 @@ class JoinedSource:
     def on_disk(self) -> str:
         """The first folder whose arrays are mapped, if there is one."""
         return next(filter(None, (getattr(source, "on_disk", "") for source in self.sources)), "")
+
+    @cached_property
+    def digests(self) -> Digests:
+        """The digest of each row; those that are held beside a part's data aren't made again."""
+        found = scratch_array((len(self.ids), 32), np.uint8)
+        for start, source in zip(self.starts, self.sources, strict=True):
+            found[start : start + len(source.ids)] = digest_table(source)
+        return found
 
     @property
     def fixed(self) -> bool:

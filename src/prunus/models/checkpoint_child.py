@@ -22,7 +22,7 @@ from torch import Tensor
 from prunus.core.code.imports import one_line
 from prunus.core.errors import WeightsError, raise_if_out_of_memory
 from prunus.core.files.expansion import check_expansion
-from prunus.core.files.plain_files import sha256_file
+from prunus.core.files.file_hash import sha256_file
 from prunus.models.pickle_file import picked, read_parts
 from prunus.models.safetensors_file import read_safetensors
 

@@ -18,7 +18,8 @@ from prunus.apply.edits import diff
 from prunus.apply.traced.regraph import PrunedGraph
 from prunus.core.calls import call
 from prunus.core.errors import BundleError, RecipeError, raise_if_out_of_memory
-from prunus.core.files.plain_files import atomic_folder, sha256_file, write_json, write_text
+from prunus.core.files.file_hash import sha256_file
+from prunus.core.files.plain_files import atomic_folder, write_json, write_text
 from prunus.core.files.sealed import canonical_json
 from prunus.core.quiet import quiet
 from prunus.core.recipes import recipe

@@ -10,7 +10,9 @@ from prunus import ModelOptimizer
 from prunus.core.errors import DataError
 from prunus.core.events import silent
 from prunus.core.recipes.recipe import Data
-from prunus.data import PARTS, prepare, prepare_parts
+from prunus.data import PARTS, content_digests, prepare, prepare_parts
+from prunus.data.joined import join
+from prunus.data.sources.arrays import array_source
 
 
 def rows(n: int, seed: int, classes: int = 3):
@@ -97,3 +99,18 @@ def test_an_optimizer_takes_own_parts_and_says_that_the_test_set_is_the_user_s()
     assert record.data.test_seen == "no"
     with pytest.raises(DataError, match=r"data\['test'\]: expected labels in all parts or in none: got none here"):
         ModelOptimizer(model, {"train": train, "test": test[0]}, strategy=strategy)
+
+
+def test_digests_that_are_held_beside_the_data_are_not_made_again():
+    given = [rows(n, seed) for seed, n in enumerate((30, 12))]
+    first, second = (array_source(inputs, labels.numpy(), Data(source="arrays")) for inputs, labels in given)
+    expected = (*content_digests(first), *content_digests(second))
+    held = np.frombuffer(b"".join(content_digests(first)), np.uint8).reshape(-1, 32)
+
+    class Held(type(first)):
+        def inputs(self, rows):
+            raise AssertionError("its digests are known")
+
+    known = Held(**{**vars(first), "digests": held})
+    assert content_digests(join(first, {"test": second})[0]) == expected
+    assert content_digests(join(known, {"test": second})[0]) == expected

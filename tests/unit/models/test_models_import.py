@@ -16,7 +16,7 @@ from torch import nn
 
 from prunus.cli.app import invoke
 from prunus.core.errors import OutputError, WeightsError
-from prunus.core.files.plain_files import sha256_file
+from prunus.core.files.file_hash import sha256_file
 from prunus.models.checkpoint_child import converted
 from prunus.models.foreign_checkpoint import import_checkpoint
 

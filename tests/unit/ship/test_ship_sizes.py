@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from prunus.core.errors import BundleError, PrunusError, ShapeError
-from prunus.core.files.plain_files import sha256_file
+from prunus.core.files.file_hash import sha256_file
 from prunus.data import Scaler
 from prunus.ship import Bundle, load_bundle, save_bundle
 from prunus.ship.inputs import described

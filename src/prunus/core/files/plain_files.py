@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -38,7 +37,6 @@ __all__ = [
     "is_leftover",
     "open_plain",
     "remove",
-    "sha256_file",
     "write_json",
     "write_text",
 ]
@@ -205,12 +203,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON; NaN and infinity are refused, as JSON has no word for them."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:

@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prunus.core.code.imports import one_line
 from prunus.core.errors import PlanError
 from prunus.core.files.example_table import ExampleTable, write_example_table
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.json_text import read_json_file
 from prunus.core.files.near_paths import near_path
 from prunus.core.files.parquet_file import read_parquet
-from prunus.core.files.plain_files import atomic_folder, open_plain, sha256_file, write_json
+from prunus.core.files.plain_files import atomic_folder, open_plain, write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
 from prunus.core.text import shown
 from prunus.core.types import Decision, Operation, Plan, Step

@@ -35,7 +35,7 @@ from prunus.data.sources.source import ArraySource
 from prunus.data.sources.table_rows import ID
 from prunus.data.sources.tables import beside_values, check_names, label_note, lacks_label, target_column
 
-__all__ = ["convert", "disk_bytes", "mapped_source", "read_manifest", "shown_columns"]
+__all__ = ["convert", "disk_bytes", "mapped_source", "n_cells", "read_manifest", "shown_columns"]
 
 MANIFEST = "rows.json"
 _AT_ONCE = 1 << 14
@@ -49,11 +49,12 @@ def shown_columns(rows: RowSet) -> pa.Schema:
 
 def disk_bytes(rows: RowSet) -> int:
     """Return how much disk the conversion takes at most: cells in double and in single precision, labels, digests and names."""
-    each = sum(_width(field.type) for field in shown_columns(rows))
+    each = sum(n_cells(field.type) for field in shown_columns(rows))
     return rows.n_rows * (12 * each + 8 + 8 + 32 + 32)
 
 
-def _width(held: pa.DataType) -> int:
+def n_cells(held: pa.DataType) -> int:
+    """Return how many cells of a row a column of this kind has."""
     if isinstance(held, pa.FixedShapeTensorType):
         return int(np.prod(held.shape))
     return int(held.list_size) if pa.types.is_fixed_size_list(held) else 1
@@ -68,7 +69,7 @@ def convert(rows: RowSet, path: Path, config: Data, folder: Path, made_of: dict[
     schema = shown_columns(rows)
     check_names(schema.names, path)
     files_bytes = sum(file.stat().st_size for file in rows.files)
-    check_expansion(path, rows.n_rows * (ROW_BYTES + 4 * sum(map(_width, schema.types))), files_bytes, DataError)
+    check_expansion(path, rows.n_rows * (ROW_BYTES + 4 * sum(map(n_cells, schema.types))), files_bytes, DataError)
     inputs = inputs_column(schema, path)
     target = target_column([name for name in schema.names if name != inputs], config, path)
     read = _Labelled(rows, target, config.missing, path)
@@ -120,12 +121,12 @@ def _tables(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     kinds, guessed, categories = look_at_columns(read, schema, target, config, path)
     cells = CellRows(kinds, categories, schema, config.missing, path, folder)
-    targets, ids, n_rows = _columns_beside(read, schema, target, path, config, folder)
+    targets, ids = _columns_beside(read, schema, target, path, config, folder)
     for numbers, batch in read([*kinds, *([ID] if ID in schema.names else [])]):
         cells.add(batch, numbers)
         ids.add(batch, numbers)
         targets.add(pa.chunked_array([batch.column(target)]))
-    named = ids.finish(n_rows)
+    named = ids.finish()
     file, wide = cells.finish()
     facts = TableFacts(
         kinds=kinds,
@@ -143,7 +144,7 @@ def _arrays(
     read: _Labelled, schema: pa.Schema, target: str, inputs: str | None, path: Path, config: Data, folder: RawFolder
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     assert inputs is not None
-    targets, ids, n_rows = _columns_beside(read, schema, target, path, config, folder)
+    targets, ids = _columns_beside(read, schema, target, path, config, folder)
     held: ArrayCells | None = None
     for numbers, batch in read([inputs, *([ID] if ID in schema.names else [])]):
         values = numpy_of(batch.column(inputs), inputs, path)
@@ -151,7 +152,7 @@ def _arrays(
         held.add(values)
         ids.add(batch, numbers)
         targets.add(pa.chunked_array([batch.column(target)]))
-    named = ids.finish(n_rows)
+    named = ids.finish()
     assert held is not None
     file = held.finish(config.source, names_in(folder.path, named, held.file.n))
     return {"table": None, **_told(targets, file)}, named
@@ -159,13 +160,11 @@ def _arrays(
 
 def _columns_beside(
     read: _Labelled, schema: pa.Schema, target: str, path: Path, config: Data, folder: RawFolder
-) -> tuple[TargetColumn, IdColumn, int]:
-    n_rows = read.n_rows
+) -> tuple[TargetColumn, IdColumn]:
     held = schema.field(ID).type if ID in schema.names else None
     return (
         TargetColumn(schema.field(target).type, target, config, path, folder),
-        IdColumn(held, config.source, path, folder, n_rows),
-        n_rows,
+        IdColumn(held, config.source, path, folder, read.n_rows),
     )
 
 

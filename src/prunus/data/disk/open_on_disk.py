@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from prunus.core.errors import DataError
+from prunus.core.files.disk_room import check_room
 from prunus.core.files.plain_files import atomic_folder, clear_leftovers, folder_lock, remove
 from prunus.core.recipes.recipe import Data
 from prunus.data.disk.array_cells import inputs_column, numpy_of
-from prunus.data.disk.convert import convert, disk_bytes, mapped_source, read_manifest, shown_columns
-from prunus.data.large.scratch import check_room
+from prunus.data.disk.convert import convert, disk_bytes, mapped_source, n_cells, read_manifest, shown_columns
 from prunus.data.rows.row_set import RowSet, open_row_set, row_files_of
 from prunus.data.rows.walk import walk
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
@@ -87,8 +87,7 @@ def goes_to_disk(config: Data, rows: RowSet, n_rows: int) -> bool:
     """Tell whether so many rows like these are read from disk, as a recipe says it."""
     if config.in_memory != "auto":
         return not config.in_memory
-    kinds = shown_columns(rows).types
-    n_columns = sum(int(np.prod(getattr(kind, "shape", [getattr(kind, "list_size", 1)]))) for kind in kinds)
+    n_columns = sum(map(n_cells, shown_columns(rows).types))
     return memory_bytes(n_rows, n_columns) > AUTO_BYTES
 
 

@@ -120,8 +120,11 @@ class JoinedNames(Names):
         """Return the names of some rows."""
         numbers = np.searchsorted(self._ends, rows, side="right")
         starts = np.concatenate([[0], self._ends[:-1]])[numbers]
-        found = []
-        for number, row in zip(numbers.tolist(), (rows - starts).tolist(), strict=True):
-            prefix, names = self._parts[number]
-            found.append(prefix + names[row])
+        found = [""] * len(rows)
+        for number, (prefix, names) in enumerate(self._parts):
+            places = np.flatnonzero(numbers == number)
+            own = rows[places] - starts[places]
+            made = names.at(own) if isinstance(names, Names) else [names[row] for row in own.tolist()]
+            for place, name in zip(places.tolist(), made, strict=True):
+                found[place] = prefix + name
         return found

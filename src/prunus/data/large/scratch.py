@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunus.core.errors import OutputError
 from prunus.core.files.plain_files import explain_os_error
 from prunus.core.types import Bools, Ints
 
-__all__ = ["SCRATCH_BYTES", "check_room", "scratch_array", "scratch_take", "true_places"]
+__all__ = ["SCRATCH_BYTES", "scratch_array", "scratch_take", "true_places"]
 
 _AT_ONCE = 1 << 16
 
@@ -71,15 +69,3 @@ def true_places(mask: Bools) -> Ints:
         found[place : place + len(here)] = here + start
         place += len(here)
     return found
-
-
-def check_room(folder: Path, n_bytes: int, what: str, hint: str) -> None:
-    """Refuse what doesn't fit on a disk, before anything is written.
-
-    Raises:
-        OutputError: it says how much is needed and how much is free.
-    """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if n_bytes > free:
-        raise OutputError(f"{folder}: {what} needs {n_bytes} bytes on disk, and {free} are free: {hint}")

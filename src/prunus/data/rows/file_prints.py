@@ -48,7 +48,8 @@ def file_print(path: Path) -> str:
                 total.update(piece)
         else:
             if is_url(path):
-                file = BytesIO(path.read_bytes())
+                file.seek(0)
+                file = BytesIO(file.read())
             for start in range(0, size, step):
                 file.seek(start)
                 total.update(file.read(_PIECE_BYTES))

@@ -12,7 +12,8 @@ from typing import Any
 
 from prunus.core.errors import OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
-from prunus.core.files.plain_files import sha256_file, write_json
+from prunus.core.files.file_hash import sha256_file
+from prunus.core.files.plain_files import write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
 from prunus.core.files.urls.copies import send_folder
 from prunus.core.files.urls.url_path import is_url, path_at

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from prunus.core.errors import PlanError
-from prunus.core.files.plain_files import sha256_file
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.types import Plan

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prunus.core.errors import DataError
-from prunus.core.files.plain_files import atomic_path, sha256_file
+from prunus.core.files.file_hash import sha256_file
+from prunus.core.files.plain_files import atomic_path
 from prunus.core.files.urls.url_path import is_url
 from prunus.data import check_columns, open_row_file, read_batches
 

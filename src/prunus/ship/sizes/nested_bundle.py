@@ -19,7 +19,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from prunus.core.errors import BundleError, raise_if_out_of_memory
-from prunus.core.files.plain_files import atomic_folder, open_plain, sha256_file, write_json
+from prunus.core.files.file_hash import sha256_file
+from prunus.core.files.plain_files import atomic_folder, open_plain, write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
 from prunus.core.tensors import save_tensors
 from prunus.models.safetensors_file import parse_header

@@ -19,6 +19,7 @@ def test_names_are_those_of_a_tuple_however_they_are_asked_for():
         (filed(), tuple(TEXTS)),
         (ChosenNames(filed(), torch.tensor([3, 0])), ("long name", "a")),
         (JoinedNames([("", filed()), ("test:", ["a"])]), (*TEXTS, "test:a")),
+        (JoinedNames([("", RowNumbers(2)), ("v:", []), ("t:", RowNumbers(2))]), ("0", "1", "t:0", "t:1")),
     ):
         assert names == expected
         assert expected == names
@@ -42,3 +43,12 @@ def test_of_some_names_in_a_row_no_others_are_made():
     assert names[-2:] == (str(10**15 - 2), str(10**15 - 1))
     assert names[6:0:-3] == ("6", "3")
     assert names[5:5] == ()
+
+
+def test_joined_names_come_in_the_order_in_which_they_are_asked_for_and_a_part_is_asked_once(monkeypatch):
+    asked = []
+    plain = RowNumbers.at
+    monkeypatch.setattr(RowNumbers, "at", lambda self, rows: asked.append(len(rows)) or plain(self, rows))
+    names = JoinedNames([("", RowNumbers(5)), ("t:", RowNumbers(3))])
+    assert names.at(np.array([6, 0, 7, 4, 5])) == ["t:1", "0", "t:2", "4", "t:0"]
+    assert asked == [2, 3]

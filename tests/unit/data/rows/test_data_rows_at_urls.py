@@ -13,6 +13,7 @@ import prunus
 from prunus.core.errors import DataError
 from prunus.core.files.urls.url_path import path_at
 from prunus.data import open_row_set
+from prunus.data.rows.file_prints import file_print
 from prunus.data.rows.walk import read_group, walk
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,6 +41,14 @@ def test_rows_prints_and_groups_are_those_of_the_same_files_here(folder, bucket)
     assert rows_of(path_at(f"s3://{bucket}/in")) == rows_of(folder)
     names = here.schema.names[-1:]
     assert rows_of(path_at(f"s3://{bucket}/in"), names) == rows_of(folder, names)
+
+
+def test_the_print_of_a_small_object_takes_one_way_to_the_store_for_its_facts(folder, store, bucket):
+    path = next(folder.iterdir())
+    n = len(store.requests)
+    assert file_print(path_at(f"s3://{bucket}/in/{path.name}")) == file_print(path)
+    asked = [method for method, *_ in store.requests[n:]]
+    assert asked.count("HEAD") <= 2, "whether it is there, and for the file"
 
 
 def test_a_training_loop_gets_the_same_batches_with_and_without_workers(folder, bucket):

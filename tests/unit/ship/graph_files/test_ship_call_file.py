@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from prunus.core.errors import BundleError
-from prunus.core.files.plain_files import sha256_file
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.structures.forms import Form, form_of
 from prunus.ship import load_bundle, save_bundle
 from prunus.ship.graph_files.call_file import read_call, written_form

@@ -6,19 +6,19 @@ record, is sent last, and taken away first where it is replaced.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from prunus.core.errors import DataError, OutputError
+from prunus.core.files.disk_room import check_room
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.urls import store
 from prunus.core.files.urls.range_file import RangeFile
 from prunus.core.files.urls.store import Facts
 from prunus.core.text import shown
 
-__all__ = ["check_room_for", "fetch_folder", "send_folder"]
+__all__ = ["fetch_folder", "send_folder"]
 
 _PIECE_BYTES = 8 << 20
 _MOST_OBJECTS = 10_000
@@ -42,7 +42,7 @@ def fetch_folder(url: str, into: Path) -> int:
             raise DataError(f"{url}: it holds an object called {shown(name)}, which can't be a file's name")
     total = sum(facts.size_bytes for facts in found.values())
     into.mkdir(parents=True)
-    check_room_for(total, into, f"copying {url}")
+    check_room(into, total, f"copying {url}", "set TMPDIR to a larger disk")
     for name, facts in found.items():
         target = into / name
         try:
@@ -53,19 +53,6 @@ def fetch_folder(url: str, into: Path) -> int:
         except OSError as error:
             raise OutputError(f"can't copy {url}/{name} to {target}: {error.strerror or error}") from error
     return total
-
-
-def check_room_for(n_bytes: int, folder: Path, doing: str) -> None:
-    """Refuse to begin what the disk has no room for.
-
-    Raises:
-        OutputError: it hasn't.
-    """
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free:
-        raise OutputError(
-            f"{doing} takes {n_bytes} bytes in {folder}, where {free} are free: set TMPDIR to a larger disk"
-        )
 
 
 def send_folder(
@@ -95,7 +82,7 @@ def send_folder(
         if path.is_file() and not path.is_symlink() and not _is_hidden(path.relative_to(folder))
     }
     there = {name: facts for name, facts in store.tree(url).items() if not _is_hidden(Path(name))}
-    weights = {name: _sha256(path) for name, path in files.items()}
+    weights = {name: sha256_file(path) for name, path in files.items()}
     kept = {name for name in files if _stands(done.get(name), weights[name], there.get(name))}
     todo = files.keys() - kept
     stale = there.keys() - files.keys()
@@ -125,11 +112,6 @@ def _stands(entry: dict[str, Any] | None, sha256: str, there: Facts | None) -> b
 def _place(name: str, last: Sequence[str]) -> int:
     own = name.rpartition("/")[2]
     return last.index(own) + 1 if own in last else 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_hidden(path: Path) -> bool:

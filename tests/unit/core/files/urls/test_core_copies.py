@@ -181,6 +181,6 @@ def test_an_object_whose_name_no_file_may_have_is_refused(store, bucket, tmp_pat
 
 def test_a_disk_without_room_is_said_before_anything_is_fetched(run, store, bucket, tmp_path, monkeypatch):
     send_folder(run, f"s3://{bucket}/runs/a", last=("record.json",))
-    monkeypatch.setattr("prunus.core.files.urls.copies.shutil.disk_usage", lambda path: type("Use", (), {"free": 3}))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Use", (), {"free": 3}))
     with pytest.raises(OutputError, match="set TMPDIR to a larger disk"):
         fetch_folder(f"s3://{bucket}/runs/a", tmp_path / "back")
