@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, OutputError
 from prunus.core.recipes.recipe import Data
 from prunus.data import PARTS, prepare
 from prunus.data.columns import summary
@@ -314,6 +314,16 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(tmp_path, mon
     ):
         prepare(Data(source=str(path), in_memory=False, cache=str(tmp_path / "cache")))
     assert not list((tmp_path / "cache").glob("*/rows"))
+
+
+@pytest.mark.parametrize("cache", ["/proc/nope", "t.parquet"])
+def test_a_cache_that_cannot_be_made_is_said_by_its_key(tmp_path, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"a": np.arange(100) * 0.5, "label": [0, 1] * 50}), "t.parquet")
+    with pytest.raises(
+        OutputError, match=rf"can't write {cache}/.*name another folder \(data.cache, or PRUNUS_CACHE\)"
+    ):
+        prepare(Data(source="t.parquet", in_memory=False, cache=cache))
 
 
 def test_what_cannot_be_read_from_disk_is_refused(tmp_path):

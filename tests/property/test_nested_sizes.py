@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from prunus.core.errors import BundleError
+from prunus.core.errors import BundleError, OutputError
 from prunus.core.files.plan_file import load_plan
 from prunus.core.recipes.recipe import Recipe
 from prunus.pipeline.sizes import make_sizes
 from prunus.recover.sizes import SharedSizes, sliced
 from prunus.ship import load_bundle
-from prunus.ship.sizes import list_sizes, write_size
+from prunus.ship.sizes import find_sizes, list_sizes, write_size
 
 SHARES = (0.75, 0.5, 0.25)
 
@@ -75,6 +75,13 @@ def test_a_size_that_is_taken_out_needs_no_other_and_answers_the_same(made, tmp_
         write_size(made.folder, share, tmp_path / f"{share}")
         alone = load_bundle(tmp_path / f"{share}").model
         assert torch.equal(alone(inputs), load_bundle(made.folder, size=share).model(inputs))
+    assert list_sizes(find_sizes(made.record.parent)) == SHARES
+    assert load_bundle(made.record.parent, size=0.5).sha256 == load_bundle(made.folder, size=0.5).sha256
+    with pytest.raises(OutputError, match=r"0.5 is there already: .*--overwrite"):
+        write_size(made.folder, 0.25, tmp_path / "0.5")
+    assert load_bundle(tmp_path / "0.5").sha256 == load_bundle(made.folder, size=0.5).sha256
+    write_size(made.folder, 0.25, tmp_path / "0.5", overwrite=True)
+    assert load_bundle(tmp_path / "0.5").sha256 == load_bundle(made.folder, size=0.25).sha256
     rows = json.loads(made.record.read_text())["sizes"]
     assert all(row["size_bytes"] < row["size_bytes_alone"] for row in rows[2:])
 
@@ -91,8 +98,9 @@ def test_the_same_seed_gives_the_same_bytes_and_a_finished_folder_is_read(tmp_pa
 def test_what_was_changed_or_is_not_there_is_one_line(made, tmp_path):
     import shutil
 
-    with pytest.raises(BundleError, match=r"several sizes \(0.75, 0.5, 0.25\): say which"):
-        load_bundle(made.folder)
+    for folder in (made.folder, made.record.parent):
+        with pytest.raises(BundleError, match=r"several sizes \(0.75, 0.5, 0.25\): say which.*sizes/keep-0.25"):
+            load_bundle(folder)
     with pytest.raises(BundleError, match=r"no size 0.6: expected one of 0.75, 0.5, 0.25, got 0.6"):
         load_bundle(made.folder, size=0.6)
     shutil.copytree(made.folder, tmp_path / "sizes")

@@ -11,7 +11,6 @@ import typer
 from prunus.cli.ending import SOME_ROWS
 from prunus.cli.options import Address, AsJson, Backend, Cpus, Gpus, Quiet, Trust, Workers, dispatch_of
 from prunus.cli.printing import display
-from prunus.core.text import plain
 
 __all__ = ["score_shards"]
 
@@ -72,14 +71,13 @@ def score_shards(
         )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
-    else:
+    elif found.shards:
         typer.echo(f"{found}; written to {output}")
-    if found.failed:
-        for shard, message in found.failed.items():
-            typer.echo(plain(f"error: {shard}: {message}"), err=True)
+    if found.failed:  # each was said when it failed
         total = found.shards + len(found.failed)
         typer.echo(
-            f"{len(found.failed)} of {total} shards have no scores; mend them, and add --resume to score them", err=True
+            f"error: {len(found.failed)} of {total} shards have no scores; mend them, and add --resume to score them",
+            err=True,
         )
         raise typer.Exit(SOME_ROWS)
 

@@ -30,6 +30,8 @@ _MORE_BYTES = 512 * 2**20
 _TIMES = 4
 _SECONDS = 20
 _BYTES_A_SECOND = 20 * 2**20
+_WAITS = 30
+"""So many times the processor time may pass on the wall: other work, and slow disks."""
 _SHOWN = 8
 
 
@@ -121,16 +123,23 @@ def _in_child(path: Path, out: Path, size: int, key: str | None) -> dict[str, An
         "cpu_seconds": _SECONDS + size // _BYTES_A_SECOND,
         "file_bytes": 2 * size + _MORE_BYTES,
     }
+    wall_seconds = _WAITS * limits["cpu_seconds"]
     asked = {"path": str(path), "out": str(out), "key": key, **limits}
     with tempfile.TemporaryFile() as said:
-        done = subprocess.run(
-            [sys.executable, "-m", "prunus.models.checkpoint_child"],
-            input=json.dumps(asked).encode(),
-            stdout=subprocess.PIPE,
-            stderr=said,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "prunus.models.checkpoint_child"],
+                input=json.dumps(asked).encode(),
+                stdout=subprocess.PIPE,
+                stderr=said,
+                check=False,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                timeout=wall_seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise WeightsError(
+                f"{path}: refused, reading it takes more than {wall_seconds} seconds; is the disk that it lies on there?"
+            ) from None
         said.seek(0)
         noise = said.read(4000).decode("utf-8", "replace").strip().splitlines()
     try:

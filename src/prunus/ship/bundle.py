@@ -215,7 +215,7 @@ def load_bundle(
 
 def _contents(folder: Path, sha256: str | None, size: float | None) -> Contents:
     """Return what lies in a bundle, or what one size of a folder of sizes is."""
-    from prunus.ship.sizes import find_sizes, list_sizes, read_size, size_of_folder
+    from prunus.ship.sizes import find_sizes, folder_of_size, list_sizes, read_size, size_of_folder
 
     if size is not None:
         return read_size(find_sizes(folder), size, sha256=sha256)
@@ -229,7 +229,8 @@ def _contents(folder: Path, sha256: str | None, size: float | None) -> Contents:
             raise
         there = ", ".join(f"{one:g}" for one in sizes)
         raise BundleError(
-            f"{folder} holds a model in several sizes ({there}): say which, like size={sizes[-1]:g}"
+            f"{folder} holds a model in several sizes ({there}): say which, load_bundle(..., size={sizes[-1]:g}), or give its "
+            f"folder, {folder_of_size(find_sizes(folder), sizes[-1])}"
         ) from error
 
 

@@ -136,6 +136,7 @@ def test_a_finished_run_is_read_though_its_data_are_gone(tmp_path, monkeypatch, 
         ("sizes one --size 0.5 --out half", 6, "no sizes at one: it has no sizes.json; give the folder"),
         ("verify many", 6, "it holds several sizes: say which with --size KEEP_FRACTION"),
         ("sizes r.yaml --out half", 2, "--out goes with --size"),
+        ("sizes many", 2, "many is a folder and no finished search: --size KEEP_FRACTION --out FOLDER"),
     ],
 )
 def test_what_is_there_and_is_something_else_is_said_so(line, code, words, tmp_path, monkeypatch, capsys):

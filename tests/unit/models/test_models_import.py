@@ -116,8 +116,8 @@ def test_what_would_run_code_is_refused_and_nothing_is_written(tmp_path, old):
     refused(tmp_path, "c.pt")
 
 
-def refused(folder, name):
-    with pytest.raises(WeightsError) as caught:
+def refused(folder, name, said=""):
+    with pytest.raises(WeightsError, match=said or None) as caught:
         import_checkpoint(folder / name, folder / "w.safetensors")
     assert "\n" not in str(caught.value)
     assert not (folder / "ran").exists()
@@ -155,6 +155,12 @@ def test_what_brings_the_reading_process_down_is_refused_by_the_one_that_started
     nested = b"\x80\x02}" + b"(" * 400_000 + b"t" * 400_000 + b"K\x01s."  # to hash this key overflows the stack
     (tmp_path / "c.pt").write_bytes(head + nested)
     refused(tmp_path, "c.pt")
+
+
+def test_a_reading_that_gets_nowhere_ends_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("prunus.models.foreign_checkpoint._WAITS", 0.01)
+    torch.save({"a": torch.ones(2)}, tmp_path / "c.pt")
+    refused(tmp_path, "c.pt", "takes more than 0.2 seconds")
 
 
 @pytest.mark.usefixtures("here")

@@ -182,8 +182,8 @@ def test_bad_rows_and_labels_are_named_the_others_finish_and_the_exit_code_says_
         assert code == 10
         assert "5,000 rows of 1 shards scored" in told.out
         assert said in told.err
-        assert "error: part-1.parquet: " in told.err
-        assert "1 of 2 shards have no scores; mend them, and add --resume" in told.err
+        assert told.err.count("part-1.parquet: ") == 1
+        assert "error: 1 of 2 shards have no scores; mend them, and add --resume" in told.err
 
     labels = table["label"].to_pylist()
     refused("label", [5, *labels[1:]], "labels are class numbers 0 to 2: got 5")
@@ -194,6 +194,11 @@ def test_bad_rows_and_labels_are_named_the_others_finish_and_the_exit_code_says_
     late[4321] = np.inf
     refused("x1", late, "column 'x1': expected a finite number, got inf in row 4321")
     refused("x1", ["a"] * 5000, "column 'x1' holds string: expected numbers")
+    line = "score-shards shard_code:model part-1.parquet --target label --keep key --output none --quiet"
+    assert invoke(line.split()) == 10
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "error: 1 of 1 shards have no scores" in told.err
 
 
 def test_what_cannot_be_had_is_said_before_a_file_is_read(folder, capsys):

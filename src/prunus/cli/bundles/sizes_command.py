@@ -50,7 +50,7 @@ def sizes(
             raise typer.BadParameter("--size needs --out: the folder of the bundle to write")
         from prunus.ship.sizes import find_sizes, write_size
 
-        sha256 = write_size(find_sizes(source), size, out)
+        sha256 = write_size(find_sizes(source), size, out, overwrite=overwrite)
         typer.echo(json.dumps({"bundle": str(out), "sha256": sha256}) if as_json else f"bundle {out}")
         return
     if out is not None:
@@ -58,6 +58,11 @@ def sizes(
     found = (source / "search.json").is_file()
     if (setting is not None or trust_code) and not found:
         raise typer.BadParameter(f"--setting and --trust-code are for the folder of a finished search: got {source}")
+    if source.is_dir() and not found:
+        raise typer.BadParameter(
+            f"{source} is a folder and no finished search: --size KEEP_FRACTION --out FOLDER takes a size out of one of sizes; to "
+            "make sizes, give a recipe"
+        )
     config = _of_search(source) if found else load(source, override, resume)
     from prunus.pipeline.sizes import make_sizes
     from prunus.report import print_sizes

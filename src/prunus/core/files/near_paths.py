@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 
 from prunus.core.errors import near
@@ -11,12 +13,13 @@ __all__ = ["near_path"]
 
 _MOST = 200
 """So many neighbours are looked at."""
+_ALIKE = 0.6
 
 
 def near_path(path: Path) -> str:
     """Return ``did you mean 'two'?``, where the first part of a path that isn't there is nearly what lies beside it; else "".
 
-    The name alone where that is the last part, else the whole path.
+    The name alone where that is the last part, else the whole path. That two names end alike doesn't make them alike.
 
     >>> near_path(Path(__file__).parent.parent / "filse" / "near_paths.py").endswith("files/near_paths.py'?")
     True
@@ -26,7 +29,8 @@ def near_path(path: Path) -> str:
     missing = next((part for part in [*reversed(path.parents), path] if not part.exists()), None)
     if missing is None or not missing.parent.is_dir():
         return ""
-    names = [child.name for child in missing.parent.iterdir()][:_MOST]
+    beside = islice(missing.parent.iterdir(), _MOST)
+    names = [child.name for child in beside if _alike(missing.stem, child.stem)]
     hint = near(missing.name, names) if names else ""
     if not hint.startswith("did you mean '"):
         return ""
@@ -34,3 +38,7 @@ def near_path(path: Path) -> str:
         return hint
     meant = missing.parent / hint.removeprefix("did you mean '").removesuffix("'?") / path.relative_to(missing)
     return f"did you mean {str(meant)!r}?"
+
+
+def _alike(one: str, other: str) -> bool:
+    return SequenceMatcher(None, one, other).ratio() >= _ALIKE

@@ -74,6 +74,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
 
 # What pydantic calls the kinds of a value that may be of several, where the names of keys stand otherwise.
 _KIND = re.compile(r"bool|int|float|str|none|literal\[.*\]|constrained-.*")
+_LENGTH = re.compile(r"\w+ should have (at (?:least|most) \d+ \w+)")
 _INT = "tag:yaml.org,2002:int"
 # YAML 1.1 reads 2:4 as 2 * 60 + 4; here it is a granularity.
 _Loader.yaml_implicit_resolvers = {
@@ -301,6 +302,8 @@ def _expected(mistake: ErrorDetails) -> str:
     """Return what was expected, in the words of a recipe."""
     if mistake["type"].startswith("bool_"):
         return "expected true or false"
+    if found := _LENGTH.match(mistake["msg"]):
+        return f"expected {found[1]}"
     reason = mistake["msg"].replace("Input should be", "expected").replace("a valid tuple", "a list")
     return f"{reason[0].lower()}{reason[1:]}"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, OutputError
 from prunus.core.files.disk_room import check_room
 from prunus.core.files.plain_files import atomic_folder, clear_leftovers, folder_lock, remove
 from prunus.core.recipes.recipe import Data
@@ -124,6 +124,13 @@ def _from_disk(rows: RowSet, path: Path, config: Data) -> ArraySource:
     root = cache_folder(config)
     key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
     entry = root / key
+    try:
+        entry.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"can't write {entry}, where what is read from disk is kept: {error.strerror or error}; name another folder "
+            "(data.cache, or PRUNUS_CACHE), or set data.in_memory: true"
+        ) from error
     with folder_lock(entry, wait=True):
         clear_leftovers(entry, ("rows",))
         folder = entry / "rows"

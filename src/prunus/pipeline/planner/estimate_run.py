@@ -32,6 +32,7 @@ from prunus.pipeline.planner.measured_run import REST, START
 __all__ = ["SAMPLE_ROWS", "Estimate", "StageEstimate", "estimate"]
 
 SAMPLE_ROWS = 200_000
+_FULL_ROWS = 100_000
 REPEATS = 2
 _SHARED = ("train", "recover", "control", "sparsify")
 """Stages whose rows several processes share out, by what their names hold."""
@@ -135,6 +136,15 @@ def estimate(
     sizes = sorted({most // 2, most})
     if most < 1000:
         raise DataError(f"{source}: expected at least 1000 rows to measure on, got {most}")
+    if most < _FULL_ROWS < rows:
+        listener(
+            Event(
+                "warning",
+                "estimate",
+                f"{most} rows are few to measure on: buffers reach their full size at about {_FULL_ROWS}, so memory will be "
+                "overestimated, and times are less sure; take a larger sample (--sample)",
+            )
+        )
     to_disk = goes_to_disk(recipe.data, every, rows)
     measured: list[tuple[int, dict[str, Any]]] = []
     with ExitStack() as stack:

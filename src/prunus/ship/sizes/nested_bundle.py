@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from prunus.core.errors import BundleError, raise_if_out_of_memory
+from prunus.core.errors import BundleError, OutputError, raise_if_out_of_memory
 from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import atomic_folder, open_plain, write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
@@ -164,13 +164,15 @@ def read_size(folder: Path, size: float, *, sha256: str | None = None) -> Conten
     return read_contents(here, sha256=wanted, made={WEIGHTS: content})
 
 
-def write_size(folder: Path, size: float, out: Path) -> str:
+def write_size(folder: Path, size: float, out: Path, *, overwrite: bool = False) -> str:
     """Write one size as a bundle of its own, which needs no other, and return its hash.
 
     Raises:
         BundleError: as :func:`read_size`.
-        OutputError: ``out`` can't be written.
+        OutputError: ``out`` can't be written, or something is there and ``overwrite`` isn't given.
     """
+    if not overwrite and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise OutputError(f"{out} is there already: choose another folder, or add --overwrite to replace it")
     contents = read_size(folder, size)
     with atomic_folder(out) as temporary:
         for name in (MANIFEST, *contents.manifest.files):

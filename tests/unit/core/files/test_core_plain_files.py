@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from prunus.core.errors import OutputError
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import (
     atomic_folder,
     atomic_path,
     clear_leftovers,
     folder_lock,
-    sha256_file,
     write_json,
     write_text,
 )

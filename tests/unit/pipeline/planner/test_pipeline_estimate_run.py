@@ -39,7 +39,14 @@ def test_amounts_are_carried_on_stage_by_stage(tmp_path, monkeypatch):
         return {"stages": stages(1 + n / 1000, n / 500), "scratch_bytes": n, "cache_bytes": 20 * n, "output_bytes": 7}
 
     monkeypatch.setattr(estimate_run, "_measure", measured)
-    found = estimate(recipe(tmp_path), 10**8, sample_rows=4000)
+    events = []
+    found = estimate(recipe(tmp_path), 10**8, sample_rows=4000, listener=events.append)
+    (warned,) = [event.message for event in events if event.kind == "warning"]
+    assert warned.startswith("4000 rows are few to measure on")
+    events.clear()
+    few = recipe(tmp_path, data={"source": str(tmp_path), "in_memory": False})
+    estimate(few, 50_000, sample_rows=4000, listener=events.append)
+    assert not [event for event in events if event.kind == "warning"]
     by_name = {stage.name: stage for stage in found.stages}
     assert found.sample_rows == (2000, 4000)
     assert by_name["load data"].cpu_seconds.value == pytest.approx(1 + 1e5)
