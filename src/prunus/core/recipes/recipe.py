@@ -256,7 +256,7 @@ class Latency(Section):
     )
     clock: Literal["auto", "wall", "processor"] = Field(
         "auto",
-        description="auto: with one thread the thread's own time, so that a busy machine doesn't count; else wall time",
+        description="auto: with one thread the process's own time, so that a busy machine doesn't count; else wall time",
     )
 
 

@@ -1,8 +1,8 @@
 """How fast is each of some models on this machine?
 
 They take turns in one run, in a fresh random order each round, so that whatever else the machine does hits all of them
-alike; the claim is the median of the paired ratios. A model that runs on one thread of the processor is timed by that thread's
-own clock, which stands still while another process has the core.
+alike; the claim is the median of the paired ratios. Where one thread of the processor does it all, the clock is that of the
+process, which stands still while another process has the core.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def pick_clock(name: str, inputs: Any) -> tuple[str, Callable[[], float]]:
     """Return which clock counts, and how it is read in seconds; ``auto`` is the processor's where one thread does it all."""
     if name == "auto":
         name = "processor" if device_of_inputs(inputs).type == "cpu" and torch.get_num_threads() == 1 else "wall"
-    return name, time.thread_time if name == "processor" else time.perf_counter
+    # All threads count, as for models in other runtimes, which have threads of their own.
+    return name, time.process_time if name == "processor" else time.perf_counter
 
 
 def device_of_inputs(inputs: Any) -> torch.device:

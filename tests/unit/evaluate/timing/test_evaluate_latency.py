@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     made = Clock()
-    for name in ("perf_counter", "thread_time"):
+    for name in ("perf_counter", "process_time"):
         monkeypatch.setattr(module.time, name, made.perf_counter)
     return made
 

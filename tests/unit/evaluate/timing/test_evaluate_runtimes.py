@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import get_args, get_type_hints
 
 import pytest
@@ -14,6 +15,7 @@ from prunus.core.errors import MissingExtraError, ModelError
 from prunus.core.recipes import recipe
 from prunus.evaluate import fastest_runtime, in_runtime, measure_latency
 from prunus.evaluate.timing.bench_runtimes import BenchRuntime, InTorch
+from prunus.evaluate.timing.contest import InProcess
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
 from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.graph import analyze
@@ -114,7 +116,7 @@ def slow_torch(monkeypatch, seconds):
             now[0] += seconds
             return super().forward(x)
 
-    for clock in ("perf_counter", "thread_time"):
+    for clock in ("perf_counter", "process_time"):
         monkeypatch.setattr(f"prunus.evaluate.timing.latency.time.{clock}", lambda: now[0])
     return Slow(2, 2)
 
@@ -138,6 +140,23 @@ def test_best_is_where_the_dense_model_is_fastest_and_the_others_are_put_away(mo
         "latency isn't measured in FAILS: it has no such operation; set evaluation.latency.runtime to torch"
     ]
     assert dense.training
+
+
+def test_the_processor_s_clock_counts_all_threads_in_torch_as_in_every_other_runtime(monkeypatch):
+    """A call that occupies two threads for 3 ms takes 6 ms of the processor, of which each thread saw 3."""
+    of_all, of_one = [0.0], [0.0]
+
+    def work(_=None):
+        of_all[0] += 0.006
+        of_one[0] += 0.003
+
+    for clock, now in (("process_time", of_all), ("thread_time", of_one)):
+        monkeypatch.setattr(time, clock, lambda now=now: now[0])
+    models = {"torch": work, "other": InProcess(work, "processor")}
+    config = CONFIG.model_copy(update={"clock": "processor"})
+    found = measure_latency(models, torch.ones(1, 2), config).milliseconds
+    assert found["torch"].value == pytest.approx(6)
+    assert found["other"].value == pytest.approx(6)
 
 
 def test_where_nothing_else_is_installed_it_is_torch_and_nothing_is_said():
