@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from prunus.core.errors import OutputError
 from prunus.core.files.plain_files import NotPlainError, open_plain, write_json
-from prunus.core.files.sealed import sealed_tree, tree_sha256
+from prunus.core.files.sealed import sealed_tree, unsealed_tree
 from prunus.scale.shard_files import Checkpoint
 
 __all__ = ["STATE", "State", "fold", "fold_file", "read_state"]
@@ -62,14 +62,12 @@ def read_state(path: Path, about: str) -> tuple[Any, dict[str, Any]]:
     """
     try:
         with open_plain(path) as file:
-            tree = json.loads(file.read())
-        whole = tree_sha256(tree) == tree["sha256"]
-        run, done = tree[about], dict(tree["done"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise OutputError(f"{path}: this state is damaged; empty {path.parent} and start anew") from error
-    if not whole:
-        raise OutputError(f"{path}: this state was changed; empty {path.parent} and start anew")
-    return run, done
+            tree = unsealed_tree(file.read())
+        return tree[about], dict(tree["done"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise OutputError(
+            f"{path}: this state is damaged or was changed; empty {path.parent} and start anew"
+        ) from error
 
 
 class State:

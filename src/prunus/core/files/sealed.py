@@ -15,7 +15,16 @@ from typing import Any
 
 from prunus.core.files.plain_files import open_plain
 
-__all__ = ["DamagedError", "canonical_json", "seal", "sealed_tree", "short_digest", "tree_sha256", "unseal"]
+__all__ = [
+    "DamagedError",
+    "canonical_json",
+    "seal",
+    "sealed_tree",
+    "short_digest",
+    "tree_sha256",
+    "unseal",
+    "unsealed_tree",
+]
 
 _MARK = b"\nprunus sha256 "
 _LENGTH = len(_MARK) + 32
@@ -56,6 +65,25 @@ def tree_sha256(tree: Mapping[str, Any]) -> str:
 def sealed_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``tree`` with its own hash in it."""
     return {**tree, "sha256": tree_sha256(tree)}
+
+
+def unsealed_tree(content: bytes) -> dict[str, Any]:
+    """Return the tree that JSON holds with its own hash.
+
+    Raises:
+        DamagedError: it is no such JSON, or was changed since.
+
+    >>> unsealed_tree(json.dumps(sealed_tree({"a": 1})).encode())["a"]
+    1
+    """
+    try:
+        tree: dict[str, Any] = json.loads(content)
+        whole = tree_sha256(tree) == tree["sha256"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError("it is no JSON object with its own SHA-256") from error
+    if not whole:
+        raise DamagedError("it was changed after it was written")
+    return tree
 
 
 def seal(path: Path) -> None:

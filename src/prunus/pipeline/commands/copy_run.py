@@ -6,7 +6,6 @@ where it is, all the rest is. Beside it, ``.prunus-copied.json`` holds what each
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from prunus.core.errors import OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import write_json
-from prunus.core.files.sealed import sealed_tree, tree_sha256
+from prunus.core.files.sealed import sealed_tree, unsealed_tree
 from prunus.core.files.urls.copies import send_folder
 from prunus.core.files.urls.url_path import is_url, path_at
 from prunus.pipeline.jobs.workspace import RECORD
@@ -67,13 +66,10 @@ def open_copy(given: str, *, overwrite: bool = False) -> Copy:
     done: dict[str, dict[str, Any]] = {}
     if STATE in there:
         try:
-            tree = json.loads(there[STATE].read_bytes())
-            if tree_sha256(tree) != tree["sha256"]:
-                raise ValueError("it was changed")
-            done = dict(tree["done"])
-        except (ValueError, LookupError, TypeError) as error:
+            done = {name: dict(sent) for name, sent in unsealed_tree(there[STATE].read_bytes())["done"].items()}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise OutputError(
-                f"{url / STATE}: this state is damaged ({error}); empty {url}, or copy to another place"
+                f"{url / STATE}: this state is damaged or was changed; empty {url}, or copy to another place"
             ) from error
     elif there and not overwrite:
         raise OutputError(f"{url} isn't empty ({min(there)}): choose another place, or add --overwrite")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.core.files.sealed import DamagedError, seal, sealed_tree, tree_sha256, unseal
+from prunus.core.files.sealed import DamagedError, seal, sealed_tree, tree_sha256, unseal, unsealed_tree
 
 
 @given(st.binary(max_size=40), st.data())
@@ -40,3 +40,13 @@ def test_a_sealed_tree_reads_back_from_json_with_the_hash_that_it_was_given():
     again = json.loads(json.dumps(sealed_tree(tree), indent=3))
     assert again["sha256"] == tree_sha256(again) == tree_sha256(tree)
     assert tree_sha256(json.loads('{"a": "\\ud800"}')) != tree_sha256({"a": "\ud801"})
+
+
+def test_a_sealed_tree_comes_back_and_what_is_none_is_damage():
+    content = json.dumps(sealed_tree({"a": [1, "é"]})).encode()
+    assert unsealed_tree(content)["a"] == [1, "é"]
+    with pytest.raises(DamagedError, match="was changed"):
+        unsealed_tree(content.replace(b"1", b"2", 1))
+    for other in (b"", b"[]", b"3", b"null", b"{}", b"\xff", b"[" * 9999, b'{"sha256": NaN}', content[:-1]):
+        with pytest.raises(DamagedError, match="no JSON object"):
+            unsealed_tree(other)

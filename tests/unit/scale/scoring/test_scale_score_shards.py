@@ -179,7 +179,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(shards, tmp_path):
         run(shards, tmp_path / "out", batch_rows=5, resume=True)
     state = tmp_path / "out" / ".prunus-scores.json"
     state.write_text(state.read_text().replace("test", "text"))
-    with pytest.raises(OutputError, match="this state was changed"):
+    with pytest.raises(OutputError, match="this state is damaged or was changed"):
         run(shards, tmp_path / "out", resume=True)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()

@@ -6,6 +6,7 @@ import pytest
 
 from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.core.files.plain_files import atomic_folder
+from prunus.core.files.sealed import sealed_tree
 from prunus.core.files.urls import store as asked
 from prunus.core.files.urls.copies import fetch_folder, send_folder
 from prunus.core.files.urls.url_path import path_at
@@ -150,7 +151,29 @@ def test_a_state_that_was_changed_is_refused(run, store, bucket):
     tree = json.loads(store.get(bucket, "runs/a/.prunus-copied.json"))
     tree["done"]["record.json"]["size"] = 1
     store.put(bucket, "runs/a/.prunus-copied.json", json.dumps(tree).encode())
-    with pytest.raises(OutputError, match="this state is damaged"):
+    with pytest.raises(OutputError, match="this state is damaged or was changed"):
+        open_copy(f"s3://{bucket}/runs/a")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff",
+        b"[" * 9999,
+        *(
+            json.dumps(sealed_tree(tree)).encode()
+            for tree in ({}, {"done": 1}, {"done": []}, {"done": {"record.json": 1}}, {"done": {"x": [1]}})
+        ),
+    ],
+    ids=lambda content: content[:40].decode("latin-1"),
+)
+def test_a_state_that_is_none_is_one_line(content, store, bucket):
+    store.put(bucket, "runs/a/.prunus-copied.json", content)
+    with pytest.raises(OutputError, match="this state is damaged or was changed; empty s3://"):
         open_copy(f"s3://{bucket}/runs/a")
 
 
