@@ -1,8 +1,8 @@
 """How long will an operation take at sizes that nobody measured? From those that were, on this machine, in this runtime.
 
 Times are measured at the full size and at powers of two below it, when they are first asked for, and are interpolated in between.
-They are kept in a file of the user's cache folder for the same machine, device, number of threads, runtime and versions; so are
-the shares that whole models were measured to take.
+They are kept in a file of the user's cache folder for the same machine, device, number of threads, runtime, what stood in for it,
+and versions; so are the shares that whole models were measured to take.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class LatencyTable:
         self._stands_in = "torch" if runtime in _IN_TORCH or find_spec("onnxruntime") is None else "onnxruntime"
         self.runtime, self._measure = runtime, measure or partial(time_operation, device=str(device))
         self.about = machine_facts(runtime, torch.device(device))
+        if self._stands_in != runtime:
+            self.about |= {"timed_in": self._stands_in, "timed_in_version": metadata.version(self._stands_in)}
         self.path = (folder or cache_folder()) / f"latency-{runtime}-{short_digest(self.about)}.json"
         self.milliseconds: dict[str, float] = _known(self.path)
         self.shares: dict[str, float] = _known(self.path, "shares")

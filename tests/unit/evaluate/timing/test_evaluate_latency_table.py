@@ -11,9 +11,9 @@ import torch
 from prunus.evaluate.timing import latency_table, operation_time
 from prunus.evaluate.timing.latency_table import LatencyTable
 from prunus.evaluate.timing.operation_time import time_operation
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.graph.costs.timed_operations import Operation
 from prunus.graph.solver.axes import fresh
+from tests_support import onnxruntime_installed
 
 RUNTIMES = [
     "torch",
@@ -102,6 +102,17 @@ def test_a_processor_that_the_system_does_not_tell_has_the_name_that_python_know
         monkeypatch.setattr(latency_table.platform, "processor", lambda name=name: name)
         monkeypatch.setattr(latency_table.platform, "machine", lambda: "machine")
         assert latency_table.machine_facts("torch")["processor"] == known
+
+
+def test_what_stands_in_for_a_runtime_and_its_version_have_a_file_of_their_own(tmp_path, monkeypatch):
+    """Once ONNX Runtime is installed, what torch took in its place is no longer its time, nor is an older version's."""
+    monkeypatch.setattr(latency_table.metadata, "version", lambda name: "1")
+    paths = {LatencyTable("openvino", tmp_path).path}
+    monkeypatch.setattr(latency_table.metadata, "version", lambda name: "2" if name == "onnxruntime" else "1")
+    paths.add(LatencyTable("openvino", tmp_path).path)
+    monkeypatch.setattr(latency_table, "find_spec", lambda _: None)
+    paths.add(LatencyTable("openvino", tmp_path).path)
+    assert len(paths) == 3
 
 
 def test_another_number_of_threads_has_another_file(tmp_path, monkeypatch):
