@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from prunus.evaluate.robustness.attacks.pgd import somewhere, steepest
-from prunus.evaluate.robustness.attacks.threat import Scores, Threat, gradient_of, inside, margin, wrong
+from prunus.evaluate.robustness.attacks.threat import Scores, Threat, gradient_of, inside, margin, towards_each, wrong
 
 __all__ = ["Loss", "apgd", "apgd_targeted", "difference_of_logits"]
 
@@ -40,22 +40,12 @@ def apgd_targeted(
     model: Scores, x: Tensor, right: Tensor, threat: Threat, *, steps: int, most: int, draw: torch.Generator
 ) -> Tensor:
     """Return inputs near ``x``; each of the ``most`` likeliest wrong classes is aimed at, one after the other."""
-    ranked = model(x).detach().scatter(1, right[:, None], -torch.inf).argsort(dim=1, descending=True)
-    best, left = x.clone(), ~wrong(model(x).detach(), right)
-    for place in range(min(most, ranked.shape[1] - 1)):
-        rows = left.nonzero()[:, 0]
-        if not len(rows):
-            break
-        own, target = right[rows], ranked[rows, place]
 
-        def each(scores: Tensor, own: Tensor = own, target: Tensor = target) -> Tensor:
-            return _towards(scores, own, target)
+    def towards(some: Tensor, own: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        near = _ascend(model, some, own, threat, steps, lambda scores: _towards(scores, own, target), draw)
+        return near, wrong(model(near).detach(), own)
 
-        found = _ascend(model, x[rows], own, threat, steps, each, draw)
-        fooled = wrong(model(found).detach(), own)
-        best[rows[fooled]] = found[fooled]
-        left[rows[fooled]] = False
-    return best
+    return towards_each(model, x, right, most, towards)
 
 
 def difference_of_logits(scores: Tensor, right: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunus.evaluate.robustness.attacks.threat import Scores, Threat, gradient_of, lengths, wrong
+from prunus.evaluate.robustness.attacks.threat import Scores, Threat, gradient_of, lengths, towards_each, wrong
 
 __all__ = ["fab", "to_plane"]
 
@@ -27,18 +27,12 @@ def fab(model: Scores, x: Tensor, right: Tensor, threat: Threat, *, steps: int, 
     Args:
         most: how many of the likeliest wrong classes are gone towards, one after the other.
     """
-    scores = model(x).detach()
-    ranked = scores.scatter(1, right[:, None], -torch.inf).argsort(dim=1, descending=True)
-    best, left = x.clone(), ~wrong(scores, right)
-    for place in range(min(most, ranked.shape[1] - 1)):
-        rows = left.nonzero()[:, 0]
-        if not len(rows):
-            break
-        nearest, away = _towards(model, x[rows], right[rows], ranked[rows, place], threat, steps)
-        found = away <= threat.reach * (1 + 1e-6)
-        best[rows[found]] = nearest[found]
-        left[rows[found]] = False
-    return best
+
+    def towards(some: Tensor, own: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        nearest, away = _towards(model, some, own, target, threat, steps)
+        return nearest, away <= threat.reach * (1 + 1e-6)
+
+    return towards_each(model, x, right, most, towards)
 
 
 def _towards(

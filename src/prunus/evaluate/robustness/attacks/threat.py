@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Norm", "Scores", "Threat", "gradient_of", "inside", "lengths", "margin", "wrong"]
+__all__ = ["Norm", "Scores", "Threat", "gradient_of", "inside", "lengths", "margin", "towards_each", "wrong"]
 
 Norm = Literal["linf", "l2"]
 Scores = Callable[[Tensor], Tensor]
@@ -72,3 +72,29 @@ def gradient_of(model: Scores, x: Tensor, loss: Callable[[Tensor], Tensor]) -> t
         each = loss(scores)
         (gradient,) = torch.autograd.grad(each.sum(), leaf)
     return gradient.detach(), each.detach(), scores.detach()
+
+
+def towards_each(
+    model: Scores,
+    x: Tensor,
+    right: Tensor,
+    most: int,
+    towards: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Return inputs near ``x``; those are answered wrongly for which the way to one of the likeliest wrong classes was found.
+
+    Args:
+        most: how many of those classes are gone towards, one after the other, with what is still answered rightly.
+        towards: takes inputs, their right classes and those to go towards; returns inputs, and which of them count as found.
+    """
+    scores = model(x).detach()
+    ranked = scores.scatter(1, right[:, None], -torch.inf).argsort(dim=1, descending=True)
+    best, left = x.clone(), ~wrong(scores, right)
+    for place in range(min(most, ranked.shape[1] - 1)):
+        rows = left.nonzero()[:, 0]
+        if not len(rows):
+            break
+        near, found = towards(x[rows], right[rows], ranked[rows, place])
+        best[rows[found]] = near[found]
+        left[rows[found]] = False
+    return best
