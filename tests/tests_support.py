@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prunus.core.recipes.recipe import Model
-from prunus.data.columns.fit import fit_columns
+from prunus.data.columns.fit import TableFacts, columns_of
 from prunus.data.columns.fitted import Columns
+from prunus.data.columns.summary import summarise
 from prunus.data.sources.source import Source
 from prunus.models import build
 
@@ -32,6 +35,16 @@ def public_dataclasses(package: str) -> Iterator[type]:
             value = getattr(module, name)
             if isinstance(value, type) and dataclasses.is_dataclass(value) and value.__module__ == found.name:
                 yield value
+
+
+def onnxruntime_installed() -> bool:
+    """Tell whether models can be exported and run in ONNX Runtime."""
+    return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime"))
+
+
+def fit_columns(values: np.ndarray[Any, Any], facts: TableFacts) -> Columns:
+    """Return the columns as the training rows, ``values`` ``(rows, columns)``, say that they are to be encoded."""
+    return columns_of(summarise({"train": lambda: [values]}, facts.kinds, facts.words, facts.spread)["train"], facts)
 
 
 def fitted(source: Source) -> Columns:

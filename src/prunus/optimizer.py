@@ -30,6 +30,7 @@ from prunus.evaluate import Quality, answers_to
 from prunus.graph.tracing.states import duplicate
 from prunus.models import check_kind, check_outputs
 from prunus.pipeline import (
+    LOAD_DATA,
     Candidate,
     Job,
     Variance,
@@ -173,9 +174,9 @@ class ModelOptimizer:
             own_split=isinstance(data, Prepared) or (isinstance(data, Mapping) and "test" in data),
         )
         for note in prepared.notes:
-            self._job.workspace.note("load data", note)
+            self._job.workspace.note(LOAD_DATA, note)
         for note in self._job.split_notes:
-            self._job.workspace.note("load data", note)
+            self._job.workspace.note(LOAD_DATA, note)
         check_examples(self._job)
         if recipe.joint is not None:
             check_joint(self._job)

@@ -13,10 +13,10 @@ import torch
 from prunus.cli.app import invoke
 from prunus.core.recipes.recipe import Model
 from prunus.evaluate.timing.onnx_session import OnnxModel
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.models import build
 from prunus.ship import load_bundle, save_bundle
 from prunus.ship.mnn.mnn_file import run_mnn
+from tests_support import onnxruntime_installed
 
 needs_onnx = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 needs_mnn = pytest.mark.skipif(

@@ -8,10 +8,10 @@ import torch
 import prunus
 from prunus.core.calls import answers, call, select_rows
 from prunus.evaluate.timing.onnx_session import OnnxModel
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.ship import export_file
 from prunus.tasks import tasks
 from task_jobs import JOBS
+from tests_support import onnxruntime_installed
 
 
 def quiet(event):

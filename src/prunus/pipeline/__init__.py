@@ -8,7 +8,7 @@ from prunus.pipeline.commands.select_examples import Selected, select_examples
 from prunus.pipeline.commands.signed_bundles import sign_path, verify_path
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.shared_trainings import led
-from prunus.pipeline.jobs.workspace import Workspace
+from prunus.pipeline.jobs.workspace import LOAD_DATA, Workspace
 from prunus.pipeline.main_job import apply_plan, finish, follow, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.measure import quality_of
 from prunus.pipeline.safety import Asked, evaluate_safety
@@ -16,6 +16,7 @@ from prunus.pipeline.score_examples import Scored, score_examples, score_recordi
 from prunus.pipeline.variance import Variance, reduce_variance
 
 __all__ = [
+    "LOAD_DATA",
     "Asked",
     "Candidate",
     "Cleaned",

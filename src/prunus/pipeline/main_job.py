@@ -39,7 +39,7 @@ from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
 from prunus.pipeline.jobs.run_again import with_workers
 from prunus.pipeline.jobs.shared_trainings import follow_trainings_of, share_trainings
-from prunus.pipeline.jobs.workspace import RECORD, TRACKING, Workspace, open_workspace
+from prunus.pipeline.jobs.workspace import LOAD_DATA, RECORD, TRACKING, Workspace, open_workspace
 from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
 from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
 from prunus.pipeline.offered import load_offered
@@ -264,11 +264,11 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     check_recipe_names(recipe)
     with single_run_settings(recipe.runtime.threads):
         device = pick_device(recipe.runtime.device)
-        with workspace.stage("load data"):
+        with workspace.stage(LOAD_DATA):
             data, own_test = prepared_for(recipe, device)
             share_trainings(recipe, data)
         for note in data.notes:
-            workspace.note("load data", note)
+            workspace.note(LOAD_DATA, note)
 
         known = bool(data.train.class_names) or isinstance(data.train.task, Regression)
 
@@ -282,7 +282,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         train_dense = recipe.model.weights is None and recipe.train.epochs > 0
         job = Job(recipe, data, fresh, train_dense, workspace, device, own_split=own_test)
         for note in job.split_notes:
-            workspace.note("load data", note)
+            workspace.note(LOAD_DATA, note)
         _check_fit(job)
         with with_workers(job, open_job) as shared:
             yield shared
@@ -305,7 +305,6 @@ def _check_fit(job: Job) -> None:
     check_metrics(recipe.evaluation.metrics, data.train.task.name)
     check_contract(recipe, data)
     check_int8(job)
-    check_export(job)
     if recipe.strategy is not None:
         check_calibration(recipe.strategy.criterion, len(data.calibration))
     check_examples(job)
@@ -313,6 +312,7 @@ def _check_fit(job: Job) -> None:
         check_gate(job)
     batch = next(iter(data.calibration.batches(2)))
     model = job.build(recipe.seeds[0])
+    check_export(job, model)
     check_kind(model)
     model = model.to(job.device)
     check_values(model)

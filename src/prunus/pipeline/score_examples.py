@@ -23,7 +23,7 @@ from prunus.core.recipes.recipe import Examples, Recipe
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.jobs.examples_folder import of_files, open_examples, table_path, write_columns
-from prunus.pipeline.jobs.workspace import RECORDING, TABLE, recipe_text
+from prunus.pipeline.jobs.workspace import LOAD_DATA, RECORDING, TABLE, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.stages.plan_table import label_columns
 from prunus.pipeline.stages.recorded_training import check_recordable, places_in, record_training
@@ -81,7 +81,7 @@ def score_examples(
     with open_examples(bare, resume=resume, overwrite=overwrite, listener=listener) as workspace:
         scored_by: dict[str, Any] | None = None
         if recordings:
-            with single_run_settings(recipe.runtime.threads), workspace.stage("load data"):
+            with single_run_settings(recipe.runtime.threads), workspace.stage(LOAD_DATA):
                 data = prepared_for(recipe, pick_device(recipe.runtime.device))[0]
             made = [Recording(where) for where in recordings]
         else:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from prunus.core.errors import ModelError, OutputError
-from prunus.core.files.plain_files import atomic_folder, atomic_path
+from prunus.core.files.plain_files import atomic_folder, atomic_path, size_of
 from prunus.ship.bundle import Bundle
 from prunus.ship.formats import BATCHES, ExportSource, Format, format_of, n_rows
 
@@ -118,7 +118,7 @@ def _export(form: Format, source: ExportSource, path: Path) -> ExportedFile:
     return ExportedFile(
         str(path),
         form.name,
-        _size_bytes(path),
+        size_of(path),
         difference,
         ((1,) if source.most_examples == 1 else BATCHES) if form.runs_here() else (),
         written.zeros,
@@ -147,10 +147,6 @@ def check_place(form: Format, path: Path) -> None:
 def _in_one_step(form: Format, path: Path) -> Iterator[Path]:
     with atomic_folder(path) if form.files else atomic_path(path) as temporary:
         yield temporary
-
-
-def _size_bytes(path: Path) -> int:
-    return sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
 
 
 def _check(path: Path, expected: Sequence[Sequence[Tensor]], answers: Sequence[Sequence[Tensor]]) -> float:

@@ -11,7 +11,7 @@ import torch
 from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.data import PARTS, prepare, prepare_source
-from prunus.data.columns.fit import fit_columns
+from tests_support import fit_columns
 
 N = 400
 

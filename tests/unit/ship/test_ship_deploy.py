@@ -14,12 +14,12 @@ from torch import nn
 from prunus.core.errors import MissingExtraError, ModelError, OutputError, UnknownNameError
 from prunus.data import Scaler
 from prunus.evaluate.timing.onnx_session import OnnxModel
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.ship import load_bundle
 from prunus.ship.deploy import export_file, relative_difference
 from prunus.ship.formats import FORMATS, format_of
 from prunus.ship.mnn.mnn_file import run_mnn
 from ship_stand_ins import build, made, options, pruned
+from tests_support import onnxruntime_installed
 
 needs_onnx = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 needs_mnn = pytest.mark.skipif(

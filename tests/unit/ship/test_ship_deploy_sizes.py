@@ -23,10 +23,10 @@ from torch import nn
 from prunus.core.errors import ModelError
 from prunus.data import Scaler
 from prunus.evaluate.timing.onnx_session import OnnxModel
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.ship import load_bundle
 from prunus.ship.deploy import export_file
 from prunus.ship.formats import to_onnx
+from tests_support import onnxruntime_installed
 
 pytestmark = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 

@@ -11,10 +11,10 @@ from test_ship_inputs import Detector
 from test_ship_sizes import CASES, answer, ids, image, loaded, saved
 
 from prunus.core.errors import ModelError
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.ship import load_bundle
 from prunus.ship.deploy import export_file
 from prunus.ship.formats import FORMATS
+from tests_support import onnxruntime_installed
 
 pytestmark = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 

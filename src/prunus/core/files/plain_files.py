@@ -37,6 +37,7 @@ __all__ = [
     "is_leftover",
     "open_plain",
     "remove",
+    "size_of",
     "write_json",
     "write_text",
 ]
@@ -203,6 +204,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as readable JSON; NaN and infinity are refused, as JSON has no word for them."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files below a folder; none where nothing is."""
+    return sum(each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file())
 
 
 def open_plain(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:

@@ -16,7 +16,7 @@ from prunus.data.columns.cells import Kind
 from prunus.data.columns.fitted import CategoryColumn, Columns, DateColumn, FittedColumn, NumberColumn
 from prunus.data.columns.summary import ColumnSummary, Read, summarise
 
-__all__ = ["MOST_CATEGORIES", "SHARED", "TableFacts", "column_notes", "fit_columns", "fit_parts", "strange_notes"]
+__all__ = ["MOST_CATEGORIES", "SHARED", "TableFacts", "column_notes", "columns_of", "fit_parts", "strange_notes"]
 
 Array = np.ndarray[Any, Any]
 
@@ -44,15 +44,6 @@ class TableFacts:
     target: str = ""
     no_value: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def fit_columns(values: Array, facts: TableFacts) -> Columns:
-    """Return the columns as the training rows, ``values`` ``(rows, columns)``, say that they are to be encoded.
-
-    Raises:
-        ValueError: two features would have one name.
-    """
-    return columns_of(summarise({"train": lambda: [values]}, facts.kinds, facts.words, facts.spread)["train"], facts)
 
 
 def fit_parts(parts: Mapping[str, Read], facts: TableFacts) -> tuple[Columns, tuple[str, ...]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -23,7 +22,7 @@ from prunus.evaluate.timing.bench_runtimes import RUNTIMES, BenchRuntime, InTorc
 from prunus.evaluate.timing.contest import Clock, Contestant
 from prunus.evaluate.timing.latency import Timeable, device_of_inputs, measure_latency, pick_clock
 
-__all__ = ["called", "fastest_runtime", "in_runtime", "onnxruntime_installed", "put_away"]
+__all__ = ["called", "fastest_runtime", "in_runtime", "put_away"]
 
 _ROUNDS = {"repeats": 15, "warm_up": 3}
 
@@ -112,8 +111,3 @@ def _in_evaluation(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def onnxruntime_installed() -> bool:
-    """Tell whether models can be exported and run in ONNX Runtime."""
-    return all(find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime"))

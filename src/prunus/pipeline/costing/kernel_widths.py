@@ -49,7 +49,10 @@ def fitting(strata: Sequence[Stratum], sizes: Mapping[str, int], cost: Cost, lim
     Args:
         sizes: what :func:`convolved` found; other strata keep their multiples.
     """
-    for multiples in _coarse_to_fine(sizes):
+    # First blocks everywhere, then only where there are two, and fast kernels elsewhere.
+    blocks = {name: min(size, BLOCK) for name, size in sizes.items()}
+    blocks_of_two = {name: BLOCK if size >= 2 * BLOCK else width_at(size / 2) for name, size in sizes.items()}
+    for multiples in (blocks, blocks_of_two):
         rounded = in_multiples(strata, multiples)
         if cost.total(floor_counts(rounded)) <= limit <= cost.total(cost_aware(rounded, cost, limit)) / _NEAR:
             return rounded
@@ -59,10 +62,3 @@ def fitting(strata: Sequence[Stratum], sizes: Mapping[str, int], cost: Cost, lim
 def in_multiples(strata: Sequence[Stratum], multiples: Mapping[str, int]) -> list[Stratum]:
     """Return the strata with other multiples, which what they have already divides."""
     return [replace(s, multiple=lcm(s.multiple, multiples.get(s.name, 1))) for s in strata]
-
-
-def _coarse_to_fine(sizes: Mapping[str, int], block: int = BLOCK) -> list[dict[str, int]]:
-    """Return multiples by name: first blocks alone, then blocks where there are two and fast kernels."""
-    whole = {name: min(size, block) for name, size in sizes.items()}
-    loose = {name: block if size >= 2 * block else width_at(size / 2, block) for name, size in sizes.items()}
-    return [whole, loose]

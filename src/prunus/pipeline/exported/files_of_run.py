@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from prunus.core.calls import map_tensors
 from prunus.core.errors import ModelError
 from prunus.core.recipes.shipping.export_section import HF
@@ -21,7 +23,7 @@ __all__ = ["check_export", "export_notes", "export_of_run"]
 _REAL = 32
 
 
-def check_export(job: Job) -> None:
+def check_export(job: Job, model: nn.Module) -> None:
     """Find out before anything is trained that a file can't be left.
 
     Raises:
@@ -38,7 +40,6 @@ def check_export(job: Job) -> None:
         if asked.processor is not None:
             raise ModelError(f"export.processor goes along with hf: got export.to {', '.join(asked.to)}; leave it out")
         return
-    model = job.build(job.recipe.seeds[0])
     if pretrained_entry(model) is None:
         raise ModelError(
             f"export: hf is a folder for transformers, whose config builds the model: got a {type(model).__name__}, which none "

@@ -14,7 +14,7 @@ from prunus.core.files.file_hash import sha256_file
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.types import Plan
-from prunus.pipeline.jobs.workspace import WORK, Workspace
+from prunus.pipeline.jobs.workspace import LOAD_DATA, WORK, Workspace
 
 __all__ = ["dense_fingerprint", "take_over", "training_stage"]
 
@@ -49,7 +49,7 @@ def take_over(plan: Plan, run: Path, recipe: Recipe, workspace: Workspace) -> No
     if target is None or target.exists() or "dense" not in plan.fingerprints or not _same_training(plan, recipe):
         return
     if not (source / "model.safetensors").is_file():
-        workspace.note("load data", f"the dense model of the plan isn't in {run / WORK}, so it is trained again")
+        workspace.note(LOAD_DATA, f"the dense model of the plan isn't in {run / WORK}, so it is trained again")
         return
     if sha256_file(source / "model.safetensors") != plan.fingerprints["dense"]:
         raise PlanError(
@@ -64,7 +64,7 @@ def take_over(plan: Plan, run: Path, recipe: Recipe, workspace: Workspace) -> No
             shutil.copytree(kept, target.parent / kept.name, dirs_exist_ok=True)
         else:
             shutil.copy2(kept, target.parent / kept.name)
-    workspace.note("load data", "the dense model is the one that the plan was made with")
+    workspace.note(LOAD_DATA, "the dense model is the one that the plan was made with")
 
 
 def _same_training(plan: Plan, recipe: Recipe) -> bool:

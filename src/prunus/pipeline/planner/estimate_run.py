@@ -23,9 +23,11 @@ import pyarrow.parquet as pq
 
 from prunus.core.errors import DataError, RunError
 from prunus.core.events import Event, Listener, silent
+from prunus.core.files.plain_files import size_of
 from prunus.core.files.urls.url_path import path_at
 from prunus.core.recipes.recipe import Recipe
 from prunus.data import RowSet, disk_bytes, goes_to_disk, open_row_set, read_group, rows_in
+from prunus.pipeline.jobs.workspace import LOAD_DATA
 from prunus.pipeline.planner.linear_terms import Line, Predicted, fitted
 from prunus.pipeline.planner.measured_run import REST, START
 
@@ -37,7 +39,7 @@ REPEATS = 2
 _SHARED = ("train", "recover", "control", "sparsify")
 """Stages whose rows several processes share out, by what their names hold."""
 _GROUPS = {
-    "load data": "reading",
+    LOAD_DATA: "reading",
     "examples": "scoring",
     "judge": "scoring",
     "train": "training",
@@ -210,11 +212,7 @@ def _measure(recipe: Recipe, path: Path, work: Path, *, to_disk: bool) -> dict[s
         last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunError(f"the trial run on {path.name} failed: {last}")
     found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
-    return {**found, "cache_bytes": _size(cache), "output_bytes": _size(output)}
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
+    return {**found, "cache_bytes": size_of(cache), "output_bytes": size_of(output)}
 
 
 def _put_together(

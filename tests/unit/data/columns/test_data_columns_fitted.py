@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prunus.data.columns.fit import MOST_CATEGORIES, SHARED, TableFacts, fit_columns
+from prunus.data.columns.fit import MOST_CATEGORIES, SHARED, TableFacts
 from prunus.data.columns.fitted import MOST_FEATURES, CategoryColumn, Columns, DateColumn, NumberColumn
+from tests_support import fit_columns
 
 sklearn = pytest.importorskip("sklearn")
 from sklearn.impute import SimpleImputer  # noqa: E402

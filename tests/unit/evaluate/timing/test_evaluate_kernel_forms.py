@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from prunus.evaluate.timing import onnx_session as module
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
+from tests_support import onnxruntime_installed
 
 pytestmark = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 

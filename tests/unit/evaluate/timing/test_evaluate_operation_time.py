@@ -19,9 +19,9 @@ from prunus.evaluate.timing import onnx_session as onnx
 from prunus.evaluate.timing.latency import finish, pick_clock
 from prunus.evaluate.timing.latency_table import LatencyTable, cache_folder, machine_facts
 from prunus.evaluate.timing.onnx_session import OnnxModel
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.graph.costs.timed_operations import Operation
 from prunus.graph.solver.axes import fresh
+from tests_support import onnxruntime_installed
 
 ONNX = pytest.mark.skipif(not onnxruntime_installed(), reason="no onnx")
 CONVOLUTIONS = [

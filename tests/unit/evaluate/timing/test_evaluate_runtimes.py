@@ -17,9 +17,9 @@ from prunus.evaluate import fastest_runtime, in_runtime, measure_latency
 from prunus.evaluate.timing.bench_runtimes import BenchRuntime, InTorch
 from prunus.evaluate.timing.contest import InProcess
 from prunus.evaluate.timing.onnx_session import OnnxModel, export_onnx
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.graph import analyze
 from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
+from tests_support import onnxruntime_installed
 
 needs_onnx = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 CONFIG = recipe.Latency(batch_size=4, repeats=5, warm_up=1)

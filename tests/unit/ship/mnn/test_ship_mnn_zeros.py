@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from prunus.evaluate.timing.onnx_session import export_onnx
-from prunus.evaluate.timing.runtimes import onnxruntime_installed
 from prunus.ship.mnn.mnn_file import compression_params, run_mnn, write_mnn
 from prunus.ship.mnn.mnn_zeros import WeightLayer, best_block, relative_time, weight_layers
+from tests_support import onnxruntime_installed
 
 needs_onnx = pytest.mark.skipif(not onnxruntime_installed(), reason="the extra onnx isn't installed")
 needs_mnn = pytest.mark.skipif(
