@@ -146,6 +146,10 @@ def test_given_weights_and_inputs_alone_are_compared_with_the_dense_model() -> N
     record = record_of("alone", "net", model={"weights": "weights.safetensors"})
     assert record.data.task == "agreement"
     assert record.comparison[0].metric == "agreement"
+    measured = evaluate_bundle(Path("alone"), trust_code=True)["splits"]
+    (told,) = (row for row in record.quality if (row.split, row.model) == ("test", "pruned"))
+    (again,) = (row for row in measured["test"]["metrics"] if row["name"] == "agreement")
+    assert again["value"] == next(row.value for row in told.metrics if row.name == "agreement")
 
 
 def test_an_augmentation_is_drawn_anew_in_each_epoch_and_a_run_repeats_itself() -> None:

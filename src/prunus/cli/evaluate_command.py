@@ -112,7 +112,7 @@ def evaluate(
     )
     own = None if recipe is None else load(recipe, None)
     where: dict[str, Any] = {"source": source, "target": target, "trust_code": trust_code}
-    result = evaluate_bundle(bundle, **where, data=None if own is None else own.data, note=say_note)
+    result = evaluate_bundle(bundle, dense=dense, **where, data=None if own is None else own.data, note=say_note)
     result["bundle"] = as_asked(result["bundle"])
     safety = None
     if asked.anything:

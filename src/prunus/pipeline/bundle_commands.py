@@ -14,11 +14,12 @@ from prunus.core.errors import NotFiniteError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.evaluate import measure_cost
 from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
+from prunus.pipeline.bundle_pairs import load_checked, open_dense
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
 from prunus.pipeline.jobs.workspace import RECORD, SAFETY
 from prunus.pipeline.measure import quality_of
-from prunus.pipeline.shipping import bundle_folder, check_made_there
+from prunus.pipeline.shipping import bundle_folder
 from prunus.report import RunRecord, SafetyFacts, load_record, load_safety, write_html
 from prunus.ship import (
     Bundle,
@@ -26,12 +27,12 @@ from prunus.ship import (
     export_file,
     format_of,
     is_scaled,
-    load_bundle,
     stored_size_bytes,
 )
 
-__all__ = ["evaluate_bundle", "export_bundle", "load_checked", "predict_file", "write_report"]
+__all__ = ["evaluate_bundle", "export_bundle", "predict_file", "write_report"]
 
+_LIKE_DENSE = "agreement"
 _REAL = 32
 """How many real examples an exported file is compared on."""
 
@@ -39,6 +40,7 @@ _REAL = 32
 def evaluate_bundle(
     path: Path,
     *,
+    dense: Path | None = None,
     source: str | None = None,
     target: str | None = None,
     data: Data | None = None,
@@ -48,6 +50,7 @@ def evaluate_bundle(
     """Return the quality of a bundle on ``data`` (train and test), or on all examples of ``source``.
 
     Args:
+        dense: the dense model's bundle, which a bundle of the task ``agreement`` is measured by; default: the run's own, beside it.
         data: default: the data of the bundle's own recipe, if they come with prunus or the bundle is trusted.
         trust_code: allow the bundle to name functions, which are imported and called, and files, which are read.
         note: is told when the bundle's graph was measured because its class may not be built.
@@ -59,12 +62,14 @@ def evaluate_bundle(
     """
     folder = bundle_folder(path)
     bundle = load_checked(folder, trust_code, note)
+    other = open_dense(folder, bundle, dense, trust_code, note) if bundle.task == _LIKE_DENSE else None
+    teacher = None if other is None else other[1].model
     if source is None:
         config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
-        splits = run_examples(config, bundle, note)
+        splits = run_examples(config, bundle, note, teacher=teacher)
     else:
         config = Data(source=source, target=target, task=bundle.task)
-        splits = all_examples(config, bundle, note)
+        splits = all_examples(config, bundle, note, teacher=teacher)
     recipe, model = Recipe(data=config), in_units(bundle, splits)
     rows = {name: quality_of(model, examples, recipe).to_dict() for name, examples in splits.items()}
     batch = next(iter(next(iter(splits.values())).batches(1)))
@@ -209,12 +214,3 @@ def _safety(folder: Path, record: RunRecord) -> SafetyFacts | None:
         return None
     found = load_safety(path)
     return found if found.hashes.get("bundle") == record.fingerprints.get("bundle") else None
-
-
-def load_checked(folder: Path, trust_code: bool, note: Callable[[str], None] | None) -> Bundle:
-    """Return a bundle; one in a run's folder has to be the one that the run made."""
-    bundle = load_bundle(folder, trust_code=trust_code)
-    check_made_there(folder, bundle.sha256)
-    if bundle.note and note is not None:
-        note(f"{folder}: {bundle.note}")
-    return bundle

@@ -36,6 +36,7 @@ from prunus.data import (
     read_as,
 )
 from prunus.pipeline.handed import is_of_anything, is_of_parts, prepared_of
+from prunus.pipeline.inputs_of_files import inputs_of_file
 from prunus.ship import Bundle, arranged, sizes_misfit
 from prunus.tasks import Regression, Task, as_task
 
@@ -45,15 +46,23 @@ Note = Callable[[str], None] | None
 
 
 def run_examples(
-    config: Data, bundle: Bundle, note: Note, *, parts: Sequence[str] = ("train", "test")
+    config: Data,
+    bundle: Bundle,
+    note: Note,
+    *,
+    parts: Sequence[str] = ("train", "test"),
+    teacher: nn.Module | None = None,
 ) -> dict[str, Examples]:
     """Return some parts of data that are split as a recipe says.
+
+    Args:
+        teacher: the dense model, whose answers are the targets where the bundle's task compares with it.
 
     Raises:
         DataError: they don't fit the bundle.
         BundleError: the bundle's task can't be measured without what it hasn't got.
     """
-    task = _task(bundle, config)
+    task = _task(bundle, config, teacher)
     if _is_handed(config):
         given = handed_by(config)
         if _is_drawn(given, bundle, config):
@@ -61,8 +70,9 @@ def run_examples(
             for part in given.values() if is_of_parts(given) else (given,):
                 _opened(part, config.source, bundle, task)
             plain = config.model_copy(update=as_they_come)
-            made = prepared_of(given, plain, torch.device("cpu"), bundle.model, task=task, trained=True)
-            return {part: _as_taken(getattr(made, part), bundle, task, note) for part in parts}
+            taught_by = teacher if task.of_dense and teacher is not None else bundle.model
+            made = prepared_of(given, plain, torch.device("cpu"), taught_by, task=task, trained=True)
+            return {part: _as_taken(getattr(made, part), bundle, task, note, teacher) for part in parts}
         whole = len(bundle.manifest.takes) == 1 and bundle.manifest.takes[0].dtype == "int64"
         prepared = prepare_dataset(given, config, ids=True) if whole else prepare(config, given=given)
     else:
@@ -71,21 +81,26 @@ def run_examples(
     return {part: _as_taken(getattr(prepared, part), bundle, task, note) for part in parts}
 
 
-def all_examples(config: Data, bundle: Bundle, note: Note) -> dict[str, Examples]:
+def all_examples(config: Data, bundle: Bundle, note: Note, *, teacher: nn.Module | None = None) -> dict[str, Examples]:
     """Return every example of a source: of each part that it has, or of ``all``.
+
+    Args:
+        teacher: as in :func:`run_examples`; then a file is read as ``prunus predict`` reads one, without targets.
 
     Raises:
         DataError: they don't fit the bundle.
         BundleError: the bundle's task can't be measured without what it hasn't got.
     """
-    task = _task(bundle, config)
+    task = _task(bundle, config, teacher)
+    if task.of_dense and not _is_handed(config):
+        return {"all": _of_file(config.source, bundle, task, note, teacher)}
     if is_table(config):
         config = config.model_copy(update=read_as(bundle.columns, bundle.feature_names))
     if _is_handed(config):
         given = handed_by(config)
         if _is_drawn(given, bundle, config):
             parts = given if is_of_parts(given) else {"all": given}
-            return {name: _all_drawn(part, name, config.source, bundle, task) for name, part in parts.items()}
+            return {name: _all_drawn(part, name, config.source, bundle, task, teacher) for name, part in parts.items()}
         found = open_dataset(config, given)
     else:
         found = open_source(config)
@@ -111,14 +126,14 @@ class _InUnits(nn.Module):
         return self.scaler.undo(answer(self.model(*inputs, **named)))
 
 
-def _task(bundle: Bundle, config: Data) -> Task:
+def _task(bundle: Bundle, config: Data, teacher: nn.Module | None) -> Task:
     """Return what is asked of the model: the user's own task, where a recipe that may names it, else the bundle's."""
     own = is_reference(config.task)
     task = as_task(config.task, class_names=bundle.class_names) if own else bundle.reader()
-    if task.of_dense:
+    if task.of_dense and teacher is None:
         raise BundleError(
-            f"the bundle was made for {task.name}, how closely its model answers as the dense one, which it doesn't hold: "
-            "compare the two in Python (ModelOptimizer.evaluate)"
+            f"the bundle was made for {task.name}, how closely its model answers as the dense one, which it doesn't hold: give the "
+            "dense model's bundle (--dense; a run leaves it with keep_dense: true), or compare in Python (ModelOptimizer.evaluate)"
         )
     return task
 
@@ -134,9 +149,25 @@ def _is_drawn(given: Any, bundle: Bundle, config: Data) -> bool:
     return is_of_anything(given) or len(bundle.manifest.takes) != 1 or not plain
 
 
-def _all_drawn(given: Any, part: str, name: str, bundle: Bundle, task: Task) -> Examples:
+def _all_drawn(
+    given: Any, part: str, name: str, bundle: Bundle, task: Task, teacher: nn.Module | None = None
+) -> Examples:
     source = _opened(given, name if part == "all" else f"{name}[{part!r}]", bundle, task)
-    return Examples(source, torch.arange(len(source)), task=task, scaler=bundle.scaler)
+    rows = torch.arange(len(source))
+    return Examples(source, rows, task=task, scaler=bundle.scaler, teacher=teacher if task.of_dense else None)
+
+
+def _of_file(path: str, bundle: Bundle, task: Task, note: Note, teacher: nn.Module | None) -> Examples:
+    """Return the inputs in a file, without targets; rows that the model can't take are said and left out."""
+    found = inputs_of_file(path, bundle)
+    for line in (
+        *found.notes,
+        *(f"{found.ids[bad.row]} is left out: expected {bad.expected}, got {bad.got}" for bad in found.bad),
+    ):
+        if note is not None:
+            note(f"{path}: {line}")
+    ((_, inputs),) = found.parts
+    return _all_drawn(inputs, "all", path, bundle, task, teacher)
 
 
 def _opened(given: Any, name: str, bundle: Bundle, task: Task) -> DrawnSource:
@@ -151,7 +182,7 @@ def _opened(given: Any, name: str, bundle: Bundle, task: Task) -> DrawnSource:
         raise DataError(
             f"{name}: expected class numbers that stand for {', '.join(known)}, in this order: got {', '.join(own)}"
         )
-    source = open_drawn(given, Takes.of(bundle.model), name)
+    source = open_drawn(given, Takes.of(bundle.model), name, labelled=not task.of_dense)
     source.task, source.class_names = task.name, tuple(task.class_names)
     source.labels = known_labels(source) if task.exclusive else None
     try:
@@ -161,12 +192,12 @@ def _opened(given: Any, name: str, bundle: Bundle, task: Task) -> DrawnSource:
     return source
 
 
-def _as_taken(part: Examples, bundle: Bundle, task: Task, note: Note) -> Examples:
+def _as_taken(part: Examples, bundle: Bundle, task: Task, note: Note, teacher: nn.Module | None = None) -> Examples:
     """Return examples as the model of a bundle takes them, whatever they were encoded and scaled by."""
     source = part.source
     if not isinstance(source, DrawnSource):
         return _encoded(source, part.rows, part, bundle, task, note)
-    return Examples(source, part.rows, task=task, scaler=bundle.scaler)
+    return Examples(source, part.rows, task=task, scaler=bundle.scaler, teacher=teacher if task.of_dense else None)
 
 
 def _encoded(source: Source, rows: Tensor, part: Examples | None, bundle: Bundle, task: Task, note: Note) -> Examples:

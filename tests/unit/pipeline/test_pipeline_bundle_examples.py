@@ -204,5 +204,31 @@ def test_data_that_dont_fit_are_one_line(source, words):
 
 def test_answers_like_the_dense_models_need_it():
     saved(Agreement())
-    with pytest.raises(BundleError, match="how closely its model answers as the dense one, which it doesn't hold"):
+    with pytest.raises(BundleError, match=r"how closely its model answers as the dense one, which it doesn't.*--dense"):
         evaluate_bundle(B, source="mine:loader")
+
+
+@pytest.mark.parametrize("source", ["mine:loader", "x.npz", "x.csv"])
+def test_with_the_dense_bundle_it_is_said_how_closely_the_smaller_model_answers_as_it(source, capsys):
+    """Targets are what the dense model answers, to data with labels (which aren't read) or a file without."""
+    np.savez("x.npz", inputs=X.numpy())
+    np.savetxt("x.csv", X.numpy(), delimiter=",", header="a,b,c,d", comments="")
+    torch.manual_seed(1)
+    dense = nn.Linear(4, 3)
+    smaller = nn.Linear(4, 3)
+    smaller.load_state_dict({name: value + 0.1 * torch.randn_like(value) for name, value in dense.state_dict().items()})
+    named = {"feature_names": ("a", "b", "c", "d")} if source == "x.csv" else {}
+    for folder, model in ((Path("d"), dense), (B, smaller)):
+        given = {"built_by": None, "dense": model, "input_shape": (4,), "n_outputs": 3, "scaler": SCALER, **named}
+        save_bundle(folder, model, **given, task=Agreement(), class_names=())
+    wanted, got = (load_bundle(folder).predict(X) for folder in (Path("d"), B))
+    splits = evaluate_bundle(B, dense=Path("d"), source=source)["splits"]
+    same = (wanted.argmax(1) == got.argmax(1)).double().mean().item()
+    assert 0 < same < 1
+    assert value(splits, "all", "agreement") == pytest.approx(same)
+    apart = ((got - wanted).norm(dim=1) / wanted.norm(dim=1)).mean().item()
+    assert value(splits, "all", "relative_distance") == pytest.approx(apart, rel=1e-4)
+    itself = evaluate_bundle(Path("d"), dense=Path("d"), source=source)["splits"]
+    assert value(itself, "all", "relative_distance") == 0
+    assert invoke(["evaluate", "b", "--dense", "d", "--source", source, "--trust-code", "--harm"]) == 0
+    assert "agreement" in capsys.readouterr().out

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import nn
 
-from prunus.core.errors import BundleError, DataError
+from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.data import Examples, beside_of
-from prunus.pipeline.bundle_commands import load_checked
 from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
+from prunus.pipeline.bundle_pairs import load_checked, open_dense
 from prunus.pipeline.carried import data_of_bundle
-from prunus.pipeline.shipping import bundle_folder, dense_folder
+from prunus.pipeline.shipping import bundle_folder
 from prunus.ship import Bundle
 from prunus.tasks import Task
 
@@ -85,55 +85,21 @@ def open_subjects(
     """
     folder = bundle_folder(path)
     bundle = load_checked(folder, trust_code, note)
-    beside = dense_folder(folder) if dense is None else bundle_folder(dense)
-    other = None if beside is None else load_checked(beside, trust_code, note)
-    if other is not None:
-        _check_pair(folder, bundle, beside, other)
+    beside, other = open_dense(folder, bundle, dense, trust_code, note) or (None, None)
+    teacher = None if other is None else other.model
     if source is None:
         config = data_of_bundle(bundle, folder, trust_code=trust_code) if data is None else data
         config = config if groups is None else config.model_copy(update={"groups": groups})
-        parts = run_examples(config, bundle, note, parts=("train", "test", "validation", "calibration"))
+        parts = run_examples(
+            config, bundle, note, parts=("train", "test", "validation", "calibration"), teacher=teacher
+        )
         measured, fitted = "test", "validation" if len(parts.get("validation", ())) else None
     else:
         config = Data(source=source, target=target, task=bundle.task, groups=groups)
-        parts = all_examples(config, bundle, note)
+        parts = all_examples(config, bundle, note, teacher=teacher)
         measured, fitted = next((name for name in ("test", "all") if name in parts), next(iter(parts))), None
     if not len(parts[measured]):
         raise DataError(f"{config.source}: there is no example to measure on: give other data (--source)")
     models = {name: in_units(one, parts) for name, one in (("dense", other), ("pruned", bundle)) if one is not None}
     folders = {"bundle": folder, **({} if beside is None else {"dense": beside})}
     return Subjects(bundle, other, folders, models, parts, measured, fitted, config.source, config)
-
-
-def _check_pair(folder: Path, bundle: Bundle, beside: Path | None, dense: Bundle) -> None:
-    """Refuse two bundles that don't take the same inputs, encoded and scaled alike, for the same answers."""
-    pairs = {
-        "task": (bundle.task, dense.task),
-        "classes": (bundle.class_names, dense.class_names),
-        "columns": (bundle.columns, dense.columns),
-        "features": (bundle.feature_names, dense.feature_names),
-        "inputs": (bundle.input_shape, dense.input_shape),
-    }
-    for what, (one, two) in pairs.items():
-        if one != two:
-            raise BundleError(
-                f"{folder} and {beside} can't be compared: their {what} differ; expected the dense model of the same run, got "
-                f"{_said(two)} beside {_said(one)}"
-            )
-    for what, ours, theirs in (
-        ("scaling of inputs", bundle.scaler, dense.scaler),
-        ("scaling of targets", bundle.target_scaler, dense.target_scaler),
-    ):
-        if (ours is None) != (theirs is None) or (ours is not None and theirs is not None and not _alike(ours, theirs)):
-            raise BundleError(
-                f"{folder} and {beside} can't be compared: their {what} differs; expected the dense model of the same run"
-            )
-
-
-def _alike(one: object, two: object) -> bool:
-    return all(bool((getattr(one, key) == getattr(two, key)).all()) for key in ("mean", "deviation"))
-
-
-def _said(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
