@@ -4,6 +4,7 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -126,7 +127,7 @@ def test_a_contract_about_every_class_is_kept_by_what_is_delivered(small_recipe,
     assert invoke(["run", str(small_recipe(contract=contract, **sections)), "--quiet"]) == 0
     record = json.loads(Path("out", "record.json").read_text())
     (search,) = record["searches"]
-    assert search["contract"]["harm"] == {"worst_class": 0.3, "small": "refuse"}
+    assert search["contract"]["harm"] == {"worst_class": 0.3, "worst_group": None, "small": "refuse"}
     tested = [row for row in search["candidates"] if row["test"]]
     assert tested
     for row in tested:
@@ -248,3 +249,42 @@ def test_what_cant_be_measured_is_said_in_one_line(ran, capsys, words, code, sai
     lines = capsys.readouterr().err.strip().splitlines()
     assert said in lines[-1]
     assert lines[-1].startswith("error: ")
+
+
+def test_a_contract_about_every_group_of_a_column_is_kept_by_what_is_delivered(small_recipe, capsys):
+    rng = np.random.default_rng(0)
+    rows = [(*rng.normal(size=4), ("north", "south", "east")[n % 3]) for n in range(900)]
+    lines = [f"{','.join(f'{x:.4f}' for x in row[:4])},{row[4]},{'ab'[int(row[0] + row[1] > 0)]}" for row in rows]
+    Path("t.csv").write_text("\n".join(["p,q,r,s,site,label", *lines]), encoding="utf-8")
+    sections = {
+        "data": {
+            "source": "t.csv",
+            "target": "label",
+            "groups": "site",
+            "split": {"validation": 0.4, "calibration": 0.1, "test": 0.1},
+        },
+        "model": {"builder": "mlp"},
+        "train": {"epochs": 20},
+        "strategy": {"criterion": "magnitude_l2", "granularity": "channel"},
+        "target": {"params": 0.6},
+    }
+    contract = {"metric": "accuracy", "max_drop": 0.2, "harm": {"worst_group": 0.2}, "max_candidates": 2}
+    assert invoke(["run", str(small_recipe(contract=contract, **sections)), "--quiet"]) == 0
+    (search,) = json.loads(Path("out", "record.json").read_text())["searches"]
+    tested = [row["test"] for row in search["candidates"] if row["test"]]
+    assert tested
+    for test in tested:
+        worst = test["worst_group"]
+        assert (worst["column"], len(worst["groups"]), test["worst"]) == ("site", 3, None)
+        assert sum(one["n"] for one in worst["groups"]) == test["n"] == search["n_validation"]
+        assert test["kept"] == (worst["kept"] and test["bound"] <= 0.2)
+    assert search["delivered"]
+    assert "no group of site loses more than" in " ".join(capsys.readouterr().out.split())
+    contract["harm"] = {"worst_group": 0.01}
+    refused = small_recipe("r.yaml", contract=contract, output="refused", **sections)
+    assert invoke(["run", str(refused), "--quiet"]) == 4
+    assert "3 of 3 groups of 'site' have too few" in capsys.readouterr().err
+    del sections["data"]["groups"]
+    unnamed = small_recipe("u.yaml", contract=contract, output="unnamed", **sections)
+    assert invoke(["run", str(unnamed), "--quiet"]) == 3
+    assert "data.groups" in capsys.readouterr().err

@@ -9,8 +9,10 @@ from prunus.evaluate.noninferiority import (
     ClassLoss,
     NonInferiority,
     WorstClass,
+    WorstGroup,
     examples_needed,
     noninferiority,
+    parts_of,
     promises,
 )
 from prunus.evaluate.pairs import Pairs
@@ -37,6 +39,7 @@ __all__ = [
     "Pairs",
     "Quality",
     "WorstClass",
+    "WorstGroup",
     "answers_to",
     "at_once",
     "class_changes",
@@ -53,6 +56,7 @@ __all__ = [
     "measure_quality",
     "noninferiority",
     "observe",
+    "parts_of",
     "predict_outputs",
     "promises",
     "rank_correlation",

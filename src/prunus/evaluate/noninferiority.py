@@ -25,10 +25,12 @@ __all__ = [
     "ClassLoss",
     "NonInferiority",
     "WorstClass",
+    "WorstGroup",
     "accuracy_bound",
     "examples_needed",
     "no_worse_accuracy",
     "noninferiority",
+    "parts_of",
     "promises",
     "tango_z",
 ]
@@ -41,7 +43,7 @@ _MOST_PAIRS = 40
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """What one class loses (its recall): at most ``bound``, told of it alone; counts are None where an example holds several."""
+    """What one class (of its recall) or group (of a metric) loses: at most ``bound``, told of it alone; counts where there are."""
 
     name: str
     n: int
@@ -68,10 +70,25 @@ class WorstClass:
 
 
 @dataclass(frozen=True)
+class WorstGroup:
+    """The group of which the least can be promised: no group of ``column`` loses more of the metric than ``bound``."""
+
+    column: str
+    name: str
+    drop: float
+    bound: float
+    max_drop: float
+    groups: tuple[ClassLoss, ...]
+    left_out: tuple[str, ...]
+    kept: bool
+
+
+@dataclass(frozen=True)
 class NonInferiority:
     """What the test says: ``drop`` is at most ``bound`` with the asked confidence; ``kept`` if that is within the margin.
 
-    ``worst`` is what it says of the classes, where a contract speaks of them: then both have to be kept. ``n_lost`` examples only
+    ``worst`` is what it says of the classes and ``worst_group`` of the groups, where a contract speaks of them: then all have to be
+    kept. ``n_lost`` examples only
     the dense model gets right, ``n_gained`` only the pruned one (accuracy only).
     """
 
@@ -88,6 +105,7 @@ class NonInferiority:
     kept: bool
     method: str
     worst: WorstClass | None = None
+    worst_group: WorstGroup | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -169,7 +187,7 @@ def examples_needed(max_drop: float, confidence: float) -> int:
 
 def promises(found: NonInferiority, n: int) -> bool:
     """Tell whether ``n`` other examples would show what these suggest, were they to answer alike."""
-    if found.worst is not None and not _promises_classes(found, found.worst, n / found.n):
+    if not all(_promises_each(found, parts, margin, n / found.n) for parts, margin in parts_of(found)):
         return False
     if found.n_lost is not None and found.n_gained is not None:
         scale = n / found.n
@@ -178,14 +196,20 @@ def promises(found: NonInferiority, n: int) -> bool:
     return found.drop + (found.bound - found.drop) * sqrt(found.n / n) <= found.max_drop
 
 
-def _promises_classes(found: NonInferiority, worst: WorstClass, scale: float) -> bool:
-    """Tell whether so many times the examples would show of every class that it loses no more than the margin."""
+def parts_of(found: NonInferiority) -> list[tuple[tuple[ClassLoss, ...], float]]:
+    """Return the classes and the groups that a contract speaks of, each with what they may lose."""
+    classes = [] if found.worst is None else [(found.worst.classes, found.worst.max_drop)]
+    return classes + ([] if found.worst_group is None else [(found.worst_group.groups, found.worst_group.max_drop)])
+
+
+def _promises_each(found: NonInferiority, parts: tuple[ClassLoss, ...], margin: float, scale: float) -> bool:
+    """Tell whether so many times the examples would show of every part that it loses no more than the margin."""
     least = NormalDist().inv_cdf(1 - found.confidence)
-    for one in worst.classes:
+    for one in parts:
         if one.n_lost is None or one.n_gained is None:
-            if one.drop + (one.bound - one.drop) / sqrt(scale) > worst.max_drop:
+            if one.drop + (one.bound - one.drop) / sqrt(scale) > margin:
                 return False
-        elif tango_z(scale * one.n_lost, scale * one.n_gained, scale * one.n, worst.max_drop) > least:
+        elif tango_z(scale * one.n_lost, scale * one.n_gained, scale * one.n, margin) > least:
             return False
     return True
 

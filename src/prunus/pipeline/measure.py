@@ -17,7 +17,7 @@ from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.runtime import versions
 from prunus.core.types import Plan
-from prunus.data import Examples, Prepared, beside_of
+from prunus.data import Examples, Prepared
 from prunus.evaluate import (
     Latency,
     Pairs,
@@ -36,7 +36,7 @@ from prunus.evaluate import (
 )
 from prunus.evaluate.timing.latency import Timeable
 from prunus.evaluate.timing.runtimes import called, put_away
-from prunus.pipeline.jobs.job import Job, SeedResult
+from prunus.pipeline.jobs.job import Job, SeedResult, example_groups
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
 from prunus.pipeline.stages.duplicate_examples import alike_apart, alike_notes
@@ -142,26 +142,21 @@ def measure_run(
 
 def _harm(job: Job, first: SeedResult, observed: Mapping[Any, Observed], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return whom the model that is shipped serves worse; calibration, which takes a pass of its own, where that is short."""
-    data, column = job.data, job.recipe.data.groups
+    data = job.data
     task = data.test.task
     pairs = _pairs(observed, [first], "test", task, settings)
-    groups = {} if column is None else {column: _groups(data.test)}
+    groups = example_groups(job.recipe, data.test)
     fit_on = data.validation if len(data.validation) else None
     return harm_facts(
         replace(pairs, seed=first.seed),
         data.test,
         {"dense": first.dense, "pruned": first.pruned.model},
         split="test",
-        groups=groups,
+        groups={} if groups is None else {groups.column: groups.names},
         fit_on=fit_on,
         fitted_on="validation" if fit_on is not None else "",
         calibrated=task.exclusive,
     )
-
-
-def _groups(examples: Examples) -> list[str]:
-    found: list[str] = beside_of(examples.source, "groups")[examples.rows.numpy()].tolist()
-    return found
 
 
 def _map(job: Job, first: SeedResult, plan: Plan) -> dict[str, Any] | None:
@@ -176,12 +171,12 @@ def _map(job: Job, first: SeedResult, plan: Plan) -> dict[str, Any] | None:
 
 
 def _group_changes(job: Job, pairs: Pairs, metric: str) -> dict[str, Any] | None:
-    column = job.recipe.data.groups
-    if column is None:
+    groups = example_groups(job.recipe, job.data.test)
+    if groups is None:
         return None
-    found = group_changes(pairs, _groups(job.data.test), metric)
+    found = group_changes(pairs, groups.names, metric)
     return {
-        "column": column,
+        "column": groups.column,
         "metric": metric,
         "confidence": pairs.confidence,
         "changes": [item.to_dict() for item in found],

@@ -25,14 +25,14 @@ from prunus.evaluate import (
     observe,
     promises,
 )
-from prunus.evaluate.harm import check_classes, contract_test
+from prunus.evaluate.harm import check_classes, check_groups, contract_test
 from prunus.graph import AxisGraph
 from prunus.pipeline.costing.cost_targets import Costing, Counted
 from prunus.pipeline.costing.latency_targets import Timed
 from prunus.pipeline.costing.share_walk import next_share, walk
 from prunus.pipeline.cut.one_round import Round
 from prunus.pipeline.cut.prunable import check_patterns, groups_of, prunable_graph
-from prunus.pipeline.jobs.job import Candidate, Decide, Job
+from prunus.pipeline.jobs.job import Candidate, Decide, Job, example_groups
 from prunus.pipeline.stages.model_stage import adjust_after_cut, begin, recover
 from prunus.pipeline.stages.overfitting.generalisation import Overfits, trend, watched
 from prunus.tasks import default_metrics, metrics
@@ -97,6 +97,8 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
     known = data.validation.known_targets
     remedy = "raise data.split.validation or worst_class, or say small: leave_out"
     check_classes(contract, data.validation.task, None if known is None else known.cpu().numpy(), remedy=remedy)
+    if contract.of_groups:
+        check_groups(contract, example_groups(recipe, data.validation), remedy=remedy.replace("class", "group"))
 
 
 def check_floor(job: Job, model: nn.Module) -> None:
@@ -321,7 +323,10 @@ class _Search:
         assert contract is not None
         task = examples.task
         dense, pruned = (observe(model, examples, task) for model in (self.dense, trial.candidate.model))
-        return contract_test(dense, pruned, task, contract, bootstrap=evaluation.bootstrap, seed=self.seed)
+        groups = example_groups(self.job.recipe, examples) if contract.of_groups else None
+        return contract_test(
+            dense, pruned, task, contract, groups=groups, bootstrap=evaluation.bootstrap, seed=self.seed
+        )
 
     def _facts(self, delivered: Trial | None) -> dict[str, Any]:
         contract = self.contract

@@ -6,13 +6,22 @@ from typing import Literal
 
 from prunus.report.record_parts import Part
 
-__all__ = ["CandidateRow", "ContractFacts", "ContractTest", "HarmMargin", "SearchFacts", "WorstClassFacts"]
+__all__ = [
+    "CandidateRow",
+    "ContractFacts",
+    "ContractTest",
+    "HarmMargin",
+    "SearchFacts",
+    "WorstClassFacts",
+    "WorstGroupFacts",
+]
 
 
 class HarmMargin(Part):
-    """What each class had to keep of its recall, and what became of those with too few examples to show it."""
+    """What each class had to keep of its recall and each group of the metric, and what became of those with too few examples."""
 
-    worst_class: float
+    worst_class: float | None = None
+    worst_group: float | None = None
     small: Literal["refuse", "leave_out"]
 
 
@@ -26,7 +35,7 @@ class ContractFacts(Part):
 
 
 class ClassLossRow(Part):
-    """What one class loses: at most ``bound``, told of it alone."""
+    """What one class or group loses: at most ``bound``, told of it alone."""
 
     name: str
     n: int
@@ -48,8 +57,24 @@ class WorstClassFacts(Part):
     kept: bool
 
 
+class WorstGroupFacts(Part):
+    """The group of ``column`` of which the least could be shown: none loses more than ``bound``; as of classes."""
+
+    column: str
+    name: str
+    drop: float
+    bound: float
+    max_drop: float
+    groups: list[ClassLossRow]
+    left_out: list[str]
+    kept: bool
+
+
 class ContractTest(Part):
-    """A test of one candidate on the validation examples: the drop is at most ``bound``; ``worst`` says it of the classes."""
+    """A test of one candidate on the validation examples: the drop is at most ``bound``.
+
+    ``worst`` says it of the classes, ``worst_group`` of the groups.
+    """
 
     metric: str
     max_drop: float
@@ -64,6 +89,7 @@ class ContractTest(Part):
     kept: bool
     method: str
     worst: WorstClassFacts | None = None
+    worst_group: WorstGroupFacts | None = None
 
 
 class CandidateRow(Part):

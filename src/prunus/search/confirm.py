@@ -22,8 +22,9 @@ from prunus.core.files.plain_files import atomic_path
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.core.recipes.search_section import leading_cost
 from prunus.evaluate import Pairs, compare, observe
-from prunus.evaluate.harm import contract_test
+from prunus.evaluate.harm import Groups, contract_test
 from prunus.pipeline import finish
+from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.workspace import RECORD, open_workspace
 from prunus.pipeline.main_job import open_job
 from prunus.report import RunRecord, load_record
@@ -39,6 +40,7 @@ __all__ = ["chosen", "confirm", "fresh_seeds", "frontier_of"]
 
 _STAGE = "confirm"
 _OBSERVED = "observed.npz"
+_GROUPS = "groups"
 """What was seen of the delivered model on the test examples: another contract reads it again."""
 
 
@@ -144,7 +146,14 @@ def _told(asked: Search, recipe: Recipe, seen: _Seen, metric: str, n: int) -> di
     if asked.contract is not None:
         sure = 1 - (1 - asked.contract.confidence) / max(n, 1)
         test = contract_test(
-            dense, pruned, task, asked.contract, confidence=sure, bootstrap=evaluation.bootstrap, seed=seed
+            dense,
+            pruned,
+            task,
+            asked.contract,
+            groups=seen.groups,
+            confidence=sure,
+            bootstrap=evaluation.bootstrap,
+            seed=seed,
         )
         found |= {"kept": test.kept, "bound": float(test.bound) if isfinite(test.bound) else None}
     return found
@@ -168,6 +177,7 @@ class _Seen:
     task: Task
     dense: Observed
     pruned: Observed
+    groups: Groups | None = None
 
 
 def _run(recipe: Recipe, folder: Path, where: Where, listener: Listener) -> tuple[RunRecord, _Seen]:
@@ -175,24 +185,27 @@ def _run(recipe: Recipe, folder: Path, where: Where, listener: Listener) -> tupl
     with open_workspace(recipe, folder, resume=True, overwrite=False, listener=listener) as workspace:
         held, path = folder / RECORD, folder / _OBSERVED
         done = held.exists() and path.exists()
-        if done and (seen := _read(path)) is not None:
+        if done and (seen := _read(path, recipe.data.groups)) is not None:
             return load_record(held), seen
         with open_job(recipe, workspace) as job:
             task = job.data.test.task
-            if done and (seen := _read(path, task)) is not None:
+            if done and (seen := _read(path, recipe.data.groups, task)) is not None:
                 return load_record(held), seen
             for seed in recipe.seeds:
                 take_dense(where.shared, job, seed, 1.0)
             record, results = finish(job)
+            groups = example_groups(recipe, job.data.test)
             models = {"dense": results[0].dense, "pruned": results[0].pruned.model}
             observed = {name: observe(model, job.data.test, task) for name, model in models.items()}
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 arrays = {f"{name}/{key}": value for name, one in observed.items() for key, value in one.items()}
+                if groups is not None:
+                    arrays[_GROUPS] = np.asarray(groups.names, dtype=str)
                 np.savez_compressed(file, task=np.array(_told_of(task)), **arrays)  # type: ignore[arg-type]
             for seed in recipe.seeds:
                 keep_dense(where.shared, job, seed, 1.0)
         workspace.forget()
-    return record, _Seen(task, observed["dense"], observed["pruned"])
+    return record, _Seen(task, observed["dense"], observed["pruned"], groups)
 
 
 def _told_of(task: Task) -> str:
@@ -202,12 +215,13 @@ def _told_of(task: Task) -> str:
     return json.dumps({"name": task.name, "options": options_of(task)})
 
 
-def _read(path: Path, task: Task | None = None) -> _Seen | None:
+def _read(path: Path, column: str | None, task: Task | None = None) -> _Seen | None:
     """Return what was seen; None where the file doesn't say of which task it is, and it isn't given."""
     with np.load(path, allow_pickle=False) as held:
         said = str(held["task"]) if "task" in held.files else ""
         if task is None and not said:
             return None
+        groups = Groups(column, held[_GROUPS].tolist()) if column is not None and _GROUPS in held.files else None
         parts: dict[str, dict[str, Any]] = {"dense": {}, "pruned": {}}
         for key in held.files:
             model, _, name = key.partition("/")
@@ -216,7 +230,7 @@ def _read(path: Path, task: Task | None = None) -> _Seen | None:
     if task is None:
         about = json.loads(said)
         task = task_of_options(about["name"], about["options"])
-    return _Seen(task, parts["dense"], parts["pruned"])
+    return _Seen(task, parts["dense"], parts["pruned"], groups)
 
 
 def _shares(record: RunRecord) -> dict[str, float]:

@@ -17,7 +17,8 @@ from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock, write_json, write_text
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.core.text import plain
-from prunus.evaluate.harm import check_classes
+from prunus.evaluate.harm import check_classes, check_groups
+from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.workspace import Workspace, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.offered import load_offered
@@ -113,6 +114,9 @@ def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
             known = job.data.test.known_targets
             numbers = None if known is None else known.cpu().numpy()
             check_classes(asked.contract, task, numbers, remedy="raise data.split.test or worst_class")
+            if asked.contract.of_groups:
+                groups = example_groups(recipe, job.data.test)
+                check_groups(asked.contract, groups, remedy="raise data.split.test or worst_group")
     if n == 0:
         raise DataError("search judges settings on validation examples: got none; set data.split.validation")
     named = promised or asked.metric or (recipe.evaluation.metrics or default_metrics(task.name))[0]

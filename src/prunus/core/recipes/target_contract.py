@@ -49,16 +49,26 @@ class Target(Section):
 
 
 class Harm(Section):
-    """What no single class may lose, however good the model is on the whole."""
+    """What no single class, and no group of examples, may lose, however good the model is on the whole."""
 
-    worst_class: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="how much of its recall each class may lose at most; 0.03 is three points"
+    worst_class: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="how much of its recall each class may lose at most; 0.03 is three points"
+    )
+    worst_group: Positive | None = Field(
+        None,
+        description="how much of the contract's metric each group of data.groups may lose at most, in the metric's own unit",
     )
     small: Literal["refuse", "leave_out"] = Field(
         "refuse",
-        description="a class with too few validation examples to show that: refuse stops before any training, leave_out promises "
-        "nothing about it, and says so",
+        description="a class or group with too few validation examples to show that: refuse stops before any training, leave_out "
+        "promises nothing about it, and says so",
     )
+
+    @model_validator(mode="after")
+    def _something(self) -> Harm:
+        if self.worst_class is None and self.worst_group is None:
+            raise ValueError("give worst_class, worst_group, or both: got neither")
+        return self
 
 
 class Contract(Section):
@@ -67,5 +77,10 @@ class Contract(Section):
     metric: str = Field("accuracy", description="one of those that are evaluated")
     max_drop: Positive = Field(0.01, description="in the metric's own unit; 0.01 of accuracy is one point")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="one-sided, for the whole search")
-    harm: Harm | None = Field(None, description="what each class must keep, too, with the same confidence")
+    harm: Harm | None = Field(None, description="what each class or group must keep, too, with the same confidence")
     max_candidates: Count = Field(6, description="how many models the search may train")
+
+    @property
+    def of_groups(self) -> bool:
+        """Whether it speaks of groups of examples."""
+        return self.harm is not None and self.harm.worst_group is not None

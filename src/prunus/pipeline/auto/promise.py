@@ -21,8 +21,8 @@ from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.recipe_file import explained
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import Batches
-from prunus.evaluate import NonInferiority, WorstClass, examples_needed, observe
-from prunus.evaluate.harm import check_classes, contract_test
+from prunus.evaluate import NonInferiority, WorstClass, examples_needed, observe, parts_of
+from prunus.evaluate.harm import check_classes, check_groups, contract_test
 from prunus.tasks import Agreement, Task, check_metrics, metrics
 
 __all__ = ["N_TESTED", "Promise", "asked_contract", "broken", "kept", "promise_of", "taught"]
@@ -136,6 +136,7 @@ def promise_of(
         check_classes(contract, task, numbers, remedy="give more data, raise worst_class, or say small: leave_out")
     else:
         check_classes(contract, task, None, remedy="")
+    check_groups(contract, None, remedy="")
     n, needed = len(testing), examples_needed(contract.max_drop, contract.confidence)
     if n < 2 or (metrics[contract.metric].exact_test and n < needed):
         raise DataError(
@@ -171,10 +172,10 @@ def of_classes(worst: WorstClass) -> str:
 
 def _looks_good(found: NonInferiority) -> bool:
     """Tell whether a cut is worth a test: half of what it may lose isn't lost, and no class loses clearly more than it may."""
-    if found.worst is not None:
-        for one in found.worst.classes:
+    for parts, margin in parts_of(found):
+        for one in parts:
             error = sqrt((one.n_lost or 0) + (one.n_gained or 0)) / one.n if one.n_lost is not None else 0.0
-            if one.drop - error > found.worst.max_drop:
+            if one.drop - error > margin:
                 return False
     return found.drop <= found.max_drop / 2
 

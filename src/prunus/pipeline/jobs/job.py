@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from prunus.core.calls import map_tensors, select_rows
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.types import Floats, Ints, Step
-from prunus.data import Examples, Prepared
+from prunus.data import Examples, Prepared, beside_of
+from prunus.evaluate.harm import Groups
 from prunus.pipeline.jobs.parts import Parts, Way
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.recover import Loss, Measure, TrainingStep, natural_measure
 
-__all__ = ["Alone", "Asked", "Candidate", "Decide", "Job", "SeedResult", "Watch"]
+__all__ = ["Alone", "Asked", "Candidate", "Decide", "Job", "SeedResult", "Watch", "example_groups"]
 
 Asked = Literal["example", "feature", "prune"]
 """What a stage asks for: what becomes of the examples, of the input features, or of the model in one round."""
@@ -102,6 +103,14 @@ class Job:
         batch = next(iter(examples.batches(min(size, len(examples)))))
         rows = torch.arange(size) % len(batch.index)
         return map_tensors(lambda value: value.contiguous(), select_rows(batch.inputs, rows))
+
+
+def example_groups(recipe: Recipe, examples: Examples) -> Groups | None:
+    """Return to which group of ``data.groups`` each of some examples belongs; None where the recipe names no such column."""
+    column = recipe.data.groups
+    return (
+        None if column is None else Groups(column, beside_of(examples.source, "groups")[examples.rows.numpy()].tolist())
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prunus.report.format import called, is_share, percent
 from prunus.report.page.page_marks import details, escape, table
 from prunus.report.record import RunRecord
-from prunus.report.record_searches import CandidateRow, ContractFacts, SearchFacts, WorstClassFacts
+from prunus.report.record_searches import CandidateRow, ContractFacts, SearchFacts, WorstClassFacts, WorstGroupFacts
 
 __all__ = ["candidate_cells", "drop", "outcome", "search_html"]
 
@@ -43,6 +43,7 @@ def outcome(search: SearchFacts) -> str:
         f"{said}; {called(contract.metric)} {shown} with "
         f"{_percent(contract.confidence)} confidence on {search.n_validation} validation examples "
         f"({drop(contract.metric, contract.max_drop)} allowed){_of_classes(found.test.worst)}"
+        f"{_of_groups(contract.metric, found.test.worst_group)}"
     )
 
 
@@ -54,9 +55,22 @@ def _of_classes(worst: WorstClassFacts | None) -> str:
         f"; no class loses more than {_in_points(worst.bound)} of its recall ({_in_points(worst.max_drop)} allowed; the least sure "
         f"one is {worst.name})"
     )
-    if worst.left_out:
-        said += f"; nothing is promised about {', '.join(worst.left_out)}, which have too few examples"
-    return said
+    return said + _left_out(worst.left_out)
+
+
+def _of_groups(metric: str, worst: WorstGroupFacts | None) -> str:
+    """Return what was shown of the groups, where the contract speaks of them."""
+    if worst is None:
+        return ""
+    said = (
+        f"; no group of {worst.column} loses more than {drop(metric, worst.bound)} of its {called(metric)} "
+        f"({drop(metric, worst.max_drop)} allowed; the least sure one is {worst.name})"
+    )
+    return said + _left_out(worst.left_out)
+
+
+def _left_out(names: list[str]) -> str:
+    return f"; nothing is promised about {', '.join(names)}, which have too few examples" if names else ""
 
 
 def drop(metric: str, number: float | None) -> str:
@@ -86,10 +100,15 @@ def candidate_cells(search: SearchFacts, row: CandidateRow) -> list[str]:
 
 def _verdict(row: CandidateRow) -> str:
     """Return what became of the contract, and for which class it wasn't shown."""
-    worst = row.test.worst if row.test is not None else None
-    if worst is None or worst.kept:
+    if row.test is None:
         return row.verdict
-    return f"{row.verdict}: {worst.name} may lose {_in_points(worst.bound)}"
+    said: str = row.verdict
+    if row.test.worst is not None and not row.test.worst.kept:
+        said += f": {row.test.worst.name} may lose {_in_points(row.test.worst.bound)}"
+    group = row.test.worst_group
+    if group is not None and not group.kept:
+        said += f": {group.column} {group.name} may lose {drop(row.test.metric, group.bound)}"
+    return said
 
 
 def search_html(record: RunRecord) -> str:
@@ -113,11 +132,11 @@ def search_html(record: RunRecord) -> str:
 
 def _promise(contract: ContractFacts) -> str:
     said = f"{called(contract.metric)} drops by at most {drop(contract.metric, contract.max_drop)}"
-    return (
-        said
-        if contract.harm is None
-        else f"{said}, no class's recall by more than {_in_points(contract.harm.worst_class)}"
-    )
+    if contract.harm is not None and contract.harm.worst_class is not None:
+        said += f", no class's recall by more than {_in_points(contract.harm.worst_class)}"
+    if contract.harm is not None and contract.harm.worst_group is not None:
+        said += f", in no group by more than {drop(contract.metric, contract.harm.worst_group)}"
+    return said
 
 
 def _in_points(share: float) -> str:

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
+from prunus.core.batch import Batch
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.target_contract import Contract
 from prunus.evaluate import examples_needed, noninferiority, promises
-from prunus.evaluate.harm import check_classes, contract_test
+from prunus.evaluate.harm import Groups, check_classes, check_groups, contract_test
 from prunus.tasks import Classification, MultiLabel, Regression
 
 TASK = Classification(("a", "b", "c"))
@@ -122,3 +124,81 @@ def test_a_class_that_loses_just_too_much_is_let_pass_as_rarely_as_was_said(shar
         pruned = {"true": true, "predicted": said, "right": said == true}
         n_passed += contract_test(dense, pruned, task, contract()).worst.kept
     assert n_passed <= 14 if share else n_passed == 150
+
+
+def of_groups(**more):
+    return Contract.model_validate({"max_drop": 0.05, "harm": {"worst_group": 0.05, **more}})
+
+
+def test_the_bound_on_the_worst_group_is_the_largest_of_those_that_each_has_alone():
+    dense, pruned = pair((200, 300, 250), lost=(2, 9, 1), gained=(0, 1, 2))
+    sites = np.random.default_rng(0).choice(["north", "south", ""], 750, p=[0.6, 0.3, 0.1])
+    found = contract_test(dense, pruned, TASK, of_groups(), groups=Groups("site", sites.tolist())).worst_group
+    alone = {}
+    for name in ("north", "south"):
+        one, two = ({key: value[sites == name] for key, value in seen.items()} for seen in (dense, pruned))
+        alone[name] = noninferiority(one, two, TASK, metric="accuracy", max_drop=0.05, confidence=0.95)
+    assert {one.name: (one.n, one.drop, one.bound) for one in found.groups} == {
+        name: (one.n, one.drop, one.bound) for name, one in alone.items()
+    }
+    assert (found.column, found.bound) == ("site", max(one.bound for one in alone.values()))
+
+
+def test_a_good_mean_and_good_classes_dont_hide_a_group_that_loses():
+    dense, pruned = pair((500, 500, 500), lost=(6, 6, 6))
+    hurt = ~pruned["right"] | (np.arange(1500) % 10 == 0)
+    groups = Groups("site", np.where(hurt, "small", "large").tolist())
+    asked = Contract.model_validate({"max_drop": 0.05, "harm": {"worst_class": 0.05, "worst_group": 0.05}})
+    found = contract_test(dense, pruned, TASK, asked, groups=groups)
+    assert found.worst.kept
+    assert found.bound <= 0.05
+    assert not found.kept
+    assert found.worst_group.name == "small"
+    assert not promises(found, found.n)
+
+
+def test_of_numbers_each_group_keeps_the_contract_s_own_metric_in_its_own_unit():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(600, 1))
+    site = np.where(np.arange(600) < 300, "a", "b")
+    dense, worse = true + 0.1, true + np.where(site == "b", 1.0, 0.1)[:, None]
+    seen = [Regression().observe(torch.tensor(said), Batch(None, None, torch.tensor(true))) for said in (dense, worse)]
+    asked = Contract.model_validate({"metric": "mae", "max_drop": 1.0, "harm": {"worst_group": 0.5}})
+    found = contract_test(*seen, Regression(), asked, groups=Groups("site", site.tolist()))
+    assert found.bound <= 1
+    assert not found.kept
+    assert [one.drop for one in found.worst_group.groups] == pytest.approx([0.0, 0.9])
+    assert contract_test(seen[0], seen[0], Regression(), asked, groups=Groups("site", site.tolist())).kept
+
+
+def test_groups_that_cant_show_it_are_refused_before_any_work_or_left_out():
+    groups = Groups("site", ["a"] * 200 + ["b"] * 40 + [""] * 9)
+    with pytest.raises(DataError, match=r"1 of 2 groups of 'site'.*at least 59.*b has 40, which show no less.*; more"):
+        check_groups(of_groups(), groups, remedy="more data")
+    check_groups(of_groups(small="leave_out"), groups, remedy="")
+    check_groups(contract(), None, remedy="")
+    for few in (["b"] * 40, [""] * 400):
+        with pytest.raises(DataError, match="more data"):
+            check_groups(of_groups(small="leave_out"), Groups("site", few), remedy="more data")
+    with pytest.raises(RecipeError, match=r"data\.groups"):
+        check_groups(of_groups(), None, remedy="")
+    dense, pruned = pair((200, 40, 9))
+    with pytest.raises(RecipeError, match=r"data\.groups"):
+        contract_test(dense, pruned, TASK, of_groups())
+    left = contract_test(dense, pruned, TASK, of_groups(small="leave_out"), groups=groups)
+    assert left.kept
+    assert left.worst_group.left_out == ("b",)
+
+
+def test_where_all_would_be_left_out_nothing_is_promised_and_it_is_not_kept():
+    dense, pruned = pair((20, 20, 20))
+    found = contract_test(dense, pruned, TASK, contract(small="leave_out"))
+    assert not found.kept
+    assert len(found.worst.classes) == 3
+    with pytest.raises(DataError, match="3 of 3 classes"):
+        check_classes(contract(small="leave_out"), TASK, np.repeat(np.arange(3), 20), remedy="more data")
+
+
+def test_a_harm_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="worst_class, worst_group, or both"):
+        Contract.model_validate({"harm": {}})
