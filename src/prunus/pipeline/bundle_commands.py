@@ -14,12 +14,11 @@ from prunus.core.errors import NotFiniteError, PlanError, PrunusError
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.evaluate import measure_cost
 from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
-from prunus.pipeline.bundle_pairs import load_checked, open_dense
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
 from prunus.pipeline.jobs.workspace import RECORD, SAFETY
 from prunus.pipeline.measure import quality_of
-from prunus.pipeline.shipping import bundle_folder
+from prunus.pipeline.shipping import bundle_folder, load_checked, open_dense
 from prunus.report import RunRecord, SafetyFacts, load_record, load_safety, write_html
 from prunus.ship import (
     Bundle,

@@ -12,9 +12,8 @@ from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Data
 from prunus.data import Examples, beside_of
 from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
-from prunus.pipeline.bundle_pairs import load_checked, open_dense
 from prunus.pipeline.carried import data_of_bundle
-from prunus.pipeline.shipping import bundle_folder
+from prunus.pipeline.shipping import bundle_folder, load_checked, open_dense
 from prunus.ship import Bundle
 from prunus.tasks import Task
 
