@@ -1,12 +1,12 @@
 """What does it cost to score a data set that is many files: in one process, in two, on two nodes of a Ray cluster, with Ray Data?
 
-Usage: python benchmarks/dispatch.py [--rows 1,10] [--repetitions 3] [--folder FOLDER] [--only NAME]
+Usage: python benchmarks/dispatch.py [--rows 1,10,50] [--repetitions 3,3,1] [--folder FOLDER] [--only NAME] [--keep FILE]
 
 Millions of rows of 32 numbers and a label in Parquet; each row gets its cross-entropy under a small network, in a file for each
 shard. Every cell is a process of its own, with all that it starts (a cluster's daemons, too), and those of one size take turns. The
 bare loop writes the same column with pyarrow and torch, one thread, with no thought of resuming. Ray Data reads, maps and writes on
-the same two nodes, with a gigabyte of object store each. The time between two sizes is free of what it takes to start. More rows
-than ten million are links to the same files, so that they need no disk.
+the same two nodes, with a gigabyte of object store each. The time between two sizes is free of what it takes to start. What was
+measured goes to ``--keep``, a line for each run, and the tables are of all that stands there; ``--rows ""`` measures nothing new.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def main() -> None:
     """Run the cells in turns and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", default="1,10", help="millions of rows")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", default="3", help="of each size")
+    parser.add_argument("--keep", type=Path, help="a file for the rows that were measured, which are added to it")
     parser.add_argument("--folder", type=Path, help="where the files lie, or are written to")
     parser.add_argument("--only", default="", help="part of a cell's name")
     parser.add_argument("--small", action="store_true", help="measure instead what a shard costs beside its rows")
@@ -69,25 +70,27 @@ def main() -> None:
         if arguments.small:
             _small(folder)
             return
-        sizes = [int(size) for size in arguments.rows.split(",")]
+        sizes = [int(size) for size in arguments.rows.split(",") if size]
+        repetitions = [int(n) for n in arguments.repetitions.split(",")]
+        repetitions += repetitions[-1:] * (len(sizes) - len(repetitions))
+        kept = arguments.keep or folder / "rows.jsonl"
         chosen = [name for name in CELLS if arguments.only in name]
-        found = {size: _size(folder, size, chosen, arguments.repetitions) for size in sizes}
-    _print(found)
+        for size, n in zip(sizes, repetitions, strict=False):
+            _size(folder, size, chosen, n, kept)
+        _print([json.loads(line) for line in kept.read_text().splitlines()])
 
 
-def _size(folder: Path, size: int, chosen: list[str], repetitions: int) -> dict[str, list[dict[str, Any]]]:
+def _size(folder: Path, size: int, chosen: list[str], repetitions: int, kept: Path) -> None:
     shards = _shards(folder, size)
-    cells: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen}
     for _ in range(repetitions):
         for name in chosen:
             output = folder / "output"
             shutil.rmtree(output, ignore_errors=True)
             row = watched([sys.executable, __file__, "--cell", name, str(shards), str(output)])
-            row |= {"hash": hash_of(output), "rows": _n_rows(output), "rows_asked": size * MILLION}
-            cells[name].append(row)
-            print(f"{size} M, {name}: {json.dumps(row)}", file=sys.stderr, flush=True)
+            row |= {"hash": hash_of(output), "rows": _n_rows(output), "size": size, "name": name}
+            with kept.open("a") as file:
+                print(json.dumps(row), file=file)
     shutil.rmtree(folder / "output", ignore_errors=True)
-    return cells
 
 
 def _small(folder: Path) -> None:
@@ -106,13 +109,13 @@ def _small(folder: Path) -> None:
 
 def _shards(folder: Path, size: int) -> Path:
     n = size * MILLION // SHARD_ROWS
-    base = write_shards(folder / "base", min(n, 40), SHARD_ROWS)
+    base = write_shards(folder / "base", n, SHARD_ROWS)
     own = folder / f"{size}m"
     own.mkdir(exist_ok=True)
     for number in range(n):
         path = own / f"part-{number:04d}.parquet"
         if not path.exists():
-            os.link(base[number % len(base)], path)
+            os.link(base[number], path)
     return own
 
 
@@ -176,7 +179,11 @@ CELLS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def _print(found: dict[int, dict[str, list[dict[str, Any]]]]) -> None:
+def _print(kept: list[dict[str, Any]]) -> None:
+    found: dict[int, dict[str, list[dict[str, Any]]]] = {}
+    for size in sorted({row["size"] for row in kept}):
+        cells = {name: [row for row in kept if (row["size"], row["name"]) == (size, name)] for name in CELLS}
+        found[size] = {name: rows for name, rows in cells.items() if rows}
     print(
         "| rows | how | seconds, median (spread) | processor seconds | rows per processor second | most MB | scores |"
     )

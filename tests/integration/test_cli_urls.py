@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import s3fs
 import torch
 
 import prunus
@@ -171,6 +172,35 @@ def test_what_is_wrong_with_a_url_is_one_line_and_an_exit_code(
     assert err.count("\n") == 1
     assert "hunter2" not in err
     assert not Path("s3:").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("score-shards", "b", "s3://BUCKET/in", "--output", "o"), 4),
+        (("score-shards", "b", "in", "--output", "s3://BUCKET/o"), 4),
+        (("run", "r.yaml", "-o", "data.source=s3://BUCKET/in/part-0.parquet", "-o", "data.target=label"), 4),
+        (("run", "r.yaml", "--copy-to", "s3://BUCKET/copy"), 4),
+        (("verify", "s3://BUCKET/b"), 6),
+    ],
+)
+def test_without_credentials_each_command_says_how_they_are_given_before_it_does_anything(
+    folder, store, bucket, capsys, small_recipe, monkeypatch, arguments, code
+):
+    small_recipe()
+    before, keys = sorted(path.name for path in folder.iterdir()), store.keys(bucket)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(asked, "_connections", {})
+    s3fs.S3FileSystem.clear_instance_cache()
+    err = said(capsys, *(str(one).replace("BUCKET", bucket) for one in arguments), code=code)
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert "no credentials were found; set AWS_ACCESS_KEY_ID" in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert store.keys(bucket) == keys
+    assert not {path.name for path in folder.iterdir()} - {*before, "o", "out"}
+    assert not list(folder.glob("o*/[!.]*"))  # nothing but hidden marks, if a folder was made at all
 
 
 def test_a_run_reads_from_urls_and_is_copied_to_one_whole(folder, store, bucket, capsys, small_recipe):
