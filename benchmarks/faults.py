@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 from dispatch_load import MARK, STORE_BYTES, add_node, hash_of, loopback_cluster, write_shards
-from faults_bench import N_ROWS, N_SHARDS, WORKERS, Bench, done, run, said
+from faults_bench import N_ROWS, N_SHARDS, WORKERS, Bench, children, done, run, said
 
 
 def main() -> int:
@@ -112,10 +112,14 @@ def kill_a_worker(bench: Bench) -> str:
 
 
 def remove_a_node(bench: Bench) -> str:
-    """Take away the node that isn't the head, and bring another."""
+    """Take away the node that isn't the head, with all its processes at one stroke, and bring another."""
     process = bench.started()
     bench.at_a_moment()
-    bench.cluster.remove_node(bench.cluster.list_all_nodes()[1], allow_graceful=False)
+    node = bench.cluster.list_all_nodes()[1]
+    for raylet in node.all_processes["raylet"]:
+        for pid in (raylet.process.pid, *children(raylet.process.pid)):
+            os.kill(pid, signal.SIGKILL)
+    bench.cluster.remove_node(node, allow_graceful=False)
     add_node(bench.cluster)
     return _ended(process)
 

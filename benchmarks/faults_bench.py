@@ -23,7 +23,7 @@ from prunus.scale import score_shards
 from prunus.scale.dispatch import Dispatch
 from prunus.scale.scoring.scoring_state import RECENT, STATE, read_done
 
-__all__ = ["HEAVY_BYTES", "N_ROWS", "N_SHARDS", "WORKERS", "Bench", "done", "run", "said"]
+__all__ = ["HEAVY_BYTES", "N_ROWS", "N_SHARDS", "WORKERS", "Bench", "children", "done", "run", "said"]
 
 N_SHARDS, N_ROWS, BATCH_ROWS, PAUSE = 40, 5_000, 500, 0.05
 WORKERS = 2
@@ -155,3 +155,16 @@ def names_done(output: Path) -> set[str]:
         return set(read_done(output)[1])
     except OutputError:
         return set()
+
+
+def children(parent: int) -> list[int]:
+    """Return the ids of the processes that a process started and that live."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent:
+            found.append(int(path.parent.name))
+    return found
