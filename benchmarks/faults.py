@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from dispatch_load import MARK, STORE_BYTES, add_node, hash_of, loopback_cluster, write_shards
@@ -96,7 +97,8 @@ def _place(kind: str, bench: Bench, *, full: bool) -> Iterator[None]:
         return
     # A store that is full would otherwise go on in files, until the disk is full to 95 %.
     full_store = {"automatic_object_spilling_enabled": False, "local_fs_capacity_threshold": 0.01}
-    with loopback_cluster(2, **({"_system_config": full_store} if full else {})) as cluster:
+    options: dict[str, Any] = {"_system_config": full_store} if full else {}
+    with loopback_cluster(2, **options) as cluster:
         bench.cluster, bench.address = cluster, cluster.address
         yield
 
