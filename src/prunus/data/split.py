@@ -23,7 +23,7 @@ from prunus.core.recipes.recipe import Split
 from prunus.core.runtime import generator
 from prunus.core.types import Digests
 from prunus.data.content import digest_table
-from prunus.data.large.scratch import scratch_array, true_places
+from prunus.data.large.scratch import scratch_array, scratch_take, true_places
 from prunus.data.own_split import by_groups, by_time, named_parts
 from prunus.data.sources.source import Source, beside_of, class_counts
 from prunus.data.twins import Twins, find_twins
@@ -200,7 +200,8 @@ def _dealt(source: Source, config: Split, rest: Rows, own: Collection[str]) -> d
     if config.time is not None:
         moments = beside_of(source, "split.time")[rest]
         return by_time(moments.tolist(), sizes, config.seed, f"{source.name}: {config.time!r}")
-    return _assign(_strata(source)[rest], sizes, config.seed)
+    strata = scratch_take(torch.from_numpy(_strata(source)), torch.from_numpy(rest)).numpy()
+    return _assign(strata, sizes, config.seed)
 
 
 def _refuse_shared(source: Source, duplicates: Sequence[Duplicate], own: Mapping[str, Tensor]) -> None:

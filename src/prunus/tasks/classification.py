@@ -15,12 +15,14 @@ from prunus.core.batch import Batch
 from prunus.core.calls import described
 from prunus.core.errors import DataError, ModelError, ShapeError
 from prunus.core.predictions import Prediction, check_outputs_finite
-from prunus.core.types import Floats, Ints
+from prunus.core.types import Bools, Floats, Ints
 from prunus.tasks.counts import Tally, tally
 from prunus.tasks.one_tensor import one_tensor
 from prunus.tasks.task import Choices, Imagined, Observed, Task, task
 
 __all__ = ["Classification"]
+
+_AT_ONCE = 1 << 16
 
 RANKED_CLASSES = 100
 """Of more classes no scores are kept for ranking: they'd be most of what an evaluation holds."""
@@ -142,14 +144,23 @@ def _as_sure(observed: Observed, classes: Ints, other: Ints, right: bool) -> Obs
     if "nll" not in observed:
         return {}
     nll = observed["nll"]
-    alike = nll[observed["right"] == right]
-    mean = min(float(alike.mean() if len(alike) else nll.mean() if right else max(nll.max(), 1.0)), 700.0)
+    total, n_alike = _summed_where(nll, observed["right"], right)
+    mean = min(total / n_alike if n_alike else float(nll.mean() if right else max(nll.max(), 1.0)), 700.0)
     width, rows = observed["scores"].shape[1], np.arange(len(classes))
     scores = np.full((len(classes), width), -700.0)
     if width > int(max(classes.max(), other.max())):
         scores[rows, other] = np.log(max(-np.expm1(-mean), 1e-300))
         scores[rows, classes] = -mean
     return {"nll": np.full(len(classes), mean), "scores": scores}
+
+
+def _summed_where(values: Floats, truths: Bools, wanted: bool) -> tuple[float, int]:
+    """Return the sum of the values whose truth is the wanted one, and how many they are, a few at a time."""
+    total, n = 0.0, 0
+    for start in range(0, len(values), _AT_ONCE):
+        here = values[start : start + _AT_ONCE][truths[start : start + _AT_ONCE] == wanted]
+        total, n = total + float(here.sum()), n + len(here)
+    return total, n
 
 
 def _check_shape(found: tuple[int, ...], scores: tuple[int, ...], n: int, n_classes: int) -> None:

@@ -53,6 +53,7 @@ def order_statistics(chunks: Callable[[], Iterable[Array]], ranks: Sequence[Sequ
             place = int(np.searchsorted(before, left[one], side="right"))
             left[one] -= int(before[place - 1]) if place else 0
             begins[one] = (begins[one] << digit) | place
+        counts.clear()  # before the next pass makes its own
         done += digit
         width = width or done  # no rows at all
     found = {one: _value(begins[one], width) for one in wanted}

@@ -22,8 +22,8 @@ Array = np.ndarray[Any, Any]
 Read = Callable[[], Iterable[Array]]
 """Yields the rows of a part, ``(n, columns)``, a few at a time, from the first on whenever it is called."""
 
-_SORTED = 1 << 23
-"""So many numbers are sorted in memory: 64 MB."""
+_SORTED, _SORTED_ROWS = 1 << 23, 1 << 15
+"""So many numbers, of so many rows, are sorted in memory; of more rows, counting takes less of it."""
 
 _DAY = 86_400
 
@@ -135,7 +135,7 @@ def _find_middles(sums: tuple[ColumnSummary, ...], read: Read, kinds: Mapping[st
     if not wanted:
         return
     places = [((sums[place].n_present - 1) // 2, sums[place].n_present // 2) for place in wanted]
-    if sums[wanted[0]].n * len(wanted) <= _SORTED:
+    if sums[wanted[0]].n <= _SORTED_ROWS and sums[wanted[0]].n * len(wanted) <= _SORTED:
         whole = np.concatenate([values[:, wanted] for values in read()])
         for number, (place, pair) in enumerate(zip(wanted, places, strict=True)):
             held = whole[:, number]
