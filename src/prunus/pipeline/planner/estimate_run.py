@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,17 @@ from prunus.core.files.urls.url_path import path_at
 from prunus.core.recipes.recipe import Recipe
 from prunus.data import RowSet, disk_bytes, goes_to_disk, open_row_set, read_group, rows_in
 from prunus.pipeline.jobs.workspace import LOAD_DATA
-from prunus.pipeline.planner.linear_terms import Line, Predicted, fitted
+from prunus.pipeline.planner.linear_terms import Line, Predicted, fitted, flat_unless_shown
 from prunus.pipeline.planner.measured_run import REST, START
 
 __all__ = ["SAMPLE_ROWS", "Estimate", "StageEstimate", "estimate"]
 
 SAMPLE_ROWS = 200_000
-_FULL_ROWS = 100_000
 REPEATS = 2
+FULL_ROWS = 100_000
+"""On so many rows buffers, and the examples that calibration is measured on, have reached their full size."""
+FAR = 50
+"""Beyond so many times the sample no estimate was held against a run."""
 _SHARED = ("train", "recover", "control", "sparsify")
 """Stages whose rows several processes share out, by what their names hold."""
 _GROUPS = {
@@ -90,6 +93,7 @@ class Estimate:
     output_bytes: Predicted
     memory_here: int
     disk_here: int
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -138,15 +142,9 @@ def estimate(
     sizes = sorted({most // 2, most})
     if most < 1000:
         raise DataError(f"{source}: expected at least 1000 rows to measure on, got {most}")
-    if most < _FULL_ROWS < rows:
-        listener(
-            Event(
-                "warning",
-                "estimate",
-                f"{most} rows are few to measure on: buffers reach their full size at about {_FULL_ROWS}, so memory will be "
-                "overestimated, and times are less sure; take a larger sample (--sample)",
-            )
-        )
+    warnings = _warnings(rows, most)
+    for text in warnings:
+        listener(Event("warning", "estimate", text))
     to_disk = goes_to_disk(recipe.data, every, rows)
     measured: list[tuple[int, dict[str, Any]]] = []
     with ExitStack() as stack:
@@ -159,7 +157,15 @@ def estimate(
                 measured.append((n, _measure(short, path, work, to_disk=to_disk)))
         listener(Event("note", "estimate", f"{most} rows, with the recipe's own measurement of latency"))
         whole = _measure(recipe, samples[most], work, to_disk=to_disk)
-    return _put_together(every, rows, measured, (most, whole), to_disk=to_disk, workers=workers, nodes=nodes)
+    found = _put_together(every, rows, measured, (most, whole), to_disk=to_disk, workers=workers, nodes=nodes)
+    if 2 * found.cache_bytes > found.memory_here:
+        cold = (
+            f"the converted rows, {found.cache_bytes} bytes, don't fit into half of this machine's memory: a shuffled epoch "
+            "reads from the disk, and takes the time that the disk needs"
+        )
+        listener(Event("warning", "estimate", cold))
+        warnings = (*warnings, cold)
+    return replace(found, warnings=warnings)
 
 
 def _without_latency(recipe: Recipe) -> Recipe:
@@ -235,9 +241,10 @@ def _put_together(
     for name in whole[1]["stages"]:
         took = [one["stages"].get(name, nothing) for _, one in measured]
         share = 1.0 / (workers * nodes) if any(word in name for word in _SHARED) else 1.0
+        made = {"cpu_seconds": fitted, "peak_bytes": flat_unless_shown}
         lines = {
-            key: line([one[key] for one in took]).through(whole[0], whole[1]["stages"][name][key])
-            for key in ("cpu_seconds", "peak_bytes")
+            key: fit(sizes, [one[key] for one in took]).through(whole[0], whole[1]["stages"][name][key])
+            for key, fit in made.items()
         }
         # The clock also counts what else the machine does, so how rows tell is read off the processor's seconds.
         waits = sum(one["seconds"] for one in took) / max(sum(one["cpu_seconds"] for one in took), 1e-9)
@@ -278,6 +285,22 @@ def _put_together(
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         shutil.disk_usage(tempfile.gettempdir()).free,
     )
+
+
+def _warnings(rows: int, most: int) -> tuple[str, ...]:
+    """Return what speaks against an estimate from a sample of at most so many rows, before it is made."""
+    said = []
+    if most < FULL_ROWS < rows:
+        said.append(
+            f"{most} rows are few to measure on: buffers reach their full size at about {FULL_ROWS}, so memory will be "
+            "overestimated, and times are less sure; take a larger sample (--sample)"
+        )
+    if rows > FAR * most:
+        said.append(
+            f"{rows} rows are {rows / most:.0f} times the sample, and estimates were held against runs of up to {FAR} times: what "
+            f"doesn't show in {most} rows is no part of it; take a larger sample (--sample)"
+        )
+    return tuple(said)
 
 
 def _group(name: str) -> str:

@@ -1,7 +1,9 @@
 """What does a stage take that was measured on few rows, on many: so much in any case, and so much for each row?
 
 A straight line through the measured points, and the interval in which a new point would lie (Student's t) at the number of rows
-that is asked about. It can't be narrower than what the points vary by.
+that is asked about. It can't be narrower than what the points vary by. Where a stage may well take the same for any number of rows,
+as memory from disk does, chance alone makes a slope, and fifty times the rows make fifty times of it: there a line only rises where
+the points show that it does.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Line", "Predicted", "fitted"]
+__all__ = ["Line", "Predicted", "fitted", "flat_unless_shown"]
 
 CONFIDENCE = 0.8
 
@@ -37,7 +39,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Line:
-    """``fixed`` for any number of rows and ``per_row`` for each, neither below 0, through ``n`` points."""
+    """``fixed`` for any number of rows and ``per_row`` for each, neither below 0, through ``n`` points; never below ``least``."""
 
     fixed: float
     per_row: float
@@ -45,6 +47,7 @@ class Line:
     mean: float
     spread: float
     residual: float
+    least: float = 0.0
 
     def at(self, rows: float, share: float = 1.0) -> Predicted:
         """Return what so many rows take; ``share`` of what grows with them, where several share it out."""
@@ -53,7 +56,7 @@ class Line:
             return Predicted(value, value, value)
         error = self.residual * math.sqrt(1 + 1 / self.n + (rows - self.mean) ** 2 / self.spread)
         off = _student(self.n - 2) * error * share
-        return Predicted(value, max(value - off, 0.0), value + off)
+        return Predicted(value, min(max(value - off, self.least), value), value + off)
 
     def through(self, rows: float, value: float) -> Line:
         """Return the line with what is fixed raised so that it goes through a point, where that lies above."""
@@ -77,6 +80,30 @@ def fitted(rows: Sequence[float], values: Sequence[float]) -> Line:
     left = y - fixed - slope * x
     residual = math.sqrt(float((left**2).sum()) / max(len(x) - 2, 1))
     return Line(fixed, slope, len(x), float(centre), spread, residual)
+
+
+def flat_unless_shown(rows: Sequence[float], values: Sequence[float]) -> Line:
+    """Return the line of least squares where its slope is more than chance makes of what the points vary by, else a flat one.
+
+    What many rows take is taken to be no less than what few did.
+
+    >>> flat_unless_shown([1, 1, 2, 2], [50.0, 54.0, 53.0, 52.0]).per_row
+    0.0
+    >>> flat_unless_shown([1, 1, 2, 2], [50.0, 51.0, 60.0, 61.0]).per_row
+    10.0
+    """
+    line, y = fitted(rows, values), np.asarray(values, np.float64)
+    least = float(y.min())
+    if line.n < 3 or not line.spread or line.per_row > _sure(line.n - 2) * line.residual / math.sqrt(line.spread):
+        return replace(line, least=least)
+    residual = float(y.std(ddof=1))
+    return replace(line, fixed=float(y.mean()), per_row=0.0, residual=residual, least=least)
+
+
+def _sure(degrees: int) -> float:
+    """Return how many standard errors a slope is above 0 by chance once in a hundred times: of ten stages one in ten runs."""
+    table = {1: 31.82, 2: 6.965, 3: 4.541, 4: 3.747, 5: 3.365, 6: 3.143, 7: 2.998, 8: 2.896}
+    return table.get(degrees, 2.5)
 
 
 def _student(degrees: int) -> float:

@@ -10,7 +10,7 @@ from prunus.core.errors import DataError, RunError
 from prunus.core.recipes.recipe import Recipe
 from prunus.data import open_row_set
 from prunus.pipeline.planner import estimate_run, measured_run
-from prunus.pipeline.planner.estimate_run import _measure, _sample, estimate
+from prunus.pipeline.planner.estimate_run import _measure, _sample, _warnings, estimate
 
 
 def recipe(path, **more):
@@ -41,8 +41,10 @@ def test_amounts_are_carried_on_stage_by_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate_run, "_measure", measured)
     events = []
     found = estimate(recipe(tmp_path), 10**8, sample_rows=4000, listener=events.append)
-    (warned,) = [event.message for event in events if event.kind == "warning"]
-    assert warned.startswith("4000 rows are few to measure on")
+    warned = tuple(event.message for event in events if event.kind == "warning")
+    assert warned == found.warnings
+    assert warned[0].startswith("4000 rows are few to measure on")
+    assert warned[1].startswith("100000000 rows are 25000 times the sample")
     events.clear()
     few = recipe(tmp_path, data={"source": str(tmp_path), "in_memory": False})
     estimate(few, 50_000, sample_rows=4000, listener=events.append)
@@ -99,3 +101,32 @@ def test_a_trial_run_tells_of_each_stage(tmp_path):
     assert {"start", "load data", "seed 0 / train", "evaluate", "ship"} <= found.keys()
     assert all(stage["peak_bytes"] > 50e6 for stage in found.values())
     assert all(stage["seconds"] >= 0 and stage["cpu_seconds"] >= 0 for stage in found.values())
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "said"),
+    [
+        (10**6, 60_000, ["60000 rows are few to measure on"]),
+        (99_999, 60_000, []),
+        (10**7, 200_000, []),
+        (10**7 + 1, 200_000, ["10000001 rows are 50 times the sample"]),
+    ],
+)
+def test_what_speaks_against_an_estimate_is_said(rows, most, said):
+    found = _warnings(rows, most)
+    assert [one.startswith(begin) for one, begin in zip(found, said, strict=True)] == [True] * len(said)
+
+
+def test_rows_that_do_not_fit_into_half_of_the_memory_are_warned_of(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"x": np.arange(3000.0), "label": np.arange(3000) % 2}), tmp_path / "t.parquet")
+
+    def measured(config, path, work, *, to_disk):
+        n = pq.read_metadata(path).num_rows
+        return {"stages": stages(1.0, 1.0), "scratch_bytes": 0, "cache_bytes": 10**9 * n, "output_bytes": 0}
+
+    monkeypatch.setattr(estimate_run, "_measure", measured)
+    config = recipe("", data={"source": str(tmp_path / "t.parquet"), "in_memory": False})
+    events = []
+    (warned,) = estimate(config, 3000, sample_rows=2000, listener=events.append).warnings
+    assert warned.startswith("the converted rows, 3000000000000 bytes, don't fit into half")
+    assert [event.message for event in events if event.kind == "warning"] == [warned]
