@@ -17,6 +17,7 @@ import pyarrow as pa
 from prunus.core.errors import DataError, OutputError
 from prunus.core.files.disk_room import check_room
 from prunus.core.files.plain_files import atomic_folder, clear_leftovers, folder_lock, remove
+from prunus.core.files.urls.url_path import matching
 from prunus.core.recipes.recipe import Data
 from prunus.data.disk.array_cells import inputs_column, numpy_of
 from prunus.data.disk.convert import convert, disk_bytes, mapped_source, n_cells, read_manifest, shown_columns
@@ -52,7 +53,7 @@ def rows_in(path: Path) -> bool:
     if not path.is_dir():
         return path.suffix.lower() in MAPPED_ENDINGS and path.is_file()
     rows = any(child.suffix.lower() in row_endings() and child.is_file() for child in path.iterdir())
-    return rows and not holds_class_folder(path)
+    return rows and (matching(path) is not None or not holds_class_folder(path))
 
 
 def open_row_files(path: Path, config: Data) -> ArraySource | None:

@@ -12,7 +12,7 @@ import torch
 import prunus
 from prunus.core.errors import DataError
 from prunus.core.files.urls.url_path import path_at
-from prunus.data import open_row_set
+from prunus.data import open_row_set, rows_in
 from prunus.data.rows.file_prints import file_print
 from prunus.data.rows.walk import read_group, walk
 
@@ -49,6 +49,14 @@ def test_the_print_of_a_small_object_takes_one_way_to_the_store_for_its_facts(fo
     assert file_print(path_at(f"s3://{bucket}/in/{path.name}")) == file_print(path)
     asked = [method for method, *_ in store.requests[n:]]
     assert asked.count("HEAD") <= 2, "whether it is there, and for the file"
+
+
+def test_a_pattern_names_files_and_no_class_folders(store, bucket):
+    for name in ("mixed/a.csv", "mixed/plot.png", "classes/labels.csv", "classes/cats/0.png"):
+        store.put(bucket, name, b"a,label\n1,0\n")
+    assert rows_in(path_at(f"s3://{bucket}/mixed/*"))
+    assert rows_in(path_at(f"s3://{bucket}/mixed"))
+    assert not rows_in(path_at(f"s3://{bucket}/classes"))
 
 
 def test_a_training_loop_gets_the_same_batches_with_and_without_workers(folder, bucket):
