@@ -89,7 +89,7 @@ def test_a_schedule_ends_before_the_cut_after_which_the_gap_is_too_large_and_a_r
     assert all(np.array_equal(models[0][key], models[1][key]) for key in models[0])
 
 
-def test_a_training_goes_back_to_its_last_epoch_within_the_margin_also_after_a_kill(tmp_path, monkeypatch):
+def test_a_training_goes_back_to_its_last_epoch_within_the_margin(tmp_path, monkeypatch):
     one_cut = {"schedule": {"kind": "one_shot", "rounds": 1}}
     asked = scripted(monkeypatch, [0.0, 0.05, 0.2, 0.0])
     run(recipe(tmp_path / "a", strategy=one_cut, recovery={"gap_margin": 0.1, "epochs": 5}))

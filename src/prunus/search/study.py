@@ -142,11 +142,31 @@ class Study:
             return self._space.values(trials[number].params)
         if number > len(trials):
             raise RecipeError(f"trial {number} can't be chosen before trial {len(trials)}")
+        drawn = self._drawn(number, trials)
+        self._study.add_trial(drawn)
+        return self._space.values(drawn.params)
+
+    def _drawn(self, number: int, trials: Sequence[Any]) -> Any:
+        """Return trial ``number`` with all its values.
+
+        They are drawn beside the account, which gets them in one step: it would take each by itself, and after a kill between two
+        of them a trial would be there that nobody chose.
+        """
+        sampler = _sampler(self._search.sampler, derive_seed(self._seed, "search", number) % 2**32)
+        directions = [self.direction(name) for name in self._search.objectives]
+        draft = self._optuna.create_study(directions=directions, sampler=sampler)
+        draft.add_trials(trials)
         place = number - self.n_adopted
         if place < len(self._first):
-            self._study.enqueue_trial(self._first[place])
-        self._study.sampler = _sampler(self._search.sampler, derive_seed(self._seed, "search", number) % 2**32)
-        return self._space.values(self._study.ask(self._distributions).params)
+            draft.enqueue_trial(self._first[place])
+        draft.ask(self._distributions)
+        found = draft.get_trials(deepcopy=False)[number]
+        return self._optuna.trial.create_trial(
+            state=self._optuna.trial.TrialState.RUNNING,
+            params=found.params,
+            distributions=found.distributions,
+            system_attrs=found.system_attrs,
+        )
 
     def tell(self, number: int, result: Mapping[str, Any]) -> None:
         """Enter what a trial gave."""
@@ -160,7 +180,7 @@ class Study:
             self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
             return
         promise = self._search.contract
-        if promise is not None:
+        if promise is not None and _DROP not in own.constraints:  # a process that was killed may have set it
             trial.set_constraint(_DROP, _drop(result) - promise.max_drop)
         self._study.tell(number, [_value(result, name) for name in self._search.objectives])
 
@@ -206,6 +226,9 @@ def _storage(folder: Path, url: str | None) -> Any:
         return url
     storages = require("optuna.storages", extra="search")
     journal = require("optuna.storages.journal", extra="search")
+    # The search holds its folder: a lock that lies here is of a process that was killed, and Optuna would wait for it, for ever
+    # where the path is a relative one.
+    (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)
     return storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -9,6 +10,7 @@ from prunus.core.errors import OutputError, RecipeError, RunError
 from prunus.core.recipes.recipe import Recipe
 from prunus.search import run_search, trial
 from prunus.search.run_search import search
+from prunus.search.study import JOURNAL
 
 RECIPE = {
     "data": {"source": "sklearn:digits", "split": {"validation": 0.2, "calibration": 0.1, "test": 0.25}},
@@ -177,3 +179,30 @@ def test_a_metric_that_one_seed_has_no_number_for_is_left_out_and_the_trial_stan
 def test_when_the_time_is_up_no_batch_begins(quick, tmp_path):
     with pytest.raises(RunError, match="no trial began in the time given"):
         search(recipe(tmp_path, minutes=1e-9))
+
+
+@pytest.mark.parametrize(
+    "sampler", ["tpe", *(pytest.param(one, marks=pytest.mark.nightly) for one in ("nsga2", "random"))]
+)
+def test_a_search_goes_on_the_same_from_every_line_of_its_account(quick, tmp_path, sampler):
+    asked = {"sampler": sampler, "trials": 5, "contract": {"metric": "accuracy", "max_drop": 0.1}, "warm_starts": 0}
+    search(recipe(tmp_path / "whole", **asked))
+    lines = (tmp_path / "whole" / JOURNAL).read_bytes().splitlines(keepends=True)
+    assert len(lines) > 20
+    for n in range(len(lines)):
+        folder = tmp_path / "cut"
+        shutil.copytree(tmp_path / "whole", folder)
+        (folder / "search.json").unlink()
+        (folder / "trials").mkdir()
+        (folder / JOURNAL).write_bytes(b"".join(lines[:n]))
+        search(recipe(folder, **asked), resume=True)
+        assert values_of(folder) == values_of(tmp_path / "whole"), f"after {n} lines"
+        shutil.rmtree(folder)
+
+
+def test_a_lock_of_a_process_that_was_killed_holds_nobody_up(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    search(recipe("a", trials=4))
+    (tmp_path / "a" / f"{JOURNAL}.lock").symlink_to(f"a/{JOURNAL}")
+    search(recipe("a", trials=6), resume=True)
+    assert len(values_of(tmp_path / "a")) == 6
