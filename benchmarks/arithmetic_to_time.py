@@ -12,8 +12,9 @@ which all models take turns; median and quartiles.
 
 The ways: ``any width`` counts MACs and cuts channels one by one (``round_to: 1``, what prunus did unasked), ``kernel widths``
 counts MACs and keeps to blocks (``round_to: auto``), ``by time`` asks for a share of the latency (``target: latency``), at the
-shares in ``BY_TIME``, so that about as much arithmetic is left. Weights are drawn, as no trained ones are
-at hand: which units go doesn't change the time, how many go of each layer does.
+shares in ``BY_TIME``, so that about as much arithmetic is left; where a model is a stack of like layers, ``layers first`` takes
+half of the layers out (``granularity: [block, channel]``) and cuts what is left to the share in blocks. Weights are drawn,
+as no trained ones are at hand: which units go doesn't change the time, how many go of each layer does.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ from prunus.score import gather, norm_scales, score_groups
 LEFT = (0.5, 0.25)
 BY_TIME = {"resnet50": (0.5, 0.26), "mobilenetv2": (0.52, 0.29), "bert": (0.53, 0.3)}
 """The shares of the latency that leave about those shares of the MACs."""
-WAYS = ("any width", "kernel widths", "by time")
+WAYS = ("any width", "kernel widths", "by time", "layers first")
+STACKED = ("bert",)
+"""The models of like layers."""
 
 
 class Bert(nn.Module):
@@ -95,10 +98,10 @@ class Nothing:
 class Cutter:
     """Cuts a model to a share of a cost, as a target of prunus does; the weights' norms say which units go."""
 
-    def __init__(self, model: nn.Module, example: Tensor) -> None:
+    def __init__(self, model: nn.Module, example: Tensor, unit: str = "channel") -> None:
         self.model, self.example, self.pair = model, example, torch.cat([example, example])
-        self.graph = prunable_graph(model, self.pair, (), seed=0, granularity="channel", by_config=False)
-        self.groups = groups_of(self.graph, "channel")
+        self.graph = prunable_graph(model, self.pair, (), seed=0, granularity=unit, by_config=False)
+        self.groups = groups_of(self.graph, unit)
         names = sorted({name for group in self.groups for name in group.parameters(model)})
         evidence = gather(model, names, Nothing(), lambda *_: torch.zeros(()), {"weight"}, 1, seed=0)
         scored = score_groups(self.groups, evidence, "magnitude_l2", norm_scales=norm_scales(model), seed=0)
@@ -112,6 +115,8 @@ class Cutter:
             )
             for s, g in zip(scored, self.groups, strict=True)
         ]
+        if unit == "block":
+            return
         config = recipe.Latency(batch_size=len(example), repeats=25, warm_up=3, runtime="onnxruntime")
         self.costs = {
             "any width": Counted.of("macs", model, self.pair, round_to=1),
@@ -121,7 +126,17 @@ class Cutter:
 
     def cut(self, way: str, share: float) -> nn.Module:
         """Return the smaller model."""
-        keep = self.costs[way].choose(self.graph, self.groups, self.model, self.strata, share)
+        if way == "layers first":
+            fewer = Cutter(self.model, self.example, "block").halved()
+            whole, left = (measure_cost(one, self.pair).macs for one in (self.model, fewer))
+            return Cutter(fewer, self.example).cut("kernel widths", share * whole / left) if share < 0.5 else fewer
+        return self._without(self.costs[way].choose(self.graph, self.groups, self.model, self.strata, share))
+
+    def halved(self) -> nn.Module:
+        """Return the model with the half of each stack of layers whose weights are larger."""
+        return self._without([np.argsort(np.argsort(-s.saliency)) < (len(s.saliency) + 1) // 2 for s in self.strata])
+
+    def _without(self, keep: Sequence[Any]) -> nn.Module:
         masks = {g.name: torch.from_numpy(mask) for g, mask in zip(self.groups, keep, strict=True)}
         return shrink(self.model, (self.pair,), self.graph, masks).model.eval()
 
@@ -153,7 +168,7 @@ def cut_files(
     cutter = Cutter(model, example)
     whole = measure_cost(model, cutter.pair).macs
     files, left = {"dense": export_onnx(model, cutter.pair)}, {"dense": 1.0}
-    for way in ways:
+    for way in (one for one in ways if one != "layers first" or name in STACKED):
         for number, share in enumerate(BY_TIME[name] if way == "by time" else LEFT):
             called = f"{way} {LEFT[number]:g}"
             smaller = cutter.cut(way, share)

@@ -1,12 +1,15 @@
 """Which operations of an exported graph are written otherwise, so that a runtime's fast kernels take them?
 
-What a graph computes stays, number for number. Two forms that torch's exporter writes are slow in ONNX Runtime on a processor
+What a graph computes stays, number for number. Forms that torch's exporter writes are slow in ONNX Runtime on a processor
 (measured: docs/explanation/arithmetic-and-time.md):
 
 * an addition before a layer norm is fused with it into a kernel without vectors, several times slower than both alone; the
   runtime's pattern doesn't know ``Sum``, which is the same of two tensors;
 * the keys of an attention are turned through five operations on shapes and two reshapes, at every call, where one transposition of
-  the last two dimensions does it, which is then part of the product.
+  the last two dimensions does it, which is then part of the product;
+* a mask that hides nothing is spread over all scores of an attention and added, at every layer;
+* the weights of an attention are searched for rows that a mask hid as a whole, where there is no mask. (Where scores overflow, such
+  a row was zeros and is NaN now, as it is in torch.)
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ def use_fast_forms(graph: Any) -> None:
                 added.op_type = "Sum"
         elif node.op_type == "Reshape":
             _transpose_at_once(graph, node)
+        elif node.op_type == "Add":
+            _drop_empty_mask(graph, node)
+        elif node.op_type == "Where":
+            _drop_needless_guard(graph, node)
 
 
 def _transpose_at_once(graph: Any, last: Any) -> None:
@@ -53,6 +60,92 @@ def _transpose_at_once(graph: Any, last: Any) -> None:
     new.shape, new.type, new.name = old.shape, old.type, old.name
     old.replace_all_uses_with(new, replace_graph_outputs=True)
     _remove_unused(graph, last)
+
+
+def _drop_empty_mask(graph: Any, add: Any) -> None:
+    """Leave out the addition of zeros that a mask is which hides nothing, where it doesn't spread what it is added to."""
+    for scores, mask in (add.inputs, add.inputs[::-1]):
+        if not _hides_nothing(mask):
+            continue
+        known, wider = _dims(scores), _dims(mask)
+        if known is None or wider is None or len(wider) > len(known):
+            continue
+        if all(own in (1, other) for own, other in zip(wider[::-1], known[::-1], strict=False)):
+            _replace(graph, add, scores)
+            return
+
+
+def _hides_nothing(mask: Any) -> bool:
+    """Tell whether what is added to scores is zero everywhere, as a constant, or as what a constant condition takes."""
+    mask = _unspread(mask)
+    chosen = _made_by(mask, "Where")
+    if chosen is None:
+        return _everywhere(mask, 0)
+    return _everywhere(chosen.inputs[1], 0) and _everywhere(_unspread(chosen.inputs[0]), 1)
+
+
+def _unspread(value: Any) -> Any:
+    """Return what a value repeats along dimensions, or the value."""
+    node = _made_by(value, "Expand")
+    return value if node is None else node.inputs[0]
+
+
+def _drop_needless_guard(graph: Any, guard: Any) -> None:
+    """Leave out the search for NaN in weights whose scores are a product, so that no mask hid a row."""
+    looked, weights = _made_by(guard.inputs[0], "IsNaN"), _made_by(guard.inputs[2], "Softmax")
+    if looked is None or weights is None or looked.inputs[0] is not guard.inputs[2]:
+        return
+    if _everywhere(guard.inputs[1], 0) and _made_by(_unscaled(weights.inputs[0]), "MatMul") is not None:
+        _replace(graph, guard, guard.inputs[2])
+
+
+def _replace(graph: Any, node: Any, value: Any) -> None:
+    """Let all read a value in the place of what an operation computes."""
+    old = node.outputs[0]
+    if old.is_graph_output():
+        return
+    old.replace_all_uses_with(value)
+    _remove_unused(graph, node)
+
+
+def _unscaled(value: Any) -> Any:
+    """Return what a value is a multiple of by one number, or the value."""
+    scaled = _made_by(value, "Mul") or _made_by(value, "Div")
+    factor = None if scaled is None else _held(scaled.inputs[1])
+    return value if scaled is None or factor is None or factor.size != 1 else scaled.inputs[0]
+
+
+def _dims(value: Any) -> list[int | str] | None:
+    """Return the sizes of a value, numbers or names; None where one isn't known and doesn't follow from what it is made of."""
+    found = None if value.shape is None else [one if isinstance(one, int) else one.value for one in value.shape]
+    if found is not None and None not in found:
+        return found
+    value = _unscaled(value)
+    turned, product = _made_by(value, "Transpose"), _made_by(value, "MatMul")
+    if turned is not None:
+        before = _dims(turned.inputs[0])
+        return None if before is None else [before[dim] for dim in _perm(turned)]
+    if product is None:
+        return None
+    left, right = (_dims(one) for one in product.inputs)
+    if left is None or right is None or len(left) < 2 or left[:-2] != right[:-2]:
+        return None
+    return [*left[:-1], right[-1]]
+
+
+def _everywhere(value: Any, number: int) -> bool:
+    """Tell whether a value is a constant that holds one number only."""
+    held = _held(value)
+    return held is not None and bool((held == number).all())
+
+
+def _held(value: Any) -> Any:
+    """Return a constant as an array."""
+    held = value.const_value
+    if held is None:
+        made = _made_by(value, "Constant")
+        held = made.attributes["value"].value if made is not None and "value" in made.attributes else None
+    return None if held is None else held.numpy()
 
 
 def _sizes(value: Any, of: Any) -> list[Any] | None:
@@ -95,12 +188,9 @@ def _one(value: Any) -> int | None:
 
 
 def _numbers(value: Any) -> list[int] | None:
-    """Return the numbers of a constant."""
-    held = value.const_value
-    if held is None:
-        made = _made_by(value, "Constant")
-        held = made.attributes["value"].value if made is not None and "value" in made.attributes else None
-    return None if held is None or held.dtype.name not in ("INT64", "INT32") else held.numpy().reshape(-1).tolist()
+    """Return the numbers of a constant of whole ones."""
+    held = _held(value)
+    return None if held is None or held.dtype.name not in ("int64", "int32") else held.reshape(-1).tolist()
 
 
 def _perm(node: Any) -> list[int]:

@@ -118,3 +118,105 @@ def test_only_reshapes_that_make_a_transposition_become_one(joined, apart, rank,
         assert not [node for node in graph if node.op_type in ("Reshape", "Concat")]
         assert list(node.attributes["perm"].value) == expected
         assert [value.name for value in graph.outputs] == [node.outputs[0].name]
+
+
+class Masked(nn.Module):
+    """One attention with a mask that is the same for all examples of a batch, or none."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.qkv = nn.Linear(6, 12)
+        shown = torch.ones(1, 1, 5, 5, dtype=torch.bool)
+        shown[..., 3:] = not hidden
+        self.register_buffer("shown", shown if hidden is not None else None)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=self.shown)
+
+
+@pytest.mark.parametrize("hidden", [None, False, True])
+def test_a_mask_that_hides_nothing_and_the_search_for_hidden_rows_go_and_others_stay(hidden):
+    torch.manual_seed(0)
+    model = Masked(hidden).eval()
+    file = export_onnx(model, torch.randn(2, 5, 6))
+    _, found = kinds(file)
+    assert (found["IsNaN"], found["Where"]) == ((1, 1) if hidden else (0, 0))
+    for size in (1, 3):
+        inputs = torch.randn(size, 5, 6)
+        with torch.no_grad():
+            assert torch.allclose(OnnxModel(file)(inputs), model(inputs), atol=1e-5)
+
+
+def masked_graph(scores, mask, *, shown=1, kept=0.0):
+    """Return a graph of ``onnx_ir`` that adds a mask, spread to a shape, to what an input of another shape is."""
+    import onnx
+    import onnx_ir
+    from onnx import helper
+
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Expand", ["shown", "sizes"], ["wide"]),
+            helper.make_node("Where", ["wide", "kept", "lost"], ["mask"]),
+            helper.make_node("Add", ["x", "mask"], ["sum"]),
+            helper.make_node("Relu", ["sum"], ["y"]),
+        ],
+        "g",
+        [info("x", 1, scores), info("sizes", onnx.TensorProto.INT64, [len(mask)])],
+        [info("y", 1, None)],
+        [
+            helper.make_tensor("shown", onnx.TensorProto.BOOL, [2], [1, shown]),
+            helper.make_tensor("kept", 1, [], [kept]),
+            helper.make_tensor("lost", 1, [], [-1e9]),
+        ],
+        value_info=[info("mask", 1, mask)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx_ir.serde.deserialize_model(model).graph
+
+
+@pytest.mark.parametrize(
+    ("scores", "mask", "facts", "goes"),
+    [
+        (["n", 3, 2], ["n", 1, 2], {}, True),
+        (["n", 3, 2], [1, 2], {}, True),
+        (["n", 3, 2], ["m", 3, 2], {}, False),  # it may spread what it is added to
+        ([1, 3, 2], [4, 3, 2], {}, False),
+        ([3, 2], ["n", 3, 2], {}, False),
+        ([None, 3, 2], ["n", 3, 2], {}, False),
+        (["n", 3, 2], ["n", 1, 2], {"shown": 0}, False),
+        (["n", 3, 2], ["n", 1, 2], {"kept": 0.5}, False),
+    ],
+)
+def test_a_mask_goes_only_where_what_it_is_added_to_stays_as_it_is(scores, mask, facts, goes):
+    graph = masked_graph(scores, mask, **facts)
+    module.use_fast_forms(graph)
+    assert ("Add" in [node.op_type for node in graph]) is not goes
+
+
+@pytest.mark.parametrize(("masked", "goes"), [(False, True), (True, False)])
+def test_rows_are_searched_for_nan_where_their_scores_are_no_mere_product(masked, goes):
+    import onnx_ir
+    from onnx import helper
+
+    info = helper.make_tensor_value_info
+    scores = [
+        helper.make_node("MatMul", ["x", "x"], ["product"]),
+        helper.make_node("Mul", ["product", "half"], ["half p"]),
+    ]
+    added = [helper.make_node("Add", ["half p", "x"], ["scores"])] if masked else []
+    nodes = [
+        *scores,
+        *added,
+        helper.make_node("Softmax", ["scores" if masked else "half p"], ["weights"]),
+        helper.make_node("IsNaN", ["weights"], ["lost"]),
+        helper.make_node("Where", ["lost", "zero", "weights"], ["guarded"]),
+        helper.make_node("Relu", ["guarded"], ["y"]),
+    ]
+    numbers = [helper.make_tensor("half", 1, [], [0.5]), helper.make_tensor("zero", 1, [], [0.0])]
+    graph = helper.make_graph(nodes, "g", [info("x", 1, [2, 2])], [info("y", 1, [2, 2])], numbers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    made = onnx_ir.serde.deserialize_model(model).graph
+    module.use_fast_forms(made)
+    assert ("Where" not in [node.op_type for node in made]) is goes
