@@ -39,6 +39,7 @@ from prunus.cli.options import (
 from prunus.cli.planner.estimate_command import estimate
 from prunus.cli.printing import display, print_record, results
 from prunus.cli.rows.predict_command import predict
+from prunus.cli.rows.shard_duplicates import duplicates_shards
 from prunus.cli.runs.run_command import run
 from prunus.cli.score_command import score
 from prunus.cli.search_command import search
@@ -281,6 +282,7 @@ def shards(
 
 
 app.command("score-shards")(score_shards)
+app.command("duplicates-shards")(duplicates_shards)
 app.command()(serve)
 
 app.command("import")(import_)

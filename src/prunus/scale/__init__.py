@@ -3,6 +3,7 @@
 from prunus.scale.block_by_block import prune_layerwise
 from prunus.scale.clusters import ShardClusters, k_means_shards
 from prunus.scale.depth import parse_layers, parse_pattern
+from prunus.scale.duplicates import ShardDuplicates, near_duplicates_shards
 from prunus.scale.layers import LayerReport
 from prunus.scale.scoring import Scorer, ShardFacts, ShardsScored, score_shard, score_shards
 from prunus.scale.shards import EXCLUDED, ShardsReport, prune_shards
@@ -12,10 +13,12 @@ __all__ = [
     "LayerReport",
     "Scorer",
     "ShardClusters",
+    "ShardDuplicates",
     "ShardFacts",
     "ShardsReport",
     "ShardsScored",
     "k_means_shards",
+    "near_duplicates_shards",
     "parse_layers",
     "parse_pattern",
     "prune_layerwise",

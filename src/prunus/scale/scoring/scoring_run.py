@@ -139,15 +139,20 @@ def score_shards(
     )
 
 
-def shards_of(given: Sequence[Path]) -> list[Path]:
+def shards_of(given: Sequence[Path], *, images: bool = True) -> list[Path]:
     """Return the files that are meant, those of a folder by their names.
+
+    Args:
+        images: a folder of images stands for the folders of its classes.
 
     Raises:
         DataError: there is none, or two would have their scores under one name.
     """
-    found = row_files_of(given, images=True)
+    found = row_files_of(given, images=images)
     first: dict[str, Path] = {}
     for path in found:
         if first.setdefault(path.stem, path) != path:
-            raise DataError(f"{first[path.stem]} and {path}: their scores would have one name; score them on their own")
+            raise DataError(
+                f"{first[path.stem]} and {path}: what is written of them would have one name; give them on their own"
+            )
     return found

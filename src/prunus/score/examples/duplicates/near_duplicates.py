@@ -12,9 +12,9 @@ from prunus.core.errors import DataError, RecipeError
 from prunus.score.examples.duplicates.keepers import Duplicates, keep_typical
 from prunus.score.examples.duplicates.near_pairs import cosines, inverse_norms, near_pairs
 
-__all__ = ["near_duplicates"]
+__all__ = ["ROUNDING", "check_amounts", "near_duplicates"]
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """Cosines are computed in single precision: a row's with itself may be so much below 1."""
 
 
@@ -40,11 +40,8 @@ def near_duplicates(rows: Any, *, cosine: float = 0.99, recall: float = 0.99, se
     >>> near_duplicates(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.01]])).keeper.tolist()
     [0, 1, 0]
     """
-    if not 0 < cosine <= 1:
-        raise RecipeError(f"the least cosine of duplicates must be in (0, 1]: got {cosine!r}")
-    if not 0 < recall < 1:
-        raise RecipeError(f"the recall of near-duplicates must be in (0, 1): got {recall!r}")
-    least = cosine - _ROUNDING
+    check_amounts(cosine, recall)
+    least = cosine - ROUNDING
     table = rows.detach().cpu() if isinstance(rows, Tensor) else torch.from_numpy(np.asarray(rows))
     if table.dim() != 2:
         raise DataError(f"near-duplicates are looked for among rows (n, features): got shape {tuple(table.shape)}")
@@ -55,3 +52,15 @@ def near_duplicates(rows: Any, *, cosine: float = 0.99, recall: float = 0.99, se
         lambda pairs: cosines(table, scale, pairs),
         least,
     )
+
+
+def check_amounts(cosine: float, recall: float) -> None:
+    """Refuse a threshold or a share out of its range.
+
+    Raises:
+        RecipeError: it is.
+    """
+    if not 0 < cosine <= 1:
+        raise RecipeError(f"the least cosine of duplicates must be in (0, 1]: got {cosine!r}")
+    if not 0 < recall < 1:
+        raise RecipeError(f"the recall of near-duplicates must be in (0, 1): got {recall!r}")
