@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from prunus.cli.app import invoke
+from prunus.pipeline.jobs.card_of_run import run_id
 from prunus.report import load_record
 
 RUN = {
@@ -41,6 +43,14 @@ def test_the_report_compares_dense_pruned_int8_and_both_and_the_file_is_there(sm
     plain = json.loads(Path("out/record.json").read_text())
     assert "int8" in plain["timing"], "times lie where two equal runs may differ"
     assert "milliseconds" not in json.dumps(plain["int8"])
+    card = re.sub(r"\\(.)", r"\1", Path("out/bundle/README.md").read_text(encoding="utf-8"))
+    assert "* bundle.int8.onnx: static int8 in 3 of 3 layers; accuracy drops by at most" in card
+    assert f"| accuracy | bundle.int8.onnx | test | {record.int8.rows[3].quality.value:.6g} |" in card
+    assert f"| run | {run_id(record)} |" in card
+    assert invoke(["verify", "out/bundle"]) == 0
+    capsys.readouterr()
+    assert invoke(["evaluate", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == record.fingerprints["bundle"]
 
 
 def test_a_run_leaves_a_file_for_openvino_that_was_tested_there(small_recipe, capsys):
@@ -65,6 +75,7 @@ def test_where_the_promise_can_not_be_shown_no_file_is_left_and_the_run_says_why
     assert "no int8 file is left: " in said
     assert not Path("out/bundle.int8.onnx").exists()
     assert load_record(Path("out/record.json")).int8.problem
+    assert "no int8 file is left" in Path("out/bundle/README.md").read_text(encoding="utf-8")
 
 
 def test_what_it_needs_is_asked_for_before_anything_is_trained(small_recipe, capsys, monkeypatch):

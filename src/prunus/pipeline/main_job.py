@@ -54,6 +54,7 @@ from prunus.pipeline.target_search import check_contract, check_floor, search_mo
 from prunus.report import RunRecord, load_record, save_record, with_int8, write_html
 from prunus.report.tracking import tracked
 from prunus.score import check_calibration, check_criterion, example_criteria
+from prunus.ship import write_card
 from prunus.tasks import Regression, check_metrics
 
 __all__ = [
@@ -173,6 +174,9 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
         record = record.model_copy(update={"exports": exports, "notes": [*record.notes, *export_notes(job, exports)]})
     if folder is not None and job.recipe.quantize is not None:
         record = with_int8(record, *int8_of_run(job, results[0], folder))
+    if folder is not None and (record.exports or record.int8 is not None):
+        sha256 = write_card(folder / "bundle", card_of_run(job, results[0], record))
+        record = record.model_copy(update={"fingerprints": {**record.fingerprints, "bundle": sha256}})
     record = timed(record, job.workspace)
     if folder is not None:
         write_html(record, folder / "report.html")

@@ -9,7 +9,7 @@ from prunus.report.page.html import render_html, write_html
 from prunus.report.page.images import png_data_uri, with_pictures
 from prunus.report.page.safety.safety_page import render_safety
 from prunus.report.page.search_page import render_search, write_search_page
-from prunus.report.page.sections.int8_table import with_int8
+from prunus.report.page.sections.int8_table import int8_outcome, with_int8
 from prunus.report.record import GraphFacts, LabelFacts, PrecisionFacts, RunRecord
 from prunus.report.record_examples import ExamplesFacts
 from prunus.report.record_file import load_record, record_json, save_record
@@ -47,6 +47,7 @@ __all__ = [
     "exported_line",
     "graph_svg",
     "int8_line",
+    "int8_outcome",
     "load_record",
     "load_safety",
     "png_data_uri",

@@ -9,7 +9,7 @@ from prunus.ship.graph_limits import GraphLimits
 from prunus.ship.inputs import is_scaled, sizes_misfit
 from prunus.ship.manifest import Manifest, bundle_sha256, bundle_size_bytes, read_manifest
 from prunus.ship.pack import stored_size_bytes
-from prunus.ship.save import save_bundle
+from prunus.ship.save import save_bundle, write_card
 from prunus.ship.signing import Signed, SignWith, Verified, VerifyPolicy, sign_bundle, verify_bundle
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "sizes_misfit",
     "stored_size_bytes",
     "verify_bundle",
+    "write_card",
 ]

@@ -5,6 +5,7 @@ Saving loads what it wrote and compares it with the model before anything is kep
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,9 @@ from prunus.tasks import Regression, Task, options_of, unscaled
 if TYPE_CHECKING:
     from prunus.data import Columns, Scaler
 
-__all__ = ["save_bundle"]
+__all__ = ["save_bundle", "write_card"]
+
+_NO_HASH = Manifest.model_fields["sha256"].default
 
 
 def save_bundle(
@@ -167,15 +170,38 @@ def save_bundle(
             )
         except ValidationError as error:
             raise BundleError(f"the model can't be bundled with these facts: {explain(error)}") from error
-        write_text(temporary / CARD, model_card(manifest, card))
-        write_json(temporary / BILL, bill_of_materials(manifest, card))
-        manifest = manifest.model_copy(
-            update={"files": {path.name: _entry(path) for path in sorted(temporary.iterdir())}}
-        )
-        manifest = manifest.model_copy(update={"sha256": manifest_sha256(manifest)})
-        write_json(temporary / MANIFEST, manifest_tree(manifest))
+        sha256 = _finish(temporary, manifest, card)
         _check_comes_back(temporary, model, None if edits is None else dense)
-        return manifest.sha256
+        return sha256
+
+
+def write_card(folder: Path, card: CardFacts) -> str:
+    """Say anew on a bundle's card what is known of its model, in one step; return the bundle's new hash.
+
+    What was found out after it was saved (of files that were made of it, say) gets there so; the model's own files stay.
+
+    Raises:
+        BundleError: a file isn't what the bundle's manifest says.
+        OutputError: the folder can't be written.
+    """
+    manifest = read_contents(folder).manifest
+    with atomic_folder(folder) as temporary:
+        files = {name: entry for name, entry in manifest.files.items() if name not in (CARD, BILL)}
+        for name in files:
+            shutil.copy2(folder / name, temporary / name)
+        proof = None if card.proof is None else Proof.model_validate(card.proof)
+        bare = manifest.model_copy(update={"files": files, "proof": proof, "sha256": _NO_HASH})
+        return _finish(temporary, bare, card)
+
+
+def _finish(folder: Path, manifest: Manifest, card: CardFacts) -> str:
+    """Write what describes the files in ``folder``, and return the bundle's hash."""
+    write_text(folder / CARD, model_card(manifest, card))
+    write_json(folder / BILL, bill_of_materials(manifest, card))
+    manifest = manifest.model_copy(update={"files": {path.name: _entry(path) for path in sorted(folder.iterdir())}})
+    manifest = manifest.model_copy(update={"sha256": manifest_sha256(manifest)})
+    write_json(folder / MANIFEST, manifest_tree(manifest))
+    return manifest.sha256
 
 
 def _described_task(

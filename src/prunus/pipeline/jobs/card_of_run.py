@@ -8,7 +8,7 @@ from typing import Any
 from prunus.core.files.sealed import tree_sha256
 from prunus.core.recipes.card_section import Card
 from prunus.pipeline.jobs.job import Job, SeedResult
-from prunus.report import RunRecord
+from prunus.report import RunRecord, int8_outcome
 from prunus.ship.card import CardFacts, Change, Comparison, Cost, DataSaid, Measured
 
 __all__ = ["card_of_job", "card_of_run", "run_id"]
@@ -44,7 +44,8 @@ def card_of_run(job: Job, result: SeedResult, record: RunRecord) -> CardFacts:
             for row in first
             for number in row.metrics
             if number.value is not None
-        ),
+        )
+        + _of_int8(record),
         comparisons=tuple(
             Comparison(
                 row.metric, row.dense, row.pruned, row.difference.low, row.difference.high, row.verdict, row.n_seeds
@@ -61,6 +62,27 @@ def card_of_run(job: Job, result: SeedResult, record: RunRecord) -> CardFacts:
         dense_fingerprint=record.fingerprints.get("dense", ""),
         plan_fingerprints=known,
         notes=tuple(record.notes),
+        other_files=_other_files(record),
+    )
+
+
+def _other_files(record: RunRecord) -> tuple[str, ...]:
+    """Return what files for other runtimes the run left beside the bundle, and why it left none that it was asked for."""
+    told = [
+        f"{one.file}, for {one.format}" if one.file else f"none for {one.format}: {one.problem}"
+        for one in record.exports
+    ]
+    return (*told, *(() if record.int8 is None else (int8_outcome(record),)))
+
+
+def _of_int8(record: RunRecord) -> tuple[Measured, ...]:
+    """Return how good the int8 file is, where one was left: by its own answers to the test examples."""
+    if record.int8 is None or record.int8.problem:
+        return ()
+    return tuple(
+        Measured(record.int8.file, "test", row.quality.name, row.quality.value, row.quality.low, row.quality.high)
+        for row in record.int8.rows
+        if row.name == "pruned int8" and row.quality.value is not None
     )
 
 

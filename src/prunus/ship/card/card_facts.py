@@ -74,7 +74,10 @@ class DataSaid:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card says beside the manifest. ``contract`` is the test that showed what was promised, with ``kept``."""
+    """All that a card says beside the manifest. ``contract`` is the test that showed what was promised, with ``kept``.
+
+    ``other_files`` tell of files for other runtimes that were made of the model, or why there is none.
+    """
 
     said: Card = field(default_factory=Card)
     run_id: str = ""
@@ -89,6 +92,7 @@ class CardFacts:
     dense_fingerprint: str = ""
     plan_fingerprints: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    other_files: tuple[str, ...] = ()
 
     @property
     def proof(self) -> dict[str, Any] | None:

@@ -36,6 +36,7 @@ def model_card(manifest: Manifest, facts: CardFacts) -> str:
         _section("Quality", _quality(facts)),
         _section("What was promised", _contract(facts)),
         _section("What was pruned", _pruning(facts)),
+        _section("Files for other runtimes", _other_files(facts)),
         _section("Training data", _data(facts)),
         _section("Limits", _limits(facts)),
         _section("How it was made", _origin(manifest, facts)),
@@ -177,6 +178,16 @@ def _pruning(facts: CardFacts) -> str:
         return f"{text}\n\nNo units were cut."
     cuts = [(one.layer, one.granularity, str(one.before), str(one.after)) for one in facts.changes]
     return f"{text}\n\n{_table(('layer', 'unit', 'before', 'after'), cuts)}"
+
+
+def _other_files(facts: CardFacts) -> str:
+    if not facts.other_files:
+        return (
+            _UNKNOWN
+            if not facts.run_id
+            else "No file: the run wasn't asked for any (`export`, `quantize` in the recipe)."
+        )
+    return "\n".join(f"* {_text(line)}" for line in facts.other_files)
 
 
 def _data(facts: CardFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline.jobs.card_of_run import run_id
 from prunus.pipeline.main_job import run
 from prunus.report import load_record
-from prunus.ship import read_manifest, save_bundle, verify_bundle
+from prunus.ship import bundle_sha256, load_bundle, read_manifest, save_bundle, verify_bundle, write_card
 from prunus.ship.card import CardFacts, Change, Comparison, Cost, DataSaid, Measured, bill_of_materials, model_card
 from recipe_samples import IRIS
 from ship_stand_ins import build, made, options, pruned
@@ -175,7 +176,7 @@ def test_a_bundle_that_no_run_made_has_both_and_says_that_nothing_is_known(made)
     bill = validated(json.loads((made.folder / "bom.cdx.json").read_text()))
     assert "modelCard" in bill["metadata"]["component"]
     card = (made.folder / "README.md").read_text()
-    assert card.count("wasn't made by a run") == 4
+    assert card.count("wasn't made by a run") == 5
     assert front_of(card)["tags"] == ["classification", "pruned", "prunus", "safetensors"]
 
 
@@ -187,7 +188,7 @@ def test_whatever_is_not_known_both_are_valid(made, without):
     card = model_card(manifest, facts)
     assert re.findall(r"(?m)^## (.*)$", card) == [
         "Intended use", "How to use it", "What it takes and gives", "Quality", "What was promised", "What was pruned",
-        "Training data", "Limits", "How it was made",
+        "Files for other runtimes", "Training data", "Limits", "How it was made",
     ]  # fmt: skip
     assert "None" not in card.replace("None is known", "")
 
@@ -223,3 +224,21 @@ def test_what_is_no_licence_tag_or_language_is_refused():
     ):
         with pytest.raises(RecipeError, match=f"card.{key}"):
             make_recipe({**IRIS, "card": {key: value}})
+
+
+def test_a_card_that_is_written_anew_leaves_the_model_as_it_was(shipped, tmp_path):
+    folder, _ = shipped
+    shutil.copytree(folder / "bundle", tmp_path / "b")
+    before = read_manifest(tmp_path / "b")
+    told = CardFacts(run_id="0" * 64, other_files=("b.onnx, for # onnx",))
+    sha256 = write_card(tmp_path / "b", told)
+    after = read_manifest(tmp_path / "b")
+    assert sha256 == after.sha256 != before.sha256
+    assert bundle_sha256(tmp_path / "b") == sha256
+    described = {"README.md", "bom.cdx.json"}
+    assert after.files.keys() == before.files.keys()
+    assert {name for name in after.files if after.files[name] != before.files[name]} == described
+    assert after.proof.run_id == "0" * 64
+    assert "* b.onnx, for \\# onnx" in (tmp_path / "b/README.md").read_text(encoding="utf-8")
+    assert write_card(tmp_path / "b", told) == sha256
+    load_bundle(tmp_path / "b", sha256=sha256)
