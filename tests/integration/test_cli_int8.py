@@ -85,4 +85,4 @@ def test_what_it_needs_is_asked_for_before_anything_is_trained(small_recipe, cap
         "quantize needs the package 'onnx', which is not installed: pip install 'prunus[int8]'"
         in capsys.readouterr().err
     )
-    assert not list(Path("out").glob(".work/*"))
+    assert not list(Path("out").glob(".work/*/"))
