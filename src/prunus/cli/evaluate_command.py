@@ -10,7 +10,21 @@ import typer
 
 from prunus.cli.bundles.brought import as_asked, brought_here, dense_of_size
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, BundlePath, OwnRecipe, Quiet, Size, Trust, on_this_machine
+from prunus.cli.options import (
+    Address,
+    AsJson,
+    Backend,
+    BundlePath,
+    Cpus,
+    Gpus,
+    OwnRecipe,
+    Quiet,
+    Size,
+    Trust,
+    Workers,
+    dispatch_of,
+    on_this_machine,
+)
 from prunus.cli.printing import display, plain_value, results, say_note
 
 __all__ = ["evaluate", "with_usual_suites"]
@@ -81,6 +95,11 @@ def evaluate(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="of all that is drawn")] = 0,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     trust_code: Trust = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -111,6 +130,9 @@ def evaluate(
         seed=seed,
     )
     own = None if recipe is None else load(recipe, None)
+    who = None if own is None else own.dispatch
+    if any(told is not None for told in (workers, backend, address, cpus, gpus)):
+        who = dispatch_of(who, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     where: dict[str, Any] = {"source": source, "target": target, "trust_code": trust_code}
     result = evaluate_bundle(bundle, dense=dense, **where, data=None if own is None else own.data, note=say_note)
     result["bundle"] = as_asked(result["bundle"])
@@ -118,7 +140,16 @@ def evaluate(
     if asked.anything:
         with display(quiet or as_json) as shown:
             safety = evaluate_safety(
-                bundle, asked, dense=dense, groups=groups, recipe=own, out=out, **where, note=say_note, listener=shown
+                bundle,
+                asked,
+                dense=dense,
+                groups=groups,
+                recipe=own,
+                out=out,
+                dispatch=who,
+                **where,
+                note=say_note,
+                listener=shown,
             )
     if as_json:
         more = {} if safety is None else {"safety": safety.model_dump(mode="json")}

@@ -1,6 +1,15 @@
 """What does a model withstand: inputs that get worse by chance, inputs that somebody makes worse, and triggers?"""
 
-from prunus.evaluate.robustness.attacks.ensemble import ATTACKS, Attacked, Effort, attacked
+from prunus.evaluate.robustness.attacks.ensemble import (
+    ATTACKS,
+    Attacked,
+    AttackRow,
+    Effort,
+    attacked,
+    attacked_part,
+    joined,
+    n_parts,
+)
 from prunus.evaluate.robustness.attacks.threat import Threat
 from prunus.evaluate.robustness.corrupted import Changed, corrupted
 from prunus.evaluate.robustness.corruptions import CORRUPTIONS, SEVERITIES, InputFacts
@@ -13,6 +22,7 @@ __all__ = [
     "ATTACKS",
     "CORRUPTIONS",
     "SEVERITIES",
+    "AttackRow",
     "Attacked",
     "Changed",
     "CorruptionRow",
@@ -22,10 +32,13 @@ __all__ = [
     "Threat",
     "Trigger",
     "attacked",
+    "attacked_part",
     "clopper_pearson",
     "corrupted",
     "counted_share",
     "facts_of",
+    "joined",
+    "n_parts",
     "placed",
     "read_trigger",
     "replaced",

@@ -10,16 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
+import torch
 
 from prunus.core.calls import tensors
 from prunus.core.errors import RecipeError, near
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock
+from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.recipes.recipe_file import load_recipe
 from prunus.core.recipes.trust import Permission, check_reach
@@ -27,9 +33,17 @@ from prunus.core.runtime import single_run_settings, versions
 from prunus.data import Examples
 from prunus.evaluate import Pairs, observe
 from prunus.evaluate.robustness import Effort
+from prunus.pipeline.jobs.parts import Crew, Parts
 from prunus.pipeline.jobs.workspace import RECIPE, RECORD, Workspace
 from prunus.pipeline.safety.privacy_facts import privacy_facts
-from prunus.pipeline.safety.robustness_facts import attack_facts, corruption_facts, some_of, trigger_facts
+from prunus.pipeline.safety.robustness_facts import (
+    Arrays,
+    Units,
+    attack_facts,
+    corruption_facts,
+    some_of,
+    trigger_facts,
+)
 from prunus.pipeline.safety.safety_files import keep_safety
 from prunus.pipeline.safety.subjects import Subjects, open_subjects
 from prunus.pipeline.stages.harm_facts import harm_facts
@@ -100,6 +114,7 @@ def evaluate_safety(
     recipe: Recipe | None = None,
     groups: str | None = None,
     out: Path | None = None,
+    dispatch: Dispatch | None = None,
     trust_code: bool = False,
     note: Note | None = None,
     listener: Listener = silent,
@@ -113,6 +128,8 @@ def evaluate_safety(
         recipe: the user's word on which data are the bundle's own, and on how its dense model is trained.
         groups: a column of the data; what changes is told for each of its values, too.
         out: a folder to keep ``safety.json`` and a page in; default: the run's, where ``path`` is one.
+        dispatch: who measures corruptions and attacks and trains shadow models, on one core each: what is found is the same to the
+            bit for any of them. None: this process, on all cores.
         note: is told what can't be measured, and why.
 
     Raises:
@@ -121,15 +138,22 @@ def evaluate_safety(
         DataError: the data don't fit.
         OutputError: the folder can't be written, or is in use.
     """
-    data = None if recipe is None else recipe.data
-    subjects = open_subjects(
-        path, dense=dense, source=source, target=target, data=data, groups=groups, trust_code=trust_code, note=note
-    )
     run = path if (path / RECORD).is_file() else None
     folder = out or run
-    locked: AbstractContextManager[None] = nullcontext() if folder is None else folder_lock(folder)
-    with locked, single_run_settings(None):
-        work = _Work(subjects, asked, Workspace(folder, listener))
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(folder_lock(folder))
+        own = _recipe_of(run, recipe, trust_code) if "lira" in asked.privacy else recipe
+        opens = SafetyAgain(path, asked, dense, source, target, recipe, own, groups, trust_code)
+        stack.enter_context(single_run_settings(None if dispatch is None else 1))
+        work = opens.work(Workspace(folder, listener), note)
+        subjects = work.subjects
+        if dispatch is not None and (dispatch.workers > 1 or dispatch.backend != "local"):
+            if folder is None:  # what workers found is kept here, for as long as this takes
+                work.workspace = Workspace(Path(stack.enter_context(TemporaryDirectory(prefix="prunus-"))), listener)
+            crew = Crew(dispatch, replace(opens, folder=str(work.workspace.folder)), listener)
+            stack.callback(crew.dismiss)
+            work.parts = Parts(crew)
         facts: dict[str, Any] = {
             "bundle": str(subjects.folders["bundle"]),
             "dense": str(subjects.folders["dense"]) if "dense" in subjects.folders else None,
@@ -146,8 +170,7 @@ def evaluate_safety(
         if asked.robustness or asked.trigger:
             facts["robustness"] = work.robustness()
         if asked.privacy:
-            own = _recipe_of(run, recipe, trust_code) if "lira" in asked.privacy else recipe
-            facts["privacy"] = work.privacy(own)
+            facts["privacy"] = work.privacy()
         found = SafetyFacts.model_validate(facts)
         if folder is not None:
             found = keep_safety(found, folder, is_run=run is not None and folder == run)
@@ -165,11 +188,65 @@ def _recipe_of(run: Path | None, recipe: Recipe | None, trust_code: bool) -> Rec
     return own
 
 
+@dataclass(frozen=True)
+class SafetyAgain:
+    """Opens what is measured, also in another process; ``own`` says how the dense model is trained."""
+
+    path: Path
+    asked: Asked
+    dense: Path | None
+    source: str | None
+    target: str | None
+    recipe: Recipe | None
+    own: Recipe | None
+    groups: str | None
+    trust_code: bool
+    folder: str = ""
+
+    @contextmanager
+    def __call__(self) -> Iterator[Callable[[Parts, Listener], _Work]]:
+        """Yield a function that gives it anew; what there is to say of the data was said where the work began."""
+        with single_run_settings(1):
+            work = self.work(Workspace(Path(self.folder), logs=False), None)
+            yield partial(_Work, work.subjects, self.asked, self.own, work.workspace)
+
+    def work(self, workspace: Workspace, note: Note | None) -> _Work:
+        """Open it here."""
+        subjects = open_subjects(
+            self.path,
+            dense=self.dense,
+            source=self.source,
+            target=self.target,
+            data=None if self.recipe is None else self.recipe.data,
+            groups=self.groups,
+            trust_code=self.trust_code,
+            note=note,
+        )
+        return _Work(subjects, self.asked, self.own, workspace)
+
+
+def _robustness(work: _Work) -> object:
+    return work.robustness()
+
+
+def _privacy(work: _Work) -> object:
+    return work.privacy()
+
+
 class _Work:
     """What is measured of one pair, suite by suite."""
 
-    def __init__(self, subjects: Subjects, asked: Asked, workspace: Workspace) -> None:
-        self.subjects, self.asked, self.workspace = subjects, asked, workspace
+    def __init__(
+        self,
+        subjects: Subjects,
+        asked: Asked,
+        own: Recipe | None,
+        workspace: Workspace,
+        parts: Parts | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.subjects, self.asked, self.own, self.workspace = subjects, asked, own, workspace
+        self.parts = Parts() if parts is None else parts
         self.started: dict[str, float] = {}
 
     def harm(self) -> dict[str, Any]:
@@ -204,17 +281,17 @@ class _Work:
                 "corruptions",
                 examples,
                 settings,
-                lambda: corruption_facts(subjects, examples, settings=settings, tell=self._tell),
+                lambda units: corruption_facts(subjects, examples, settings=settings, units=units),
             )
         if "attacks" in asked.robustness:
             examples = self._some("attacks")
             for norm in asked.norms:
                 facts["attacks"].append(
                     self._kept(
-                        f"attacks {norm}",
+                        f"attacks, {norm}",
                         examples,
                         {"reach": asked.reach, "seed": asked.seed, "confidence": asked.confidence},
-                        lambda norm=norm, examples=examples: attack_facts(  # type: ignore[misc]
+                        lambda units, norm=norm, examples=examples: attack_facts(  # type: ignore[misc]
                             subjects,
                             examples,
                             norm=norm,
@@ -222,7 +299,7 @@ class _Work:
                             effort=Effort(),
                             seed=asked.seed,
                             confidence=asked.confidence,
-                            tell=self._tell,
+                            units=units,
                         ),
                     )
                 )
@@ -240,18 +317,19 @@ class _Work:
             )
         return facts
 
-    def privacy(self, recipe: Recipe | None) -> dict[str, Any]:
+    def privacy(self) -> dict[str, Any]:
         """Return what both models tell of their training examples."""
         asked = self.asked
         return privacy_facts(
             self.subjects,
             asked.privacy,
-            recipe=recipe,
+            recipe=self.own,
             n_shadows=asked.n_shadows,
             confidence=asked.confidence,
             bootstrap=asked.bootstrap,
             seed=asked.seed,
             workspace=self.workspace,
+            parts=self.parts.by(_privacy),
             tell=self._tell,
         )
 
@@ -265,16 +343,38 @@ class _Work:
         return some_of(self.subjects.examples, most, self.asked.seed)
 
     def _kept(
-        self, suite: str, examples: Examples, settings: dict[str, Any], compute: Callable[[], dict[str, Any]]
+        self, suite: str, examples: Examples, settings: dict[str, Any], compute: Callable[[Units], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Return what a suite found, or what it found for the same models, examples and settings before it was stopped."""
+        """Return what a suite found, or what it found for the same models, examples and settings before it was stopped.
+
+        ``compute`` is handed who measures the suite's units, each of which is kept, too.
+        """
         bundles = [one.sha256 for one in (self.subjects.bundle, self.subjects.dense) if one is not None]
         said = json.dumps([bundles, settings, versions()["torch"], _digest(examples)], sort_keys=True)
         name = f"safety {suite} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
-        return self.workspace.remembered(name, compute)
+
+        def units(names: Sequence[str], measure: Callable[[int, Callable[[int, int], None]], Arrays]) -> list[Arrays]:
+            def one(place: int) -> Arrays:
+                def progress(done: int, of: int) -> None:
+                    self._tell(suite, place * of + done, len(names) * of)
+
+                kept = self.workspace.kept(
+                    f"{name} {names[place]}",
+                    lambda: {
+                        key: torch.from_numpy(np.ascontiguousarray(column))
+                        for key, column in measure(place, progress).items()
+                    },
+                )
+                return {key: column.numpy() for key, column in kept.items()}
+
+            return self.parts.by(_robustness).each(self.workspace, suite, names, one)
+
+        return self.workspace.remembered(name, lambda: compute(units))
 
     def _tell(self, stage: str, done: int, total: int) -> None:
-        """Tell how far a suite is; on a pipe, when it is done."""
+        """Tell how far a suite is; on a pipe, when it is done. With workers, who sent them tells it."""
+        if self.parts != Parts():
+            return
         if stage not in self.started:
             self.started[stage] = time.perf_counter()
             self.workspace.listener(Event("start", stage))

@@ -15,6 +15,7 @@ from prunus.core.types import Bools, Floats
 from prunus.data import Examples
 from prunus.evaluate.privacy import likelihood_ratio, losses_of, membership, sureness
 from prunus.pipeline.jobs.job import Job
+from prunus.pipeline.jobs.parts import Parts
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.safety.subjects import Subjects
@@ -35,12 +36,14 @@ def privacy_facts(
     bootstrap: int,
     seed: int,
     workspace: Workspace,
+    parts: Parts,
     tell: Progress,
 ) -> dict[str, Any]:
     """Return how well the training examples are told from the test examples.
 
     Args:
         attacks: ``loss``, and ``lira``, which trains ``n_shadows`` models as ``recipe`` says the dense one is.
+        parts: who trains them; each is kept in ``workspace``.
 
     Raises:
         RecipeError: what an attack needs isn't there.
@@ -68,7 +71,9 @@ def privacy_facts(
     if "lira" in attacks:
         if recipe is None:
             raise RecipeError("--privacy=lira trains shadow models: give the recipe of the run (--recipe RECIPE)")
-        rows += membership("lira", *_sides(_ratios(subjects, recipe, n_shadows, seed, workspace, tell)), **settings)
+        rows += membership(
+            "lira", *_sides(_ratios(subjects, recipe, n_shadows, seed, workspace, parts, tell)), **settings
+        )
         if "dense" in subjects.models:
             notes.append(
                 "shadow models are dense: for the pruned model the attack is as strong as whoever doesn't prune theirs"
@@ -88,24 +93,26 @@ def _sides(found: dict[str, tuple[Floats, Floats]]) -> tuple[dict[str, Floats], 
 
 
 def _ratios(
-    subjects: Subjects, recipe: Recipe, n_shadows: int, seed: int, workspace: Workspace, tell: Progress
+    subjects: Subjects, recipe: Recipe, n_shadows: int, seed: int, workspace: Workspace, parts: Parts, tell: Progress
 ) -> dict[str, tuple[Floats, Floats]]:
     """Return likelihood ratios of members and outsiders, by shadow models that were trained on a random half of both each."""
     members, outsiders = subjects.parts["train"], subjects.examples
     n_members, n = len(members), len(members) + len(outsiders)
     saw = _halves(n_shadows, n, seed)
-    shadows = np.zeros((n_shadows, n))
     with open_job(recipe, Workspace(None, workspace.listener)) as job:
-        pool = _pool(job, members, outsiders)
-        for number in range(n_shadows):
+        pool, name = _pool(job, members, outsiders), _name(subjects, recipe, seed)
 
-            def train(number: int = number) -> dict[str, torch.Tensor]:
+        def shadow(number: int) -> Floats:
+            def train() -> dict[str, torch.Tensor]:
                 values = _trained(job, pool, saw[number], derive_seed(seed, "shadow", number) % 2**31)
                 return {"sureness": torch.from_numpy(values)}
 
-            kept = workspace.kept(f"{_name(subjects, recipe, seed)} shadow {number} of {n_shadows}", train)
-            shadows[number] = kept["sureness"].numpy()
+            kept = workspace.kept(f"{name} shadow {number} of {n_shadows}", train)["sureness"].numpy()
             tell("shadow models", number + 1, n_shadows)
+            return kept
+
+        names = [f"shadow model {number + 1}" for number in range(n_shadows)]
+        shadows = np.stack(parts.each(workspace, "shadow models", names, shadow))
     found = {}
     for name, model in subjects.models.items():
         sides = [sureness(model, part, subjects.task) for part in (members, outsiders)]

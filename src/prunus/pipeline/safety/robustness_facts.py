@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunus.core.batch import Batched
 from prunus.core.calls import answer, call
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.runtime import derive_seed, generator
@@ -22,27 +23,35 @@ from prunus.evaluate.robustness import (
     CORRUPTIONS,
     SEVERITIES,
     Attacked,
+    AttackRow,
     Changed,
     Effort,
     InputFacts,
     Place,
     Threat,
-    attacked,
+    attacked_part,
     corrupted,
     counted_share,
     facts_of,
+    joined,
+    n_parts,
     placed,
     read_trigger,
     tensor_at,
     withstood,
 )
 from prunus.pipeline.safety.subjects import Subjects
-from prunus.tasks import Task, default_metrics
+from prunus.tasks import Observed, Task, default_metrics
 from prunus.tasks.classification import widened
 
-__all__ = ["attack_facts", "corruption_facts", "some_of", "trigger_facts"]
+__all__ = ["Arrays", "Units", "attack_facts", "corruption_facts", "some_of", "trigger_facts"]
 
-Progress = Callable[[str, int, int], None]
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+Units = Callable[[Sequence[str], Callable[[int, Callable[[int, int], None]], Arrays]], list[Arrays]]
+"""Has units of a suite measured, by their names, and returns what each gave, in their order.
+
+The function that measures one is told its place, and tells how many of how many steps it has done.
+"""
 _REACH = {("image", "linf"): 8 / 255, ("image", "l2"): 0.5, ("table", "linf"): 0.1, ("table", "l2"): 0.5}
 """How far an attacker may go unless said otherwise: shares of an image's range, deviations of a table's features."""
 
@@ -70,36 +79,52 @@ def _place(subjects: Subjects, what: str) -> Place:
 
 
 def corruption_facts(
-    subjects: Subjects, examples: Examples, *, settings: dict[str, Any], tell: Progress
+    subjects: Subjects, examples: Examples, *, settings: dict[str, Any], units: Units
 ) -> dict[str, Any]:
-    """Return what each corruption of the inputs' kind does to both models, at five severities."""
-    place, task = _place(subjects, "corruptions"), subjects.task
-    facts = facts_of(examples, place, examples.scaler.undo)
+    """Return what each corruption of the inputs' kind does to both models, at five severities; a unit is one at one of them."""
+    place_of, task = _place(subjects, "corruptions"), subjects.task
+    facts = facts_of(examples, place_of, examples.scaler.undo)
     metric, seed = default_metrics(task.name)[0], int(settings["seed"])
     chosen, notes = {}, []
-    for name, one in CORRUPTIONS[place.kind].items():
-        if place.kind == "tokens" and not one.keeps_places and _each_token_has_a_target(task):
+    for name, one in CORRUPTIONS[place_of.kind].items():
+        if place_of.kind == "tokens" and not one.keeps_places and _each_token_has_a_target(task):
             notes.append(f"{name} moves tokens from their place, and each has a target there: left out")
             continue
         chosen[name] = one
-    clean = {name: observe(model, examples, task) for name, model in subjects.models.items()}
-    rows: list[dict[str, Any]] = []
-    done, total = 0, len(chosen) * len(SEVERITIES) * len(clean)
-    for name, one in chosen.items():
-        seen = []
-        for severity in SEVERITIES:
+    places = [("", 0), *((name, severity) for name in chosen for severity in SEVERITIES)]
+
+    def seen(place: int, progress: Callable[[int, int], None]) -> Arrays:
+        name, severity = places[place]
+        worse: Batched = examples
+        if severity:
+            one = chosen[name]
             worse = corrupted(
-                examples, place, one, severity, facts, scale=examples.scaler, undo=examples.scaler.undo, seed=seed
+                examples, place_of, one, severity, facts, scale=examples.scaler, undo=examples.scaler.undo, seed=seed
             )
-            here = {}
-            for model in subjects.models:
-                here[model] = observe(subjects.models[model], worse, task)
-                done += 1
-                tell("corruptions", done, total)
-            seen.append(here)
-        rows += [row.to_dict() for row in withstood(name, clean, seen, task, metric, together=len(chosen), **settings)]
+        found = {}
+        for number, (model, net) in enumerate(subjects.models.items(), start=1):
+            found |= {f"{model}/{key}": column for key, column in observe(net, worse, task).items()}
+            progress(number, len(subjects.models))
+        return found
+
+    names = [f"{name} {severity}" if severity else "without any" for name, severity in places]
+    observed = [_by_model(one) for one in units(names, seen)]
+    rows: list[dict[str, Any]] = []
+    for number, name in enumerate(chosen):
+        here = observed[1 + number * len(SEVERITIES) :][: len(SEVERITIES)]
+        found = withstood(name, observed[0], here, task, metric, together=len(chosen), **settings)
+        rows += [row.to_dict() for row in found]
     says = {name: one.says for name, one in chosen.items()}
-    return {"kind": place.kind, "metric": metric, "n": len(examples), "rows": rows, "says": says, "notes": notes}
+    return {"kind": place_of.kind, "metric": metric, "n": len(examples), "rows": rows, "says": says, "notes": notes}
+
+
+def _by_model(arrays: Arrays) -> dict[str, Observed]:
+    """Return what was observed of each model, from one unit's arrays."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, column in arrays.items():
+        model, _, key = name.partition("/")
+        found.setdefault(model, {})[key] = column
+    return {model: dict(columns) for model, columns in found.items()}
 
 
 def _each_token_has_a_target(task: Task) -> bool:
@@ -115,9 +140,9 @@ def attack_facts(
     effort: Effort,
     seed: int,
     confidence: float,
-    tell: Progress,
+    units: Units,
 ) -> dict[str, Any]:
-    """Return how many examples each model keeps right under PGD alone, and under everything.
+    """Return how many examples each model keeps right under PGD alone, and under everything; a unit is one model on some.
 
     Raises:
         RecipeError: the task, or the inputs, can't be attacked so.
@@ -139,23 +164,29 @@ def attack_facts(
     x = frame.seen(inputs)
     far = _REACH[place.kind, norm] if reach is None else reach
     threat = frame.threat(norm, far)
-    found: dict[str, Attacked] = {}
-    total = len(subjects.models)
-    for number, (name, model) in enumerate(subjects.models.items()):
+    places = [(name, part) for name in subjects.models for part in range(n_parts(len(x)))]
 
-        def progress(done: int, of: int, number: int = number) -> None:
-            tell(f"attacks, {norm}", number * of + done, total * of)
-
-        scores = frame.scores(model)
+    def one(place: int, progress: Callable[[int, int], None]) -> Arrays:
+        name, part = places[place]
+        model = subjects.models[name]
         was = {parameter: parameter.requires_grad for parameter in model.parameters()}
         try:
             for parameter in was:
                 parameter.requires_grad_(False)
             model.eval()
-            found[name] = attacked(scores, x, right, threat, effort=effort, seed=seed, progress=progress)
+            scores = frame.scores(model)
+            done = attacked_part(scores, x, right, threat, part, effort=effort, seed=seed, progress=progress)
         finally:
             for parameter, needs in was.items():
                 parameter.requires_grad_(needs)
+        return _packed(done)
+
+    names = [f"{name}, part {part + 1} of the examples" for name, part in places]
+    done = units(names, one)
+    found = {
+        name: joined([_unpacked(arrays) for (of, _), arrays in zip(places, done, strict=True) if of == name])
+        for name in subjects.models
+    }
     return {
         "norm": norm,
         "reach": far,
@@ -166,6 +197,20 @@ def attack_facts(
         "models": {name: _model_facts(one, confidence) for name, one in found.items()},
         **_differences(found, confidence),
     }
+
+
+_SIDES = ("right", "pgd", "standing")
+
+
+def _packed(one: Attacked) -> Arrays:
+    rows = np.array([[row.tried, row.broken, row.standing] for row in one.rows], np.int64)
+    return {**{side: getattr(one, side).numpy() for side in _SIDES}, "rows": rows}
+
+
+def _unpacked(arrays: Arrays) -> Attacked:
+    rows = zip(ATTACKS, arrays["rows"].tolist(), strict=True)
+    right, pgd, standing = (torch.from_numpy(np.array(arrays[side])) for side in _SIDES)
+    return Attacked(right, pgd, standing, tuple(AttackRow(name, *counts) for name, counts in rows))
 
 
 def _model_facts(one: Attacked, confidence: float) -> dict[str, Any]:

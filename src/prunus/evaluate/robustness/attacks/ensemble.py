@@ -8,7 +8,7 @@ fewer steps; whoever knows the defence may find more, so that it stays an upper 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from prunus.evaluate.robustness.attacks.square import square
 from prunus.evaluate.robustness.attacks.square_l2 import square_l2
 from prunus.evaluate.robustness.attacks.threat import Scores, Threat, wrong
 
-__all__ = ["ATTACKS", "AttackRow", "Attacked", "Effort", "attacked"]
+__all__ = ["ATTACKS", "AttackRow", "Attacked", "Effort", "attacked", "attacked_part", "joined", "n_parts"]
 
 _BATCH = 128
 ATTACKS = {
@@ -90,6 +90,15 @@ def _attacks(effort: Effort, norm: str) -> dict[str, Attack]:
     return found
 
 
+def n_parts(n_examples: int) -> int:
+    """Return how many parts the examples fall into, each of which is attacked by itself.
+
+    >>> n_parts(256), n_parts(257)
+    (2, 3)
+    """
+    return -(-n_examples // _BATCH)
+
+
 def attacked(
     model: Scores,
     x: Tensor,
@@ -98,34 +107,61 @@ def attacked(
     *,
     effort: Effort,
     seed: int,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Attacked:
     """Return what a classifier withstands on some examples.
 
     Args:
         x: in the attacker's coordinates.
-        progress: is told how many of how many steps are done.
     """
-    attacks = _attacks(effort, threat.norm)
-    starts = range(0, len(x), _BATCH)
+    parts = range(n_parts(len(x)))
+    return joined([attacked_part(model, x, right, threat, part, effort=effort, seed=seed) for part in parts])
+
+
+def attacked_part(
+    model: Scores,
+    x: Tensor,
+    right: Tensor,
+    threat: Threat,
+    part: int,
+    *,
+    effort: Effort,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Attacked:
+    """Return what a classifier withstands on one part of the examples, which hangs on no other.
+
+    Args:
+        x: all of them, in the attacker's coordinates.
+        progress: is told how many of how many attacks are done.
+    """
+    here = slice(part * _BATCH, (part + 1) * _BATCH)
+    x, right, attacks = x[here], right[here], _attacks(effort, threat.norm)
     with torch.no_grad():
-        good = torch.cat([~wrong(model(x[s : s + _BATCH]), right[s : s + _BATCH]) for s in starts])
+        good = ~wrong(model(x), right)
     standing, after_pgd, rows = good.clone(), good, []
-    done, total = 0, len(attacks) * len(starts)
-    for name, attack in attacks.items():
-        tried = int(standing.sum())
-        for number, start in enumerate(starts):
-            rows_here = start + standing[start : start + _BATCH].nonzero()[:, 0]
-            if len(rows_here):
-                draw = generator(seed, "attack", name, threat.norm, number)
-                found = attack(model, x[rows_here], right[rows_here], threat, draw)
-                with torch.no_grad():
-                    standing[rows_here[wrong(model(found), right[rows_here])]] = False
-            done += 1
-            if progress is not None:
-                progress(done, total)
+    for number, (name, attack) in enumerate(attacks.items(), start=1):
+        still = standing.nonzero()[:, 0]
+        if len(still):
+            draw = generator(seed, "attack", name, threat.norm, part)
+            found = attack(model, x[still], right[still], threat, draw)
+            with torch.no_grad():
+                standing[still[wrong(model(found), right[still])]] = False
         left = int(standing.sum())
-        rows.append(AttackRow(name, tried, tried - left, left))
+        rows.append(AttackRow(name, len(still), len(still) - left, left))
         if name == "pgd":
             after_pgd = standing.clone()
+        if progress is not None:
+            progress(number, len(attacks))
     return Attacked(good, after_pgd, standing, tuple(rows))
+
+
+def joined(parts: Sequence[Attacked]) -> Attacked:
+    """Return what all parts of the examples together withstand."""
+    rows = tuple(
+        AttackRow(
+            each[0].attack, sum(r.tried for r in each), sum(r.broken for r in each), sum(r.standing for r in each)
+        )
+        for each in zip(*(part.rows for part in parts), strict=True)
+    )
+    right, pgd, standing = (torch.cat([getattr(part, name) for part in parts]) for name in ("right", "pgd", "standing"))
+    return Attacked(right, pgd, standing, rows)
