@@ -29,9 +29,10 @@ from prunus.evaluate.harm import check_classes, check_groups, contract_test
 from prunus.graph import AxisGraph
 from prunus.pipeline.costing.cost_targets import Costing, Counted
 from prunus.pipeline.costing.latency_targets import Timed
-from prunus.pipeline.costing.share_walk import next_share, walk
+from prunus.pipeline.costing.share_walk import if_each_fails, next_share, walk
 from prunus.pipeline.cut.one_round import Round
 from prunus.pipeline.cut.prunable import check_patterns, groups_of, prunable_graph
+from prunus.pipeline.jobs.guesses import Guesses
 from prunus.pipeline.jobs.job import Candidate, Decide, Job, example_groups
 from prunus.pipeline.stages.model_stage import adjust_after_cut, begin, recover
 from prunus.pipeline.stages.overfitting.generalisation import Overfits, trend, watched
@@ -169,6 +170,7 @@ class _Search:
         self.trials: list[Trial] = []
         self.too_slow = ""
         self.overfits = Overfits(job, seed, dense, examples) if watched(job, rounds=1) else None
+        self.guesses = Guesses(job, f"seed {seed}")
 
     def run(self, start: Candidate) -> tuple[Candidate, tuple[Step, ...], dict[str, dict[str, Any]], dict[str, Any]]:
         job, seed = self.job, self.seed
@@ -219,7 +221,7 @@ class _Search:
             if share is None:
                 break
             retried = retried or again
-            trial = self._try(kept, share)
+            trial = self._try(kept, share, kept, retried=retried)
             if self._saves_nothing(kept, trial):
                 break
             if not trial.promising:
@@ -233,7 +235,7 @@ class _Search:
         """Go down while no drop is seen; return the last before the first that doesn't promise, and that one's share."""
         kept, lowest, failed = dense, dense, None
         for share in goals:
-            trial = self._try(lowest, share)
+            trial = self._try(lowest, share, kept, failed=failed)
             if self._saves_nothing(lowest, trial):
                 return kept, None
             if not trial.promising:
@@ -250,9 +252,26 @@ class _Search:
         """Whether the end is reached: no more goes, whatever is asked for."""
         return trial.share > 0.99 * start.share and trial.asked < 0.9 * start.asked
 
-    def _try(self, start: Trial, share: float) -> Trial:
-        job, seed = self.job, self.seed
+    def _try(
+        self, start: Trial, share: float, kept: Trial, *, failed: float | None = None, retried: bool = False
+    ) -> Trial:
+        """Return a candidate that ``start`` is cut to; if it fails, the bisection goes on between ``kept`` and ``failed``."""
         number = len(self.trials) + 1
+        if self.contract is not None:
+            most = self.contract.max_candidates - len(self.trials)
+            goal = self.target.share
+            later = if_each_fails(kept.asked, failed or share, goal, retried=retried, most=most)[1:]
+            asked = [(start.number, share), *((kept.number, one) for one in later)]
+            starts = [start, *(kept for _ in later)]
+            self.guesses.ahead(
+                number, asked, lambda place, job: self._made(starts[place], asked[place][1], number + place, job)
+            )
+        self.trials.append(self._steered(self._made(start, share, number, self.job)))
+        return self.trials[-1]
+
+    def _made(self, start: Trial, share: float, number: int, job: Job) -> Trial:
+        """Cut and recover a candidate, which is kept in ``job``."""
+        seed = self.seed
         name = f"seed {seed} / candidate {number}"
         choose = partial(self._choose, share)
         before = start.candidate.model
@@ -265,7 +284,7 @@ class _Search:
                 self.strategy.granularity[0],
                 len(start.steps),
                 f"{name} / cut",
-                self.decide,
+                self.decide if job is self.job else job.workspace.decided,
                 self.examples,
                 choose,
                 known,
@@ -273,13 +292,13 @@ class _Search:
             candidate, step = a_round.cut(start.candidate)
         candidate = adjust_after_cut(job, candidate, before, dense=self.dense, stage=f"{name} / cut", seed=seed)
         stage, seen = f"{name} / recover", self.overfits
+        if seen is not None and job is not self.job:
+            seen = replace(seen, job=job)
         facts = recover(job, seed, self.dense, candidate, self.examples, stage=stage, overfits=seen)
         candidate = candidate if seen is None else trend(candidate, seen, step, first=not start.steps)
         measured = job.workspace.remembered(f"{name} / cost", lambda: {"share": self.costing.share(candidate.model)})
         history = {f"candidate {number}": facts} if facts else {}
-        trial = Trial(number, share, measured["share"], candidate, (*start.steps, step), history, start.number)
-        self.trials.append(self._steered(trial))
-        return self.trials[-1]
+        return Trial(number, share, measured["share"], candidate, (*start.steps, step), history, start.number)
 
     def _choose(self, share: float, graph: Any, groups: Any, model: nn.Module, strata: Sequence[Stratum]) -> Any:
         return self.costing.choose(graph, groups, model, strata, share)

@@ -12,7 +12,7 @@ import numpy as np
 from prunus.core.recipes.recipe import Recipe, Target
 from prunus.select import keep_fractions
 
-__all__ = ["next_share", "walk"]
+__all__ = ["if_each_fails", "next_share", "walk"]
 
 _STEP = 0.7
 """A walk without a schedule keeps about this share of the cost per step."""
@@ -52,3 +52,19 @@ def next_share(kept: float, failed: float, goal: float | None, *, retried: bool)
     # From a start that is so near, the goal itself may be within reach now.
     near = goal is not None and 0.85 * kept <= goal < kept
     return (goal, True) if near and not retried else (None, False)
+
+
+def if_each_fails(kept: float, share: float, goal: float | None, *, retried: bool, most: int) -> tuple[float, ...]:
+    """Return up to ``most`` shares that are asked for one after the other, the first being ``share``, if each of them fails.
+
+    >>> if_each_fails(1.0, 0.7, 0.5, retried=False, most=9)
+    (0.7, 0.8367, 0.9147, 0.9564)
+    """
+    found = [share]
+    while len(found) < most:
+        following, again = next_share(kept, found[-1], goal, retried=retried)
+        if following is None:
+            break
+        retried = retried or again
+        found.append(following)
+    return tuple(found[:most])

@@ -23,7 +23,7 @@ from prunus.pipeline.jobs.replaced_run import forget_aside
 from prunus.pipeline.jobs.workspace import WORK, Workspace
 from prunus.scale.dispatch import Failure, Workers, open_workers
 
-__all__ = ["Crew", "Mine", "Opens", "Parts", "Way"]
+__all__ = ["Crew", "Done", "Mine", "Opens", "Parts", "Way", "raise_first"]
 
 R = TypeVar("R")
 
@@ -82,14 +82,43 @@ class Parts:
             PrunusError: what a part raised, with its name; the others were done first, and stay for a resume.
             RunError: whoever had a part died, time and again.
         """
+        crew = self.ahead(workspace, stage, names, do, together=together)
+        if crew:
+            raise_first(workspace, stage, crew)
+        return [do(place) for place in range(len(names))]
+
+    def ahead(
+        self,
+        workspace: Workspace,
+        stage: str,
+        names: Sequence[str],
+        do: Callable[[int], object],
+        *,
+        together: bool = False,
+        guessed: bool = False,
+    ) -> list[Done]:
+        """Have workers do all parts, and return what came of them; nothing where there are none.
+
+        Args:
+            guessed: all but the first may turn out not to be wanted: what was told on their way isn't passed on.
+        """
         whole = workspace.named(stage)
         if self.mine is not None and self.mine.stage == whole:
             for place in self.mine.places:
                 do(place)
             raise _DoneError
-        if self.crew is not None and self.way is not None and workspace.folder is not None and len(names) > 1:
-            _sent(self.crew, self.way, workspace, whole, names, together)
-        return [do(place) for place in range(len(names))]
+        if self.crew is None or self.way is None or workspace.folder is None or len(names) < 2:
+            return []
+        return _sent(self.crew, self.way, workspace, whole, names, together=together, guessed=guessed)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of some parts: their ``name``, what was told, and what was wrong (a message, and its kind) unless it is None."""
+
+    name: str
+    events: tuple[Event, ...] = ()
+    wrong: tuple[str, type[PrunusError]] | None = None
 
 
 class Crew:
@@ -160,47 +189,52 @@ def _lasting(told: Sequence[Event]) -> tuple[Event, ...]:
     return tuple(event for event in told if event.kind != "progress")
 
 
-def _sent(crew: Crew, way: Way, workspace: Workspace, stage: str, names: Sequence[str], together: bool) -> None:
+def _sent(
+    crew: Crew,
+    way: Way,
+    workspace: Workspace,
+    stage: str,
+    names: Sequence[str],
+    *,
+    together: bool,
+    guessed: bool,
+) -> list[Done]:
     """Have a crew do all parts, and tell what it told, in the order of the parts."""
     assert workspace.folder is not None
     n_tasks = min(crew.dispatch.workers, len(names)) if together else len(names)
     shares = [tuple(range(start, len(names), n_tasks)) for start in range(n_tasks)]
     forget_aside(workspace.folder)
-    found: dict[int, _Told | Failure] = {}
+    found: dict[int, Done] = {}
     n_heard, n_done, start = 0, 0, perf_counter()
     workspace.listener(Event("start", stage, total=len(names)))
     with _marked(workspace.folder) as mark:
         tasks = [Mine(stage, places, ", ".join(names[at] for at in places), way, mark) for places in shares]
         for number, answer in crew.map(tasks):
-            found[number] = answer
+            found[number] = _done(tasks[number].name, answer)
             n_done += len(tasks[number].places)
             workspace.listener(Event("progress", stage, tasks[number].name, n_done, len(names)))
             while n_heard in found:
-                heard = found[n_heard]
-                workspace.hear(heard.events if isinstance(heard, _Told) else ())
+                workspace.hear(() if guessed and n_heard else found[n_heard].events)
                 n_heard += 1
     workspace.listener(Event("end", stage, facts={"seconds": round(perf_counter() - start, 3)}))
-    _raise_first(workspace, stage, tasks, [found[number] for number in range(n_tasks)])
+    return [found[number] for number in range(n_tasks)]
 
 
-def _raise_first(workspace: Workspace, stage: str, tasks: Sequence[Mine], found: Sequence[_Told | Failure]) -> None:
-    """Raise what was wrong with the first part that failed, with its name; warnings say what was wrong with others."""
-    failed: list[tuple[str, type[PrunusError]]] = []
-    for task, answer in zip(tasks, found, strict=True):
-        if isinstance(answer, Failure):
-            tries = "once" if answer.n_tries == 1 else f"{answer.n_tries} times"
-            failed.append((_named(task, f"{answer.message} (tried {tries})"), RunError))
-        elif answer.wrong is not None:
-            failed.append((_named(task, answer.wrong[0]), answer.wrong[1]))
-    for message, _ in failed[1:]:
+def _done(name: str, answer: _Told | Failure) -> Done:
+    if isinstance(answer, Failure):
+        tries = "once" if answer.n_tries == 1 else f"{answer.n_tries} times"
+        return Done(name, (), (f"{answer.message} (tried {tries})", RunError))
+    return Done(name, answer.events, answer.wrong)
+
+
+def raise_first(workspace: Workspace, stage: str, done: Sequence[Done]) -> None:
+    """Raise what was wrong with the first parts that failed, with their name; warnings say what was wrong with others."""
+    failed = [(one.name, *one.wrong) for one in done if one.wrong is not None]
+    said = [text if text.startswith(name) else f"{name}: {text}" for name, text, _ in failed]
+    for message in said[1:]:
         workspace.warn(stage, message)
     if failed:
-        message, kind = failed[0]
-        raise kind(message)
-
-
-def _named(task: Mine, message: str) -> str:
-    return message if message.startswith(task.name) else f"{task.name}: {message}"
+        raise failed[0][2](said[0])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ decided twice is kept under ``.work/`` as soon as it is done; all else is comput
 from __future__ import annotations
 
 import copy
+import glob
 import json
 import os
 import time
@@ -100,6 +101,15 @@ class Workspace:
     def named(self, stage: str) -> str:
         """Return what a stage of this part of the run is called in the whole."""
         return self._within + stage
+
+    def adopt(self, name: str) -> None:
+        """Keep what was kept within ``name`` as if it had been kept here; where both are there, what is here stays."""
+        work = self.path()
+        start = f"{self._within}{name} / ".replace("/", "_")
+        for path in () if work is None or not work.is_dir() else sorted(work.glob(f"{glob.escape(start)}*")):
+            here = work / (self._within.replace("/", "_") + path.name.removeprefix(start))
+            if not here.exists():
+                path.rename(here)
 
     def emit(self, event: Event) -> None:
         """Tell the listener, and keep all but the progress ticks in ``log.jsonl``."""

@@ -1,0 +1,63 @@
+"""Is what was done ahead of a search what the search does, and is it taken over only where it goes that way?"""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from prunus.core.recipes.recipe_file import make_recipe
+from prunus.pipeline import run
+from prunus.pipeline.jobs import parts
+from prunus.pipeline.jobs.workspace import Workspace
+from prunus.scale.dispatch.local_workers import Here
+from prunus.ship import bundle_sha256
+from recipe_samples import IRIS
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Have workers' parts done here, one after the other: what they do is the same."""
+
+    @contextmanager
+    def here(function, *, backend, retries, listener):
+        yield Here(function, retries)
+
+    monkeypatch.setattr(parts, "open_workers", here)
+
+
+def searched(folder, data, workers, **options):
+    contract = {"max_drop": 0.03, "max_candidates": 6}
+    recipe = {
+        **IRIS,
+        "data": {"source": str(data), "split": {"validation": 0.5, "calibration": 0.15, "test": 0.1}},
+        "model": {"builder": "mlp", "args": {"width": 12}},
+        "train": {"epochs": 6, "batch_size": 32},
+        "strategy": {"criterion": "taylor"},
+        "contract": contract,
+        "recovery": {"epochs": 1, "batch_size": 32},
+        "output": str(folder),
+        "dispatch": {"workers": workers},
+    }
+    events = []
+    facts = run(make_recipe({**recipe, **options}, "r"), listener=events.append).model_dump(mode="json")
+    stages = set(facts.pop("timing")["seconds"])
+    facts["recipe"].pop("output")
+    notes = [(event.kind, event.stage, event.message) for event in events if event.kind in ("note", "warning")]
+    return facts, bundle_sha256(folder / "bundle"), notes, stages
+
+
+def test_a_search_with_workers_is_the_search_without(tmp_path, in_this_process, monkeypatch):
+    draw = np.random.default_rng(0)
+    y = np.arange(700) % 3
+    np.savez(tmp_path / "clouds.npz", x=(1.1 * draw.normal(size=(700, 8)) + 2.5 * np.eye(3, 8)[y]).astype("f4"), y=y)
+    alone = searched(tmp_path / "alone", tmp_path / "clouds.npz", 1)
+    candidates = alone[0]["searches"][0]["candidates"]
+    follows = [
+        one["number"] for one, before in zip(candidates[1:], candidates, strict=False) if not before["promising"]
+    ]
+    assert len(follows) >= 2
+    adopted, real = [], Workspace.adopt
+    monkeypatch.setattr(Workspace, "adopt", lambda work, name: adopted.append(name) or real(work, name))
+    assert searched(tmp_path / "three", tmp_path / "clouds.npz", 3) == alone
+    assert 2 <= len(adopted) <= len(follows)
+    assert adopted[0] == f"if {follows[0] - 1} fails"
