@@ -22,6 +22,7 @@ from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.pipeline.jobs.replaced_run import forget_aside
 from prunus.pipeline.jobs.workspace import WORK, Workspace
 from prunus.scale.dispatch import Failure, Workers, open_workers
+from prunus.scale.dispatch.attempt import packed, unpacked
 
 __all__ = ["Crew", "Done", "Mine", "Opens", "Parts", "Way", "raise_first"]
 
@@ -46,12 +47,12 @@ class Opens(Protocol):
 
 @dataclass(frozen=True)
 class Mine:
-    """Which parts of which stage a worker does, and how it gets there; ``mark`` is a file that the work's folder holds."""
+    """Which parts of which stage a worker does; ``way`` (packed) leads there, and ``mark`` is a file in the work's folder."""
 
     stage: str
     places: tuple[int, ...]
     name: str
-    way: Way
+    way: bytes
     mark: str
 
 
@@ -174,7 +175,7 @@ class _Ahead:
             if self._work is None:
                 self._opened = self.opens()
                 self._work = self._opened.__enter__()
-            mine.way(self._work(Parts(mine=mine), told.append))
+            unpacked(mine.way)(self._work(Parts(mine=mine), told.append))
         except _DoneError:
             return _Told(_lasting(told))
         except PrunusError as error:
@@ -208,7 +209,8 @@ def _sent(
     n_heard, n_done, start = 0, 0, perf_counter()
     workspace.listener(Event("start", stage, total=len(names)))
     with _marked(workspace.folder) as mark:
-        tasks = [Mine(stage, places, ", ".join(names[at] for at in places), way, mark) for places in shares]
+        packed_way = packed(way)
+        tasks = [Mine(stage, places, ", ".join(names[at] for at in places), packed_way, mark) for places in shares]
         for number, answer in crew.map(tasks):
             found[number] = _done(tasks[number].name, answer)
             n_done += len(tasks[number].places)

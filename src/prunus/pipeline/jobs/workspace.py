@@ -105,8 +105,10 @@ class Workspace:
     def adopt(self, name: str) -> None:
         """Keep what was kept within ``name`` as if it had been kept here; where both are there, what is here stays."""
         work = self.path()
+        if work is None:
+            return
         start = f"{self._within}{name} / ".replace("/", "_")
-        for path in () if work is None or not work.is_dir() else sorted(work.glob(f"{glob.escape(start)}*")):
+        for path in sorted(work.glob(f"{glob.escape(start)}*")):
             here = work / (self._within.replace("/", "_") + path.name.removeprefix(start))
             if not here.exists():
                 path.rename(here)

@@ -101,7 +101,7 @@ def corruption_facts(
             worse = corrupted(
                 examples, place_of, one, severity, facts, scale=examples.scaler, undo=examples.scaler.undo, seed=seed
             )
-        found = {}
+        found: dict[str, Any] = {}
         for number, (model, net) in enumerate(subjects.models.items(), start=1):
             found |= {f"{model}/{key}": column for key, column in observe(net, worse, task).items()}
             progress(number, len(subjects.models))

@@ -152,21 +152,23 @@ WHOLE = {
 }
 
 
+def run_of(folder, seeds, **options):
+    """Return what a whole run leaves but for its times, what it told, and the stages that were told to be under way."""
+    recipe = make_recipe({**WHOLE, "seeds": seeds, "output": str(folder), **options}, "r")
+    events = []
+    facts = run(recipe, listener=events.append).model_dump(mode="json")
+    assert {key.partition(" / ")[0] for key in facts.pop("timing")["seconds"]} >= {f"seed {seed}" for seed in seeds}
+    facts["recipe"].pop("output")
+    stages = {event.stage for event in events if event.kind == "progress" and event.total > 1}
+    said = [one for one in told(events) if one[1] != "dispatch"]
+    return facts, bundle_sha256(folder / "bundle"), said, stages
+
+
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_a_run_leaves_the_same_for_one_worker_and_for_two(tmp_path, seeds):
     """One seed: its layers are measured by workers; several: the seeds are theirs. The gate and the grid are, in both."""
-
-    def of(name, **options):
-        recipe = make_recipe({**WHOLE, "seeds": seeds, "output": str(tmp_path / name), **options}, name)
-        events = []
-        facts = run(recipe, listener=events.append).model_dump(mode="json")
-        assert {key.partition(" / ")[0] for key in facts.pop("timing")["seconds"]} >= {f"seed {s}" for s in seeds}
-        facts["recipe"].pop("output")
-        stages = {event.stage for event in events if event.kind == "progress" and event.total > 1}
-        return facts, bundle_sha256(tmp_path / name / "bundle"), told(events), stages
-
-    *alone, _ = of("alone")
-    *several, stages = of("several", dispatch={"workers": 2})
+    *alone, _ = run_of(tmp_path / "alone", seeds)
+    *several, stages = run_of(tmp_path / "several", seeds, dispatch={"workers": 2})
     assert several == alone
     assert {"gate", "joint"} <= stages
     assert ("seeds" in stages) == (len(seeds) > 1)
