@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -108,7 +108,7 @@ def corruption_facts(
         return found
 
     names = [f"{name} {severity}" if severity else "without any" for name, severity in places]
-    observed = [_by_model(one) for one in units(names, seen)]
+    observed = [_by_model(one, subjects.models) for one in units(names, seen)]
     rows: list[dict[str, Any]] = []
     for number, name in enumerate(chosen):
         here = observed[1 + number * len(SEVERITIES) :][: len(SEVERITIES)]
@@ -118,13 +118,12 @@ def corruption_facts(
     return {"kind": place_of.kind, "metric": metric, "n": len(examples), "rows": rows, "says": says, "notes": notes}
 
 
-def _by_model(arrays: Arrays) -> dict[str, Observed]:
-    """Return what was observed of each model, from one unit's arrays."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, column in arrays.items():
-        model, _, key = name.partition("/")
-        found.setdefault(model, {})[key] = column
-    return {model: dict(columns) for model, columns in found.items()}
+def _by_model(arrays: Arrays, models: Iterable[str]) -> dict[str, Observed]:
+    """Return what was observed of each model, in their order: what was kept comes back in any."""
+    return {
+        model: {name.removeprefix(f"{model}/"): arrays[name] for name in sorted(arrays) if name.startswith(f"{model}/")}
+        for model in models
+    }
 
 
 def _each_token_has_a_target(task: Task) -> bool:
