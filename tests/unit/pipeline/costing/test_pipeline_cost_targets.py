@@ -162,7 +162,7 @@ class Scripted(_Search):
     def stage(self, name):
         yield
 
-    def _try(self, start, share):
+    def _try(self, start, share, kept, **options):
         drop, promising = self.judge(share)
         found = SimpleNamespace(drop=drop, bound=drop + 0.02)
         trial = Trial(len(self.trials) + 1, share, share, None, (), {}, start.number, found, promising)
