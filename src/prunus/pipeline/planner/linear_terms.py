@@ -18,6 +18,8 @@ import numpy as np
 __all__ = ["Line", "Predicted", "fitted", "flat_unless_shown"]
 
 CONFIDENCE = 0.8
+_KNOWN_TO = 0.01
+"""Two runs may agree by chance: a peak isn't known better than to this share of it, by what the allocator keeps."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,13 @@ def flat_unless_shown(rows: Sequence[float], values: Sequence[float]) -> Line:
     0.0
     >>> flat_unless_shown([1, 1, 2, 2], [50.0, 51.0, 60.0, 61.0]).per_row
     10.0
+    >>> flat_unless_shown([1, 1, 2, 2], [340.0, 340.0, 347.0, 347.0]).per_row
+    0.0
     """
     line, y = fitted(rows, values), np.asarray(values, np.float64)
     least = float(y.min())
-    if line.n < 3 or not line.spread or line.per_row > _sure(line.n - 2) * line.residual / math.sqrt(line.spread):
+    error = max(line.residual, _KNOWN_TO * float(y.mean())) / math.sqrt(line.spread or 1.0)
+    if line.n < 3 or not line.spread or line.per_row > _sure(line.n - 2) * error:
         return replace(line, least=least)
     residual = float(y.std(ddof=1))
     return replace(line, fixed=float(y.mean()), per_row=0.0, residual=residual, least=least)

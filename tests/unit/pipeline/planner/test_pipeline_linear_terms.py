@@ -36,7 +36,7 @@ def test_a_slope_that_chance_makes_is_none_and_one_that_shows_stays():
         n_rising += line.per_row > 0
         told = line.at(10_000)
         assert told.low <= told.value <= told.high
-    assert n_rising / 2000 == pytest.approx(0.01, abs=0.007)
+    assert n_rising / 2000 <= 0.01
     for _ in range(50):
         line = flat_unless_shown(rows, 400 + 2 * rows + random.normal(0, 2, 4))
         assert line.per_row == pytest.approx(2, abs=0.5)
