@@ -180,6 +180,7 @@ class Workspace:
             return _facts(said)
         if checkpoint is not None:
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            self.n_ranks()
         facts = fit(checkpoint)
         if done is not None:
             with atomic_folder(done) as temporary:
@@ -190,6 +191,12 @@ class Workspace:
             assert checkpoint is not None
             checkpoint.unlink(missing_ok=True)
         return facts
+
+    def n_ranks(self) -> int:
+        """Return on how many processes the first training of the run began: on so many as now, if none did."""
+        whole = copy.copy(self)
+        whole._within = ""
+        return int(whole.remembered(RANKS, lambda: {"n": place().n_ranks})["n"])
 
     def decided(self, asked: str, name: str, decide: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
         """Return the steps that ``decide()`` gives, or those that an earlier process decided."""
@@ -318,9 +325,8 @@ def open_workspace(
         try:
             write_text(held, text)
             made = Workspace(folder, listener)
-            if not (folder / RECORD).exists():
-                here = place().n_ranks
-                check_ranks(folder, made.remembered(RANKS, lambda: {"n": here})["n"], here)
+            if (folder / WORK / f"{RANKS}.json").exists():
+                check_ranks(folder, made.n_ranks(), place().n_ranks)
             yield made
         except BaseException:
             put_back(folder, OURS)

@@ -174,7 +174,7 @@ def test_a_run_that_was_begun_on_other_ranks_is_refused_in_one_line_and_stays(be
 
     as_rank_0(monkeypatch, begun)
     with opened() as workspace:
-        workspace.keep_state("seed 0 / train", torch.nn.Linear(2, 2))
+        workspace.trained("seed 0 / train", torch.nn.Linear(2, 2), lambda _: {"of": "it"})
     before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
     as_rank_0(monkeypatch, here)
     with (
@@ -186,10 +186,11 @@ def test_a_run_that_was_begun_on_other_ranks_is_refused_in_one_line_and_stays(be
     assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
     as_rank_0(monkeypatch, begun)
     with opened() as workspace:
-        assert workspace.kept_state("seed 0 / train") is not None
+        again = workspace.trained("seed 0 / train", torch.nn.Linear(2, 2), lambda _: {"of": "another"})
+    assert again == {"of": "it"}
     as_rank_0(monkeypatch, here)
     with opened(overwrite=True, resume=False) as workspace:
-        assert workspace.kept_state("seed 0 / train") is None
+        assert workspace.n_ranks() == here
 
 
 def test_a_run_that_never_began_may_begin_on_other_ranks(tmp_path, monkeypatch):
