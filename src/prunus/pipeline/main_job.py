@@ -34,7 +34,7 @@ from prunus.pipeline.exported import check_export, export_notes, export_of_run
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.int8.of_run import check_int8, int8_of_run
 from prunus.pipeline.jobs.card_of_run import card_of_run
-from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
+from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, Opened, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
 from prunus.pipeline.jobs.run_again import with_workers
@@ -284,7 +284,8 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
             return model
 
         train_dense = recipe.model.weights is None and recipe.train.epochs > 0
-        job = Job(recipe, data, fresh, train_dense, workspace, device, own_split=own_test)
+        opened = Opened(recipe, data, fresh, open_job)
+        job = Job(recipe, data, fresh, train_dense, workspace, device, own_split=own_test, opened=opened)
         for note in job.split_notes:
             workspace.note(LOAD_DATA, note)
         _check_fit(job)

@@ -224,6 +224,11 @@ class Workspace:
                 seal(temporary)
         return tensors
 
+    def is_kept(self, name: str) -> bool:
+        """Return whether an earlier process computed what is kept under a name, and it is whole."""
+        done = self.path(f"{name}.safetensors")
+        return done is not None and self._read(done) is not None
+
     def keep_state(self, name: str, model: nn.Module) -> None:
         """Keep the weights that ``model`` has now; without a folder, in memory."""
         path = self.path(f"{name}.safetensors")

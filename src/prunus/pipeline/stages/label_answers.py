@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def reads(task: Task) -> Read:
     return (
         _of_labels
         if isinstance(task, MultiLabel)
-        else _of_tokens(task)
+        else _OfTokens(task)
         if isinstance(task, TokenClassification)
         else _of_values
     )
@@ -121,16 +122,22 @@ def _of_values(model: nn.Module, examples: Examples) -> dict[str, Tensor]:
     })  # fmt: skip
 
 
-def _of_tokens(task: TokenClassification) -> Read:
-    def kept(outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        scores, labels = task.read(outputs, batch)
+@dataclass(frozen=True)
+class _OfTokens:
+    """What is kept of answers to tokens; workers get it, too."""
+
+    task: TokenClassification
+
+    def __call__(self, model: nn.Module, examples: Examples) -> dict[str, Tensor]:
+        return _collected(model, examples, self._kept)
+
+    def _kept(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        scores, labels = self.task.read(outputs, batch)
         asked = labels.to(scores.device) != IGNORED
         example = batch.index.to(scores.device)[:, None].expand(labels.shape)
         place = torch.arange(labels.shape[1], device=scores.device).expand(labels.shape)
         found = {"example": example[asked], "place": place[asked], "given": labels.to(scores.device)[asked]}
         return {**found, "probability": scores[asked].float().softmax(dim=1)}
-
-    return lambda model, examples: _collected(model, examples, kept)
 
 
 def _collected(
