@@ -15,6 +15,7 @@ from prunus.core.code.extras import require
 from prunus.core.errors import MissingExtraError
 from prunus.core.units import plural
 from prunus.report.format import amount, called, is_share
+from prunus.report.page.exported_chart import exported_chart
 from prunus.report.page.graph_chart import graph_chart
 from prunus.report.page.page_style import PALETTE
 from prunus.report.record import GraphFacts, RunRecord
@@ -48,7 +49,18 @@ def all_charts(record: RunRecord) -> tuple[Chart, ...]:
     Raises:
         MissingExtraError: altair or vl-convert isn't installed.
     """
-    drawings = (_against_size, _frontier, _class_changes, _layers, _groups, _sensitivity, _classes, _features, _curves)
+    drawings = (
+        _against_size,
+        exported_chart,
+        _frontier,
+        _class_changes,
+        _layers,
+        _groups,
+        _sensitivity,
+        _classes,
+        _features,
+        _curves,
+    )
     return draw(*(partial(_of_record, drawing, record) for drawing in drawings))
 
 
