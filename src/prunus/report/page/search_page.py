@@ -146,7 +146,7 @@ def _space(facts: Mapping[str, Any]) -> str:
     for key, values in facts["space"].items():
         said = {name: value for name, value in values.items() if value} if isinstance(values, Mapping) else values
         found.append(f"{key}: {yaml.safe_dump(said, sort_keys=False, default_flow_style=True, width=200).strip()}")
-    return "".join(f"<small>{escape(line)}</small>" for line in found)
+    return "<br>".join(f"<small>{escape(line)}</small>" for line in found)
 
 
 def _settings(values: Mapping[str, Any]) -> str:
@@ -267,7 +267,7 @@ def _frontier(facts: Mapping[str, Any]) -> Any:
             .encode(
                 x=altair.X("share:Q", title=f"{COSTS[cost]} left, % of the dense model", scale=altair.Scale(zero=True)),
                 y=altair.Y("quality:Q", title=title, scale=altair.Scale(zero=False, padding=12)),
-                color=altair.Color("what:N", scale=colours),
+                color=altair.Color("what:N", scale=colours, legend=altair.Legend(columnPadding=18)),
                 tooltip="setting:N",
             )
         )
