@@ -242,4 +242,4 @@ def test_a_folder_from_elsewhere_reaches_nothing_of_the_user(searched, tmp_path,
     assert "or trust the folder (--trust-code)" in capsys.readouterr().err
     path.unlink()
     (tmp_path / "out" / "search.json").unlink()
-    assert invoke(["sizes", str(tmp_path / "out")]) == 3
+    assert invoke(["sizes", str(tmp_path / "out")]) == 2

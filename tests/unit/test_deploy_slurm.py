@@ -13,7 +13,9 @@ from torch.distributed.run import get_args_parser
 SCRIPT = Path(__file__).parents[2] / "deploy" / "slurm.sbatch"
 SCONTROL = """#!/bin/bash
 [[ $1 == show && $2 == hostnames ]] || exit 2
-printf '127.0.0.1\\n127.0.0.2\\n'
+echo 127.0.0.1
+sleep 0.2 # who only reads the first has gone
+echo 127.0.0.2
 """
 TOLD = f"""#!{sys.executable}
 import json, os, sys

@@ -100,6 +100,6 @@ def test_notes_that_were_changed_are_refused(shards, tmp_path):
     state.forget(out / "part-0.parquet")
     tree = json.loads((out / RECENT).read_text())
     (out / RECENT).write_text(json.dumps({**tree, "done": {}}))
-    with pytest.raises(OutputError, match=r"prunus-scores-recent\.json: this state was changed"):
+    with pytest.raises(OutputError, match=r"prunus-scores-recent\.json: this state is damaged or was changed"):
         read_done(out)
     assert (out / STATE).exists()
