@@ -225,6 +225,7 @@ def test_killed_and_resumed_is_never_killed(tmp_path, small_recipe, monkeypatch,
     ("sections", "code", "words"),
     [
         ({"target": {"macs": 0.5}}, 3, "target and strategy.keep_fraction both say how much goes"),
+        ({"contract": {"max_drop": 0.1}}, 3, "contract and strategy.keep_fraction both say how much goes"),
         ({"target": {"macs": 0.5}, "strategy": {"cutoff": 0.1}}, 3, "target and strategy.cutoff both say how much goes"),
         ({"target": {"macs": 0.5, "params": 0.5}, "strategy": {}}, 3, "exactly one of latency, params, macs, bytes"),
         ({"target": {"macs": 0}, "strategy": {}}, 3, "target.macs"),

@@ -67,7 +67,8 @@ def check_amounts(strategy: Strategy | None, target: Target | None, contract: Co
         if getattr(strategy, name) is not None or any(
             getattr(rule, name, None) is not None for rule in strategy.layers
         ):
-            raise ValueError(f"target and strategy.{name} both say how much goes: give one of them")
+            said = "target" if target.share is not None else "contract"
+            raise ValueError(f"{said} and strategy.{name} both say how much goes: give one of them")
     if (
         len(strategy.granularity) > 1
         or strategy.granularity[0] in ("block", "expert")

@@ -159,10 +159,10 @@ def _optimism(facts: Mapping[str, Any]) -> str:
     if not found:
         return ""
     mean, unit = sum(found) / len(found), " points" if is_share(facts["metric"]) else ""
-    shown = f"{100 * mean if unit else mean:+.2g}{unit}"
+    shown = f"{abs(100 * mean if unit else mean):.2g}{unit}"
     return (
-        f'<p class="dim">In the search these settings looked better, against their dense model, by {escape(shown)} on average '
-        "than they are on examples and seeds that chose nothing.</p>"
+        f'<p class="dim">In the search these settings looked {"better" if mean >= 0 else "worse"}, against their dense model, by '
+        f"{escape(shown)} on average than they are on examples and seeds that chose nothing.</p>"
     )
 
 
