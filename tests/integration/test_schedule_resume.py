@@ -18,7 +18,7 @@ from prunus.pipeline import run
         ({"kind": "cubic", "rounds": 1, "during": "train"}, "seed 0 / train 2 of 2"),
     ],
 )
-def test_killed_and_resumed_is_never_killed(small_recipe, tmp_path: Path, schedule, killed_at):
+def test_killed_and_moved_and_resumed_is_never_killed(small_recipe, tmp_path: Path, schedule, killed_at):
     strategy = {"criterion": "magnitude_l2", "granularity": "weight", "keep_fraction": 0.3, "schedule": schedule}
     strategy |= {"allocation": "sensitivity", "sensitivity_steps": [0.5]}
 
@@ -33,7 +33,8 @@ def test_killed_and_resumed_is_never_killed(small_recipe, tmp_path: Path, schedu
     whole = run(recipe("whole"))
     with pytest.raises(KeyboardInterrupt):
         run(recipe("killed"), listener=kill)
-    resumed = run(recipe("killed"), resume=True)
+    (tmp_path / "killed").rename(tmp_path / "moved")
+    resumed = run(recipe("moved"), resume=True)
     assert resumed.fingerprints == whole.fingerprints
     assert resumed.sensitivity == whole.sensitivity != []
     assert [layer.name for layer in resumed.layers] == [curve.name for curve in resumed.sensitivity]

@@ -297,6 +297,7 @@ def open_workspace(
 ) -> Iterator[Workspace]:
     """Yield the workspace of one run, locked against a second one.
 
+    A folder that was moved since is still that of its run: where it lies is no part of what was asked.
     A run that is overwritten is there again if the new one ends before its data are read and fit its recipe.
 
     Raises:
@@ -321,7 +322,7 @@ def open_workspace(
                 raise OutputError(
                     f"{folder} holds a run already: add --resume to go on with it, --overwrite to start anew"
                 )
-            elif _recipe_held(held) != text:
+            elif not is_of(held, recipe):
                 raise OutputError(
                     f"{folder} holds a run of another recipe (see {held}): choose another output folder, or add --overwrite"
                 )
@@ -367,12 +368,19 @@ def _clear(folder: Path) -> None:
             raise explain_os_error(error, folder / name) from error
 
 
-def _recipe_held(path: Path) -> str:
+def is_of(path: Path, recipe: Recipe) -> bool:
+    """Return whether a folder's recipe asks the same, wherever it was to be written then."""
+    import yaml
+
     try:
         with open_plain(path) as file:
-            return file.read().decode("utf-8", "replace")
+            held = yaml.safe_load(file.read().decode("utf-8", "replace"))
     except OSError as error:
         raise OutputError(f"can't read {path}: {error.strerror}; choose another output folder") from error
+    except yaml.YAMLError:
+        return False
+    asked = recipe.model_dump(mode="json")
+    return isinstance(held, dict) and {**held, "output": None} == {**asked, "output": None}
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
