@@ -19,12 +19,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import atomic_path, folder_lock
 from prunus.scale.dispatch import Dispatch, Failure, Workers, open_workers
+from prunus.scale.mapped_matrix import mapped_matrix
 from prunus.scale.own_folder import begun, note_end
+from prunus.scale.scoring.scoring_state import seen_of
 from prunus.score.examples.cover.k_means import (
     SETTLED,
     as_finite_table,
@@ -98,11 +99,12 @@ def k_means_shards(
     n = sum(lengths)
     if not 1 <= n_clusters <= n:
         raise RecipeError(f"{n} rows make 1 to {n} clusters: got {n_clusters}")
-    asked = {"n_clusters": n_clusters, "seed": seed, "max_passes": max_passes, "shards": list(map(_seen, shards))}
+    asked = {"n_clusters": n_clusters, "seed": seed, "max_passes": max_passes, "shards": list(map(seen_of, shards))}
     with folder_lock(output), ExitStack() as stack:
         before = begun(output, _STATE, asked, resume=resume)
         files = tuple(output / f"{shard.stem}.npy" for shard in shards)
         if before and all(file.exists() for file in files):
+            _tidy(output)
             return ShardClusters(torch.from_numpy(np.load(output / _CENTRES)), files, n, before["n_passes"])
         first = _stopped_in(output, shards)
         if first:
@@ -128,15 +130,14 @@ def k_means_shards(
             _file(output, shard, last).replace(file)
         _save(output / _CENTRES, centres.numpy())
         note_end(output, _STATE, asked, {"n_passes": number})
-        for path in (*output.glob(".pass-*.npy"), *output.glob(".centres-*.npy")):
-            path.unlink()
+        _tidy(output)
         listener(Event("end", _STAGE))
     return ShardClusters(centres, files, n, number)
 
 
 def one_pass(task: Task) -> Sums:
     """Give a shard's rows to their nearest centres, keep that in a file, and return the sums of each centre's rows."""
-    table, centres = torch.from_numpy(opened_matrix(task.shard)), torch.from_numpy(np.load(task.centres))
+    table, centres = torch.from_numpy(mapped_matrix(task.shard)), torch.from_numpy(np.load(task.centres))
     if task.before is None:
         as_finite_table(table)
     cluster, _ = nearest_centre(table, centres)
@@ -144,25 +145,6 @@ def one_pass(task: Task) -> Sums:
     total, count = cluster_sums(table, cluster, len(centres))
     _save(task.after, cluster)
     return Sums(total.numpy(), count.numpy(), int(np.count_nonzero(cluster != before)))
-
-
-def opened_matrix(path: Path) -> npt.NDArray[Any]:
-    """Return a matrix that is mapped into memory.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        found: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: no matrix can be read from it: {one_line(error)}; save one with numpy.save"
-        ) from error
-    if found.ndim != 2 or found.dtype.kind != "f":
-        raise DataError(
-            f"{path}: expected a matrix (rows, features) of numbers: got {found.dtype} of shape {found.shape}"
-        )
-    return found
 
 
 def _passed(
@@ -185,6 +167,12 @@ def _passed(
     return [found[place] for place in range(len(shards))]
 
 
+def _tidy(output: Path) -> None:
+    """Remove what passes left, now that the end is noted."""
+    for path in (*output.glob(".pass-*.npy"), *output.glob(".centres-*.npy")):
+        path.unlink(missing_ok=True)
+
+
 def _stopped_in(output: Path, shards: Sequence[Path]) -> int:
     """Return the pass that a run was stopped in, if all that it needs of the pass before is there; else 0."""
     found = [int(path.stem.removeprefix(".centres-")) for path in output.glob(".centres-*.npy")]
@@ -195,11 +183,6 @@ def _stopped_in(output: Path, shards: Sequence[Path]) -> int:
 
 def _centres(output: Path, number: int) -> Path:
     return output / f".centres-{number}.npy"
-
-
-def _seen(shard: Path) -> list[Any]:
-    found = shard.stat()
-    return [str(shard.resolve()), found.st_size, found.st_mtime_ns]
 
 
 def _file(output: Path, shard: Path, number: int) -> Path:
@@ -217,7 +200,7 @@ def _lengths(shards: Sequence[Path]) -> list[int]:
     for shard in shards:
         if first.setdefault(shard.stem, shard) != shard:
             raise DataError(f"{first[shard.stem]} and {shard}: their clusters would have one name; rename one")
-        table = opened_matrix(shard)
+        table = mapped_matrix(shard)
         width = table.shape[1] if width is None else width
         if table.shape[1] != width:
             raise DataError(f"{shard}: expected {width} features, as in {shards[0]}: got {table.shape[1]}")
@@ -231,7 +214,7 @@ def _rows(shards: Sequence[Path], lengths: Sequence[int], numbers: npt.NDArray[n
     where = np.searchsorted(ends, numbers, side="right")
     rows: npt.NDArray[np.float32] | None = None
     for place in np.unique(where):
-        table, mine = opened_matrix(shards[place]), where == place
+        table, mine = mapped_matrix(shards[place]), where == place
         if rows is None:
             rows = np.empty((len(numbers), table.shape[1]), np.float32)
         rows[mine] = table[numbers[mine] - (ends[place] - lengths[place])]

@@ -22,7 +22,8 @@ from prunus.core.errors import DataError
 from prunus.core.files.plain_files import atomic_path
 from prunus.core.types import Ints
 from prunus.data import print_of
-from prunus.scale.duplicates.shard_matrix import is_matrix, mapped_matrix, write_matrix
+from prunus.scale.duplicates.shard_matrix import is_matrix, write_matrix
+from prunus.scale.mapped_matrix import mapped_matrix
 from prunus.score.examples.duplicates.near_pairs import cosines_between, inverse_norms, is_crowd
 from prunus.score.examples.duplicates.random_cuts import Cuts, Sketch, codes_of, sketches_of
 
@@ -54,7 +55,8 @@ class Place:
 
     def matrix(self, shard: int) -> Tensor:
         """Return a shard's rows, ``(n, features)``, mapped into memory."""
-        return mapped_matrix(self.shards[shard] if is_matrix(self.shards[shard], self.columns) else self.copy(shard))
+        own = is_matrix(self.shards[shard], self.columns)
+        return torch.from_numpy(mapped_matrix(self.shards[shard] if own else self.copy(shard)))
 
     def copy(self, shard: int) -> Path:
         """Return where the rows of a shard are that is no matrix."""

@@ -128,7 +128,9 @@ def near_duplicates_shards(
     with folder_lock(output), ExitStack() as stack:
         before = begun(output, STATE, asked, resume=resume)
         if before:
-            _check_unchanged(files, before["prints"])
+            _check_unchanged(files, before["prints"], "choose another folder")
+            if place.work.is_dir():  # stopped between the end and this
+                discard(place.work)
             return ShardDuplicates(**before["found"], failed={})
         place.work.mkdir(exist_ok=True)
         clear_leftovers(place.work)
@@ -145,12 +147,13 @@ def near_duplicates_shards(
                 listener(Event("warning", STAGE, f"{plain(shard)}: {message}"))
             seconds = round(time.perf_counter() - start, 3)
             return ShardDuplicates(len(files) - len(why), 0, 0, 0, 0.0, seconds, why)
-        ends, scale = _sizes(place)
+        ends, scale, prints = _sizes(place)
         rounds = Rounds(place, ends, scale, least, recall, seed, opened, listener)
         found = keep_typical(scale > 0, rounds.near_pairs, rounds.cosines, least)
         n = int(ends[-1])
         links = np.stack([np.arange(n), found.keeper], axis=1)[~found.kept]
         group = components(n, np.concatenate([*rounds.found, links]))
+        _check_unchanged(files, prints, "--resume looks through it anew")
         _write_tables(place, output, ends, found, group)
         sizes = np.bincount(group, minlength=n)
         facts: dict[str, Any] = {
@@ -161,18 +164,18 @@ def near_duplicates_shards(
             "recall": found.recall,
             "seconds": round(time.perf_counter() - start, 3),
         }
-        note_end(output, STATE, asked, {"found": facts, "prints": list(map(print_of, files))})
+        note_end(output, STATE, asked, {"found": facts, "prints": prints})
         discard(place.work)
     return ShardDuplicates(**facts, failed={})
 
 
-def _sizes(place: Place) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """Return behind which row of all each shard ends, and one over each row's norm.
+def _sizes(place: Place) -> tuple[Ints, npt.NDArray[np.float32], list[str]]:
+    """Return behind which row of all each shard ends, one over each row's norm, and the print of what was read of each shard.
 
     Raises:
         DataError: shards of different widths.
     """
-    lengths, scales, width = [], [], None
+    lengths, scales, prints, width = [], [], [], None
     for number, shard in enumerate(place.shards):
         held = loaded(file_of(place.work, Task("rows", number)))
         assert held is not None
@@ -182,29 +185,31 @@ def _sizes(place: Place) -> tuple[Ints, npt.NDArray[np.float32]]:
             raise DataError(f"{shard}: expected {width} numbers per row, as in {place.shards[0]}: got {own}")
         lengths.append(n)
         scales.append(held["scale"])
-    return np.cumsum(lengths), np.concatenate(scales)
+        prints.append(str(held["print"]))
+    return np.cumsum(lengths), np.concatenate(scales), prints
 
 
 def _forget_changed(place: Place) -> None:
-    """Remove what is kept of shards that were changed since, and of all rounds, since those hang on every shard."""
+    """Remove what is kept of shards that were changed since, and of all rounds, since those hang on every shard.
+
+    A shard without whole rows counts as changed: whoever removed them may have been stopped before the rounds were gone.
+    """
     changed = False
     for number, shard in enumerate(place.shards):
         path = file_of(place.work, Task("rows", number))
         held = loaded(path)
-        if held is not None and str(held["print"]) != print_of(shard):
-            path.unlink()
+        if held is None or str(held["print"]) != print_of(shard):
+            path.unlink(missing_ok=True)
             changed = True
     for path in place.work.iterdir() if changed else ():
         if not path.name.startswith(("rows-", "matrix-")):
             path.unlink()
 
 
-def _check_unchanged(files: Sequence[Path], prints: Sequence[str]) -> None:
+def _check_unchanged(files: Sequence[Path], prints: Sequence[str], way: str) -> None:
     for shard, before in zip(files, prints, strict=True):
         if print_of(shard) != before:
-            raise OutputError(
-                f"{shard} was changed since the search that the output folder holds was begun: choose another folder"
-            )
+            raise OutputError(f"{shard} was changed since the search that the output folder holds was begun: {way}")
 
 
 def _write_tables(place: Place, output: Path, ends: Ints, found: Duplicates, group: Ints) -> None:

@@ -12,17 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
-from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError
 from prunus.core.files.plain_files import atomic_path
 from prunus.core.files.urls.url_path import is_url
 from prunus.data import check_columns, open_row_file, read_batches
 from prunus.data.rows.to_tensors import Form, is_number, is_rows
 
-__all__ = ["is_matrix", "mapped_matrix", "write_matrix"]
+__all__ = ["is_matrix", "write_matrix"]
 
 _BATCH_ROWS = 1 << 14
 
@@ -30,25 +27,6 @@ _BATCH_ROWS = 1 << 14
 def is_matrix(shard: Path, columns: tuple[str, ...] | None) -> bool:
     """Return whether a shard is taken as it lies."""
     return columns is None and shard.suffix.lower() == ".npy" and not is_url(shard)
-
-
-def mapped_matrix(path: Path) -> Tensor:
-    """Return the matrix in a ``.npy`` file, mapped into memory.
-
-    Raises:
-        DataError: it is none.
-    """
-    try:
-        found = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{path}: no matrix can be read from it: {one_line(error)}; save one with numpy.save"
-        ) from error
-    if found.ndim != 2 or found.dtype.kind != "f":
-        raise DataError(
-            f"{path}: expected a matrix (rows, features) of numbers with a point: got {found.dtype} of shape {found.shape}"
-        )
-    return torch.from_numpy(found)
 
 
 def write_matrix(shard: Path, columns: tuple[str, ...] | None, path: Path) -> None:
@@ -68,6 +46,8 @@ def write_matrix(shard: Path, columns: tuple[str, ...] | None, path: Path) -> No
         with atomic_path(path) as temporary, temporary.open("wb") as raw:
             n_rows, width = 0, None
             for batch in read_batches(shard, file, names, _BATCH_ROWS):
+                if not batch.num_rows:
+                    continue
                 rows = _rows(shard, batch, names, n_rows)
                 if width is None:
                     width = rows.shape[1]

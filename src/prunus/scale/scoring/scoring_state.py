@@ -21,7 +21,7 @@ from prunus.data import print_of
 from prunus.scale.resume import fold_file, read_state
 from prunus.scale.scoring.score_shard import ShardFacts
 
-__all__ = ["RECENT", "STATE", "ScoringState", "read_done"]
+__all__ = ["RECENT", "STATE", "ScoringState", "read_done", "seen_of"]
 
 STATE, RECENT = ".prunus-scores.json", ".prunus-scores-recent.json"
 _FEWEST = 16
@@ -68,7 +68,7 @@ class ScoringState:
     def holds(self, shard: Path, output: Path) -> bool:
         """Return whether a shard is as it was when it was scored, and its scores as they were written."""
         entry = self.done.get(output.name)
-        if entry is None or entry["source"] != _seen(shard):
+        if entry is None or entry["source"] != seen_of(shard):
             return False
         return bool(_written(output) == entry["written"])
 
@@ -76,7 +76,7 @@ class ScoringState:
         """Note that a shard is scored."""
         weight = {"sha256": facts.sha256} if facts.sha256 else {}
         entry = {
-            "source": _seen(shard),
+            "source": seen_of(shard),
             "print": "" if shard.is_dir() else print_of(shard),
             "written": _written(output),
             "rows": facts.n_rows,
@@ -144,7 +144,7 @@ def _written(output: Path) -> list[Any]:
     return [] if found is None else list(found)
 
 
-def _seen(shard: Path) -> list[Any]:
+def seen_of(shard: Path) -> list[Any]:
     """Return what changes when a file is written to; its bytes aren't read for it."""
     if is_url(shard):
         return [str(shard), *seen_at_url(shard)]

@@ -11,7 +11,7 @@ import pytest
 import prunus
 from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.scale import near_duplicates_shards
-from prunus.scale.duplicates.bucket_units import Units, file_of, is_whole
+from prunus.scale.duplicates.bucket_units import Task, Units, file_of, is_whole
 from prunus.scale.duplicates.components import components
 from prunus.score import near_duplicates
 
@@ -170,6 +170,49 @@ def test_what_changed_while_a_run_was_stopped_is_looked_through_anew(tmp_path, m
     near_duplicates_shards(paths, tmp_path / "out", cosine=0.98, resume=True)
     near_duplicates_shards(paths, tmp_path / "whole", cosine=0.98)
     assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_rounds_of_a_shard_whose_rows_are_gone_are_not_taken_up_again(tmp_path, monkeypatch):
+    paths = write(tmp_path / "in", planted(2000, 8))
+    monkeypatch.setattr(driver, "_write_tables", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        near_duplicates_shards(paths, tmp_path / "out", cosine=0.98)
+    monkeypatch.undo()
+    np.save(paths[3], np.load(paths[3])[::-1])
+    # as after a kill between forgetting the rows that changed and forgetting the rounds
+    file_of(tmp_path / "out" / ".work", Task("rows", 3)).unlink()
+    near_duplicates_shards(paths, tmp_path / "out", cosine=0.98, resume=True)
+    near_duplicates_shards(paths, tmp_path / "whole", cosine=0.98)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_a_shard_that_changes_while_it_is_searched_is_never_vouched_for(tmp_path, monkeypatch):
+    paths = write(tmp_path / "in", planted(2000, 8))
+    whole = driver.keep_typical
+
+    def changed(*given):
+        np.save(paths[3], np.load(paths[3])[::-1])
+        return whole(*given)
+
+    monkeypatch.setattr(driver, "keep_typical", changed)
+    with pytest.raises(OutputError, match=r"part-3\.npy was changed since .*: --resume looks through it anew"):
+        near_duplicates_shards(paths, tmp_path / "out", cosine=0.98)
+    assert content(tmp_path / "out") == {}
+    monkeypatch.undo()
+    near_duplicates_shards(paths, tmp_path / "out", cosine=0.98, resume=True)
+    near_duplicates_shards(paths, tmp_path / "whole", cosine=0.98)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_what_was_kept_on_the_way_goes_also_after_a_kill_at_the_end(tmp_path, monkeypatch):
+    paths = write(tmp_path / "in", planted(900, 8))
+    monkeypatch.setattr(driver, "discard", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        near_duplicates_shards(paths, tmp_path / "out", cosine=0.98)
+    monkeypatch.undo()
+    assert (tmp_path / "out" / ".work").is_dir()
+    near_duplicates_shards(paths, tmp_path / "out", cosine=0.98, resume=True)
+    assert not (tmp_path / "out" / ".work").exists()
 
 
 def test_what_stays_can_be_trained_on_where_it_lies(tmp_path):

@@ -46,7 +46,7 @@ def test_after_each_shard_the_disk_knows_of_all_that_are_done(shards, tmp_path, 
 
 
 def test_what_was_noted_for_many_shards_is_far_from_all_of_them_each_time(tmp_path, monkeypatch):
-    for name, value in {"_seen": ["x"], "_written": [1, 2], "print_of": "p"}.items():
+    for name, value in {"seen_of": ["x"], "_written": [1, 2], "print_of": "p"}.items():
         monkeypatch.setattr(scoring_state, name, lambda path, value=value: value)
     written = []
     plain = scoring_state.write_json
