@@ -12,6 +12,7 @@ import yaml
 
 from prunus import load_bundle
 from prunus.cli.app import invoke
+from prunus.core.errors import OutputError
 from prunus.core.files.plan_file import load_plan
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.report import load_record
@@ -217,13 +218,28 @@ def test_a_finished_search_leaves_as_nested_sizes_of_the_recommended_settings(se
     assert sizes_of_search(recipe).facts == made
 
 
+def test_sizes_that_another_contract_judged_are_not_given_as_this_ones(searched, tmp_path):
+    folder, _, _, recipe = searched
+    shutil.copytree(folder / "out", tmp_path / "out")
+    recipe = recipe.model_copy(update={"output": str(tmp_path / "out")})
+    sizes_of_search(recipe, overwrite=True)
+    tree = recipe.search.model_dump(mode="json") | {"contract": {"metric": "accuracy", "max_drop": 0.04}}
+    tighter = recipe.model_copy(update={"search": Search.model_validate(tree)})
+    assert search(tighter, resume=True).facts["sizes"] is None
+    with pytest.raises(OutputError, match=r"judged by another contract.*prunus sizes .*out --overwrite"):
+        sizes_of_search(tighter)
+    made = sizes_of_search(tighter, overwrite=True).facts
+    assert [row["kept"] for row in made["sizes"]] == [row["bound"] <= 0.04 for row in made["sizes"]]
+    assert search(tighter, resume=True).facts["sizes"] == made
+
+
 def test_sizes_of_another_setting_or_amount_are_asked_for_by_name(searched, capsys):
     folder, found, _, recipe = searched
     out = str(folder / "out")
     sizes_of_search(recipe)
     other = next(row["number"] for row in found.facts["trials"] if row["number"] != found.facts["recommended"])
     assert invoke(["sizes", out, "--setting", str(other)]) == 7
-    assert "holds a run already" in capsys.readouterr().err
+    assert "holds sizes of other settings" in capsys.readouterr().err
     assert invoke(["sizes", out, "--setting", "99"]) == 3
     assert "setting 99 is no finished trial of this search" in capsys.readouterr().err
     assert invoke(["sizes", out, "--overwrite", "-o", "sizes.keep_fractions=[0.9, 0.5, 0.4]", "--json"]) == 0

@@ -13,8 +13,8 @@ from torch import nn
 
 from prunus.core.errors import BundleError, OutputError
 from prunus.core.files.plan_file import load_plan
-from prunus.core.recipes.recipe import Recipe
-from prunus.pipeline.sizes import make_sizes
+from prunus.core.recipes.recipe import Contract, Recipe
+from prunus.pipeline.sizes import Chosen, make_sizes
 from prunus.recover.sizes import SharedSizes, sliced
 from prunus.ship import load_bundle
 from prunus.ship.sizes import find_sizes, list_sizes, write_size
@@ -149,3 +149,23 @@ def test_gradients_of_a_smaller_size_reach_its_weights_in_the_largest_and_no_oth
     shared.settle()
     assert torch.equal(small(inputs), shared.answer(1, inputs))
     assert torch.equal(small[0].weight, sliced(large[0].weight, (places, None)))
+
+
+def test_what_each_group_must_keep_is_looked_at_for_every_size(tmp_path):
+    draw = np.random.default_rng(0)
+    rows = draw.standard_normal((600, 4)).round(3)
+    lines = [f"{a},{b},{c},{d},{int(a + b > 0)},{'ab'[int(c > 0)]}" for a, b, c, d in rows]
+    (tmp_path / "rows.csv").write_text("\n".join(["p,q,r,s,y,group", *lines]))
+    asked = recipe(
+        tmp_path / "out",
+        "mlp",
+        data={
+            "source": str(tmp_path / "rows.csv"),
+            "target": "y",
+            "groups": "group",
+            "split": {"validation": 0.1, "calibration": 0.1, "test": 0.4},
+        },
+    )
+    contract = Contract.model_validate({"max_drop": 0.9, "harm": {"worst_group": 0.5}})
+    sizes = make_sizes(asked, chosen=Chosen({}, 1, contract, lambda *_: None)).facts["sizes"]
+    assert [row["kept"] for row in sizes] == [True] * len(SHARES)

@@ -54,7 +54,7 @@ def search(
         found = run_search(
             config.model_copy(update={"dispatch": who}), resume=resume, overwrite=overwrite, listener=shown
         )
-        made = None if not sizes else sizes_of_search(config, overwrite=True, listener=shown)
+        made = None if not sizes else sizes_of_search(config, listener=shown)
     facts = dict(found.facts) if made is None else {**found.facts, "sizes": dict(made.facts)}
     if as_json:
         typer.echo(json.dumps(facts, indent=2))

@@ -9,12 +9,13 @@ from typing import Any
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.recipes.search_section import leading_cost
 from prunus.core.runtime import versions
+from prunus.pipeline.sizes import FACTS
 from prunus.search.confirm import frontier_of
 from prunus.search.space import Space, search_of
 from prunus.search.study import Study
 from prunus.search.where import Where
 
-__all__ = ["recorded"]
+__all__ = ["judged", "recorded"]
 
 _KEPT = ("state", "why", "quality", "dense_quality", "drop", "gap", "dense_gap", "gap_trend", "shares", "seconds")
 
@@ -37,7 +38,7 @@ def recorded(
         for number, found in results.items()
     ]
     states = [found["state"] for found in results.values()]
-    return {
+    told = {
         "name": recipe.name,
         "study": study.name,
         "metric": metric,
@@ -52,18 +53,24 @@ def recorded(
         "recommended": _recommended(asked.objectives, confirmed),
         "overfitting": _overfitting(results, asked.gap_margin),
         "importances": study.importances(),
-        "sizes": _sizes(where, study),
         "share": asked.share,
         "recipe": recipe.model_dump(mode="json"),
         "versions": versions(),
     }
+    return {**told, "sizes": _sizes(where, judged(told))}
 
 
-def _sizes(where: Where, study: Study) -> dict[str, Any] | None:
-    """Return what is known of the sizes that were made of one of this study's settings."""
-    path = where.sizes / "sizes.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if found.get("of", {}).get("study") == study.name else None
+def judged(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a search judges the sizes of its settings: by which contract, beside how many settings."""
+    return {"study": told["study"], "contract": told["contract"], "n_settings": max(len(told["confirmed"]), 1)}
+
+
+def _sizes(where: Where, how: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what is known of the sizes that were made of one of this study's settings, and judged as it judges."""
+    path = where.sizes / FACTS
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    of = found.get("of", {})
+    return found if all(of.get(key) == value for key, value in how.items()) else None
 
 
 def _recommended(objectives: Sequence[str], confirmed: Sequence[Mapping[str, Any]]) -> int | None:

@@ -19,10 +19,11 @@ from prunus.core.recipes.recipe import Recipe, Schedule
 from prunus.core.recipes.recipe_file import make_recipe, override
 from prunus.core.recipes.trust import Permission, check_reach
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.workspace import RECIPE, recipe_text
+from prunus.pipeline.jobs.workspace import RECIPE, is_of
 from prunus.pipeline.offered import load_offered
-from prunus.pipeline.sizes import Chosen, Made, make_sizes
+from prunus.pipeline.sizes import FACTS, Chosen, Made, make_sizes
 from prunus.search.confirm import fresh_seeds
+from prunus.search.search_facts import judged
 from prunus.search.shared_dense import take_dense
 from prunus.search.space import Space, search_of
 from prunus.search.where import Where, check_folder
@@ -77,21 +78,32 @@ def sizes_of_search(
         number = _number(facts, setting)
         trial = next(row for row in facts["trials"] if row["number"] == number)
         made = _recipe(recipe, space, facts, trial["values"], overrides, where, listener)
+        about = {**judged(facts), "setting": number, "values": trial["values"]}
         held = where.sizes / RECIPE
-        same = held.is_file() and held.read_text(encoding="utf-8") == recipe_text(made)
+        same = held.is_file() and is_of(held, made) and _is_about(where, about)
+        if held.is_file() and not (same or overwrite):
+            raise OutputError(
+                f"{where.sizes} holds sizes of other settings, or judged by another contract or beside other settings: "
+                f"prunus sizes {where.folder} --overwrite makes them anew"
+            )
 
         def begin(job: Job, seed: int) -> None:
             take_dense(where.shared, job, seed, 1.0)
 
-        about = {"study": facts["study"], "setting": number, "values": trial["values"]}
-        chosen = Chosen(about, max(len(facts["confirmed"]), 1), search_of(recipe).contract, begin)
-        found = make_sizes(made, chosen=chosen, resume=same, overwrite=overwrite and not same, listener=listener)
+        chosen = Chosen(about, about["n_settings"], search_of(recipe).contract, begin)
+        found = make_sizes(made, chosen=chosen, resume=same, overwrite=not same, listener=listener)
         told = {**facts, "sizes": dict(found.facts)}
         write_json(where.record, told)
         from prunus.report import write_search_page
 
         write_search_page(told, where.page)
     return found
+
+
+def _is_about(where: Where, about: Mapping[str, Any]) -> bool:
+    """Return whether the sizes that lie there, if they are done, were chosen and judged in just this way."""
+    record = where.sizes / FACTS
+    return not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("of") == dict(about)
 
 
 def _number(facts: Mapping[str, Any], setting: int | None) -> int:

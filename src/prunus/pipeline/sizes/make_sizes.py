@@ -23,7 +23,7 @@ from prunus.data import Batch
 from prunus.evaluate import Pairs, compare, measure_cost, observe
 from prunus.evaluate.harm import contract_test
 from prunus.graph.tracing.states import duplicate
-from prunus.pipeline.jobs.job import Candidate, Job
+from prunus.pipeline.jobs.job import Candidate, Job, example_groups
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.jobs.workspace import open_workspace
 from prunus.pipeline.main_job import open_job
@@ -35,7 +35,7 @@ from prunus.recover.sizes import SharedSizes, Taken
 from prunus.ship.sizes import SIZES, save_sizes
 from prunus.tasks import default_metrics
 
-__all__ = ["Chosen", "Made", "make_sizes"]
+__all__ = ["FACTS", "Chosen", "Made", "make_sizes"]
 
 FACTS = "sizes.json"
 
@@ -129,7 +129,7 @@ def _made(job: Job, folder: Path, chosen: Chosen | None) -> Made:
         "weights": sizes.weights,
         "sizes": [{**row, **bytes_} for row, bytes_ in zip(rows, stored, strict=True)],
         "n_test": len(job.data.test),
-        **({} if chosen is None else {"of": {**chosen.about, "n_settings": chosen.n_settings}}),
+        **({} if chosen is None else {"of": dict(chosen.about)}),
         "versions": versions(),
     }
     write_json(folder / FACTS, facts)
@@ -194,6 +194,7 @@ def _measured(
     names = evaluation.metrics or default_metrics(task.name)
     n = len(candidates) * n_settings
     confidence = 1 - (1 - evaluation.confidence) / n
+    groups = None if contract is None or not contract.of_groups else example_groups(job.recipe, job.data.test)
     seen = observe(dense, job.data.test, task)
     whole = measure_cost(dense, job.trace_inputs)
     rows = []
@@ -217,7 +218,14 @@ def _measured(
         if contract is not None:
             sure = 1 - (1 - contract.confidence) / n
             test = contract_test(
-                seen, answers, task, contract, confidence=sure, bootstrap=evaluation.bootstrap, seed=seed
+                seen,
+                answers,
+                task,
+                contract,
+                groups=groups,
+                confidence=sure,
+                bootstrap=evaluation.bootstrap,
+                seed=seed,
             )
             rows[-1] |= {"kept": test.kept, "bound": float(test.bound) if isfinite(test.bound) else None}
     return rows
