@@ -203,7 +203,7 @@ def _print(kept: list[dict[str, Any]]) -> None:
                 f"`{shown}`{whole} |"
             )
     sizes = sorted(found)
-    for small, large in pairwise(sizes):
+    for small, large in [*pairwise(sizes), *([(sizes[0], sizes[-1])] if len(sizes) > 2 else [])]:
         print(f"\nFrom {small} M to {large} M rows, so without what it takes to start:\n")
         print("| how | rows per second | rows per processor second | MB more |")
         print("| --- | --- | --- | --- |")
