@@ -228,19 +228,32 @@ def fit_temperature(scores: Tensor, right: Tensor) -> float:
 
 def _choices(model: nn.Module, examples: Batched, task: Task, *, most: int) -> tuple[Tensor, Tensor] | None:
     """Return scores and right classes of the first ``most`` choices, evenly from each batch where there are more."""
-    scores, right, n_seen = [], [], 0
+    held: tuple[Tensor, Tensor] | None = None
+    n_seen = 0
     for batch, outputs in _answers(model, examples):
         found = task.choices(outputs, batch)
         if found is None:
             return None
         # Pixels of one image are alike: of many choices some of each example tell more than all of the first.
         step = max(1, len(found.right) * max(len(examples), 1) // (most * max(len(batch.index), 1)))
-        scores.append(found.scores.detach()[::step].float().cpu())
-        right.append(found.right[::step].cpu())
-        n_seen += len(right[-1])
+        scores, right = found.scores.detach()[::step], found.right[::step]
+        n_new = min(len(right), most - n_seen)
+        held = held or (torch.zeros(0, scores.shape[1]), torch.zeros(0, dtype=torch.int64))
+        held = _with_room(held[0], n_seen + n_new, most), _with_room(held[1], n_seen + n_new, most)
+        # Copied: a view of few keeps all scores of its batch.
+        held[0][n_seen : n_seen + n_new], held[1][n_seen : n_seen + n_new] = scores[:n_new], right[:n_new]
+        n_seen += n_new
         if n_seen >= most:
             break
-    return (torch.cat(scores)[:most], torch.cat(right)[:most]) if scores else None
+    return None if held is None else (held[0][:n_seen], held[1][:n_seen])
+
+
+def _with_room(held: Tensor, n: int, most: int) -> Tensor:
+    """Return a tensor of at least ``n`` rows, with those that there are first; it grows to twice as many, never beyond ``most``."""
+    if n <= len(held):
+        return held
+    more = min(max(n, 2 * len(held)), most) - len(held)
+    return torch.cat([held, held.new_zeros(more, *held.shape[1:])])
 
 
 def _answers(model: nn.Module, examples: Batched) -> Iterator[tuple[Batch, Any]]:

@@ -1,6 +1,7 @@
 """Calibration agrees with torchmetrics and sklearn, and the temperature with a search by scipy."""
 
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from prunus.core.batch import Batch
 from prunus.data import Batches
+from prunus.evaluate.harm import calibration as module
 from prunus.evaluate.harm.calibration import MEASURES, calibration_change, calibration_of, fit_temperature
 from prunus.tasks import Classification, Language, MultiLabel, Regression, Segmentation
 
@@ -132,3 +134,23 @@ def test_every_measure_has_an_interval_that_holds_its_value():
         for number in (row.dense, row.pruned, row.difference):
             assert number.low <= number.value <= number.high
     assert set(MEASURES) == set(measured(*sample(n=50)))
+
+
+@pytest.mark.parametrize("most", [1, 50, 300, 100_000])
+def test_a_temperature_is_fitted_on_some_choices_of_each_batch_and_holds_no_others(most, monkeypatch):
+    n_batches, size, seen, n_alive = 40, 64, [], []
+    logits, labels = (part.split(size) for part in sample(n_batches * size))
+
+    def answers(model, examples):
+        for number, (some, own) in enumerate(zip(logits, labels, strict=True)):
+            kept = some.numpy().copy()
+            seen.append(weakref.ref(kept))
+            n_alive.append(sum(one() is not None for one in seen))
+            yield Batch(torch.arange(size) + number * size, None, own), torch.from_numpy(kept)
+
+    monkeypatch.setattr(module, "_answers", answers)
+    scores, right = module._choices(nn.Identity(), range(n_batches * size), Classification(NAMES), most=most)
+    step = max(1, n_batches * size // most)
+    assert torch.equal(scores, torch.cat([part[::step] for part in logits])[:most])
+    assert torch.equal(right, torch.cat([part[::step] for part in labels])[:most])
+    assert max(n_alive) <= 3
