@@ -15,7 +15,7 @@ import torch
 from prunus.core.types import Digests
 from prunus.data.large.scratch import scratch_array
 from prunus.data.large.sorted_buckets import digest_of_rows
-from prunus.data.sources.source import CHUNK_ROWS, Source, chunks, row_chunks
+from prunus.data.sources.source import CHUNK_ROWS, Source, chunks
 
 __all__ = ["content_digests", "digest_chunks", "digest_table", "fingerprint"]
 
@@ -60,8 +60,8 @@ def fingerprint(source: Source, digests: Digests | Sequence[bytes]) -> str:
     header = (source.task, source.class_names, source.feature_names, tuple(source.input_shape))
     total.update(repr(header).encode())
     kind = torch.int64 if source.task == "classification" else torch.float32
-    for rows in row_chunks(torch.arange(len(source.ids)), CHUNK_ROWS):
-        first, behind = int(rows[0]), int(rows[-1]) + 1
+    for first in range(0, len(source.ids), CHUNK_ROWS):
+        behind = min(first + CHUNK_ROWS, len(source.ids))
         targets = source.targets[first:behind].to(kind).cpu().numpy()
         pairs = zip(source.ids[first:behind], digests[first:behind], targets, strict=True)
         for name, digest, target in pairs:

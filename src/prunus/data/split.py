@@ -23,7 +23,7 @@ from prunus.core.recipes.recipe import Split
 from prunus.core.runtime import generator
 from prunus.core.types import Digests
 from prunus.data.content import digest_table
-from prunus.data.large.scratch import scratch_array, scratch_take, true_places
+from prunus.data.large.scratch import places_of, scratch_array, scratch_full, scratch_take
 from prunus.data.own_split import by_groups, by_time, named_parts
 from prunus.data.sources.source import Source, beside_of, class_counts
 from prunus.data.twins import Twins, find_twins
@@ -108,23 +108,23 @@ def split(
     own = dict(own or {})
     if config.column is not None:
         own |= _named(source, config.column, own)
-    held = np.zeros(len(source.ids), np.bool_)
+    held = scratch_array((len(source.ids),), np.bool_)
     for given in own.values():
         held[given.numpy()] = True
-    rest = true_places(~held)
+    rest = places_of(held, False)
     if config.groups is not None:
         _refuse_shared_groups(source, config.groups, own, rest)
     dealt = _dealt(source, config, rest, own)
-    part_of = np.full(len(source.ids), -1, np.int8)
+    part_of = scratch_full(len(source.ids), -1, np.int8)
     for number, part in enumerate(PARTS):
-        part_of[own[part].numpy() if part in own else rest[dealt[part]] if own else dealt[part]] = number
+        part_of[own[part].numpy() if part in own else _taken(rest, dealt[part]) if own else dealt[part]] = number
     twins = find_twins(digest_table(source) if digests is None else digests, part_of, PARTS.index("train"))
-    duplicates: Sequence[Duplicate] = _Duplicates(source, part_of.copy() if len(twins) else part_of, twins)
+    duplicates: Sequence[Duplicate] = _Duplicates(source, part_of, twins)
     duplicates = tuple(duplicates) if len(duplicates) <= _FEW else duplicates
     if config.shared == "refuse":
         _refuse_shared(source, duplicates, own)
     part_of[twins.gone] = -1
-    rows = {part: torch.from_numpy(true_places(part_of == number)) for number, part in enumerate(PARTS)}
+    rows = {part: torch.from_numpy(places_of(part_of, number)) for number, part in enumerate(PARTS)}
     for part in PARTS:
         if len(rows[part]) == 0:
             raise DataError(
@@ -139,7 +139,8 @@ class _Duplicates(Sequence[Duplicate]):
     """Examples that were left out, each with its twin; one is made when it is asked for."""
 
     def __init__(self, source: Source, part_of: np.ndarray[Any, np.dtype[np.int8]], twins: Twins) -> None:
-        self._source, self._part_of, self._twins = source, part_of, twins
+        self._source, self._twins = source, twins
+        self._parts = part_of[twins.stays], part_of[twins.gone]
 
     def __len__(self) -> int:
         return len(self._twins)
@@ -152,10 +153,9 @@ class _Duplicates(Sequence[Duplicate]):
         if isinstance(which, slice):
             return tuple(self[number] for number in range(len(self))[which])
         source, gone, stays = self._source, int(self._twins.gone[which]), int(self._twins.stays[which])
-        parts = PARTS[self._part_of[stays]], PARTS[self._part_of[gone]]
-        return Duplicate(
-            source.ids[stays], source.ids[gone], *parts, bool(source.targets[gone] != source.targets[stays])
-        )
+        stronger, weaker = (PARTS[each[which]] for each in self._parts)
+        differ = bool(source.targets[gone] != source.targets[stays])
+        return Duplicate(source.ids[stays], source.ids[gone], stronger, weaker, differ)
 
 
 def _named(source: Source, column: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -200,8 +200,12 @@ def _dealt(source: Source, config: Split, rest: Rows, own: Collection[str]) -> d
     if config.time is not None:
         moments = beside_of(source, "split.time")[rest]
         return by_time(moments.tolist(), sizes, config.seed, f"{source.name}: {config.time!r}")
-    strata = scratch_take(torch.from_numpy(_strata(source)), torch.from_numpy(rest)).numpy()
-    return _assign(strata, sizes, config.seed)
+    return _assign(_taken(_strata(source), rest), sizes, config.seed)
+
+
+def _taken(values: Rows, rows: Rows) -> Rows:
+    found: Rows = scratch_take(torch.from_numpy(values), torch.from_numpy(rows)).numpy()
+    return found
 
 
 def _refuse_shared(source: Source, duplicates: Sequence[Duplicate], own: Mapping[str, Tensor]) -> None:
@@ -265,13 +269,13 @@ def _assign(strata: Rows, sizes: dict[str, int], seed: int) -> dict[str, Rows]:
     torch.randperm(len(strata), generator=generator(seed, "split"), out=shuffled)
     left = _by_stratum(shuffled.numpy(), strata)
     remaining = [len(rows) for rows in left]
-    part_of = np.full(len(strata), -1, np.int8)
+    part_of = scratch_full(len(strata), -1, np.int8)
     for number, part in enumerate(sizes):
         for place, count in enumerate(apportion(sizes[part], remaining)):
             part_of[left[place][:count]] = number
             left[place] = left[place][count:]
             remaining[place] -= count
-    return {part: true_places(part_of == number) for number, part in enumerate(sizes)}
+    return {part: places_of(part_of, number) for number, part in enumerate(sizes)}
 
 
 def _by_stratum(shuffled: Rows, strata: Rows) -> list[Rows]:

@@ -1,14 +1,17 @@
 """The parts of a split are disjoint by row and by content, and what was left out is told."""
 
+import tracemalloc
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from prunus.core.errors import DataError
 from prunus.core.recipes.recipe import Split
 from prunus.data import ArraySource, Duplicate, split
-from prunus.data.split import PARTS
+from prunus.data.large.row_names import RowNumbers
+from prunus.data.split import PARTS, deal
 
 
 def source_of(values, targets, task="classification"):
@@ -126,3 +129,29 @@ def test_a_part_that_only_repeats_a_stronger_one_is_refused():
         DataError, match=r"every example of (validation|calibration|train) has the same input as one of a stronger"
     ):
         split(source_of([5.0] * 40, torch.arange(40) % 2), Split())
+
+
+def peak_bytes(compute):
+    """Return the most bytes that are allocated at once meanwhile, but for what lies in files."""
+    tracemalloc.start()
+    try:
+        compute()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_byte_is_held_for_each_row_that_is_dealt_out():
+    few, many = (np.arange(1 << exponent) % 4 for exponent in (18, 20))
+    more = peak_bytes(lambda: deal(many, Split(), "many")) - peak_bytes(lambda: deal(few, Split(), "few"))
+    assert more < 0.1 * (len(many) - len(few))
+
+
+def test_no_byte_is_held_for_each_row_of_a_split():
+    def peak(n):
+        digests = np.random.default_rng(0).integers(0, 256, (n, 32), dtype=np.uint8)
+        targets, nothing = torch.arange(n) % 4, torch.zeros(1, 1).expand(n, 1)
+        source = ArraySource("many", RowNumbers(n), nothing, targets, "classification", ("a", "b", "c", "d"))
+        return peak_bytes(lambda: split(source, Split(), digests=digests))
+
+    assert peak(1 << 20) - peak(1 << 18) < 0.1 * ((1 << 20) - (1 << 18))

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from prunus.core.files.plain_files import explain_os_error
-from prunus.core.types import Bools, Ints
+from prunus.core.types import Ints
 
-__all__ = ["SCRATCH_BYTES", "scratch_array", "scratch_take", "true_places"]
+__all__ = ["SCRATCH_BYTES", "places_of", "scratch_array", "scratch_full", "scratch_take"]
 
 _AT_ONCE = 1 << 16
 
@@ -57,15 +57,25 @@ def scratch_take(values: Tensor, rows: Tensor) -> Tensor:
     return found
 
 
-def true_places(mask: Bools) -> Ints:
-    """Return where a mask is true.
+def scratch_full(n: int, value: int, dtype: Any) -> np.ndarray[Any, Any]:
+    """Return ``n`` times the same number, in a file if they are many."""
+    found = scratch_array((n,), dtype)
+    if value:
+        found[:] = value
+    return found
 
-    >>> true_places(np.array([True, False, True])).tolist()
+
+def places_of(values: np.ndarray[Any, Any], wanted: int) -> Ints:
+    """Return where an array of numbers, or of truths, has one of them.
+
+    >>> places_of(np.array([1, 0, 1]), 1).tolist()
     [0, 2]
     """
-    found, place = scratch_array((int(np.count_nonzero(mask)),), np.int64), 0
-    for start in range(0, len(mask), _AT_ONCE):
-        here = np.flatnonzero(mask[start : start + _AT_ONCE])
+    parts = range(0, len(values), _AT_ONCE)
+    n = sum(int(np.count_nonzero(values[start : start + _AT_ONCE] == wanted)) for start in parts)
+    found, place = scratch_array((n,), np.int64), 0
+    for start in parts:
+        here = np.flatnonzero(values[start : start + _AT_ONCE] == wanted)
         found[place : place + len(here)] = here + start
         place += len(here)
     return found

@@ -181,8 +181,7 @@ def holds_ids(source: Source) -> bool:
 
 def chunks(source: Source, rows: Tensor | None = None, size: int = CHUNK_ROWS) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (rows, raw inputs) a chunk at a time, in order."""
-    wanted = torch.arange(len(source.ids)) if rows is None else rows
-    for part in row_chunks(wanted, size):
+    for part in number_chunks(len(source.ids), size) if rows is None else row_chunks(rows, size):
         yield part, source.inputs(part)
 
 
@@ -198,6 +197,12 @@ def row_chunks(rows: Tensor, size: int = CHUNK_ROWS) -> Iterator[Tensor]:
     """Yield consecutive pieces of ``rows``; none for no rows."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
+
+
+def number_chunks(n: int, size: int = CHUNK_ROWS) -> Iterator[Tensor]:
+    """Yield consecutive pieces of the numbers from 0 to ``n``, of which no list is made."""
+    for start in range(0, n, size):
+        yield torch.arange(start, min(start + size, n))
 
 
 def check_ids(ids: Sequence[str], name: str) -> tuple[str, ...]:

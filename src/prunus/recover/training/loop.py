@@ -27,6 +27,7 @@ from prunus.recover.training.mixed_precision import make_precision
 from prunus.recover.training.optimizers import learning_rate, make_optimizer
 from prunus.recover.training.ranks.together import Alone
 from prunus.recover.training.step import Stepper
+from prunus.recover.training.step_values import StepValues
 from prunus.recover.training.training_batches import n_training_batches, training_batches
 from prunus.recover.training.training_state import Checkpoint
 
@@ -204,9 +205,8 @@ class _Loop:
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take one pass; return each step's loss and size, and the number of right answers (None: no classes)."""
         self.stepper.model.train()
-        losses: list[Tensor] = []
+        losses, right = StepValues(), StepValues()
         sizes: list[int] = []
-        right: list[Tensor] = []
         classify = self.examples.task.exclusive
         order = generator(self.seed, self.stage, "order", epoch)
         step_size = self.config.batch_size * self.config.accumulate
@@ -225,8 +225,8 @@ class _Loop:
             self.average.after_step()
             losses.append(value)
             sizes.append(len(batch.index))
-        n_right = self.ranks.total(torch.stack(right).sum()) if right else None
-        return self.ranks.total(torch.stack(losses)), torch.tensor(sizes), n_right
+        n_right = self.ranks.total(right.whole().sum()) if right else None
+        return self.ranks.total(losses.whole()), torch.tensor(sizes), n_right
 
     def _rate(self, epoch: int, step: int) -> float:
         n_steps = self.n_batches * self.config.epochs
