@@ -37,6 +37,7 @@ from prunus.core.files.plain_files import (
 )
 from prunus.core.files.plan_file import load_plan, save_plan
 from prunus.core.files.sealed import DamagedError, seal, unseal
+from prunus.core.freed_memory import give_back_freed
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
@@ -155,9 +156,11 @@ class Workspace:
         """Announce a stage, time it, and say when it ended."""
         if self.folder is not None and name != LOAD_DATA:
             forget_aside(self.folder)
+        give_back_freed()
         self.emit(Event("start", name, message))
         start = time.perf_counter()
         yield
+        give_back_freed()
         seconds = round(time.perf_counter() - start, 3)
         if ("end", self._within + name, message) not in self._heard:
             self._seconds[self._within + name] = seconds
