@@ -3,10 +3,11 @@
 Usage: python benchmarks/larger_than_memory.py [--rows 1000000 10000000] [--folder FOLDER] [--most-in-memory 1000000]
 
 ``prunus run`` trains a small network for one epoch on a Parquet file of 32 columns, prunes half of its channels, recovers for one
-epoch and measures both. Every run is a process of its own. Memory is the largest private to it (``RssAnon``): what is mapped
-from files isn't counted, since the system takes it back where memory is short. Processor seconds say more than the clock on a
-machine with other work. The second table is one epoch of the same training, batches as they are asked for, by how many windows are
-read ahead; all ways take turns, and ratios are those of neighbours in time.
+epoch and measures both. Every run is a process of its own. *Held* is the largest memory that no file on a disk backs, which is
+what a limit on memory can't take back; *mapped* is what lies in memory of mapped files besides, which the system drops where it is
+short. Processor seconds say more than the clock on a machine with other work. The second table is one epoch of the same training
+from disk, by how many threads read ahead: the time of the epoch over that of one from memory, and which share of it the training
+waits for its next batch; all ways take turns, and ratios are those of neighbours in time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ from torch import nn
 from prunus.core.recipes.recipe import Data
 from prunus.data import Examples, prepare
 from prunus.data.large import read_ahead
+from prunus.pipeline.planner.measured_run import memory_bytes
 
 WIDTH, CLASSES, BATCH = 32, 4, 256
 
@@ -47,16 +50,17 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
-        print("| rows | from | private memory, MB | seconds | processor seconds | of them, loading | on disk, MB |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        print("| rows | from | held, MB | mapped, MB | seconds | processor seconds | loading, seconds | on disk, MB |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for rows in arguments.rows:
             path = write(folder, rows)
             for in_memory in (True, False) if rows <= arguments.most_in_memory else (False,):
                 print(line(rows, in_memory, whole_run(path, folder, in_memory=in_memory)), flush=True)
         print(
-            f"\n| windows ahead | seconds an epoch over memory's, median of {arguments.repetitions} | least and most |"
+            f"\n| rows from | threads that read ahead | epoch over memory's, median of {arguments.repetitions} | least to most | "
+            "waits for batches, share of the epoch |"
         )
-        print("| --- | --- | --- |")
+        print("| --- | --- | --- | --- | --- |")
         epochs(write(folder, min(arguments.rows)), folder, arguments.repetitions)
 
 
@@ -100,65 +104,71 @@ def whole_run(path: Path, folder: Path, *, in_memory: bool) -> dict[str, float]:
     process = subprocess.Popen(
         [sys.executable, "-m", "prunus", "run", str(recipe), "--quiet"], stdout=subprocess.DEVNULL
     )
-    most = 0.0
+    held_mb = mapped_mb = 0.0
     while process.poll() is None:
-        most = max(most, private_mb(process.pid))
+        with suppress(OSError):
+            now = memory_bytes(Path(f"/proc/{process.pid}/status"))
+            held_mb, mapped_mb = max(held_mb, now[0] / 1e6), max(mapped_mb, now[1] / 1e6)
         time.sleep(0.02)
     assert process.returncode == 0, process.returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     record = json.loads((folder / "run" / "record.json").read_text())
-    held = sum(file.stat().st_size for file in (folder / "cache").rglob("*") if file.is_file()) / 1e6
+    disk = sum(file.stat().st_size for file in (folder / "cache").rglob("*") if file.is_file()) / 1e6
     seconds = time.perf_counter() - start
-    return {"mb": most, "seconds": seconds, "cpu": cpu, "load": record["timing"]["seconds"]["load data"], "disk": held}
-
-
-def private_mb(pid: int) -> float:
-    """Return the memory of a process that no file backs."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
+    load = record["timing"]["seconds"]["load data"]
+    return {"held": held_mb, "mapped": mapped_mb, "seconds": seconds, "cpu": cpu, "load": load, "disk": disk}
 
 
 def line(rows: int, in_memory: bool, took: dict[str, float]) -> str:
     """Return a row of the first table."""
     where = "memory" if in_memory else "disk"
     return (
-        f"| {rows:,} | {where} | {took['mb']:.0f} | {took['seconds']:.0f} | {took['cpu']:.0f} | {took['load']:.0f} s | "
-        f"{took['disk']:.0f} |"
+        f"| {rows:,} | {where} | {took['held']:.0f} | {took['mapped']:.0f} | {took['seconds']:.0f} | {took['cpu']:.0f} | "
+        f"{took['load']:.0f} | {took['disk']:.0f} |"
     )
 
 
 def epochs(path: Path, folder: Path, repetitions: int) -> None:
-    """Print how long an epoch takes from disk over what it takes from memory."""
+    """Print how long an epoch takes from disk over what it takes from memory, and how much of it is waiting."""
     parts = {
         name: prepare(Data(source=str(path), in_memory=name == "memory", cache=str(folder / "cache"))).train
         for name in ("memory", "disk")
     }
     ratios: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    waits: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    waits_in_memory = []
     epoch(parts["memory"], 0)
     for turn in range(repetitions):
         for n_ahead, found in ratios.items():
             read_ahead.READ_AHEAD = n_ahead
-            memory, disk = epoch(parts["memory"], turn), epoch(parts["disk"], turn)
+            memory, waited_in_memory = epoch(parts["memory"], turn)
+            disk, waited = epoch(parts["disk"], turn)
             found.append(disk / memory)
+            waits[n_ahead].append(waited / disk)
+            waits_in_memory.append(waited_in_memory / memory)
+    print(f"| memory | - | 1 | - | {statistics.median(waits_in_memory):.1%} |")
     for n_ahead, found in ratios.items():
-        print(f"| {n_ahead} | {statistics.median(found):.2f} | {min(found):.2f} to {max(found):.2f} |", flush=True)
+        value, waited = statistics.median(found), statistics.median(waits[n_ahead])
+        print(f"| disk | {n_ahead} | {value:.2f} | {min(found):.2f} to {max(found):.2f} | {waited:.1%} |", flush=True)
 
 
-def epoch(examples: Examples, seed: int) -> float:
-    """Return the seconds of one epoch."""
+def epoch(examples: Examples, seed: int) -> tuple[float, float]:
+    """Return the seconds of one epoch, and those of them that the training waited for its next batch."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(WIDTH, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, CLASSES))
     steps = torch.optim.Adam(model.parameters(), lr=2e-3)
     draw, start = torch.Generator().manual_seed(seed), time.perf_counter()
-    for batch in examples.batches(BATCH, draw):
+    batches, waited = examples.batches(BATCH, draw), 0.0
+    while True:
+        asked = time.perf_counter()
+        batch = next(batches, None)
+        waited += time.perf_counter() - asked
+        if batch is None:
+            return time.perf_counter() - start, waited
         steps.zero_grad()
         nn.functional.cross_entropy(model(batch.inputs), batch.targets).backward()
         steps.step()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What does each stage of one run take, measured from inside of its process?
 
-Started as ``python -m prunus.pipeline.planner.measured_run RECIPE.json FACTS.json``. Memory is what no file backs (``RssAnon``):
-the system takes mapped files back where memory is short. Looked at every few milliseconds, by a thread.
+Started as ``python -m prunus.pipeline.planner.measured_run RECIPE.json FACTS.json``. Memory is what no file on a disk backs
+(``RssAnon`` and ``RssShmem``, which is also what lies in a temporary folder that is itself memory): that is what a limit on memory
+can't take back. Mapped files (``RssFile``) are told beside it: they count towards a limit, too, but the system drops them first.
+Looked at every few milliseconds, by a thread.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ __all__ = ["Meter", "main"]
 
 _EVERY_S = 0.005
 START, REST = "start", "rest"
+_AMOUNTS = ("seconds", "cpu_seconds", "peak_bytes", "mapped_bytes")
 
 
 class Meter:
-    """Listens to a run, and says of each stage the seconds, the processor's seconds and the largest private memory."""
+    """Listens to a run, and says of each stage the seconds, the processor's seconds, and the most memory held and mapped."""
 
     def __init__(self) -> None:
         self.stages: dict[str, dict[str, float]] = {}
@@ -51,33 +54,35 @@ class Meter:
     def _turn(self, stage: str) -> None:
         clock, cpu = time.perf_counter(), time.process_time()
         with self._lock:
-            one = self.stages.setdefault(self._stage, {"seconds": 0.0, "cpu_seconds": 0.0, "peak_bytes": 0.0})
+            one = self._look()
             if self._stage != START:
                 one["seconds"] += clock - self._clock
                 one["cpu_seconds"] += cpu - self._cpu
             else:
                 one["seconds"], one["cpu_seconds"] = _age_s(), cpu
-            one["peak_bytes"] = max(one["peak_bytes"], private_bytes())
             self._stage, self._clock, self._cpu = stage, clock, cpu
+
+    def _look(self) -> dict[str, float]:
+        one = self.stages.setdefault(self._stage, dict.fromkeys(_AMOUNTS, 0.0))
+        held, mapped = memory_bytes(Path("/proc/self/status"))
+        one["peak_bytes"], one["mapped_bytes"] = max(one["peak_bytes"], held), max(one["mapped_bytes"], mapped)
+        return one
 
     def _watch(self) -> None:
         turn = 0
         while not self._done.wait(_EVERY_S):
-            held = private_bytes()
             with self._lock:
-                one = self.stages.setdefault(self._stage, {"seconds": 0.0, "cpu_seconds": 0.0, "peak_bytes": 0.0})
-                one["peak_bytes"] = max(one["peak_bytes"], held)
+                self._look()
             turn += 1
             if turn % 20 == 0:
                 self.scratch_bytes = max(self.scratch_bytes, _nameless_bytes())
 
 
-def private_bytes() -> float:
-    """Return the memory of this process that no file backs."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return float(line.split()[1]) * 1024
-    return 0.0
+def memory_bytes(status: Path) -> tuple[float, float]:
+    """Return how much memory a process has that no file on a disk backs, and how much is mapped from such files."""
+    lines = (line.split() for line in status.read_text().splitlines() if line.startswith("Rss"))
+    found = {name: float(n) * 1024 for name, n, *_ in lines}
+    return found.get("RssAnon:", 0.0) + found.get("RssShmem:", 0.0), found.get("RssFile:", 0.0)
 
 
 def _nameless_bytes() -> int:

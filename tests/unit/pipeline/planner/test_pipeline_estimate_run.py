@@ -99,7 +99,7 @@ def test_a_trial_run_tells_of_each_stage(tmp_path):
     measured_run.main(str(tmp_path / "recipe.json"), str(tmp_path / "facts.json"))
     found = json.loads((tmp_path / "facts.json").read_text())["stages"]
     assert {"start", "load data", "seed 0 / train", "evaluate", "ship"} <= found.keys()
-    assert all(stage["peak_bytes"] > 50e6 for stage in found.values())
+    assert all(stage["peak_bytes"] > 50e6 and stage["mapped_bytes"] > 10e6 for stage in found.values())
     assert all(stage["seconds"] >= 0 and stage["cpu_seconds"] >= 0 for stage in found.values())
 
 
