@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/larger_than_memory.py [--rows 1000000 10000000] [--folder FOLDER] [--most-in-memory 1000000]
 
-``prunus run`` trains a small network for one epoch on a Parquet file of 32 columns, prunes half of its channels, recovers for one
+A run trains a small network for one epoch on a Parquet file of 32 columns, prunes half of its channels, recovers for one
 epoch and measures both. Every run is a process of its own. *Held* is the largest memory that no file on a disk backs, which is
 what a limit on memory can't take back; *mapped* is what lies in memory of mapped files besides, which the system drops where it is
 short. Processor seconds say more than the clock on a machine with other work. The second table is one epoch of the same training
@@ -15,13 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from prunus.core.recipes.recipe import Data
+from prunus.core.recipes.recipe import Data, Recipe
 from prunus.data import Examples, prepare
 from prunus.data.large import read_ahead
-from prunus.pipeline.planner.measured_run import memory_bytes
 
 WIDTH, CLASSES, BATCH = 32, 4, 256
 
@@ -50,12 +47,17 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
-        print("| rows | from | held, MB | mapped, MB | seconds | processor seconds | loading, seconds | on disk, MB |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        print(
+            "| rows | from | held while loading, MB | training | evaluation | at most | mapped, MB | seconds | processor seconds | "
+            "on disk, MB |"
+        )
+        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
         for rows in arguments.rows:
             path = write(folder, rows)
             for in_memory in (True, False) if rows <= arguments.most_in_memory else (False,):
-                print(line(rows, in_memory, whole_run(path, folder, in_memory=in_memory)), flush=True)
+                print(line(rows, in_memory, whole_run(path, folder, in_memory=in_memory), folder), flush=True)
+        if not arguments.repetitions:
+            return
         print(
             f"\n| rows from | threads that read ahead | epoch over memory's, median of {arguments.repetitions} | least to most | "
             "waits for batches, share of the epoch |"
@@ -95,38 +97,31 @@ def recipe_of(path: Path, folder: Path, *, in_memory: bool) -> dict[str, Any]:
     }
 
 
-def whole_run(path: Path, folder: Path, *, in_memory: bool) -> dict[str, float]:
-    """Return what a run took, in a process of its own; nothing was converted before."""
+def whole_run(path: Path, folder: Path, *, in_memory: bool) -> dict[str, dict[str, float]]:
+    """Return what the stages of a run took, in a process of its own; nothing was converted before."""
     subprocess.run(["rm", "-rf", str(folder / "cache"), str(folder / "run")], check=True)
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(json.dumps(recipe_of(path, folder, in_memory=in_memory)))
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prunus", "run", str(recipe), "--quiet"], stdout=subprocess.DEVNULL
-    )
-    held_mb = mapped_mb = 0.0
-    while process.poll() is None:
-        with suppress(OSError):
-            now = memory_bytes(Path(f"/proc/{process.pid}/status"))
-            held_mb, mapped_mb = max(held_mb, now[0] / 1e6), max(mapped_mb, now[1] / 1e6)
-        time.sleep(0.02)
-    assert process.returncode == 0, process.returncode
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    record = json.loads((folder / "run" / "record.json").read_text())
-    disk = sum(file.stat().st_size for file in (folder / "cache").rglob("*") if file.is_file()) / 1e6
-    seconds = time.perf_counter() - start
-    load = record["timing"]["seconds"]["load data"]
-    return {"held": held_mb, "mapped": mapped_mb, "seconds": seconds, "cpu": cpu, "load": load, "disk": disk}
+    recipe, facts = folder / "recipe.json", folder / "facts.json"
+    recipe.write_text(Recipe.model_validate(recipe_of(path, folder, in_memory=in_memory)).model_dump_json())
+    command = [sys.executable, "-m", "prunus.pipeline.planner.measured_run", str(recipe), str(facts)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    found: dict[str, dict[str, float]] = json.loads(facts.read_text())["stages"]
+    return found
 
 
-def line(rows: int, in_memory: bool, took: dict[str, float]) -> str:
+def line(rows: int, in_memory: bool, took: dict[str, dict[str, float]], folder: Path) -> str:
     """Return a row of the first table."""
-    where = "memory" if in_memory else "disk"
-    return (
-        f"| {rows:,} | {where} | {took['held']:.0f} | {took['mapped']:.0f} | {took['seconds']:.0f} | {took['cpu']:.0f} | "
-        f"{took['load']:.0f} | {took['disk']:.0f} |"
+
+    def held_mb(*words: str) -> float:
+        return max(one["peak_bytes"] for name, one in took.items() if any(word in name for word in words)) / 1e6
+
+    mapped = max(one["mapped_bytes"] for one in took.values()) / 1e6
+    seconds, cpu = (sum(one[key] for one in took.values()) for key in ("seconds", "cpu_seconds"))
+    disk = sum(file.stat().st_size for file in (folder / "cache").rglob("*") if file.is_file()) / 1e6
+    held = " | ".join(
+        f"{held_mb(*words):.0f}" for words in (("load data",), ("train", "recover"), ("evaluate",), ("",))
     )
+    where = "memory" if in_memory else "disk"
+    return f"| {rows:,} | {where} | {held} | {mapped:.0f} | {seconds:.0f} | {cpu:.0f} | {disk:.0f} |"
 
 
 def epochs(path: Path, folder: Path, repetitions: int) -> None:

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
+from prunus.core.code.freed_memory import give_back_freed
 from prunus.core.code.place import place
 from prunus.core.errors import OutputError, PlanError
 from prunus.core.events import Event, Listener, silent
@@ -37,7 +38,6 @@ from prunus.core.files.plain_files import (
 )
 from prunus.core.files.plan_file import load_plan, save_plan
 from prunus.core.files.sealed import DamagedError, seal, unseal
-from prunus.core.freed_memory import give_back_freed
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step

@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from prunus.core import freed_memory
-from prunus.core.freed_memory import give_back_freed
+from prunus.core.code import freed_memory
+from prunus.core.code.freed_memory import give_back_freed
 
 CHILD = """
 import numpy as np
 from pathlib import Path
-from prunus.core.freed_memory import give_back_freed
+from prunus.core.code.freed_memory import give_back_freed
 
 def held():
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
