@@ -56,16 +56,19 @@ def test_the_units_of_each_size_are_among_those_of_the_size_before(made):
         assert abs(step.n_kept - share * total) <= 8  # widths come in multiples of eight here
 
 
-def test_shared_weights_are_those_of_the_largest_and_norms_are_not(made):
+def test_shared_matrices_are_those_of_the_largest_and_vectors_are_not(made):
     largest = load_bundle(made.folder, size=0.75).model.state_dict()
     for share in SHARES[1:]:
         small = load_bundle(made.folder, size=share).model
-        norms, own = {name for name, module in small.named_modules() if isinstance(module, nn.BatchNorm2d)}, set()
+        own = set()
         for name, value in small.state_dict().items():
             among = bool(torch.isin(value, largest[name]).all())
-            assert among or name.rpartition(".")[0] in norms, name
-            own |= set() if among else {name.rpartition(".")[0]}
-        assert len(own) >= len(norms) - 1  # the first layer of all sizes sees the same
+            assert among or value.dim() < 2, name
+            own |= set() if among else {name}
+        assert {name for name, value in small.named_parameters() if value.dim() == 1} - own <= {
+            "norm1.weight",
+            "norm1.bias",
+        }
 
 
 def test_a_size_that_is_taken_out_needs_no_other_and_answers_the_same(made, tmp_path):
@@ -169,3 +172,26 @@ def test_what_each_group_must_keep_is_looked_at_for_every_size(tmp_path):
     contract = Contract.model_validate({"max_drop": 0.9, "harm": {"worst_group": 0.5}})
     sizes = make_sizes(asked, chosen=Chosen({}, 1, contract, lambda *_: None)).facts["sizes"]
     assert [row["kept"] for row in sizes] == [True] * len(SHARES)
+
+
+def test_sizes_take_turns_and_a_stopped_training_goes_on_with_whose_turn_it_is():
+    net = nn.Linear(2, 2)
+    small = [(nn.Linear(2, 2), {"weight": (None, None)}) for _ in range(2)]
+    shared = SharedSizes(net, small)
+    assert [shared.take_turn() for _ in range(4)] == [0, 1, 2, 0]
+    again = SharedSizes(net, small)
+    again.load_state_dict(shared.state_dict())
+    assert [again.take_turn() for _ in range(3)] == [1, 2, 0]
+
+
+def test_the_sizes_together_take_as_many_steps_as_each_would_take_by_itself(tmp_path):
+    answered, real = [], SharedSizes.answer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            SharedSizes, "answer", lambda shared, size, inputs: answered.append(size) or real(shared, size, inputs)
+        )
+        made = make_sizes(recipe(tmp_path / "out", "mlp", recovery={"epochs": 2, "batch_size": 300}))
+    n_batches = len(answered) / (2 * len(SHARES))
+    assert n_batches == -(-round(1797 * 0.6) // 300)
+    assert [answered.count(size) for size in range(len(SHARES))] == [2 * n_batches] * len(SHARES)
+    assert made.facts["weights"] == "shared"

@@ -9,7 +9,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import RecipeError
@@ -151,15 +150,13 @@ def _recovered_together(
 
         def step(model: nn.Module, batch: Batch) -> Tensor:
             assert isinstance(model, SharedSizes)
-            # The largest goes first and the smallest last, as in the paper; the order of a sum changes nothing else.
-            losses = [loss(model.answer(size, batch.inputs), batch) for size in range(model.n_sizes)]
-            return torch.stack(losses).mean()
+            return loss(model.answer(model.take_turn(), batch.inputs), batch)
 
         fit(
             job,
             shared,
             job.data.train,
-            config,
+            config.model_copy(update={"epochs": config.epochs * shared.n_sizes}),
             seed=seed,
             stage=f"seed {seed} / recover all sizes",
             loss=loss,

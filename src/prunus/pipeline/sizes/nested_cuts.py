@@ -77,11 +77,14 @@ def _within(before: Positions, left: Mapping[tuple[str, int], Tensor]) -> dict[t
 
 @torch.no_grad()
 def taken(largest: nn.Module, cut: Cut) -> Taken:
-    """Return which parameters of a size are slices of the largest model's; norms aren't shared, nor what the cut changed."""
-    held, own = dict(largest.named_parameters()), set(_of_norms(cut.candidate.model))
+    """Return which parameters of a size are slices of the largest model's: none that the cut changed, and no vectors.
+
+    A vector takes no more bytes than its positions would, and norms and biases differ with the width.
+    """
+    held = dict(largest.named_parameters())
     found: dict[str, tuple[Tensor | None, ...]] = {}
     for name, value in cut.candidate.model.named_parameters():
-        if name in own or name not in held:
+        if value.dim() < 2 or name not in held:
             continue
         places = tuple(cut.positions.get((name, dim)) for dim in range(held[name].dim()))
         if _equal(held[name], places, value):
@@ -92,13 +95,3 @@ def taken(largest: nn.Module, cut: Cut) -> Taken:
 def _equal(whole: Tensor, places: Sequence[Tensor | None], value: Tensor) -> bool:
     part = sliced(whole, places)
     return part.shape == value.shape and bool(torch.equal(part, value))
-
-
-def _of_norms(model: nn.Module) -> list[str]:
-    """Return the parameters of modules that hold vectors only: what scales and shifts, and multiplies nothing with a matrix."""
-    found = []
-    for prefix, module in model.named_modules():
-        own = dict(module.named_parameters(recurse=False))
-        if own and "weight" in own and all(parameter.dim() <= 1 for parameter in own.values()):
-            found += [f"{prefix}.{name}" if prefix else name for name in own]
-    return found

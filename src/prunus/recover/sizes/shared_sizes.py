@@ -1,10 +1,11 @@
 """How do the largest model and the smaller ones inside it learn at once?
 
-A smaller size has no weights but slices of the largest's, taken anew at each step, so that its gradients reach them; what is left
-to itself are its norms, whose statistics differ with the width.
+A smaller size has no matrices but slices of the largest's, taken anew at each step, so that its gradients reach them; what is left
+to itself are its vectors: norms, whose statistics differ with the width, and biases, which would cost as many bytes as positions.
 
 References:
-    Yu et al., Slimmable neural networks, ICLR 2019, arXiv:1812.08928 (norms of their own for each width).
+    Yu et al., Slimmable neural networks, ICLR 2019, arXiv:1812.08928 (norms of their own for each width). There each step adds up
+    the gradients of all widths; here they take turns, which gives the weights as many more steps for the same arithmetic.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class SharedSizes(nn.Module):
         self.largest = largest
         self.smaller = nn.ModuleList(model for model, _ in smaller)
         self._taken = [dict(taken) for _, taken in smaller]
+        self.turns: Tensor
+        self.register_buffer(
+            "turns", torch.zeros((), dtype=torch.int64)
+        )  # kept with the weights when a training is stopped
         for model, taken in zip(self.smaller, self._taken, strict=True):
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name not in taken and parameter.requires_grad)
@@ -56,6 +61,12 @@ class SharedSizes(nn.Module):
         if size == 0:
             return self.largest(*given, **named)
         return functional_call(self.smaller[size - 1], self.weights(size), given, dict(named))
+
+    def take_turn(self) -> int:
+        """Return which size learns next: each in its turn, the largest first."""
+        size = int(self.turns) % self.n_sizes
+        self.turns += 1
+        return size
 
     def weights(self, size: int) -> dict[str, Tensor]:
         """Return the weights that a smaller size takes from the largest, as they are now."""

@@ -1,8 +1,9 @@
 """Where does a smaller size find its weights, when a larger one holds them already?
 
-Each size is a bundle in a folder of its own. Only the largest has its ``model.safetensors``; for the others ``own.safetensors``
-holds what is theirs, and the positions that their other tensors have in the largest's. Putting them together gives the very bytes
-that the size's manifest names by their SHA-256, or an error: what loads is what was saved, and nothing in these files is trusted.
+Each size is a bundle in a folder of its own. The largest has its ``model.safetensors``, and so has who shares nothing with it;
+for the others ``own.safetensors`` holds what is theirs, and the positions that their other tensors have in the largest's. Putting
+them together gives the very bytes that the size's manifest names by their SHA-256, or an error: what loads is what was saved, and
+nothing in these files is trusted.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def save_sizes(
                 "own": None,
             }
             alone = here = (target / WEIGHTS).stat().st_size
-            if place:
+            if places[place]:
                 whole = load((temporary / told[0]["folder"] / WEIGHTS).read_bytes())
                 content = (target / WEIGHTS).read_bytes()
                 parts = _parts(load(content), whole, places[place])

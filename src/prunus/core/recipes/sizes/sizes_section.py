@@ -25,8 +25,8 @@ class Sizes(Section):
     )
     weights: Literal["shared", "own"] = Field(
         "shared",
-        description="shared: all sizes are recovered together; a smaller one has the largest's weights, but for norms of its own; "
-        " own: each is recovered by itself and stored whole",
+        description="shared: all sizes are recovered together, in turns; a smaller one has the largest's matrices, and norms and "
+        "biases of its own; own: each is recovered by itself and stored whole",
     )
 
     @field_validator("keep_fractions")
