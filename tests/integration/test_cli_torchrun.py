@@ -1,4 +1,4 @@
-"""A run on two ranks, started as torchrun starts them: the units that go are those of one process, and the bundle loads."""
+"""A run on several ranks, started as torchrun starts them: the units that go are those of one process, and the bundle loads."""
 
 import sys
 from pathlib import Path
@@ -48,21 +48,23 @@ def folder(tmp_path_factory):
     return found
 
 
+@pytest.mark.parametrize("n_ranks", [2, *(pytest.param(n, marks=pytest.mark.nightly) for n in (3, 4))])
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
-def test_two_ranks_end_with_the_plan_of_one_and_only_rank_0_speaks(folder, sharding, monkeypatch):
+def test_several_ranks_end_with_the_plan_of_one_and_only_rank_0_speaks(folder, sharding, n_ranks, monkeypatch):
     monkeypatch.chdir(folder)
-    command = [sys.executable, "-m", "prunus", "run", "recipe.yaml", "-o", f"output={sharding}"]
-    first, second = ended(start([*command, "-o", f"runtime.sharding={sharding}"]))
-    assert (first[0], second[0]) == (0, 0), (first, second)
-    assert f"bundle {sharding}/bundle" in first[1]
-    assert second[1:] == ("", "")
-    alone, together = (load_plan(Path(name)).steps for name in ("alone", sharding))
+    output = f"{sharding}-{n_ranks}"
+    command = [sys.executable, "-m", "prunus", "run", "recipe.yaml", "-o", f"output={output}"]
+    first, *others = ended(start([*command, "-o", f"runtime.sharding={sharding}"], n_ranks))
+    assert [first[0], *(other[0] for other in others)] == [0] * n_ranks, (first, others)
+    assert f"bundle {output}/bundle" in first[1]
+    assert [other[1:] for other in others] == [("", "")] * (n_ranks - 1)
+    alone, together = (load_plan(Path(name)).steps for name in ("alone", output))
     assert len(alone) == len(together) == 2
     for one_step, other_step in zip(alone, together, strict=True):
         for one, other in zip(one_step.decisions, other_step.decisions, strict=True):
             assert (one.stratum, one.keep.tolist()) == (other.stratum, other.keep.tolist())
     kept = sum(int(decision.keep.sum()) for decision in together[-1].decisions)
-    one, other = (load_bundle(Path(name) / "bundle").model for name in ("alone", sharding))
+    one, other = (load_bundle(Path(name) / "bundle").model for name in ("alone", output))
     weights = [value for value in other.parameters() if value.dim() > 1]
     assert sum(int((value != 0).sum()) for value in weights) == kept
     inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))

@@ -13,25 +13,38 @@ CHILD = Path(__file__).parents[2] / "fsdp_masks_child.py"
 OURS = [name for name in WAYS if name.startswith("prunus")]
 
 
+HOLDS = {
+    "names": ["2.bias", "2.weight"],
+    "zeros": True,
+    "the rest lives": True,
+    "zeros here": True,
+    "loads": True,
+}
+
+
+def found_by(folder, n_ranks):
+    """Return what each rank found after a hundred steps."""
+    said = ended(start([sys.executable, "-W", "ignore", str(CHILD), str(folder)], n_ranks))
+    assert [code for code, _, _ in said] == [0] * n_ranks, said
+    return [json.loads((folder / f"rank {rank}.json").read_text()) for rank in range(n_ranks)]
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each of two ranks found after a hundred steps."""
-    folder = tmp_path_factory.mktemp("ranks")
-    said = ended(start([sys.executable, "-W", "ignore", str(CHILD), str(folder)]))
-    assert [code for code, _, _ in said] == [0, 0], said
-    return [json.loads((folder / f"rank {rank}.json").read_text()) for rank in range(2)]
+    return found_by(tmp_path_factory.mktemp("ranks"), 2)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("name", OURS)
 def test_zeros_hold_on_every_rank_whichever_came_first_and_what_is_gathered_loads(found, name, rank):
-    assert found[rank][name] == {
-        "names": ["2.bias", "2.weight"],
-        "zeros": True,
-        "the rest lives": True,
-        "zeros here": True,
-        "loads": True,
-    }
+    assert found[rank][name] == HOLDS
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("n_ranks", [3, 4])
+def test_zeros_hold_on_each_of_three_and_four_ranks(tmp_path, n_ranks):
+    for rank in found_by(tmp_path, n_ranks):
+        assert [rank[name] for name in OURS] == [HOLDS] * len(OURS)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

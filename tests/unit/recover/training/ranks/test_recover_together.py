@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from ranks_child import IN_PARTS, OTHER_NUMBER, Recorder, ended, plain, result, sgd, start, stop, trainings
+from ranks_child import GONE_ON, IN_PARTS, OTHER_NUMBER, Recorder, ended, plain, result, sgd, start, stop, trainings
 from ranks_child import Case as Training
 
 CHILD = Path(__file__).parents[4] / "ranks_child.py"
 NAMES = [name for name, _ in trainings()]
 
 
-def found_by(folder, sharding):
-    """Return what rank 0 of two processes found, in one pair of processes for all tests."""
+def found_by(folder, sharding, n_ranks=2):
+    """Return what rank 0 of two processes (or more) found, which were started once for all tests."""
     with suppress(KeyboardInterrupt):
         kept = {"checkpoint": folder / "of one", "checkpoint_every_s": 0.0}
         result(dict(trainings())[OTHER_NUMBER](), **kept, after_epoch=stop)
-    said = ended(start([sys.executable, str(CHILD), str(folder), sharding]))
-    assert [code for code, _, _ in said] == [0, 0], said
+    said = ended(start([sys.executable, str(CHILD), str(folder), sharding], n_ranks))
+    assert [code for code, _, _ in said] == [0] * n_ranks, said
     return torch.load(folder / "found.pt", weights_only=True) | {"folder": str(folder)}
 
 
@@ -93,3 +93,25 @@ def test_another_number_of_ranks_goes_on_with_what_is_kept_and_it_is_told(which,
     case = dict(trainings())[OTHER_NUMBER]()
     check_equal(OTHER_NUMBER, result(case, checkpoint=Path(of["folder"]) / "of two", listener=told.append))
     assert [event.message for event in told if event.kind == "note"] == [said.format(2, 1)]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("n_ranks", [3, 4])
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_three_and_four_ranks_do_what_one_does_and_what_they_keep_goes_on_with_one(sharding, n_ranks, tmp_path):
+    """Of four ranks one has no row of the last layer, and batches leave a remainder; zeros are looked at on all of them."""
+    of = found_by(tmp_path, sharding, n_ranks)
+    for name in NAMES if sharding == "ddp" else IN_PARTS:
+        check_equal(name, of[name])
+    gone = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.8
+    assert torch.equal(of["masks"]["state"]["3.weight"] == 0, gone)
+    for name in GONE_ON[sharding]:
+        assert of[f"{name}, gone on"]["loss"] == of[name]["loss"]
+        assert all(torch.equal(of[f"{name}, gone on"]["state"][key], value) for key, value in of[name]["state"].items())
+    told = []
+    check_equal(OTHER_NUMBER, of["of one, gone on"])
+    case = dict(trainings())[OTHER_NUMBER]()
+    check_equal(OTHER_NUMBER, result(case, checkpoint=tmp_path / "of two", listener=told.append))
+    assert [
+        f"the number of ranks was {n_ranks} and is 1" in event.message for event in told if event.kind == "note"
+    ] == [True]
