@@ -116,6 +116,7 @@ def evaluate(
         check_source(source)
     from prunus.pipeline import Asked, evaluate_bundle, evaluate_safety
     from prunus.report import print_qualities, print_safety
+    from prunus.scale.dispatch import reach_workers
 
     asked = Asked(
         harm=harm,
@@ -134,23 +135,24 @@ def evaluate(
     if any(told is not None for told in (workers, backend, address, cpus, gpus)):
         who = dispatch_of(who, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     where: dict[str, Any] = {"source": source, "target": target, "trust_code": trust_code}
-    result = evaluate_bundle(bundle, dense=dense, **where, data=None if own is None else own.data, note=say_note)
-    result["bundle"] = as_asked(result["bundle"])
-    safety = None
-    if asked.anything:
-        with display(quiet or as_json) as shown:
-            safety = evaluate_safety(
-                bundle,
-                asked,
-                dense=dense,
-                groups=groups,
-                recipe=own,
-                out=out,
-                dispatch=who,
-                **where,
-                note=say_note,
-                listener=shown,
-            )
+    with reach_workers(who if asked.anything else None):
+        result = evaluate_bundle(bundle, dense=dense, **where, data=None if own is None else own.data, note=say_note)
+        result["bundle"] = as_asked(result["bundle"])
+        safety = None
+        if asked.anything:
+            with display(quiet or as_json) as shown:
+                safety = evaluate_safety(
+                    bundle,
+                    asked,
+                    dense=dense,
+                    groups=groups,
+                    recipe=own,
+                    out=out,
+                    dispatch=who,
+                    **where,
+                    note=say_note,
+                    listener=shown,
+                )
     if as_json:
         more = {} if safety is None else {"safety": safety.model_dump(mode="json")}
         typer.echo(json.dumps({**result, **more}, indent=2, default=plain_value))

@@ -37,7 +37,7 @@ from prunus.pipeline.jobs.card_of_run import card_of_run
 from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, Opened, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
-from prunus.pipeline.jobs.run_again import with_workers
+from prunus.pipeline.jobs.run_again import reached, with_workers
 from prunus.pipeline.jobs.shared_trainings import follow_trainings_of, share_trainings
 from prunus.pipeline.jobs.workspace import LOAD_DATA, RECORD, TRACKING, Workspace, open_workspace
 from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
@@ -266,7 +266,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
     """Load the data, and say how the model is built."""
     load_offered(recipe)
     check_recipe_names(recipe)
-    with single_run_settings(recipe.runtime.threads):
+    with reached(recipe, workspace), single_run_settings(recipe.runtime.threads):
         device = pick_device(recipe.runtime.device)
         with workspace.stage(LOAD_DATA):
             data, own_test = prepared_for(recipe, device)

@@ -22,7 +22,7 @@ from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.workspace import Workspace, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.offered import load_offered
-from prunus.scale.dispatch import Failure, run_trials
+from prunus.scale.dispatch import Failure, reach_workers, run_trials
 from prunus.search.confirm import confirm
 from prunus.search.race import Rival
 from prunus.search.search_facts import recorded
@@ -67,13 +67,13 @@ def search(
     Raises:
         RecipeError: no section ``search``, a key that can't vary, or a metric that isn't measured.
         OutputError: the folder holds a search of another recipe, or a study that can't be opened.
-        RunError: no trial ended.
+        RunError: no trial ended, or the cluster that is asked for doesn't answer.
     """
     asked = search_of(recipe)
     load_offered(recipe)
     space = Space.of(recipe)
     where = Where(Path(recipe.output))
-    with folder_lock(where.folder):
+    with reach_workers(recipe.dispatch), folder_lock(where.folder):
         check_folder(where, space, resume=resume, overwrite=overwrite)
         metric = _metric(recipe, asked, listener)
         higher = metrics[metric].higher_is_better

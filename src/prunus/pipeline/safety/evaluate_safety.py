@@ -48,6 +48,7 @@ from prunus.pipeline.safety.safety_files import keep_safety
 from prunus.pipeline.safety.subjects import Subjects, open_subjects
 from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.report import SafetyFacts
+from prunus.scale.dispatch import reach_workers
 
 __all__ = ["Asked", "evaluate_safety"]
 
@@ -137,6 +138,7 @@ def evaluate_safety(
         BundleError: a bundle is damaged, or the two aren't of one kind.
         DataError: the data don't fit.
         OutputError: the folder can't be written, or is in use.
+        RunError: the cluster that is asked for doesn't answer.
     """
     run = path if (path / RECORD).is_file() else None
     folder = out or run
@@ -145,6 +147,7 @@ def evaluate_safety(
             stack.enter_context(folder_lock(folder))
         own = _recipe_of(run, recipe, trust_code) if "lira" in asked.privacy else recipe
         opens = SafetyAgain(path, asked, dense, source, target, recipe, own, groups, trust_code)
+        stack.enter_context(reach_workers(dispatch))
         stack.enter_context(single_run_settings(None if dispatch is None else 1))
         work = opens.work(Workspace(folder, listener), note)
         subjects = work.subjects

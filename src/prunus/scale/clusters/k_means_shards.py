@@ -22,7 +22,7 @@ from torch import Tensor
 from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import atomic_path, folder_lock
-from prunus.scale.dispatch import Dispatch, Failure, Workers, open_workers
+from prunus.scale.dispatch import Dispatch, Failure, Workers, open_workers, reach_workers
 from prunus.scale.mapped_matrix import mapped_matrix
 from prunus.scale.own_folder import begun, note_end
 from prunus.scale.scoring.scoring_state import seen_of
@@ -93,14 +93,14 @@ def k_means_shards(
         DataError: a shard is no matrix of finite numbers, has other features than the first one, or another's name.
         OutputError: ``output`` holds something else, or such a run and ``resume`` isn't given.
         RecipeError: more clusters than rows, or fewer than one.
-        RunError: a shard can't be done; the error of the first one is told.
+        RunError: a shard can't be done, of which the first one's error is told; or the cluster doesn't answer.
     """
     lengths = _lengths(shards)
     n = sum(lengths)
     if not 1 <= n_clusters <= n:
         raise RecipeError(f"{n} rows make 1 to {n} clusters: got {n_clusters}")
     asked = {"n_clusters": n_clusters, "seed": seed, "max_passes": max_passes, "shards": list(map(seen_of, shards))}
-    with folder_lock(output), ExitStack() as stack:
+    with reach_workers(backend, workers), folder_lock(output), ExitStack() as stack:
         before = begun(output, _STATE, asked, resume=resume)
         files = tuple(output / f"{shard.stem}.npy" for shard in shards)
         if before and all(file.exists() for file in files):

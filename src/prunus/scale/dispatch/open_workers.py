@@ -12,7 +12,7 @@ from prunus.core.recipes.execution.dispatch_section import BACKENDS, Dispatch
 from prunus.scale.dispatch.attempt import Failure
 from prunus.scale.dispatch.local_workers import Here, Spawned
 
-__all__ = ["Workers", "open_workers"]
+__all__ = ["Workers", "open_workers", "reach_workers"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,6 +56,30 @@ def open_workers(
         yield found
     finally:
         found.close()
+
+
+@contextmanager
+def reach_workers(backend: Dispatch | str | None, workers: int | None = None) -> Iterator[None]:
+    """Be a part of the cluster that is asked for, for a block: what is wrong with it is said before any of the work is begun.
+
+    Who opens workers in the block works on that cluster. Processes of this machine need nothing beforehand.
+
+    Raises:
+        RecipeError: there is no such backend, or no node has what a worker needs.
+        RunError: the cluster doesn't answer, or runs other versions.
+        MissingExtraError: Ray isn't installed.
+    """
+    asked = _asked("local" if backend is None else backend, workers)
+    if asked.backend != "ray":
+        yield
+        return
+    from prunus.scale.dispatch.ray_cluster import open_cluster
+
+    cluster = open_cluster(asked)
+    try:
+        yield
+    finally:
+        cluster.close()
 
 
 def _started(function: Callable[[T], R], asked: Dispatch, retries: int, listener: Listener) -> Workers[T, R]:
