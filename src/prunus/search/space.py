@@ -66,9 +66,11 @@ class Space:
         """Return the space of a recipe, each of whose values it takes.
 
         Raises:
-            RecipeError: a key that a recipe hasn't got, or that settings are judged by; or a value that it can't have.
+            RecipeError: a key that a recipe hasn't got, or that settings are judged by; a value that it can't have; or two promises
+                of which one breaks the other.
         """
         asked = search_of(recipe)
+        _check_promises(recipe, asked)
         base = recipe.model_dump(mode="json", exclude={"search"})
         if recipe.target is not None and any(key.startswith("target") for key in asked.space):
             base["target"] = {name: value for name, value in base["target"].items() if value is not None}
@@ -133,6 +135,24 @@ class Space:
             if inside:
                 found[key] = own if isinstance(values, Range) else _name(own)
         return found
+
+
+def _check_promises(recipe: Recipe, asked: Search) -> None:
+    """Refuse settings that are each cut until they lose more than the search lets them."""
+    own, all_ = recipe.contract, asked.contract
+    if (
+        own is None
+        or all_ is None
+        or own.metric != all_.metric
+        or recipe.target is None
+        or recipe.target.share is not None
+    ):
+        return
+    if own.max_drop > all_.max_drop:
+        raise RecipeError(
+            f"search.contract.max_drop: each setting is cut as deep as contract.max_drop lets it, so expected at least "
+            f"{own.max_drop:g} of {own.metric}, as there: got {all_.max_drop:g}; lower contract.max_drop, or give one of the two"
+        )
 
 
 def _name(value: Any) -> Plain:

@@ -112,3 +112,80 @@ def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r"'ray', which is not installed: pip install 'prunus\[ray\]'"):
         list(map_shards(len, ["a"], backend="ray"))
+
+
+class Answer:
+    """What a node answers when it is asked, some time later."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def options(self, **_):
+        return self
+
+    def remote(self):
+        return self
+
+
+class Nodes:
+    """A cluster of two nodes that say what they are told to."""
+
+    class exceptions:
+        RayError = RuntimeError
+
+    def __init__(self, told):
+        self.told = iter(told)
+
+    def remote(self, asked):
+        return self
+
+    def options(self, **_):
+        return Answer(next(self.told))
+
+    def get(self, answer, timeout):
+        if isinstance(answer.value, Exception):
+            raise answer.value
+        return answer.value
+
+    def nodes(self):
+        return [
+            {"NodeID": name * 56, "NodeManagerAddress": f"10.0.0.{place}", "Alive": True}
+            for place, name in enumerate("ab", 1)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        (
+            {"torch": "2.9.1"},
+            (
+                "dispatch: the node 10.0.0.2 has torch 2.9.1, where 2.13.0 is expected; install the same everywhere, or leave "
+                "the node out"
+            ),
+        ),
+        (
+            {"prunus": "0.9.0 (sources 0123456789ab)"},
+            (
+                "dispatch: the node 10.0.0.2 has prunus 0.9.0 (sources 0123456789ab), where 1.0.0 (sources fedcba987654) is "
+                "expected; install the same everywhere, or leave the node out"
+            ),
+        ),
+        (
+            {"prunus": "not at all", "torch": "not at all"},
+            (
+                "dispatch: the node 10.0.0.2 has prunus not at all, where 1.0.0 (sources fedcba987654) is expected, torch not at "
+                "all, where 2.13.0 is expected; install the same everywhere, or leave the node out"
+            ),
+        ),
+        (RuntimeError("no room"), "dispatch: the node 10.0.0.2 starts no worker: RuntimeError: no room"),
+    ],
+)
+def test_a_node_with_another_prunus_or_torch_is_named_and_refused(monkeypatch, theirs, said):
+    ours = {"prunus": "1.0.0 (sources fedcba987654)", "python": "3.11.7", "torch": "2.13.0"}
+    monkeypatch.setattr(ray_cluster, "versions", lambda: ours)
+    nodes = Nodes([ours, theirs if isinstance(theirs, Exception) else {**ours, **theirs}])
+    with pytest.raises(RunError) as refused:
+        ray_cluster._check_versions(ray_cluster.Cluster(nodes, ours=False))
+    assert str(refused.value) == said
+    ray_cluster._check_versions(ray_cluster.Cluster(Nodes([ours, ours]), ours=False))
