@@ -8,6 +8,7 @@ target and renamed, so what is there is whole, and a run that was killed goes on
 from __future__ import annotations
 
 import fnmatch
+import math
 import os
 import shutil
 import time
@@ -21,6 +22,7 @@ from typing import Any
 from prunus.core.code.imports import one_line
 from prunus.core.errors import OutputError, RecipeError, WeightsError
 from prunus.core.events import Event, Listener, silent
+from prunus.core.files.disk_room import check_room
 from prunus.core.files.json_text import JsonError, read_json_file
 from prunus.core.files.plain_files import (
     atomic_path,
@@ -116,7 +118,10 @@ def prune_shards(
     state = _checked(checkpoint, output, settings, resume)
     with folder_lock(output):
         clear_leftovers(output)
-        _check_room(checkpoint, output, names, state)
+        # An index, headers and configs come on top of the tensors: a hundredth is more than they take.
+        check_room(
+            output, math.ceil(1.01 * _left(checkpoint, names, state)), "the pruned checkpoint", "free some space"
+        )
         state.write()
         resumed = _write_all(checkpoint, output, settings, names, chosen, workers, state, listener)
         _write_rest(checkpoint, output, settings, names, n_layers)
@@ -214,18 +219,14 @@ def _checked(checkpoint: Checkpoint, output: Path, settings: Settings, resume: b
     return state
 
 
-def _check_room(checkpoint: Checkpoint, output: Path, names: dict[str, str], state: State) -> None:
-    wanted = sum(
+def _left(checkpoint: Checkpoint, names: dict[str, str], state: State) -> int:
+    """Return how many bytes of tensors are still to be written."""
+    return sum(
         tensor.size_bytes
         for shard in checkpoint.shards
         for tensor in shard.tensors
         if tensor.name in names and shard.path.name not in state.done
     )
-    free = shutil.disk_usage(output).free
-    if free < wanted * 1.01:
-        raise OutputError(
-            f"no space left to write {output}: expected {wanted / 1e9:.2f} GB, got {free / 1e9:.2f} GB; free some space"
-        )
 
 
 def _write_all(
