@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from prunus.cli.ending import SOME_ROWS
-from prunus.cli.options import Address, AsJson, Backend, Cpus, Gpus, Quiet, Trust, Workers, dispatch_of
+from prunus.cli.options import Address, AsJson, Backend, Cpus, Gpus, Quiet, Size, Trust, Workers, dispatch_of
 from prunus.cli.printing import display
 
 __all__ = ["score_shards"]
@@ -27,6 +27,7 @@ def score_shards(
     output: Annotated[
         Path, typer.Option("--output", metavar="OUT", help="an empty folder, or one that isn't there, or a URL")
     ],
+    size: Size = None,
     target: Annotated[str | None, typer.Option("--target", metavar="COLUMN", help="the label's column")] = None,
     scores: Annotated[str | None, typer.Option("--scores", metavar="LIST", help="only these: loss,entropy")] = None,
     columns: Annotated[
@@ -58,6 +59,7 @@ def score_shards(
             model,
             files,
             output,
+            size=size,
             target=target,
             names=None if scores is None else _listed(scores),
             columns=None if columns is None else _listed(columns),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunus.cli.bundles.brought import as_asked, brought_here
+from prunus.cli.bundles.brought import as_asked, brought_here, give_back
 from prunus.cli.options import AsJson, BundlePath, Size
 from prunus.cli.printing import say_note
 from prunus.core.files.urls.url_path import refuse_url
@@ -58,6 +58,8 @@ def verify(
 
 def sign(
     bundle: BundlePath,
+    size: Size = None,
+    *,
     private_key: Annotated[
         Path, typer.Option("--private-key", metavar="PEM", help="an elliptic curve key that only you can read")
     ],
@@ -78,13 +80,17 @@ def sign(
     from prunus.core.recipes.named_places import check_bundle
 
     refuse_url(bundle, "what is signed", "sign it on this machine, then copy it")
+    bundle = brought_here(bundle, size)
     check_bundle(bundle)
     from prunus.pipeline import sign_path
     from prunus.ship import SignWith
+    from prunus.ship.manifest import RELEASE, SIGNATURE
 
     chain = tuple(certificate_chain or ())
     with_ = SignWith(private_key, signing_certificate, chain, os.environ.get(UNLOCKED_BY))
-    _say(sign_path(bundle, with_, version=version), as_json)
+    signed = sign_path(bundle, with_, version=version)
+    give_back(bundle, (RELEASE, SIGNATURE))
+    _say(signed, as_json)
 
 
 def _say(found: Verified, as_json: bool) -> None:

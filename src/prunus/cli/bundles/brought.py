@@ -6,14 +6,17 @@ what is used. The folder goes when the command ends; what is said of it names th
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prunus.core.errors import BundleError, DataError
+from prunus.core.errors import BundleError
+from prunus.core.files.plain_files import atomic_path
 from prunus.core.files.urls.url_path import is_url, path_at
 
-__all__ = ["as_asked", "beside_size", "brought_here", "dense_of_size", "each_size", "let_go"]
+__all__ = ["as_asked", "beside_size", "brought_here", "dense_of_size", "each_size", "give_back", "let_go"]
 
 _held = ExitStack()
 _called: dict[str, str] = {}
@@ -32,17 +35,17 @@ def brought_here(path: Path, size: float | None = None) -> Path:
     given = path_at(path)
     if not is_url(given):
         return _one_size(path, size)
-    if size is not None:
-        raise BundleError(f"{given}: one of several sizes is taken from a folder of this machine: fetch it first")
     from prunus.core.files.urls.copies import fetch_folder
+    from prunus.core.files.urls.store import refused_as
     from prunus.core.recipes.named_places import check_bundle
 
-    try:
+    with refused_as(BundleError):
+        one = _one_size(given, size)
+        if not is_url(one):
+            return one
         check_bundle(given)
         folder = Path(_held.enter_context(TemporaryDirectory(prefix="prunus-"))) / given.name
         fetch_folder(str(given), folder)
-    except DataError as error:
-        raise BundleError(str(error)) from error
     _called[str(folder)] = str(given)
     return folder
 
@@ -66,19 +69,35 @@ def _one_size(path: Path, size: float | None) -> Path:
 
 def each_size(path: Path) -> list[Path]:
     """Return the folders of all sizes of one model; of what has no several sizes, itself."""
-    if is_url(path_at(path)) or not any((place / "sizes.json").is_file() for place in (path, path / "sizes")):
-        return [path]
+    from prunus.core.files.urls.store import refused_as
     from prunus.ship.sizes import find_sizes, folder_of_size, list_sizes
 
-    sizes = find_sizes(path)
-    return [folder_of_size(sizes, size) for size in list_sizes(sizes)]
+    given = path_at(path)
+    with refused_as(BundleError):
+        if not any((place / "sizes.json").is_file() for place in (given, given / "sizes")):
+            return [path]
+        sizes = find_sizes(given)
+        return [folder_of_size(sizes, size) for size in list_sizes(sizes)]
+
+
+def give_back(bundle: Path, names: Sequence[str]) -> None:
+    """Copy files of one size that was put together to the size's own folder, where it is put together from the next time.
+
+    Raises:
+        OutputError: they can't be written.
+    """
+    place = _called.get(str(bundle))
+    for name in names if place is not None else ():
+        if (bundle / name).is_file():
+            with atomic_path(Path(str(place)) / name) as temporary:
+                shutil.copyfile(bundle / name, temporary)
 
 
 def dense_of_size(bundle: Path) -> Path | None:
     """Return the dense model beside the sizes that one was taken out of; None for other bundles, or where there is none."""
     place = _called.get(str(bundle))
     dense = None if place is None else path_at(place).parent.parent / "dense"
-    return dense if dense is not None and (dense / "manifest.json").is_file() else None
+    return brought_here(dense) if dense is not None and (dense / "manifest.json").is_file() else None
 
 
 def beside_size(bundle: Path, to: str, *, int8: bool) -> Path | None:
@@ -88,7 +107,7 @@ def beside_size(bundle: Path, to: str, *, int8: bool) -> Path | None:
         UnknownNameError: there is no such format.
     """
     place = _called.get(str(bundle))
-    if place is None:
+    if place is None or is_url(path_at(place)):
         return None
     from prunus.ship import format_of
 

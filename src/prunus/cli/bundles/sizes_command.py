@@ -48,9 +48,13 @@ def sizes(
     if size is not None:
         if out is None:
             raise typer.BadParameter("--size needs --out: the folder of the bundle to write")
+        from prunus.core.errors import BundleError
+        from prunus.core.files.urls.store import refused_as
+        from prunus.core.files.urls.url_path import path_at
         from prunus.ship.sizes import find_sizes, write_size
 
-        sha256 = write_size(find_sizes(source), size, out, overwrite=overwrite)
+        with refused_as(BundleError):
+            sha256 = write_size(find_sizes(path_at(source)), size, out, overwrite=overwrite)
         typer.echo(json.dumps({"bundle": str(out), "sha256": sha256}) if as_json else f"bundle {out}")
         return
     if out is not None:

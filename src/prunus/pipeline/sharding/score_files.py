@@ -13,10 +13,8 @@ from prunus.core.errors import DataError, RecipeError
 from prunus.core.events import Listener, silent
 from prunus.core.files.urls.url_path import is_url, path_at
 from prunus.pipeline.sharding.shard_scorers import OpenBundle, OpenFunction
-from prunus.pipeline.shipping import bundle_folder
 from prunus.scale import ShardsScored, score_shards
 from prunus.scale.dispatch import Dispatch
-from prunus.ship import load_bundle
 
 __all__ = ["score_files"]
 
@@ -26,6 +24,7 @@ def score_files(
     files: Sequence[Path],
     output: Path,
     *,
+    size: float | None = None,
     target: str | None = None,
     names: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
@@ -41,7 +40,9 @@ def score_files(
     """Write scores of every row of ``files`` to ``output``, a file for each.
 
     Args:
-        model: a bundle's folder, or ``module:function``, which returns a torch module or a function of a batch of columns.
+        model: a bundle's folder, or one of several sizes', or ``module:function``, which returns a torch module or a function of a
+            batch of columns.
+        size: which one of several sizes the bundle has, by its keep fraction.
         target: the column of the labels; None: scores that need none.
         names: which scores; None: all that there are.
         columns: what a model of a function reads, in this order; None: all columns but the label's and ``keep``.
@@ -55,6 +56,10 @@ def score_files(
     """
     where = path_at(model)
     if is_reference(model) and not is_url(where) and not where.exists():
+        if size is not None:
+            raise RecipeError(
+                f"a size is one of a bundle's: got {model}, a function, and the size {size:g}; leave it out"
+            )
         own = None if columns is None else tuple(columns)
         given = None if names is None else tuple(names)
         opens: OpenBundle | OpenFunction = OpenFunction(
@@ -64,12 +69,16 @@ def score_files(
     else:
         if columns is not None:
             raise RecipeError("a bundle knows its columns: leave them out")
-        opens = OpenBundle(where, target=target, names=None if names is None else tuple(names), trust_code=trust_code)
-        identity = load_bundle(bundle_folder(where), trust_code=trust_code).sha256
+        own = None if names is None else tuple(names)
+        opens = OpenBundle(where, target=target, names=own, trust_code=trust_code, size=size)
+        identity = opens.bundle().sha256
     opens()  # what is wrong with it is said before any file is read
     if target is not None and target in keep:
         raise DataError(f"the label's column {target!r} is read for the scores: keep other columns")
-    told = asdict(opens) | {"path": identity} if isinstance(opens, OpenBundle) else asdict(opens)
+    told = asdict(opens)
+    if isinstance(opens, OpenBundle):
+        told["path"] = identity
+        del told["size"]  # it is in the hash
     return score_shards(
         files,
         output,

@@ -41,12 +41,23 @@ class OpenBundle:
     Args:
         target: the label's column; None: scores that need no label.
         names: which scores; None: all that there are.
+        size: which one of several sizes ``path`` has.
     """
 
     path: Path
     target: str | None = None
     names: tuple[str, ...] | None = None
     trust_code: bool = False
+    size: float | None = None
+
+    def bundle(self) -> Bundle:
+        """Return the bundle.
+
+        Raises:
+            BundleError: it can't be loaded.
+        """
+        folder = self.path if self.size is not None else bundle_folder(self.path)
+        return load_bundle(folder, trust_code=self.trust_code, size=self.size)
 
     def __call__(self) -> _ModelScorer:
         """Return what scores.
@@ -56,7 +67,7 @@ class OpenBundle:
             ModelError: it doesn't take rows of a table, or has another task than classes or values.
             RecipeError: a score that there isn't.
         """
-        bundle = load_bundle(bundle_folder(self.path), trust_code=self.trust_code)
+        bundle = self.bundle()
         task, takes = bundle.reader(), bundle.manifest.takes
         if not (task.exclusive or isinstance(task, Regression)):
             raise ModelError(f"{self.path}: shards are scored by models of classes or values: got one of {task.name}")

@@ -8,7 +8,6 @@ nothing in these files is trusted.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from prunus.core.errors import BundleError, OutputError, raise_if_out_of_memory
+from prunus.core.errors import BundleError, OutputError, WeightsError, raise_if_out_of_memory
 from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import atomic_folder, open_plain, write_json
 from prunus.core.files.sealed import sealed_tree, unsealed_tree
 from prunus.core.tensors import save_tensors
 from prunus.models.safetensors_file import parse_header
-from prunus.ship.manifest import MANIFEST, WEIGHTS, Contents, open_listed, read_contents, read_manifest
+from prunus.ship.manifest import (
+    MANIFEST,
+    RELEASE,
+    SIGNATURE,
+    WEIGHTS,
+    Contents,
+    open_listed,
+    read_contents,
+    read_manifest,
+)
 
 __all__ = [
     "SIZES",
@@ -165,7 +173,7 @@ def read_size(folder: Path, size: float, *, sha256: str | None = None) -> Conten
 
 
 def write_size(folder: Path, size: float, out: Path, *, overwrite: bool = False) -> str:
-    """Write one size as a bundle of its own, which needs no other, and return its hash.
+    """Write one size as a bundle of its own, which needs no other, and return its hash; a signature of it goes along.
 
     Raises:
         BundleError: as :func:`read_size`.
@@ -175,11 +183,13 @@ def write_size(folder: Path, size: float, out: Path, *, overwrite: bool = False)
         raise OutputError(f"{out} is there already: choose another folder, or add --overwrite to replace it")
     contents = read_size(folder, size)
     with atomic_folder(out) as temporary:
-        for name in (MANIFEST, *contents.manifest.files):
-            if name == WEIGHTS:
-                (temporary / name).write_bytes(contents.files[WEIGHTS])
-            else:
-                shutil.copy2(contents.folder / name, temporary / name)
+        signed = [name for name in (RELEASE, SIGNATURE) if (contents.folder / name).is_file()]
+        for name in (MANIFEST, *contents.manifest.files, *signed):
+            content = contents.files.get(name)
+            if content is None:
+                with open_listed(contents.folder / name) as (file, n_bytes):
+                    content = file.read(n_bytes)
+            (temporary / name).write_bytes(content)
     return contents.manifest.sha256
 
 
@@ -267,8 +277,10 @@ def _together(parts: Mapping[str, Tensor], whole: Mapping[str, Tensor], most: in
 
 
 def _loaded(content: bytes, path: Path) -> dict[str, Tensor]:
-    parse_header(content, path)
     try:
+        parse_header(content, path)
         return dict(load(content))
+    except WeightsError as error:
+        raise BundleError(str(error)) from error
     except SafetensorError as error:
         raise BundleError(f"{path}: expected a safetensors file: got {error}") from error
