@@ -178,10 +178,16 @@ def test_what_is_wrong_with_a_url_is_one_line_and_an_exit_code(
     ("arguments", "code"),
     [
         (("score-shards", "b", "s3://BUCKET/in", "--output", "o"), 4),
-        (("score-shards", "b", "in", "--output", "s3://BUCKET/o"), 4),
+        (("score-shards", "b", "in", "--output", "s3://BUCKET/o"), 7),
+        (("score-shards", "s3://BUCKET/b", "in", "--output", "o"), 6),
+        (("duplicates-shards", "s3://BUCKET/in", "--output", "o"), 4),
+        (("evaluate", "b", "--source", "s3://BUCKET/in/part-0.parquet", "--target", "label"), 4),
+        (("predict", "b", "s3://BUCKET/in/part-0.parquet"), 4),
         (("run", "r.yaml", "-o", "data.source=s3://BUCKET/in/part-0.parquet", "-o", "data.target=label"), 4),
-        (("run", "r.yaml", "--copy-to", "s3://BUCKET/copy"), 4),
+        (("run", "r.yaml", "--copy-to", "s3://BUCKET/copy"), 7),
         (("verify", "s3://BUCKET/b"), 6),
+        (("evaluate", "s3://BUCKET/b"), 6),
+        (("export", "s3://BUCKET/b", "--to", "onnx", "--out", "b.onnx"), 6),
     ],
 )
 def test_without_credentials_each_command_says_how_they_are_given_before_it_does_anything(
@@ -201,6 +207,52 @@ def test_without_credentials_each_command_says_how_they_are_given_before_it_does
     assert store.keys(bucket) == keys
     assert not {path.name for path in folder.iterdir()} - {*before, "o", "out"}
     assert not list(folder.glob("o*/[!.]*"))  # nothing but hidden marks, if a folder was made at all
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (("score-shards", "b", "s3://BUCKET/in", "--output", "o"), 10, "in/part-0.parquet"),
+        (("duplicates-shards", "s3://BUCKET/in", "--columns", "u,v", "--output", "o"), 10, "in/part-0.parquet"),
+        (("score-shards", "b", "in", "--output", "s3://BUCKET/o", "--resume"), 7, "o/.prunus-scores.json"),
+        (("run", "r.yaml", "--copy-to", "s3://BUCKET/o"), 7, "o/.prunus-copied.json"),
+        (("evaluate", "b", "--source", "s3://BUCKET/in/part-0.parquet", "--target", "label"), 4, "in/part-0.parquet"),
+        (("predict", "b", "s3://BUCKET/in/part-0.parquet"), 4, "in/part-0.parquet"),
+        (("verify", "s3://BUCKET/b"), 6, "b/README.md"),
+        (("score-shards", "s3://BUCKET/b", "in", "--output", "o"), 6, "b/manifest.json"),
+    ],
+)
+def test_a_bucket_that_lists_but_does_not_read_is_one_line_of_each_command(
+    folder, store, bucket, capsys, small_recipe, arguments, code, what
+):
+    small_recipe()
+    said(capsys, "score-shards", "b", "in", "--output", f"s3://{bucket}/o")
+    store.put(bucket, "o/.prunus-copied.json", b"{}")
+    keys = store.keys(bucket)
+    with store.faults(lambda method, path: "deny" if method == "GET" and path.count("/") > 1 else None):
+        err = said(capsys, *(str(one).replace("BUCKET", bucket) for one in arguments), code=code)
+    (line,) = [line for line in err.splitlines() if "access denied" in line]
+    assert f"s3://{bucket}/{what}: access denied, these credentials may not read it" in line
+    assert store.keys(bucket) == keys
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("score-shards", "b", "in", "--output", "s3://BUCKET/o"), 7),
+        (("run", "r.yaml", "--copy-to", "s3://BUCKET/copy"), 7),
+    ],
+)
+def test_a_bucket_that_does_not_take_what_is_written_is_one_line(
+    folder, store, bucket, capsys, small_recipe, arguments, code
+):
+    small_recipe()
+    keys = store.keys(bucket)
+    with store.faults(lambda method, path: "deny" if method in ("PUT", "POST") else None):
+        err = said(capsys, *(str(one).replace("BUCKET", bucket) for one in arguments), code=code)
+    assert "access denied, these credentials may not write it" in err
+    assert err.count("error: ") == 1
+    assert store.keys(bucket) == keys
 
 
 def test_a_run_reads_from_urls_and_is_copied_to_one_whole(folder, store, bucket, capsys, small_recipe):

@@ -58,7 +58,8 @@ class Display:
         elif self._progress is not None:
             self._draw(event, self._progress)
         elif event.kind == "end":
-            self.console.print(f"{event.stage}: done in {event.facts['seconds']:.1f} s", highlight=False, markup=False)
+            took = f" in {event.facts['seconds']:.1f} s" if "seconds" in event.facts else ""
+            self.console.print(f"{event.stage}: done{took}", highlight=False, markup=False)
         elif event.kind == "note":
             self.console.print(_safe(event), highlight=False)
 

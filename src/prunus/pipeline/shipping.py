@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunus.core.calls import answer, arguments, call, map_tensors, n_examples, select_rows, tensors
 from prunus.core.errors import BundleError
+from prunus.core.files.urls.store import refused_as
 from prunus.core.text import plain
 from prunus.data import DrawnSource, holds_ids
 from prunus.data.sources.source import CHUNK_ROWS
@@ -138,7 +139,8 @@ def _ids(job: Job) -> Tensor:
 def bundle_folder(path: Path) -> Path:
     """Return the bundle's folder when ``path`` is a run that has one, else ``path``."""
     inner = path / "bundle"
-    return inner if inner.is_dir() else path
+    with refused_as(BundleError):
+        return inner if inner.is_dir() else path
 
 
 def check_made_there(folder: Path, sha256: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunus.core.errors import OutputError
+from prunus.core.errors import OutputError, PrunusError
 from prunus.core.files.plain_files import NotPlainError, open_plain, write_json
 from prunus.core.files.sealed import sealed_tree, unsealed_tree
 from prunus.scale.shard_files import Checkpoint
@@ -64,6 +64,8 @@ def read_state(path: Path, about: str) -> tuple[Any, dict[str, Any]]:
         with open_plain(path) as file:
             tree = unsealed_tree(file.read())
         return tree[about], dict(tree["done"])
+    except PrunusError:  # of a URL's store: that it can't be read says nothing of what it holds
+        raise
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise OutputError(
             f"{path}: this state is damaged or was changed; empty {path.parent} and start anew"

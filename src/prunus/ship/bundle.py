@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from prunus import data
 from prunus.core.errors import BundleError, PrunusError, ShapeError, raise_if_out_of_memory
+from prunus.core.files.urls.store import refused_as
 from prunus.core.files.urls.url_path import path_at
 from prunus.core.predictions import Prediction, check_outputs_finite
 from prunus.ship.assembly import assemble, assemble_graph, skeleton
@@ -202,7 +203,8 @@ def load_bundle(
         BundleError: no bundle, a damaged or another one, or one without a graph that needs code that wasn't trusted.
     """
     folder = path_at(folder)
-    contents = _contents(folder, sha256, size)
+    with refused_as(BundleError):
+        contents = _contents(folder, sha256, size)
     manifest, folder = contents.manifest, contents.folder
     kind, note = _kind_of(folder, manifest, builder is not None, trust_code, prefer)
     if kind == "graph":

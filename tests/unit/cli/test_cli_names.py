@@ -45,6 +45,17 @@ def test_what_is_told_on_the_way_steers_nothing_and_is_no_markup(kind, terminal)
     assert "\x07" not in said
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_end_is_shown_whether_or_not_somebody_timed_it(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, color_system=None, width=200)
+    with Display(console) as display:
+        for facts in ({"seconds": 1.25}, {}):
+            display(Event("start", "folds"))
+            display(Event("end", "folds", facts=facts))
+    said = console.file.getvalue()
+    assert said.splitlines() == ["folds: done in 1.2 s", "folds: done"] if not terminal else "folds" in said
+
+
 @pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "\t=1"])
 def test_a_formula_is_text_in_a_spreadsheet(cell):
     (row,) = csv.DictReader(io.StringIO(predictions_csv([{"id": cell, "label": "cat", "probability": 0.5}])))

@@ -11,7 +11,6 @@ import typer
 from prunus.cli.ending import SOME_ROWS
 from prunus.cli.options import Address, AsJson, Backend, Cpus, Gpus, Quiet, Workers, dispatch_of
 from prunus.cli.printing import display
-from prunus.core.text import plain
 
 __all__ = ["duplicates_shards"]
 
@@ -20,10 +19,12 @@ def duplicates_shards(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILES", help="Parquet, Arrow, CSV or .npy files of rows of numbers, or folders of them"
+            metavar="FILES", help="Parquet, Arrow, CSV or .npy files of rows of numbers, folders of them, or URLs"
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", metavar="OUT", help="an empty folder, or one that isn't there")],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="OUT", help="an empty folder, or one that isn't there, or a URL")
+    ],
     cosine: Annotated[float, typer.Option("--cosine", help="from this cosine on rows are near-duplicates")] = 0.99,
     recall: Annotated[float, typer.Option("--recall", help="the share of pairs at that cosine to find")] = 0.99,
     seed: Annotated[int, typer.Option("--seed", help="of the random cuts that rows meet by")] = 0,
@@ -37,6 +38,12 @@ def duplicates_shards(
     gpus: Gpus = None,
     retries: Annotated[int, typer.Option(min=0, help="how often a part is tried again whose process died")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="go on with what was stopped, or failed, in OUT")] = False,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work", metavar="FOLDER", help="that all workers see, for what is kept on the way; default: in OUT"
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -59,6 +66,7 @@ def duplicates_shards(
             backend=dispatch_of(None, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus),
             retries=retries,
             resume=resume,
+            work=work,
             listener=shown,
         )
     if as_json:
@@ -66,11 +74,10 @@ def duplicates_shards(
     elif not found.failed:
         typer.echo(f"{found}; written to {output}")
     if found.failed:
-        for shard, message in found.failed.items():
-            typer.echo(plain(f"error: {shard}: {message}"), err=True)
+        # each was said when it failed
         total = found.shards + len(found.failed)
         typer.echo(
-            f"{len(found.failed)} of {total} shards can't be read, so nothing was looked for; mend them, and add --resume",
+            f"error: {len(found.failed)} of {total} shards can't be read, so nothing was looked for; mend them, and add --resume",
             err=True,
         )
         raise typer.Exit(SOME_ROWS)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from prunus.core.errors import DataError
+from prunus.core.errors import DataError, PrunusError
 from prunus.core.files.urls.url_path import is_url, matching, pinned
 from prunus.core.types import Ints
 from prunus.data.readers.rows_of_images import image_shards
@@ -151,6 +151,8 @@ def _saved(folder: Path) -> list[Path]:
     try:
         state = json.loads((folder / _SAVED).read_text(encoding="utf-8"))
         names = [str(entry["filename"]) for entry in state["_data_files"]]
+    except PrunusError:  # of a URL's store
+        raise
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DataError(f"{folder / _SAVED}: this doesn't say which files the set has: save it anew") from error
     if state.get("_indices_data_files"):

@@ -15,6 +15,7 @@ from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import write_json
 from prunus.core.files.sealed import sealed_tree, unsealed_tree
 from prunus.core.files.urls.copies import send_folder
+from prunus.core.files.urls.store import refused_as
 from prunus.core.files.urls.url_path import is_url, path_at
 from prunus.pipeline.jobs.workspace import RECORD
 
@@ -41,7 +42,8 @@ class Copy:
         if held is not None and held != sha256_file(folder / RECORD) and not overwrite:
             raise OutputError(f"{self.url} holds another run: add --overwrite to replace it, or copy to another place")
         listener(Event("start", "copy", str(self.url)))
-        n_sent = send_folder(folder, str(self.url), last=_LAST, done=self.done, note=self.write)
+        with refused_as(OutputError):
+            n_sent = send_folder(folder, str(self.url), last=_LAST, done=self.done, note=self.write)
         listener(Event("end", "copy", str(self.url), facts={"objects": n_sent}))
         return n_sent
 
@@ -62,11 +64,13 @@ def open_copy(given: str, *, overwrite: bool = False) -> Copy:
         raise RecipeError(
             f"--copy-to {given}: expected a URL like s3://bucket/runs/a; a run's own folder is its output"
         )
-    there = {child.name: child for child in url.iterdir()} if url.exists() else {}
+    with refused_as(OutputError):
+        there = {child.name: child for child in url.iterdir()} if url.exists() else {}
+        held = there[STATE].read_bytes() if STATE in there else None
     done: dict[str, dict[str, Any]] = {}
-    if STATE in there:
+    if held is not None:
         try:
-            done = {name: dict(sent) for name, sent in unsealed_tree(there[STATE].read_bytes())["done"].items()}
+            done = {name: dict(sent) for name, sent in unsealed_tree(held)["done"].items()}
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise OutputError(
                 f"{url / STATE}: this state is damaged or was changed; empty {url}, or copy to another place"
@@ -74,5 +78,6 @@ def open_copy(given: str, *, overwrite: bool = False) -> Copy:
     elif there and not overwrite:
         raise OutputError(f"{url} isn't empty ({min(there)}): choose another place, or add --overwrite")
     copy = Copy(url, done)
-    copy.write(done)
+    with refused_as(OutputError):
+        copy.write(done)
     return copy

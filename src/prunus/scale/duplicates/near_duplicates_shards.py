@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from prunus.core.errors import DataError, OutputError
+from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import atomic_path, clear_leftovers, discard, folder_lock
-from prunus.core.files.urls.url_path import path_at, refuse_url
+from prunus.core.files.sealed import short_digest
+from prunus.core.files.urls.url_path import is_url, path_at, refuse_url
 from prunus.core.text import plain
 from prunus.core.types import Ints
 from prunus.data import print_of
-from prunus.scale.dispatch import Dispatch, open_workers
+from prunus.scale.dispatch import Dispatch, open_workers, reach_workers
 from prunus.scale.duplicates.bucket_units import Place, Task, Units, file_of, loaded
 from prunus.scale.duplicates.components import components
 from prunus.scale.duplicates.shard_rounds import STAGE, Rounds, done_units
@@ -82,6 +85,7 @@ def near_duplicates_shards(
     workers: int | None = None,
     retries: int = 2,
     resume: bool = False,
+    work: Path | None = None,
     listener: Listener = silent,
 ) -> ShardDuplicates:
     """Write to ``output``, for each shard under its name, which row stands for each of its rows; return what was found.
@@ -91,28 +95,26 @@ def near_duplicates_shards(
     ``representative_shard`` (the row that stays for it), ``similarity`` (their cosine) and ``stays``.
 
     Args:
-        shards: files, or folders whose files are meant; ``.npy`` matrices are mapped as they lie, others copied first.
+        shards: files, or folders whose files are meant; ``.npy`` matrices are mapped as they lie, others, and those at URLs, copied
+            first.
         cosine: the least similarity of duplicates, in (0, 1].
         recall: the share of pairs at the threshold to find, in (0, 1).
         seed: of the random cuts.
         columns: one that holds an array per row, or several that hold a number each; None: the only one that holds arrays.
         backend: who works (``scale.dispatch``).
         resume: go on with what was stopped in ``output``, or read what was finished there.
+        work: a folder that all workers see, for what is kept on the way; default: one in ``output``; where that is a URL, one of
+            this machine that goes with the call, so that what was stopped begins anew.
 
     Raises:
         DataError: no such file, two of one name, or shards of different widths.
         OutputError: ``output`` holds something else, or such a run and ``resume`` isn't given, or it can't be written.
-        RecipeError: a threshold or share out of its range.
-        RunError: a unit of the work can't be done.
+        RecipeError: a threshold or share out of its range; a URL as ``work``, or as ``output`` of a cluster without ``work``.
+        RunError: a unit of the work can't be done, or the cluster doesn't answer.
     """
     check_amounts(cosine, recall)
     start = time.perf_counter()
     output = path_at(output)
-    refuse_url(
-        output,
-        "the output of near-duplicates over shards",
-        "rows are compared many times: write to a folder, and copy it",
-    )
     files = tuple(shards_of([path_at(shard) for shard in shards], images=False))
     own = None if columns is None else tuple(columns)
     asked = {
@@ -123,20 +125,23 @@ def near_duplicates_shards(
         "torch": torch.__version__,
         "shards": [str(shard) for shard in files],
     }
-    place = Place(files, own, output / _WORK)
     least = cosine - ROUNDING
-    with folder_lock(output), ExitStack() as stack:
+    with ExitStack() as stack:
+        place = Place(files, own, _work_folder(output, work, asked, backend, stack))
+        stack.enter_context(reach_workers(backend, workers))
+        stack.enter_context(folder_lock(output))
         before = begun(output, STATE, asked, resume=resume)
         if before:
             _check_unchanged(files, before["prints"], "choose another folder")
             if place.work.is_dir():  # stopped between the end and this
                 discard(place.work)
             return ShardDuplicates(**before["found"], failed={})
-        place.work.mkdir(exist_ok=True)
+        place.work.mkdir(parents=True, exist_ok=True)
         clear_leftovers(place.work)
         _forget_changed(place)
         told: dict[str, Any] = {"backend": backend, "workers": workers, "retries": retries, "listener": listener}
         opened = stack.enter_context(open_workers(Units(place, least), **told))
+        listener(Event("start", STAGE))
         tasks = [Task("rows", shard) for shard in range(len(files))]
         failed = done_units(place, tasks, opened, "rows of shards", listener)
         if failed:
@@ -146,6 +151,7 @@ def near_duplicates_shards(
             for shard, message in why.items():
                 listener(Event("warning", STAGE, f"{plain(shard)}: {message}"))
             seconds = round(time.perf_counter() - start, 3)
+            listener(Event("end", STAGE, facts={"seconds": seconds}))
             return ShardDuplicates(len(files) - len(why), 0, 0, 0, 0.0, seconds, why)
         ends, scale, prints = _sizes(place)
         rounds = Rounds(place, ends, scale, least, recall, seed, opened, listener)
@@ -166,7 +172,27 @@ def near_duplicates_shards(
         }
         note_end(output, STATE, asked, {"found": facts, "prints": prints})
         discard(place.work)
+        listener(Event("end", STAGE, facts={"seconds": facts["seconds"]}))
     return ShardDuplicates(**facts, failed={})
+
+
+def _work_folder(
+    output: Path, work: Path | None, asked: Mapping[str, Any], backend: Dispatch | str, stack: ExitStack
+) -> Path:
+    """Return where units keep their results; another search's, below the same ``work``, are elsewhere."""
+    if work is not None:
+        refuse_url(
+            work, "the folder of what is kept on the way", "rows are compared many times: give one of this machine"
+        )
+        return Path(work) / f"duplicates-{short_digest({**asked, 'output': str(output)})[:12]}"
+    if not is_url(output):
+        return output / _WORK
+    if "ray" in (backend, getattr(backend, "backend", "")):
+        raise RecipeError(
+            f"workers of a cluster keep results on the way in a folder that all of them see: got the output {output}, which is a "
+            "URL; name such a folder with --work"
+        )
+    return Path(stack.enter_context(TemporaryDirectory(prefix="prunus-"))) / _WORK
 
 
 def _sizes(place: Place) -> tuple[Ints, npt.NDArray[np.float32], list[str]]:
@@ -216,6 +242,8 @@ def _write_tables(place: Place, output: Path, ends: Ints, found: Duplicates, gro
     """Write a file for each shard, and the state by which its rows are known to those who choose rows by scores."""
     names = [shard.stem for shard in place.shards]
     state = ScoringState(output, {"of": "near-duplicates"})
+    for path in state.paths if is_url(output) else ():  # of a call that was stopped here
+        path.unlink()
     state.write()
     home = np.searchsorted(ends, found.keeper, side="right")
     firsts = ends - np.diff(ends, prepend=0)
@@ -234,5 +262,6 @@ def _write_tables(place: Place, output: Path, ends: Ints, found: Duplicates, gro
         path = output / f"{names[number]}.parquet"
         with atomic_path(path) as temporary:
             pq.write_table(pa.table(columns), temporary, compression="zstd", compression_level=1)
-        state.finish(shard, path, ShardFacts(n, tuple(columns)))
+            sha256 = sha256_file(temporary) if is_url(path) else ""
+        state.finish(shard, path, ShardFacts(n, tuple(columns), sha256))
     state.write()

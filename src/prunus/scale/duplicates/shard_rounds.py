@@ -123,6 +123,7 @@ class Rounds:
         Tables from the first one on in which rows crowd aren't looked through any further.
         """
         say, shards = f"round {number + 1}, part {part + 1}: ", range(len(self._ends))
+        self._listener(Event("note", STAGE, f"round {number + 1}, part {part + 1}: {n_alive:,} rows are compared"))
         codes = [Task("codes", shard, round=number, part=part) for shard in shards]
         self._do(codes, f"{say}buckets of shards")
         stars = self._stars(n_tables, number, part, f"{say}crowded buckets of shards")
@@ -271,11 +272,9 @@ def done_units(
     left = [task for task in tasks if not is_whole(file_of(place.work, task))]
     failed: dict[Task, str] = {}
     n_before = len(tasks) - len(left)
-    listener(Event("start", STAGE, say, total=len(tasks)))
     for n_done, (number, answer) in enumerate(workers.map(left), n_before + 1):
         if isinstance(answer, Failure):
             again = f" ({answer.n_tries} tries)" if answer.n_tries > 1 else ""
             failed[left[number]] = f"{answer.message}{again}"
         listener(Event("progress", STAGE, say, n_done, len(tasks)))
-    listener(Event("end", STAGE, say))
     return {task: failed[task] for task in left if task in failed}

@@ -17,10 +17,11 @@ from typing import Any
 from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import clear_leftovers, folder_lock
+from prunus.core.files.urls.store import refused_as
 from prunus.core.files.urls.url_path import path_at
 from prunus.core.text import plain
 from prunus.data import row_files_of
-from prunus.scale.dispatch import Dispatch, Failure, map_shards
+from prunus.scale.dispatch import Dispatch, Failure, map_shards, reach_workers
 from prunus.scale.scoring.score_shard import Scorer, ShardFacts, score_shard
 from prunus.scale.scoring.scoring_state import RECENT, STATE, ScoringState
 
@@ -88,16 +89,18 @@ def score_shards(
     Raises:
         DataError: no such file, or two of one name.
         OutputError: ``output`` isn't empty and ``resume`` isn't given, it is of another run, or it can't be written.
+        RunError: the cluster doesn't answer, or runs other versions.
     """
     if batch_rows < 1:
         raise RecipeError(f"expected batch_rows >= 1: got {batch_rows}")
     start = time.perf_counter()
     output = path_at(output)
     files = shards_of([path_at(shard) for shard in shards])
-    with folder_lock(output):
+    with reach_workers(backend, workers), folder_lock(output):
         clear_leftovers(output)
         state = ScoringState(output, {**settings, "keep": list(keep), "batch_rows": batch_rows})
-        there = {path.name: path for path in output.iterdir()} if output.exists() else {}
+        with refused_as(OutputError):
+            there = {path.name: path for path in output.iterdir()} if output.exists() else {}
         held = sorted(there.keys() - {".lock", STATE, RECENT})
         if STATE in there:
             if not resume:

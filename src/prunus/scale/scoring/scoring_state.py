@@ -16,6 +16,7 @@ from typing import Any
 from prunus.core.errors import OutputError
 from prunus.core.files.plain_files import explain_os_error, write_json
 from prunus.core.files.sealed import sealed_tree, tree_sha256
+from prunus.core.files.urls.store import refused_as
 from prunus.core.files.urls.url_path import is_url, seen_at_url, version_of
 from prunus.data import print_of
 from prunus.scale.resume import fold_file, read_state
@@ -56,9 +57,10 @@ class ScoringState:
 
     def read(self) -> None:
         """Take over what an earlier run with these settings has finished."""
-        self._versions = [version_of(path) for path in self.paths]
         folder = self.paths[0].parent
-        settings, done = read_done(folder)
+        with refused_as(OutputError):
+            self._versions = [version_of(path) for path in self.paths]
+            settings, done = read_done(folder)
         if settings != self.settings:
             names = {*settings, *self.settings}
             odd = next(name for name in sorted(names) if settings.get(name) != self.settings.get(name))
@@ -122,13 +124,14 @@ class ScoringState:
             self._write(1, {"follows": self._follows, "done": self._recent})
 
     def _write(self, which: int, tree: dict[str, Any]) -> None:
-        for place, path in enumerate(self.paths):
-            if is_url(path) and version_of(path) != self._versions[place]:
-                raise OutputError(
-                    f"another run is writing to {path.parent}, or emptied it: wait for it or choose another folder"
-                )
-        write_json(self.paths[which], sealed_tree(tree))
-        self._versions[which] = version_of(self.paths[which])
+        with refused_as(OutputError):
+            for place, path in enumerate(self.paths):
+                if is_url(path) and version_of(path) != self._versions[place]:
+                    raise OutputError(
+                        f"another run is writing to {path.parent}, or emptied it: wait for it or choose another folder"
+                    )
+            write_json(self.paths[which], sealed_tree(tree))
+            self._versions[which] = version_of(self.paths[which])
 
 
 def _print(settings: Any, done: Mapping[str, Any]) -> str:
@@ -139,7 +142,8 @@ def _print(settings: Any, done: Mapping[str, Any]) -> str:
 def _written(output: Path) -> list[Any]:
     """Return what tells whether scores are as they were written; of an object, what its store says, and it isn't read."""
     if is_url(output):
-        return seen_at_url(output)
+        with refused_as(OutputError):
+            return seen_at_url(output)
     found = fold_file(output)
     return [] if found is None else list(found)
 

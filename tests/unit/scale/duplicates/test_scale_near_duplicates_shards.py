@@ -231,8 +231,6 @@ def test_what_cannot_be_compared_is_named(tmp_path):
     assert {path: path.read_bytes() for path in paths} == before
     with pytest.raises(RecipeError, match=r"cosine of duplicates must be in \(0, 1\]: got 1\.5"):
         near_duplicates_shards(paths, tmp_path / "out", cosine=1.5)
-    with pytest.raises(RecipeError, match="can't be a URL"):
-        near_duplicates_shards(paths, "s3://bucket/out")
     (tmp_path / "other").mkdir()
     np.save(tmp_path / "other" / "narrow.npy", np.ones((3, 2), np.float32))
     with pytest.raises(DataError, match=r"narrow\.npy: expected 6 numbers per row, as in .*part-0\.npy: got 2"):
@@ -282,7 +280,13 @@ def test_the_command_says_what_was_found(tmp_path, capsys):
     app(arguments, standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     assert (told["rows"], told["shards"]) == (600, 4)
+    app([*arguments[:3], str(tmp_path / "told")], standalone_mode=False)
+    said = capsys.readouterr()
+    assert "of 600 rows are near-duplicates of one that stays" in said.out
+    assert said.err.startswith("near-duplicates: done in ")
     paths[1].write_bytes(b"spoilt")
     code = app([*arguments[:3], str(tmp_path / "odd"), "--quiet"], standalone_mode=False)
     assert code == 10
-    assert "part-1.npy: no matrix can be read from it" in capsys.readouterr().err
+    warning, error = capsys.readouterr().err.splitlines()
+    assert "part-1.npy: no matrix can be read from it" in warning
+    assert error.startswith("error: 1 of 4 shards can't be read, so nothing was looked for")

@@ -19,7 +19,19 @@ from prunus.core.code.imports import one_line
 from prunus.core.errors import DataError, MissingExtraError, OutputError, PrunusError, RunError, raise_if_out_of_memory
 from prunus.core.files.urls.url_text import EXTRAS, protocol_of, scrubbed
 
-__all__ = ["Facts", "connection", "delete", "facts_of", "listing", "read_spans", "said_of", "tree", "tried", "upload"]
+__all__ = [
+    "Facts",
+    "connection",
+    "delete",
+    "facts_of",
+    "listing",
+    "read_spans",
+    "refused_as",
+    "said_of",
+    "tree",
+    "tried",
+    "upload",
+]
 
 T = TypeVar("T")
 _PACKAGES = {"s3": "s3fs", "gcs": "gcsfs", "azure": "adlfs"}
@@ -98,6 +110,19 @@ def tried(url: str, ask: Callable[[], T], error: type[PrunusError] = DataError) 
                 raise meant from failure
             time.sleep(pause)
     raise AssertionError("the last try returns or raises")
+
+
+@contextmanager
+def refused_as(kind: type[PrunusError]) -> Iterator[None]:
+    """Raise what a store refuses within the block as what it means there: that an output can't be written, or a bundle be read.
+
+    Raises:
+        PrunusError: of the class ``kind``, where a ``DataError`` came.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise kind(str(error)) from error
 
 
 def said_of(failure: BaseException, url: str, error: type[PrunusError]) -> PrunusError:
