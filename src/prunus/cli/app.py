@@ -26,7 +26,11 @@ from prunus.cli.example_commands import clean, select
 from prunus.cli.import_command import import_
 from prunus.cli.loading import check_there, load
 from prunus.cli.options import (
+    Address,
     AsJson,
+    Backend,
+    Cpus,
+    Gpus,
     Overrides,
     Overwrite,
     OwnRecipe,
@@ -34,7 +38,9 @@ from prunus.cli.options import (
     RecipePath,
     Resume,
     Trust,
+    Workers,
     on_this_machine,
+    shared_out,
 )
 from prunus.cli.planner.estimate_command import estimate
 from prunus.cli.printing import display, print_record, results
@@ -134,6 +140,11 @@ def graph(
 def plan(
     recipe: RecipePath,
     override: Overrides = None,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -144,6 +155,7 @@ def plan(
         return
     resume, overwrite = held(resume, overwrite)
     config = load(recipe, override, resume)
+    config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     from prunus.core.files.plan_file import plan_summary
     from prunus.pipeline import make_plan, needs_permission
     from prunus.report import print_plan

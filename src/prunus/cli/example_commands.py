@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, Overrides, Quiet, RecipePath, Resume
+from prunus.cli.options import (
+    Address,
+    AsJson,
+    Backend,
+    Cpus,
+    Gpus,
+    Overrides,
+    Quiet,
+    RecipePath,
+    Resume,
+    Workers,
+    shared_out,
+)
 from prunus.cli.printing import display, results
 
 __all__ = ["clean", "select"]
@@ -21,6 +33,11 @@ Replace = Annotated[bool, typer.Option("--overwrite", help="replace the decision
 def clean(
     recipe: RecipePath,
     override: Overrides = None,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     resume: Resume = False,
     overwrite: Replace = False,
     as_json: AsJson = False,
@@ -28,6 +45,7 @@ def clean(
 ) -> None:
     """Find wrong labels, duplicates and leaked test examples; write them into a table to edit and give back."""
     config = load(recipe, override)
+    config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     from prunus.pipeline import clean_examples
     from prunus.report import print_cleaned
 
@@ -43,6 +61,11 @@ def clean(
 def select(
     recipe: RecipePath,
     override: Overrides = None,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     resume: Resume = False,
     overwrite: Replace = False,
     as_json: AsJson = False,
@@ -50,6 +73,7 @@ def select(
 ) -> None:
     """Select training examples and judge it: against as many by chance, and against all of them for as many steps."""
     config = load(recipe, override)
+    config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     from prunus.pipeline import select_examples
     from prunus.report import GateFacts, print_gate
 

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from prunus.core.recipes.execution.dispatch_section import Dispatch
+    from prunus.core.recipes.recipe import Recipe
 
 __all__ = [
     "Address",
@@ -28,6 +29,7 @@ __all__ = [
     "Workers",
     "dispatch_of",
     "on_this_machine",
+    "shared_out",
 ]
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML recipe")]
@@ -102,3 +104,17 @@ def dispatch_of(
         return Dispatch.model_validate({**before, **{key: value for key, value in told.items() if value is not None}})
     except ValidationError as error:
         raise RecipeError(explained(error, Dispatch, "dispatch")) from None
+
+
+def shared_out(
+    recipe: Recipe,
+    *,
+    backend: str | None,
+    workers: int | None,
+    address: str | None,
+    cpus: float | None,
+    gpus: float | None,
+) -> Recipe:
+    """Return the recipe with who works on it, as :func:`dispatch_of` says."""
+    who = dispatch_of(recipe.dispatch, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    return recipe.model_copy(update={"dispatch": who})

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from prunus.cli.loading import load
-from prunus.cli.options import AsJson, Overrides, Quiet, Resume
+from prunus.cli.options import (
+    Address,
+    AsJson,
+    Backend,
+    Cpus,
+    Gpus,
+    Overrides,
+    Quiet,
+    Resume,
+    Workers,
+    shared_out,
+)
 from prunus.cli.printing import display, results
 
 __all__ = ["score"]
@@ -24,6 +35,11 @@ def score(
         list[Path] | None,
         typer.Option("--recording", metavar="FOLDER", help="score what your own training recorded; once per training"),
     ] = None,
+    workers: Workers = None,
+    backend: Backend = None,
+    address: Address = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     resume: Resume = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the scores in the table")] = False,
     as_json: AsJson = False,
@@ -43,6 +59,7 @@ def score(
         if config is None:
             found = score_recordings(folders, overwrite=overwrite, listener=shown)
         else:
+            config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
             found = score_examples(config, recordings=folders, resume=resume, overwrite=overwrite, listener=shown)
     where = [str(one) for one in found.recordings]
     if as_json:

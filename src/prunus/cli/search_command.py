@@ -20,7 +20,7 @@ from prunus.cli.options import (
     RecipePath,
     Resume,
     Workers,
-    dispatch_of,
+    shared_out,
 )
 from prunus.cli.printing import display, results
 
@@ -45,15 +45,13 @@ def search(
 ) -> None:
     """Try the settings of a recipe's section search, and confirm the best of them on the test examples."""
     config = load(recipe, override, resume)
-    who = dispatch_of(config.dispatch, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     from prunus.report import print_search, print_sizes
     from prunus.search import search as run_search
     from prunus.search import sizes_of_search
 
     with display(quiet or as_json) as shown:
-        found = run_search(
-            config.model_copy(update={"dispatch": who}), resume=resume, overwrite=overwrite, listener=shown
-        )
+        found = run_search(config, resume=resume, overwrite=overwrite, listener=shown)
         made = None if not sizes else sizes_of_search(config, listener=shown)
     facts = dict(found.facts) if made is None else {**found.facts, "sizes": dict(made.facts)}
     if as_json:

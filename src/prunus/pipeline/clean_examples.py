@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def clean_examples(
                 workspace.note("clean", f"examples.{' and '.join(left_out)} aren't asked here: prunus run does that")
             job = _with_duplicates(opened, asked, recipe)
             seed = recipe.seeds[0]
-            steps = judge_examples(job, seed, workspace.decided)
+            steps = _judged(job, job.recipe, seed)
             section = job.recipe.examples
             apart = alike_apart(job.data.train, job.data.test, None if section is None else section.duplicates)
             summary = _summary(job, steps, apart)
@@ -91,6 +92,12 @@ def clean_examples(
         write_columns(path, of_files(table, recipe), overwrite=overwrite)
         write_examples_html(facts, path.with_name(EXAMPLES_PAGE))
     return Cleaned(path, path.with_name(EXAMPLES_PAGE), summary)
+
+
+def _judged(job: Job, recipe: Recipe, seed: int) -> tuple[Step, ...]:
+    """Return what is to become of the examples as ``recipe`` asks, which is the job's once it is known what can be compared."""
+    job = replace(job, recipe=recipe).by(partial(_judged, recipe=recipe, seed=seed))
+    return judge_examples(job, seed, job.workspace.decided)
 
 
 def _asked(recipe: Recipe) -> tuple[Recipe, list[str]]:

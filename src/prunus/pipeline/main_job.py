@@ -34,7 +34,7 @@ from prunus.pipeline.exported import check_export, export_notes, export_of_run
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.int8.of_run import check_int8, int8_of_run
 from prunus.pipeline.jobs.card_of_run import card_of_run
-from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, Opened, SeedResult
+from prunus.pipeline.jobs.job import Asked, Candidate, Decide, Job, SeedResult
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.jobs.reuse import dense_fingerprint, take_over, training_stage
 from prunus.pipeline.jobs.run_again import reached, with_workers
@@ -62,6 +62,7 @@ __all__ = [
     "check_recipe_names",
     "finish",
     "follow",
+    "gated",
     "make_plan",
     "plan_of",
     "prune_seed",
@@ -160,7 +161,7 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     if folder is not None:
         save_plan(made, folder / "plan", _table(job, made))
     asked = job.recipe.examples is not None and job.recipe.examples.gate
-    gate = _gated(job, {result.seed: result.steps for result in results}) if asked else None
+    gate = gated(job, {result.seed: result.steps for result in results}) if asked else None
     joint = joint_grid(job, {result.seed: result.steps for result in results}) if job.recipe.joint else None
     with job.workspace.stage("evaluate"):
         record = measure_run(job, results, made, gate, joint)
@@ -184,9 +185,10 @@ def finish(job: Job, plan: Plan | None = None) -> tuple[RunRecord, list[SeedResu
     return record, results
 
 
-def _gated(job: Job, steps: Mapping[int, tuple[Step, ...]]) -> dict[str, Any]:
+def gated(job: Job, steps: Mapping[int, tuple[Step, ...]]) -> dict[str, Any]:
+    """Return how what each seed's steps leave of the examples does against chance and against all of them."""
     kept = {seed: clean(job.data.train, own) for seed, own in steps.items()}
-    return gate_selection(job.by(partial(_gated, steps=steps)), kept)
+    return gate_selection(job.by(partial(gated, steps=steps)), kept)
 
 
 def run_job(job: Job, plan: Plan | None = None) -> list[SeedResult]:
@@ -284,8 +286,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
             return model
 
         train_dense = recipe.model.weights is None and recipe.train.epochs > 0
-        opened = Opened(recipe, data, fresh, open_job)
-        job = Job(recipe, data, fresh, train_dense, workspace, device, own_split=own_test, opened=opened)
+        job = Job(recipe, data, fresh, train_dense, workspace, device, own_split=own_test)
         for note in job.split_notes:
             workspace.note(LOAD_DATA, note)
         _check_fit(job)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from prunus.core.recipes.recipe import Examples, Recipe
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.jobs.examples_folder import of_files, open_examples, table_path, write_columns
+from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.workspace import LOAD_DATA, RECORDING, TABLE, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.stages.plan_table import label_columns
@@ -95,14 +97,9 @@ def score_examples(
                 data = job.data
                 check_recordable(data.train)
                 assert bare.examples is not None
-                made = []
-                for seed in recipe.seeds:
-                    stage = f"seed {seed} / record examples"
-                    scorer = scoring_job(job, seed)
-                    with workspace.stage(stage):
-                        made.append(record_training(scorer, seed, bare.examples.epochs, folder / f"seed-{seed}", stage))
-                    if seed == recipe.seeds[0]:
-                        scored_by = facts_of_scorer(job, scorer, seed, bare.examples)
+                made = _recorded(job, folder, bare.examples.epochs)
+                scorer = scoring_job(job, recipe.seeds[0])
+                scored_by = facts_of_scorer(job, scorer, recipe.seeds[0], bare.examples)
         with workspace.stage("score examples"):
             scores = scores_of(made)
             labels = None if scores.labels is None else torch.from_numpy(scores.labels)
@@ -114,6 +111,19 @@ def score_examples(
             table = ExampleTable(tuple(data.train.ids), data.fingerprint, columns, {"score": facts})
             write_columns(path, of_files(table, recipe), overwrite=overwrite)
     return Scored(path, where, summary)
+
+
+def _recorded(job: Job, folder: Path, epochs: int) -> list[Recording]:
+    """Return what a training under each seed says of every example."""
+    job, seeds = job.by(partial(_recorded, folder=folder, epochs=epochs)), job.recipe.seeds
+    stages = [f"seed {seed} / record examples" for seed in seeds]
+
+    def record(place: int) -> Recording:
+        scorer, stage = scoring_job(job, seeds[place]), stages[place]
+        with job.workspace.stage(stage):
+            return record_training(scorer, seeds[place], epochs, folder / f"seed-{seeds[place]}", stage)
+
+    return job.parts.each(job.workspace, "record examples", stages, record)
 
 
 def score_recordings(folders: Sequence[Path], *, overwrite: bool = False, listener: Listener = silent) -> Scored:

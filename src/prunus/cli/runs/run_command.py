@@ -20,7 +20,7 @@ from prunus.cli.options import (
     RecipePath,
     Resume,
     Workers,
-    dispatch_of,
+    shared_out,
 )
 from prunus.cli.printing import display, print_record
 from prunus.cli.torchrun.several_ranks import followed, held, leading
@@ -49,8 +49,7 @@ def run(
         return
     resume, overwrite = held(resume, overwrite)
     config = load(recipe, override, resume)
-    who = dispatch_of(config.dispatch, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
-    config = config.model_copy(update={"dispatch": who})
+    config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     from prunus.pipeline import run as run_recipe
     from prunus.pipeline.commands.copy_run import open_copy
 

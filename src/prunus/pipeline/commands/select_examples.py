@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ from prunus.core.errors import RecipeError
 from prunus.core.events import Listener, silent
 from prunus.core.files.example_table import read_example_table
 from prunus.core.recipes.recipe import Recipe
+from prunus.core.types import Step
 from prunus.data import Examples
 from prunus.pipeline.jobs.examples_folder import check_undecided, of_files, open_examples, table_path, write_columns
+from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.workspace import recipe_text
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.main_job import gated, open_job
 from prunus.pipeline.stages.example_stage import clean, judge_examples
 from prunus.pipeline.stages.plan_table import table_of_steps
 from prunus.pipeline.stages.scoring.pruned_scorer import scorer_facts, strategy_of_scorer
-from prunus.pipeline.stages.selection_gate import gate_selection
 
 __all__ = ["Selected", "select_examples"]
 
@@ -63,14 +65,14 @@ def select_examples(
     check_undecided(path, overwrite=overwrite)
     with open_examples(asked, resume=resume, overwrite=overwrite, listener=listener) as workspace:
         with open_job(asked, workspace) as job:
-            steps = {seed: judge_examples(job, seed, workspace.decided) for seed in recipe.seeds}
+            steps = _selected(job)
             train = job.data.train
-            kept = {seed: clean(train, found) for seed, found in steps.items()}
-            gate = gate_selection(job, kept)
+            gate = gated(job, steps)
             first = recipe.seeds[0]
+            kept = clean(train, steps[first])
             summary = {
-                "n": {"train": len(train), "kept": len(kept[first])},
-                "classes": _classes(train, kept[first]),
+                "n": {"train": len(train), "kept": len(kept)},
+                "classes": _classes(train, kept),
                 "gate": gate,
                 "scorer": scorer_facts(steps[first]),
             }
@@ -78,6 +80,18 @@ def select_examples(
             table = table_of_steps(train, steps[first], job.data.fingerprint, facts)
         write_columns(path, of_files(table, recipe), overwrite=overwrite)
     return Selected(path, summary)
+
+
+def _selected(job: Job) -> dict[int, tuple[Step, ...]]:
+    """Return what each seed selects."""
+    job, seeds = job.by(_selected), job.recipe.seeds
+    names = [f"seed {seed}" for seed in seeds]
+    found = job.parts.each(job.workspace, "seeds", names, lambda place: _judged(job, seeds[place]))
+    return dict(zip(seeds, found, strict=True))
+
+
+def _judged(job: Job, seed: int) -> tuple[Step, ...]:
+    return judge_examples(job.by(partial(_judged, seed=seed)), seed, job.workspace.decided)
 
 
 def _asked(recipe: Recipe) -> Recipe:

@@ -79,15 +79,18 @@ def measure_losses(
                     job.alone(stratum.name, count / n, seen)
         return {"losses": torch.tensor(rows, dtype=torch.float64)}
 
-    def kept(place: int) -> Floats:
-        stratum = strata[place]
-        found: Floats = work.kept(f"{stage} / losses of {stratum.name}", lambda: curve(stratum))["losses"].numpy()
+    names = [stratum.name for stratum in strata]
+    held = [f"{stage} / losses of {name}" for name in names]
+
+    def losses(place: int) -> Floats:
+        found: Floats = work.kept(held[place], lambda: curve(strata[place]))["losses"].numpy()
         return found
 
-    names = [stratum.name for stratum in strata]
     if job.alone is not None:  # who looks on looks here
-        return {name: kept(place) for place, name in enumerate(names)}
-    measured = job.parts.each(work, f"{stage} / losses", names, kept, together=True)
+        return {name: losses(place) for place, name in enumerate(names)}
+    measured = job.parts.each(
+        work, f"{stage} / losses", names, losses, together=True, kept=lambda place: work.is_kept(held[place])
+    )
     return dict(zip(names, measured, strict=True))
 
 

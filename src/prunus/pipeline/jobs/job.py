@@ -7,7 +7,6 @@ model that the stages make smaller, with what ties it to the dense one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -29,8 +28,6 @@ __all__ = [
     "Candidate",
     "Decide",
     "Job",
-    "Opened",
-    "OpensJob",
     "SeedResult",
     "Watch",
     "example_groups",
@@ -49,20 +46,6 @@ Decide = Callable[[Asked, str, Callable[[], tuple[Step, ...]]], tuple[Step, ...]
 """How a stage gets its decisions: (what, name, how to decide) -> steps. A replay answers from a plan instead."""
 
 
-OpensJob = Callable[[Recipe, Workspace], AbstractContextManager["Job"]]
-"""Opens the job of a recipe for a block; a function of a module, so that another process has it, too."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """What a recipe was opened with, so that another process can open the same."""
-
-    recipe: Recipe
-    data: Prepared
-    build: Callable[[int], nn.Module]
-    opens: OpensJob
-
-
 @dataclass(frozen=True)
 class Job:
     """One run: its recipe, its data and how to get a dense model for a seed.
@@ -70,8 +53,7 @@ class Job:
     ``build(seed)`` returns a fresh model with its starting weights; ``train_dense`` says whether those are to be trained,
     ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
     ``loss`` or ``training_step`` take the place of what the recipe says is minimised. ``watch`` looks on while the pruned model
-    recovers, ``alone`` while the sensitivity of each layer is measured. ``parts`` says who does what falls into parts, and
-    ``opened`` what the recipe was opened with, if it was.
+    recovers, ``alone`` while the sensitivity of each layer is measured. ``parts`` says who does what falls into parts.
     """
 
     recipe: Recipe
@@ -87,7 +69,6 @@ class Job:
     watch: Watch | None = None
     alone: Alone | None = None
     parts: Parts = field(default_factory=Parts)
-    opened: Opened | None = None
 
     def by(self, way: Way) -> Job:
         """Return the same job for the parts that workers get to in this way."""

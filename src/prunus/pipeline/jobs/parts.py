@@ -32,6 +32,11 @@ Way = Callable[[Any], object]
 """How a process gets from a work that it opened to the parts: a function of a module, or a ``partial`` of one."""
 
 
+def _nothing(place: int) -> bool:
+    """Tell that nothing is known to be done."""
+    return False
+
+
 class Opens(Protocol):
     """Opens the same work in another process; it can be pickled."""
 
@@ -71,21 +76,27 @@ class Parts:
         return replace(self, way=way)
 
     def each(
-        self, workspace: Workspace, stage: str, names: Sequence[str], do: Callable[[int], R], *, together: bool = False
+        self,
+        workspace: Workspace,
+        stage: str,
+        names: Sequence[str],
+        do: Callable[[int], R],
+        *,
+        together: bool = False,
+        kept: Callable[[int], bool] = _nothing,
     ) -> list[R]:
         """Return what ``do`` gives for each place of ``names``, in their order; all that takes long in it must be kept.
 
         Args:
             names: what the parts are called.
             together: it takes long to get there, beside a part: give each worker many at once.
+            kept: tells by its place whether a part was done before, so that no worker need begin for it.
 
         Raises:
             PrunusError: what a part raised, with its name; the others were done first, and stay for a resume.
             RunError: whoever had a part died, time and again.
         """
-        crew = self.ahead(workspace, stage, names, do, together=together)
-        if crew:
-            raise_first(workspace, stage, crew)
+        raise_first(workspace, stage, self.ahead(workspace, stage, names, do, together=together, kept=kept))
         return [do(place) for place in range(len(names))]
 
     def ahead(
@@ -96,9 +107,10 @@ class Parts:
         do: Callable[[int], object],
         *,
         together: bool = False,
+        kept: Callable[[int], bool] = _nothing,
         guessed: bool = False,
     ) -> list[Done]:
-        """Have workers do all parts, and return what came of them; nothing where there are none.
+        """Have workers do all parts that aren't kept, and return what came of them; nothing where nobody does them ahead.
 
         Args:
             guessed: all but the first may turn out not to be wanted: what was told on their way isn't passed on.
@@ -110,7 +122,10 @@ class Parts:
             raise _DoneError
         if self.crew is None or self.way is None or workspace.folder is None or len(names) < 2:
             return []
-        return _sent(self.crew, self.way, workspace, whole, names, together=together, guessed=guessed)
+        left = [place for place in range(len(names)) if not kept(place)]
+        if not left:
+            return []
+        return _sent(self.crew, self.way, workspace, whole, names, left, together=together, guessed=guessed)
 
 
 @dataclass(frozen=True)
@@ -196,17 +211,18 @@ def _sent(
     workspace: Workspace,
     stage: str,
     names: Sequence[str],
+    left: Sequence[int],
     *,
     together: bool,
     guessed: bool,
 ) -> list[Done]:
-    """Have a crew do all parts, and tell what it told, in the order of the parts."""
+    """Have a crew do the parts that are left, and tell what it told, in the order of the parts."""
     assert workspace.folder is not None
-    n_tasks = min(crew.dispatch.workers, len(names)) if together else len(names)
-    shares = [tuple(range(start, len(names), n_tasks)) for start in range(n_tasks)]
+    n_tasks = min(crew.dispatch.workers, len(left)) if together else len(left)
+    shares = [tuple(left[start::n_tasks]) for start in range(n_tasks)]
     forget_aside(workspace.folder)
     found: dict[int, Done] = {}
-    n_heard, n_done, start = 0, 0, perf_counter()
+    n_heard, n_done, start = 0, len(names) - len(left), perf_counter()
     workspace.listener(Event("start", stage, total=len(names)))
     with _marked(workspace.folder) as mark:
         packed_way = packed(way)

@@ -76,9 +76,6 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
         if config.plan is not None:
             found = _covered(job, seed, config, _of_table(job, config, config.plan), evidence)
             return with_scorer(job, scorer, seed, config, found)
-        rows = likeness_rows(config.duplicates, job.data.train)
-        if rows is not None:
-            evidence["rows"] = rows
         cleaned: tuple[Step, ...] = ()
         if config.clean is not None:
 
@@ -91,6 +88,9 @@ def judge_examples(job: Job, seed: int, decide: Decide) -> tuple[Step, ...]:
                 return by_fold(scorer, seed, max(config.folds, FOLDS), settings, stage, reads(job.data.train.task))
 
             cleaned = clean_labels(job, seed, config.clean, probability, folds)
+        rows = likeness_rows(config.duplicates, job.data.train)
+        if rows is not None:
+            evidence["rows"] = rows
         found = (*cleaned, *_decide(job.data.train, config, evidence, seed, cleaned))
         found = with_scorer(job, scorer, seed, config, _covered(job, seed, config, found, evidence))
         if not asks_precision(job, seed, found):

@@ -1,7 +1,7 @@
 """What do models say of examples that they weren't trained on?
 
 The training examples are dealt into folds, and each fold is answered by a model that was trained on the others. What a fold's model
-said is kept as soon as it is known, so that a killed run trains it once. Workers train several at once (``dispatch`` in a recipe).
+said is kept as soon as it is known, so that a killed run trains it once, and workers train several at once (``jobs.parts``).
 """
 
 from __future__ import annotations
@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from prunus.core.errors import ModelError
-from prunus.core.events import Event
 from prunus.core.recipes.recipe import Train
 from prunus.core.runtime import generator
 from prunus.data import Examples
 from prunus.evaluate import predict_outputs
-from prunus.pipeline.jobs.fold_workers import can_be_shared, shared_folds
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.objective import base_loss
 from prunus.recover import train
@@ -42,14 +40,18 @@ def by_fold(
     ``trusted``, ``(n,)``, models learn from no others.
     """
     names = [f"{stage} / fold {number + 1} of {n_folds} / answers" for number in range(n_folds)]
-    kept = job.workspace.kept
-    _by_workers(job, seed, n_folds, settings, stage, read, trusted, names)
+    workspace = job.workspace
+
+    def answers(number: int) -> dict[str, Tensor]:
+        return workspace.kept(
+            names[number], lambda: _answer(job, seed, n_folds, number, settings, stage, read, trusted)
+        )
+
+    told = job.parts.each(
+        workspace, f"{stage} / folds", names, answers, kept=lambda number: workspace.is_kept(names[number])
+    )
     fold = _dealt(len(job.data.train), seed, n_folds, stage)
-    found = []
-    for number, name in enumerate(names):
-        told = kept(name, lambda number=number: _answer(job, seed, n_folds, number, settings, stage, read, trusted))  # type: ignore[misc]
-        found.append((torch.nonzero(fold == number).flatten(), told))
-    return found
+    return [(torch.nonzero(fold == number).flatten(), found) for number, found in enumerate(told)]
 
 
 def _dealt(n: int, seed: int, n_folds: int, stage: str) -> Tensor:
@@ -74,32 +76,6 @@ def _answer(
     )
     place = {} if number else _placed(model, examples)
     return {**read(model, examples.select(fold == number)), **place}
-
-
-def _by_workers(
-    job: Job,
-    seed: int,
-    n_folds: int,
-    settings: Train,
-    stage: str,
-    read: Read,
-    trusted: Tensor | None,
-    names: list[str],
-) -> None:
-    """Have workers train the folds whose answers aren't kept, where the recipe asks for some, and keep each as it comes."""
-    asked = job.recipe.dispatch
-    if asked is None or (asked.backend == "local" and asked.workers == 1) or job.workspace.folder is None:
-        return
-    if why := can_be_shared(job):
-        job.workspace.note(stage, f"folds are trained one after the other here: {why}")
-        return
-    left = [number for number, name in enumerate(names) if not job.workspace.is_kept(name)]
-    job.workspace.emit(Event("start", f"{stage} / folds", total=n_folds))
-    done = shared_folds(job, _answer, (seed, n_folds, settings, stage, read), trusted, left, asked)
-    for n_done, (number, told) in enumerate(done, n_folds - len(left) + 1):
-        job.workspace.kept(names[number], lambda told=told: told)  # type: ignore[misc]
-        job.workspace.emit(Event("progress", f"{stage} / folds", done=n_done, total=n_folds))
-    job.workspace.emit(Event("end", f"{stage} / folds"))
 
 
 def plane(job: Job, n_folds: int, stage: str) -> tuple[Tensor, float] | None:
