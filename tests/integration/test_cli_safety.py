@@ -218,7 +218,7 @@ def test_a_stopped_suite_goes_on_with_what_was_done(ran, tmp_path, capsys, monke
 
 def test_two_workers_find_what_one_finds_to_the_bit(ran, tmp_path, monkeypatch):
     words = ["evaluate", str(ran), "--robustness=corruptions,attacks", "--budget", "40", "--reach", "0.05", "--quiet"]
-    words += ["--privacy=lira", "--shadows", "2"]
+    words += ["--harm", "--privacy=loss,lira", "--shadows", "2"]
     sent, real = [], Crew.map
     monkeypatch.setattr(Crew, "map", lambda crew, tasks: sent.extend(tasks) or real(crew, tasks))
     found = {}
@@ -227,7 +227,9 @@ def test_two_workers_find_what_one_finds_to_the_bit(ran, tmp_path, monkeypatch):
         found[n] = json.loads((tmp_path / n / "safety.json").read_text())
         assert sorted(path.name for path in (tmp_path / n).iterdir()) == [".lock", "safety.html", "safety.json"]
     assert found["1"] == found["2"]
-    assert {task.stage for task in sent} == {"corruptions", "attacks, linf", "shadow models"}
+    assert {task.stage for task in sent} == {
+        "harm", "corruptions", "attacks, linf", "membership by loss", "shadow models",
+    }  # fmt: skip
     corruptions = [task.name for task in sent if task.stage == "corruptions"]
     assert corruptions[:2] == ["without any", f"{found['1']['robustness']['corruptions']['rows'][0]['name']} 1"]
     assert len(corruptions) == len(set(corruptions)) == 1 + 5 * len(found["1"]["robustness"]["corruptions"]["says"])

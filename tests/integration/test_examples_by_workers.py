@@ -1,7 +1,6 @@
 """Do workers find of training examples what one process finds, to the bit, and is nothing trained twice after a stop?"""
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +12,14 @@ from prunus.cli.app import invoke
 from prunus.core.files.example_table import read_example_table
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import clean_examples, score_examples, select_examples
-from prunus.pipeline.jobs import parts
 from prunus.pipeline.jobs.workspace import recipe_text
-from prunus.scale.dispatch.local_workers import Here
 from recipe_samples import IRIS
+from workers_here import workers_here
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@contextmanager
-def workers_here(monkeypatch):
-    """Have workers' parts done in this process, one after the other; yield what is sent to them."""
-    seen = []
-
-    @contextmanager
-    def here(function, *, backend, retries, listener):
-        workers = Here(function, retries)
-        real = workers.map
-        workers.map = lambda tasks: (seen.extend(tasks), real(tasks))[1]
-        yield workers
-
-    with monkeypatch.context() as patched:
-        patched.setattr(parts, "open_workers", here)
-        yield seen
 
 
 def recipe(output, workers, examples, **changes):

@@ -41,7 +41,7 @@ from prunus.pipeline.jobs.run_again import reached, with_workers
 from prunus.pipeline.jobs.shared_trainings import follow_trainings_of, share_trainings
 from prunus.pipeline.jobs.workspace import LOAD_DATA, RECORD, TRACKING, Workspace, open_workspace
 from prunus.pipeline.joint.joint_grid import check_joint, joint_grid
-from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, timed
+from prunus.pipeline.measure import CONTROL, epochs_of, measure_run, observe_ahead, timed
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.shipping import model_fingerprint, ship, ship_dense
 from prunus.pipeline.stages.example_stage import check_examples, clean, judge_examples
@@ -64,6 +64,7 @@ __all__ = [
     "follow",
     "gated",
     "make_plan",
+    "own_seed",
     "plan_of",
     "prune_seed",
     "run",
@@ -129,7 +130,7 @@ def make_plan(recipe: Recipe, *, resume: bool = False, overwrite: bool = False, 
         if (folder / "plan" / "plan.json").exists():
             return load_plan(folder)
         with open_job(recipe, workspace) as job:
-            result = _own_seed(job, recipe.seeds[0], recover_last=False)
+            result = own_seed(job, recipe.seeds[0], recover_last=False)
             plan = plan_of(job, result)
             save_plan(plan, folder / "plan", _table(job, plan))
         workspace.forget(but=training_stage(plan.seed))
@@ -198,12 +199,19 @@ def run_job(job: Job, plan: Plan | None = None) -> list[SeedResult]:
         decide = _decide_from(plan)
         return [run_seed(job, seed, decide) for seed in seeds]
     job, names = job.by(run_job), [f"seed {seed}" for seed in seeds]
-    return job.parts.each(job.workspace, "seeds", names, lambda place: _own_seed(job, seeds[place]))
+
+    def one(place: int) -> SeedResult:
+        result = own_seed(job, seeds[place])
+        if job.parts.mine is not None:
+            observe_ahead(job, result)  # while its models are here
+        return result
+
+    return job.parts.each(job.workspace, "seeds", names, one)
 
 
-def _own_seed(job: Job, seed: int, *, recover_last: bool = True) -> SeedResult:
+def own_seed(job: Job, seed: int, *, recover_last: bool = True) -> SeedResult:
     """Return the result of one seed, whose decisions are its own."""
-    job = job.by(partial(_own_seed, seed=seed, recover_last=recover_last))
+    job = job.by(partial(own_seed, seed=seed, recover_last=recover_last))
     return run_seed(job, seed, job.workspace.decided, recover_last=recover_last)
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from prunus.core.calls import described
 from prunus.core.errors import ModelError
@@ -51,7 +54,7 @@ from prunus.score import embed, principal_plane
 from prunus.ship.timed.all_runtimes import ALL_RUNTIMES
 from prunus.tasks import Observed, Task, default_metrics
 
-__all__ = ["CONTROL", "epochs_of", "measure_run", "quality_of", "timed"]
+__all__ = ["CONTROL", "epochs_of", "measure_run", "observe_ahead", "quality_of", "timed"]
 
 CONTROL = "control"
 """The history of the dense model that was trained on for as long as the pruned one."""
@@ -69,20 +72,19 @@ def measure_run(
 
     ``gate`` judged what stays of the examples, ``joint`` shares of the data and the model together.
     """
-    data, recipe = job.data, job.recipe
+    data, recipe, task = job.data, job.recipe, job.data.test.task
     observed = {
-        (result.seed, name, split): observe(model, getattr(data, split), data.test.task)
+        (result.seed, name, split): _seen(job, result.seed, name, model, split)
         for result in results
-        for name, model in (("dense", result.dense), ("pruned", result.pruned.model))
+        for name, model in _models(result).items()
         for split in _SPLITS
     }
-    task = data.test.task
     settings = _settings(recipe, task)
     quality = {key: measure_quality(value, task, **settings) for key, value in observed.items()}
     rows = [{"seed": s, "model": m, "split": part, **q.to_dict()} for (s, m, part), q in quality.items()]
     first = results[0]
     batch = next(iter(data.test.batches(recipe.evaluation.latency.batch_size)))
-    models = {"dense": first.dense, "pruned": first.pruned.model}
+    models = _models(first)
     sizes = sizes_on_disk(first)
     cost = {
         name: {**measure_cost(model, batch.inputs).to_dict(), "size_bytes": sizes[name]}
@@ -140,6 +142,40 @@ def measure_run(
     )
 
 
+def observe_ahead(job: Job, result: SeedResult) -> None:
+    """Keep what is observed of a seed's models for :func:`measure_run`, where others come to it.
+
+    Not of data that lie on disk: what is observed of those lies in files of the process that asks.
+    """
+    for name, model in _models(result).items():
+        for split in _SPLITS:
+            if getattr(job.data, split).on_disk:
+                continue
+            seen = _seen(job, result.seed, name, model, split)
+            if all(column.dtype.kind in "biuf" for column in seen.values()):
+                job.workspace.kept(_held(result.seed, name, split), partial(_columns, seen))
+
+
+def _seen(job: Job, seed: int, name: str, model: nn.Module, split: str) -> Observed:
+    """Return what is observed of a model on a split, or was by whoever trained it."""
+    kept = job.workspace.kept_state(_held(seed, name, split))
+    if kept is not None:
+        return {key: column.numpy() for key, column in kept.items()}
+    return observe(model, getattr(job.data, split), job.data.test.task)
+
+
+def _columns(observed: Observed) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(np.ascontiguousarray(column)) for key, column in observed.items()}
+
+
+def _held(seed: int, name: str, split: str) -> str:
+    return f"seed {seed} / evaluate / {name} on {split}"
+
+
+def _models(result: SeedResult) -> dict[str, nn.Module]:
+    return {"dense": result.dense, "pruned": result.pruned.model}
+
+
 def _harm(job: Job, first: SeedResult, observed: Mapping[Any, Observed], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return whom the model that is shipped serves worse; calibration, which takes a pass of its own, where that is short."""
     data = job.data
@@ -150,7 +186,7 @@ def _harm(job: Job, first: SeedResult, observed: Mapping[Any, Observed], setting
     return harm_facts(
         replace(pairs, seed=first.seed),
         data.test,
-        {"dense": first.dense, "pruned": first.pruned.model},
+        _models(first),
         split="test",
         groups={} if groups is None else {groups.column: groups.names},
         fit_on=fit_on,

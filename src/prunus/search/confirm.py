@@ -28,6 +28,7 @@ from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.workspace import RECORD, open_workspace
 from prunus.pipeline.main_job import open_job
 from prunus.report import RunRecord, load_record
+from prunus.search.confirmed_ahead import Training, train_ahead
 from prunus.search.frontier import spread, unbeaten
 from prunus.search.shared_dense import keep_dense, take_dense
 from prunus.search.space import Space, search_of
@@ -94,18 +95,16 @@ def confirm(
     start = monotonic()
     listener(Event("start", _STAGE, total=len(numbers)))
     found = []
-    for place, number in enumerate(numbers, start=1):
-        metrics = recipe.evaluation.metrics
-        evaluation = recipe.evaluation.model_copy(
-            update={
-                "confidence": confidence,
-                "metrics": metrics if not metrics or metric in metrics else (metric, *metrics),
-            }
-        )
-        made = space.recipe(values[number])
-        made = made.model_copy(update={"seeds": fresh_seeds(recipe), "evaluation": evaluation})
-        folder = where.confirmed / digest_of(made.model_dump(mode="json"), 1.0)
-        made = made.model_copy(update={"output": str(folder)})
+    runs = {number: _recipe(recipe, space.recipe(values[number]), where, metric, confidence) for number in numbers}
+    left = {number: made for number, made in runs.items() if not (Path(made.output) / RECORD).exists()}
+    trainings = [Training(number, made, seed) for number, made in left.items() for seed in made.seeds]
+    several = recipe.dispatch is not None and recipe.dispatch.shares and len(trainings) > 1
+    if recipe.dispatch is not None and several:
+        train_ahead(trainings, where.shared, recipe.dispatch, listener)
+    for place, (number, made) in enumerate(runs.items(), start=1):
+        folder = Path(made.output)
+        if not several or _trains_more(made):
+            made = made.model_copy(update={"dispatch": recipe.dispatch})
         record, seen = _run(made, folder, where, listener)
         told = _told(asked, made, seen, metric, len(numbers))
         apart = _over_seeds(record, metric)
@@ -128,6 +127,25 @@ def confirm(
         listener(Event("progress", _STAGE, f"setting {number} on the test examples", place, len(numbers)))
     listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
     return found
+
+
+def _recipe(recipe: Recipe, made: Recipe, where: Where, metric: str, confidence: float) -> Recipe:
+    """Return the recipe of the run that confirms a setting: with seeds of its own, in a folder that follows from what is asked."""
+    metrics = recipe.evaluation.metrics
+    evaluation = recipe.evaluation.model_copy(
+        update={
+            "confidence": confidence,
+            "metrics": metrics if not metrics or metric in metrics else (metric, *metrics),
+        }
+    )
+    made = made.model_copy(update={"seeds": fresh_seeds(recipe), "evaluation": evaluation})
+    folder = where.confirmed / digest_of(made.model_dump(mode="json"), 1.0)
+    return made.model_copy(update={"output": str(folder)})
+
+
+def _trains_more(recipe: Recipe) -> bool:
+    """Return whether a run trains more than the models that it leaves."""
+    return recipe.joint is not None or (recipe.examples is not None and recipe.examples.gate)
 
 
 def _told(asked: Search, recipe: Recipe, seen: _Seen, metric: str, n: int) -> dict[str, Any]:

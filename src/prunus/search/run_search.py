@@ -22,7 +22,7 @@ from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.workspace import Workspace, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.offered import load_offered
-from prunus.scale.dispatch import Failure, reach_workers, run_trials
+from prunus.scale.dispatch import Dispatch, Failure, reach_workers, run_trials
 from prunus.search.confirm import confirm
 from prunus.search.race import Rival
 from prunus.search.search_facts import recorded
@@ -58,8 +58,8 @@ def search(
     """Try the settings of the recipe's section ``search``, and confirm the best of them.
 
     Args:
-        workers: so many trials at once; None: as the recipe's section ``dispatch`` says, or one. What is found doesn't hang on it,
-            but for measured times.
+        workers: so many trials at once, layers before them and confirming trainings after; None: as the recipe's section
+            ``dispatch`` says, or one. What is found doesn't hang on it, but for measured times.
         resume: go on with the search that the output folder holds; also with other objectives, another contract or more trials.
         overwrite: throw that search away.
         listener: is told about progress.
@@ -70,6 +70,7 @@ def search(
         RunError: no trial ended, or the cluster that is asked for doesn't answer.
     """
     asked = search_of(recipe)
+    recipe = _with_workers(recipe, workers)
     load_offered(recipe)
     space = Space.of(recipe)
     where = Where(Path(recipe.output))
@@ -80,7 +81,7 @@ def search(
         study = Study(where.folder, space, asked, metric, higher, recipe.seeds[0])
         write_text(where.folder / "recipe.yaml", recipe_text(recipe))
         _begin(recipe, asked, space, where, study, metric, listener)
-        results = _tried(recipe, asked, space, where, study, metric, workers, listener)
+        results = _tried(recipe, asked, space, where, study, metric, listener)
         if not any(found["state"] == "done" for found in results.values()):
             why = next(
                 (found["why"] for found in results.values() if found.get("why")), "no trial began in the time given"
@@ -93,6 +94,16 @@ def search(
 
         write_search_page(facts, where.page)
     return Searched(where.record, where.page, facts)
+
+
+def _with_workers(recipe: Recipe, workers: int | None) -> Recipe:
+    """Return the recipe with so many workers, where a number is given."""
+    if workers is None:
+        return recipe
+    if workers < 1:
+        raise RecipeError(f"expected workers >= 1: got {workers}")
+    dispatch = recipe.dispatch or Dispatch()
+    return recipe.model_copy(update={"dispatch": dispatch.model_copy(update={"workers": workers})})
 
 
 def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
@@ -131,15 +142,13 @@ def _tried(
     where: Where,
     study: Study,
     metric: str,
-    workers: int | None,
     listener: Listener,
 ) -> dict[int, dict[str, Any]]:
     """Return what each trial gave, by its number."""
     start = monotonic()
     batches = _Batches(recipe, asked, space, where, study, metric, listener)
     listener(Event("start", _STAGE, total=asked.trials))
-    backend = recipe.dispatch or "local"
-    for task, found in run_trials(run_trial, batches, backend=backend, workers=workers, listener=listener):
+    for task, found in run_trials(run_trial, batches, backend=recipe.dispatch or "local", listener=listener):
         batches.say(task.number, found)
     listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
     return dict(sorted(batches.results.items()))

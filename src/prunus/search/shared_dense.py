@@ -11,15 +11,16 @@ from pathlib import Path
 
 from prunus.core.files.plain_files import atomic_folder
 from prunus.core.files.sealed import short_digest
+from prunus.core.recipes.recipe import Recipe
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.reuse import training_stage
 
-__all__ = ["keep_dense", "take_dense"]
+__all__ = ["dense_place", "keep_dense", "take_dense"]
 
 
 def take_dense(shared: Path, job: Job, seed: int, share: float) -> None:
     """Put the dense model of a seed where the job will find it, if it was trained before."""
-    source, own = _place(shared, job, seed, share), _own(job, seed)
+    source, own = dense_place(shared, job.recipe, seed, share), _own(job, seed)
     if not job.train_dense or own is None or own.exists() or not source.is_dir():
         return
     own.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +35,7 @@ def take_dense(shared: Path, job: Job, seed: int, share: float) -> None:
 
 def keep_dense(shared: Path, job: Job, seed: int, share: float) -> None:
     """Keep the dense model of a seed for other trials."""
-    target, own = _place(shared, job, seed, share), _own(job, seed)
+    target, own = dense_place(shared, job.recipe, seed, share), _own(job, seed)
     if not job.train_dense or own is None or not own.is_dir() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -50,8 +51,8 @@ def _own(job: Job, seed: int) -> Path | None:
     return job.workspace.path(training_stage(seed))
 
 
-def _place(shared: Path, job: Job, seed: int, share: float) -> Path:
-    recipe = job.recipe
+def dense_place(shared: Path, recipe: Recipe, seed: int, share: float) -> Path:
+    """Return where the dense model that a recipe trains under a seed, on a share of its examples, is kept."""
     sections = {name: getattr(recipe, name).model_dump(mode="json") for name in ("data", "model", "train", "runtime")}
     rewind = None if recipe.strategy is None else recipe.strategy.schedule.rewind_to
     return shared / short_digest({**sections, "rewind": rewind, "share": share}) / f"seed {seed}"

@@ -9,8 +9,9 @@ sensitivity read the same losses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ from prunus.core.errors import PrunusError, RecipeError
 from prunus.core.events import Event, Listener
 from prunus.core.files.plain_files import write_json
 from prunus.core.files.sealed import sealed_tree, short_digest
+from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.recipe import Recipe, Schedule, Search
 from prunus.core.recipes.search_section import Range
 from prunus.core.types import Step
 from prunus.core.units import as_mask
 from prunus.evaluate import observe
 from prunus.pipeline import prune_seed
-from prunus.pipeline.jobs.workspace import open_workspace
+from prunus.pipeline.cut.sensitivity import losses_in, measured_alone
+from prunus.pipeline.jobs.job import Job
+from prunus.pipeline.jobs.workspace import RECIPE, open_workspace, recipe_text
 from prunus.pipeline.main_job import open_job
 from prunus.pipeline.stages.model_stage import fit_dense
 from prunus.scale.resume import read_state
@@ -53,7 +57,10 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 def warm_starts(
     recipe: Recipe, asked: Search, space: Space, shared: Path, metric: str, listener: Listener
 ) -> list[dict[str, Any]]:
-    """Return points of the space to begin with, as Optuna names them; none where nothing is promised or the amount doesn't vary."""
+    """Return points of the space to begin with, as Optuna names them; none where nothing is promised or the amount doesn't vary.
+
+    Who measures is as the recipe's section ``dispatch`` says.
+    """
     values = space.keys.get(_AMOUNT)
     if not asked.warm_starts or asked.contract is None or values is None:
         return []
@@ -66,7 +73,7 @@ def warm_starts(
         )
         return []
     try:
-        curves = _curves(base, asked, shared, metric, listener)
+        curves = _curves(base, asked, shared, metric, recipe.dispatch, listener)
     except RecipeError as error:  # the recipe's own values may not go together, and others of the space do
         listener(Event("warning", "search", f"no warm starts: {error}"))
         return []
@@ -153,12 +160,17 @@ def _base(space: Space) -> Recipe | None:
 
 
 class _SeenError(Exception):
-    """The first cut is decided, and nothing more is wanted."""
+    """The first cut is decided, and nothing more is wanted; ``curves`` are what was measured for it."""
+
+    def __init__(self, curves: Curves) -> None:
+        super().__init__()
+        self.curves = curves
 
 
-def _curves(recipe: Recipe, asked: Search, shared: Path, metric: str, listener: Listener) -> Curves:
+def _curves(
+    recipe: Recipe, asked: Search, shared: Path, metric: str, dispatch: Dispatch | None, listener: Listener
+) -> Curves:
     """Return what each layer alone costs the metric, measured now unless it was before."""
-    seed = recipe.seeds[0]
     tree = recipe.model_copy(update={"search": None}).model_dump(mode="json", exclude={"output", "evaluation"})
     folder = shared / f"sensitivity {short_digest({'recipe': tree, 'share': asked.share, 'metric': metric})}"
     path = folder / "drops.json"
@@ -169,39 +181,48 @@ def _curves(recipe: Recipe, asked: Search, shared: Path, metric: str, listener: 
                 return {name: [(share, drop) for share, drop in rows] for name, rows in done.items()}
         except PrunusError:
             pass  # damaged: measured again
-    recipe = recipe.model_copy(update={"output": str(folder)})
-    curves: dict[str, list[tuple[float, float]]] = {}
+    recipe = recipe.model_copy(update={"output": str(folder), "dispatch": dispatch})
+    begun = folder / RECIPE
+    same = begun.is_file() and begun.read_text(encoding="utf-8") == recipe_text(recipe)
     with (
-        open_workspace(recipe, folder, resume=True, overwrite=True, listener=listener) as workspace,
-        open_job(recipe, workspace) as opened,
+        open_workspace(recipe, folder, resume=same, overwrite=not same, listener=listener) as workspace,
+        open_job(recipe, workspace) as job,
     ):
-        job = thinned(opened, asked.share)
-        examples, sign = job.data.calibration, 1 if metrics[metric].higher_is_better else -1
-        take_dense(shared, job, seed, asked.share)
-        dense, _ = fit_dense(job, seed)
-        keep_dense(shared, job, seed, asked.share)
-        task = examples.task
-        whole = value_of(task, metric, observe(dense, examples, task))
-
-        def look(name: str, share: float, model: nn.Module) -> None:
-            rows = curves.setdefault(name, [(1.0, 0.0)])
-            rows.append((share, sign * (whole - value_of(task, metric, observe(model, examples, task)))))
-
-        def decide(asked_for: str, stage: str, compute: Any) -> tuple[Step, ...]:
-            if asked_for != "prune":
-                return workspace.decided(asked_for, stage, compute)
-            compute()
-            raise _SeenError
-
-        _until_decided(job, seed, dense, decide, look)
-        keep_losses(shared, job, seed, asked.share)
+        curves = _measured(job, asked.share, shared, metric)
+        keep_losses(shared, job, recipe.seeds[0], asked.share)
         workspace.forget()
     write_json(path, sealed_tree({"metric": metric, "done": curves}))
     return curves
 
 
-def _until_decided(job: Any, seed: int, dense: nn.Module, decide: Any, look: Any) -> None:
+def _measured(job: Job, share: float, shared: Path, metric: str) -> Curves:
+    """Return what each layer alone costs the metric; workers measure some layers each."""
+    job = thinned(job.by(partial(_measured, share=share, shared=shared, metric=metric)), share)
+    seed, sign = job.recipe.seeds[0], 1 if metrics[metric].higher_is_better else -1
+    take_dense(shared, job, seed, share)
+    dense, _ = fit_dense(job, seed)
+    keep_dense(shared, job, seed, share)
+
+    def value(model: nn.Module) -> float:
+        examples = job.data.calibration
+        return value_of(examples.task, metric, observe(model, examples, examples.task))
+
+    def decide(asked_for: str, stage: str, compute: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
+        if asked_for != "prune":
+            return job.workspace.decided(asked_for, stage, compute)
+        (step,), whole = compute(), value(dense)
+        raise _SeenError(
+            {
+                name: [
+                    (1.0, 0.0),
+                    *((kept, sign * (whole - other)) for kept, other in measured_alone(job.workspace, stage, name)),
+                ]
+                for name in losses_in(step)
+            }
+        )
+
     try:
-        prune_seed(replace(job, alone=look), seed, dense, decide)
-    except _SeenError:
-        return
+        prune_seed(replace(job, alone=value), seed, dense, decide)
+    except _SeenError as seen:
+        return seen.curves
+    raise AssertionError("a cut was made without a decision")

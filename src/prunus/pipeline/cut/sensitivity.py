@@ -24,8 +24,11 @@ from prunus.select import top
 
 if TYPE_CHECKING:
     from prunus.pipeline.jobs.job import Job
+    from prunus.pipeline.jobs.workspace import Workspace
 
-__all__ = ["Zeroed", "losses_in", "measure_losses", "without"]
+__all__ = ["Zeroed", "losses_in", "measure_losses", "measured_alone", "without"]
+
+_ALONE = "alone"
 
 Zeroed = list[tuple[nn.Parameter, int | None, Tensor]]
 """Where units lie: a parameter, and positions along a dimension of it (None: of the flattened parameter)."""
@@ -68,7 +71,7 @@ def measure_losses(
         n = len(stratum.saliency)
         least = min(stratum.min_units, n - 1)
         counts = sorted({max(round(share * n), least) for share in shares} - {n} or {n - 1}, reverse=True)
-        rows = [(1.0, dense)]
+        rows, others = [(1.0, dense)], []
         for count in counts:
             gone = ~top(stratum.saliency, stratum.units, count)
             cut, what = zeroed[stratum.name](gone), f"{stage}: {stratum.name} alone"
@@ -76,22 +79,35 @@ def measure_losses(
             with nullcontext() if isinstance(cut, nn.Module) else without(cut):
                 rows.append((count / n, _loss(seen, examples, what)))
                 if job.alone is not None:
-                    job.alone(stratum.name, count / n, seen)
-        return {"losses": torch.tensor(rows, dtype=torch.float64)}
+                    others.append(job.alone(seen))
+        measured = {"losses": torch.tensor(rows, dtype=torch.float64)}
+        return measured if job.alone is None else {**measured, _ALONE: torch.tensor(others, dtype=torch.float64)}
 
     names = [stratum.name for stratum in strata]
-    held = [f"{stage} / losses of {name}" for name in names]
+    held = [_held(stage, name) for name in names]
 
     def losses(place: int) -> Floats:
         found: Floats = work.kept(held[place], lambda: curve(strata[place]))["losses"].numpy()
         return found
 
-    if job.alone is not None:  # who looks on looks here
-        return {name: losses(place) for place, name in enumerate(names)}
     measured = job.parts.each(
         work, f"{stage} / losses", names, losses, together=True, kept=lambda place: work.is_kept(held[place])
     )
     return dict(zip(names, measured, strict=True))
+
+
+def measured_alone(workspace: Workspace, stage: str, name: str) -> list[tuple[float, float]]:
+    """Return what :attr:`Job.alone` gave for a layer, after its losses were measured there: (share that stays, value)."""
+
+    def missing() -> dict[str, Tensor]:
+        raise RunError(f"{stage}: nothing was measured of {name} alone")
+
+    kept = workspace.kept(_held(stage, name), missing)
+    return list(zip(kept["losses"][1:, 0].tolist(), kept[_ALONE].tolist(), strict=True))
+
+
+def _held(stage: str, name: str) -> str:
+    return f"{stage} / losses of {name}"
 
 
 def losses_in(step: Step) -> dict[str, Floats]:

@@ -39,8 +39,8 @@ Asked = Literal["example", "feature", "prune"]
 Watch = Callable[[str, nn.Module, int], None]
 """Who looks at the pruned model while it recovers: (stage, model, epochs that are done). What it raises ends the run."""
 
-Alone = Callable[[str, float, nn.Module], None]
-"""Who looks at the model while one layer alone is pruned: (layer, share of its units that stay, model)."""
+Alone = Callable[[nn.Module], float]
+"""What else is measured of the model while one layer alone is pruned; it is kept beside the loss."""
 
 Decide = Callable[[Asked, str, Callable[[], tuple[Step, ...]]], tuple[Step, ...]]
 """How a stage gets its decisions: (what, name, how to decide) -> steps. A replay answers from a plan instead."""
@@ -53,7 +53,8 @@ class Job:
     ``build(seed)`` returns a fresh model with its starting weights; ``train_dense`` says whether those are to be trained,
     ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
     ``loss`` or ``training_step`` take the place of what the recipe says is minimised. ``watch`` looks on while the pruned model
-    recovers, ``alone`` while the sensitivity of each layer is measured. ``parts`` says who does what falls into parts.
+    recovers, ``alone`` measures it, too, while the sensitivity of each layer is measured. ``parts`` says who does what falls into
+    parts.
     """
 
     recipe: Recipe

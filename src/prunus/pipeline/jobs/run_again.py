@@ -78,7 +78,7 @@ def with_workers(job: Job, open_job: OpenJob) -> Iterator[Job]:
 def _asked(recipe: Recipe, folder: Path | None) -> Dispatch | None:
     """Return which workers a recipe asks for; None where this process does all."""
     dispatch = recipe.dispatch
-    if dispatch is None or folder is None or (dispatch.backend == "local" and dispatch.workers == 1):
+    if dispatch is None or folder is None or not dispatch.shares:
         return None
     if current() is not None:
         raise RecipeError(

@@ -243,7 +243,7 @@ class Workspace:
             seal(temporary)
 
     def kept_state(self, name: str) -> dict[str, torch.Tensor] | None:
-        """Return the weights that were kept under a name, or None."""
+        """Return the weights, or what else, that were kept under a name, or None."""
         path = self.path(f"{name}.safetensors")
         content = None if path is None else self._read(path)
         return self._states.get(self._within + name) if content is None else dict(load(content))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,10 +18,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-
-from prunus.core.calls import tensors
 from prunus.core.errors import RecipeError, near
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock
@@ -37,18 +33,18 @@ from prunus.pipeline.jobs.parts import Crew, Parts
 from prunus.pipeline.jobs.workspace import RECIPE, RECORD, Workspace
 from prunus.pipeline.safety.privacy_facts import privacy_facts
 from prunus.pipeline.safety.robustness_facts import (
-    Arrays,
-    Units,
     attack_facts,
     corruption_facts,
     some_of,
     trigger_facts,
 )
 from prunus.pipeline.safety.safety_files import keep_safety
+from prunus.pipeline.safety.shared_units import Units, content_of, names_of, shared_units
 from prunus.pipeline.safety.subjects import Subjects, open_subjects
 from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.report import SafetyFacts
 from prunus.scale.dispatch import reach_workers
+from prunus.tasks import Observed
 
 __all__ = ["Asked", "evaluate_safety"]
 
@@ -151,7 +147,7 @@ def evaluate_safety(
         stack.enter_context(single_run_settings(None if dispatch is None else 1))
         work = opens.work(Workspace(folder, listener), note)
         subjects = work.subjects
-        if dispatch is not None and (dispatch.workers > 1 or dispatch.backend != "local"):
+        if dispatch is not None and dispatch.shares:
             if folder is None:  # what workers found is kept here, for as long as this takes
                 work.workspace = Workspace(Path(stack.enter_context(TemporaryDirectory(prefix="prunus-"))), listener)
             crew = Crew(dispatch, replace(opens, folder=str(work.workspace.folder)), listener)
@@ -228,6 +224,10 @@ class SafetyAgain:
         return _Work(subjects, self.asked, self.own, workspace)
 
 
+def _harm(work: _Work) -> object:
+    return work.harm()
+
+
 def _robustness(work: _Work) -> object:
     return work.robustness()
 
@@ -261,7 +261,18 @@ class _Work:
                 "(--dense BUNDLE), or the folder of a run, which has both"
             )
         examples, task = subjects.examples, subjects.task
-        seen = {name: observe(model, examples, task) for name, model in subjects.models.items()}
+        models = list(subjects.models.items())
+
+        def look(place: int, progress: Callable[[int, int], None]) -> Observed:
+            found = observe(models[place][1], examples, task)
+            progress(1, 1)
+            return found
+
+        if examples.on_disk:  # what is observed of these lies in files of this process
+            found = [look(place, lambda done, of: None) for place in range(len(models))]
+        else:
+            found = self._units("harm", self._named("harm", names_of(examples)), _harm)(list(subjects.models), look)
+        seen = {name: one for (name, _), one in zip(models, found, strict=True)}
         pairs = Pairs([seen["dense"]], [seen["pruned"]], task, asked.confidence, asked.bootstrap, asked.seed)
         return harm_facts(
             pairs,
@@ -333,6 +344,7 @@ class _Work:
             seed=asked.seed,
             workspace=self.workspace,
             parts=self.parts.by(_privacy),
+            units=lambda suite, said: self._units(suite, self._named(suite, said), _privacy),
             tell=self._tell,
         )
 
@@ -352,27 +364,18 @@ class _Work:
 
         ``compute`` is handed who measures the suite's units, each of which is kept, too.
         """
+        said = json.dumps([settings, content_of(examples)], sort_keys=True)
+        name = self._named(suite, said)
+        return self.workspace.remembered(name, lambda: compute(self._units(suite, name, _robustness)))
+
+    def _named(self, suite: str, said: str) -> str:
+        """Return under which name is kept what a suite finds of these models, when it is asked as ``said``."""
         bundles = [one.sha256 for one in (self.subjects.bundle, self.subjects.dense) if one is not None]
-        said = json.dumps([bundles, settings, versions()["torch"], _digest(examples)], sort_keys=True)
-        name = f"safety {suite} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
+        about = json.dumps([bundles, versions()["torch"], said])
+        return f"safety {suite} {hashlib.sha256(about.encode()).hexdigest()[:16]}"
 
-        def units(names: Sequence[str], measure: Callable[[int, Callable[[int, int], None]], Arrays]) -> list[Arrays]:
-            def one(place: int) -> Arrays:
-                def progress(done: int, of: int) -> None:
-                    self._tell(suite, place * of + done, len(names) * of)
-
-                kept = self.workspace.kept(
-                    f"{name} {names[place]}",
-                    lambda: {
-                        key: torch.from_numpy(np.ascontiguousarray(column))
-                        for key, column in measure(place, progress).items()
-                    },
-                )
-                return {key: column.numpy() for key, column in kept.items()}
-
-            return self.parts.by(_robustness).each(self.workspace, suite, names, one)
-
-        return self.workspace.remembered(name, lambda: compute(units))
+    def _units(self, suite: str, name: str, way: Callable[[_Work], object]) -> Units:
+        return shared_units(self.workspace, self.parts.by(way), suite, name, self._tell)
 
     def _tell(self, stage: str, done: int, total: int) -> None:
         """Tell how far a suite is; on a pipe, when it is done. With workers, who sent them tells it."""
@@ -385,12 +388,3 @@ class _Work:
         if done == total:
             seconds = round(time.perf_counter() - self.started[stage], 3)
             self.workspace.listener(Event("end", stage, facts={"seconds": seconds}))
-
-
-def _digest(examples: Examples) -> str:
-    """Return a hash of what the examples hold."""
-    found = hashlib.sha256(repr(examples.ids).encode())
-    for batch in examples.batches(256):
-        for _, value in (*tensors(batch.inputs), *tensors(batch.targets)):
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()

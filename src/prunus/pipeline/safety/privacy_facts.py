@@ -18,6 +18,7 @@ from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.parts import Parts
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import open_job
+from prunus.pipeline.safety.shared_units import Arrays, Units, names_of
 from prunus.pipeline.safety.subjects import Subjects
 from prunus.pipeline.stages.model_stage import fit
 
@@ -37,6 +38,7 @@ def privacy_facts(
     seed: int,
     workspace: Workspace,
     parts: Parts,
+    units: Callable[[str, str], Units],
     tell: Progress,
 ) -> dict[str, Any]:
     """Return how well the training examples are told from the test examples.
@@ -44,6 +46,7 @@ def privacy_facts(
     Args:
         attacks: ``loss``, and ``lira``, which trains ``n_shadows`` models as ``recipe`` says the dense one is.
         parts: who trains them; each is kept in ``workspace``.
+        units: who has models look at examples, for a suite, and for what is known of them.
 
     Raises:
         RecipeError: what an attack needs isn't there.
@@ -60,13 +63,18 @@ def privacy_facts(
     rows: list[Any] = []
     notes: list[str] = []
     if "loss" in attacks:
-        found: dict[str, tuple[Floats, Floats]] = {}
-        for number, (name, model) in enumerate(subjects.models.items()):
-            found[name] = (
-                -losses_of(model, members, subjects.task),
-                -losses_of(model, outsiders, subjects.task),
-            )
-            tell("membership by loss", number + 1, len(subjects.models))
+        asked = [(name, side) for name in subjects.models for side in ("members", "outsiders")]
+        sides = {"members": members, "outsiders": outsiders}
+
+        def loss(place: int, progress: Callable[[int, int], None]) -> Arrays:
+            name, side = asked[place]
+            found = losses_of(subjects.models[name], sides[side], subjects.task)
+            progress(1, 1)
+            return {"loss": found}
+
+        share = units("membership by loss", names_of(members, outsiders))
+        losses = [-one["loss"] for one in share([f"{name} on {side}" for name, side in asked], loss)]
+        found = {name: (losses[2 * place], losses[2 * place + 1]) for place, name in enumerate(subjects.models)}
         rows += membership("loss", *_sides(found), **settings)
     if "lira" in attacks:
         if recipe is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -40,18 +40,13 @@ from prunus.evaluate.robustness import (
     tensor_at,
     withstood,
 )
+from prunus.pipeline.safety.shared_units import Arrays, Units
 from prunus.pipeline.safety.subjects import Subjects
 from prunus.tasks import Observed, Task, default_metrics
 from prunus.tasks.classification import widened
 
-__all__ = ["Arrays", "Units", "attack_facts", "corruption_facts", "some_of", "trigger_facts"]
+__all__ = ["attack_facts", "corruption_facts", "some_of", "trigger_facts"]
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
-Units = Callable[[Sequence[str], Callable[[int, Callable[[int, int], None]], Arrays]], list[Arrays]]
-"""Has units of a suite measured, by their names, and returns what each gave, in their order.
-
-The function that measures one is told its place, and tells how many of how many steps it has done.
-"""
 _REACH = {("image", "linf"): 8 / 255, ("image", "l2"): 0.5, ("table", "linf"): 0.1, ("table", "l2"): 0.5}
 """How far an attacker may go unless said otherwise: shares of an image's range, deviations of a table's features."""
 

@@ -1,28 +1,13 @@
 """Is what was done ahead of a search what the search does, and is it taken over only where it goes that way?"""
 
-from contextlib import contextmanager
-
 import numpy as np
-import pytest
 
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import run
-from prunus.pipeline.jobs import parts
 from prunus.pipeline.jobs.workspace import Workspace
-from prunus.scale.dispatch.local_workers import Here
 from prunus.ship import bundle_sha256
 from recipe_samples import IRIS
-
-
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """Have workers' parts done here, one after the other: what they do is the same."""
-
-    @contextmanager
-    def here(function, *, backend, retries, listener):
-        yield Here(function, retries)
-
-    monkeypatch.setattr(parts, "open_workers", here)
+from workers_here import workers_here
 
 
 def searched(folder, data, workers, **options):
@@ -46,7 +31,7 @@ def searched(folder, data, workers, **options):
     return facts, bundle_sha256(folder / "bundle"), notes, stages
 
 
-def test_a_search_with_workers_is_the_search_without(tmp_path, in_this_process, monkeypatch):
+def test_a_search_with_workers_is_the_search_without(tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
     y = np.arange(700) % 3
     np.savez(tmp_path / "clouds.npz", x=(1.1 * draw.normal(size=(700, 8)) + 2.5 * np.eye(3, 8)[y]).astype("f4"), y=y)
@@ -58,6 +43,7 @@ def test_a_search_with_workers_is_the_search_without(tmp_path, in_this_process, 
     assert len(follows) >= 2
     adopted, real = [], Workspace.adopt
     monkeypatch.setattr(Workspace, "adopt", lambda work, name: adopted.append(name) or real(work, name))
-    assert searched(tmp_path / "three", tmp_path / "clouds.npz", 3) == alone
+    with workers_here(monkeypatch):
+        assert searched(tmp_path / "three", tmp_path / "clouds.npz", 3) == alone
     assert 2 <= len(adopted) <= len(follows)
     assert adopted[0] == f"if {follows[0] - 1} fails"

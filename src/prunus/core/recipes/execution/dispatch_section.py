@@ -33,6 +33,11 @@ class Dispatch(Section):
     gpus: NonNegative = Field(0.0, description="graphics processors for each worker; 0.5: two workers share one")
 
     @property
+    def shares(self) -> bool:
+        """Whether others than this process work."""
+        return self.backend != "local" or self.workers > 1
+
+    @property
     def cores(self) -> float:
         """How many cores a worker of a cluster has to itself."""
         return 1.0 if self.cpus is None else self.cpus
