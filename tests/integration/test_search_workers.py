@@ -71,10 +71,11 @@ def test_one_process_and_two_workers_find_the_same(alone, tmp_path, monkeypatch)
 
 
 @pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Ray's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("backend", ["local", "ray"])
 def test_processes_of_their_own_find_the_same(alone, tmp_path, backend):
-    if backend == "ray":
-        pytest.importorskip("ray")
     folder = tmp_path / "out"
     assert found_in(folder, search(recipe(folder, backend=backend, workers=2)).facts) == alone
 

@@ -1,6 +1,7 @@
 """Is what was done ahead of a search what the search does, and is it taken over only where it goes that way?"""
 
 import numpy as np
+import pytest
 
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import run
@@ -10,7 +11,7 @@ from recipe_samples import IRIS
 from workers_here import workers_here
 
 
-def searched(folder, data, workers, **options):
+def searched(folder, data, **dispatch):
     contract = {"max_drop": 0.03, "max_candidates": 6}
     recipe = {
         **IRIS,
@@ -21,22 +22,40 @@ def searched(folder, data, workers, **options):
         "contract": contract,
         "recovery": {"epochs": 1, "batch_size": 32},
         "output": str(folder),
-        "dispatch": {"workers": workers},
+        "dispatch": dispatch or None,
     }
     events = []
-    facts = run(make_recipe({**recipe, **options}, "r"), listener=events.append).model_dump(mode="json")
+    facts = run(make_recipe(recipe, "r"), listener=events.append).model_dump(mode="json")
     stages = set(facts.pop("timing")["seconds"])
     facts["recipe"].pop("output")
-    notes = [(event.kind, event.stage, event.message) for event in events if event.kind in ("note", "warning")]
-    return facts, bundle_sha256(folder / "bundle"), notes, stages
+    notes = [
+        (event.kind, event.stage, event.message)
+        for event in events
+        if event.kind in ("note", "warning") and event.stage != "dispatch"
+    ]
+    plan = (folder / "plan" / "units.parquet").read_bytes()
+    return facts, plan, bundle_sha256(folder / "bundle"), notes, stages
 
 
-def test_a_search_with_workers_is_the_search_without(tmp_path, monkeypatch):
+def clouds(folder):
     draw = np.random.default_rng(0)
     y = np.arange(700) % 3
-    np.savez(tmp_path / "clouds.npz", x=(1.1 * draw.normal(size=(700, 8)) + 2.5 * np.eye(3, 8)[y]).astype("f4"), y=y)
-    alone = searched(tmp_path / "alone", tmp_path / "clouds.npz", 1)
-    candidates = alone[0]["searches"][0]["candidates"]
+    path = folder / "clouds.npz"
+    np.savez(path, x=(1.1 * draw.normal(size=(700, 8)) + 2.5 * np.eye(3, 8)[y]).astype("f4"), y=y)
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return where the data lie, and what one process finds."""
+    folder = tmp_path_factory.mktemp("alone")
+    data = clouds(folder)
+    return data, searched(folder / "run", data)
+
+
+def test_a_search_with_workers_is_the_search_without(alone, tmp_path, monkeypatch):
+    data, found = alone
+    candidates = found[0]["searches"][0]["candidates"]
     follows = [
         one["number"] for one, before in zip(candidates[1:], candidates, strict=False) if not before["promising"]
     ]
@@ -44,6 +63,14 @@ def test_a_search_with_workers_is_the_search_without(tmp_path, monkeypatch):
     adopted, real = [], Workspace.adopt
     monkeypatch.setattr(Workspace, "adopt", lambda work, name: adopted.append(name) or real(work, name))
     with workers_here(monkeypatch):
-        assert searched(tmp_path / "three", tmp_path / "clouds.npz", 3) == alone
+        assert searched(tmp_path / "three", data, workers=3) == found
     assert 2 <= len(adopted) <= len(follows)
     assert adopted[0] == f"if {follows[0] - 1} fails"
+
+
+def test_processes_of_their_own_find_and_decide_the_same(alone, tmp_path, monkeypatch):
+    data, found = alone
+    adopted, real = [], Workspace.adopt
+    monkeypatch.setattr(Workspace, "adopt", lambda work, name: adopted.append(name) or real(work, name))
+    assert searched(tmp_path / "two", data, workers=2) == found
+    assert adopted
