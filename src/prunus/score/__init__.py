@@ -15,6 +15,7 @@ from prunus.score.criteria.criterion import (
 )
 from prunus.score.evidence.gather import Evidence, check_calibration, gather
 from prunus.score.evidence.movement import MovementRecorder
+from prunus.score.evidence.pieces import Sums
 from prunus.score.evidence.without_labels import probe_loss
 from prunus.score.examples import by_embedding  # noqa: F401 - registers
 from prunus.score.examples.confident import ConfidentLabels, confident_labels
@@ -97,6 +98,7 @@ __all__ = [
     "Recording",
     "RecordingCallback",
     "RecordingLightningCallback",
+    "Sums",
     "WrongLabels",
     "block_paths",
     "check_calibration",

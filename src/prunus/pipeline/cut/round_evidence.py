@@ -12,6 +12,7 @@ from prunus.apply import Masks
 from prunus.core.recipes.recipe import Strategy
 from prunus.data import Examples
 from prunus.graph.tracing.states import duplicate
+from prunus.pipeline.cut.shared_evidence import SharedEvidence
 from prunus.pipeline.jobs.job import Candidate, Job
 from prunus.pipeline.jobs.objective import base_loss, evidence_loss
 from prunus.recover import train
@@ -37,7 +38,8 @@ def gather_evidence(
     """
     calibration, needs = job.data.calibration, criteria[strategy.criterion].needs
     loss = evidence_loss(job, candidate.model)
-    evidence = gather(candidate.model, names, calibration, loss, needs, blocks=blocks, seed=seed)
+    shared = SharedEvidence(job, stage)
+    evidence = gather(candidate.model, names, calibration, loss, needs, blocks=blocks, seed=seed, joins=shared)
     if "movement" in needs:
         recorder = _moved(job, candidate, strategy, names, examples or job.data.train, seed=seed, stage=stage)
         evidence = evidence.replaced("movement", recorder.movement)

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from prunus.core.errors import ModelError, near
+from prunus.score.evidence.pieces import Sums, named, under
 
 __all__ = ["BlockWatch"]
 
@@ -49,6 +50,18 @@ class BlockWatch:
     def results(self) -> dict[str, Tensor]:
         """Return the mean cosine of each block that ran, as one number."""
         return {path: total / self._counts[path] for path, total in self._sums.items()}
+
+    def sums(self) -> Sums:
+        """Return all that was added up."""
+        counts = {path: torch.tensor(n) for path, n in self._counts.items()}
+        return {**named("cosines", self._sums), **named("n", counts)}
+
+    def join(self, sums: Sums) -> None:
+        """Add what another has added up."""
+        counts = under("n", sums)
+        for path, total in under("cosines", sums).items():
+            self._sums[path] = self._sums.get(path, torch.zeros((), dtype=torch.float64)) + total.cpu()
+            self._counts[path] = self._counts.get(path, 0) + int(counts[path])
 
     def _hook(self, path: str) -> Any:
         def hook(module: nn.Module, given: Any, named: Any, output: Any) -> None:

@@ -1,9 +1,10 @@
 """What do the weights and the calibration examples say?
 
 Everything that criteria ask for is gathered in one pass: the model stands in evaluation mode, nothing of it changes, and
-sums run over examples, so that the batch size doesn't matter. Each batch goes forward once, with a look at what enters and leaves
-the weights, and backward once if a gradient is asked for. Two kinds of evidence cost more: squares of single examples' gradients
-take a backward pass per example, and the Hessian-gradient product of ``grasp`` takes a second pass.
+sums run over examples, so that the batch size doesn't matter; of many examples they are sums of pieces (``pieces``). Each batch
+goes forward once, with a look at what enters and leaves the weights, and backward once if a gradient is asked for. Two kinds of
+evidence cost more: squares of single examples' gradients take a backward pass per example, and the Hessian-gradient product of
+``grasp`` takes a second pass.
 
 Evidence of a weight broadcasts against it: what is known per input feature or per output unit has size 1 along the other
 dimensions.
@@ -11,7 +12,7 @@ dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from prunus.score.effective import effective_weights
 from prunus.score.evidence.block_cosine import BlockWatch
 from prunus.score.evidence.checked_loss import checked
 from prunus.score.evidence.per_example_gradients import PULLBACK_NEEDS, Pullbacks
+from prunus.score.evidence.pieces import Joins, Piece, Sums, added, batches_in, in_turn, named, pieces_of, under
 from prunus.score.evidence.untrained_evidence import hessian_gradient, synaptic_flow
 from prunus.score.evidence.weight_hooks import WeightWatch
 
@@ -92,6 +94,7 @@ def gather(
     blocks: Sequence[str] = (),
     damping: float = DAMPING,
     seed: int = 0,
+    joins: Joins = in_turn,
 ) -> Evidence:
     """Return the weights of the parameters ``names``, and of everything else what ``needs`` names.
 
@@ -105,6 +108,7 @@ def gather(
         blocks: paths of the modules whose inputs and outputs are compared, for ``block_cosine``.
         damping: for ``inverse_gram``, see :class:`~prunus.score.evidence.statistics.Grams`; 0 inverts what was measured.
         seed: for the random combinations of many outputs that ``curvature`` takes.
+        joins: who adds up the pieces of many examples, and what of it is kept; the result doesn't depend on it.
 
     Memory:
         Beside one batch's activations: a number per weight for each of ``gradient``, ``curvature``, ``squared_gradient`` and
@@ -122,7 +126,7 @@ def gather(
         if name not in known:
             raise ModelError(f"the model has no parameter {name!r}; {near(name, known)}")
     parameters = {name: known[name] for name in names}
-    asked = frozenset(needs)
+    asked, pieces = frozenset(needs), pieces_of(examples, batch_size)
     # What is multiplied by a gradient belongs to it: that of a direction and a length say together what their weight's does.
     slopes = bool(asked & (_GRADIENT_NEEDS | PULLBACK_NEEDS))
     own = {name: parameter.detach() for name, parameter in parameters.items()}
@@ -134,13 +138,35 @@ def gather(
         if "flow" in asked:
             evidence = evidence.replaced("flow", synaptic_flow(model, parameters, examples))
         if asked & _PASS_NEEDS:
-            one_pass = _Pass(model, parameters, loss, asked, blocks, seed)
-            for batch in examples.batches(batch_size):
-                one_pass.see(batch)
-            evidence = one_pass.evidence(evidence, len(examples), damping)
+
+            def fresh(piece: Piece) -> _Pass:
+                return _Pass(model, parameters, loss, asked, blocks, seed, piece.first // batch_size)
+
+            def seen(piece: Piece) -> _Pass:
+                one = fresh(piece)
+                for batch in batches_in(examples, piece, batch_size):
+                    one.see(batch)
+                return one
+
+            def joined(found: Iterable[Sums]) -> Sums:
+                return fresh(pieces[0]).join(found).sums()
+
+            if len(pieces) == 1:
+                whole = seen(pieces[0])
+            else:
+                sums = joins("evidence", len(pieces), lambda number: seen(pieces[number]).sums(), joined)
+                whole = fresh(pieces[0]).join([sums])
+            evidence = whole.evidence(evidence, len(examples), damping)
         if "hessian_gradient" in asked:
-            second = hessian_gradient(model, parameters, evidence.gradient, examples, loss, batch_size)
-            evidence = evidence.replaced("hessian_gradient", second)
+            mean = evidence.gradient
+
+            def second(number: int) -> Sums:
+                batches = batches_in(examples, pieces[number], batch_size)
+                return hessian_gradient(model, parameters, mean, batches, loss)
+
+            sums = second(0) if len(pieces) == 1 else joins("second pass", len(pieces), second, added)
+            of_mean = {name: sums[name].to(p.device) / len(examples) for name, p in parameters.items()}
+            evidence = evidence.replaced("hessian_gradient", of_mean)
     return evidence
 
 
@@ -155,11 +181,14 @@ class _Pass:
         needs: frozenset[Need],
         blocks: Sequence[str],
         seed: int,
+        first_batch: int,
     ) -> None:
         self.model, self.parameters, self.loss, self.needs = model, parameters, loss, needs
         self.watch = WeightWatch(parameters, needs) if needs & (INPUT_NEEDS | OUTPUT_NEEDS) else None
         self.blocks = BlockWatch(model, blocks) if "block_cosine" in needs else None
-        self.pullbacks = Pullbacks(model, parameters, needs, loss, seed) if needs & PULLBACK_NEEDS else None
+        self.pullbacks = None
+        if needs & PULLBACK_NEEDS:
+            self.pullbacks = Pullbacks(model, parameters, needs, loss, seed, first_batch)
         self.slopes = _Slopes(parameters) if needs & _GRADIENT_NEEDS else None
 
     def see(self, batch: Batch) -> None:
@@ -176,6 +205,27 @@ class _Pass:
             if self.slopes is None and isinstance(outputs, Tensor):
                 checked(self.loss(outputs.detach().requires_grad_(True), batch), batch)
             self.pullbacks.add(batch, outputs)
+
+    def sums(self) -> Sums:
+        """Return all that was added up."""
+        return {name: value for what, one in self._counted() for name, value in named(what, one.sums()).items()}
+
+    def join(self, found: Iterable[Sums]) -> _Pass:
+        """Add what others have added up, one after the other; their tensors are taken over."""
+        for sums in found:
+            for what, one in self._counted():
+                one.join({name: value.to(self._device(name)) for name, value in under(what, sums).items()})
+            del sums  # before the next ones are made
+        return self
+
+    def _counted(self) -> list[tuple[str, WeightWatch | BlockWatch | Pullbacks | _Slopes]]:
+        held = (("watch", self.watch), ("blocks", self.blocks), ("pullbacks", self.pullbacks), ("slopes", self.slopes))
+        return [(what, one) for what, one in held if one is not None]
+
+    def _device(self, name: str) -> torch.device | str:
+        """Return where sums of a name are kept: with the parameter whose they are."""
+        of = name.rpartition("/")[2]
+        return self.parameters[of].device if of in self.parameters else "cpu"
 
     def evidence(self, weights: Evidence, n_examples: int, damping: float) -> Evidence:
         """Return everything that was added up."""
@@ -198,7 +248,7 @@ class _Slopes:
     def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.wanted = tuple(parameters.values())
         # At least single precision: many small batches must not be lost in the rounding of one large sum.
-        self.sums = {
+        self.totals = {
             name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32))
             for name, p in parameters.items()
         }
@@ -206,18 +256,27 @@ class _Slopes:
 
     def add(self, value: Tensor, n_examples: int) -> None:
         found = torch.autograd.grad(value, self.wanted, allow_unused=True)
-        for total, gradient in zip(self.sums.values(), found, strict=True):
+        for total, gradient in zip(self.totals.values(), found, strict=True):
             if gradient is not None:  # a parameter that the outputs don't read doesn't move the loss
                 self.reached = True
                 total.add_(gradient, alpha=n_examples)
 
+    def sums(self) -> Sums:
+        return {**named("sums", self.totals), "reached": torch.tensor(self.reached)}
+
+    def join(self, sums: Sums) -> None:
+        self.reached = self.reached or bool(sums["reached"])
+        for name, value in under("sums", sums).items():
+            self.totals[name] += value
+
     def mean(self, n_examples: int) -> dict[str, Tensor]:
         if not self.reached:
+            first = next(iter(self.totals))
             raise ModelError(
-                f"the loss has no gradient with respect to any of {len(self.sums)} parameters ({next(iter(self.sums))!r}, ...): "
-                "the outputs must be computed from them by differentiable operations"
+                f"the loss has no gradient with respect to any of {len(self.totals)} parameters ({first!r}, ...): the outputs "
+                "must be computed from them by differentiable operations"
             )
-        return {name: total.div_(n_examples) for name, total in self.sums.items()}
+        return {name: total.div_(n_examples) for name, total in self.totals.items()}
 
 
 def _check_enough(needs: Collection[Need], n_examples: int) -> None:

@@ -23,6 +23,7 @@ from prunus.core.runtime import generator
 from prunus.data.sources.source import row_chunks
 from prunus.score.criteria.criterion import Need
 from prunus.score.evidence.checked_loss import checked
+from prunus.score.evidence.pieces import Sums, named, under
 
 if TYPE_CHECKING:
     from prunus.data import Batch
@@ -45,7 +46,13 @@ class Pullbacks:
     """Add up squared pullbacks over batches, for the curvature and the squared gradients that ``needs`` names."""
 
     def __init__(
-        self, model: nn.Module, parameters: Mapping[str, Tensor], needs: Collection[Need], loss: Loss, seed: int
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, Tensor],
+        needs: Collection[Need],
+        loss: Loss,
+        seed: int,
+        first_batch: int = 0,
     ) -> None:
         self._model, self._loss, self._seed = model, loss, seed
         self._parameters = {name: parameter.detach() for name, parameter in parameters.items()}
@@ -58,7 +65,7 @@ class Pullbacks:
             for need in self._needs
         }
         self._together = True
-        self._n_batches = 0
+        self._n_batches = first_batch  # what is drawn for a batch hangs on its number
 
     def add(self, batch: Batch, outputs: Any) -> None:
         """Add a batch whose ``outputs`` are known."""
@@ -78,6 +85,16 @@ class Pullbacks:
     def results(self, n_examples: int) -> dict[Need, dict[str, Tensor]]:
         """Return means over examples, by need and weight."""
         return {need: {name: total / n_examples for name, total in sums.items()} for need, sums in self._sums.items()}
+
+    def sums(self) -> Sums:
+        """Return all that was added up."""
+        return {name: value for need, sums in self._sums.items() for name, value in named(need, sums).items()}
+
+    def join(self, sums: Sums) -> None:
+        """Add what another has added up."""
+        for need, totals in self._sums.items():
+            for name, value in under(need, sums).items():
+                totals[name] += value
 
     def _columns(self, need: Need, batch: Batch, outputs: Tensor) -> Tensor:
         """Return what is pulled back for each example: ``(examples, columns, *outputs)``."""

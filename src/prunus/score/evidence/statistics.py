@@ -14,6 +14,7 @@ from torch.nn import functional
 from prunus.core.errors import DataError
 from prunus.data.sources.source import row_chunks
 from prunus.score.criteria.criterion import Need
+from prunus.score.evidence.pieces import Sums, named, under
 
 __all__ = ["Grams", "Moments", "Norms"]
 
@@ -31,23 +32,26 @@ class Norms:
 
     def __init__(self) -> None:
         self._squares: dict[str, Tensor] = {}
-        self._form: dict[str, tuple[tuple[int, ...], Place | None]] = {}
         self._last: tuple[Tensor, int, Tensor] | None = None
 
     def add(self, name: str, given: Tensor, axis: int, shape: tuple[int, ...], place: Place | None) -> None:
         """Add a batch of inputs whose features lie along ``axis``; the norms will have ``shape`` after ``place``."""
         squares = self._squares_of(given, axis)
-        self._form[name] = shape, place
-        self._squares[name] = self._squares[name] + squares if name in self._squares else squares
+        placed = (squares if place is None else place(squares)).view(shape)
+        self._squares[name] = self._squares[name] + placed if name in self._squares else placed
 
     def results(self) -> dict[str, Tensor]:
         """Return the norms by weight."""
-        found = {}
-        for name, squares in self._squares.items():
-            shape, place = self._form[name]
-            norms = squares.sqrt()
-            found[name] = (norms if place is None else place(norms)).view(shape)
-        return found
+        return {name: squares.sqrt() for name, squares in self._squares.items()}
+
+    def sums(self) -> Sums:
+        """Return the squares, each in memory of its own."""
+        return {name: squares.clone() for name, squares in self._squares.items()}
+
+    def join(self, sums: Sums) -> None:
+        """Add what another has added up."""
+        for name, squares in sums.items():
+            self._squares[name] = self._squares[name] + squares if name in self._squares else squares
 
     def _squares_of(self, given: Tensor, axis: int) -> Tensor:
         """Several weights often read one tensor (query, key, value): it is summed once."""
@@ -96,6 +100,23 @@ class Grams:
     def means(self) -> dict[str, Tensor]:
         """Return the mean inputs by weight: ``(features,)``, convolutions ``(groups, k)``."""
         return {name: total / self._n_rows[name] for name, total in self._totals.items()}
+
+    def sums(self) -> Sums:
+        """Return all that was added up."""
+        rows = {name: torch.tensor(n) for name, n in self._n_rows.items()}
+        shape = {name: torch.tensor(shape) for name, shape in self._shape.items()}
+        return {
+            **named("products", self._sums),
+            **named("inputs", self._totals),
+            **named("rows", rows),
+            **named("shape", shape),
+        }
+
+    def join(self, sums: Sums) -> None:
+        """Add what another has added up; its tensors are taken over."""
+        inputs, rows, shape = (under(what, sums) for what in ("inputs", "rows", "shape"))
+        for name, total in under("products", sums).items():
+            self._add(name, total, inputs[name], int(rows[name]), tuple(shape[name].tolist()))
 
     def inverse_diagonals(self, damping: float) -> dict[str, Tensor]:
         """Return the diagonal of each inverse, with ``damping`` times the mean diagonal entry added to the diagonal.
@@ -192,11 +213,44 @@ class Moments:
     def _add_variance(self, name: str, units: Tensor, along: int, count: int, before: Tensor, rows: slice) -> None:
         """Join two sets' sums of squared deviations (Chan et al., 1979), as sums of squares over all batches would cancel."""
         mean, spread = _mean_and_deviation(units, along, count)
+        self._join_variance(name, mean, spread, count, before, rows)
+
+    def _join_variance(
+        self, name: str, mean: Tensor, spread: Tensor, count: int | Tensor, before: Tensor, rows: slice
+    ) -> None:
         old = self._of(name, "mean")[rows]
-        total = before + count
+        total = (before + count).clamp_min(1)
         shift = mean - old
         self._of(name, "deviation")[rows] += spread + shift.square() * before * count / total
         self._of(name, "mean")[rows] += shift * count / total
+
+    def sums(self) -> Sums:
+        """Return all that was added up."""
+        places = {name: torch.tensor((dim, *shape)) for name, (dim, shape, _) in self._dim.items()}
+        found = named("place", places)
+        for (name, what), total in self._sums.items():
+            found[f"{what}/{name}"] = total
+        return found
+
+    def join(self, sums: Sums) -> None:
+        """Add what another has added up; its tensors are taken over."""
+        found = {what: under(what, sums) for what in ("n", "active", "absolute value", "mean", "deviation")}
+        for name, place in under("place", sums).items():
+            dim, *shape = place.tolist()
+            self._dim.setdefault(name, (dim, tuple(shape), place.device))
+            mine = {what: totals[name] for what, totals in found.items() if name in totals}
+            if (name, "n") not in self._sums:
+                self._sums.update({(name, what): total for what, total in mine.items()})
+            elif mine:
+                self._join(name, mine)
+
+    def _join(self, name: str, sums: Sums) -> None:
+        before = self._of(name, "n").clone()
+        for what in ("n", "active", "absolute value"):
+            if what in sums:
+                self._of(name, what).add_(sums[what])
+        if "deviation" in sums:
+            self._join_variance(name, sums["mean"], sums["deviation"], sums["n"], before, slice(None))
 
     def results(self) -> dict[Need, dict[str, Tensor]]:
         """Return each statistic by weight, so that it broadcasts against the weight."""

@@ -6,7 +6,7 @@ must be known before it is multiplied. The flow reads no example at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunus.core.calls import answers, arguments, call, map_tensors
+from prunus.score.evidence.pieces import Sums
 
 if TYPE_CHECKING:
     from prunus.data import Batch, Batched, Examples
@@ -28,11 +29,10 @@ def hessian_gradient(
     model: nn.Module,
     parameters: Mapping[str, nn.Parameter],
     gradient: Mapping[str, Tensor],
-    examples: Batched,
+    batches: Iterable[Batch],
     loss: Loss,
-    batch_size: int,
-) -> dict[str, Tensor]:
-    """Return the Hessian of the mean loss times the mean gradient: one double backward pass per batch.
+) -> Sums:
+    """Return the Hessian of the loss, summed over the examples, times the mean gradient: one double backward pass per batch.
 
     Raises:
         RuntimeError: an operation of the model has no second derivative.
@@ -41,7 +41,7 @@ def hessian_gradient(
     direction = [gradient[name].to(p.dtype) for name, p in parameters.items()]
     sums = {name: torch.zeros_like(g) for name, g in gradient.items()}
     with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        for batch in examples.batches(batch_size):
+        for batch in batches:
             value = loss(call(model, batch.inputs), batch).reshape(())
             first = torch.autograd.grad(value, wanted, create_graph=True, allow_unused=True)
             slope = [(g * d).sum() for g, d in zip(first, direction, strict=True) if g is not None and g.requires_grad]
@@ -50,7 +50,7 @@ def hessian_gradient(
             second = torch.autograd.grad(torch.stack(slope).sum(), wanted, materialize_grads=True)
             for total, found in zip(sums.values(), second, strict=True):
                 total.add_(found, alpha=len(batch.index))
-    return {name: total / len(examples) for name, total in sums.items()}
+    return sums
 
 
 def synaptic_flow(model: nn.Module, parameters: Mapping[str, nn.Parameter], examples: Batched) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus.score.criteria.criterion import OUTPUT_NEEDS, Need
+from prunus.score.evidence.pieces import Sums, named, under
 from prunus.score.evidence.statistics import Grams, Moments, Norms
 
 __all__ = ["WeightWatch"]
@@ -80,7 +81,8 @@ class WeightWatch(TorchDispatchMode):
         self._grams = Grams() if "inverse_gram" in needs else None
         self._moments = Moments(OUTPUT_NEEDS & set(needs)) if OUTPUT_NEEDS & set(needs) else None
         self._pending: dict[int, list[_Output]] = {}
-        self._kind: dict[Any, Callable[..., None] | None] = {}
+        # Functions, not methods: a watch that held itself would hold its sums until Python looks for garbage.
+        self._kind: dict[Any, Callable[..., Any] | None] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and look at it."""
@@ -88,11 +90,11 @@ class WeightWatch(TorchDispatchMode):
         if func not in self._kind:
             self._kind[func] = self._looker(func)
         look = self._kind[func]
-        if look == self._follow:
+        if look is WeightWatch._follow:
             return self._follow(func, args, kwargs)
         out = func(*args, **kwargs)
         if look is not None:
-            look(args, out)
+            look(self, args, out)
         return out
 
     def __exit__(self, *problem: Any) -> Any:
@@ -114,6 +116,19 @@ class WeightWatch(TorchDispatchMode):
             found.update(self._moments.results())
         return found
 
+    def sums(self) -> Sums:
+        """Return everything that was added up, before any of it became a result."""
+        return {name: value for what, one in self._counted() for name, value in named(what, one.sums()).items()}
+
+    def join(self, sums: Sums) -> None:
+        """Add what another watch has added up; its tensors are taken over."""
+        for what, one in self._counted():
+            one.join(under(what, sums))
+
+    def _counted(self) -> list[tuple[str, Norms | Grams | Moments]]:
+        held = (("norms", self._norms), ("grams", self._grams), ("moments", self._moments))
+        return [(what, one) for what, one in held if one is not None]
+
     def grams(self) -> dict[str, Tensor]:
         """Return the mean outer products of each weight's inputs."""
         return {} if self._grams is None else self._grams.results()
@@ -122,19 +137,20 @@ class WeightWatch(TorchDispatchMode):
         """Return the mean of each weight's inputs, where their outer products were asked for."""
         return {} if self._grams is None else self._grams.means()
 
-    def _looker(self, func: Any) -> Callable[..., None] | None:
+    def _looker(self, func: Any) -> Callable[..., Any] | None:
         name = func.overloadpacket.__name__ if isinstance(func, torch._ops.OpOverload) else ""
         plain = name.rstrip("_") if not name.startswith("_") else name
         if name in ("mm", "addmm"):
-            return lambda args, out: self._matrix(args[-2], args[-1], out)
+            return WeightWatch._product
         if name == "convolution":
-            return self._convolution
+            return WeightWatch._convolution
         if self._moments is not None and (plain in _NONLINEAR or name in _NORMS or torch.Tag.pointwise in func.tags):
-            return self._follow
+            return WeightWatch._follow
         return None
 
-    def _matrix(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+    def _product(self, args: Any, out: Tensor) -> None:
         """A matrix product in which one side is a weight, as it is, transposed, or some of its rows."""
+        left, right = args[-2:]
         for given, weight, made, axis in ((left, right, out, 1), (right.t(), left.t(), out, 0)):
             for name, parameter in self._weights.get(_memory(weight), ()):
                 found = _contracted(weight, parameter)
