@@ -6,6 +6,7 @@ a few rows at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from prunus.core.files.plain_files import atomic_path
 from prunus.core.files.urls.url_path import is_url
 from prunus.data import check_columns, open_row_file, read_batches
 from prunus.data.rows.to_tensors import Form, is_number, is_rows
+from prunus.scale.mapped_matrix import mapped_matrix
 
-__all__ = ["is_matrix", "write_matrix"]
+__all__ = ["is_matrix", "rows_of", "write_matrix"]
 
 _BATCH_ROWS = 1 << 14
 
@@ -39,29 +41,51 @@ def write_matrix(shard: Path, columns: tuple[str, ...] | None, path: Path) -> No
         DataError: the shard is damaged or lacks a column, or a row holds no numbers, or more than others.
         OutputError: it can't be written.
     """
+    with atomic_path(path) as temporary, temporary.open("wb") as raw:
+        n_rows, width = 0, 0
+        for rows in _read(shard, columns, _BATCH_ROWS):
+            if not n_rows:
+                width = rows.shape[1]
+                raw.write(_header(0, width))
+            raw.write(rows.tobytes())
+            n_rows += len(rows)
+        if not n_rows:
+            raise DataError(f"{shard}: there is no row in it; leave it out")
+        raw.seek(0)
+        raw.write(_header(n_rows, width))
+
+
+def rows_of(shard: Path, columns: tuple[str, ...] | None, n_rows: int) -> Iterator[np.ndarray]:
+    """Yield the rows of a shard, at most ``n_rows`` at a time: of a matrix as they lie, else in single precision.
+
+    Raises:
+        DataError: the shard is damaged or lacks a column, or a row holds no numbers, or more than others.
+    """
+    if not is_matrix(shard, columns):
+        yield from _read(shard, columns, n_rows)
+        return
+    table = mapped_matrix(shard)
+    for first in range(0, len(table), n_rows):
+        yield table[first : first + n_rows]
+
+
+def _read(shard: Path, columns: tuple[str, ...] | None, n_rows: int) -> Iterator[np.ndarray]:
     with ExitStack() as stack:
         file = open_row_file(shard, stack)
         names = _chosen(shard, file.schema, columns)
         check_columns(shard, file.schema.names, names)
-        with atomic_path(path) as temporary, temporary.open("wb") as raw:
-            n_rows, width = 0, None
-            for batch in read_batches(shard, file, names, _BATCH_ROWS):
-                if not batch.num_rows:
-                    continue
-                rows = _rows(shard, batch, names, n_rows)
-                if width is None:
-                    width = rows.shape[1]
-                    raw.write(_header(0, width))
-                if rows.shape[1] != width:
-                    raise DataError(
-                        f"{shard}: expected {width} numbers per row, as in row 0: got {rows.shape[1]} from row {n_rows} on"
-                    )
-                raw.write(rows.tobytes())
-                n_rows += len(rows)
-            if width is None:
-                raise DataError(f"{shard}: there is no row in it; leave it out")
-            raw.seek(0)
-            raw.write(_header(n_rows, width))
+        first, width = 0, None
+        for batch in read_batches(shard, file, names, n_rows):
+            if not batch.num_rows:
+                continue
+            rows = _rows(shard, batch, names, first)
+            width = rows.shape[1] if width is None else width
+            if rows.shape[1] != width:
+                raise DataError(
+                    f"{shard}: expected {width} numbers per row, as in row 0: got {rows.shape[1]} from row {first} on"
+                )
+            yield rows
+            first += len(rows)
 
 
 def _chosen(shard: Path, schema: pa.Schema, columns: tuple[str, ...] | None) -> tuple[str, ...]:
