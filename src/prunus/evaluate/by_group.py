@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from prunus.core.types import Measurement
+from prunus.core.types import Ints, Measurement
 from prunus.evaluate.compare import Verdict, compare
 from prunus.evaluate.pairs import Pairs
-from prunus.tasks import Observed, Task, measured, n_observed
+from prunus.tasks import value_of
 
-__all__ = ["FEWEST", "MOST_GROUPS", "GroupChange", "at_once", "group_changes", "group_rows"]
+__all__ = ["FEWEST", "MOST_GROUPS", "GroupChange", "at_once", "group_changes", "group_rows", "rows_by_name"]
 
 FEWEST = 10
 """Groups of fewer examples are looked at together."""
@@ -76,7 +77,7 @@ def group_changes(pairs: Pairs, groups: Sequence[str], metric: str) -> tuple[Gro
     found = []
     for name, rows in parts.items():
         here = pairs.of(rows)
-        if not all(_is_finite(pairs.task, metric, seen) for seen in (*here.dense, *here.pruned)):
+        if not all(isfinite(value_of(pairs.task, metric, seen)) for seen in (*here.dense, *here.pruned)):
             nothing = Measurement(metric, np.nan, np.nan, np.nan)
             found.append(GroupChange(name, len(rows), np.nan, np.nan, nothing, "no measurable difference"))
             continue
@@ -88,18 +89,23 @@ def group_changes(pairs: Pairs, groups: Sequence[str], metric: str) -> tuple[Gro
     return tuple(found)
 
 
-def group_rows(groups: Sequence[str]) -> dict[str, Any]:
+def group_rows(groups: Sequence[str]) -> dict[str, Ints]:
     """Return the rows of each group, the largest first; small ones, and those beyond the most, together and last."""
-    names, numbers, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    single = [number for number in order if counts[number] >= FEWEST][:MOST_GROUPS]
-    parts = {str(names[number]) or "(none)": np.flatnonzero(numbers == number) for number in single}
-    rest = np.flatnonzero(~np.isin(numbers, single))
-    n_rest = len(names) - len(single)
-    if n_rest:
-        parts[f"({n_rest} other{'s' if n_rest > 1 else ''} together)"] = rest
+    every = sorted(rows_by_name(groups).items(), key=lambda part: -len(part[1]))
+    single = [part for part in every if len(part[1]) >= FEWEST][:MOST_GROUPS]
+    parts, rest = {name or "(none)": rows for name, rows in single}, every[len(single) :]
+    if rest:
+        together = np.sort(np.concatenate([rows for _, rows in rest]))
+        parts[f"({len(rest)} other{'s' if len(rest) > 1 else ''} together)"] = together
     return parts
 
 
-def _is_finite(task: Task, metric: str, seen: Observed) -> bool:
-    return bool(np.isfinite(measured(task, [metric], seen, np.ones((1, n_observed(seen))))).all())
+def rows_by_name(names: Sequence[str]) -> dict[str, Ints]:
+    """Return the rows of each name, in their order; the names in theirs.
+
+    >>> {name: rows.tolist() for name, rows in rows_by_name(["b", "", "b", "a"]).items()}
+    {'': [1], 'a': [3], 'b': [0, 2]}
+    """
+    found, numbers, counts = np.unique(np.asarray(names, dtype=str), return_inverse=True, return_counts=True)
+    parts = np.split(np.argsort(numbers, kind="stable"), np.cumsum(counts))[: len(found)]
+    return {str(name): rows for name, rows in zip(found, parts, strict=True)}

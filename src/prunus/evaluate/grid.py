@@ -14,14 +14,12 @@ from math import ceil, sqrt
 from statistics import mean, stdev
 from typing import Any
 
-import numpy as np
-
 from prunus.core.errors import DataError
-from prunus.core.types import Floats, Measurement
+from prunus.core.types import Measurement
 from prunus.evaluate.compare import compare
 from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.student import student_quantile
-from prunus.tasks import Observed, Task, measured, metrics, n_observed
+from prunus.tasks import Observed, Task, metrics, n_observed, value_of
 
 __all__ = ["GridCell", "JudgedGrid", "judge_grid"]
 
@@ -112,7 +110,7 @@ def judge_grid(
     for number, row in enumerate(observed):
         cells: list[GridCell] = []
         for cell in row:
-            found = _values(cell, task, metric)
+            found = tuple(value_of(task, metric, seen) for seen in cell)
             low, high = _of_seeds(found, confidence)
             if number == 0 and not cells:
                 cells.append(GridCell(found, low, high, None, 0.0, 0.0, kept=True))
@@ -126,14 +124,6 @@ def judge_grid(
             cells.append(GridCell(found, low, high, apart.difference, drop, bound, kept=shown))
         rows.append(tuple(cells))
     return JudgedGrid(metric, higher, max_drop, confidence, each, method, tuple(rows))
-
-
-def _values(cell: Sequence[Observed], task: Task, metric: str) -> tuple[float, ...]:
-    def value(seen: Observed) -> float:
-        once: Floats = np.ones((1, n_observed(seen)))
-        return float(measured(task, [metric], seen, once)[0, 0])
-
-    return tuple(map(value, cell))
 
 
 def _of_seeds(values: Sequence[float], confidence: float) -> tuple[float | None, float | None]:

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prunus.core.batch import Batch
 from prunus.core.types import Measurement
 from prunus.evaluate import Pairs, at_once, compare, group_changes
-from prunus.tasks import make_task, measured, rows_of
+from prunus.evaluate.by_group import FEWEST, MOST_GROUPS, group_rows, rows_by_name
+from prunus.evaluate.harm import Groups
+from prunus.tasks import make_task, n_observed, rows_of, value_of
 
 CLASSES = ("a", "b")
 TASK = make_task("classification", class_names=CLASSES)
@@ -55,10 +57,10 @@ def test_small_groups_and_those_without_a_name_are_in_it_too():
 
 
 def test_a_metric_that_a_group_can_not_have_is_nothing_and_no_error(monkeypatch):
-    def but_not_of_twelve(task, names, seen, weights):
-        return np.full((1, 1), np.nan) if weights.shape[1] == 12 else measured(task, names, seen, weights)
+    def but_not_of_twelve(task, name, seen):
+        return np.nan if n_observed(seen) == 12 else value_of(task, name, seen)
 
-    monkeypatch.setattr("prunus.evaluate.by_group.measured", but_not_of_twelve)
+    monkeypatch.setattr("prunus.evaluate.by_group.value_of", but_not_of_twelve)
     found = changes(np.ones(36, bool), np.ones(36, bool), ["few"] * 12 + ["many"] * 24)
     facts = {name: item.to_dict() for name, item in found.items()}
     assert facts["few"]["dense"] is None
@@ -87,3 +89,26 @@ def test_where_nothing_changed_hardly_any_run_blames_a_group():
         found = changes(dense, pruned, groups, bootstrap=200)
         blamed += any(item.verdict != "no measurable difference" for item in found.values())
     assert blamed <= 20, "0.05 * 200 = 10, and three deviations; one by one it is 80"
+
+
+@given(st.lists(st.sampled_from(["", "a", "b", "c", "\u00e4", "A"]), max_size=60))
+def test_rows_by_name_are_those_that_a_look_at_each_name_finds(names):
+    given_names = np.asarray(names, dtype=str)
+    expected = {name: np.flatnonzero(given_names == name).tolist() for name in sorted(set(names))}
+    assert {name: rows.tolist() for name, rows in rows_by_name(names).items()} == expected
+    groups = Groups("site", names)
+    assert groups.counts() == {name: len(rows) for name, rows in groups.rows().items()}
+
+
+@given(st.lists(st.integers(1, 14), max_size=60), st.integers(0, 9))
+@example([12] * 55, 0)
+def test_small_groups_and_those_beyond_the_most_are_together_and_last(sizes, seed):
+    names = [f"g{number:02}" if number else "" for number, n in enumerate(sizes) for _ in range(n)]
+    np.random.default_rng(seed).shuffle(names)
+    parts = group_rows(names)
+    counts = {name: names.count(name) for name in sorted(set(names))}
+    single = sorted((name for name, n in counts.items() if n >= FEWEST), key=lambda name: -counts[name])[:MOST_GROUPS]
+    assert list(parts)[: len(single)] == [name or "(none)" for name in single]
+    rest = [row for row, name in enumerate(names) if name not in single]
+    assert [rows.tolist() for rows in parts.values()][len(single) :] == ([rest] if rest else [])
+    assert sorted(row for rows in parts.values() for row in rows.tolist()) == list(range(len(names)))

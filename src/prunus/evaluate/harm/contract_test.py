@@ -8,6 +8,7 @@ bound on what the worst class loses. So it is with groups of examples, of which 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -17,6 +18,7 @@ import numpy as np
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.target_contract import Contract, Harm
 from prunus.core.types import Ints
+from prunus.evaluate.by_group import rows_by_name
 from prunus.evaluate.compare import class_changes
 from prunus.evaluate.noninferiority import (
     ClassLoss,
@@ -47,8 +49,11 @@ class Groups:
 
     def rows(self) -> dict[str, Ints]:
         """Return the rows of each group."""
-        names = np.asarray(self.names, dtype=str)
-        return {str(name): np.flatnonzero(names == name) for name in np.unique(names) if name}
+        return {name: rows for name, rows in rows_by_name(self.names).items() if name}
+
+    def counts(self) -> dict[str, int]:
+        """Return how many examples each group has."""
+        return {name: n for name, n in sorted(Counter(self.names).items()) if name}
 
 
 def contract_test(
@@ -158,7 +163,7 @@ def check_groups(contract: Contract, groups: Groups | None, *, remedy: str) -> N
         return
     if groups is None:
         raise RecipeError(_NO_GROUPS)
-    counts = {name: len(rows) for name, rows in groups.rows().items()}
+    counts = groups.counts()
     if not counts:
         raise DataError(f"contract.harm: no example that it is shown on has a group in {groups.column!r}: {remedy}")
     _check_enough(contract, contract.harm, contract.harm.worst_group, f"groups of {groups.column!r}", counts, remedy)

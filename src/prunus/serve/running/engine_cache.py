@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.core.errors import BundleError, ModelError, OutputError
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.json_text import JsonError, parse_json, read_json_file
 from prunus.core.files.plain_files import NotPlainError, explain_os_error, open_plain, write_json
 from prunus.core.runtime import versions
@@ -77,8 +78,7 @@ def exported_once(
     said = _export(bundle, path, trust_code)
     if said.get("sha256") != sha256:
         raise BundleError(f"{bundle} was changed while it was loaded: start again when it is whole")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    write_json(facts_path, {**said, "onnx_sha256": digest})
+    write_json(facts_path, {**said, "onnx_sha256": sha256_file(path)})
     made = _kept(path, facts_path, sha256)
     if made is None:
         raise OutputError(f"{path} was changed by somebody else while it was written: choose another folder (--cache)")
