@@ -71,7 +71,10 @@ class WorstClass:
 
 @dataclass(frozen=True)
 class WorstGroup:
-    """The group of which the least can be promised: no group of ``column`` loses more of the metric than ``bound``."""
+    """The group of which the least can be promised: no group of ``column`` loses more of the metric than ``bound``.
+
+    Nothing is promised of those ``left_out``, which have too few examples, nor of the ``unknown``, where the metric is no number.
+    """
 
     column: str
     name: str
@@ -80,6 +83,7 @@ class WorstGroup:
     max_drop: float
     groups: tuple[ClassLoss, ...]
     left_out: tuple[str, ...]
+    unknown: tuple[str, ...]
     kept: bool
 
 

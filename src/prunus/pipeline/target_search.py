@@ -19,13 +19,8 @@ from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.recipe import Recipe, Target
 from prunus.core.types import Step, Stratum
 from prunus.data import Examples, Prepared
-from prunus.evaluate import (
-    NonInferiority,
-    examples_needed,
-    observe,
-    promises,
-)
-from prunus.evaluate.harm import check_classes, check_groups, contract_test
+from prunus.evaluate import NonInferiority, observe, promises
+from prunus.evaluate.harm import check_classes, check_groups, check_margins, contract_test, fewest_examples
 from prunus.graph import AxisGraph
 from prunus.pipeline.costing.cost_targets import Costing, Counted
 from prunus.pipeline.costing.latency_targets import Timed
@@ -79,27 +74,24 @@ def check_contract(recipe: Recipe, data: Prepared) -> None:
             f"contract.metric must be one that is evaluated ({', '.join(evaluated)}): got {contract.metric!r}; "
             "add it to evaluation.metrics, or choose among these"
         )
-    if promised.unit != "target units" and contract.max_drop >= 1:
-        raise RecipeError(
-            f"contract.max_drop must be below 1 for {contract.metric}, 0.01 is one point: got {contract.max_drop:g}"
-        )
+    check_margins(contract)
     if recipe.features is not None:
         raise RecipeError(
             "contract and features both decide on the validation examples, so the contract would show too much: "
             "got both; prune the features in a run of their own"
         )
-    n, needed = len(data.validation), examples_needed(contract.max_drop, contract.confidence)
-    if promised.exact_test and n < needed:
+    n, needed = len(data.validation), fewest_examples(contract.metric, contract.max_drop, contract.confidence)
+    if (promised.exact_test or not promised.is_share) and n < needed:
         raise DataError(
             f"contract: {n} validation examples can't show a drop below {contract.max_drop:g} at confidence "
-            f"{contract.confidence:g}, whatever the model: expected at least {needed}, got {n}; raise data.split.validation "
-            "or contract.max_drop"
+            f"{contract.confidence:g}, whatever the model: expected at least {needed}, got {n}; raise data.split.validation"
+            f"{' or contract.max_drop' if promised.is_share else ''}"
         )
     known = data.validation.known_targets
-    remedy = "raise data.split.validation or worst_class, or say small: leave_out"
+    remedy = "raise data.split.validation"
     check_classes(contract, data.validation.task, None if known is None else known.cpu().numpy(), remedy=remedy)
     if contract.of_groups:
-        check_groups(contract, example_groups(recipe, data.validation), remedy=remedy.replace("class", "group"))
+        check_groups(contract, example_groups(recipe, data.validation), remedy=remedy)
 
 
 def check_floor(job: Job, model: nn.Module) -> None:

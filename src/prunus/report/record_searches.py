@@ -58,7 +58,10 @@ class WorstClassFacts(Part):
 
 
 class WorstGroupFacts(Part):
-    """The group of ``column`` of which the least could be shown: none loses more than ``bound``; as of classes."""
+    """The group of ``column`` of which the least could be shown: none loses more than ``bound``; as of classes.
+
+    Nothing is promised of the ``unknown`` either, where the metric is no number.
+    """
 
     column: str
     name: str
@@ -67,6 +70,7 @@ class WorstGroupFacts(Part):
     max_drop: float
     groups: list[ClassLossRow]
     left_out: list[str]
+    unknown: tuple[str, ...] = ()
     kept: bool
 
 

@@ -16,8 +16,9 @@ from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock, write_json, write_text
 from prunus.core.recipes.recipe import Recipe, Search
+from prunus.core.recipes.target_contract import Contract
 from prunus.core.text import plain
-from prunus.evaluate.harm import check_classes, check_groups
+from prunus.evaluate.harm import check_classes, check_groups, check_margins, fewest_examples
 from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.workspace import Workspace, recipe_text
 from prunus.pipeline.main_job import open_job
@@ -122,17 +123,29 @@ def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
     with open_job(recipe, Workspace(None, listener)) as job:
         task, n = job.data.validation.task, len(job.data.validation)
         if asked.contract is not None:
+            check_margins(asked.contract, key="search.contract")
+            _check_tests(asked.contract, len(job.data.test))
             known = job.data.test.known_targets
             numbers = None if known is None else known.cpu().numpy()
-            check_classes(asked.contract, task, numbers, remedy="raise data.split.test or worst_class")
+            check_classes(asked.contract, task, numbers, remedy="raise data.split.test")
             if asked.contract.of_groups:
                 groups = example_groups(recipe, job.data.test)
-                check_groups(asked.contract, groups, remedy="raise data.split.test or worst_group")
+                check_groups(asked.contract, groups, remedy="raise data.split.test")
     if n == 0:
         raise DataError("search judges settings on validation examples: got none; set data.split.validation")
     named = promised or asked.metric or (recipe.evaluation.metrics or default_metrics(task.name))[0]
     check_metrics((named,), task.name)
     return named
+
+
+def _check_tests(contract: Contract, n: int) -> None:
+    """Refuse a contract on numbers that so few test examples say nothing about; of shares their own bounds tell."""
+    needed = fewest_examples(contract.metric, contract.max_drop, contract.confidence)
+    if not metrics[contract.metric].is_share and n < needed:
+        raise DataError(
+            f"search.contract: {n} test examples can't tell how {contract.metric} changes: expected at least {needed}; raise "
+            "data.split.test"
+        )
 
 
 def _tried(

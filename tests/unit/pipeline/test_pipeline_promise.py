@@ -90,6 +90,7 @@ def test_a_named_task_says_what_is_minimised(trained):
         ({"data": None, "contract": ACCURACY}, DataError, "a contract is shown on examples: got no data"),
         ({"data": torch.randn(700, 6), "contract": ACCURACY}, RecipeError, "'accuracy' needs labels.*choose agreement"),
         ({"contract": {"metric": "accuracy", "max_drop": 0.001}}, DataError, "expected at least 2995 beside the 256"),
+        ({"contract": {"max_drop": 3}}, RecipeError, r"contract\.max_drop must be below 1 for accuracy.*got 3"),
         ({"contract": {"metric": "mae"}}, RecipeError, "contract.metric: 'mae' measures regression"),
         ({"contract": {"metrik": "accuracy"}}, RecipeError, "unknown key 'contract.metrik': did you mean 'metric'?"),
         ({"contract": {"max_drop": "a bit"}}, RecipeError, "contract.max_drop: expected a valid number.*got 'a bit'"),

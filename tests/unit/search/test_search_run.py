@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from prunus.core.errors import OutputError, RecipeError, RunError
+from prunus.core.errors import DataError, OutputError, RecipeError, RunError
 from prunus.core.recipes.recipe import Recipe
 from prunus.search import run_search, trial
 from prunus.search.run_search import search
@@ -82,6 +82,19 @@ def test_a_killed_search_ends_as_one_that_was_never_killed(quick, tmp_path, monk
                 search(recipe(tmp_path / f"killed{place}", sampler=sampler))
         search(recipe(tmp_path / f"killed{place}", sampler=sampler), resume=True)
         assert values_of(tmp_path / f"killed{place}") == values_of(tmp_path / "whole")
+
+
+def test_a_contract_that_nothing_could_break_or_show_is_refused_before_any_trial(quick, tmp_path):
+    with pytest.raises(RecipeError, match=r"search\.contract\.max_drop must be below 1 for accuracy.*got 3"):
+        search(recipe(tmp_path / "a", contract={"max_drop": 3}))
+    few = RECIPE["data"] | {
+        "source": "sklearn:diabetes",
+        "split": {"validation": 0.2, "calibration": 0.1, "test": 0.05},
+    }
+    asked = {"space": SPACE, "trials": 2, "contract": {"metric": "mae", "max_drop": 5}}
+    one = Recipe.model_validate({**RECIPE, "data": few, "output": str(tmp_path / "b"), "search": asked})
+    with pytest.raises(DataError, match="22 test examples can't tell how mae changes: expected at least 30"):
+        search(one)
 
 
 def test_it_begins_with_the_recipes_own_values_and_gets_better_than_chance(quick, tmp_path):

@@ -31,9 +31,24 @@ from prunus.evaluate.noninferiority import (
 )
 from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.resample import plain_totals
-from prunus.tasks import Observed, Tally, Task, rows_of
+from prunus.tasks import Observed, Tally, Task, metrics, rows_of
 
-__all__ = ["Groups", "check_classes", "check_groups", "class_examples", "contract_test", "short_classes"]
+__all__ = [
+    "Groups",
+    "check_classes",
+    "check_groups",
+    "check_margin",
+    "check_margins",
+    "class_examples",
+    "contract_test",
+    "fewest_examples",
+    "short_parts",
+]
+
+FEWEST_NUMBERS = 30
+"""So many examples at least, where a metric is no share: no margin says how many are enough, and a bootstrap of few is too sure of
+itself. Of the mean of 30 normal numbers its bound with 95 % confidence holds in 94.2 % (of 10 in 92.3, of 2 in 77.4; one has none).
+"""
 
 _NO_GROUPS = (
     "contract.harm: worst_group is about the groups of a column, and none is named: name one in a recipe's data.groups"
@@ -93,7 +108,7 @@ def contract_test(
         return found
     if harm.worst_class is not None:
         losses = _losses(dense, pruned, task, sure, bootstrap, seed)
-        judged, left_out = _judged(losses, harm, harm.worst_class, sure)
+        judged, left_out = _judged(losses, harm, None, harm.worst_class, sure)
         worst = max(judged, key=lambda one: one.bound)
         kept = worst.bound <= harm.worst_class
         facts = WorstClass(worst.name, worst.drop, worst.bound, harm.worst_class, judged, left_out, kept)
@@ -102,20 +117,28 @@ def contract_test(
         if groups is None:
             raise RecipeError(_NO_GROUPS)
         losses, unknown = _group_losses(dense, pruned, task, contract, groups, sure, bootstrap, seed)
-        judged, left_out = _judged(losses, harm, harm.worst_group, sure)
+        judged, left_out = _judged(losses, harm, contract.metric, harm.worst_group, sure)
         worst = max(judged, key=lambda one: one.bound)
-        kept = worst.bound <= harm.worst_group
-        left_out = (*left_out, *unknown)
-        about = WorstGroup(groups.column, worst.name, worst.drop, worst.bound, harm.worst_group, judged, left_out, kept)
+        # Of a share, so few examples leave a bound above the margin; of other numbers they may leave any.
+        sure_enough = metrics[contract.metric].is_share or all(one.n >= FEWEST_NUMBERS for one in judged)
+        kept = sure_enough and worst.bound <= harm.worst_group
+        about = WorstGroup(
+            groups.column, worst.name, worst.drop, worst.bound, harm.worst_group, judged, left_out, unknown, kept
+        )
         found = replace(found, worst_group=about, kept=found.kept and kept)
     return found
 
 
 def _judged(
-    losses: list[ClassLoss], harm: Harm, margin: float, confidence: float
+    losses: list[ClassLoss], harm: Harm, metric: str | None, margin: float, confidence: float
 ) -> tuple[tuple[ClassLoss, ...], tuple[str, ...]]:
-    """Return the parts that the promise is about, and those left out; where all would be, all are judged, and it isn't kept."""
-    short = short_classes({one.name: one.n for one in losses}, margin, confidence) if harm.small == "leave_out" else {}
+    """Return the parts that the promise is about, and those left out; where all would be, all are judged, and it isn't kept.
+
+    Args:
+        metric: that is promised of each; None: the share that is right of a class, or found of it.
+    """
+    counts = {one.name: one.n for one in losses} if harm.small == "leave_out" else {}
+    short = short_parts(counts, metric, margin, confidence)
     judged = tuple(one for one in losses if one.name not in short)
     return (judged, tuple(short)) if judged else (tuple(losses), ())
 
@@ -125,7 +148,7 @@ def check_classes(contract: Contract, task: Task, numbers: Ints | None, *, remed
 
     Args:
         numbers: the class of each example that the contract is shown on, where that is known and each has one.
-        remedy: what to do about it.
+        remedy: how to get more examples.
 
     Raises:
         RecipeError: there are no classes.
@@ -138,14 +161,8 @@ def check_classes(contract: Contract, task: Task, numbers: Ints | None, *, remed
             f"contract.harm: {task.name} has no classes with names, so no worst one: leave contract.harm out"
         )
     if numbers is not None:
-        _check_enough(
-            contract,
-            contract.harm,
-            contract.harm.worst_class,
-            "classes",
-            class_examples(numbers, task.class_names),
-            remedy,
-        )
+        counts = class_examples(numbers, task.class_names)
+        _check_enough(contract, None, "worst_class", contract.harm.worst_class, "classes", counts, remedy)
 
 
 def check_groups(contract: Contract, groups: Groups | None, *, remedy: str) -> None:
@@ -153,7 +170,7 @@ def check_groups(contract: Contract, groups: Groups | None, *, remedy: str) -> N
 
     Args:
         groups: of the examples that the contract is shown on.
-        remedy: what to do about it.
+        remedy: how to get more examples.
 
     Raises:
         RecipeError: there are no groups.
@@ -166,20 +183,50 @@ def check_groups(contract: Contract, groups: Groups | None, *, remedy: str) -> N
     counts = groups.counts()
     if not counts:
         raise DataError(f"contract.harm: no example that it is shown on has a group in {groups.column!r}: {remedy}")
-    _check_enough(contract, contract.harm, contract.harm.worst_group, f"groups of {groups.column!r}", counts, remedy)
+    what, margin = f"groups of {groups.column!r}", contract.harm.worst_group
+    _check_enough(contract, contract.metric, "worst_group", margin, what, counts, remedy)
 
 
 def _check_enough(
-    contract: Contract, harm: Harm, margin: float, what: str, counts: Mapping[str, int], remedy: str
+    contract: Contract, metric: str | None, key: str, margin: float, what: str, counts: Mapping[str, int], remedy: str
 ) -> None:
-    short, confidence = short_classes(counts, margin, contract.confidence), contract.confidence
-    if short and (harm.small == "refuse" or len(short) == len(counts)):
-        said = "; ".join(f"{name} has {so_many}" for name, so_many in list(short.items())[:3])
-        raise DataError(
-            f"contract.harm: {len(short)} of {len(counts)} {what} have too few examples to show a loss below {margin:g} at "
-            f"confidence {confidence:g}: expected at least {examples_needed(margin, confidence)} of each to test on, got: {said}"
-            f"{'; ...' if len(short) > 3 else ''}; {remedy}"
-        )
+    assert contract.harm is not None
+    sure = contract.confidence
+    short = short_parts(counts, metric, margin, sure)
+    if not short or (contract.harm.small == "leave_out" and len(short) < len(counts)):
+        return
+    said = "; ".join(f"{name} has {so_many}" for name, so_many in list(short.items())[:3])
+    share = _is_share(metric)
+    about = f"to show a loss below {margin:g} at" if share else f"to tell how {metric} changes there with"
+    needed, more = fewest_examples(metric, margin, sure), "; ..." if len(short) > 3 else ""
+    raise DataError(
+        f"contract.harm: {len(short)} of {len(counts)} {what} have too few examples {about} confidence {sure:g}: expected at "
+        f"least {needed} of each to test on, got: {said}{more}; {remedy}"
+        f"{f', raise {key}' if share else ''}{', or say small: leave_out' if len(short) < len(counts) else ''}"
+    )
+
+
+def check_margins(contract: Contract, *, key: str = "contract") -> None:
+    """Refuse a contract that allows more of its metric to go than there can be.
+
+    Raises:
+        RecipeError: it says which margin.
+    """
+    check_margin(contract.metric, contract.max_drop, key=f"{key}.max_drop")
+    if contract.harm is not None and contract.harm.worst_group is not None:
+        check_margin(contract.metric, contract.harm.worst_group, key=f"{key}.harm.worst_group")
+
+
+def check_margin(metric: str, margin: float, *, key: str) -> None:
+    """Refuse a margin that is always kept, of a metric that is 1 at the most: 3 was meant as points.
+
+    Raises:
+        RecipeError: it is 1 or more, or the metric is unknown.
+    """
+    asked = metrics[metric]
+    # What has a unit may be any number, and so may what is better the lower it is, unless it is a share.
+    if (asked.is_share or (asked.higher_is_better and not asked.unit)) and margin >= 1:
+        raise RecipeError(f"{key} must be below 1 for {metric}, 0.01 is one point: got {margin:g}")
 
 
 def class_examples(numbers: Ints, names: tuple[str, ...]) -> dict[str, int]:
@@ -188,18 +235,33 @@ def class_examples(numbers: Ints, names: tuple[str, ...]) -> dict[str, int]:
     return {names[c] if c < len(names) else str(c): int(n) for c, n in enumerate(counts)}
 
 
-def short_classes(counts: Mapping[str, int], margin: float, confidence: float) -> dict[str, str]:
-    """Return the classes that have too few examples to show anything, with what they could show at best, in words.
+def fewest_examples(metric: str | None, margin: float, confidence: float) -> int:
+    """Return how many examples it takes to show anything of a metric; None: of the share that is right of a class.
 
-    >>> short_classes({"cat": 200, "dog": 40}, 0.03, 0.95)
-    {'dog': '40, which show no less than 0.073'}
+    Of a share so many that two models which differ on none of them show a drop below the margin. Other margins are in units of
+    their own, which don't say how many are enough.
     """
-    needed = examples_needed(margin, confidence)
+    return examples_needed(margin, confidence) if _is_share(metric) else FEWEST_NUMBERS
+
+
+def short_parts(counts: Mapping[str, int], metric: str | None, margin: float, confidence: float) -> dict[str, str]:
+    """Return the classes or groups that have too few examples to show anything, with what they could show at best, in words.
+
+    >>> short_parts({"cat": 200, "dog": 40}, "accuracy", 0.03, 0.95)
+    {'dog': '40, which show no less than 0.073'}
+    >>> short_parts({"cat": 200, "dog": 2}, "mae", 3.0, 0.95)
+    {'dog': '2'}
+    """
+    needed, share = fewest_examples(metric, margin, confidence), _is_share(metric)
     return {
-        name: f"{n}, which show no less than {_least(n, confidence):.2g}" if n else "none"
+        name: ("none" if not n else f"{n}, which show no less than {_least(n, confidence):.2g}" if share else f"{n}")
         for name, n in counts.items()
         if n < needed
     }
+
+
+def _is_share(metric: str | None) -> bool:
+    return metric is None or metrics[metric].is_share
 
 
 def _least(n: int, confidence: float) -> float:

@@ -21,8 +21,8 @@ from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.recipe_file import explained
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import Batches
-from prunus.evaluate import NonInferiority, WorstClass, examples_needed, observe, parts_of
-from prunus.evaluate.harm import check_classes, check_groups, contract_test
+from prunus.evaluate import NonInferiority, WorstClass, observe, parts_of
+from prunus.evaluate.harm import check_classes, check_groups, check_margins, contract_test, fewest_examples
 from prunus.tasks import Agreement, Task, check_metrics, metrics
 
 __all__ = ["N_TESTED", "Promise", "asked_contract", "broken", "kept", "promise_of", "taught"]
@@ -131,18 +131,20 @@ def promise_of(
             "contract: the targets don't tell which metrics there are: give task=..., or a loss of a known task"
         )
     check_metrics([contract.metric], task.name, key="contract.metric")
+    check_margins(contract)
     if contract.harm is not None and task.exclusive:
         numbers = torch.cat([batch.targets for batch in testing.batches(batch_size)]).cpu().numpy()
-        check_classes(contract, task, numbers, remedy="give more data, raise worst_class, or say small: leave_out")
+        check_classes(contract, task, numbers, remedy="give more data")
     else:
         check_classes(contract, task, None, remedy="")
     check_groups(contract, None, remedy="")
-    n, needed = len(testing), examples_needed(contract.max_drop, contract.confidence)
-    if n < 2 or (metrics[contract.metric].exact_test and n < needed):
+    promised = metrics[contract.metric]
+    n, needed = len(testing), fewest_examples(contract.metric, contract.max_drop, contract.confidence)
+    if n < 2 or ((promised.exact_test or not promised.is_share) and n < needed):
         raise DataError(
             f"contract: {n} examples are left for the test, which can't show a drop below {contract.max_drop:g} at confidence "
-            f"{contract.confidence:g}: expected at least {needed} beside the {len(choosing)} that choose; give more data, or raise "
-            "contract.max_drop"
+            f"{contract.confidence:g}: expected at least {needed} beside the {len(choosing)} that choose; give more data"
+            f"{', or raise contract.max_drop' if promised.is_share else ''}"
         )
     return Promise(contract, task, model, choosing, testing, seed)
 

@@ -19,6 +19,7 @@ from prunus.core.recipes.shipping.quantize_section import Quantize
 from prunus.core.recipes.target_contract import Contract
 from prunus.data import DrawnSource, Examples
 from prunus.evaluate import NonInferiority, noninferiority, observe, promises
+from prunus.evaluate.harm import check_margin
 from prunus.evaluate.timing.onnx_session import named_tensors
 from prunus.ship import Bundle
 from prunus.ship.quantize.file_model import FileModel, raw_batch
@@ -74,6 +75,8 @@ def promise_of(settings: Quantize, contract: Contract | None, task: str) -> Cont
         raise RecipeError(
             f"int8 needs to know how much {metric} may drop, since it is no share: set quantize.max_drop (--max-drop)"
         )
+    if said is not None:
+        check_margin(metric, said, key="quantize.max_drop" if settings.max_drop else "contract.max_drop")
     return Contract(
         metric=metric, max_drop=0.01 if said is None else said, confidence=settings.confidence or known.confidence
     )

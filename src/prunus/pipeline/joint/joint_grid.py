@@ -23,13 +23,14 @@ from prunus.core.recipes.recipe import Joint, Recipe, Target
 from prunus.core.types import Step
 from prunus.data import Examples, Repeated
 from prunus.evaluate import JudgedGrid, judge_grid, measure_cost, observe
+from prunus.evaluate.harm import check_margin
 from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.jobs.job import Candidate, Job
 from prunus.pipeline.measure import CONTROL, epochs_of
 from prunus.pipeline.stages.model_stage import fit, fit_dense, prune_model, starting_point
 from prunus.pipeline.stages.nested_cover import check_nested, nested_selections
 from prunus.pipeline.target_search import check_floor, search_model
-from prunus.tasks import Observed, default_metrics, metrics
+from prunus.tasks import Observed, default_metrics
 
 __all__ = ["check_joint", "joint_grid"]
 
@@ -102,9 +103,7 @@ def check_joint(job: Job) -> None:
         raise DataError(
             "joint is measured on validation examples: got none; set data.split.validation, or leave joint out"
         )
-    metric, margin = _metric(job), _margin(job)
-    if metrics[metric].unit != "target units" and margin >= 1:
-        raise RecipeError(f"joint.max_drop must be below 1 for {metric}, 0.01 is one point: got {margin:g}")
+    check_margin(_metric(job), _margin(job), key="joint.max_drop")
     if len(asked.data) > 1:
         if not job.train_dense and _recovery_epochs(recipe) == 0:
             raise RecipeError(

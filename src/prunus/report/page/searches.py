@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prunus.report.format import called, is_share, percent
 from prunus.report.page.page_marks import details, escape, table
 from prunus.report.record import RunRecord
@@ -66,11 +68,11 @@ def _of_groups(metric: str, worst: WorstGroupFacts | None) -> str:
         f"; no group of {worst.column} loses more than {drop(metric, worst.bound)} of its {called(metric)} "
         f"({drop(metric, worst.max_drop)} allowed; the least sure one is {worst.name})"
     )
-    return said + _left_out(worst.left_out)
+    return said + _left_out(worst.left_out) + _left_out(worst.unknown, f"where {called(metric)} is no number")
 
 
-def _left_out(names: list[str]) -> str:
-    return f"; nothing is promised about {', '.join(names)}, which have too few examples" if names else ""
+def _left_out(names: Sequence[str], why: str = "which have too few examples") -> str:
+    return f"; nothing is promised about {', '.join(names)}, {why}" if names else ""
 
 
 def drop(metric: str, number: float | None) -> str:

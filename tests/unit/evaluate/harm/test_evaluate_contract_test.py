@@ -1,5 +1,8 @@
 """A contract that speaks of the worst class: kept only where every class is shown to lose no more than it may."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from prunus.core.batch import Batch
 from prunus.core.errors import DataError, RecipeError
 from prunus.core.recipes.target_contract import Contract
 from prunus.evaluate import examples_needed, noninferiority, promises
-from prunus.evaluate.harm import Groups, check_classes, check_groups, contract_test
+from prunus.evaluate.harm import Groups, check_classes, check_groups, check_margin, check_margins, contract_test
 from prunus.tasks import Classification, MultiLabel, Regression
 
 TASK = Classification(("a", "b", "c"))
@@ -188,6 +191,83 @@ def test_groups_that_cant_show_it_are_refused_before_any_work_or_left_out():
     left = contract_test(dense, pruned, TASK, of_groups(small="leave_out"), groups=groups)
     assert left.kept
     assert left.worst_group.left_out == ("b",)
+
+
+def numbers_of(sizes, errors, unit=1.0):
+    """Return what a dense and a pruned regression answer for groups of such sizes, worse by a constant in each, and the groups."""
+    rng, names = np.random.default_rng(0), np.repeat(list(sizes), list(sizes.values())).tolist()
+    true = rng.normal(size=(len(names), 1))
+    off = np.array([errors.get(name, 0.0) for name in names])[:, None]
+    noise = 0.1 * rng.random(true.shape)
+    seen = [
+        Regression().observe(torch.tensor(said), Batch(None, None, torch.tensor(true)))
+        for said in (true + unit * noise, true + unit * (noise + off))
+    ]
+    return *seen, Groups("site", names)
+
+
+def of_numbers(margin, small="refuse", metric="mae"):
+    harm = {"worst_group": margin, "small": small}
+    return Contract.model_validate({"metric": metric, "max_drop": 10 * margin, "harm": harm})
+
+
+@pytest.mark.parametrize("margin", [2.0, 0.01])
+def test_of_numbers_a_group_of_one_example_shows_nothing_whatever_the_unit_of_the_margin(margin):
+    dense, pruned, groups = numbers_of({"a": 200, "b": 1}, {"b": 0.5}, unit=margin)
+    with pytest.raises(
+        DataError, match=r"1 of 2 groups of 'site'.*tell how mae changes.*at least 30.*b has 1; more"
+    ) as told:
+        check_groups(of_numbers(margin), groups, remedy="more data")
+    assert "show no less" not in str(told.value)
+    found = contract_test(dense, pruned, Regression(), of_numbers(margin), groups=groups)
+    assert not found.kept
+    left = contract_test(dense, pruned, Regression(), of_numbers(margin, "leave_out"), groups=groups).worst_group
+    assert (left.kept, left.left_out, [one.name for one in left.groups]) == (True, ("b",), ["a"])
+    dense, pruned, groups = numbers_of({"b": 1}, {}, unit=margin)
+    assert not contract_test(dense, pruned, Regression(), of_numbers(margin, "leave_out"), groups=groups).kept
+
+
+def test_of_numbers_a_group_is_large_enough_however_small_its_margin_is():
+    dense, pruned, groups = numbers_of({"a": 200, "b": 30}, {"b": 0.5}, unit=0.01)
+    for small in ("refuse", "leave_out"):
+        check_groups(of_numbers(0.01, small), groups, remedy="more data")
+        found = contract_test(dense, pruned, Regression(), of_numbers(0.01, small), groups=groups).worst_group
+        assert (found.kept, found.name, found.drop, found.left_out) == (True, "b", pytest.approx(0.005), ())
+    assert not contract_test(dense, pruned, Regression(), of_numbers(0.004), groups=groups).kept
+
+
+def test_a_group_for_which_the_metric_is_no_number_isnt_said_to_be_too_small(monkeypatch):
+    def but_not_of_b(one, *others, **more):
+        found = noninferiority(one, *others, **more)
+        return replace(found, drop=np.nan) if found.n == 150 else found
+
+    monkeypatch.setattr(sys.modules[contract_test.__module__], "noninferiority", but_not_of_b)
+    dense, pruned, groups = numbers_of({"a": 200, "b": 150, "c": 3}, {})
+    found = contract_test(dense, pruned, Regression(), of_numbers(0.1, "leave_out"), groups=groups)
+    assert found.kept
+    assert (found.worst_group.left_out, found.worst_group.unknown) == (("c",), ("b",))
+    with pytest.raises(DataError, match="mae is no number for b"):
+        contract_test(dense, pruned, Regression(), of_numbers(0.1), groups=groups)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1_macro", "auroc", "r2"])
+def test_three_isnt_three_points_of_what_is_one_at_the_most(metric):
+    for margin in (1.0, 3.0):
+        with pytest.raises(RecipeError, match=rf"^k\.max_drop must be below 1 for {metric}.*got {margin:g}"):
+            check_margin(metric, margin, key="k.max_drop")
+    check_margin(metric, 0.99, key="k.max_drop")
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "perplexity", "log_loss", "kl"])
+def test_of_a_metric_that_may_be_any_number_any_margin_means_something(metric):
+    check_margins(Contract.model_validate({"metric": metric, "max_drop": 3, "harm": {"worst_group": 3}}))
+
+
+def test_each_margin_of_a_contract_is_looked_at():
+    with pytest.raises(RecipeError, match=r"search\.contract\.max_drop must be below 1"):
+        check_margins(Contract.model_validate({"max_drop": 2}), key="search.contract")
+    with pytest.raises(RecipeError, match=r"contract\.harm\.worst_group must be below 1 for accuracy.*got 3"):
+        check_margins(Contract.model_validate({"harm": {"worst_group": 3}}))
 
 
 def test_where_all_would_be_left_out_nothing_is_promised_and_it_is_not_kept():

@@ -210,6 +210,8 @@ def test_the_promise_is_the_sections_then_the_contracts_then_a_point():
     assert promise_of(Quantize(metric="f1_macro"), Contract(max_drop=0.03), "classification").max_drop == 0.01
     with pytest.raises(RecipeError, match="int8 needs to know how much mae may drop"):
         promise_of(Quantize(metric="mae"), None, "regression")
+    with pytest.raises(RecipeError, match=r"quantize\.max_drop must be below 1 for accuracy.*got 3"):
+        promise_of(Quantize(max_drop=3), None, "classification")
 
 
 @pytest.mark.parametrize("to", RUNTIMES)

@@ -48,6 +48,24 @@ def test_what_was_asked_for_is_delivered_with_its_bound():
     )
 
 
+def test_what_nothing_is_promised_about_is_named_with_its_reason():
+    about = {
+        "column": "site",
+        "name": "north",
+        "drop": 0.0,
+        "bound": 0.004,
+        "max_drop": 0.01,
+        "groups": [],
+        "kept": True,
+    }
+    about |= {"left_out": ["south"], "unknown": ["east", "west"]}
+    found = row(1, 0.5, True)
+    found["test"] |= {"worst_group": about}
+    said = outcome(search([found], 1))
+    assert "nothing is promised about south, which have too few examples; " in said
+    assert said.endswith("; nothing is promised about east, west, where accuracy is no number")
+
+
 def test_less_than_was_asked_for_is_said():
     said = outcome(search([row(1, 0.7, True), row(2, 0.5, False)], 1))
     assert (
