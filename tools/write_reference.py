@@ -100,6 +100,8 @@ READERS = f"""# Files of data
 {WRITTEN}
 
 `data.source` names a file with one of these endings, a folder of class folders of images, `sklearn:NAME`, or `module:function`.
+Where a folder holds both files of rows and class folders of images, `data.target` (or another key of tables) says that the rows are
+meant, `data.args` that the images are.
 What another installed package offers as an entry point `prunus.readers` is read, too, once you name such a file.
 """
 

@@ -56,7 +56,7 @@ def open_source(config: Data) -> Source:
     if config.is_bundled:
         _refuse_disk(config)
         return open_bundled(config.source.partition(":")[2], config)
-    if rows_in(path) and (found := open_row_files(path, config)) is not None:
+    if rows_in(path, config) and (found := open_row_files(path, config)) is not None:
         return found
     if path.is_dir():
         return open_image_folder(path, config)

@@ -25,7 +25,7 @@ from prunus.data.rows.row_set import RowSet, open_row_set, row_files_of
 from prunus.data.rows.walk import walk
 from prunus.data.sources.arrays import array_source, array_to_tensor, to_array
 from prunus.data.sources.formats import row_endings
-from prunus.data.sources.image_folder import holds_class_folder
+from prunus.data.sources.image_folder import holds_class_folders
 from prunus.data.sources.source import ArraySource
 from prunus.data.sources.tables import beside_values, check_names, labelled_rows, open_table, row_ids, target_column
 
@@ -48,12 +48,32 @@ def memory_bytes(n_rows: int, n_columns: int) -> int:
     return n_rows * (_ROW_BYTES + _CELL_BYTES * n_columns)
 
 
-def rows_in(path: Path) -> bool:
-    """Tell whether a path is read as rows: a file of such an ending, or a folder of them without class folders of images."""
+def rows_in(path: Path, config: Data) -> bool:
+    """Tell whether a path is read as rows: a file of such an ending, or a folder of them.
+
+    Where class folders of images lie beside them, it is what the recipe says.
+
+    Raises:
+        DataError: the recipe doesn't say it.
+    """
     if not path.is_dir():
         return path.suffix.lower() in MAPPED_ENDINGS and path.is_file()
-    rows = any(child.suffix.lower() in row_endings() and child.is_file() for child in path.iterdir())
-    return rows and (matching(path) is not None or not holds_class_folder(path))
+    rows = sorted(child.name for child in path.iterdir() if child.suffix.lower() in row_endings() and child.is_file())
+    if not rows or matching(path) is not None or _says_rows(config):
+        return bool(rows)
+    if not holds_class_folders(path):
+        return True
+    if config.args:  # how images are read: rows take none
+        return False
+    raise DataError(
+        f"{path}: it holds rows ({rows[0]}) and class folders of images, and the recipe doesn't say which are the data: name "
+        "the label's column (data.target) for the rows, or say how images are read (data.args: {mode: RGB}); or move one of them"
+    )
+
+
+def _says_rows(config: Data) -> bool:
+    """Tell whether a recipe says what only rows have."""
+    return bool(config.target or config.about_tables or config.beside or config.in_memory is False)
 
 
 def open_row_files(path: Path, config: Data) -> ArraySource | None:

@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ __all__ = [
     "ImageFolder",
     "check_resized",
     "find_images",
-    "holds_class_folder",
+    "holds_class_folders",
     "open_image_folder",
     "read_image",
 ]
@@ -130,9 +131,11 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(_images(folder), key=lambda path: path.relative_to(folder).as_posix())
 
 
-def holds_class_folder(folder: Path) -> bool:
-    """Return whether a sub-folder holds an image; the first one that is found says so."""
-    return any(path.parent != folder for path in _images(folder))
+def holds_class_folders(folder: Path) -> bool:
+    """Return whether two sub-folders hold images: no classes can be fewer. The first image in each says so."""
+    children = (child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    held = (child for child in children if next(_images(child), None) is not None)
+    return len(list(islice(held, 2))) == 2
 
 
 def _images(folder: Path) -> Iterator[Path]:

@@ -132,7 +132,7 @@ def estimate(
         RunError: a trial run failed; it says why.
     """
     source = path_at(recipe.data.source)
-    if recipe.data.is_bundled or not rows_in(source):
+    if recipe.data.is_bundled or not rows_in(source, recipe.data):
         raise DataError(
             f"{recipe.data.source}: a sample is taken of files of rows (.parquet, .arrow, .feather, .npy, or a folder of them): "
             "name such a file as data.source"

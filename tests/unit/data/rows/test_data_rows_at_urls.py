@@ -12,6 +12,7 @@ import torch
 import prunus
 from prunus.core.errors import DataError
 from prunus.core.files.urls.url_path import path_at
+from prunus.core.recipes.recipe import Data
 from prunus.data import open_row_set, rows_in
 from prunus.data.rows.file_prints import file_print
 from prunus.data.rows.walk import read_group, walk
@@ -52,11 +53,18 @@ def test_the_print_of_a_small_object_takes_one_way_to_the_store_for_its_facts(fo
 
 
 def test_a_pattern_names_files_and_no_class_folders(store, bucket):
-    for name in ("mixed/a.csv", "mixed/plot.png", "classes/labels.csv", "classes/cats/0.png"):
+    for name in ("mixed/a.csv", "mixed/plot.png", "classes/labels.csv", "classes/cats/0.png", "classes/dogs/0.png"):
         store.put(bucket, name, b"a,label\n1,0\n")
-    assert rows_in(path_at(f"s3://{bucket}/mixed/*"))
-    assert rows_in(path_at(f"s3://{bucket}/mixed"))
-    assert not rows_in(path_at(f"s3://{bucket}/classes"))
+
+    def are_rows(name, **more):
+        return rows_in(path_at(f"s3://{bucket}/{name}"), Data(source=f"s3://{bucket}/{name}", **more))
+
+    assert are_rows("mixed/*")
+    assert are_rows("mixed")
+    assert are_rows("classes", target="label")
+    assert not are_rows("classes", args={"mode": "L"})
+    with pytest.raises(DataError, match="and class folders of images"):
+        are_rows("classes")
 
 
 def test_a_training_loop_gets_the_same_batches_with_and_without_workers(folder, bucket):

@@ -1,6 +1,8 @@
 """A folder of class folders is a data set; every image that isn't one is named."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -44,9 +46,32 @@ def refused(folder, message, **options):
 @pytest.mark.parametrize("table", ["labels.csv", "features.parquet", "x.npy"])
 def test_a_table_beside_class_folders_is_not_taken_for_the_data(folder, table):
     (folder / table).write_text("a,b,label\n1,2,0\n3,4,1\n")
-    assert opened(folder).ids == tuple(
+    assert opened(folder, args={"mode": "L"}).ids == tuple(
         f"{where}/{number}.png" for where in ("cats/indoor", "dogs") for number in range(3)
     )
+    refused(folder, rf"{table}\) and class folders of images, .*data\.target.*data\.args")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"target": "label"}, {"columns": ["a"]}, {"ignore": ["b"]}, {"kinds": {"a": "number"}}, {"missing": ["?"]},
+     {"groups": "b"}, {"target": "label", "in_memory": True}],
+)  # fmt: skip
+def test_rows_are_read_where_the_recipe_says_what_only_rows_have(folder, said):
+    (folder / "part0.csv").write_text("a,b,label\n1,2,0\n3,4,1\n")
+    assert opened(folder, **said).ids == ("0", "1")
+
+
+def test_rows_are_read_from_disk_where_images_lie_beside_them(folder, tmp_path):
+    pq.write_table(pa.table({"a": [1.0, 2.0] * 20, "label": [0, 1] * 20}), folder / "part0.parquet")
+    found = opened(folder, in_memory=False, cache=str(tmp_path / "cache"))
+    assert len(found.ids) == 40
+
+
+def test_one_picture_somewhere_below_makes_no_classes_of_rows(tmp_path):
+    (tmp_path / "part0.csv").write_text("a,label\n1,0\n3,1\n")
+    paint(tmp_path / "docs" / "img" / "logo.png", 0)
+    assert opened(tmp_path).ids == ("0", "1")
 
 
 def test_rows_beside_folders_without_a_shown_image_are_the_data(tmp_path):
