@@ -181,3 +181,17 @@ def test_a_table_of_numbers_alone_is_as_it_was(tmp_path):
     assert torch.equal(data.source.inputs(torch.arange(N)), raw.inputs(torch.arange(N)))
     assert data.train.feature_names == ("a", "b")
     assert prepare_source(raw, Data(source=path)).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_rows_without_a_label_are_said_of_every_table_that_has_some(tmp_path, in_memory):
+    given, other = columns(), columns(seed=1)
+    given["label"][3] = None
+    for row in range(0, 70, 10):
+        other["label"][row] = None
+    train, test = save(tmp_path, given), save(tmp_path, other, "test.parquet")
+    data = prepare(Data(source=train, test=test, in_memory=in_memory, cache=str(tmp_path / "cache")))
+    assert len(data.test) == N - 7
+    said = "rows have no 'label' (the first: row 0, counted from 0) and were left out"
+    assert data.notes.count(f"data.test: 7 of {N} {said}") == 1
+    assert sum("rows have no 'label'" in note for note in data.notes) == 2

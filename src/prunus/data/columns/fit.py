@@ -34,7 +34,7 @@ class TableFacts:
     """What a table's numbers stand for: the kinds of its columns in order, and the words of each category.
 
     ``wide``: float32 can't tell its numbers apart. ``spread``: columns that become quantiles. ``target`` is the column that it was
-    read from, ``no_value`` the texts that mean that a cell is missing.
+    read from, ``no_value`` the texts that mean that a cell is missing. ``notes`` say what was inferred of the columns.
     """
 
     kinds: Mapping[str, Kind]

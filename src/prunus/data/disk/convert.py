@@ -204,11 +204,10 @@ def mapped_source(folder: Path, told: dict[str, Any], config: Data) -> ArraySour
     values, n = array(_VALUES), told["rows"]
     table = told["table"]
     facts = None
-    notes = tuple(told["label_notes"])
     if table is not None:
         words = {name: tuple(given) for name, given in table["words"].items()}
         facts = TableFacts(dict(table["kinds"]), words, table["wide"], frozenset(table["spread"]), table["target"])
-        facts = replace(facts, no_value=tuple(table["no_value"]), notes=(*notes, *table["notes"]))
+        facts = replace(facts, no_value=tuple(table["no_value"]), notes=tuple(table["notes"]))
     beside = {key: _mapped_npy(folder / f"beside_{number}.npy") for number, key in enumerate(told["beside"])}
     digests = mapped_rows(folder / _DIGESTS, np.uint8, (n, 32)) if told["digests"] else None
     return ArraySource(
@@ -225,7 +224,7 @@ def mapped_source(folder: Path, told: dict[str, Any], config: Data) -> ArraySour
         on_disk=str(folder),
         digests=digests,
         known_fingerprint=told.get("fingerprint", ""),
-        notes=notes if facts is None else (),
+        notes=tuple(told["label_notes"]),
     )
 
 

@@ -44,6 +44,11 @@ class EncodedTable:
         return self.source.ids
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the rows."""
+        return tuple(getattr(self.source, "notes", ()))
+
+    @property
     def on_disk(self) -> str:
         """The folder whose arrays are mapped, where they are."""
         return str(getattr(self.source, "on_disk", ""))

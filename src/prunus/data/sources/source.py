@@ -112,7 +112,7 @@ class ArraySource:
     ``on_disk`` is the folder whose arrays are mapped, where they are, and ``digests`` and ``known_fingerprint`` are held with
     them.
     ``recoded`` are other numbers of the words of some columns, the last one for no word. ``notes`` say in a line each what a user
-    should know; those of a table stand in ``table``.
+    should know of the rows; ``table`` has those on its columns.
     """
 
     name: str

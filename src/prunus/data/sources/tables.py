@@ -177,7 +177,7 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
         spread=frozenset(name for name in chosen if config.kinds.get(name) == "quantile"),
         target=target,
         no_value=config.missing,
-        notes=(*notes, *guessed),
+        notes=tuple(guessed),
     )
     return ArraySource(
         config.source,
@@ -190,6 +190,7 @@ def open_table(table: pa.Table, path: Path, config: Data) -> ArraySource:
         label_kind=raw.dtype.kind,
         table=facts,
         beside={key: beside_values(table[name], name, key, config, path) for key, name in config.beside.items()},
+        notes=tuple(notes),
     )
 
 
