@@ -1,6 +1,7 @@
 """Every smaller size is a prefix of the same plan: its units are among those of the size before, its shared weights are equal."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -89,6 +90,20 @@ def test_a_size_that_is_taken_out_needs_no_other_and_answers_the_same(made, tmp_
     assert all(row["size_bytes"] < row["size_bytes_alone"] for row in rows[2:])
 
 
+def test_a_damaged_bundle_that_has_sizes_beside_it_is_said_to_be_damaged(made, tmp_path):
+    bundle = tmp_path / "one"
+    write_size(made.folder, 0.5, bundle)
+    shutil.copytree(made.folder, bundle / "sizes")
+    assert load_bundle(bundle).sha256 == load_bundle(made.folder, size=0.5).sha256
+    with pytest.raises(BundleError, match="expected") as another:
+        load_bundle(bundle, sha256="0" * 64)
+    with (bundle / "model.safetensors").open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(BundleError, match=r"model\.safetensors: expected") as damaged:
+        load_bundle(bundle)
+    assert "several sizes" not in f"{another.value} {damaged.value}"
+
+
 def test_the_same_seed_gives_the_same_bytes_and_a_finished_folder_is_read(tmp_path, monkeypatch):
     folders = [make_sizes(recipe(tmp_path / name, "mlp")).folder for name in ("a", "b")]
     files = [sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file()) for folder in folders]
@@ -99,8 +114,6 @@ def test_the_same_seed_gives_the_same_bytes_and_a_finished_folder_is_read(tmp_pa
 
 
 def test_what_was_changed_or_is_not_there_is_one_line(made, tmp_path):
-    import shutil
-
     for folder in (made.folder, made.record.parent):
         with pytest.raises(BundleError, match=r"several sizes \(0.75, 0.5, 0.25\): say which.*sizes/keep-0.25"):
             load_bundle(folder)

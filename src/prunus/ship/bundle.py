@@ -27,6 +27,7 @@ from prunus.ship.graph_limits import GraphLimits, usual_limits
 from prunus.ship.inputs import beyond, is_scaled, output_tensors
 from prunus.ship.manifest import (
     GRAPH,
+    MANIFEST,
     Contents,
     Manifest,
     read_contents,
@@ -223,17 +224,13 @@ def _contents(folder: Path, sha256: str | None, size: float | None) -> Contents:
         return read_size(find_sizes(folder), size, sha256=sha256)
     if (own := size_of_folder(folder)) is not None:
         return read_size(folder.parent, own, sha256=sha256)
-    try:
-        return read_contents(folder, sha256=sha256)
-    except BundleError as error:
-        sizes = list_sizes(find_sizes(folder))
-        if not sizes:
-            raise
+    if not (folder / MANIFEST).exists() and (sizes := list_sizes(find_sizes(folder))):
         there = ", ".join(f"{one:g}" for one in sizes)
         raise BundleError(
             f"{folder} holds a model in several sizes ({there}): say which, load_bundle(..., size={sizes[-1]:g}), or give its "
             f"folder, {folder_of_size(find_sizes(folder), sizes[-1])}"
-        ) from error
+        )
+    return read_contents(folder, sha256=sha256)
 
 
 def meanings(contents: Contents, limits: GraphLimits | None = None) -> tuple[Scaler | None, Scaler | None]:
