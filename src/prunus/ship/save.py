@@ -58,6 +58,7 @@ from prunus.ship.manifest import (
     manifest_sha256,
     manifest_tree,
     read_contents,
+    read_manifest,
 )
 from prunus.ship.pack import check_storable, pack
 from prunus.ship.pretrained_entry import pretrained_entry
@@ -178,27 +179,39 @@ def save_bundle(
 def write_card(folder: Path, card: CardFacts) -> str:
     """Say anew on a bundle's card what is known of its model, in one step; return the bundle's new hash.
 
-    What was found out after it was saved (of files that were made of it, say) gets there so; the model's own files stay.
+    What was found out after it was saved (of files that were made of it, say) gets there so; the model's own files stay, as the
+    manifest has them.
 
     Raises:
-        BundleError: a file isn't what the bundle's manifest says.
+        BundleError: a file isn't what the bundle's manifest says, or none of its files: a signature would sign another card.
         OutputError: the folder can't be written.
     """
-    manifest = read_contents(folder).manifest
+    manifest = read_manifest(folder)
+    if others := sorted({path.name for path in folder.iterdir()} - {MANIFEST, *manifest.files}):
+        raise BundleError(
+            f"{folder}: expected the bundle's own files only, since a card that is written anew makes another bundle of it: got "
+            f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}; move it away, and sign the bundle afterwards"
+        )
     with atomic_folder(folder) as temporary:
         files = {name: entry for name, entry in manifest.files.items() if name not in (CARD, BILL)}
         for name in files:
-            shutil.copy2(folder / name, temporary / name)
+            shutil.copy2(folder / name, temporary / name, follow_symlinks=False)
         proof = None if card.proof is None else Proof.model_validate(card.proof)
         bare = manifest.model_copy(update={"files": files, "proof": proof, "sha256": _NO_HASH})
-        return _finish(temporary, bare, card)
+        sha256 = _finish(temporary, bare, card)
+        try:
+            read_contents(temporary, sha256=sha256)
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(temporary), str(folder))) from error
+        return sha256
 
 
 def _finish(folder: Path, manifest: Manifest, card: CardFacts) -> str:
-    """Write what describes the files in ``folder``, and return the bundle's hash."""
+    """Write what describes the files of a manifest beside them in ``folder``, and return the bundle's hash."""
     write_text(folder / CARD, model_card(manifest, card))
     write_json(folder / BILL, bill_of_materials(manifest, card))
-    manifest = manifest.model_copy(update={"files": {path.name: _entry(path) for path in sorted(folder.iterdir())}})
+    files = {**manifest.files, **{name: _entry(folder / name) for name in (CARD, BILL)}}
+    manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     manifest = manifest.model_copy(update={"sha256": manifest_sha256(manifest)})
     write_json(folder / MANIFEST, manifest_tree(manifest))
     return manifest.sha256

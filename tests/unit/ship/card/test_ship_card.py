@@ -13,7 +13,7 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from prunus.core.errors import RecipeError
+from prunus.core.errors import BundleError, RecipeError
 from prunus.core.recipes.card_section import Card
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline.jobs.card_of_run import run_id
@@ -242,3 +242,35 @@ def test_a_card_that_is_written_anew_leaves_the_model_as_it_was(shipped, tmp_pat
     assert "* b.onnx, for \\# onnx" in (tmp_path / "b/README.md").read_text(encoding="utf-8")
     assert write_card(tmp_path / "b", told) == sha256
     load_bundle(tmp_path / "b", sha256=sha256)
+
+
+def test_a_card_that_is_written_anew_vouches_for_no_byte_that_the_manifest_didnt(shipped, tmp_path, monkeypatch):
+    folder, _ = shipped
+    bundle = shutil.copytree(folder / "bundle", tmp_path / "b")
+    weights = bundle / "model.safetensors"
+    content = weights.read_bytes()
+    copy = shutil.copy2
+
+    def changed_while_it_is_copied(source, target, **more):
+        copy(source, target, **more)
+        if target.name == weights.name:
+            target.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prunus.ship.save.shutil.copy2", changed_while_it_is_copied)
+        with pytest.raises(BundleError, match=f"^{re.escape(str(weights))}"):
+            write_card(bundle, CardFacts())
+    load_bundle(bundle)
+    held = weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(held)
+    with pytest.raises(BundleError, match="plain files only"):
+        write_card(bundle, CardFacts())
+
+
+def test_a_file_that_isnt_the_bundles_is_named_and_stays(shipped, tmp_path):
+    folder, _ = shipped
+    bundle = shutil.copytree(folder / "bundle", tmp_path / "b")
+    (bundle / "model.sig").write_text("signed")
+    with pytest.raises(BundleError, match=r"got model\.sig; move it away, and sign the bundle afterwards"):
+        write_card(bundle, CardFacts())
+    assert (bundle / "model.sig").read_text() == "signed"
