@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from prunus.core.code.extras import require
+from prunus.core.code.extras import check_there, require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import RecipeError, RunError, raise_if_out_of_memory
 from prunus.core.recipes.execution.dispatch_section import Dispatch
@@ -31,7 +31,7 @@ _STORE_BYTES = 80 << 20
 """Of Ray's object store, for one that is started here: near the least it takes, since shards are read from files."""
 
 _SECONDS_TO_ANSWER = 5.0
-_SECONDS_TO_START_A_WORKER = 120.0
+_SECONDS_TO_START_A_WORKER = 300.0
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,8 @@ def _init(ray: Any, asked: Dispatch, folder: str) -> None:
 
 
 def _joined(ray: Any, address: str) -> Cluster:
+    if address.startswith("ray://"):
+        check_there(("grpc",), extra="ray", what=f"dispatch.address: {address}")
     if address != "auto":
         _check_it_answers(address)
     if ray.is_initialized():
