@@ -3,17 +3,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from flower_examples import CLEAN, recipe, told
 from prunus.cli.app import invoke
-from prunus.core.files.example_table import read_example_table
-from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import clean_examples, score_examples, select_examples
 from prunus.pipeline.jobs.workspace import recipe_text
-from recipe_samples import IRIS
 from workers_here import workers_here
 
 
@@ -22,28 +17,7 @@ def _here(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def recipe(output, workers, examples, **changes):
-    draw = np.random.default_rng(0)
-    label = np.arange(240) % 3
-    values = (draw.normal(size=(3, 4)) * 3)[label] + draw.normal(size=(240, 4))
-    names = np.array(["iris", "rose", "tulip"])[np.where(np.arange(240) % 10 == 0, (label + 1) % 3, label)]
-    if not Path("flowers.parquet").exists():
-        pq.write_table(
-            pa.table({**{f"c{i}": values[:, i] for i in range(4)}, "kind": names.tolist()}), "flowers.parquet"
-        )
-    data = {"source": "flowers.parquet", "target": "kind", "split": {"validation": 0.2}}
-    tree = {**IRIS, "data": data, "train": {"epochs": 4}, "output": output, "dispatch": {"workers": workers}}
-    return make_recipe({**tree, "examples": {"epochs": 4, **examples}, **changes}, "r")
-
-
-def told(found):
-    table = read_example_table(found.table)
-    columns = {name: [str(value) for value in column.tolist()] for name, column in table.columns.items()}
-    summary = {key: value for key, value in found.summary.items() if key != "recipe"}
-    return columns, str(summary)
-
-
-CLEAN = {"clean": {"rounds": 1}}
+TWO = {"workers": 2}
 TWICE, QUICKLY = {"clean": {"rounds": 2}, "epochs": 30}, {"train": {"epochs": 1, "learning_rate": 0.02}}
 
 
@@ -52,7 +26,7 @@ class Stopped(Exception):
 
 
 def test_what_was_trained_before_a_stop_stays_and_a_process_of_its_own_trains_the_rest(monkeypatch):
-    alone = told(clean_examples(recipe("alone", 1, CLEAN)))
+    alone = told(clean_examples(recipe("alone", CLEAN)))
     events = []
 
     def stops(event):
@@ -61,7 +35,7 @@ def test_what_was_trained_before_a_stop_stays_and_a_process_of_its_own_trains_th
             raise Stopped
 
     with workers_here(monkeypatch), pytest.raises(Stopped):
-        clean_examples(recipe("shared", 2, CLEAN), listener=stops)
+        clean_examples(recipe("shared", CLEAN, TWO), listener=stops)
     held = list(Path("shared").rglob("*answers.safetensors"))
     assert len(held) == 2
     written = {path: path.stat().st_mtime_ns for path in held}
@@ -71,7 +45,7 @@ def test_what_was_trained_before_a_stop_stays_and_a_process_of_its_own_trains_th
         events.append(event)
         assert {path: path.stat().st_mtime_ns for path in held if path.exists()} in (written, {})
 
-    found = clean_examples(recipe("shared", 2, CLEAN), resume=True, listener=keeps)
+    found = clean_examples(recipe("shared", CLEAN, TWO), resume=True, listener=keeps)
     assert [event.done for event in events if event.kind == "progress" and event.stage.endswith("/ folds")] == [3]
     assert told(found) == alone
 
@@ -95,9 +69,9 @@ def test_what_was_trained_before_a_stop_stays_and_a_process_of_its_own_trains_th
 def test_a_command_about_examples_finds_the_same_for_one_worker_and_for_two(
     command, examples, changes, stages, monkeypatch
 ):
-    alone = told(command(recipe("alone", 1, examples, **changes)))
+    alone = told(command(recipe("alone", examples, **changes)))
     with workers_here(monkeypatch) as sent:
-        assert told(command(recipe("shared", 2, examples, **changes))) == alone
+        assert told(command(recipe("shared", examples, TWO, **changes))) == alone
     assert {task.stage.removeprefix("seed 0 / ") for task in sent} == stages
 
 
@@ -124,7 +98,7 @@ SEARCH = {
     ],
 )
 def test_a_plan_is_the_same_for_one_worker_and_for_two(how, stage, monkeypatch):
-    made = recipe("alone", 1, {}, model={"builder": "mlp", "args": {"width": 8, "depth": 2}}, **how)
+    made = recipe("alone", {}, model={"builder": "mlp", "args": {"width": 8, "depth": 2}}, **how)
     Path("r.yaml").write_text(recipe_text(made))
     assert invoke(["plan", "r.yaml", "--quiet"]) == 0
     with workers_here(monkeypatch) as sent:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import ray
 
+from flower_examples import CLEAN, recipe
+from flower_examples import told as told_of_table
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.pipeline import clean_examples
 from prunus.pipeline.jobs.parts import Crew, Parts
@@ -14,8 +16,6 @@ from ray_clusters import loopback_cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 from parts_work import OpenWork, Work, told
-from test_pipeline_fold_workers import recipe
-from test_pipeline_fold_workers import told as told_of_table
 from test_pipeline_parts import NAMES, lines, run_of
 
 pytestmark = [
@@ -57,8 +57,8 @@ def test_a_run_leaves_the_same_for_one_process_and_for_two_nodes(tmp_path):
 
 def test_folds_that_tell_wrong_labels_say_the_same_on_two_nodes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    alone, events = told_of_table(clean_examples(recipe("alone"))), []
-    found = clean_examples(recipe("nodes", backend="ray", workers=2), listener=events.append)
+    alone, events = told_of_table(clean_examples(recipe("alone", CLEAN))), []
+    found = clean_examples(recipe("nodes", CLEAN, {"backend": "ray", "workers": 2}), listener=events.append)
     assert told_of_table(found) == alone
     by_node = [event.facts["by_node"] for event in events if "by_node" in event.facts]
     assert sum(by_node[0].values()) == 3, "each of three folds was trained once"
