@@ -16,6 +16,7 @@ from typing import Any
 from prunus.core.code.extras import require
 from prunus.core.errors import OutputError, RecipeError, raise_if_out_of_memory
 from prunus.core.files.sealed import short_digest
+from prunus.core.files.urls.url_text import scrubbed
 from prunus.core.recipes.recipe import Search
 from prunus.core.runtime import derive_seed
 from prunus.search.space import Space
@@ -69,9 +70,9 @@ class Study:
         except Exception as error:
             raise_if_out_of_memory(error)
             where, said = search.storage or str(folder / JOURNAL), " ".join(str(error).split())
-            raise OutputError(
-                f"search.storage: can't open the study in {where}: got {type(error).__name__}: {said}"
-            ) from error
+            # A database's URL may hold a password, and what it says may repeat it.
+            told = scrubbed(f"can't open the study in {where}: got {type(error).__name__}: {said}")
+            raise OutputError(f"search.storage: {told}") from error
 
     @property
     def n_adopted(self) -> int:

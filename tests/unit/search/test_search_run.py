@@ -151,11 +151,15 @@ def test_more_trials_go_on_where_fewer_ended(quick, tmp_path):
     assert values_of(tmp_path / "a") == values_of(tmp_path / "b")
 
 
-@pytest.mark.parametrize("storage", ["sqlite:////nowhere/at/all/study.db", "nosuchdatabase://host/study"])
+@pytest.mark.parametrize(
+    "storage",
+    ["sqlite:////nowhere/at/all/study.db", "nosuchdatabase://host/study", "nosuchdatabase://me:hunter2@host/study"],
+)
 def test_a_storage_that_cannot_be_opened_is_one_line(quick, tmp_path, storage):
     with pytest.raises(OutputError, match=r"search.storage: can't open the study in \S+: got \w+: ") as found:
         search(recipe(tmp_path / "a", storage=storage))
     assert "\n" not in str(found.value)
+    assert "hunter2" not in str(found.value)
 
 
 @pytest.mark.parametrize(
