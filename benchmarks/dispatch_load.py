@@ -148,14 +148,15 @@ def add_node(cluster: Any, **options: Any) -> Any:
     raise AssertionError
 
 
-def watched(command: list[str], every: float = 0.25) -> dict[str, float]:
+def watched(command: list[str], every: float = 0.25, *, silent: bool = False) -> dict[str, float]:
     """Run a command; return its seconds, the processor seconds of all processes that it started, and the most memory they had.
 
-    They are found by a variable of their environment, whoever is their parent by then; memory that several share counts once.
+    ``silent`` throws its output away. The processes are found by a variable of their environment, whoever is their parent by then;
+    memory that several share counts once.
     """
     mark, used, most = uuid.uuid4().hex, dict[int, float](), 0.0
     start = time.perf_counter()
-    process = subprocess.Popen(command, env={**os.environ, MARK: mark})
+    process = subprocess.Popen(command, env={**os.environ, MARK: mark}, stdout=subprocess.DEVNULL if silent else None)
     while process.poll() is None:
         memory = 0.0
         for pid in marked(mark):
