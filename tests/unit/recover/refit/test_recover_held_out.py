@@ -79,7 +79,7 @@ def test_the_dense_model_answers_once_however_many_are_compared_with_it_as_far_a
     narrow = [Answering(w, 0.0, lambda y: {key: y[:, part] for key, part in wrap.items()}) for w in (1.5, 0.7, 0.2)]
     plain = [distance(one, wide, data, batch_size=4) for one in narrow]
     assert asked == [4, 4, 1] * 3
-    for memory_bytes, again in ((1 << 20, []), (4 * 4 * 4, [4, 1] * 2), (0, [4, 4, 1] * 2)):
+    for memory_bytes, again in ((1 << 20, []), (4 * 4 * 4 + 2 * 1024, [4, 1] * 2), (0, [4, 4, 1] * 2)):
         asked.clear()
         dense = Answers(wide, memory_bytes=memory_bytes)
         assert [distance(one, dense, data, batch_size=4) for one in narrow] == plain
