@@ -241,7 +241,8 @@ def _put_together(
     for name in whole[1]["stages"]:
         took = [one["stages"].get(name, nothing) for _, one in measured]
         share = 1.0 / (workers * nodes) if any(word in name for word in _SHARED) else 1.0
-        made = {"cpu_seconds": fitted, "peak_bytes": flat_unless_shown}
+        # What comes before the data takes as long for any rows: a slope would be chance, fifty times as large on all of them.
+        made = {"cpu_seconds": flat_unless_shown if name == START else fitted, "peak_bytes": flat_unless_shown}
         lines = {
             key: fit(sizes, [one[key] for one in took]).through(whole[0], whole[1]["stages"][name][key])
             for key, fit in made.items()
@@ -262,10 +263,12 @@ def _put_together(
         )
     peak = max((stage.peak_bytes for stage in stages), key=lambda one: one.value)
     spent = [sum(stage["cpu_seconds"] for stage in one["stages"].values()) for _, one in (*measured, whole)]
-    cpu_seconds = line(spent[:-1]).through(whole[0], spent[-1]).at(rows)
-    off = max(cpu_seconds.high / cpu_seconds.value, 1.0) if cpu_seconds.value else 1.0
-    seconds = sum(stage.seconds.value for stage in stages)
-    total = Predicted(seconds, max(seconds * (2 - off), 0.0), seconds * off)
+    together = line(spent[:-1]).through(whole[0], spent[-1]).at(rows)
+    off = max(together.high / together.value, 1.0) if together.value else 1.0
+    seconds, cpu_seconds = (
+        Predicted(value, max(value * (2 - off), 0.0), value * off)
+        for value in (sum(stage.seconds.value for stage in stages), sum(stage.cpu_seconds.value for stage in stages))
+    )
     disk = line([one["cache_bytes"] for _, one in measured]).at(rows)
     return Estimate(
         rows,
@@ -274,7 +277,7 @@ def _put_together(
         not to_disk,
         tuple(sorted(set(sizes))),
         tuple(stages),
-        total,
+        seconds,
         cpu_seconds,
         peak,
         peak.times(workers),

@@ -62,6 +62,22 @@ def test_amounts_are_carried_on_stage_by_stage(tmp_path, monkeypatch):
     assert json.loads(json.dumps(found.to_dict()))["rows"] == 10**8
 
 
+def test_what_comes_before_the_data_takes_as_long_for_any_rows(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"x": np.arange(4000.0), "label": np.arange(4000) % 2}), tmp_path / "0.parquet")
+    scatter = iter([3.0, 3.4, 3.2, 3.3, 3.1])
+
+    def measured(config, path, work, *, to_disk):
+        made = stages(1 + pq.read_metadata(path).num_rows / 1000, 1)
+        made["start"]["cpu_seconds"] = next(scatter)
+        return {"stages": made, "scratch_bytes": 1, "cache_bytes": 1, "output_bytes": 1}
+
+    monkeypatch.setattr(estimate_run, "_measure", measured)
+    found = estimate(recipe(tmp_path), 10**7, sample_rows=4000)
+    by_name = {stage.name: stage.cpu_seconds.value for stage in found.stages}
+    assert by_name["start"] == pytest.approx(3.225)
+    assert found.cpu_seconds.value == pytest.approx(sum(by_name.values()))
+
+
 def test_a_sample_comes_from_all_files_and_has_its_size(tmp_path):
     for part in range(40):
         pq.write_table(pa.table({"x": np.full(100, part)}), tmp_path / f"{part:02d}.parquet", row_group_size=50)
