@@ -82,15 +82,16 @@ def device_of(model: torch.nn.Module) -> torch.device:
 @contextmanager
 def single_run_settings(threads: int | None) -> Iterator[None]:
     """Set the number of threads and deterministic kernels for a block, and restore both after it."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads_before = torch.get_num_threads()
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if threads is not None:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prunus.core.errors import RecipeError
-from prunus.core.runtime import derive_seed, generator, pick_device, seeded, versions
+from prunus.core.runtime import derive_seed, generator, pick_device, seeded, single_run_settings, versions
 
 
 def test_a_named_draw_does_not_depend_on_other_draws():
@@ -32,3 +32,16 @@ def test_an_absent_device_is_named():
 
 def test_versions_name_what_made_the_numbers():
     assert {"python", "torch", "numpy", "prunus", "cores"} <= set(versions())
+
+
+def test_settings_of_a_run_inside_of_another_leave_those_of_the_outer_one():
+    def held():
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    before = held()
+    with single_run_settings(None):
+        outer = held()
+        with single_run_settings(1):
+            pass
+        assert held() == outer == (True, True)
+    assert held() == before
