@@ -208,3 +208,13 @@ def test_the_sizes_together_take_as_many_steps_as_each_would_take_by_itself(tmp_
     assert n_batches == -(-round(1797 * 0.6) // 300)
     assert [answered.count(size) for size in range(len(SHARES))] == [2 * n_batches] * len(SHARES)
     assert made.facts["weights"] == "shared"
+
+
+def test_averaged_weights_of_every_size_come_with_statistics_of_its_own(tmp_path):
+    averaged = {"method": "fine_tune", "epochs": 1, "average": {"kind": "ema"}}
+    made = make_sizes(recipe(tmp_path / "out", "cnn", recovery=averaged))
+    for share in SHARES:
+        state = load_bundle(made.folder, size=share).model.state_dict()
+        means = [value for name, value in state.items() if name.endswith("running_mean")]
+        assert means
+        assert all(float(value.abs().max()) > 0 for value in means)

@@ -16,7 +16,7 @@ from prunus.core.events import Listener, silent
 from prunus.core.files.plain_files import write_json
 from prunus.core.files.plan_file import save_plan
 from prunus.core.recipes.recipe import Contract, Recipe, Schedule
-from prunus.core.runtime import versions
+from prunus.core.runtime import generator, versions
 from prunus.core.types import Plan
 from prunus.data import Batch
 from prunus.evaluate import Pairs, compare, measure_cost, observe
@@ -29,7 +29,7 @@ from prunus.pipeline.main_job import open_job
 from prunus.pipeline.shipping import DENSE, model_fingerprint, ship_candidate
 from prunus.pipeline.sizes.nested_cuts import Cut, nested_cuts, taken
 from prunus.pipeline.stages.model_stage import fit, fit_dense, recover
-from prunus.recover import Loss, distillation_loss
+from prunus.recover import Loss, distillation_loss, recompute_batch_norm
 from prunus.recover.sizes import SharedSizes, Taken
 from prunus.ship.sizes import SIZES, save_sizes
 from prunus.tasks import default_metrics
@@ -100,6 +100,10 @@ def _made(job: Job, folder: Path, chosen: Chosen | None) -> Made:
     assert sizes is not None
     if chosen is not None:
         chosen.begin(job, seed)
+    if recipe.recovery.gap_margin is not None:
+        job.workspace.warn(
+            "load data", "recovery.gap_margin isn't looked at for sizes: each is recovered for all epochs"
+        )
     dense, _ = fit_dense(job, seed)
     cuts = nested_cuts(job, seed, dense, job.data.train, job.workspace.decided)
     if sizes.weights == "shared":
@@ -156,7 +160,12 @@ def _recovered_together(
             job,
             shared,
             job.data.train,
-            config.model_copy(update={"epochs": config.epochs * shared.n_sizes}),
+            config.model_copy(
+                update={
+                    "epochs": config.epochs * shared.n_sizes,
+                    "average": config.average.model_copy(update={"last": config.average.last * shared.n_sizes}),
+                }
+            ),
             seed=seed,
             stage=f"seed {seed} / recover all sizes",
             loss=loss,
@@ -164,6 +173,10 @@ def _recovered_together(
         )
     shared.settle()
     shared.eval()
+    if config.method != "none" and config.epochs > 0 and config.average.kind in ("ema", "swa"):
+        for number, model in enumerate(shared.smaller, start=2):  # the training did so for the largest alone
+            order = generator(seed, f"seed {seed} / recover size {number}", "batch norm")
+            recompute_batch_norm(model, job.data.train, batch_size=config.batch_size, generator=order)
     return [largest, *shared.smaller], [{}, *(places for _, places in smaller)]
 
 
