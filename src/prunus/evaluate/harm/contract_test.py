@@ -110,7 +110,8 @@ def contract_test(
         losses = _losses(dense, pruned, task, sure, bootstrap, seed)
         judged, left_out = _judged(losses, harm, None, harm.worst_class, sure)
         worst = max(judged, key=lambda one: one.bound)
-        kept = worst.bound <= harm.worst_class
+        sure_enough = task.exclusive or _all_enough(judged, None, harm.worst_class, sure)
+        kept = sure_enough and worst.bound <= harm.worst_class
         facts = WorstClass(worst.name, worst.drop, worst.bound, harm.worst_class, judged, left_out, kept)
         found = replace(found, worst=facts, kept=found.kept and kept)
     if harm.worst_group is not None:
@@ -119,8 +120,9 @@ def contract_test(
         losses, unknown = _group_losses(dense, pruned, task, contract, groups, sure, bootstrap, seed)
         judged, left_out = _judged(losses, harm, contract.metric, harm.worst_group, sure)
         worst = max(judged, key=lambda one: one.bound)
-        # Of a share, so few examples leave a bound above the margin; of other numbers they may leave any.
-        sure_enough = metrics[contract.metric].is_share or all(one.n >= FEWEST_NUMBERS for one in judged)
+        # With an exact test so few examples leave a bound above the margin; a bootstrap of them may leave any.
+        exact = metrics[contract.metric].exact_test
+        sure_enough = exact or _all_enough(judged, contract.metric, harm.worst_group, sure)
         kept = sure_enough and worst.bound <= harm.worst_group
         about = WorstGroup(
             groups.column, worst.name, worst.drop, worst.bound, harm.worst_group, judged, left_out, unknown, kept
@@ -141,6 +143,11 @@ def _judged(
     short = short_parts(counts, metric, margin, confidence)
     judged = tuple(one for one in losses if one.name not in short)
     return (judged, tuple(short)) if judged else (tuple(losses), ())
+
+
+def _all_enough(judged: tuple[ClassLoss, ...], metric: str | None, margin: float, confidence: float) -> bool:
+    needed = fewest_examples(metric, margin, confidence)
+    return all(one.n >= needed for one in judged)
 
 
 def check_classes(contract: Contract, task: Task, numbers: Ints | None, *, remedy: str) -> None:

@@ -282,3 +282,17 @@ def test_where_all_would_be_left_out_nothing_is_promised_and_it_is_not_kept():
 def test_a_harm_of_nothing_is_refused():
     with pytest.raises(ValueError, match="worst_class, worst_group, or both"):
         Contract.model_validate({"harm": {}})
+
+
+def test_of_a_share_that_is_resampled_too_few_examples_show_nothing_either():
+    there = np.ones((24, 1), bool)
+    said = there.copy()
+    said[::12] = False  # the dense model misses two, the pruned one none
+    seen = [{"n_there": there, "n_said": s, "n_right": s, "right": (there == s).all(axis=1)} for s in (said, there)]
+    groups = Groups("site", ["a"] * 12 + ["b"] * 12)
+    asked = Contract.model_validate(
+        {"metric": "f1_micro", "max_drop": 0.2, "harm": {"worst_group": 0.05, "small": "leave_out"}}
+    )
+    found = contract_test(*seen, MultiLabel(("x",)), asked, groups=groups)
+    assert found.worst_group.bound <= 0.05
+    assert not found.worst_group.kept
