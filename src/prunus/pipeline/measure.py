@@ -153,12 +153,12 @@ def observe_ahead(job: Job, result: SeedResult) -> None:
                 continue
             seen = _seen(job, result.seed, name, model, split)
             if all(column.dtype.kind in "biuf" for column in seen.values()):
-                job.workspace.kept(_held(result.seed, name, split), partial(_columns, seen))
+                job.workspace.kept(_held(job, result.seed, name, split), partial(_columns, seen))
 
 
 def _seen(job: Job, seed: int, name: str, model: nn.Module, split: str) -> Observed:
     """Return what is observed of a model on a split, or was by whoever trained it."""
-    kept = job.workspace.kept_state(_held(seed, name, split))
+    kept = job.workspace.kept_state(_held(job, seed, name, split))
     if kept is not None:
         return {key: column.numpy() for key, column in kept.items()}
     return observe(model, getattr(job.data, split), job.data.test.task)
@@ -168,8 +168,9 @@ def _columns(observed: Observed) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.ascontiguousarray(column)) for key, column in observed.items()}
 
 
-def _held(seed: int, name: str, split: str) -> str:
-    return f"seed {seed} / evaluate / {name} on {split}"
+def _held(job: Job, seed: int, name: str, split: str) -> str:
+    """Return under which name is kept what was observed of these very data."""
+    return f"seed {seed} / evaluate / {name} on {split} of {job.data.fingerprint[:16]}"
 
 
 def _models(result: SeedResult) -> dict[str, nn.Module]:

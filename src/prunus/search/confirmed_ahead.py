@@ -92,7 +92,8 @@ class _Work:
         chosen, work = self.trainings.batches[number], Workspace(Path(self.trainings.folder), self.listener, logs=False)
         parts = self.parts.by(partial(_Work.train, number=number))
         names = [training.name for training in chosen]
-        done = parts.ahead(work, f"{_STAGE} / trainings {number + 1}", names, lambda place: self._one(chosen[place]))
+        stage = f"{_STAGE} / trainings {number + 1}"
+        done = parts.ahead(work, stage, names, lambda place: self._one(chosen[place]), fewest=1)
         raise_first(work, _STAGE, done)
 
     def _one(self, training: Training) -> None:

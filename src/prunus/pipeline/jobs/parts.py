@@ -109,10 +109,12 @@ class Parts:
         together: bool = False,
         kept: Callable[[int], bool] = _nothing,
         guessed: bool = False,
+        fewest: int = 2,
     ) -> list[Done]:
         """Have workers do all parts that aren't kept, and return what came of them; nothing where nobody does them ahead.
 
         Args:
+            fewest: so many parts are worth a worker.
             guessed: all but the first may turn out not to be wanted: what was told on their way isn't passed on.
         """
         whole = workspace.named(stage)
@@ -120,7 +122,7 @@ class Parts:
             for place in self.mine.places:
                 do(place)
             raise _DoneError
-        if self.crew is None or self.way is None or workspace.folder is None or len(names) < 2:
+        if self.crew is None or self.way is None or workspace.folder is None or len(names) < fewest:
             return []
         left = [place for place in range(len(names)) if not kept(place)]
         if not left:

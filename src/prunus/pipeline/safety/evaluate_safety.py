@@ -39,7 +39,7 @@ from prunus.pipeline.safety.robustness_facts import (
     trigger_facts,
 )
 from prunus.pipeline.safety.safety_files import keep_safety
-from prunus.pipeline.safety.shared_units import Units, content_of, names_of, shared_units
+from prunus.pipeline.safety.shared_units import Units, content_of, shared_units
 from prunus.pipeline.safety.subjects import Subjects, open_subjects
 from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.report import SafetyFacts
@@ -271,7 +271,7 @@ class _Work:
         if examples.on_disk:  # what is observed of these lies in files of this process
             found = [look(place, lambda done, of: None) for place in range(len(models))]
         else:
-            found = self._units("harm", self._named("harm", names_of(examples)), _harm)(list(subjects.models), look)
+            found = self._units("harm", self._named("harm", content_of(examples)), _harm)(list(subjects.models), look)
         seen = {name: one for (name, _), one in zip(models, found, strict=True)}
         pairs = Pairs([seen["dense"]], [seen["pruned"]], task, asked.confidence, asked.bootstrap, asked.seed)
         return harm_facts(

@@ -18,7 +18,7 @@ from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.parts import Parts
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import open_job
-from prunus.pipeline.safety.shared_units import Arrays, Units, names_of
+from prunus.pipeline.safety.shared_units import Arrays, Units, content_of
 from prunus.pipeline.safety.subjects import Subjects
 from prunus.pipeline.stages.model_stage import fit
 
@@ -72,7 +72,7 @@ def privacy_facts(
             progress(1, 1)
             return {"loss": found}
 
-        share = units("membership by loss", names_of(members, outsiders))
+        share = units("membership by loss", content_of(members) + content_of(outsiders))
         losses = [-one["loss"] for one in share([f"{name} on {side}" for name, side in asked], loss)]
         found = {name: (losses[2 * place], losses[2 * place + 1]) for place, name in enumerate(subjects.models)}
         rows += membership("loss", *_sides(found), **settings)

@@ -14,7 +14,7 @@ from prunus.data import Examples
 from prunus.pipeline.jobs.parts import Parts
 from prunus.pipeline.jobs.workspace import Workspace
 
-__all__ = ["Arrays", "Units", "content_of", "names_of", "shared_units"]
+__all__ = ["Arrays", "Units", "content_of", "shared_units"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 Units = Callable[[Sequence[str], Callable[[int, Callable[[int, int], None]], Arrays]], list[Arrays]]
@@ -54,14 +54,9 @@ def shared_units(workspace: Workspace, parts: Parts, suite: str, name: str, tell
     return units
 
 
-def names_of(*parts: Examples) -> str:
-    """Return a hash of what some examples are called."""
-    return hashlib.sha256(repr([list(part.ids) for part in parts]).encode()).hexdigest()
-
-
 def content_of(examples: Examples) -> str:
     """Return a hash of what the examples hold."""
-    found = hashlib.sha256(repr(examples.ids).encode())
+    found = hashlib.sha256(repr(list(examples.ids)).encode())
     for batch in examples.batches(256):
         for _, value in (*tensors(batch.inputs), *tensors(batch.targets)):
             found.update(value.detach().cpu().contiguous().numpy().tobytes())

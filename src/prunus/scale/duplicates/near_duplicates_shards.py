@@ -137,6 +137,8 @@ def near_duplicates_shards(
                 discard(place.work)
             return ShardDuplicates(**before["found"], failed={})
         place.work.mkdir(parents=True, exist_ok=True)
+        if work is not None:  # the lock of an output at a URL holds nobody
+            stack.enter_context(folder_lock(place.work))
         clear_leftovers(place.work)
         _forget_changed(place)
         told: dict[str, Any] = {"backend": backend, "workers": workers, "retries": retries, "listener": listener}
@@ -228,7 +230,7 @@ def _forget_changed(place: Place) -> None:
             path.unlink(missing_ok=True)
             changed = True
     for path in place.work.iterdir() if changed else ():
-        if not path.name.startswith(("rows-", "matrix-")):
+        if not path.name.startswith(("rows-", "matrix-", ".")):
             path.unlink()
 
 

@@ -141,7 +141,11 @@ def moments_of_shards(
             others = f" ({len(failed) - 1} other shards failed, too)" if len(failed) > 1 else ""
             raise RunError(f"{files[first]}: {failed[first]}{others}")
         whole = joining.total
-        assert whole is not None
+        if whole is None or joining.n_joined < len(files):
+            raise RunError(
+                f"{files[joining.n_joined]}: what a worker gave isn't in {output}, or is damaged: all workers need this folder "
+                "under the same path; go on with --resume"
+            )
         found = ShardMoments(whole.n, whole.mean.numpy(), (whole.scatter / whole.n).numpy())
         with atomic_path(output / _WHOLE) as temporary, temporary.open("wb") as file:
             np.savez(file, n_rows=found.n_rows, mean=found.mean, covariance=found.covariance)

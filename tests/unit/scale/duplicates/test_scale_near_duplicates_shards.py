@@ -10,6 +10,7 @@ import pytest
 
 import prunus
 from prunus.core.errors import DataError, OutputError, RecipeError
+from prunus.core.files.plain_files import folder_lock
 from prunus.scale import near_duplicates_shards
 from prunus.scale.duplicates.bucket_units import Task, Units, file_of, is_whole
 from prunus.scale.duplicates.components import components
@@ -290,3 +291,18 @@ def test_the_command_says_what_was_found(tmp_path, capsys):
     warning, error = capsys.readouterr().err.splitlines()
     assert "part-1.npy: no matrix can be read from it" in warning
     assert error.startswith("error: 1 of 4 shards can't be read, so nothing was looked for")
+
+
+def test_a_folder_of_work_is_held_by_one_search(tmp_path, monkeypatch):
+    paths, given = write(tmp_path / "in", planted(900, 8)), {"cosine": 0.98, "work": tmp_path / "work"}
+    monkeypatch.setattr(driver, "_write_tables", lambda *_: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        near_duplicates_shards(paths, tmp_path / "out", **given)
+    monkeypatch.undo()
+    (held,) = (tmp_path / "work").iterdir()
+    with folder_lock(held), pytest.raises(OutputError, match=r"another run is writing to .*work"):
+        near_duplicates_shards(paths, tmp_path / "out", resume=True, **given)
+    near_duplicates_shards(paths, tmp_path / "out", resume=True, **given)
+    near_duplicates_shards(paths, tmp_path / "whole", cosine=0.98)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert list((tmp_path / "work").iterdir()) == []

@@ -166,3 +166,14 @@ def test_what_cannot_be_added_up_is_named_and_the_others_are_done(shards, tmp_pa
     np.save(tmp_path / "narrow.npy", rows[:, :3])
     with pytest.raises(DataError, match=r"narrow\.npy: expected 6 numbers per row, as in .*part-0\.npy: got 3"):
         moments_of_shards([paths[0], tmp_path / "narrow.npy"], tmp_path / "narrow")
+
+
+def test_a_sum_that_a_worker_left_elsewhere_is_missed_and_never_taken_for_the_whole(shards, tmp_path, monkeypatch):
+    paths, _ = shards
+    real = shard_moments
+    monkeypatch.setattr(moments_module, "shard_moments", lambda task: None if task.shard == paths[3] else real(task))
+    with pytest.raises(RunError, match=r"part-3\.npy: what a worker gave isn't in .*under the same path"):
+        moments_of_shards(paths, tmp_path / "out")
+    monkeypatch.undo()
+    found = moments_of_shards(paths, tmp_path / "out", resume=True)
+    assert bits(found) == bits(moments_of_shards(paths, tmp_path / "whole"))
