@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prunus.core.errors import DataError, RecipeError
+from prunus.core.errors import RecipeError
 from prunus.core.events import Listener
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.recipe import Recipe
@@ -24,31 +24,17 @@ OpenJob = Callable[[Recipe, Workspace], AbstractContextManager[Job]]
 
 @dataclass(frozen=True)
 class RunAgain:
-    """Opens the run of a recipe in its folder; ``open_job`` is a function of a module.
-
-    Where its data aren't those of ``fingerprint``, a worker refuses: files under one path may differ from node to node.
-    """
+    """Opens the run of a recipe in its folder; ``open_job`` is a function of a module."""
 
     recipe: Recipe
     folder: str
     open_job: OpenJob
-    fingerprint: str
 
     @contextmanager
     def __call__(self) -> Iterator[Callable[[Parts, Listener], Job]]:
-        """Yield a function that gives the job anew.
-
-        Raises:
-            DataError: the data are others here.
-        """
+        """Yield a function that gives the job anew."""
         folder = Path(self.folder)
         with self.open_job(self.recipe, Workspace(folder, logs=False)) as job:
-            found = job.data.fingerprint
-            if found != self.fingerprint:
-                raise DataError(
-                    f"this worker reads other data than the process that asks (fingerprint {found[:12]}, expected "
-                    f"{self.fingerprint[:12]}): give all of them the same files"
-                )
             yield lambda parts, listener: replace(job, parts=parts, workspace=Workspace(folder, listener, logs=False))
 
 
@@ -81,7 +67,7 @@ def with_workers(job: Job, open_job: OpenJob) -> Iterator[Job]:
         job.workspace.note("load data", "a latency is measured, which workers would disturb: this process does all")
         yield job
         return
-    again = RunAgain(job.recipe.model_copy(update={"dispatch": None}), str(folder), open_job, job.data.fingerprint)
+    again = RunAgain(job.recipe.model_copy(update={"dispatch": None}), str(folder), open_job)
     crew = Crew(dispatch, again, job.workspace.listener)
     try:
         yield replace(job, parts=Parts(crew))

@@ -42,7 +42,7 @@ from prunus.core.recipes.recipe import Recipe
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
 from prunus.pipeline.jobs.replaced_run import ASIDE, forget_aside, put_back, set_aside
-from prunus.pipeline.jobs.same_ranks import RANKS, check_ranks
+from prunus.pipeline.jobs.same_ranks import DATA, RANKS, check_data, check_ranks
 from prunus.ship.formats import FORMATS
 from prunus.ship.quantize.int8_formats import INT8_RUNTIMES
 
@@ -201,6 +201,15 @@ class Workspace:
         whole._within = ""
         return int(whole.remembered(RANKS, lambda: {"n": place().n_ranks})["n"])
 
+    def begin_on(self, fingerprint: str) -> None:
+        """Keep on which data the run begins.
+
+        Raises:
+            DataError: it was begun on others.
+        """
+        if self.folder is not None:
+            check_data(self.folder, self.remembered(DATA, lambda: {"sha256": fingerprint})["sha256"], fingerprint)
+
     def decided(self, asked: str, name: str, decide: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
         """Return the steps that ``decide()`` gives, or those that an earlier process decided."""
         done = self.path(name)
@@ -351,7 +360,7 @@ def _is_begun(folder: Path) -> bool:
     """Return whether a run left more than its recipe and its log: one that failed before its first stage was done didn't."""
     return any(
         child.name not in (*_BESIDE, RECIPE, TRACKING)
-        and not (child.name == WORK and child.is_dir() and all(kept.stem == RANKS for kept in child.iterdir()))
+        and not (child.name == WORK and child.is_dir() and all(kept.stem in (RANKS, DATA) for kept in child.iterdir()))
         for child in folder.iterdir()
     )
 
