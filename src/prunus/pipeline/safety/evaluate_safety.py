@@ -271,7 +271,7 @@ class _Work:
         if examples.on_disk:  # what is observed of these lies in files of this process
             found = [look(place, lambda done, of: None) for place in range(len(models))]
         else:
-            found = self._units("harm", self._named("harm", content_of(examples)), _harm)(list(subjects.models), look)
+            found = self._units("harm", self._named("harm", examples), _harm)(list(subjects.models), look)
         seen = {name: one for (name, _), one in zip(models, found, strict=True)}
         pairs = Pairs([seen["dense"]], [seen["pruned"]], task, asked.confidence, asked.bootstrap, asked.seed)
         return harm_facts(
@@ -344,7 +344,7 @@ class _Work:
             seed=asked.seed,
             workspace=self.workspace,
             parts=self.parts.by(_privacy),
-            units=lambda suite, said: self._units(suite, self._named(suite, said), _privacy),
+            units=lambda suite, *examples: self._units(suite, self._named(suite, *examples), _privacy),
             tell=self._tell,
         )
 
@@ -364,14 +364,16 @@ class _Work:
 
         ``compute`` is handed who measures the suite's units, each of which is kept, too.
         """
-        said = json.dumps([settings, content_of(examples)], sort_keys=True)
-        name = self._named(suite, said)
+        name = self._named(suite, examples, settings=settings)
         return self.workspace.remembered(name, lambda: compute(self._units(suite, name, _robustness)))
 
-    def _named(self, suite: str, said: str) -> str:
-        """Return under which name is kept what a suite finds of these models, when it is asked as ``said``."""
+    def _named(self, suite: str, *examples: Examples, settings: dict[str, Any] | None = None) -> str:
+        """Return under which name is kept what a suite finds of these models and examples; where nothing is, none are read."""
+        if self.workspace.folder is None:
+            return f"safety {suite}"
+        said = [settings, *map(content_of, examples)]
         bundles = [one.sha256 for one in (self.subjects.bundle, self.subjects.dense) if one is not None]
-        about = json.dumps([bundles, versions()["torch"], said])
+        about = json.dumps([bundles, versions()["torch"], said], sort_keys=True)
         return f"safety {suite} {hashlib.sha256(about.encode()).hexdigest()[:16]}"
 
     def _units(self, suite: str, name: str, way: Callable[[_Work], object]) -> Units:

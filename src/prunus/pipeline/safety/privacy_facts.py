@@ -18,7 +18,7 @@ from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.parts import Parts
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.main_job import open_job
-from prunus.pipeline.safety.shared_units import Arrays, Units, content_of
+from prunus.pipeline.safety.shared_units import Arrays, Units
 from prunus.pipeline.safety.subjects import Subjects
 from prunus.pipeline.stages.model_stage import fit
 
@@ -38,7 +38,7 @@ def privacy_facts(
     seed: int,
     workspace: Workspace,
     parts: Parts,
-    units: Callable[[str, str], Units],
+    units: Callable[..., Units],
     tell: Progress,
 ) -> dict[str, Any]:
     """Return how well the training examples are told from the test examples.
@@ -46,7 +46,7 @@ def privacy_facts(
     Args:
         attacks: ``loss``, and ``lira``, which trains ``n_shadows`` models as ``recipe`` says the dense one is.
         parts: who trains them; each is kept in ``workspace``.
-        units: who has models look at examples, for a suite, and for what is known of them.
+        units: who has models look at examples, for a suite; it is told which ones.
 
     Raises:
         RecipeError: what an attack needs isn't there.
@@ -72,7 +72,7 @@ def privacy_facts(
             progress(1, 1)
             return {"loss": found}
 
-        share = units("membership by loss", content_of(members) + content_of(outsiders))
+        share = units("membership by loss", members, outsiders)
         losses = [-one["loss"] for one in share([f"{name} on {side}" for name, side in asked], loss)]
         found = {name: (losses[2 * place], losses[2 * place + 1]) for place, name in enumerate(subjects.models)}
         rows += membership("loss", *_sides(found), **settings)
