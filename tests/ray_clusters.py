@@ -4,7 +4,15 @@ import os
 import sys
 from contextlib import contextmanager
 
+import pytest
+
 STORE_BYTES = 80 << 20
+RAY_MARKS = [
+    pytest.mark.nightly,  # Ray's driver lives in the test process, and may end it with no word when a node of its is gone
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def added_node(cluster, num_cpus=1, **options):

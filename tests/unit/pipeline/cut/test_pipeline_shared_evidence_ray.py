@@ -3,22 +3,16 @@
 import sys
 from pathlib import Path
 
-import pytest
 import ray
 
 from prunus.pipeline.cut import shared_evidence
-from ray_clusters import loopback_cluster
+from ray_clusters import RAY_MARKS, loopback_cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 from evidence_runs import left_by
 from test_pipeline_shared_evidence import BOTH_PASSES, TWO_ROUNDS
 
-pytestmark = [
-    pytest.mark.nightly,  # Ray's driver lives in the test process, and may end it with no word when a node of its is gone
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_MARKS
 
 
 def test_a_run_leaves_the_same_for_one_process_and_for_two_nodes(tmp_path, monkeypatch):

@@ -3,21 +3,15 @@
 import sys
 from pathlib import Path
 
-import pytest
 import ray
 
 from prunus.pipeline.jobs.workspace import Workspace
-from ray_clusters import loopback_cluster
+from ray_clusters import RAY_MARKS, loopback_cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_pipeline_guesses import clouds, searched
 
-pytestmark = [
-    pytest.mark.nightly,  # Ray's driver lives in the test process, and may end it with no word when a node of its is gone
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_MARKS
 
 
 def test_two_nodes_find_and_decide_the_same_as_one_process(tmp_path, monkeypatch):

@@ -12,18 +12,13 @@ from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.pipeline import clean_examples
 from prunus.pipeline.jobs.parts import Crew, Parts
 from prunus.pipeline.jobs.workspace import Workspace
-from ray_clusters import loopback_cluster
+from ray_clusters import RAY_MARKS, loopback_cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 from parts_work import OpenWork, Work, told
 from test_pipeline_parts import NAMES, lines, run_of
 
-pytestmark = [
-    pytest.mark.nightly,  # Ray's driver lives in the test process, and may end it with no word when a node of its is gone
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_MARKS
 
 
 @pytest.fixture(scope="module", autouse=True)

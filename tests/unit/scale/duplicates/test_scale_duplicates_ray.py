@@ -9,17 +9,12 @@ import ray
 from object_store import ENVIRONMENT
 from prunus.scale import near_duplicates_shards
 from prunus.scale.dispatch import Dispatch
-from ray_clusters import loopback_cluster
+from ray_clusters import RAY_MARKS, loopback_cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_scale_near_duplicates_shards import content, planted, read, write
 
-pytestmark = [
-    pytest.mark.nightly,  # Ray's driver lives in the test process, and may end it with no word when a node of its is gone
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_MARKS
 
 
 @pytest.fixture(scope="module")

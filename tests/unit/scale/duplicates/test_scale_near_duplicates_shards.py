@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -111,6 +112,14 @@ def test_columns_of_numbers_and_of_arrays_are_the_rows_that_a_matrix_is(tmp_path
         assert content(tmp_path / f"{kind}-out") == content(tmp_path / "npy")
 
 
+@contextmanager
+def killed_in(monkeypatch, step):
+    """Have a search killed when it comes to a step of the driver."""
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(driver, step, lambda *_: (_ for _ in ()).throw(Killed))
+        yield
+
+
 class Killed(BaseException):
     pass
 
@@ -163,10 +172,8 @@ def test_a_shard_that_cannot_be_read_is_named_and_going_on_mends_it(tmp_path):
 
 def test_what_changed_while_a_run_was_stopped_is_looked_through_anew(tmp_path, monkeypatch):
     paths = write(tmp_path / "in", planted(2000, 8))
-    monkeypatch.setattr(driver, "_write_tables", lambda *_: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
+    with killed_in(monkeypatch, "_write_tables"):
         near_duplicates_shards(paths, tmp_path / "out", cosine=0.98)
-    monkeypatch.undo()
     np.save(paths[3], np.load(paths[3])[::-1])
     near_duplicates_shards(paths, tmp_path / "out", cosine=0.98, resume=True)
     near_duplicates_shards(paths, tmp_path / "whole", cosine=0.98)
@@ -175,10 +182,8 @@ def test_what_changed_while_a_run_was_stopped_is_looked_through_anew(tmp_path, m
 
 def test_rounds_of_a_shard_whose_rows_are_gone_are_not_taken_up_again(tmp_path, monkeypatch):
     paths = write(tmp_path / "in", planted(2000, 8))
-    monkeypatch.setattr(driver, "_write_tables", lambda *_: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
+    with killed_in(monkeypatch, "_write_tables"):
         near_duplicates_shards(paths, tmp_path / "out", cosine=0.98)
-    monkeypatch.undo()
     np.save(paths[3], np.load(paths[3])[::-1])
     # as after a kill between forgetting the rows that changed and forgetting the rounds
     file_of(tmp_path / "out" / ".work", Task("rows", 3)).unlink()
@@ -207,10 +212,8 @@ def test_a_shard_that_changes_while_it_is_searched_is_never_vouched_for(tmp_path
 
 def test_what_was_kept_on_the_way_goes_also_after_a_kill_at_the_end(tmp_path, monkeypatch):
     paths = write(tmp_path / "in", planted(900, 8))
-    monkeypatch.setattr(driver, "discard", lambda *_: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
+    with killed_in(monkeypatch, "discard"):
         near_duplicates_shards(paths, tmp_path / "out", cosine=0.98)
-    monkeypatch.undo()
     assert (tmp_path / "out" / ".work").is_dir()
     near_duplicates_shards(paths, tmp_path / "out", cosine=0.98, resume=True)
     assert not (tmp_path / "out" / ".work").exists()
@@ -295,10 +298,8 @@ def test_the_command_says_what_was_found(tmp_path, capsys):
 
 def test_a_folder_of_work_is_held_by_one_search(tmp_path, monkeypatch):
     paths, given = write(tmp_path / "in", planted(900, 8)), {"cosine": 0.98, "work": tmp_path / "work"}
-    monkeypatch.setattr(driver, "_write_tables", lambda *_: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
+    with killed_in(monkeypatch, "_write_tables"):
         near_duplicates_shards(paths, tmp_path / "out", **given)
-    monkeypatch.undo()
     (held,) = (tmp_path / "work").iterdir()
     with folder_lock(held), pytest.raises(OutputError, match=r"another run is writing to .*work"):
         near_duplicates_shards(paths, tmp_path / "out", resume=True, **given)

@@ -4,22 +4,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import ray
 
 from prunus.scale import moments_of_shards
 from prunus.scale.dispatch import Dispatch
-from ray_clusters import loopback_cluster
+from ray_clusters import RAY_MARKS, loopback_cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_scale_moments_of_shards import bits, save
 
-pytestmark = [
-    pytest.mark.nightly,  # Ray's driver lives in the test process, and may end it with no word when a node of its is gone
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_MARKS
 
 
 def test_the_moments_are_the_same_for_one_process_and_for_two_nodes(tmp_path):
