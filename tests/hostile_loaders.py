@@ -28,7 +28,7 @@ from prunus.core.recipes.recipe_file import load_recipe, make_recipe
 from prunus.data import encoded_as, open_source
 from prunus.models import load_weights
 from prunus.pipeline import recipe_of_plan
-from prunus.pipeline.main_job import run
+from prunus.pipeline.flow.main_job import run
 from prunus.report import load_record
 from prunus.scale import prune_shards
 from prunus.ship import SignWith, VerifyPolicy, load_bundle, sign_bundle, verify_bundle

@@ -41,10 +41,10 @@ from prunus.pipeline import (
     quality_of,
     reduce_variance,
 )
+from prunus.pipeline.flow.open_job import check_recipe_names
 from prunus.pipeline.handed import prepared_of, taken_as_it_is
 from prunus.pipeline.jobs.objective import check_objective
 from prunus.pipeline.joint.joint_grid import check_joint
-from prunus.pipeline.main_job import check_recipe_names
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.stages.example_stage import check_examples
 from prunus.pipeline.stages.model_stage import fit_dense

@@ -20,7 +20,7 @@ from prunus.pipeline import target_search as search_module
 from prunus.pipeline.costing import cost_targets as costing_module
 from prunus.pipeline.costing import latency_targets as latency_module
 from prunus.pipeline.cut import one_round as cut_module
-from prunus.pipeline.main_job import run_seed
+from prunus.pipeline.flow.seed_run import run_seed
 
 QUICK = {
     "train": {"epochs": 3, "batch_size": 32},

@@ -8,7 +8,7 @@ import pytest
 from flower_examples import CLEAN, recipe, told
 from prunus.cli.app import invoke
 from prunus.pipeline import clean_examples, score_examples, select_examples
-from prunus.pipeline.jobs.workspace import recipe_text
+from prunus.pipeline.jobs.run_folder import recipe_text
 from workers_here import workers_here
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from prunus.core.recipes.recipe import Recipe
-from prunus.pipeline.main_job import run
+from prunus.pipeline.flow.main_job import run
 
 N = 600
 

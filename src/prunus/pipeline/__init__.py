@@ -6,10 +6,13 @@ from prunus.pipeline.carried import needs_permission, recipe_of_plan
 from prunus.pipeline.clean_examples import Cleaned, clean_examples
 from prunus.pipeline.commands.select_examples import Selected, select_examples
 from prunus.pipeline.commands.signed_bundles import sign_path, verify_path
+from prunus.pipeline.flow.main_job import apply_plan, finish, make_plan, run
+from prunus.pipeline.flow.open_job import follow
+from prunus.pipeline.flow.plan_of_run import plan_of
+from prunus.pipeline.flow.seed_run import prune_seed, run_job, run_seed
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
 from prunus.pipeline.jobs.shared_trainings import led
 from prunus.pipeline.jobs.workspace import LOAD_DATA, Workspace
-from prunus.pipeline.main_job import apply_plan, finish, follow, make_plan, plan_of, prune_seed, run, run_job, run_seed
 from prunus.pipeline.measure import quality_of
 from prunus.pipeline.safety import Asked, evaluate_safety
 from prunus.pipeline.score_examples import Scored, score_examples, score_recordings

@@ -16,7 +16,7 @@ from prunus.evaluate import measure_cost
 from prunus.pipeline.bundle_examples import all_examples, in_units, run_examples
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.inputs_of_files import inputs_of_file
-from prunus.pipeline.jobs.workspace import RECORD, SAFETY
+from prunus.pipeline.jobs.run_folder import RECORD, SAFETY
 from prunus.pipeline.measure import quality_of
 from prunus.pipeline.shipping import bundle_folder, load_checked, open_dense
 from prunus.report import RunRecord, SafetyFacts, load_record, load_safety, write_html

@@ -20,10 +20,10 @@ from prunus.core.events import Listener, silent
 from prunus.core.files.example_table import ExampleTable, read_example_table
 from prunus.core.recipes.recipe import Clean, Duplicates, Examples, Recipe
 from prunus.core.types import Step
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.examples_folder import check_undecided, of_files, open_examples, table_path, write_columns
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.workspace import EXAMPLES_PAGE, recipe_text
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import EXAMPLES_PAGE, recipe_text
 from prunus.pipeline.stages.duplicate_examples import Apart, alike_apart, check_likeness, pair_of, usual_duplicates
 from prunus.pipeline.stages.example_facts import class_facts, map_facts, n_alike, pair_facts, suspect_facts
 from prunus.pipeline.stages.example_stage import clean, judge_examples, thinned_classes

@@ -14,8 +14,8 @@ from prunus.core.recipes.recipe import Model, Recipe
 from prunus.graph import analyze, certify
 from prunus.models import build
 from prunus.pipeline.cut.graph_tables import describe
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.workspace import Workspace
-from prunus.pipeline.main_job import open_job
 
 __all__ = ["graph_of_model", "graph_of_recipe", "parse_input"]
 

@@ -22,11 +22,12 @@ from prunus.core.files.example_table import Column, ExampleTable, read_example_t
 from prunus.core.files.plain_files import remove
 from prunus.core.recipes.recipe import Examples, Recipe
 from prunus.core.runtime import pick_device, single_run_settings
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.handed import prepared_for
 from prunus.pipeline.jobs.examples_folder import of_files, open_examples, table_path, write_columns
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.workspace import LOAD_DATA, RECORDING, TABLE, recipe_text
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import RECORDING, TABLE, recipe_text
+from prunus.pipeline.jobs.workspace import LOAD_DATA
 from prunus.pipeline.stages.plan_table import label_columns
 from prunus.pipeline.stages.recorded_training import check_recordable, places_in, record_training
 from prunus.pipeline.stages.scoring.pruned_scorer import facts_of_scorer, scoring_job, strategy_of_scorer

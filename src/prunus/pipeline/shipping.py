@@ -19,7 +19,7 @@ from prunus.data.sources.source import CHUNK_ROWS
 from prunus.graph.tracing.states import as_it_was
 from prunus.pipeline.jobs.card_of_run import card_of_job
 from prunus.pipeline.jobs.job import Candidate, Job, SeedResult
-from prunus.pipeline.jobs.workspace import RECORD
+from prunus.pipeline.jobs.run_folder import RECORD
 from prunus.report import load_record
 from prunus.ship import Bundle, CardFacts, load_bundle, save_bundle, stored_size_bytes
 from prunus.tasks import Regression

@@ -24,9 +24,9 @@ from prunus.core.recipes.search_section import leading_cost
 from prunus.evaluate import Pairs, compare, observe
 from prunus.evaluate.harm import Groups, contract_test
 from prunus.pipeline import finish
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import example_groups
-from prunus.pipeline.jobs.workspace import RECORD, open_workspace
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import RECORD, open_workspace
 from prunus.report import RunRecord, load_record
 from prunus.search.confirmed_ahead import Training, train_ahead
 from prunus.search.frontier import spread, unbeaten

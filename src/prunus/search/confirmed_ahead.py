@@ -15,9 +15,11 @@ from pathlib import Path
 from prunus.core.events import Listener
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.recipe import Recipe
+from prunus.pipeline.flow.open_job import open_job
+from prunus.pipeline.flow.seed_run import own_seed
 from prunus.pipeline.jobs.parts import Crew, Parts, raise_first
-from prunus.pipeline.jobs.workspace import WORK, Workspace, open_workspace
-from prunus.pipeline.main_job import open_job, own_seed
+from prunus.pipeline.jobs.run_folder import open_workspace
+from prunus.pipeline.jobs.workspace import WORK, Workspace
 from prunus.pipeline.stages.model_stage import fit_dense
 from prunus.search.shared_dense import dense_place, keep_dense, take_dense
 

@@ -19,9 +19,10 @@ from prunus.core.recipes.recipe import Recipe, Search
 from prunus.core.recipes.target_contract import Contract
 from prunus.core.text import plain
 from prunus.evaluate.harm import check_classes, check_groups, check_margins, fewest_examples
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import example_groups
-from prunus.pipeline.jobs.workspace import Workspace, recipe_text
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import recipe_text
+from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.offered import load_offered
 from prunus.scale.dispatch import Dispatch, Failure, reach_workers, run_trials
 from prunus.search.confirm import confirm

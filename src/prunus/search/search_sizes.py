@@ -19,7 +19,7 @@ from prunus.core.recipes.recipe import Recipe, Schedule
 from prunus.core.recipes.recipe_file import make_recipe, override
 from prunus.core.recipes.trust import Permission, check_reach
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.workspace import RECIPE, is_of
+from prunus.pipeline.jobs.run_folder import RECIPE, is_of
 from prunus.pipeline.offered import load_offered
 from prunus.pipeline.sizes import FACTS, Chosen, Made, make_sizes
 from prunus.search.confirm import fresh_seeds

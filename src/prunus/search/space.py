@@ -15,7 +15,7 @@ from prunus.core.errors import RecipeError
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.core.recipes.recipe_file import make_recipe, override
 from prunus.core.recipes.search_section import Range
-from prunus.pipeline.main_job import check_recipe_names
+from prunus.pipeline.flow.open_job import check_recipe_names
 
 __all__ = ["Space", "search_of"]
 

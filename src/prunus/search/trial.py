@@ -24,9 +24,9 @@ from prunus.core.recipes.recipe_file import make_recipe
 from prunus.core.runtime import derive_seed
 from prunus.evaluate import measure_cost, observe
 from prunus.pipeline import prune_seed
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.workspace import open_workspace
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import open_workspace
 from prunus.pipeline.measure import latency_of
 from prunus.pipeline.stages.model_stage import fit_dense
 from prunus.pipeline.stages.selection_gate import by_chance

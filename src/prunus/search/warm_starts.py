@@ -32,9 +32,9 @@ from prunus.core.units import as_mask
 from prunus.evaluate import observe
 from prunus.pipeline import prune_seed
 from prunus.pipeline.cut.sensitivity import losses_in, measured_alone
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.workspace import RECIPE, open_workspace, recipe_text
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import RECIPE, open_workspace, recipe_text
 from prunus.pipeline.stages.model_stage import fit_dense
 from prunus.scale.resume import read_state
 from prunus.score import criteria

@@ -16,7 +16,7 @@ from prunus.cli import ending
 from prunus.cli.app import invoke
 from prunus.core.code.extras import require
 from prunus.core.errors import DataError, MissingExtraError, ModelError, out_of_memory
-from prunus.pipeline import main_job as flow
+from prunus.pipeline.flow import main_job
 from prunus.report.page import charts
 
 LACKS = [
@@ -100,7 +100,7 @@ def test_what_was_done_before_is_kept(small_recipe, tmp_path, monkeypatch):
         raise LACKS[2]
 
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "ship", lacks)
+        patch.setattr(main_job, "ship", lacks)
         assert invoke(["run", recipe, "-q", "-o", f"output={broken}"]) == 8
     assert invoke(["run", recipe, "-q", "--resume", "-o", f"output={broken}"]) == 0
     bundles = [(folder / "bundle" / "manifest.json").read_bytes() for folder in (whole, broken)]

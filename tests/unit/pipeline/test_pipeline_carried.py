@@ -21,7 +21,7 @@ from prunus.core.files.sealed import sealed_tree
 from prunus.core.recipes.recipe import Data, Recipe
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import apply_plan, evaluate_bundle, make_plan, predict_file, recipe_of_plan, write_report
-from prunus.pipeline.main_job import run
+from prunus.pipeline.flow.main_job import run
 from prunus.report import load_record
 from prunus.scale import prune_shards
 from recipe_samples import IRIS

@@ -17,7 +17,7 @@ from prunus.core.files.sealed import sealed_tree, unsealed_tree
 from prunus.core.files.urls.copies import send_folder
 from prunus.core.files.urls.store import refused_as
 from prunus.core.files.urls.url_path import is_url, path_at
-from prunus.pipeline.jobs.workspace import RECORD
+from prunus.pipeline.jobs.run_folder import RECORD
 
 __all__ = ["Copy", "open_copy"]
 

@@ -17,7 +17,7 @@ from prunus.data import Examples
 from prunus.pipeline.bundle_examples import in_units, run_examples
 from prunus.pipeline.carried import data_of_bundle
 from prunus.pipeline.int8.quantise import Int8Examples, promise_of, quantise
-from prunus.pipeline.jobs.workspace import RECORD
+from prunus.pipeline.jobs.run_folder import RECORD
 from prunus.pipeline.shipping import bundle_folder, dense_folder
 from prunus.report import load_record
 from prunus.ship import Bundle, load_bundle

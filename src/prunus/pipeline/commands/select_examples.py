@@ -21,10 +21,11 @@ from prunus.core.files.example_table import read_example_table
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.types import Step
 from prunus.data import Examples
+from prunus.pipeline.flow.open_job import open_job
+from prunus.pipeline.flow.seed_run import gated
 from prunus.pipeline.jobs.examples_folder import check_undecided, of_files, open_examples, table_path, write_columns
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.workspace import recipe_text
-from prunus.pipeline.main_job import gated, open_job
+from prunus.pipeline.jobs.run_folder import recipe_text
 from prunus.pipeline.stages.example_stage import clean, judge_examples
 from prunus.pipeline.stages.plan_table import table_of_steps
 from prunus.pipeline.stages.scoring.pruned_scorer import scorer_facts, strategy_of_scorer

@@ -18,7 +18,8 @@ from prunus.core.files.example_table import FILES, Column, ExampleTable, read_ex
 from prunus.core.files.plain_files import explain_os_error, remove
 from prunus.core.recipes.recipe import Recipe
 from prunus.data import joined_print, print_of, row_endings
-from prunus.pipeline.jobs.workspace import EXAMPLES_WORK, TABLE, Workspace, open_workspace
+from prunus.pipeline.jobs.run_folder import EXAMPLES_WORK, TABLE, open_workspace
+from prunus.pipeline.jobs.workspace import Workspace
 
 __all__ = ["check_undecided", "of_files", "open_examples", "table_path", "write_columns"]
 

@@ -106,7 +106,7 @@ def _age_s() -> float:
 def main(recipe_path: str, facts_path: str) -> None:
     """Run a recipe and write what its stages took."""
     from prunus.core.recipes.recipe import Recipe
-    from prunus.pipeline.main_job import run
+    from prunus.pipeline.flow.main_job import run
 
     recipe = Recipe.model_validate_json(Path(recipe_path).read_text(encoding="utf-8"))
     with Meter() as meter:

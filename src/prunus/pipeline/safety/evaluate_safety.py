@@ -30,7 +30,8 @@ from prunus.data import Examples
 from prunus.evaluate import Pairs, observe
 from prunus.evaluate.robustness import Effort
 from prunus.pipeline.jobs.parts import Crew, Parts
-from prunus.pipeline.jobs.workspace import RECIPE, RECORD, Workspace
+from prunus.pipeline.jobs.run_folder import RECIPE, RECORD
+from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.safety.privacy_facts import privacy_facts
 from prunus.pipeline.safety.robustness_facts import (
     attack_facts,

@@ -14,10 +14,10 @@ from prunus.core.runtime import derive_seed, generator
 from prunus.core.types import Bools, Floats
 from prunus.data import Examples
 from prunus.evaluate.privacy import likelihood_ratio, losses_of, membership, sureness
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.parts import Parts
 from prunus.pipeline.jobs.workspace import Workspace
-from prunus.pipeline.main_job import open_job
 from prunus.pipeline.safety.shared_units import Arrays, Units
 from prunus.pipeline.safety.subjects import Subjects
 from prunus.pipeline.stages.model_stage import fit

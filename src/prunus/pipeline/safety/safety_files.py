@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prunus.core.files.plain_files import write_text
-from prunus.pipeline.jobs.workspace import RECORD, SAFETY
+from prunus.pipeline.jobs.run_folder import RECORD, SAFETY
 from prunus.report import SafetyFacts, load_record, load_safety, render_safety, write_html
 
 __all__ = ["keep_safety"]

@@ -22,10 +22,10 @@ from prunus.data import Batch
 from prunus.evaluate import Pairs, compare, measure_cost, observe
 from prunus.evaluate.harm import contract_test
 from prunus.graph.tracing.states import duplicate
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import Candidate, Job, example_groups
 from prunus.pipeline.jobs.objective import base_loss
-from prunus.pipeline.jobs.workspace import open_workspace
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import open_workspace
 from prunus.pipeline.shipping import DENSE, model_fingerprint, ship_candidate
 from prunus.pipeline.sizes.nested_cuts import Cut, nested_cuts, taken
 from prunus.pipeline.stages.model_stage import fit, fit_dense, recover

@@ -13,10 +13,11 @@ from prunus.core.errors import DataError, OutputError, RecipeError, RunError
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import measure, run
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs import run_again
 from prunus.pipeline.jobs.parts import Crew, Parts
-from prunus.pipeline.jobs.workspace import Workspace, open_workspace
-from prunus.pipeline.main_job import open_job
+from prunus.pipeline.jobs.run_folder import open_workspace
+from prunus.pipeline.jobs.workspace import Workspace
 from prunus.ship import bundle_sha256
 from recipe_samples import IRIS
 

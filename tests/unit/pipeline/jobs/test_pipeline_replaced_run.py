@@ -8,7 +8,7 @@ from prunus.core.errors import DataError, OutputError
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import run
 from prunus.pipeline.jobs.replaced_run import ASIDE, forget_aside, put_back, set_aside
-from prunus.pipeline.jobs.workspace import OURS, open_workspace
+from prunus.pipeline.jobs.run_folder import OURS, open_workspace
 
 OLD = {
     "recipe.yaml": "old",

@@ -6,8 +6,8 @@ from prunus import load_recipe
 from prunus.core.errors import DataError
 from prunus.core.events import Event
 from prunus.pipeline import run
+from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.run_again import RunAgain
-from prunus.pipeline.main_job import open_job
 
 
 def test_a_run_whose_data_were_changed_while_it_was_stopped_is_refused_here_and_by_workers(small_recipe, tmp_path):

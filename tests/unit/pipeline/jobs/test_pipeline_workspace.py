@@ -14,7 +14,7 @@ from prunus.core.errors import DataError, OutputError
 from prunus.core.events import silent
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.pipeline import make_plan, run
-from prunus.pipeline.jobs.workspace import open_workspace
+from prunus.pipeline.jobs.run_folder import open_workspace
 from prunus.ship import bundle_sha256
 
 IRIS = {
@@ -65,7 +65,7 @@ def resumed(folder: Path) -> list[str]:
     (folder / "recipe.yaml").unlink()
     with pytest.raises(OutputError, match="no run"):
         run(recipe)
-    from prunus.pipeline.jobs.workspace import recipe_text
+    from prunus.pipeline.jobs.run_folder import recipe_text
 
     (folder / "recipe.yaml").write_text(recipe_text(recipe))
     notes = []

@@ -16,8 +16,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from prunus.core.errors import BundleError, RecipeError
 from prunus.core.recipes.card_section import Card
 from prunus.core.recipes.recipe_file import make_recipe
+from prunus.pipeline.flow.main_job import run
 from prunus.pipeline.jobs.card_of_run import run_id
-from prunus.pipeline.main_job import run
 from prunus.report import load_record
 from prunus.ship import bundle_sha256, load_bundle, read_manifest, save_bundle, verify_bundle, write_card
 from prunus.ship.card import CardFacts, Change, Comparison, Cost, DataSaid, Measured, bill_of_materials, model_card

@@ -1,0 +1,1 @@
+"""How does a recipe become a record: one flow from data to bundle."""
