@@ -15,12 +15,15 @@ import torch
 import yaml
 
 from object_store import ENVIRONMENT, Store
+from work_clock import WorkClock
 
 torch.set_num_threads(1)
 
 # `make test` says the same of the same code; new random examples are for who looks for faults: HYPOTHESIS_PROFILE=explore.
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.register_profile("explore", print_blob=True)
+# How long an example takes says how busy the machine is, not whether a law holds: no deadline, and none may be too slow to draw.
+STEADY = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("same", derandomize=True, **STEADY)
+hypothesis.settings.register_profile("explore", print_blob=True, **STEADY)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 ROOT = Path(__file__).parent.parent
@@ -50,6 +53,15 @@ def bucket(store: Store, request: pytest.FixtureRequest) -> str:
     """Return the name of a bucket that is new for each test."""
     digest = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]
     return store.bucket(f"prunus-{digest}")
+
+
+@pytest.fixture
+def work_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WorkClock:
+    """Return the clock by which models in torch are timed in this test: it counts their work, and nothing measured is known yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    clock = WorkClock()
+    clock.times(monkeypatch)
+    return clock
 
 
 SMALL = {
