@@ -12,7 +12,7 @@ import pytest
 
 from canary import MODULE
 from hostile_cases import CASES, LOADERS, copy, honest
-from hostile_child import outcome_of
+from hostile_child import outcome_of, outcomes_of
 from hostile_table import HEAD, PAGE, row
 from prunus.core.errors import PrunusError
 
@@ -28,16 +28,18 @@ def good(tmp_path_factory):
 def test_every_crafted_file_is_refused_in_one_line(good, tmp_path, loader):
     copy(good, tmp_path / "control")
     assert outcome_of(LOADERS[loader], tmp_path / "control").what == "accepted", "what is honest must load"
-    ends: Counter[str] = Counter()
-    wrong = []
-    for number, (name, prepare) in enumerate(CASES[loader].items()):
-        folder = tmp_path / str(number)
-        copy(good, folder)
-        prepare(folder)
-        outcome = outcome_of(LOADERS[loader], folder)
-        ends[outcome.what] += 1
-        if outcome.what != "refused" or (folder / "ran").exists():
-            wrong.append(f"{name}: {outcome.what}: {outcome.text}")
+    folders = []
+    for number, prepare in enumerate(CASES[loader].values()):
+        folders.append(tmp_path / str(number))
+        copy(good, folders[-1])
+        prepare(folders[-1])
+    outcomes = outcomes_of([(LOADERS[loader], folder) for folder in folders])
+    ends = Counter(outcome.what for outcome in outcomes)
+    wrong = [
+        f"{name}: {outcome.what}: {outcome.text}"
+        for name, folder, outcome in zip(CASES[loader], folders, outcomes, strict=True)
+        if outcome.what != "refused" or (folder / "ran").exists()
+    ]
     assert not wrong, "\n".join(wrong)
     assert row(loader, ends) in PAGE.read_text(encoding="utf-8"), "run tests/hostile_table.py"
 
@@ -71,6 +73,31 @@ def _import_canary(folder):
 def test_the_guard_notices(tmp_path, use, what):
     (tmp_path / "case").mkdir()
     assert outcome_of(use, tmp_path / "case", cpu_seconds=1).what == what
+
+
+def test_a_case_that_ends_the_child_is_told_as_such_and_the_others_have_one_each_for_themselves(tmp_path):
+    def grows(folder):
+        held.append(bytearray(300 * 2**20))  # twice of it is more than one case may take
+
+    held = []
+    uses = [
+        _nothing,
+        _import_canary,
+        lambda folder: os.kill(os.getpid(), signal.SIGSEGV),
+        grows,
+        grows,
+        _spin,
+        _nothing,
+    ]
+    folders = [tmp_path / str(number) for number in range(len(uses))]
+    for folder in folders:
+        folder.mkdir()
+    found = [one.what for one in outcomes_of(list(zip(uses, folders, strict=True)), cpu_seconds=1)]
+    assert found == ["accepted", "ran code", "crash", "accepted", "accepted", "hang", "accepted"]
+
+
+def _nothing(folder):
+    pass
 
 
 def test_a_message_of_two_lines_is_noticed(tmp_path):
