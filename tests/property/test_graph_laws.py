@@ -28,14 +28,21 @@ LAWS = settings(
 
 
 @given(image_programs())
-@settings(LAWS, max_examples=150)
+@settings(LAWS, max_examples=60)
 def test_a_random_image_network_keeps_every_law(model):
     keeps_every_law(model)
 
 
 @given(sequence_programs())
-@settings(LAWS, max_examples=150)
+@settings(LAWS, max_examples=60)
 def test_a_random_sequence_network_keeps_every_law(model):
+    keeps_every_law(model)
+
+
+@pytest.mark.nightly
+@given(image_programs() | sequence_programs())
+@settings(LAWS, max_examples=1000, derandomize=False, print_blob=True)
+def test_each_night_others_do_too(model):
     keeps_every_law(model)
 
 
