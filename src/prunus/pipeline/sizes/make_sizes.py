@@ -9,28 +9,25 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from prunus.core.errors import RecipeError
 from prunus.core.events import Listener, silent
 from prunus.core.files.plain_files import write_json
 from prunus.core.files.plan_file import save_plan
 from prunus.core.recipes.recipe import Contract, Recipe, Schedule
-from prunus.core.runtime import generator, versions
+from prunus.core.runtime import versions
 from prunus.core.types import Plan
-from prunus.data import Batch
 from prunus.evaluate import Pairs, compare, measure_cost, observe
 from prunus.evaluate.harm import contract_test
-from prunus.graph.tracing.states import duplicate
 from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import Candidate, Job, example_groups
-from prunus.pipeline.jobs.objective import base_loss
 from prunus.pipeline.jobs.run_folder import open_workspace
 from prunus.pipeline.shipping import DENSE, model_fingerprint, ship_candidate
-from prunus.pipeline.sizes.nested_cuts import Cut, nested_cuts, taken
-from prunus.pipeline.stages.model_stage import fit, fit_dense, recover
-from prunus.recover import Loss, distillation_loss, recompute_batch_norm
-from prunus.recover.sizes import SharedSizes, Taken
+from prunus.pipeline.sizes.nested_cuts import nested_cuts
+from prunus.pipeline.sizes.recover_sizes import recovered_apart, recovered_together
+from prunus.pipeline.stages.model_stage import fit_dense
+from prunus.pipeline.stages.overfitting.generalisation import Overfits, seen_gap, watched
 from prunus.ship.sizes import SIZES, save_sizes
 from prunus.tasks import default_metrics
 
@@ -100,16 +97,11 @@ def _made(job: Job, folder: Path, chosen: Chosen | None) -> Made:
     assert sizes is not None
     if chosen is not None:
         chosen.begin(job, seed)
-    if recipe.recovery.gap_margin is not None:
-        job.workspace.warn(
-            "load data", "recovery.gap_margin isn't looked at for sizes: each is recovered for all epochs"
-        )
     dense, _ = fit_dense(job, seed)
     cuts = nested_cuts(job, seed, dense, job.data.train, job.workspace.decided)
-    if sizes.weights == "shared":
-        models, places = _recovered_together(job, seed, dense, cuts)
-    else:
-        models, places = _recovered_apart(job, seed, dense, cuts), [{} for _ in cuts]
+    overfits = Overfits(job, seed, dense, job.data.train) if watched(job, rounds=len(cuts)) else None
+    recovered = recovered_together if sizes.weights == "shared" else recovered_apart
+    models, places, ended = recovered(job, seed, dense, cuts, overfits)
     steps = tuple(cut.step for cut in cuts)
     schedule = Schedule(kind="linear", rounds=len(cuts))
     told = recipe.model_copy(
@@ -127,67 +119,21 @@ def _made(job: Job, folder: Path, chosen: Chosen | None) -> Made:
         stored = save_sizes(folder / SIZES, sizes.keep_fractions, ship, places)
     with job.workspace.stage("evaluate"):
         rows = _measured(job, seed, dense, candidates, sizes.keep_fractions, chosen)
+        if overfits is not None:
+            for row, model in zip(rows, models, strict=True):
+                row["gap"] = seen_gap(overfits, overfits.gap(model))
     facts = {
         "name": recipe.name,
         "weights": sizes.weights,
-        "sizes": [{**row, **bytes_} for row, bytes_ in zip(rows, stored, strict=True)],
+        "sizes": [{**row, **b, **vars(e)} for row, b, e in zip(rows, stored, ended, strict=True)],
+        "epochs": recipe.recovery.epochs,
+        "gap_margin": recipe.recovery.gap_margin,
         "n_test": len(job.data.test),
         **({} if chosen is None else {"of": dict(chosen.about)}),
         "versions": versions(),
     }
     write_json(folder / FACTS, facts)
     return Made(folder / SIZES, folder / FACTS, facts)
-
-
-def _recovered_together(
-    job: Job, seed: int, dense: nn.Module, cuts: Sequence[Cut]
-) -> tuple[list[nn.Module], list[Taken]]:
-    """Return the sizes after a training in which they share their weights, and what each takes from the largest."""
-    largest = duplicate(cuts[0].candidate.model)
-    smaller = [(duplicate(cut.candidate.model), taken(largest, cut)) for cut in cuts[1:]]
-    shared = SharedSizes(largest, smaller)
-    config = job.recipe.recovery
-    if config.method != "none" and config.epochs > 0:
-        loss: Loss = base_loss(job, config)
-        if config.method == "distil":
-            loss = distillation_loss(dense, config.distil, loss, examples=job.data.train, features=None)
-
-        def step(model: nn.Module, batch: Batch) -> Tensor:
-            assert isinstance(model, SharedSizes)
-            return loss(model.answer(model.take_turn(), batch.inputs), batch)
-
-        fit(
-            job,
-            shared,
-            job.data.train,
-            config.model_copy(
-                update={
-                    "epochs": config.epochs * shared.n_sizes,
-                    "average": config.average.model_copy(update={"last": config.average.last * shared.n_sizes}),
-                }
-            ),
-            seed=seed,
-            stage=f"seed {seed} / recover all sizes",
-            loss=loss,
-            training_step=step,
-        )
-    shared.settle()
-    shared.eval()
-    if config.method != "none" and config.epochs > 0 and config.average.kind in ("ema", "swa"):
-        for number, model in enumerate(shared.smaller, start=2):  # the training did so for the largest alone
-            order = generator(seed, f"seed {seed} / recover size {number}", "batch norm")
-            recompute_batch_norm(model, job.data.train, batch_size=config.batch_size, generator=order)
-    return [largest, *shared.smaller], [{}, *(places for _, places in smaller)]
-
-
-def _recovered_apart(job: Job, seed: int, dense: nn.Module, cuts: Sequence[Cut]) -> list[nn.Module]:
-    """Return the sizes, each recovered by itself."""
-    models = []
-    for number, cut in enumerate(cuts, start=1):
-        candidate = cut.candidate.replaced(model=duplicate(cut.candidate.model))
-        recover(job, seed, dense, candidate, job.data.train, stage=f"seed {seed} / recover size {number}")
-        models.append(candidate.model)
-    return models
 
 
 def _measured(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from prunus.core.calls import arguments
+from prunus.recover.training.turns import InTurns
 
 __all__ = ["SharedSizes", "Taken", "sliced"]
 
@@ -25,8 +26,10 @@ Taken = Mapping[str, tuple[Tensor | None, ...]]
 """By a parameter's name: which positions of the largest model's it is made of, along each dimension (None: all)."""
 
 
-class SharedSizes(nn.Module):
+class SharedSizes(InTurns):
     """The largest model, and smaller ones that take their weights from it; calling it is calling the largest.
+
+    Turns go by the steps of an optimizer, however many batches one is worth: the first is the largest's.
 
     Args:
         largest: holds the weights.
@@ -38,16 +41,12 @@ class SharedSizes(nn.Module):
         self.largest = largest
         self.smaller = nn.ModuleList(model for model, _ in smaller)
         self._taken = [dict(taken) for _, taken in smaller]
-        self.turns: Tensor
-        self.register_buffer(
-            "turns", torch.zeros((), dtype=torch.int64)
-        )  # kept with the weights when a training is stopped
         for model, taken in zip(self.smaller, self._taken, strict=True):
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name not in taken and parameter.requires_grad)
 
     @property
-    def n_sizes(self) -> int:
+    def n_turns(self) -> int:
         """How many sizes there are, with the largest."""
         return 1 + len(self.smaller)
 
@@ -62,25 +61,28 @@ class SharedSizes(nn.Module):
             return self.largest(*given, **named)
         return functional_call(self.smaller[size - 1], self.weights(size), given, dict(named))
 
-    def take_turn(self) -> int:
-        """Return which size learns next: each in its turn, the largest first."""
-        size = int(self.turns) % self.n_sizes
-        self.turns += 1
-        return size
-
     def weights(self, size: int) -> dict[str, Tensor]:
         """Return the weights that a smaller size takes from the largest, as they are now."""
         held = dict(self.largest.named_parameters())
         return {name: sliced(held[name], places) for name, places in self._taken[size - 1].items()}
 
     @torch.no_grad()
-    def settle(self) -> None:
-        """Give every smaller model, for itself, the weights that it takes."""
+    def hand_out(self) -> list[nn.Module]:
+        """Return all sizes, the largest first, each with the weights that it has now; they go on learning together."""
         for size, model in enumerate(self.smaller, start=1):
             parameters = dict(model.named_parameters())
             for name, value in self.weights(size).items():
                 parameters[name].copy_(value)
-                parameters[name].requires_grad_(True)
+        return [self.largest, *self.smaller]
+
+    def settle(self) -> None:
+        """Give every smaller model, for itself, the weights that it takes: they learn together no more."""
+        learn = {name: value.requires_grad for name, value in self.largest.named_parameters()}
+        self.hand_out()
+        for model, taken in zip(self.smaller, self._taken, strict=True):
+            for name, parameter in model.named_parameters():
+                if name in taken:
+                    parameter.requires_grad_(learn[name])
 
 
 def sliced(value: Tensor, places: Sequence[Tensor | None]) -> Tensor:

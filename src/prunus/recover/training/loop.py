@@ -30,6 +30,7 @@ from prunus.recover.training.step import Stepper
 from prunus.recover.training.step_values import StepValues
 from prunus.recover.training.training_batches import n_training_batches, training_batches
 from prunus.recover.training.training_state import Checkpoint
+from prunus.recover.training.turns import InTurns, Yardstick, n_turns_of
 
 if TYPE_CHECKING:
     from prunus.data import Batch, Examples
@@ -142,11 +143,11 @@ class _Loop:
     n_batches: int
     model: nn.Module
     rate_factor: float = 1.0
-    first_loss: float | None = None
     ended: bool = False
 
     def __post_init__(self) -> None:
         self.config, self.stage = self.stepper.config, self.stepper.stage
+        self.yardstick = Yardstick(n_turns_of(self.stepper.model))
         self.seed, self.examples, self.watch = self.training.seed, self.training.examples, self.here.watch
         self.good: dict[str, Any] = {}
         self.whole: dict[str, Any] = {}
@@ -155,15 +156,17 @@ class _Loop:
         start, history = self._resume(self.training.state)
         self._gather()
         if self.ranks.rank == 0:
-            self.good = self._good(start, history)
+            # What was stopped on its way to infinity goes back as far as if it hadn't been.
+            self.good = (self.training.state or {}).get("good") or self._good(start, history)
         others = () if self.ranks.rank == 0 else ("rank", self.ranks.rank)
         for epoch in range(start, start if self.ended else self.training.span[1]):
+            self._begin_yardstick(epoch, others)
             with torch.enable_grad(), seeded(self.seed, self.stage, "epoch", epoch, *others):
                 losses, sizes, n_right = self._epoch(epoch)
             self.average.after_epoch(epoch)
             self._gather()
             if self.ranks.rank == 0:
-                history = self._look(epoch, losses, _extended(history, losses, sizes, n_right))
+                history = self._look(epoch, losses, sizes, _extended(history, losses, sizes, n_right))
                 if self.ended:
                     break
             elif not self.ranks.hears():
@@ -185,13 +188,13 @@ class _Loop:
         if self.ranks.sharded and self.ranks.rank == 0:
             self.model.load_state_dict(self.whole["model"])
 
-    def _look(self, epoch: int, losses: Tensor, history: History) -> History:
+    def _look(self, epoch: int, losses: Tensor, sizes: Tensor, history: History) -> History:
         """Decide after an epoch whether it goes on, keep what is to be kept, and tell all others."""
         try:
             problem = self._problem(losses, epoch)
             if problem:
                 raise RunError(f"{problem}; {self._go_back(self.good, self.here.checkpoint)}")
-            if self._is_sound(losses, history):
+            if self.yardstick.is_sound(losses, sizes, epoch * self.n_batches):
                 self.good = self._good(epoch + 1, history, self.good)
             self.ended = self.here.after_epoch is not None and bool(self.here.after_epoch(epoch + 1))
             self.here.checkpoint.save(self._state(epoch + 1, history), now=self.ended)
@@ -201,6 +204,25 @@ class _Loop:
             raise
         self.ranks.says(goes_on=not self.ended)
         return history
+
+    def _begin_yardstick(self, epoch: int, others: tuple[Any, ...]) -> None:
+        """See the loss of each of several models before the first step, after which their weights have moved."""
+        if self.yardstick.first or self.yardstick.n_turns == 1:
+            return
+        self.stepper.model.train()
+        order = generator(self.seed, self.stage, "order", epoch)
+        with seeded(self.seed, self.stage, "first losses", *others):
+            batch = next(iter(training_batches(self.examples, self.config.batch_size * self.config.accumulate, order)))
+
+            def loss_of(turn: int) -> float:
+                self._begin_step(turn)
+                return self.stepper.look(batch)
+
+            self.yardstick.begin(loss_of)
+
+    def _begin_step(self, number: int) -> None:
+        if isinstance(self.stepper.model, InTurns):
+            self.stepper.model.begin_step(number)
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take one pass; return each step's loss and size, and the number of right answers (None: no classes)."""
@@ -219,6 +241,7 @@ class _Loop:
                 right.append((scores.argmax(dim=1) == part.targets.reshape(-1))[:n].sum())
 
         for number, batch in enumerate(training_batches(self.examples, step_size, order)):
+            self._begin_step(epoch * self.n_batches + number)
             value = self.stepper.take(batch, self._rate(epoch, number), see, check=not losses)
             if self.here.after_step is not None:
                 self.here.after_step()
@@ -249,12 +272,6 @@ class _Loop:
             f"rate {self._rate(epoch, step):.3g}: lower the learning_rate, set clip_norm, or look for extreme values in the data"
         )
 
-    def _is_sound(self, losses: Tensor, history: History) -> bool:
-        """Say whether a state is worth going back to: still finite, a training may long be on its way to infinity."""
-        if self.first_loss is None:
-            self.first_loss = float(losses[0])
-        return max(history.loss[-1], float(losses[-1])) <= self.first_loss + abs(self.first_loss)
-
     def _go_back(self, good: dict[str, Any], checkpoint: Checkpoint) -> str:
         """Put the last good state back, keep it for a resume at a lower learning rate, and say so."""
         _keep(good["model"], self.model.state_dict())
@@ -275,7 +292,8 @@ class _Loop:
             model = before["model"]
             _keep(self.model.state_dict(), model)
         average = copy.deepcopy(self.whole["average"])
-        return {"epoch": epoch, "model": model, "average": average, "history": history.to_dict()}
+        kept = {"average": average, "history": history.to_dict(), "yardstick": self.yardstick.state()}
+        return {"epoch": epoch, "model": model, **kept}
 
     def _state(self, epoch: int, history: History) -> dict[str, Any]:
         return {
@@ -286,7 +304,8 @@ class _Loop:
             "precision": self.stepper.precision.state(),
             "average": self.whole["average"],
             "rate_factor": self.rate_factor,
-            "first_loss": self.first_loss,
+            "yardstick": self.yardstick.state(),
+            "good": None if self.good["epoch"] == epoch else self.good,
             "ended": self.ended,
             "history": history.to_dict(),
             "watch": self.watch.state_dict() if isinstance(self.watch, Remembers) else {},
@@ -301,7 +320,9 @@ class _Loop:
         self.stepper.precision.load(state["precision"])
         if state["average"]:
             self.average.load(state["average"])
-        self.rate_factor, self.first_loss = float(state["rate_factor"]), state["first_loss"]
+        self.rate_factor = float(state["rate_factor"])
+        if "yardstick" in state:  # a version before kept another
+            self.yardstick.load(state["yardstick"])
         self.ended = bool(state.get("ended", False))
         if isinstance(self.watch, Remembers):
             self.watch.load_state_dict(state["watch"])

@@ -78,6 +78,18 @@ class Stepper:
             see(part, shown, n)
         return losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0)
 
+    @torch.no_grad()
+    def look(self, batch: Batch) -> float:
+        """Return the loss of a batch as a step would see it, which moves nothing: statistics, too, are as they were."""
+        held = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        part, n = self.ranks.own(next(parts_of(batch, self.config.batch_size)))
+        with self.precision.autocast(), self.ranks.forward(self.model, counts=n > 0):
+            value, _ = self._value(part)
+        for buffer, before in held:
+            buffer.copy_(before)
+        n_whole = min(len(batch.index), self.config.batch_size)
+        return float(self.ranks.total(value * (n / n_whole) if n else torch.zeros_like(value)))
+
     def _value(self, batch: Batch) -> tuple[Tensor, Any]:
         if self.training_step is not None:
             return self.training_step(self.model, batch), None

@@ -17,6 +17,7 @@ from prunus.report.page.page_marks import definitions, details, escape, joined, 
 from prunus.report.page.page_style import PALETTE
 from prunus.report.record_parts import Number
 from prunus.report.texts.search_text import COSTS, cost_of, said_change, said_values, search_line
+from prunus.report.texts.sizes_text import gap_lines_of_sizes
 
 __all__ = ["render_search", "write_search_page"]
 
@@ -137,6 +138,7 @@ def _sizes(facts: Mapping[str, Any]) -> str:
         f'<p class="dim">Of setting {made["of"]["setting"]}, {escape(made["weights"])} weights: each size is cut out of the one '
         f"before. The intervals hold for all sizes of all {made['of']['n_settings']} confirmed settings together.</p>",
         table(["size", "MACs left", "weights", "pruned", "pruned − dense", ""], rows),
+        "".join(f'<p class="dim">{escape(line[0].upper() + line[1:])}.</p>' for line in gap_lines_of_sizes(made)),
     )
 
 

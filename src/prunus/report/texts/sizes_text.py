@@ -11,7 +11,7 @@ from prunus.report.format import called, difference, percent, size, value
 from prunus.report.record_parts import Number
 from prunus.report.text_tables import add_row, plain_table, show_table
 
-__all__ = ["print_sizes"]
+__all__ = ["gap_lines_of_sizes", "print_sizes"]
 
 
 def print_sizes(facts: Mapping[str, Any], console: Console) -> None:
@@ -48,6 +48,28 @@ def print_sizes(facts: Mapping[str, Any], console: Console) -> None:
         f"{facts['n_test']} test examples; the intervals hold for all sizes{_of(facts)} together",
         style="dim",
     )
+    for line in gap_lines_of_sizes(facts):
+        console.print(line, style="dim")
+
+
+def gap_lines_of_sizes(facts: Mapping[str, Any]) -> list[str]:
+    """Return how far each size is from its training examples to the validation examples, and where recovery ended for it."""
+    rows = [row for row in facts["sizes"] if "gap" in row]
+    if not rows:
+        return []
+    metric = rows[0]["gap"]["metric"]
+    each = " → ".join(f"{value(metric, row['gap']['gap'])} at {row['keep_fraction']:g}" for row in rows)
+    lines = [
+        f"gap between training and validation examples, dense {value(metric, rows[0]['gap']['dense_gap'])}: {each}"
+    ]
+    ended = [row for row in rows if row["over_fits"]]
+    if ended:
+        where = ", ".join(f"{row['keep_fraction']:g} has epoch {row['epochs']}" for row in ended)
+        lines.append(
+            f"recovery ended where a gap was beyond the dense one's by more than recovery.gap_margin {facts['gap_margin']:g}: of "
+            f"{facts['epochs']} epochs, size {where}"
+        )
+    return lines
 
 
 def _of(facts: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ least).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,20 @@ from prunus.pipeline.jobs.job import Candidate, Job
 from prunus.pipeline.stages.selection_gate import by_chance
 from prunus.tasks import default_metrics, metrics, value_of
 
-__all__ = ["ENDS", "Gap", "Overfits", "each_epoch", "stopping", "taken_back", "trend", "watched"]
+__all__ = [
+    "ENDS",
+    "Ended",
+    "Gap",
+    "Overfits",
+    "Parts",
+    "each_epoch",
+    "how_it_ended",
+    "seen_gap",
+    "stopping",
+    "taken_back",
+    "trend",
+    "watched",
+]
 
 ENDS = "schedule_ends"
 """What the settings of a step say after which a schedule ended: the gap was too large after the next one."""
@@ -88,6 +101,17 @@ def watched(job: Job, *, rounds: int) -> bool:
     return rounds > 1 or job.recipe.target is not None or job.recipe.recovery.gap_margin is not None
 
 
+def seen_gap(overfits: Overfits, gap: Gap) -> dict[str, Any]:
+    """Return a gap beside the dense model's, as plain values."""
+    return {
+        "metric": gap.metric,
+        "train": gap.train,
+        "validation": gap.validation,
+        "gap": gap.value,
+        "dense_gap": overfits.dense_gap,
+    }
+
+
 def trend(candidate: Candidate, overfits: Overfits, step: Step, *, first: bool) -> Candidate:
     """Return the candidate with one more row in its trend: after ``step``, the first one of its kind or not."""
     gap = overfits.gap(candidate.model)
@@ -96,36 +120,54 @@ def trend(candidate: Candidate, overfits: Overfits, step: Step, *, first: bool) 
         "seed": overfits.seed,
         "cut": len(candidate.gaps) + 1,
         "kept": before * step.n_kept / max(step.n_units, 1),
-        "metric": gap.metric,
-        "train": gap.train,
-        "validation": gap.validation,
-        "gap": gap.value,
-        "dense_gap": overfits.dense_gap,
+        **seen_gap(overfits, gap),
         "taken_back": False,
     }
     return candidate.replaced(gaps=(*candidate.gaps, row))
 
 
-def stopping(overfits: Overfits, stage: str, model: nn.Module) -> Callable[[int], bool] | None:
+@dataclass(frozen=True)
+class Parts:
+    """Several models that one training makes: where one goes back, all do.
+
+    ``looked_at`` returns each by its name, as it is now; ``every`` says how many of the training's epochs are one of theirs.
+    """
+
+    looked_at: Callable[[], Mapping[str, nn.Module]]
+    every: int
+
+
+def stopping(
+    overfits: Overfits, stage: str, model: nn.Module, parts: Parts | None = None
+) -> Callable[[int], bool] | None:
     """Return what ends a training: after each epoch it looks at the gap, and goes back to the last epoch within the margin.
 
-    Where no epoch was within, the first one stays. None where no margin is asked for.
+    Where no epoch was within, the first one stays. None where no margin is asked for. Of a model of ``parts`` each one's gap has to
+    be within.
     """
     work = overfits.job.workspace
     if overfits.job.recipe.recovery.gap_margin is None:
         return None
     held = f"{stage} / within the margin"
+    parts = parts or Parts(lambda: {"": model}, every=1)
 
-    def after_epoch(done: int) -> bool:
-        gap = overfits.gap(model).value
-        if not overfits.exceeds(gap):
+    def after_epoch(trained: int) -> bool:
+        done, rest = divmod(trained, parts.every)
+        if rest:
+            return False
+        gaps = {name: overfits.gap(part).value for name, part in parts.looked_at().items()}
+        beyond = {name: gap for name, gap in gaps.items() if overfits.exceeds(gap)}
+        if not beyond:
             work.keep_state(held, model)
             return False
-        state = work.kept_state(held)
+        state = work.kept_state(held) if done > 1 else None
+        which, gap = max(beyond.items(), key=lambda item: item[1])
         said = (
-            f"after {done} epoch{'s' if done > 1 else ''} the gap between training and validation examples is {gap:.4g}"
+            f"after {done} epoch{'s' if done > 1 else ''} the gap {f'of {which} ' if which else ''}between training and validation "
+            f"examples is {gap:.4g}, and the dense model's {overfits.dense_gap:.4g}: the training{' of all' if which else ''} ends"
         )
-        said += f", and the dense model's {overfits.dense_gap:.4g}: the training ends"
+        kept = done if state is None else done - 1
+        work.remembered(_ended(stage, trained), lambda: {"epochs": kept, "over_fits": True})
         if state is None:
             work.warn(stage, f"{said}, and no epoch was within recovery.gap_margin")
             return True
@@ -134,6 +176,24 @@ def stopping(overfits: Overfits, stage: str, model: nn.Module) -> Callable[[int]
         return True
 
     return after_epoch
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Of which epoch of a recovery the weights are, and whether it ended there because a gap was beyond the margin."""
+
+    epochs: int
+    over_fits: bool
+
+
+def how_it_ended(job: Job, stage: str, trained: int, *, every: int = 1) -> Ended:
+    """Return how a training ended that went on for ``trained`` of its epochs."""
+    said = job.workspace.remembered(_ended(stage, trained), lambda: {"epochs": trained // every, "over_fits": False})
+    return Ended(int(said["epochs"]), bool(said["over_fits"]))
+
+
+def _ended(stage: str, trained: int) -> str:
+    return f"{stage} / ended after {trained}"
 
 
 def taken_back(job: Job, stage: str, earlier: Candidate, failed: Candidate) -> Candidate:
