@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from object_store import ENVIRONMENT, Store
+from patience import PATIENCE_S
 from work_clock import WorkClock
 
 torch.set_num_threads(1)
@@ -100,7 +101,7 @@ def prunus(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -34,7 +34,7 @@ from prunus.ship.graph_limits import GraphLimits
 __all__ = ["LIMITS", "forged_graph", "guarded", "outcomes"]
 
 LIMITS = GraphLimits(n_nodes=64, tensor_bytes=2**25, live_bytes=2**27, arithmetic_per_example=2e8)
-MOST_SECONDS, MOST_BYTES = 10, 2**30
+MOST_SECONDS, MOST_BYTES = 60, 2**30
 _INPUT = (2, 3, 4)
 _INTEGERS = (
     0,
@@ -391,7 +391,7 @@ def outcomes(seeds: list[int], *, each: int = 200) -> Iterator[tuple[int, str, l
         os.close(writer)
         lines: list[str] = []
         with os.fdopen(reader) as pipe:
-            while select.select([pipe], [], [], 60 * MOST_SECONDS)[0]:
+            while select.select([pipe], [], [], 20 * MOST_SECONDS)[0]:
                 line = pipe.readline()
                 if not line:
                     break

@@ -19,8 +19,9 @@ import uvicorn.loops.auto
 import uvicorn.protocols.http.httptools_impl  # noqa: F401
 
 from hostile_loaders import CASES, LOADERS, Prepare
+from patience import PATIENCE_S
 from prunus.core.errors import PrunusError
-from serve_stand_ins import infer, listening, received
+from serve_stand_ins import infer, listening, received, watch_begins_with_a_word
 
 FILE = "request.bin"
 PATH = b"/v2/models/small/infer"
@@ -42,7 +43,8 @@ def answered(folder: Path) -> None:
         PrunusError: it is refused: what the server says.
     """
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the command has its lines in JSON
-    with listening(folder / "run" / "bundle", limits={"body_bytes": 2**20, "read_s": 2.0}) as (_, port):
+    limits = {"body_bytes": 2**20, "read_s": 2.0}
+    with watch_begins_with_a_word(), listening(folder / "run" / "bundle", limits=limits) as (_, port):
         status, text = _read(_exchanged(port, (folder / FILE).read_bytes()))
         again, _ = _read(_exchanged(port, request()))
     assert again == 200, "the server answers nobody any more"
@@ -52,7 +54,7 @@ def answered(folder: Path) -> None:
 
 def _exchanged(port: int, content: bytes) -> bytes:
     """Send bytes, and return the first answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10.0) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(content)
         return received(connection, n_answers=1)
 

@@ -1,7 +1,8 @@
-"""A process that does a job once undisturbed, and again with SIGKILLs at random moments; it tells what came of each.
+"""A process that does a job once undisturbed, and again with deaths at random moments; it tells what came of each.
 
 Everything is imported once; each attempt is a fork of this process, which has one thread. A moment is so many events of the job,
-and a random time after the last of them.
+and a random time after the last of them, of the processor: a busy machine doesn't let the job end before. The kernel ends it then
+as by SIGKILL: no line of the job's runs any more.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 import torch._dynamo  # imported by some job later, and by every fork anew otherwise
 
+from patience import PATIENCE_S
 from prunus.core.events import Event, Listener
 from prunus.core.recipes.recipe import Recipe
 from prunus.pipeline import run
@@ -37,7 +37,7 @@ def killed(job: str, tree: dict[str, Any], folder: Path, *, n: int, seed: int) -
     """Return for the undisturbed job, and for each of ``n`` moments, where it wrote and how often it was killed (``kills``)."""
     given = json.dumps({"job": job, "recipe": tree, "folder": str(folder), "n": n, "seed": seed})
     done = subprocess.run(
-        [sys.executable, __file__], input=given, capture_output=True, text=True, check=False, timeout=540
+        [sys.executable, __file__], input=given, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout))
@@ -71,17 +71,22 @@ def main() -> None:
 
 
 def _attempt(work: Callable[[Listener], None], after: int | None, delay_s: float) -> tuple[int, bool]:
-    """Return how many events a fork told of, and whether it ended by itself; after so many it is killed."""
+    """Return how many events a fork told of, and whether it ended by itself; after so many it has so long to live."""
     reads, writes = os.pipe()
     child = os.fork()
     if child == 0:
-        code = 1
+        code, n = 1, 0
         try:
             os.close(reads)
             os.dup2(2, 1)
 
             def tell(_: Event) -> None:
+                nonlocal n
+                n += 1
                 os.write(writes, b".")
+                if n == after:
+                    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+                    signal.setitimer(signal.ITIMER_PROF, max(delay_s, 1e-6))
 
             work(tell)
             code = 0
@@ -90,27 +95,14 @@ def _attempt(work: Callable[[Listener], None], after: int | None, delay_s: float
         finally:
             os._exit(code)
     os.close(writes)
-    n = 0
-    while told := os.read(reads, 1):
-        n += len(told)
-        if n == after:
-            time.sleep(delay_s)
-            if not _is_over(reads):
-                os.kill(child, signal.SIGKILL)
-            break
+    told = 0
+    while more := os.read(reads, 4096):
+        told += len(more)
     _, status = os.waitpid(child, 0)
     os.close(reads)
-    was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
     assert was_killed or os.waitstatus_to_exitcode(status) == 0, f"the job failed: {status}"
-    return n, not was_killed
-
-
-def _is_over(reads: int) -> bool:
-    """Return whether the other end was closed; what was told meanwhile is read."""
-    while select.select([reads], [], [], 0)[0]:
-        if not os.read(reads, 4096):
-            return True
-    return False
+    return told, not was_killed
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from patience import PATIENCE_S, free_port
 from prunus.apply import Masks
 from prunus.core.code.place import place
 from prunus.core.recipes.recipe import Average, Distil, Train
@@ -231,12 +231,6 @@ def main() -> None:
         meeting.end()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start(command: list[str], n_ranks: int = 2, **options: Any) -> list[subprocess.Popen[str]]:
     """Start a command on several ranks, as torchrun does; ``options`` go to each process, callables by its rank."""
     together = {"WORLD_SIZE": str(n_ranks), "LOCAL_WORLD_SIZE": str(n_ranks), "MASTER_ADDR": "127.0.0.1"}
@@ -252,7 +246,7 @@ def start(command: list[str], n_ranks: int = 2, **options: Any) -> list[subproce
     return started
 
 
-def ended(started: list[subprocess.Popen[str]], timeout_s: float = 400.0) -> list[tuple[int, str, str]]:
+def ended(started: list[subprocess.Popen[str]], timeout_s: float = PATIENCE_S) -> list[tuple[int, str, str]]:
     """Return the exit code, the output and the errors of each process."""
     try:
         return [(process.wait(), *said) for process in started for said in [process.communicate(timeout=timeout_s)]]

@@ -35,6 +35,8 @@ def loopback_cluster(n_nodes, n_cpus=1):
         "RAY_enable_metrics_collection": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # it means: listen on the loopback only
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_register_timeout_seconds": "600",
+        "RAY_gcs_server_port_wait_time_s": "600",
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from patience import PATIENCE_S
 from prunus.apply.traced.limits import Span
 from prunus.core.errors import ModelError
 from prunus.core.recipes import recipe
@@ -26,6 +27,7 @@ from prunus.serve.gate.api_keys import ApiKeys
 from prunus.serve.running.served_model import Loaded
 from prunus.serve.serve_settings import ClientLimits, ServeSettings
 from prunus.serve.start import application, listening_socket, new_site, uvicorn_server
+from prunus.serve.wire.strict_http import _StrictProtocol
 from prunus.serve.wire.tensor_specs import ModelSpec, TensorSpec
 from prunus.ship import read_manifest, save_bundle
 
@@ -42,7 +44,7 @@ class StandInEngine:
         self.go.set()
 
     def run(self, arrays):
-        self.go.wait(10)
+        self.go.wait(PATIENCE_S)
         self.batches.append(len(arrays[0]))
         if (arrays[0][:, 0] == 666).any():
             raise ModelError("the model fails on 666")
@@ -127,11 +129,16 @@ def loaded(folder: Path, engine: Any = None, **changes: Any) -> Loaded:
     return Loaded(folder, manifest, replace(spec, **changes), engine or StandInEngine(), alone=False)
 
 
+def patient(limits: Mapping[str, Any] | None = None) -> ClientLimits:
+    """Return limits of which those in seconds are minutes, unless they are given."""
+    return ClientLimits(**{"deadline_s": PATIENCE_S, "read_s": PATIENCE_S, "idle_s": PATIENCE_S, **(limits or {})})
+
+
 def served(
     folder: Path, engine: Any = None, *, keys: ApiKeys | None = None, limits: Any = None, **settings: Any
 ) -> Any:
     """Return the site and the application of a server; to be called where an event loop runs."""
-    chosen = ServeSettings(limits=ClientLimits(**(limits or {})), **settings)
+    chosen = ServeSettings(limits=patient(limits), **settings)
     site = new_site(loaded(folder, engine), chosen, Admission(chosen, keys or ApiKeys({})))
     return site, application(site)
 
@@ -147,7 +154,7 @@ def pair_served(
     **settings: Any,
 ) -> Any:
     """Return the site and the application of a server of two models, whose versions are called dense and pruned."""
-    chosen = ServeSettings(limits=ClientLimits(**(limits or {})), **settings)
+    chosen = ServeSettings(limits=patient(limits), **settings)
     both = [loaded(folder, engine, version=name) for name, engine in (("dense", dense), ("pruned", pruned))]
     site = new_site(both[0], chosen, Admission(chosen, keys or ApiKeys({})), both[1], pair)
     return site, application(site)
@@ -185,18 +192,34 @@ def listening(folder: Path, engine: Any = None, **options: Any) -> Iterator[tupl
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    site, port, server = came.get(timeout=20)
+    site, port, server = came.get(timeout=PATIENCE_S)
     try:
         yield site, port
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
-def exchange(port: int, content: bytes, *, timeout_s: float = 10.0) -> bytes:
-    """Send bytes over a connection of their own, and return all that comes back until it ends or nothing more comes."""
-    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+@contextmanager
+def watch_begins_with_a_word() -> Iterator[None]:
+    """Have servers look after a client from its first byte on: a test may be late to send it, and is answered all the same."""
+    look = _StrictProtocol._look
+
+    def look_later(self: Any) -> None:
+        if self.cycle is None and not self._head_bytes and self._in_head:
+            self._watch = self.loop.call_later(self.limits.read_s, self._look)
+        else:
+            look(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_StrictProtocol, "_look", look_later)
+        yield
+
+
+def exchange(port: int, content: bytes) -> bytes:
+    """Send bytes over a connection of their own, and return all that comes back until it ends."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(content)
         return received(connection)
 
@@ -207,7 +230,7 @@ def received(connection: socket.socket, *, n_answers: int | None = None) -> byte
     while n_answers is None or found.count(b"HTTP/1.1 ") < n_answers or not found.endswith(b"}"):
         try:
             part = connection.recv(65536)
-        except (ConnectionResetError, TimeoutError):
+        except ConnectionResetError:
             break
         if not part:
             break

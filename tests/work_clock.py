@@ -7,7 +7,7 @@ and what comes out can be asserted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from prunus.evaluate.timing import contest, latency, operation_time
+from prunus.evaluate.timing import bench_runtimes, contest, latency, operation_time
 
 __all__ = ["WorkClock"]
 
@@ -61,10 +61,28 @@ class WorkClock(TorchDispatchMode):
         return counted
 
     def times(self, patch: pytest.MonkeyPatch) -> None:
-        """Be the clock by which models and operations of torch are timed from now on."""
+        """Be the clock by which models and operations are timed from now on, in torch (but for compiled ones) and ONNX Runtime."""
         hands = SimpleNamespace(process_time=self.read, perf_counter=self.read)
         for module in (latency, contest):
             patch.setattr(module, "time", hands)
-        patch.setattr(latency, "call", self.within(latency.call))
-        in_torch = operation_time._in_torch
+        for module in (latency, bench_runtimes):
+            patch.setattr(module, "call", self.within(module.call))
+        in_torch, session = operation_time._in_torch, operation_time.open_session
         patch.setattr(operation_time, "_in_torch", lambda *what: self.within(in_torch(*what)))
+        for module in (operation_time, bench_runtimes):
+            patch.setattr(module, "open_session", lambda file, **how: _CountedSession(session(file, **how), file, self))
+
+
+class _CountedSession:
+    """A session of ONNX Runtime; a call takes a moment, and each example a multiply-add for each number in the file."""
+
+    def __init__(self, session: Any, file: bytes, clock: WorkClock) -> None:
+        self._session, self._n_bytes, self._clock = session, len(file), clock
+
+    def run(self, names: Any, given: Mapping[str, Any]) -> Any:
+        n_examples = max(len(value) for value in given.values())
+        self._clock.now_s += SECONDS_PER_OPERATION + SECONDS_PER_MULTIPLY_ADD * n_examples * self._n_bytes / 4
+        return self._session.run(names, given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)

@@ -12,7 +12,7 @@ import pytest
 
 from canary import MODULE
 from hostile_cases import CASES, LOADERS, copy, honest
-from hostile_child import outcome_of, outcomes_of
+from hostile_child import CPU_SECONDS, outcome_of, outcomes_of
 from hostile_table import HEAD, PAGE, row
 from prunus.core.errors import PrunusError
 
@@ -72,7 +72,7 @@ def _import_canary(folder):
 )
 def test_the_guard_notices(tmp_path, use, what):
     (tmp_path / "case").mkdir()
-    assert outcome_of(use, tmp_path / "case", cpu_seconds=1).what == what
+    assert outcome_of(use, tmp_path / "case", cpu_seconds=1 if use is _spin else CPU_SECONDS).what == what
 
 
 def test_a_case_that_ends_the_child_is_told_as_such_and_the_others_have_one_each_for_themselves(tmp_path):
@@ -86,13 +86,13 @@ def test_a_case_that_ends_the_child_is_told_as_such_and_the_others_have_one_each
         lambda folder: os.kill(os.getpid(), signal.SIGSEGV),
         grows,
         grows,
-        _spin,
+        lambda folder: signal.raise_signal(signal.SIGXCPU),  # as at the limit of processor time
         _nothing,
     ]
     folders = [tmp_path / str(number) for number in range(len(uses))]
     for folder in folders:
         folder.mkdir()
-    found = [one.what for one in outcomes_of(list(zip(uses, folders, strict=True)), cpu_seconds=1)]
+    found = [one.what for one in outcomes_of(list(zip(uses, folders, strict=True)))]
     assert found == ["accepted", "ran code", "crash", "accepted", "accepted", "hang", "accepted"]
 
 

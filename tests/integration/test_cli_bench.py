@@ -24,7 +24,7 @@ def run_folder(tmp_path, monkeypatch):
     return "run"
 
 
-def test_the_first_line_is_the_verdict_and_the_file_holds_the_numbers(run_folder, tmp_path, capsys):
+def test_the_first_line_is_the_verdict_and_the_file_holds_the_numbers(run_folder, tmp_path, capsys, work_clock):
     words = ["bench", run_folder, "--batch", "1,64", "--threads", "1", "--runtime", "onnxruntime", "--runtime", "torch"]
     assert invoke([*words, "--repeats", "9", "--out", "bench.json", "--quiet"]) == 0
     said = capsys.readouterr().out

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -140,23 +139,33 @@ def test_a_plan_for_other_data_is_refused(small_recipe, capsys):
     assert "made for other model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("delay_stages", [1, 3, 5])
-def test_killed_and_resumed_is_never_killed(small_recipe, tmp_path, delay_stages):
+DIES = """
+import os, signal, sys
+from prunus.cli.app import invoke
+from prunus.pipeline.jobs.workspace import Workspace
+n, said = [0], Workspace._say
+
+def say(self, event):
+    said(self, event)
+    n[0] += event.kind == "end"
+    if n[0] == int(sys.argv[1]) and event.kind == "start":  # in the middle of a stage
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Workspace._say = say
+sys.exit(invoke(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("n_stages", [1, 3, 5])
+def test_killed_and_resumed_is_never_killed(small_recipe, tmp_path, n_stages):
     recipe = small_recipe(**{**FULL, "train": {"epochs": 6}, "recovery": {"method": "distil", "epochs": 4}})
     assert invoke(["run", str(recipe), "--quiet", "-o", "output=whole"]) == 0
-    command = [sys.executable, "-m", "prunus", "run", str(recipe), "-o", "output=killed", "--resume"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    log = tmp_path / "killed" / "log.jsonl"
-    deadline = time.monotonic() + 300
-    # Kill in the middle of a stage: as soon as the given number of stages has ended.
-    while process.poll() is None and time.monotonic() < deadline:
-        if log.exists() and log.read_text().count('"kind": "end"') >= delay_stages:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait(300)
-    assert not (tmp_path / "killed" / "record.json").exists(), "killed too late to show anything"
+    command = [sys.executable, "-c", DIES, str(n_stages), "run", str(recipe), "--quiet", "-o", "output=killed"]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    log = (tmp_path / "killed" / "log.jsonl").read_text()
+    assert log.count('"kind": "end"') == n_stages
+    assert not (tmp_path / "killed" / "record.json").exists()
     assert invoke(["run", str(recipe), "--quiet", "-o", "output=killed", "--resume"]) == 0
     assert plan_bytes(Path("killed")) == plan_bytes(Path("whole"))
     assert (Path("killed/bundle/model.safetensors")).read_bytes() == Path("whole/bundle/model.safetensors").read_bytes()

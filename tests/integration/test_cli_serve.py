@@ -17,6 +17,7 @@ import torch
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from patience import PATIENCE_S
 from prunus.cli.app import invoke
 from prunus.ship import load_bundle, read_manifest
 from serve_stand_ins import save_small, small_bundle
@@ -44,7 +45,7 @@ class Process:
     def end(self, sig: int = signal.SIGTERM) -> tuple[int, str]:
         if self.process.poll() is None:
             self.process.send_signal(sig)
-        _, err = self.process.communicate(timeout=60)
+        _, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, err
 
 
@@ -85,7 +86,7 @@ def test_tritonclient_talks_to_it_unchanged(server, small_bundle):
                 [tensor],
                 outputs=outputs,
                 request_id="r1",
-                timeout=5_000_000,
+                timeout=30_000_000,
                 request_compression_algorithm=compression,
             )
             np.testing.assert_allclose(made.as_numpy("output"), expected, rtol=1e-4, atol=1e-5)
@@ -114,7 +115,7 @@ def refused(*arguments, env=None):
         [sys.executable, "-m", "prunus", "serve", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
         env={**os.environ, **(env or {})},
     )
@@ -162,7 +163,7 @@ def test_others_need_keys_and_a_key_file_is_its_owner_s(small_bundle, tmp_path):
 
 
 def test_two_signals_end_it_at_once_and_one_lets_it_drain(small_bundle, cache):
-    made = Process(small_bundle, "--cache", str(cache), "--drain", "30")
+    made = Process(small_bundle, "--cache", str(cache), "--drain", str(PATIENCE_S))
     made.process.send_signal(signal.SIGTERM)
     client = triton.InferenceServerClient(made.place)
     while client.is_server_ready():

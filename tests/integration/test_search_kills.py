@@ -1,4 +1,4 @@
-"""What is killed by SIGKILL, at any moment and more than once, goes on and ends as what was never killed."""
+"""What is killed with no word, at any moment and more than once, goes on and ends as what was never killed."""
 
 import json
 from pathlib import Path

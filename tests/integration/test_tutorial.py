@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S, free_port
 from prunus.cli.app import invoke
 
 TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorial"
@@ -30,7 +30,7 @@ class Terminal:
         if words == ["kill", "%1"]:
             assert self.behind is not None
             self.behind.send_signal(signal.SIGTERM)
-            code, self.behind = self.behind.wait(60), None
+            code, self.behind = self.behind.wait(PATIENCE_S), None
             return f"it ended with {code}" if code else ""
         assert words[0] == "prunus"
         if words[-1] == "&":
@@ -51,9 +51,7 @@ def test_a_tutorial_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     kinds, terminal = [], Terminal()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     try:
         for block in BLOCK.finditer(page.read_text()):
             kinds.append(block["kind"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import time
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from patience import no_hang
 from prunus.core.errors import WeightsError
 from prunus.core.files.onnx_guard import check_onnx
 from prunus.evaluate.timing.onnx_session import export_onnx, open_session
@@ -174,12 +174,9 @@ def content(made):
 def test_a_crafted_file_is_refused_in_one_line_soon_and_with_little_memory(name):
     made, said = CRAFTED[name]
     file = content(made)
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    with pytest.raises(WeightsError, match=said) as error:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with no_hang(), pytest.raises(WeightsError, match=said) as error:
         check_onnx(file, where="a.onnx")
-    assert (
-        time.process_time() - started < 15
-    )  # 2 s on a quiet core; a file that isn't refused by its counts takes hours
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
     assert str(error.value).startswith("a.onnx is refused: ")
     assert "\n" not in str(error.value)

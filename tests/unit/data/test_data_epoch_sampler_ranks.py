@@ -1,7 +1,5 @@
 """Do two processes that train together draw one epoch between them, with workers of their own, and go on exactly?"""
 
-import os
-import socket
 import sys
 from pathlib import Path
 
@@ -40,10 +38,9 @@ def taken_by(loader, model, optimizer, weights, most=None):
     return found
 
 
-def train(rank, port, folder):
+def train(rank, folder):
     """Train with DistributedDataParallel at 0, 1 and 2 workers, once through and once stopped and gone on with."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model = DistributedDataParallel(nn.Linear(4, 1))
@@ -82,10 +79,7 @@ def train(rank, port, folder):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     row_jobs.write(folder / "rows", "parquet", n_files=1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(train, (port, str(folder)), nprocs=RANKS)
+    mp.spawn(train, (str(folder),), nprocs=RANKS)
     return folder
 
 

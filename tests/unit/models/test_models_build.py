@@ -2,12 +2,12 @@
 
 import sys
 import textwrap
-import time
 
 import pytest
 import torch
 from torch import nn
 
+from patience import no_hang
 from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Model
 from prunus.models import build
@@ -99,10 +99,8 @@ def test_a_missing_module_is_named():
     [{"width": 1_000_000, "depth": 3}, {"width": 10**12}, {"depth": 10**9}, {"width": int("9" * 3000)}],
 )
 def test_a_built_in_of_absurd_size_is_refused_before_it_is_allocated(args):
-    before = time.process_time()
-    with pytest.raises(ModelError, match=r"GB of memory here|must be at most 1000|failed: ") as caught:
+    with no_hang(), pytest.raises(ModelError, match=r"GB of memory here|must be at most 1000|failed: ") as caught:
         build(Model(builder="mlp", args=args), input_shape=(4,), n_outputs=3, seed=0)
-    assert time.process_time() - before < 20  # catches a hang, measures nothing
     assert len(str(caught.value)) < 700
     with pytest.raises(ModelError, match=r"^model\.builder cnn failed: .*; correct it there$"):
         build(Model(builder="cnn", args={"depth": 60}), input_shape=(1, 8, 8), n_outputs=3, seed=0)

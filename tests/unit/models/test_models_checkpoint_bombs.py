@@ -1,6 +1,5 @@
 """A small .pt file never becomes large or slow, and honest ones with shared storages load as they were saved."""
 
-import time
 import zipfile
 from collections import Counter, OrderedDict
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from patience import no_hang
 from prunus.core.errors import WeightsError
 from prunus.models.pickle_data import MAX_INSTRUCTIONS
 from prunus.models.pickle_file import read_checkpoint
@@ -60,10 +60,8 @@ PICKLES = {
 
 
 def refused_soon(path, words):
-    started = time.process_time()
-    with pytest.raises(WeightsError, match=words) as caught:
+    with no_hang(), pytest.raises(WeightsError, match=words) as caught:
         read_checkpoint(path)
-    assert time.process_time() - started < 20  # catches a hang, measures nothing
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import time
 from collections import OrderedDict
 
 import pytest
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from patience import no_hang
 from prunus.cli.app import invoke
 from prunus.core.errors import OutputError, WeightsError
 from prunus.core.files.file_hash import sha256_file
@@ -145,9 +145,8 @@ def test_a_pickle_that_never_ends_stops_at_the_limit(tmp_path, monkeypatch):
     body = b"\x80\x02]q\x00" + b"(" + b"h\x00" * 3_000_000 + b"e."
     head = b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
     (tmp_path / "c.pt").write_bytes(head + body)
-    start = time.process_time()
-    refused(tmp_path, "c.pt")
-    assert time.process_time() - start < 60
+    with no_hang():
+        refused(tmp_path, "c.pt")
 
 
 def test_what_brings_the_reading_process_down_is_refused_by_the_one_that_started_it(tmp_path):

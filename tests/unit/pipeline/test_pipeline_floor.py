@@ -23,7 +23,7 @@ def network():
 
 
 @pytest.mark.parametrize("kind", ["params", "macs", "bytes", "latency"])
-def test_the_facade_refuses_it_when_it_is_made(kind):
+def test_the_facade_refuses_it_when_it_is_made(kind, work_clock):
     x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
     latency = {"batch_size": 8, "repeats": 5, "warm_up": 1, "runtime": "torch"}
     with pytest.raises(RecipeError, match=r"0\.001 of the .* is below the floor"):
@@ -37,7 +37,7 @@ def test_the_facade_refuses_it_when_it_is_made(kind):
 
 
 @pytest.mark.parametrize("kind", ["params", "latency"])
-def test_a_run_refuses_it_before_its_first_training(kind, tmp_path):
+def test_a_run_refuses_it_before_its_first_training(kind, tmp_path, work_clock):
     tree = {**IRIS, "strategy": {"criterion": "magnitude_l2"}, "target": {kind: 0.001}, "output": str(tmp_path / "out")}
     with pytest.raises(RecipeError, match=r"0\.001 of the .* is below the floor"):
         run(make_recipe(tree))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import PATIENCE_S
 from prunus.serve.refusal import Refusal
 from prunus.serve.running import batcher as batcher_module
 from prunus.serve.running.batcher import Batcher
@@ -26,7 +27,7 @@ def rows(n, first=0.0):
     return made
 
 
-async def many(batcher, requests, timeout_s=30.0):
+async def many(batcher, requests, timeout_s=PATIENCE_S):
     found = [batcher.answer([one], one.nbytes, timeout_s) for one in requests]
     return await asyncio.gather(*found, return_exceptions=True)
 
@@ -35,7 +36,7 @@ async def behind_one(engine, requests, **limits):
     """Return the answers to requests that come while the model is busy with another, and the sizes of the batches."""
     batcher = Batcher(engine, ClientLimits(**limits))
     engine.go.clear()
-    first = asyncio.ensure_future(batcher.answer([rows(1)], 24, 30.0))
+    first = asyncio.ensure_future(batcher.answer([rows(1)], 24, PATIENCE_S))
     await asyncio.sleep(0)
     waiting = asyncio.ensure_future(many(batcher, requests))
     for _ in range(3):
@@ -76,7 +77,7 @@ def test_batches_are_as_large_as_they_may_be_and_in_the_order_of_arrival(sizes, 
 def test_requests_of_another_shape_run_in_a_batch_of_their_own():
     class AnyWidth(StandInEngine):
         def run(self, arrays):
-            self.go.wait(10)
+            self.go.wait(PATIENCE_S)
             self.batches.append(arrays[0].shape)
             return [arrays[0].sum(axis=1, keepdims=True)]
 
@@ -116,7 +117,7 @@ def test_a_request_whose_time_is_up_gets_504_and_never_runs():
         engine = StandInEngine()
         batcher = Batcher(engine, ClientLimits())
         engine.go.clear()
-        first = asyncio.ensure_future(batcher.answer([rows(1)], 24, 30.0))
+        first = asyncio.ensure_future(batcher.answer([rows(1)], 24, PATIENCE_S))
         await asyncio.sleep(0)
         with pytest.raises(Refusal) as caught:
             await batcher.answer([rows(7)], 24, 0.02)
@@ -150,8 +151,8 @@ def test_a_client_that_goes_away_is_not_waited_for():
         engine = StandInEngine()
         batcher = Batcher(engine, ClientLimits())
         engine.go.clear()
-        first = asyncio.ensure_future(batcher.answer([rows(1)], 24, 30.0))
-        gone = asyncio.ensure_future(batcher.answer([rows(3)], 24, 30.0))
+        first = asyncio.ensure_future(batcher.answer([rows(1)], 24, PATIENCE_S))
+        gone = asyncio.ensure_future(batcher.answer([rows(3)], 24, PATIENCE_S))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.sleep(0)
@@ -203,7 +204,7 @@ def test_a_request_that_is_all_there_is_wakes_no_thread_where_the_model_takes_a_
         batcher = Batcher(engine, ClientLimits(), in_flight=lambda: there[0])
         for n_examples, n_requests in ((1, 1), (1, 1), (2, 1), (1, 2), (1, 1)):
             there[0] = n_requests
-            (found,) = await batcher.answer([rows(n_examples, 5)], 24, 30.0)
+            (found,) = await batcher.answer([rows(n_examples, 5)], 24, PATIENCE_S)
             assert found[0, 0] == 5
         batcher.close()
         return engine.batches
@@ -224,7 +225,7 @@ def test_a_model_that_takes_longer_never_holds_up_the_event_loop(monkeypatch):
         engine = Slow()
         batcher = Batcher(engine, ClientLimits(), in_flight=lambda: 1)
         for _ in range(4):
-            await batcher.answer([rows(1)], 24, 30.0)
+            await batcher.answer([rows(1)], 24, PATIENCE_S)
         batcher.close()
         return engine.batches
 

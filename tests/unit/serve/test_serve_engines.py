@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from patience import PATIENCE_S
 from prunus.core.errors import BundleError, ModelError, OutputError, RecipeError
 from prunus.data import Scaler
 from prunus.serve.running import engine_cache
@@ -82,7 +83,7 @@ def test_what_is_served_answers_as_the_bundle_does_between_its_scalers(tmp_path,
 
     async def asked():
         model = ServedModel(made, ClientLimits(batch=7))
-        found = await model.answer([rows.numpy()], 480, 10.0)
+        found = await model.answer([rows.numpy()], 480, PATIENCE_S)
         await model.retire()
         return found[0]
 

@@ -24,11 +24,14 @@ async def send(app, n, *, seed=0, ids="r"):
     """Ask n times, a row each; return the answers."""
     rows = np.random.default_rng(seed).standard_normal((n, 6)).astype(np.float32)
     found = [await ask(app, "POST", PATH, infer(row[None], id=f"{ids}{k}"), USER) for k, row in enumerate(rows)]
-    for _ in range(200):
-        await asyncio.sleep(0.001)
-        if not [task for task in asyncio.all_tasks() if task.get_name() == "beside"]:
-            break
+    await compared()
     return found
+
+
+async def compared():
+    """Wait until what is compared beside the answers is."""
+    while beside := [task for task in asyncio.all_tasks() if task.get_name() == "beside"]:
+        await asyncio.wait(beside)
 
 
 def versions(answers):
@@ -152,8 +155,7 @@ def test_labels_decide_who_is_right(small_bundle):
 
 async def send_one(app, row, request_id):
     await ask(app, "POST", PATH, infer(row[None], id=request_id), USER)
-    while [task for task in asyncio.all_tasks() if task.get_name() == "beside"]:
-        await asyncio.sleep(0.001)
+    await compared()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from patience import PATIENCE_S
 from prunus.core.errors import OutputError, RecipeError
 from prunus.serve import ClientLimits, Pair, Promise, ServeSettings
 from prunus.serve.start import _check_certificate, _check_pair, listening_socket
@@ -59,7 +60,7 @@ def test_a_server_with_a_certificate_speaks_https(small_bundle, tmp_path):
     with listening(small_bundle, **paths) as (_, port):
         with urllib.request.urlopen(f"https://localhost:{port}/v2", context=context) as answer:
             assert json.load(answer)["name"] == "prunus"
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as plain:
             plain.sendall(b"GET /v2 HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert b"200 OK" not in plain.recv(1000)
 

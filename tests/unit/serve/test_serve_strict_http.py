@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
-import time
 
 import pytest
 
-from serve_stand_ins import exchange, infer, listening, received, small_bundle
+from patience import PATIENCE_S, until
+from serve_stand_ins import exchange, infer, listening, received, small_bundle, watch_begins_with_a_word
 
 __all__ = ["small_bundle"]
 
@@ -27,10 +28,10 @@ def port(small_bundle):
         yield port
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def hasty(small_bundle):
-    """The port of a server that waits for no one."""
-    with listening(small_bundle, limits={"read_s": 0.4}) as (_, port):
+    """The port of a server that waits for no one who has begun."""
+    with watch_begins_with_a_word(), listening(small_bundle, limits={"read_s": 0.2}) as (_, port):
         yield port
 
 
@@ -40,7 +41,7 @@ def status(answer):
 
 def fine(port):
     """Whether the server answers a good request."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(request())
         return status(received(connection, n_answers=1)) == 200
 
@@ -108,7 +109,7 @@ def test_a_huge_head_is_refused(port, what):
 
 
 def test_requests_one_after_another_on_one_connection_are_answered_in_order(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         bodies = [json.dumps(infer([[float(n)] * 6])).encode() for n in range(5)]
         connection.sendall(b"".join(map(request, bodies)))
         answers = received(connection, n_answers=5)
@@ -120,60 +121,66 @@ def test_requests_one_after_another_on_one_connection_are_answered_in_order(port
 
 def test_a_body_in_chunks_is_read(port):
     answer = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(request(answer, length=CHUNKED))
         assert status(received(connection, n_answers=1)) == 200
 
 
 def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(request(b"", length=b"content-length: %d\r\nexpect: 100-continue\r\n" % len(BODY)))
         assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         connection.sendall(BODY)
         assert status(received(connection, n_answers=1)) == 200
 
 
-def slow(port, parts, pause_s):
-    """Send parts with pauses until the server has enough of it; return what it said and after how long."""
-    began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.settimeout(pause_s)
-        for part in parts:
+def slow(port, begun, letters):
+    """Send what begins a request, then letter after letter until the server has enough of it; return what it said."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+        connection.sendall(begun)
+        connection.settimeout(0.05)
+        for letter in letters:
             try:
-                connection.sendall(part)
-                said = connection.recv(65536)
+                connection.sendall(bytes([letter]))
+                return connection.recv(65536)
             except TimeoutError:
                 continue
             except (BrokenPipeError, ConnectionResetError):
-                said = b""
-            return said, time.monotonic() - began
+                return b""
     raise AssertionError("the server never ended the connection")
 
 
 def test_a_head_that_comes_letter_by_letter_is_refused(hasty):
-    said, _ = slow(hasty, [bytes([letter]) for letter in request()[:150]], 0.05)
+    said = slow(hasty, b"P", request(head=b"x-a: " + b"a" * 10_000)[1:])
     assert status(said) == 408
     assert fine(hasty)
 
 
 def test_a_body_that_comes_letter_by_letter_is_refused(hasty):
-    head, _, body = request().partition(b"\r\n\r\n")
-    said, _ = slow(hasty, [head + b"\r\n\r\n", *(bytes([letter]) for letter in body)], 0.05)
+    head, _, _ = request(length=b"content-length: 1000000\r\n").partition(b"\r\n\r\n")
+    said = slow(hasty, head + b"\r\n\r\n", itertools.repeat(ord(" "), 100_000))
     assert status(said) == 408
     assert json.loads(said.partition(b"\r\n\r\n")[2])["error"]
     assert fine(hasty)
 
 
-def test_a_connection_that_says_nothing_is_closed(hasty):
-    said, _ = slow(hasty, [b""] * 100, 0.1)
-    assert said == b""
+def test_a_connection_that_says_nothing_is_closed(small_bundle):
+    with (
+        listening(small_bundle, limits={"read_s": 0.05}) as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection,
+    ):
+        assert connection.recv(1) == b""
 
 
 def test_a_client_that_reads_nothing_is_cut_off(small_bundle):
     body = json.dumps(infer([[1.0] * 6] * 4000)).encode()
-    with listening(small_bundle, limits={"read_s": 0.2}) as (_, port), socket.socket() as connection:
+    with (
+        watch_begins_with_a_word(),
+        listening(small_bundle, limits={"read_s": 0.2}) as (_, port),
+        socket.socket() as connection,
+    ):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE_S)
         connection.connect(("127.0.0.1", port))
         try:
             for _ in range(400):
@@ -186,16 +193,15 @@ def test_a_client_that_reads_nothing_is_cut_off(small_bundle):
 
 
 def test_too_many_connections_are_refused_and_the_others_go_on(port):
-    held = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(60)]
+    held = [socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) for _ in range(60)]
     try:
-        held[-1].settimeout(5)
         answer = received(held[-1])
         assert status(answer) == 503
         assert b"retry-after: 1" in answer
     finally:
         for connection in held:
             connection.close()
-    assert any(fine(port) for _ in range(20))
+    assert until(lambda: fine(port))
 
 
 def test_a_server_that_ends_answers_what_came(small_bundle):
@@ -207,8 +213,7 @@ def test_a_server_that_ends_answers_what_came(small_bundle):
         with listening(small_bundle, engine) as (site, port):
             connection.connect(("127.0.0.1", port))
             connection.sendall(request())
-            while not site.traffic.primary.batcher._busy:
-                time.sleep(0.01)
+            until(lambda: site.traffic.primary.batcher._busy)
             site.ends = True
             engine.go.set()
         answer = received(connection)

@@ -1,4 +1,4 @@
-"""A graph that was made to eat time or memory is refused within two seconds and 500 MB."""
+"""A graph that was made to eat time or memory is refused before it does, within 500 MB."""
 
 # ruff: noqa: F811, F401 - fixtures are imported by name
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from patience import no_hang
 from prunus.core.errors import BundleError
 from prunus.ship import load_bundle
 from ship_stand_ins import build, made, options, pruned
 
-MOST_SECONDS = 20.0  # catches a hang: each takes at most about 2 on a quiet core
 MOST_BYTES = 500 * 2**20
 
 
@@ -65,7 +65,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_soon_and_in_500_megabytes(made, name):
+def test_a_bomb_is_refused_before_it_takes_minutes_or_500_megabytes(made, name):
     content = BOMBS[name]().encode()
     (made.folder / "graph.json").write_bytes(content)
     entry = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
@@ -76,18 +76,17 @@ def test_a_bomb_is_refused_soon_and_in_500_megabytes(made, name):
         try:
             in_use = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_DATA, (in_use + MOST_BYTES, in_use + MOST_BYTES))
-            start = time.process_time()
             try:
-                load_bundle(made.folder, prefer="graph")
+                with no_hang():
+                    load_bundle(made.folder, prefer="graph")
                 said = "loaded"
             except BundleError as error:
                 said = f"refused {len(str(error))}"
-            report.write_text(f"{said} {time.process_time() - start}")
+            report.write_text(said)
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    assert report.exists(), "it took too much memory, or ended in another way"
-    said, length, seconds = report.read_text().split()
+    assert report.exists(), "it took too much memory or time, or ended in another way"
+    said, length = report.read_text().split()
     assert said == "refused"
     assert int(length) < 1500
-    assert float(seconds) < MOST_SECONDS

@@ -1,12 +1,12 @@
 """JSON of a stranger is counted before a value of it is made."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patience import no_hang
 from prunus.core.files.json_text import MAX_DEPTH, MAX_VALUES, JsonError, check_json, parse_json, read_json_file
 
 BOMBS = {
@@ -38,10 +38,8 @@ TREES = st.recursive(
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_in_one_line_and_soon(name):
     content, words = BOMBS[name]
-    started = time.process_time()
-    with pytest.raises(JsonError, match=words) as caught:
+    with no_hang(), pytest.raises(JsonError, match=words) as caught:
         parse_json(content)
-    assert time.process_time() - started < 20  # catches a hang, measures nothing
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
 

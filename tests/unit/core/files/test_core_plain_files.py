@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from patience import PATIENCE_S
 from prunus.core.errors import OutputError
 from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import (
@@ -67,7 +68,7 @@ def test_sha256_is_the_digest_of_the_bytes(tmp_path: Path):
 def _hold(folder: Path, ready, leave) -> None:
     with folder_lock(folder):
         ready.set()
-        leave.wait(30)
+        leave.wait(PATIENCE_S)
 
 
 def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_goes_with_its_process(tmp_path: Path):
@@ -75,7 +76,7 @@ def test_a_second_run_in_the_same_folder_is_refused_and_the_lock_goes_with_its_p
     ready, leave = context.Event(), context.Event()
     other = context.Process(target=_hold, args=(tmp_path, ready, leave))
     other.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE_S)
     with pytest.raises(OutputError, match="another run is writing"), folder_lock(tmp_path):
         pass
     other.kill()

@@ -1,11 +1,11 @@
 """What a recipe file may say, and what each mistake answers."""
 
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+from patience import no_hang
 from prunus.core.errors import RecipeError
 from prunus.core.recipes.recipe_file import load_recipe, make_recipe, override, parse_yaml
 
@@ -152,10 +152,8 @@ def _grown(opened: str, first: str, closed: str) -> str:
     ],
 )
 def test_a_bomb_of_yaml_is_refused_in_one_line_and_soon(text, words):
-    started = time.process_time()
-    with pytest.raises(RecipeError, match=words) as caught:
+    with no_hang(), pytest.raises(RecipeError, match=words) as caught:
         parse_yaml(text, "here")
-    assert time.process_time() - started < 20  # catches a hang, measures nothing
     assert "\n" not in str(caught.value)
 
 

@@ -153,14 +153,13 @@ def test_the_convolution_that_is_timed_has_the_sizes_that_are_asked(sizes, trans
     ],
 )
 def test_every_kind_of_operation_can_be_timed_alone(runtime, kind, sizes, fixed):
-    assert 0 < time_operation(runtime, kind, sizes, fixed) < 1000
+    assert time_operation(runtime, kind, sizes, fixed) > 0
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_more_work_takes_longer(runtime):
-    assert time_operation(runtime, "linear", (64, 512, 512), ()) > 2 * time_operation(
-        runtime, "linear", (64, 32, 32), ()
-    )
+def test_more_work_takes_longer(runtime, work_clock):
+    small = time_operation(runtime, "linear", (64, 32, 32), ())
+    assert time_operation(runtime, "linear", (64, 512, 512), ()) > 2 * small > 0
 
 
 @pytest.mark.parametrize("block", [4, 8, 16])

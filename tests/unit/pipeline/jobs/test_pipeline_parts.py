@@ -179,9 +179,9 @@ def test_a_run_leaves_the_same_for_one_worker_and_for_two(tmp_path, seeds, monke
     assert not (tmp_path / "several" / ".work").exists()
 
 
-def test_a_latency_is_measured_by_one_process(tmp_path):
+def test_a_latency_is_measured_by_one_process(tmp_path, work_clock):
     events = []
-    target = {"target": {"latency": 0.99}, "strategy": {"criterion": "magnitude_l2"}}
+    target = {"target": {"latency": 0.999}, "strategy": {"criterion": "magnitude_l2"}}
     recipe = make_recipe({**IRIS, **target, "output": str(tmp_path / "r"), "dispatch": {"workers": 2}}, "r")
     with (
         open_workspace(recipe, tmp_path / "r", resume=False, overwrite=False, listener=events.append) as workspace,

@@ -7,12 +7,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S, free_port, until
 from prunus.core.errors import MissingExtraError
 from prunus.scale.dispatch import Dispatch, map_shards
 
@@ -42,9 +42,9 @@ def test_without_what_ray_needs_for_it_the_extra_is_named(monkeypatch):
     )
 
 
-def free_port():
-    with closing(socket.create_server(("127.0.0.1", 0))) as found:
-        return found.getsockname()[1]
+def answers(port):
+    with closing(socket.socket()) as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.nightly
@@ -75,23 +75,18 @@ def test_a_cluster_that_is_reached_from_outside_does_the_work_and_what_dies_agai
             start_new_session=True,
         )
         try:
-            until = time.monotonic() + 120
-            while time.monotonic() < until:
-                with closing(socket.socket()) as tried:
-                    if tried.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.2)
+            until(lambda: answers(port))
             done = subprocess.run(
                 [sys.executable, "-c", CHILD, str(tmp_path / "marks"), f"ray://127.0.0.1:{port}"],
                 env=environment,
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=600,
+                timeout=PATIENCE_S,
             )
         finally:
             os.killpg(head.pid, signal.SIGTERM)
-            head.wait(timeout=60)
+            head.wait(timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("2").startswith("wrong data")

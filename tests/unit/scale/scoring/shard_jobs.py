@@ -38,6 +38,19 @@ class Slow(Sums):
         return super().__call__(batch)
 
 
+class StopsAfter(Sums):
+    """Scores so many batches, and then waits until it is killed."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self, batch):
+        if not self.left:
+            time.sleep(3600)
+        self.left -= 1
+        return super().__call__(batch)
+
+
 class Opens:
     """Opens a scorer by its class and arguments; counts in a folder how often."""
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from patience import until
 from prunus.core.errors import DataError, OutputError, RecipeError
 from prunus.scale import score_shard, score_shards
 from prunus.scale.scoring.scoring_state import read_done
@@ -209,7 +209,8 @@ import shard_jobs
 from pathlib import Path
 from prunus.scale import score_shards
 if __name__ == "__main__":
-    score_shards([Path({shards!r})], Path({out!r}), shard_jobs.Opens(shard_jobs.Slow), settings={{"of": "test"}}, batch_rows=50,
+    opens = shard_jobs.Opens(shard_jobs.StopsAfter, 9)
+    score_shards([Path({shards!r})], Path({out!r}), opens, settings={{"of": "test"}}, batch_rows=50,
                  workers={workers})
 """
 
@@ -228,9 +229,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_files(shards, tmp_
     here = str(Path(__file__).parent)
     script.write_text(CHILD.format(here=here, shards=str(shards), out=str(out), workers=workers))
     child = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
-    until = time.monotonic() + 120
-    while not noted(out) and time.monotonic() < until:
-        time.sleep(0.01)
+    until(lambda: noted(out) == workers)  # six batches a shard: each worker is in the middle of its second
     os.killpg(child.pid, signal.SIGKILL)  # with its workers
     child.wait()
     assert 0 < len(content(out)) < 5

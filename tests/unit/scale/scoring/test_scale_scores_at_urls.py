@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from patience import PATIENCE_S
 from prunus.core.errors import OutputError
 from prunus.core.files.urls import store as asked
 from prunus.core.files.urls.url_path import path_at
@@ -194,7 +195,7 @@ def test_a_kill_while_something_is_sent_leaves_nothing_half_written_and_a_resume
         processes.append(
             subprocess.Popen([sys.executable, "-c", CHILD, str(Path(__file__).parent), *where], env={**os.environ})
         )
-        processes[0].wait(timeout=60)
+        processes[0].wait(timeout=PATIENCE_S)
     expected = content(tmp_path / "local")
     assert all(raw == expected[name] for name, raw in held(store, bucket).items()), "whole, or not at all"
     run(path_at(where[0]), path_at(where[1]), resume=True)

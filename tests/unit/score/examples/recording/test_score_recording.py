@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from patience import PATIENCE_S
 from prunus.core.batch import Batch
 from prunus.core.errors import DataError, NotFiniteError, OutputError, RecipeError, RunError, ShapeError
 from prunus.score import ExampleRecorder, Recording, example_criteria, recorded_names
@@ -142,7 +143,7 @@ def test_a_task_that_gives_no_loss_of_an_example_is_refused(tmp_path):
 def test_what_a_killed_process_stored_is_there_and_it_goes_on_as_if_it_had_never_been_killed(tmp_path, whole):
     code = "record(Recording(folder, n_examples=N), *made_logits(), stop_after=19)"
     killed = in_a_process(code, tmp_path / "killed")
-    assert killed.wait(60) == -signal.SIGKILL, killed.stderr.read()
+    assert killed.wait(PATIENCE_S) == -signal.SIGKILL, killed.stderr.read()
     killed.stderr.close()
     # 8 batches an epoch: two epochs and three batches.
     scores = Recording(tmp_path / "killed").scores(partial=True)
@@ -172,7 +173,7 @@ def test_ranks_write_to_one_map_at_once(tmp_path, whole):
     code = "record(Recording(folder, n_examples=N), *made_logits(), rows=torch.arange({}, N, 3))"
     ranks = [in_a_process(code.format(rank), tmp_path / "shared") for rank in range(3)]
     for rank in ranks:
-        assert rank.wait(120) == 0, rank.stderr.read()
+        assert rank.wait(PATIENCE_S) == 0, rank.stderr.read()
         rank.stderr.close()
     assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == sorted(
         path.name for path in (tmp_path / "whole").iterdir()
