@@ -219,16 +219,21 @@ _SETTINGS = b"\x04"
 """The kind of the first frame that each side of HTTP/2 sends (RFC 9113, 3.4)."""
 
 
+_same_as_here: set[tuple[str, str]] = set()
+"""Nodes by their ids, and what they were found to run: what this process does. A node that comes back has another id."""
+
+
 def _check_versions(cluster: Cluster) -> None:
-    ray = cluster.ray
+    ray, ours = cluster.ray, versions()
+    nodes = {node: name for node, name in cluster.nodes().items() if (node, str(ours)) not in _same_as_here}
+    if not nodes:
+        return
     strategies = require("ray.util.scheduling_strategies", extra="ray")
     ask = ray.remote(asker())
-    nodes = cluster.nodes()
     asked = {}
     for node in nodes:
         there = strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         asked[node] = ask.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
-    ours = versions()
     for node, answer in asked.items():
         try:
             theirs = ray.get(answer, timeout=_SECONDS_TO_START_A_WORKER)
@@ -238,3 +243,4 @@ def _check_versions(cluster: Cluster) -> None:
             raise RunError(
                 f"dispatch: the node {nodes[node]} has {odd}; install the same everywhere, or leave the node out"
             )
+        _same_as_here.add((node, str(ours)))

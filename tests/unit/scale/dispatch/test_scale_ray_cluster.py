@@ -133,6 +133,8 @@ class Answer:
 class Nodes:
     """A cluster of two nodes that say what they are told to."""
 
+    names = "ab"
+
     class exceptions:
         RayError = RuntimeError
 
@@ -153,7 +155,7 @@ class Nodes:
     def nodes(self):
         return [
             {"NodeID": name * 56, "NodeManagerAddress": f"10.0.0.{place}", "Alive": True}
-            for place, name in enumerate("ab", 1)
+            for place, name in enumerate(self.names, 1)
         ]
 
 
@@ -187,8 +189,36 @@ class Nodes:
 def test_a_node_with_another_prunus_or_torch_is_named_and_refused(monkeypatch, theirs, said):
     ours = {"prunus": "1.0.0 (sources fedcba987654)", "python": "3.11.7", "torch": "2.13.0"}
     monkeypatch.setattr(ray_cluster, "versions", lambda: ours)
+    monkeypatch.setattr(ray_cluster, "_same_as_here", set())
     nodes = Nodes([ours, theirs if isinstance(theirs, Exception) else {**ours, **theirs}])
     with pytest.raises(RunError) as refused:
         ray_cluster._check_versions(ray_cluster.Cluster(nodes, ours=False))
     assert str(refused.value) == said
     ray_cluster._check_versions(ray_cluster.Cluster(Nodes([ours, ours]), ours=False))
+
+
+def test_a_node_is_asked_once_and_again_when_it_is_another_or_when_this_process_runs_other_code(monkeypatch):
+    ours, newer = {"torch": "2.13.0"}, {"torch": "2.14.1"}
+    monkeypatch.setattr(ray_cluster, "versions", lambda: ours)
+    monkeypatch.setattr(ray_cluster, "_same_as_here", set())
+    left = []
+    for names, answers in (("ab", [ours, ours]), ("ab", []), ("ac", [ours]), ("c", [])):
+        nodes = Nodes(answers)
+        monkeypatch.setattr(Nodes, "names", names)
+        ray_cluster._check_versions(ray_cluster.Cluster(nodes, ours=False))
+        left += list(nodes.told)
+    assert left == []
+    monkeypatch.setattr(ray_cluster, "versions", lambda: newer)
+    with pytest.raises(RunError, match=r"torch 2\.13\.0, where 2\.14\.1"):
+        ray_cluster._check_versions(ray_cluster.Cluster(Nodes([ours]), ours=False))
+
+
+def test_a_node_that_was_refused_is_asked_again(monkeypatch):
+    ours = {"torch": "2.13.0"}
+    monkeypatch.setattr(ray_cluster, "versions", lambda: ours)
+    monkeypatch.setattr(ray_cluster, "_same_as_here", set())
+    with pytest.raises(RunError, match="the node 10"):
+        ray_cluster._check_versions(ray_cluster.Cluster(Nodes([ours, {"torch": "2.9.1"}]), ours=False))
+    nodes = Nodes([ours])
+    ray_cluster._check_versions(ray_cluster.Cluster(nodes, ours=False))
+    assert list(nodes.told) == []
