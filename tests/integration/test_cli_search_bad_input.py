@@ -23,14 +23,11 @@ def _here(tmp_path, monkeypatch):
     [
         (
             {"search": {"space": {"strategy.keep_fractoin": [0.5]}}},
-            (
-                "error: search.space.strategy.keep_fractoin: the recipe with these settings: unknown key "
-                "'strategy.keep_fractoin': did you mean 'keep_fraction'?"
-            ),
+            ("error: search.space: unknown key 'strategy.keep_fractoin': did you mean 'strategy.keep_fraction'?"),
         ),
         (
             {"search": {"space": {"prune.amount": [0.5]}}},
-            "error: search.space.prune.amount: the recipe with these settings: unknown key 'prune': did you mean",
+            "error: search.space: unknown key 'prune.amount': expected a key of data, model, ",
         ),
         (
             {"search": {"space": {"contract.max_drop": [0.01, 0.05]}}},

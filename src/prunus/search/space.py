@@ -13,7 +13,7 @@ from typing import Any
 from prunus.core.code.extras import require
 from prunus.core.errors import RecipeError
 from prunus.core.recipes.recipe import Recipe, Search
-from prunus.core.recipes.recipe_file import make_recipe, override
+from prunus.core.recipes.recipe_file import make_recipe, near_key, override
 from prunus.core.recipes.search_section import Range
 from prunus.pipeline.flow.open_job import check_recipe_names
 
@@ -37,6 +37,8 @@ _FIXED = (
     "data.test",
 )
 """What settings are judged by, and where it is written."""
+_VARIES = ("data", "model", "train", "examples", "features", "strategy", "target", "recovery")
+_LISTED = f"{', '.join(_VARIES[:-1])} or {_VARIES[-1]}"
 Plain = str | int | float | bool | None
 
 
@@ -79,9 +81,13 @@ class Space:
             fixed = next((name for name in _FIXED if key == name or key.startswith(f"{name}.")), None)
             if fixed is not None:
                 raise RecipeError(
-                    f"search.space: {key} can't vary, since settings are judged by {fixed}: expected a key of data, model, train, "
-                    "examples, features, strategy, target or recovery; run two searches instead"
+                    f"search.space: {key} can't vary, since settings are judged by {fixed}: expected a key of {_LISTED}; run two "
+                    "searches instead"
                 )
+            if not all(key.split(".")):
+                raise RecipeError(f"search.space: a key reads section.key, like strategy.keep_fraction: got {key!r}")
+            if hint := near_key(key, _VARIES):
+                raise RecipeError(f"search.space: unknown key {key!r}: {hint}")
             ends = (values.low, values.high) if isinstance(values, Range) else values
             for value in ends:
                 try:

@@ -6,6 +6,7 @@ aliases would become is counted before it is made.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from prunus.core.text import shown
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-__all__ = ["explained", "load_recipe", "make_recipe", "override", "parse_yaml"]
+__all__ = ["explained", "load_recipe", "make_recipe", "near_key", "override", "parse_yaml"]
 
 
 _SAID_ELSEWHERE = {
@@ -74,6 +75,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
 
 # What pydantic calls the kinds of a value that may be of several, where the names of keys stand otherwise.
 _KIND = re.compile(r"bool|int|float|str|none|literal\[.*\]|constrained-.*")
+_TAGS = ("{low, high}", "[]")
 _LENGTH = re.compile(r"\w+ should have (at (?:least|most) \d+ \w+)")
 _INT = "tag:yaml.org,2002:int"
 # YAML 1.1 reads 2:4 as 2 * 60 + 4; here it is a granularity.
@@ -264,7 +266,7 @@ def explained(error: ValidationError, section: Any = Recipe, where: str = "") ->
     # A misspelt key often makes another one missing: name the cause first.
     mistakes = sorted(error.errors(include_url=False), key=lambda mistake: mistake["type"] != "extra_forbidden")
     first = mistakes[0]
-    key = ".".join(str(part) for part in (where, *_place(first)) if part != "") or "the recipe"
+    key = ".".join(str(part) for part in (where, *_place(first)) if part not in ("", *_TAGS)) or "the recipe"
     got = first["input"]
     if first["type"] == "extra_forbidden":
         own = str(first["loc"][-1])
@@ -286,6 +288,45 @@ def explained(error: ValidationError, section: Any = Recipe, where: str = "") ->
         text = f"{key}: {reason}, got {shown(got)}"
     rest = len({_place(mistake) for mistake in mistakes}) - 1
     return text + (f" (and {rest} more mistake{'s' if rest > 1 else ''})" if rest else "")
+
+
+def near_key(key: str, sections: Sequence[str]) -> str:
+    """Return a hint at which key ``a.b.c`` of a recipe may be meant by one that isn't there; nothing where it may be there.
+
+    Args:
+        sections: what may be meant.
+    """
+    paths = _paths(Recipe)
+    above = key
+    while above and above not in paths:
+        above = above.rpartition(".")[0]
+    if above == key or (above and not any(path.startswith(f"{above}.") for path in paths)):
+        return ""  # what lies below a value is the value's
+    own = key.rpartition(".")[2]
+    known = [path for path in paths if path.partition(".")[0] in sections]
+    close = [_part_by_part(key, known)] if "." in key else []
+    close = [one for one in close if one] or difflib.get_close_matches(
+        key, known, n=1, cutoff=0.8 if "." in key else 0.9
+    )
+    close = close or [path for path in known if path.rpartition(".")[2] == _SAID_ELSEWHERE.get(own, own)][:3]
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    inside = [path.rpartition(".")[2] for path in known if path.rpartition(".")[0] == key.rpartition(".")[0] != ""]
+    return near(own, inside) if inside else f"expected a key of {', '.join(sections)}"
+
+
+def _part_by_part(key: str, known: Sequence[str]) -> str:
+    """Return the key that each part of ``key`` comes near to, from the left; nothing where one comes near to none."""
+    made = ""
+    for part in key.split("."):
+        there = {path[len(made) :].partition(".")[0] for path in known if path.startswith(made)}
+        if there and part not in there:
+            meant = _SAID_ELSEWHERE.get(part, part)
+            part = next(iter(difflib.get_close_matches(meant, there, n=1, cutoff=0.75)), "")
+            if not part:
+                return ""
+        made += f"{part}."
+    return made[:-1]
 
 
 def _place(mistake: ErrorDetails) -> tuple[int | str, ...]:
@@ -311,7 +352,7 @@ def _expected(mistake: ErrorDetails) -> str:
 def _known_keys(path: tuple[int | str, ...], section: Any) -> list[str]:
     """Return the keys that what lies at ``path`` in a section knows."""
     for part in path:
-        if isinstance(part, str):
+        if isinstance(part, str) and part in section.model_fields:  # others are keys of the user's, or kinds
             section = _section_in(section.model_fields[part].annotation)
     return sorted(section.model_fields)
 

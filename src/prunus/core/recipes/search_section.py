@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from prunus.core.errors import near
 from prunus.core.recipes.section import Count, Finite, Fraction, NonNegative, Positive, Section
 from prunus.core.recipes.target_contract import Contract, CostKind
 
@@ -48,7 +50,58 @@ class Range(Section):
         return all(isinstance(value, int) for value in (self.low, self.high, 1 if self.step is None else self.step))
 
 
-Choices = Annotated[tuple[Any, ...], Field(min_length=1, max_length=1000)]
+Choices = Annotated[tuple[Any, ...], Field(max_length=1000)]
+_EXAMPLE = "strategy.keep_fraction: {low: 0.2, high: 0.9}"
+_SAID_ELSEWHERE = {
+    **dict.fromkeys(("min", "from", "start", "lower", "lo"), "low"),
+    **dict.fromkeys(("max", "to", "stop", "end", "upper", "hi"), "high"),
+    **dict.fromkeys(("log_scale", "logarithmic", "loguniform"), "log"),
+    **dict.fromkeys(("q", "every"), "step"),
+}
+"""What other tools call the parts of a range, where the nearest spelling is another one."""
+
+
+def _kind(values: Any) -> str:
+    return "{low, high}" if isinstance(values, Mapping | Range) else "[]"
+
+
+Varied = Annotated[
+    Annotated[Range, Tag("{low, high}")] | Annotated[Choices, Tag("[]")],
+    Discriminator(_kind),
+]
+
+
+def _check_varied(key: Any, values: Any) -> None:
+    """Refuse what is neither a range nor a list of values, before pydantic says of both why it isn't one."""
+    if not isinstance(key, str):
+        raise ValueError(f"a key is a word, like strategy.keep_fraction: got {key!r}")
+    if isinstance(values, Range):
+        return
+    if isinstance(values, Mapping):
+        known = list(Range.model_fields)
+        odd = [name for name in values if name not in known]
+        if odd and odd[0] in ("values", "choices", "options"):
+            raise ValueError(f"{key}: give the list itself: expected {key}: [...], got a section {odd[0]}")
+        if odd and not any(name in values for name in known) and isinstance(values[odd[0]], Mapping | list | tuple):
+            raise ValueError(
+                f"{key}: the keys of a space are written with dots: expected {key}.{odd[0]}: ..., got a section"
+            )
+        if odd:
+            meant = _SAID_ELSEWHERE.get(str(odd[0]))
+            hint = near(str(odd[0]), known) if meant is None else f"did you mean {meant!r}?"
+            raise ValueError(f"{key}: a range has no key {odd[0]!r}: {hint}")
+        lacking = [name for name in ("low", "high") if name not in values]
+        if lacking:
+            raise ValueError(f"{key}: a range needs both low and high: add {lacking[0]}, or give a list of values")
+    elif not isinstance(values, list | tuple):
+        raise ValueError(f"{key}: expected {{low: ..., high: ...}} or a list of values, got {values!r}")
+    elif not values:
+        raise ValueError(f"{key}: an empty list leaves nothing to try: give values, or take the key away")
+    else:
+        seen = [json.dumps(value, sort_keys=True, default=str) for value in values]
+        twice = [value for place, value in enumerate(values) if seen[place] in seen[:place]]
+        if twice:
+            raise ValueError(f"{key}: every value may be given once: got {twice[0]!r} twice")
 
 
 class Confirm(Section):
@@ -61,7 +114,7 @@ class Confirm(Section):
 class Search(Section):
     """Which settings are best: measured trials on the validation examples, and a frontier that is confirmed on others."""
 
-    space: dict[str, Range | Choices] = Field(
+    space: dict[str, Varied] = Field(
         description="recipe keys, as in an override (strategy.keep_fraction), each with {low, high} or a list of values"
     )
     objectives: tuple[Objective, ...] = Field(
@@ -116,9 +169,13 @@ class Search(Section):
             raise ValueError(f"every objective may be given once: got {list(objectives)}")
         return objectives
 
-    @field_validator("space")
+    @field_validator("space", mode="before")
     @classmethod
-    def _there_is_a_space(cls, space: dict[str, Any]) -> dict[str, Any]:
+    def _there_is_a_space(cls, space: Any) -> Any:
+        if not isinstance(space, Mapping):
+            raise ValueError(f"expected keys of the recipe and what each may be, like {_EXAMPLE}: got {space!r}")
         if not space:
-            raise ValueError("give at least one key to search over, like strategy.keep_fraction: {low: 0.2, high: 0.9}")
+            raise ValueError(f"give at least one key to search over, like {_EXAMPLE}")
+        for key, values in space.items():
+            _check_varied(key, values)
         return space
