@@ -16,6 +16,7 @@ from prunus.data import open_inputs, open_source
 from prunus.data.sources.formats import readers
 from prunus.pipeline import recipe_of_plan
 from prunus.score import criteria
+from prunus.search import run_search
 from prunus.tasks import metrics
 
 CODE = """
@@ -161,3 +162,20 @@ def test_an_ending_of_another_package_is_a_file_and_no_function(acme):
         open_source(Data(source=numbers(acme), args={"sep": ","}))
     with pytest.raises(DataError, match="expected a file that ends in"):
         open_inputs(numbers(acme), input_shape=(4,), feature_names=())
+
+
+def test_a_search_varies_a_criterion_and_judges_by_a_metric_of_another_package(acme, monkeypatch):
+    monkeypatch.setattr(run_search, "confirm", lambda *_, **__: [])
+    asked = {"space": {"strategy.criterion": ["acme_norm", "magnitude_l2"]}, "metric": "acme_errors", "trials": 3}
+    tree = {
+        "data": {"source": numbers(acme)},
+        "model": {"builder": "mlp", "args": {"width": 4}},
+        "train": {"epochs": 1},
+        "strategy": {"criterion": "magnitude_l2", "granularity": "channel", "keep_fraction": 0.5},
+        "seeds": [0],
+        "output": str(acme / "out"),
+        "search": asked,
+    }
+    facts = run_search.search(make_recipe(tree, "a recipe")).facts
+    assert facts["metric"] == "acme_errors"
+    assert facts["n"]["done"] == 3

@@ -65,6 +65,9 @@ def test_the_frontier_is_confirmed_on_test_examples_that_chose_nothing(searched)
         assert (Path(row["bundle"]) / "manifest.json").exists()
         assert row["kept"] == (row["bound"] <= 0.1)
         assert row["bound"] >= -row["difference"]["value"]
+        held = [load_bundle(Path(row["folder"]) / name).model.state_dict().values() for name in ("bundle", "dense")]
+        small, large = (sum(tensor.numel() * tensor.element_size() for tensor in one) for one in held)
+        assert row["shares"]["bytes"] == small / large  # as in trials, and as target.bytes counts
     assert recipe.seeds == (0,)
 
 
@@ -259,3 +262,77 @@ def test_a_folder_from_elsewhere_reaches_nothing_of_the_user(searched, tmp_path,
     path.unlink()
     (tmp_path / "out" / "search.json").unlink()
     assert invoke(["sizes", str(tmp_path / "out")]) == 2
+
+
+def _one_choice(tree, facts):
+    """Return a recipe whose own values are harmless, and which lets a trial call anything."""
+    tree["search"]["space"]["model.builder"] = ["mlp", "theirs:build"]
+    _only_in_the_trials(tree, facts)
+
+
+def _only_in_the_trials(tree, facts):
+    for row in facts["trials"]:
+        row["values"]["model.builder"] = "theirs:build"
+
+
+def _beyond_the_space(tree, facts):
+    facts["trials"][0]["values"] = {AMOUNT: 1e9}
+
+
+def _as_the_metric(tree, facts):
+    facts["metric"] = "theirs:metric"
+
+
+def _in_the_page(tree, facts):
+    facts["trials"][1]["number"] = facts["frontier"][0] = "<img src=x onerror=alert(1)>"
+
+
+def _without_costs(tree, facts):
+    facts["confirmed"] = [{"number": row["number"]} for row in facts["confirmed"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (_one_choice, 6, "model.builder names a function to call, 'theirs:build'"),
+        (_only_in_the_trials, 7, "trial 0: expected values of the keys in search.space, got {"),
+        (
+            _beyond_the_space,
+            7,
+            "expected values of the keys in search.space, got {'strategy.keep_fraction': 1000000000.0",
+        ),
+        (_as_the_metric, 7, "metric: expected one that there is, got 'theirs:metric'"),
+        (_in_the_page, 7, "trials: expected trial 1 and its state"),
+        (_without_costs, 7, "its page can't be made (KeyError"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_a_search_from_elsewhere_says_of_its_trials_calls_nothing(
+    searched, tmp_path, monkeypatch, capsys, change, code, said
+):
+    folder, _, _, _ = searched
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs.py").write_text("raise SystemExit('code of a stranger ran')\n")
+    tree = yaml.safe_load((folder / "out" / "recipe.yaml").read_text())
+    facts = json.loads((folder / "out" / "search.json").read_text())
+    change(tree, facts)
+    (out / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    (out / "search.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(make_sizes, "open_job", lambda *_: pytest.fail("it is begun"))
+    assert invoke(["sizes", str(out)]) == code
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert "theirs" not in sys.modules
+
+
+def test_a_link_in_a_search_from_elsewhere_is_not_followed(searched, tmp_path, capsys):
+    folder, _, _, _ = searched
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "out").mkdir()
+    for name in ("recipe.yaml", "search.json"):
+        shutil.copy(folder / "out" / name, tmp_path / "out" / name)
+    (tmp_path / "out" / "sizes").symlink_to(tmp_path / "mine")
+    assert invoke(["sizes", str(tmp_path / "out")]) == 7
+    assert "sizes is a link, expected a folder of this search: remove it" in capsys.readouterr().err
+    assert not list((tmp_path / "mine").iterdir())

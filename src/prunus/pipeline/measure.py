@@ -90,8 +90,6 @@ def measure_run(
         name: {**measure_cost(model, batch.inputs).to_dict(), "size_bytes": sizes[name]}
         for name, model in models.items()
     }
-    for facts in cost.values():
-        facts.pop("memory_bytes", None)
     latency = latency_of(job, models, (first.search or {}).get("runtime"))
     pairs = _pairs(observed, results, "test", task, settings)
     compared = compare(pairs, settings["metrics"])

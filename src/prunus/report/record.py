@@ -142,12 +142,13 @@ class ComparisonRow(Part):
 
 
 class CostRow(Part):
-    """What one model costs; ``size_bytes`` are its weights on disk."""
+    """What one model costs; ``size_bytes`` are its weights on disk, ``memory_bytes`` parameters and buffers (None of old)."""
 
     parameters: int
     nonzero_parameters: int
     macs: int
     size_bytes: int
+    memory_bytes: int | None = None
 
 
 class LayerCount(Part):

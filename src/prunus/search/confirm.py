@@ -28,13 +28,13 @@ from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.run_folder import RECORD, open_workspace
 from prunus.report import RunRecord, load_record
+from prunus.search.account.where import Where
 from prunus.search.confirmed_ahead import Training, train_ahead
 from prunus.search.frontier import spread, unbeaten
 from prunus.search.shared_dense import keep_dense, take_dense
 from prunus.search.space import Space, search_of
 from prunus.search.table import objectives_of
 from prunus.search.trial import digest_of
-from prunus.search.where import Where
 from prunus.tasks import Observed, Task, options_of, task_of_options, tasks
 
 __all__ = ["chosen", "confirm", "fresh_seeds", "frontier_of"]
@@ -253,8 +253,9 @@ def _read(path: Path, column: str | None, task: Task | None = None) -> _Seen | N
 
 def _shares(record: RunRecord) -> dict[str, float]:
     dense, pruned = record.cost["dense"], record.cost["pruned"]
-    keys = {"params": "nonzero_parameters", "macs": "macs", "bytes": "size_bytes"}
-    found = {name: getattr(pruned, key) / max(getattr(dense, key), 1) for name, key in keys.items()}
+    keys = {"params": "nonzero_parameters", "macs": "macs", "bytes": "memory_bytes"}  # as in trials
+    counts = {name: (getattr(pruned, key), getattr(dense, key)) for name, key in keys.items()}
+    found = {name: small / max(large, 1) for name, (small, large) in counts.items() if None not in (small, large)}
     if record.latency is not None and record.latency.speedup is not None and record.latency.speedup.value:
         found["latency"] = 1 / record.latency.speedup.value
     return found

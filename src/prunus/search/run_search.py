@@ -7,11 +7,12 @@ a killed search goes on with what is done, and another contract or other objecti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from prunus.core.code.registry import METRICS, would_import
 from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock, write_json, write_text
@@ -25,6 +26,8 @@ from prunus.pipeline.jobs.run_folder import recipe_text
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.offered import load_offered
 from prunus.scale.dispatch import Dispatch, Failure, reach_workers, run_trials
+from prunus.search.account.judged_on import JudgedOn, check_begun, judged_on
+from prunus.search.account.where import Where, check_folder
 from prunus.search.confirm import confirm
 from prunus.search.race import Rival
 from prunus.search.search_facts import recorded
@@ -32,7 +35,6 @@ from prunus.search.space import Space, search_of
 from prunus.search.study import Study
 from prunus.search.trial import Asked, digest_of, read_result, run_trial
 from prunus.search.warm_starts import warm_starts
-from prunus.search.where import Where, check_folder
 from prunus.tasks import check_metrics, default_metrics, metrics
 
 __all__ = ["Searched", "search"]
@@ -74,16 +76,20 @@ def search(
     asked = search_of(recipe)
     recipe = _with_workers(recipe, workers)
     load_offered(recipe)
+    for name in (asked.metric, None if asked.contract is None else asked.contract.metric):
+        if name is not None and would_import(METRICS, name):
+            metrics.load(name)
     space = Space.of(recipe)
     where = Where(Path(recipe.output))
     with reach_workers(recipe.dispatch), folder_lock(where.folder):
         check_folder(where, space, resume=resume, overwrite=overwrite)
-        metric = _metric(recipe, asked, listener)
+        metric, on = _judges(recipe, asked, space, listener)
+        check_begun(where.begun, on)
         higher = metrics[metric].higher_is_better
         study = Study(where.folder, space, asked, metric, higher, recipe.seeds[0])
         write_text(where.folder / "recipe.yaml", recipe_text(recipe))
         _begin(recipe, asked, space, where, study, metric, listener)
-        results = _tried(recipe, asked, space, where, study, metric, listener)
+        results = _tried(recipe, asked, space, where, study, metric, on, listener)
         if not any(found["state"] == "done" for found in results.values()):
             why = next(
                 (found["why"] for found in results.values() if found.get("why")), "no trial began in the time given"
@@ -108,8 +114,8 @@ def _with_workers(recipe: Recipe, workers: int | None) -> Recipe:
     return recipe.model_copy(update={"dispatch": dispatch.model_copy(update={"workers": workers})})
 
 
-def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
-    """Return what quality means, once the data say which task it is; a recipe that fits neither data nor model ends here.
+def _judges(recipe: Recipe, asked: Search, space: Space, listener: Listener) -> tuple[str, JudgedOn]:
+    """Return what quality means, once the data say which task it is, and on which examples; a recipe that fits neither ends here.
 
     Raises:
         RecipeError: nobody knows the metric, it is one of another task, or not the one that is promised.
@@ -123,6 +129,7 @@ def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
         )
     with open_job(recipe, Workspace(None, listener)) as job:
         task, n = job.data.validation.task, len(job.data.validation)
+        on = judged_on(job, space.weights())
         if asked.contract is not None:
             check_margins(asked.contract, key="search.contract")
             _check_tests(asked.contract, len(job.data.test))
@@ -136,7 +143,7 @@ def _metric(recipe: Recipe, asked: Search, listener: Listener) -> str:
         raise DataError("search judges settings on validation examples: got none; set data.split.validation")
     named = promised or asked.metric or (recipe.evaluation.metrics or default_metrics(task.name))[0]
     check_metrics((named,), task.name)
-    return named
+    return named, on
 
 
 def _check_tests(contract: Contract, n: int) -> None:
@@ -156,11 +163,12 @@ def _tried(
     where: Where,
     study: Study,
     metric: str,
+    on: JudgedOn,
     listener: Listener,
 ) -> dict[int, dict[str, Any]]:
     """Return what each trial gave, by its number."""
     start = monotonic()
-    batches = _Batches(recipe, asked, space, where, study, metric, listener)
+    batches = _Batches(recipe, asked, space, where, study, metric, on, listener)
     listener(Event("start", _STAGE, total=asked.trials))
     for task, found in run_trials(run_trial, batches, backend=recipe.dispatch or "local", listener=listener):
         batches.say(task.number, found)
@@ -172,10 +180,18 @@ class _Batches:
     """Chooses the trials of a search a batch at a time, and keeps what they gave."""
 
     def __init__(
-        self, recipe: Recipe, asked: Search, space: Space, where: Where, study: Study, metric: str, listener: Listener
+        self,
+        recipe: Recipe,
+        asked: Search,
+        space: Space,
+        where: Where,
+        study: Study,
+        metric: str,
+        on: JudgedOn,
+        listener: Listener,
     ) -> None:
         self._recipe, self._asked, self._space, self._where = recipe, asked, space, where
-        self._study, self._metric, self._listener = study, metric, listener
+        self._study, self._metric, self._on, self._listener = study, metric, on, listener
         self._end = None if asked.minutes is None else monotonic() + 60 * asked.minutes
         self._numbers, self._tasks, self._n_done = range(0), list[Asked](), 0
         self.results: dict[int, dict[str, Any]] = {}
@@ -221,7 +237,8 @@ class _Batches:
                 self.results[number] = {"state": "failed", "why": str(error)}
                 self._n_done += 1
                 continue
-            tasks.append(_task(self._recipe, self._asked, made, number, self._metric, self._where, rivals))
+            task = _task(self._recipe, self._asked, made, number, self._metric, self._where, rivals)
+            tasks.append(replace(task, on=self._on, same_data=made.data == self._recipe.data))
         return tasks
 
 

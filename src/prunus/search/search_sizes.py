@@ -7,7 +7,6 @@ Since these told which settings are recommended, the intervals hold for all size
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from prunus.core.recipes.trust import Permission, check_reach
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.run_folder import RECIPE, is_of
 from prunus.pipeline.offered import load_offered
-from prunus.pipeline.sizes import FACTS, Chosen, Made, make_sizes
+from prunus.pipeline.sizes import FACTS, Chosen, Made, make_sizes, read_sizes
+from prunus.search.account.judged_on import check_judged, read_begun
+from prunus.search.account.where import Where, check_folder
 from prunus.search.confirm import fresh_seeds
-from prunus.search.search_facts import judged
+from prunus.search.search_facts import judged, read_facts
 from prunus.search.shared_dense import take_dense
 from prunus.search.space import Space, search_of
-from prunus.search.where import Where, check_folder
 
 __all__ = ["sizes_of_search"]
 
@@ -64,20 +64,25 @@ def sizes_of_search(
             f"{where.folder} holds no finished search: expected {where.record.name}; run prunus search first"
         )
     given = ("output", *(assignment.partition("=")[0].strip() for assignment in overrides))
-    check_reach(
-        recipe,
-        Permission(everything=trust_code, given=given),
-        where=str(where.recipe),
-        way="give the recipe yourself (prunus search RECIPE --resume --sizes), or trust the folder (--trust-code)",
-    )
-    load_offered(recipe)
-    space = Space.of(recipe)
+
+    def allow(named: Recipe) -> None:
+        check_reach(
+            named,
+            Permission(everything=trust_code, given=given),
+            where=str(where.recipe),
+            way="give the recipe yourself (prunus search RECIPE --resume --sizes), or trust the folder (--trust-code)",
+        )
+        load_offered(named)
+
+    allow(recipe)
+    space = Space.of(recipe, allow=allow)
     with folder_lock(where.folder):
         check_folder(where, space, resume=True, overwrite=False)
-        facts = json.loads(where.record.read_text(encoding="utf-8"))
+        facts = read_facts(where.record, recipe, space)
         number = _number(facts, setting)
         trial = next(row for row in facts["trials"] if row["number"] == number)
         made = _recipe(recipe, space, facts, trial["values"], overrides, where, listener)
+        allow(made)
         about = {**judged(facts), "setting": number, "values": trial["values"]}
         held = where.sizes / RECIPE
         same = held.is_file() and is_of(held, made) and _is_about(where, about)
@@ -87,7 +92,11 @@ def sizes_of_search(
                 f"prunus sizes {where.folder} --overwrite makes them anew"
             )
 
+        begun = read_begun(where.begun)
+
         def begin(job: Job, seed: int) -> None:
+            if begun is not None:
+                check_judged(begun, job, same_data=made.data == recipe.data)
             take_dense(where.shared, job, seed, 1.0)
 
         chosen = Chosen(about, about["n_settings"], search_of(recipe).contract, begin)
@@ -103,7 +112,7 @@ def sizes_of_search(
 def _is_about(where: Where, about: Mapping[str, Any]) -> bool:
     """Return whether the sizes that lie there, if they are done, were chosen and judged in just this way."""
     record = where.sizes / FACTS
-    return not record.is_file() or json.loads(record.read_text(encoding="utf-8")).get("of") == dict(about)
+    return not record.is_file() or read_sizes(record).get("of") == dict(about)
 
 
 def _number(facts: Mapping[str, Any], setting: int | None) -> int:

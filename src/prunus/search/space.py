@@ -6,7 +6,7 @@ A point gives each key of ``search.space`` a value. What a trial is judged by ma
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from prunus.core.recipes.recipe import Recipe, Search
 from prunus.core.recipes.recipe_file import make_recipe, near_key, override
 from prunus.core.recipes.search_section import Range
 from prunus.pipeline.flow.open_job import check_recipe_names
+from prunus.pipeline.offered import load_offered
 
 __all__ = ["Space", "search_of"]
 
@@ -64,8 +65,12 @@ class Space:
     keys: Mapping[str, Range | tuple[Any, ...]]
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Space:
+    def of(cls, recipe: Recipe, *, allow: Callable[[Recipe], None] = load_offered) -> Space:
         """Return the space of a recipe, each of whose values it takes.
+
+        Args:
+            allow: is told each value's recipe before anything that it names is looked for. By default what another installed
+                package offers is imported.
 
         Raises:
             RecipeError: a key that a recipe hasn't got, or that settings are judged by; a value that it can't have; or two promises
@@ -91,7 +96,9 @@ class Space:
             ends = (values.low, values.high) if isinstance(values, Range) else values
             for value in ends:
                 try:
-                    check_recipe_names(found.recipe({key: value}))
+                    made = found.recipe({key: value})
+                    allow(made)
+                    check_recipe_names(made)
                 except RecipeError as error:
                     raise RecipeError(f"search.space.{key}: {error}") from error
         return found
@@ -104,6 +111,21 @@ class Space:
         """
         assignments = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         return make_recipe(override(dict(self.base), assignments), "the recipe with these settings")
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Return whether values are those of a point: of keys that vary, each inside of what it may be.
+
+        >>> space = Space({}, {"a": Range(low=1, high=3), "b": ("x", None)})
+        >>> space.holds({"a": 2, "b": None}), space.holds({"a": 4}), space.holds({"c": 1}), space.holds({"a": True})
+        (True, False, False, False)
+        """
+        return all(key in self.keys and _is_one_of(value, self.keys[key]) for key, value in values.items())
+
+    def weights(self) -> tuple[str, ...]:
+        """Return the files of weights that a point may begin with."""
+        varied = self.keys.get("model.weights", ())
+        named = (self.base["model"]["weights"], *(varied if isinstance(varied, tuple) else ()))
+        return tuple(dict.fromkeys(name for name in named if isinstance(name, str)))
 
     def distributions(self) -> dict[str, Any]:
         """Return what Optuna draws from."""
@@ -159,6 +181,12 @@ def _check_promises(recipe: Recipe, asked: Search) -> None:
             f"search.contract.max_drop: each setting is cut as deep as contract.max_drop lets it, so expected at least "
             f"{own.max_drop:g} of {own.metric}, as there: got {all_.max_drop:g}; lower contract.max_drop, or give one of the two"
         )
+
+
+def _is_one_of(value: Any, values: Range | tuple[Any, ...]) -> bool:
+    if isinstance(values, Range):
+        return isinstance(value, int | float) and not isinstance(value, bool) and values.low <= value <= values.high
+    return any(_name(value) == _name(one) and type(value) is type(one) for one in values)
 
 
 def _name(value: Any) -> Plain:

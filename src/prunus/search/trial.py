@@ -31,6 +31,7 @@ from prunus.pipeline.measure import latency_of
 from prunus.pipeline.stages.model_stage import fit_dense
 from prunus.pipeline.stages.selection_gate import by_chance
 from prunus.scale.resume import read_state
+from prunus.search.account.judged_on import JudgedOn, check_judged
 from prunus.search.race import Behind, Rival, Runner
 from prunus.search.shared_dense import keep_dense, take_dense
 from prunus.search.shared_losses import keep_losses, take_losses
@@ -45,7 +46,8 @@ RESULT = "trial.json"
 class Asked:
     """One trial: the ``recipe`` as a tree, in which ``folder`` it lies, and what it is measured by.
 
-    ``share`` of the training examples are used; ``rivals`` are finished trials that it is stopped early against.
+    ``share`` of the training examples are used; ``rivals`` are finished trials that it is stopped early against. Its examples must
+    be those of ``on``, and its whole data where ``same_data`` says so.
     """
 
     number: int
@@ -56,6 +58,8 @@ class Asked:
     costs: tuple[str, ...]
     share: float = 1.0
     rivals: tuple[Rival, ...] = ()
+    on: JudgedOn | None = None
+    same_data: bool = True
 
 
 def digest_of(recipe: Mapping[str, Any], share: float) -> str:
@@ -100,6 +104,8 @@ def run_trial(asked: Asked, listener: Listener = silent) -> dict[str, Any]:
     with open_workspace(recipe, folder, resume=True, overwrite=False, listener=listener) as workspace:
         try:
             with open_job(recipe, workspace) as job:
+                if asked.on is not None:
+                    check_judged(asked.on, job, same_data=asked.same_data)
                 found = _measured(asked, thinned(job, asked.share))
         except RecipeError as error:
             found = {"state": "failed", "why": str(error)}
@@ -184,8 +190,13 @@ def _quality(asked: Asked, job: Job, dense: nn.Module, pruned: nn.Module) -> dic
             "gap": gap["pruned"],
             "dense_gap": gap["dense"],
         }
-        if metric == asked.metric or all(map(isfinite, row.values())):
+        if all(map(isfinite, row.values())):
             found[metric] = row
+        elif metric == asked.metric:
+            odd = next(key for key, one in row.items() if not isfinite(one))
+            raise RecipeError(
+                f"{metric} is no number of these settings ({odd}: {row[odd]}), so nothing can be said of them"
+            )
     return found
 
 

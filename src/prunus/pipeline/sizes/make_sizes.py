@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -11,8 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from prunus.core.errors import RecipeError
+from prunus.core.errors import OutputError, RecipeError
 from prunus.core.events import Listener, silent
+from prunus.core.files.json_text import JsonError, read_json_file
 from prunus.core.files.plain_files import write_json
 from prunus.core.files.plan_file import save_plan
 from prunus.core.recipes.recipe import Contract, Recipe, Schedule
@@ -31,7 +31,7 @@ from prunus.pipeline.stages.overfitting.generalisation import Overfits, seen_gap
 from prunus.ship.sizes import SIZES, save_sizes
 from prunus.tasks import default_metrics
 
-__all__ = ["FACTS", "Chosen", "Made", "make_sizes"]
+__all__ = ["FACTS", "Chosen", "Made", "make_sizes", "read_sizes"]
 
 FACTS = "sizes.json"
 
@@ -84,11 +84,26 @@ def make_sizes(
     folder = Path(recipe.output)
     with open_workspace(recipe, folder, resume=resume, overwrite=overwrite, listener=listener) as workspace:
         if (folder / FACTS).exists():
-            return Made(folder / SIZES, folder / FACTS, json.loads((folder / FACTS).read_text(encoding="utf-8")))
+            return Made(folder / SIZES, folder / FACTS, read_sizes(folder / FACTS))
         with open_job(recipe, workspace) as job:
             made = _made(job, folder, chosen)
         workspace.forget()
         return made
+
+
+def read_sizes(path: Path) -> dict[str, Any]:
+    """Return what was found of the sizes in a folder.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    try:
+        facts = read_json_file(path)
+    except (JsonError, OSError) as error:
+        raise OutputError(f"{path} is damaged ({error}): add --overwrite, or choose another folder") from error
+    if not isinstance(facts, dict):
+        raise OutputError(f"{path} is damaged (it holds no mapping): add --overwrite, or choose another folder")
+    return facts
 
 
 def _made(job: Job, folder: Path, chosen: Chosen | None) -> Made:

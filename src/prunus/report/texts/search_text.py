@@ -78,7 +78,7 @@ def print_search(facts: Mapping[str, Any], console: Console) -> None:
         add_row(
             table,
             f"{row['number']}: {said_values(found['values'])}",
-            percent(found["shares"][cost_of(facts)]),
+            percent(row["shares"].get(cost_of(facts), found["shares"][cost_of(facts)])),
             value(metric, found["quality"]),
             said_change(facts, row),
         )

@@ -54,6 +54,11 @@ class Where:
         return self.folder / "search.html"
 
     @property
+    def begun(self) -> Path:
+        """On which data."""
+        return self.folder / ".begun.json"
+
+    @property
     def recipe(self) -> Path:
         """What was asked."""
         return self.folder / "recipe.yaml"
@@ -66,6 +71,9 @@ def check_folder(where: Where, space: Space, *, resume: bool, overwrite: bool) -
         OutputError: it holds a search and neither ``resume`` nor ``overwrite`` is given, one of another recipe, or something else.
     """
     clear_leftovers(where.folder)
+    for place in (where.trials, where.shared, where.confirmed, where.sizes):
+        if place.is_symlink():
+            raise OutputError(f"{place} is a link, expected a folder of this search: remove it")
     held = sorted(path.name for path in where.folder.iterdir() if path.name != ".lock")
     if not held:
         return
@@ -78,7 +86,7 @@ def check_folder(where: Where, space: Space, *, resume: bool, overwrite: bool) -
     if overwrite:
         for name in (where.trials, where.shared, where.confirmed, where.sizes):
             shutil.rmtree(name, ignore_errors=True)
-        for name in (where.record, where.page, where.recipe, where.folder / JOURNAL):
+        for name in (where.record, where.page, where.recipe, where.begun, where.folder / JOURNAL):
             name.unlink(missing_ok=True)
         return
     if not resume:
