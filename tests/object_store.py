@@ -2,8 +2,9 @@
 
 import os
 import socket
+import sys
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "nobody",
@@ -20,7 +21,7 @@ ENVIRONMENT = {
 class Store:
     """A running server; ``fault`` is called with each request's method and path, and says what goes wrong: None, or a name."""
 
-    def __init__(self):
+    def __init__(self, host="127.0.0.1", port=None):
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -34,11 +35,12 @@ class Store:
         self.fault = lambda method, path: None
         self.requests = []
         self.bytes_sent = 0
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.endpoint = f"http://127.0.0.1:{port}"
-        self._server = make_server("127.0.0.1", port, self._answer, threaded=True, request_handler=Quiet)
+        if port is None:
+            with socket.socket() as free:
+                free.bind((host, 0))
+                port = free.getsockname()[1]
+        self.endpoint = f"http://{host}:{port}"
+        self._server = make_server(host, port, self._answer, threaded=True, request_handler=Quiet)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
@@ -102,3 +104,8 @@ def broken(content):
     """Yield half of what was promised, and break the connection."""
     yield content[: len(content) // 2]
     raise ConnectionResetError("planted")
+
+
+if __name__ == "__main__":  # on a machine of its own: python object_store.py HOST PORT
+    Store(sys.argv[1], int(sys.argv[2]))
+    Event().wait()

@@ -15,7 +15,7 @@ def workers_here(monkeypatch):
     sent = []
 
     @contextmanager
-    def here(function, *, backend, workers=None, retries, listener):
+    def here(function, *, backend, workers=None, retries, files=None, listener):
         opened = Here(function, retries)
         real = opened.map
         opened.map = lambda tasks: (sent.extend(tasks), real(tasks))[1]

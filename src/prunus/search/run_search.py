@@ -16,6 +16,7 @@ from prunus.core.code.registry import METRICS, would_import
 from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock, write_json, write_text
+from prunus.core.recipes.named_places import local_places
 from prunus.core.recipes.recipe import Recipe, Search
 from prunus.core.recipes.target_contract import Contract
 from prunus.core.text import plain
@@ -25,7 +26,7 @@ from prunus.pipeline.jobs.job import example_groups
 from prunus.pipeline.jobs.run_folder import recipe_text
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.offered import load_offered
-from prunus.scale.dispatch import Dispatch, Failure, reach_workers, run_trials
+from prunus.scale.dispatch import Dispatch, Failure, Files, reach_workers, run_trials
 from prunus.search.account.judged_on import JudgedOn, check_begun, judged_on
 from prunus.search.account.where import Where, check_folder
 from prunus.search.confirm import confirm
@@ -170,7 +171,9 @@ def _tried(
     start = monotonic()
     batches = _Batches(recipe, asked, space, where, study, metric, on, listener)
     listener(Event("start", _STAGE, total=asked.trials))
-    for task, found in run_trials(run_trial, batches, backend=recipe.dispatch or "local", listener=listener):
+    files = Files(local_places(recipe), (where.folder,))
+    backend = recipe.dispatch or "local"
+    for task, found in run_trials(run_trial, batches, backend=backend, files=files, listener=listener):
         batches.say(task.number, found)
     listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
     return dict(sorted(batches.results.items()))

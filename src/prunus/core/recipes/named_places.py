@@ -25,6 +25,7 @@ __all__ = [
     "check_source",
     "check_table",
     "check_weights",
+    "local_places",
     "missing_data",
 ]
 
@@ -68,6 +69,15 @@ def check_recipe(recipe: Recipe) -> None:
     ):
         if name is not None:
             _check_module(name, RecipeError, f"{key} ")
+
+
+def local_places(recipe: Recipe) -> tuple[Path, ...]:
+    """Return the paths that a recipe names and reads; what is no path, such as ``sklearn:NAME``, is among them, too."""
+    examples = recipe.examples
+    named = [recipe.data.source, *recipe.data.own_parts.values(), recipe.model.weights]
+    if examples is not None:
+        named += [examples.plan, examples.recording]
+    return tuple(path_at(name) for name in named if name is not None)
 
 
 def check_source(source: str) -> None:

@@ -21,7 +21,7 @@ from prunus.core.files.plain_files import remove, write_text
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.pipeline.jobs.replaced_run import forget_aside
 from prunus.pipeline.jobs.workspace import WORK, Workspace
-from prunus.scale.dispatch import Failure, Workers, open_workers
+from prunus.scale.dispatch import Failure, Files, Workers, open_workers
 from prunus.scale.dispatch.attempt import packed, unpacked
 
 __all__ = ["Crew", "Done", "Mine", "Opens", "Parts", "Way", "raise_first"]
@@ -140,10 +140,12 @@ class Done:
 
 
 class Crew:
-    """Workers that open a work once and do parts of it, stage by stage, until they are dismissed."""
+    """Workers that open a work once and do parts of it, stage by stage, until they are dismissed; ``reads`` is what they open."""
 
-    def __init__(self, dispatch: Dispatch, opens: Opens, listener: Listener, *, retries: int = 2) -> None:
-        self.dispatch, self.opens = dispatch, opens
+    def __init__(
+        self, dispatch: Dispatch, opens: Opens, listener: Listener, *, reads: Sequence[Path] = (), retries: int = 2
+    ) -> None:
+        self.dispatch, self.opens, self.reads = dispatch, opens, tuple(reads)
         self._listener, self._retries = listener, retries
         self._stack = ExitStack()
         self._workers: Workers[Mine, _Told] | None = None
@@ -152,7 +154,10 @@ class Crew:
         """Yield what came of each task, with its number, as they get done."""
         if self._workers is None:
             ahead = _Ahead(self.opens)
-            opened = open_workers(ahead, backend=self.dispatch, retries=self._retries, listener=self._listener)
+            files = Files(self.reads, (Path(self.opens.folder, WORK),))
+            opened = open_workers(
+                ahead, backend=self.dispatch, retries=self._retries, files=files, listener=self._listener
+            )
             self._workers = self._stack.enter_context(opened)
         return self._workers.map(tasks)
 

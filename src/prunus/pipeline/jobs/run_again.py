@@ -10,6 +10,7 @@ from pathlib import Path
 from prunus.core.errors import RecipeError
 from prunus.core.events import Listener
 from prunus.core.recipes.execution.dispatch_section import Dispatch
+from prunus.core.recipes.named_places import local_places
 from prunus.core.recipes.recipe import Recipe
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.parts import Crew, Parts
@@ -68,7 +69,7 @@ def with_workers(job: Job, open_job: OpenJob) -> Iterator[Job]:
         yield job
         return
     again = RunAgain(job.recipe.model_copy(update={"dispatch": None}), str(folder), open_job)
-    crew = Crew(dispatch, again, job.workspace.listener)
+    crew = Crew(dispatch, again, job.workspace.listener, reads=local_places(job.recipe))
     try:
         yield replace(job, parts=Parts(crew))
     finally:

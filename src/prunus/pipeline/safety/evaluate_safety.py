@@ -21,6 +21,7 @@ from typing import Any
 from prunus.core.errors import RecipeError, near
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock
+from prunus.core.files.urls.url_path import path_at
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.recipes.recipe_file import load_recipe
@@ -151,7 +152,8 @@ def evaluate_safety(
         if dispatch is not None and dispatch.shares:
             if folder is None:  # what workers found is kept here, for as long as this takes
                 work.workspace = Workspace(Path(stack.enter_context(TemporaryDirectory(prefix="prunus-"))), listener)
-            crew = Crew(dispatch, replace(opens, folder=str(work.workspace.folder)), listener)
+            reads = [place for place in (path, dense, None if source is None else path_at(source)) if place is not None]
+            crew = Crew(dispatch, replace(opens, folder=str(work.workspace.folder)), listener, reads=reads)
             stack.callback(crew.dismiss)
             work.parts = Parts(crew)
         facts: dict[str, Any] = {

@@ -72,6 +72,7 @@ def score_files(
         own = None if names is None else tuple(names)
         opens = OpenBundle(where, target=target, names=own, trust_code=trust_code, size=size)
         identity = opens.bundle().sha256
+    reads = (where,) if isinstance(opens, OpenBundle) else ()
     opens()  # what is wrong with it is said before any file is read
     if target is not None and target in keep:
         raise DataError(f"the label's column {target!r} is read for the scores: keep other columns")
@@ -90,5 +91,6 @@ def score_files(
         workers=workers,
         retries=retries,
         resume=resume,
+        reads=reads,
         listener=listener,
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 from prunus.core.errors import DataError, RecipeError, RunError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import atomic_path, folder_lock
-from prunus.scale.dispatch import Dispatch, Failure, Workers, open_workers, reach_workers
+from prunus.scale.dispatch import Dispatch, Failure, Files, Workers, open_workers, reach_workers
 from prunus.scale.mapped_matrix import mapped_matrix
 from prunus.scale.own_folder import begun, note_end
 from prunus.scale.scoring.scoring_state import seen_of
@@ -111,7 +111,10 @@ def k_means_shards(
             centres = torch.from_numpy(np.load(_centres(output, first)))
         else:
             centres = beginnings(_rows(shards, lengths, beginning_rows(n, n_clusters, seed)), n_clusters)
-        opened = stack.enter_context(open_workers(one_pass, backend=backend, workers=workers, listener=listener))
+        seen = Files(tuple(shards), (output,))
+        opened = stack.enter_context(
+            open_workers(one_pass, backend=backend, workers=workers, files=seen, listener=listener)
+        )
         listener(Event("start", _STAGE, total=max_passes))
         settled, number = False, max_passes
         for number in range(max(first, 1), max_passes + 1):

@@ -20,8 +20,9 @@ __all__ = ["Failure", "Kind", "Tries", "loaded", "packed", "tried", "unpacked"]
 T = TypeVar("T")
 R = TypeVar("R")
 
-Kind = Literal["done", "failed", "again", "output", "died"]
-"""``again``: it may be worth another try; ``output``: the output can't be written; ``died``: so did who had it."""
+Kind = Literal["done", "failed", "again", "output", "died", "refused"]
+"""``again``: it may be worth another try; ``output``: the output can't be written; ``died``: so did who had it; ``refused``: who
+had it is no part of this work."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,12 @@ class Tries:
 
         Raises:
             OutputError: the output can't be written, so that no other try makes sense.
+            RunError: who was to do it has another code or other files.
         """
         if kind == "output":
             raise OutputError(answer)
+        if kind == "refused":
+            raise RunError(answer)
         if kind in ("again", "died") and self._n_tries[number] <= self._retries:
             self.waiting.append(number)
         else:

@@ -11,6 +11,7 @@ from prunus.core.events import Listener, silent
 from prunus.core.recipes.execution.dispatch_section import BACKENDS, Dispatch
 from prunus.scale.dispatch.attempt import Failure
 from prunus.scale.dispatch.local_workers import Here, Spawned
+from prunus.scale.dispatch.same_files import Files
 
 __all__ = ["Workers", "open_workers", "reach_workers"]
 
@@ -39,19 +40,23 @@ def open_workers(
     backend: Dispatch | str = "local",
     workers: int | None = None,
     retries: int = 2,
+    files: Files | None = None,
     listener: Listener = silent,
 ) -> Iterator[Workers[T, R]]:
     """Yield those who call ``function``; they are ended with the block.
 
+    Args:
+        files: what all machines of a cluster must see as this one does.
+
     Raises:
         RecipeError: there is no such backend, the function can't be pickled for it, or no node has what a worker needs.
-        RunError: the cluster doesn't answer, or runs other versions.
+        RunError: the cluster doesn't answer, runs other versions, or doesn't see the files.
         MissingExtraError: Ray isn't installed.
     """
     asked = _asked(backend, workers)
     if retries < 0:
         raise RecipeError(f"expected retries >= 0: got {retries}")
-    found = _started(function, asked, retries, listener)
+    found = _started(function, asked, retries, files or Files(), listener)
     try:
         yield found
     finally:
@@ -82,11 +87,13 @@ def reach_workers(backend: Dispatch | str | None, workers: int | None = None) ->
         cluster.close()
 
 
-def _started(function: Callable[[T], R], asked: Dispatch, retries: int, listener: Listener) -> Workers[T, R]:
+def _started(
+    function: Callable[[T], R], asked: Dispatch, retries: int, files: Files, listener: Listener
+) -> Workers[T, R]:
     if asked.backend == "ray":
         from prunus.scale.dispatch.ray_workers import RayWorkers
 
-        return RayWorkers(function, asked, retries, listener)
+        return RayWorkers(function, asked, retries, files, listener)
     return Here(function, retries) if asked.workers == 1 else Spawned(function, asked.workers, retries)
 
 

@@ -13,11 +13,11 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from prunus.core.code.extras import check_there, require
 from prunus.core.code.imports import one_line
@@ -26,6 +26,8 @@ from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.scale.dispatch.same_code import asker, difference, versions
 
 __all__ = ["Cluster", "open_cluster"]
+
+T = TypeVar("T")
 
 _STORE_BYTES = 80 << 20
 """Of Ray's object store, for one that is started here: near the least it takes, since shards are read from files."""
@@ -51,14 +53,46 @@ class Cluster:
             for node, name in zip(alive, names, strict=True)
         }
 
-    def has_room(self, asked: Dispatch) -> bool:
-        """Tell whether any node that lives has what a worker needs."""
+    def with_room(self, asked: Dispatch) -> list[str]:
+        """Return the ids of the nodes that live and have what a worker needs."""
         needed = {"CPU": asked.cores, "GPU": asked.gpus}
-        return any(
-            all(node["Resources"].get(name, 0) >= amount for name, amount in needed.items())
+        return [
+            str(node["NodeID"])
             for node in self.ray.nodes()
-            if node["Alive"]
+            if node["Alive"] and all(node["Resources"].get(name, 0) >= amount for name, amount in needed.items())
+        ]
+
+    def sizes(self) -> str:
+        """Return in words which cores and GPUs there are on the nodes that live."""
+        found = [
+            [node["Resources"].get(kind, 0) for kind in ("CPU", "GPU")] for node in self.ray.nodes() if node["Alive"]
+        ]
+        return (
+            ", ".join(f"{cores:g} cores and {gpus:g} GPUs" for cores, gpus in sorted(found, reverse=True)) or "no node"
         )
+
+    def ask(self, function: Callable[[], T], nodes: Iterable[str]) -> Iterator[tuple[str, T]]:
+        """Yield what ``function`` returns on each of the nodes, with the node's id.
+
+        Raises:
+            RunError: one starts no worker.
+        """
+        wanted = list(nodes)
+        if not wanted:
+            return
+        strategies = require("ray.util.scheduling_strategies", extra="ray")
+        names, asked = self.nodes(), {}
+        task = self.ray.remote(function)
+        for node in wanted:
+            there = strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+            asked[node] = task.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
+        for node, answer in asked.items():
+            try:
+                found = self.ray.get(answer, timeout=_SECONDS_TO_START_A_WORKER)
+            except self.ray.exceptions.RayError as error:
+                name = names.get(node, node[:6])
+                raise RunError(f"dispatch: the node {name} starts no worker: {one_line(error)}") from error
+            yield node, found
 
     def close(self) -> None:
         """Leave it; end it if it was started here."""
@@ -86,11 +120,10 @@ def open_cluster(asked: Dispatch) -> Cluster:
         cluster = _joined(ray, asked.address)
     try:
         _check_versions(cluster)
-        if not cluster.has_room(asked):
-            most = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+        if not cluster.with_room(asked):
             raise RecipeError(
                 f"dispatch: no node of the cluster has the {asked.cores:g} cores and {asked.gpus:g} GPUs of a worker: "
-                f"got {most:g} cores at most; ask for less, or start a larger node"
+                f"got {cluster.sizes()}; ask for less, or start a larger node"
             )
     except BaseException:
         cluster.close()
@@ -224,23 +257,11 @@ _same_as_here: set[tuple[str, str]] = set()
 
 
 def _check_versions(cluster: Cluster) -> None:
-    ray, ours = cluster.ray, versions()
-    nodes = {node: name for node, name in cluster.nodes().items() if (node, str(ours)) not in _same_as_here}
-    if not nodes:
-        return
-    strategies = require("ray.util.scheduling_strategies", extra="ray")
-    ask = ray.remote(asker())
-    asked = {}
-    for node in nodes:
-        there = strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        asked[node] = ask.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
-    for node, answer in asked.items():
-        try:
-            theirs = ray.get(answer, timeout=_SECONDS_TO_START_A_WORKER)
-        except ray.exceptions.RayError as error:
-            raise RunError(f"dispatch: the node {nodes[node]} starts no worker: {one_line(error)}") from error
+    ours, names = versions(), cluster.nodes()
+    unknown = [node for node in names if (node, str(ours)) not in _same_as_here]
+    for node, theirs in cluster.ask(asker(), unknown):
         if odd := difference(theirs, ours):
             raise RunError(
-                f"dispatch: the node {nodes[node]} has {odd}; install the same everywhere, or leave the node out"
+                f"dispatch: the node {names[node]} has {odd}; install the same everywhere, or leave the node out"
             )
         _same_as_here.add((node, str(ours)))

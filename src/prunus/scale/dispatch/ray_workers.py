@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,8 @@ from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.scale.dispatch.attempt import Failure, Kind, Tries, packed, unpacked
 from prunus.scale.dispatch.ray_cluster import open_cluster
 from prunus.scale.dispatch.ray_task import Order, serve
+from prunus.scale.dispatch.same_code import versions
+from prunus.scale.dispatch.same_files import Expected, Files, expected, odd_file
 
 __all__ = ["RayWorkers"]
 
@@ -33,18 +36,26 @@ _INLINE_BYTES = 100_000
 
 _SECONDS_WITHOUT_A_NODE = 60.0
 
+_SHARE = "all that work need the same code, and the same files under the same path: on a file system that they share, or at a URL"
+
 
 class RayWorkers(Generic[T, R]):
     """Calls the function on the nodes of a Ray cluster."""
 
-    def __init__(self, function: Callable[[T], R], asked: Dispatch, retries: int, listener: Listener) -> None:
+    def __init__(
+        self, function: Callable[[T], R], asked: Dispatch, retries: int, files: Files, listener: Listener
+    ) -> None:
         whole = packed(function)
         self._asked, self._retries, self._listener = asked, retries, listener
         self._done: Counter[str] = Counter()
+        self._stack = ExitStack()
         self._cluster = open_cluster(asked)
+        self._stack.callback(self._cluster.close)
         try:
             ray = self._cluster.ray
             self._names = self._cluster.nodes()
+            seen = self._stack.enter_context(expected(files))
+            self._check_files(seen)
             self._task = ray.remote(serve).options(
                 num_cpus=asked.cores, num_gpus=asked.gpus, max_retries=0, scheduling_strategy="SPREAD"
             )
@@ -55,10 +66,12 @@ class RayWorkers(Generic[T, R]):
                 sys_path=tuple(os.path.realpath(path) for path in sys.path if path),
                 folder=os.getcwd(),  # noqa: PTH109
                 threads=max(int(asked.cores), 1),
+                versions=versions(),
+                files=seen,
             )
             self._say(f"{asked.workers} workers on {len(self._names)} nodes: {', '.join(self._names.values())}")
         except BaseException:
-            self._cluster.close()
+            self._stack.close()
             raise
 
     def map(self, shards: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
@@ -89,7 +102,19 @@ class RayWorkers(Generic[T, R]):
                 told = ", ".join(f"{n} on {name}" for name, n in by_name.items())
                 self._say(f"{sum(self._done.values())} were done: {told}", by_node=by_name)
         finally:
-            self._cluster.close()
+            self._stack.close()
+
+    def _check_files(self, seen: Expected) -> None:
+        """Refuse to begin where a node that may work doesn't see the files of this machine."""
+        if not seen.sizes and not seen.marks:
+            return
+
+        def asked() -> str:
+            return odd_file(seen)
+
+        for node, odd in self._cluster.ask(asked, self._cluster.with_room(self._asked)):
+            if odd:
+                raise RunError(f"dispatch: the node {self._names.get(node, node[:6])} {odd}; {_SHARE}")
 
     def _stored(self, function: bytes) -> Any:
         exceptions = self._cluster.ray.exceptions
@@ -119,11 +144,13 @@ class RayWorkers(Generic[T, R]):
         if kind == "done":
             self._done[node] += 1
             return kind, unpacked(found)
+        if kind == "refused":
+            return kind, f"dispatch: the node {self._names[node]}, which came later, {found}; {_SHARE}"
         return kind, f"{found} (on {self._names[node]})" if len(self._names) > 1 else found
 
     def _heard(self, since: float) -> float:
         """Return since when there has been a node that could do the work; raise if that is too long ago."""
-        if self._cluster.has_room(self._asked):
+        if self._cluster.with_room(self._asked):
             return monotonic()
         if monotonic() - since > _SECONDS_WITHOUT_A_NODE:
             raise RunError(

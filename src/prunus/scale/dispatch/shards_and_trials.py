@@ -9,6 +9,7 @@ from prunus.core.events import Listener, silent
 from prunus.core.recipes.execution.dispatch_section import Dispatch
 from prunus.scale.dispatch.attempt import Failure
 from prunus.scale.dispatch.open_workers import open_workers
+from prunus.scale.dispatch.same_files import Files
 
 __all__ = ["AskTell", "map_shards", "run_trials"]
 
@@ -25,6 +26,7 @@ def map_shards(
     backend: Dispatch | str = "local",
     workers: int | None = None,
     retries: int = 2,
+    files: Files | None = None,
     listener: Listener = silent,
 ) -> Generator[tuple[int, R | Failure], None, None]:
     """Yield what ``function`` returns for each shard, with the shard's number, as they get done; a failure stops no other.
@@ -38,18 +40,21 @@ def map_shards(
         backend: a name, or all that there is to say of the workers.
         workers: so many shards at once; None: as ``backend`` says, or one.
         retries: how often a shard is tried again.
+        files: what all machines of a cluster must see as this one does; one that doesn't is named.
         listener: is told which workers there are, and which did how much.
 
     Raises:
         OutputError: the output can't be written, which no other shard's could either.
         RecipeError: there is no such backend, the function can't be pickled, or no node has what a worker needs.
-        RunError: the cluster doesn't answer, runs other versions, or has lost all its nodes.
+        RunError: the cluster doesn't answer, runs other versions, doesn't see the files, or has lost all its nodes.
         MissingExtraError: Ray isn't installed.
 
     >>> dict(map_shards(len, ["one", "three"]))
     {0: 3, 1: 5}
     """
-    with open_workers(function, backend=backend, workers=workers, retries=retries, listener=listener) as opened:
+    with open_workers(
+        function, backend=backend, workers=workers, retries=retries, files=files, listener=listener
+    ) as opened:
         yield from opened.map(shards)
 
 
@@ -72,13 +77,16 @@ def run_trials(
     backend: Dispatch | str = "local",
     workers: int | None = None,
     retries: int = 2,
+    files: Files | None = None,
     listener: Listener = silent,
 ) -> Iterator[tuple[T, R | Failure]]:
     """Yield the study's trials and what ``function`` returns for each, as they get done; the workers stay from batch to batch.
 
     Args and errors are those of ``map_shards``.
     """
-    with open_workers(function, backend=backend, workers=workers, retries=retries, listener=listener) as opened:
+    with open_workers(
+        function, backend=backend, workers=workers, retries=retries, files=files, listener=listener
+    ) as opened:
         while batch := study.ask():
             found: dict[int, R | Failure] = {}
             for place, answer in opened.map(batch):

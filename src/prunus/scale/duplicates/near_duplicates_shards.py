@@ -29,7 +29,7 @@ from prunus.core.files.urls.url_path import is_url, path_at, refuse_url
 from prunus.core.text import plain
 from prunus.core.types import Ints
 from prunus.data import print_of
-from prunus.scale.dispatch import Dispatch, open_workers, reach_workers
+from prunus.scale.dispatch import Dispatch, Files, open_workers, reach_workers
 from prunus.scale.duplicates.bucket_units import Place, Task, Units, file_of, loaded
 from prunus.scale.duplicates.components import components
 from prunus.scale.duplicates.shard_rounds import STAGE, Rounds, done_units
@@ -142,6 +142,7 @@ def near_duplicates_shards(
         clear_leftovers(place.work)
         _forget_changed(place)
         told: dict[str, Any] = {"backend": backend, "workers": workers, "retries": retries, "listener": listener}
+        told["files"] = Files(files, (place.work,))
         opened = stack.enter_context(open_workers(Units(place, least), **told))
         listener(Event("start", STAGE))
         tasks = [Task("rows", shard) for shard in range(len(files))]

@@ -27,7 +27,7 @@ from prunus.core.files.urls.url_path import path_at, refuse_url
 from prunus.core.runtime import single_run_settings
 from prunus.core.tensors import save_tensors
 from prunus.data import print_of
-from prunus.scale.dispatch import Dispatch, Failure, open_workers
+from prunus.scale.dispatch import Dispatch, Failure, Files, open_workers
 from prunus.scale.duplicates.shard_matrix import rows_of
 from prunus.scale.own_folder import begun, note_end
 from prunus.scale.scoring.scoring_run import shards_of
@@ -126,7 +126,14 @@ def moments_of_shards(
         joining.go_on()
         left = [number for number in range(joining.n_joined, len(files)) if not joining.is_done(number)]
         opened = stack.enter_context(
-            open_workers(shard_moments, backend=backend, workers=workers, retries=retries, listener=listener)
+            open_workers(
+                shard_moments,
+                backend=backend,
+                workers=workers,
+                retries=retries,
+                files=Files(tuple(files), (output,)),
+                listener=listener,
+            )
         )
         listener(Event("start", _STAGE, total=len(files)))
         failed: dict[int, str] = {}

@@ -21,7 +21,7 @@ from prunus.core.files.urls.store import refused_as
 from prunus.core.files.urls.url_path import path_at
 from prunus.core.text import plain
 from prunus.data import row_files_of
-from prunus.scale.dispatch import Dispatch, Failure, map_shards, reach_workers
+from prunus.scale.dispatch import Dispatch, Failure, Files, map_shards, reach_workers
 from prunus.scale.scoring.score_shard import Scorer, ShardFacts, score_shard
 from prunus.scale.scoring.scoring_state import RECENT, STATE, ScoringState
 
@@ -74,6 +74,7 @@ def score_shards(
     workers: int | None = None,
     retries: int = 2,
     resume: bool = False,
+    reads: Sequence[Path] = (),
     listener: Listener = silent,
 ) -> ShardsScored:
     """Write a file of scores to ``output`` for each shard, under the shard's name, and go on where one can't be scored.
@@ -85,6 +86,7 @@ def score_shards(
         keep: columns that are copied, such as an id.
         backend: who scores (``scale.dispatch``); the scores are the same to the bit.
         workers: so many shards at once; None: as ``backend`` says, or one.
+        reads: what is opened beside the shards, such as a bundle: a machine of a cluster that doesn't see it is named.
 
     Raises:
         DataError: no such file, or two of one name.
@@ -115,7 +117,10 @@ def score_shards(
         failed: dict[str, str] = {}
         listener(Event("start", _STAGE, total=len(files)))
         work = _Work(open_scorer, batch_rows, keep)
-        answers = map_shards(work, tasks, backend=backend, workers=workers, retries=retries, listener=listener)
+        seen = Files((*reads, *(shard for shard, _ in tasks)), (output,))
+        answers = map_shards(
+            work, tasks, backend=backend, workers=workers, retries=retries, files=seen, listener=listener
+        )
         with ExitStack() as last:
             last.callback(clear_leftovers, output)  # of workers that were killed, or ended with their shard
             last.callback(answers.close)

@@ -72,15 +72,24 @@ class ScoringState:
         entry = self.done.get(output.name)
         if entry is None or entry["source"] != seen_of(shard):
             return False
-        return bool(_written(output) == entry["written"])
+        return bool(entry["written"] and _written(output) == entry["written"])
 
     def finish(self, shard: Path, output: Path, facts: ShardFacts) -> None:
-        """Note that a shard is scored."""
+        """Note that a shard is scored.
+
+        Raises:
+            OutputError: what was written isn't to be seen here.
+        """
+        written = _written(output)
+        if not written:
+            raise OutputError(
+                f"{output} was written, and isn't here: all workers need {output.parent} under the same path"
+            )
         weight = {"sha256": facts.sha256} if facts.sha256 else {}
         entry = {
             "source": seen_of(shard),
             "print": "" if shard.is_dir() else print_of(shard),
-            "written": _written(output),
+            "written": written,
             "rows": facts.n_rows,
             **weight,
         }

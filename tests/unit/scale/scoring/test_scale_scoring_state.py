@@ -103,3 +103,11 @@ def test_notes_that_were_changed_are_refused(shards, tmp_path):
     with pytest.raises(OutputError, match=r"prunus-scores-recent\.json: this state is damaged or was changed"):
         read_done(out)
     assert (out / STATE).exists()
+
+
+def test_scores_that_are_not_where_they_were_written_are_not_done(shards, tmp_path, monkeypatch):
+    kept = scoring_state._written
+    monkeypatch.setattr(scoring_state, "_written", lambda path: [] if path.name == "part-3.parquet" else kept(path))
+    with pytest.raises(OutputError, match=r"part-3\.parquet was written, and isn't here: all workers need "):
+        run(shards, tmp_path / "out")
+    assert sorted(read_done(tmp_path / "out")[1]) == [f"part-{number}.parquet" for number in range(3)]
