@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["PATIENCE_S", "calls_of", "free_port", "no_hang", "until"]
+__all__ = ["PATIENCE_S", "free_port", "no_hang", "steps_of", "until"]
 
 T = TypeVar("T")
 PATIENCE_S = 600
@@ -47,20 +47,21 @@ def no_hang(cpu_seconds: float = PATIENCE_S) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def calls_of(work: Callable[[], Any]) -> int:
-    """Return how many calls of functions, of Python or of C, some work consists of: the same number on any machine."""
+def steps_of(work: Callable[[], Any]) -> int:
+    """Return how many lines of Python some work consists of, those of a loop as often as it goes round: the same on any machine."""
     n = 0
 
-    def count(frame: Any, event: str, argument: Any) -> None:
+    def count(frame: Any, event: str, argument: Any) -> Any:
         nonlocal n
-        n += event in ("call", "c_call")
+        n += event in ("call", "line")
+        return count
 
-    before = sys.getprofile()
-    sys.setprofile(count)
+    before = sys.gettrace()
+    sys.settrace(count)
     try:
         work()
     finally:
-        sys.setprofile(before)
+        sys.settrace(before)
     return n
 
 
