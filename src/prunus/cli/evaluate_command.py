@@ -26,6 +26,7 @@ from prunus.cli.options import (
     on_this_machine,
 )
 from prunus.cli.printing import display, plain_value, results, say_note
+from prunus.cli.workers.crews import get_ready
 
 __all__ = ["evaluate", "with_usual_suites"]
 
@@ -134,6 +135,8 @@ def evaluate(
     who = None if own is None else own.dispatch
     if any(told is not None for told in (workers, backend, address, cpus, gpus)):
         who = dispatch_of(who, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    if asked.anything:
+        get_ready(who, source or "", bundle)
     where: dict[str, Any] = {"source": source, "target": target, "trust_code": trust_code}
     with reach_workers(who if asked.anything else None):
         result = evaluate_bundle(bundle, dense=dense, **where, data=None if own is None else own.data, note=say_note)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prunus.cli.workers.crews import get_ready
+
 if TYPE_CHECKING:
     from prunus.core.recipes.execution.dispatch_section import Dispatch
     from prunus.core.recipes.recipe import Recipe
@@ -115,6 +117,7 @@ def shared_out(
     cpus: float | None,
     gpus: float | None,
 ) -> Recipe:
-    """Return the recipe with who works on it, as :func:`dispatch_of` says."""
+    """Return the recipe with who works on it, as :func:`dispatch_of` says; what they need is made ready."""
     who = dispatch_of(recipe.dispatch, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    get_ready(who, recipe.data.source)
     return recipe.model_copy(update={"dispatch": who})

@@ -51,6 +51,8 @@ def score(
     if recipe is None and (override or resume):
         raise typer.BadParameter("--override and --resume are for a RECIPE: got none")
     config = None if recipe is None else load(recipe, override)
+    if config is not None:
+        config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
     from prunus.pipeline import score_examples, score_recordings
     from prunus.report import print_scores
 
@@ -59,7 +61,6 @@ def score(
         if config is None:
             found = score_recordings(folders, overwrite=overwrite, listener=shown)
         else:
-            config = shared_out(config, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
             found = score_examples(config, recordings=folders, resume=resume, overwrite=overwrite, listener=shown)
     where = [str(one) for one in found.recordings]
     if as_json:

@@ -11,6 +11,7 @@ import typer
 from prunus.cli.ending import SOME_ROWS
 from prunus.cli.options import Address, AsJson, Backend, Cpus, Gpus, Quiet, Size, Trust, Workers, dispatch_of
 from prunus.cli.printing import display
+from prunus.cli.workers.crews import get_ready
 
 __all__ = ["score_shards"]
 
@@ -54,6 +55,8 @@ def score_shards(
     from prunus.pipeline.sharding.score_files import score_files
 
     output = path_at(output)
+    who = dispatch_of(None, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    get_ready(who)
     with display(quiet or as_json) as shown:
         found = score_files(
             model,
@@ -65,7 +68,7 @@ def score_shards(
             columns=None if columns is None else _listed(columns),
             keep=keep or (),
             batch_rows=batch_rows,
-            backend=dispatch_of(None, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus),
+            backend=who,
             retries=retries,
             resume=resume,
             trust_code=trust_code,

@@ -12,6 +12,7 @@ import platform
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 
 import numpy as np
@@ -99,9 +100,12 @@ def versions() -> dict[str, str]:
     packages = ("prunus", "torch", "numpy", "safetensors", "pyarrow", "torchmetrics")
     found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
     found["cores"] = str(len(os.sched_getaffinity(0)))
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    return found | {package: _version(package) for package in packages}
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -11,6 +11,7 @@ import typer
 from prunus.cli.ending import SOME_ROWS
 from prunus.cli.options import Address, AsJson, Backend, Cpus, Gpus, Quiet, Workers, dispatch_of
 from prunus.cli.printing import display
+from prunus.cli.workers.crews import get_ready
 
 __all__ = ["duplicates_shards"]
 
@@ -55,6 +56,8 @@ def duplicates_shards(
     from prunus.scale import near_duplicates_shards
 
     output = path_at(output)
+    who = dispatch_of(None, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus)
+    get_ready(who)
     with display(quiet or as_json) as shown:
         found = near_duplicates_shards(
             files,
@@ -63,7 +66,7 @@ def duplicates_shards(
             recall=recall,
             seed=seed,
             columns=None if columns is None else [name.strip() for name in columns.split(",") if name.strip()],
-            backend=dispatch_of(None, backend=backend, workers=workers, address=address, cpus=cpus, gpus=gpus),
+            backend=who,
             retries=retries,
             resume=resume,
             work=work,

@@ -1,7 +1,7 @@
 """How do several processes of this machine call a function, when any of them may die?
 
-Each process is spawned, holds a pipe of its own, and has one shard at a time, so that it is known which shard a death was about.
-That one is tried again in a new process, a few times; all others go on. The processes stay for the next batch of shards.
+Each process holds a pipe of its own, and has one shard at a time, so that it is known which shard a death was about. That one is
+tried again in a new process, a few times; all others go on. The processes stay for the next batch of shards.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from prunus.core.code.new_process import begun
 from prunus.scale.dispatch.attempt import Failure, Kind, Tries, loaded, packed, tried, unpacked
 
 __all__ = ["Here", "Spawned"]
@@ -56,7 +57,6 @@ class Spawned(Generic[T, R]):
 
     def __init__(self, function: Callable[[T], R], workers: int, retries: int) -> None:
         self._function, self._workers, self._retries = packed(function), workers, retries
-        self._context = multiprocessing.get_context("spawn")
         self._pool: list[_Worker] = []
         self._threads = max((os.cpu_count() or 1) // max(workers, 1), 1)
 
@@ -87,7 +87,7 @@ class Spawned(Generic[T, R]):
 
     def _hand_out(self, tries: Tries, shards: Sequence[T]) -> None:
         while len(self._pool) < min(self._workers, len(self._busy()) + len(tries.waiting)):
-            self._pool.append(_started(self._context, self._function, self._threads))
+            self._pool.append(_started(self._function, self._threads))
         for worker in self._pool:
             if worker.number is None and tries.waiting:
                 worker.number = tries.begin()
@@ -105,12 +105,10 @@ class Spawned(Generic[T, R]):
             worker.process.join()
 
 
-def _started(context: Any, function: bytes, threads: int) -> _Worker:
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, function, threads), daemon=True)
-    process.start()
-    there.close()
-    return _Worker(process, here)
+def _started(function: bytes, threads: int) -> _Worker:
+    here, there = multiprocessing.Pipe()
+    with there:
+        return _Worker(begun(_serve, there, function, threads), here)
 
 
 def _received(worker: _Worker) -> tuple[Kind, Any]:

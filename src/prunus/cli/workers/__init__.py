@@ -1,0 +1,1 @@
+"""What does a command do so that others can share its work?"""
