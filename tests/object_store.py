@@ -1,7 +1,6 @@
 """A server that speaks S3 on the loopback, with faults that a test asks for: refused reads, broken ones, counted bytes."""
 
 import os
-import socket
 import sys
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -21,7 +20,7 @@ ENVIRONMENT = {
 class Store:
     """A running server; ``fault`` is called with each request's method and path, and says what goes wrong: None, or a name."""
 
-    def __init__(self, host="127.0.0.1", port=None):
+    def __init__(self, host="127.0.0.1", port=0):
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -35,12 +34,8 @@ class Store:
         self.fault = lambda method, path: None
         self.requests = []
         self.bytes_sent = 0
-        if port is None:
-            with socket.socket() as free:
-                free.bind((host, 0))
-                port = free.getsockname()[1]
-        self.endpoint = f"http://{host}:{port}"
         self._server = make_server(host, port, self._answer, threaded=True, request_handler=Quiet)
+        self.endpoint = f"http://{host}:{self._server.server_port}"
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
