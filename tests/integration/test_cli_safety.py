@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,11 @@ import yaml
 
 from prunus.cli.app import invoke
 from prunus.pipeline.jobs.parts import Crew
+from prunus.pipeline.safety import Asked, evaluate_safety
+from prunus.scale.dispatch import Dispatch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from workers_here import workers_here
 
 FULL = {"train": {"epochs": 10}, "recovery": {"method": "fine_tune", "epochs": 2}}
 
@@ -233,6 +239,29 @@ def test_two_workers_find_what_one_finds_to_the_bit(ran, tmp_path, monkeypatch):
     corruptions = [task.name for task in sent if task.stage == "corruptions"]
     assert corruptions[:2] == ["without any", f"{found['1']['robustness']['corruptions']['rows'][0]['name']} 1"]
     assert len(corruptions) == len(set(corruptions)) == 1 + 5 * len(found["1"]["robustness"]["corruptions"]["says"])
+
+
+def test_a_worker_opens_the_run_once_for_all_its_shadow_models_and_what_it_warns_of_is_told(ran, tmp_path, monkeypatch):
+    module = importlib.import_module("prunus.pipeline.safety.evaluate_safety")
+    facts = importlib.import_module("prunus.pipeline.safety.privacy_facts")
+    opened, hashed, judged, told = [], [], [], []
+    real_open, real_content, real_fit, real_judge = module.open_job, module.content_of, facts.fit, facts.membership
+
+    def fit(job, *arguments, seed, stage):
+        job.workspace.warn(stage, f"seed {seed}")
+        return real_fit(job, *arguments, seed=seed, stage=stage)
+
+    monkeypatch.setattr(module, "open_job", lambda *given: opened.append(given) or real_open(*given))
+    monkeypatch.setattr(module, "content_of", lambda one: hashed.append(one) or real_content(one))
+    monkeypatch.setattr(facts, "membership", lambda *given, **more: judged.append(given) or real_judge(*given, **more))
+    monkeypatch.setattr(facts, "fit", fit)
+    asked = Asked(privacy=("loss", "lira"), n_shadows=4)
+    with workers_here(monkeypatch) as sent:
+        evaluate_safety(ran, asked, out=tmp_path / "out", dispatch=Dispatch(workers=2), listener=told.append)
+    assert sum(task.stage == "shadow models" for task in sent) == 4
+    assert (len(opened), len(hashed), len(judged)) == (2, 4, 2)  # by who asked, and by the worker
+    assert len({event.message for event in told if event.kind == "warning"}) == 4
+    assert not (tmp_path / "out" / "log.jsonl").exists()
 
 
 def test_a_trigger_is_measured(ran, tmp_path, capsys):

@@ -7,18 +7,19 @@ a page.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prunus.core.errors import RecipeError, near
+from prunus.core.errors import RecipeError
 from prunus.core.events import Event, Listener, silent
 from prunus.core.files.plain_files import folder_lock
 from prunus.core.files.urls.url_path import path_at
@@ -30,6 +31,8 @@ from prunus.core.runtime import single_run_settings, versions
 from prunus.data import Examples
 from prunus.evaluate import Pairs, observe
 from prunus.evaluate.robustness import Effort
+from prunus.pipeline.flow.open_job import open_job
+from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.parts import Crew, Parts
 from prunus.pipeline.jobs.run_folder import RECIPE, RECORD
 from prunus.pipeline.jobs.workspace import Workspace
@@ -43,64 +46,17 @@ from prunus.pipeline.safety.robustness_facts import (
 from prunus.pipeline.safety.safety_files import keep_safety
 from prunus.pipeline.safety.shared_units import Units, content_of, shared_units
 from prunus.pipeline.safety.subjects import Subjects, open_subjects
+from prunus.pipeline.safety.suites_asked import Asked
 from prunus.pipeline.stages.harm_facts import harm_facts
 from prunus.report import SafetyFacts
 from prunus.scale.dispatch import reach_workers
 from prunus.tasks import Observed
 
-__all__ = ["Asked", "evaluate_safety"]
+__all__ = ["evaluate_safety"]
 
 Note = Callable[[str], None]
-ROBUSTNESS, PRIVACY = ("corruptions", "attacks"), ("loss", "lira")
 _MOST = {"corruptions": 2000, "attacks": 256, "trigger": 10_000}
 """Examples that a suite looks at, unless a budget says otherwise."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be found out, and how surely.
-
-    ``robustness`` and ``privacy`` name suites. ``budget`` is the most examples that a suite of robustness looks at; ``reach``
-    how far an attacker may go, in each of ``norms`` (None: as usual for the kind of input). ``trigger`` names a file or a
-    function, and ``trigger_class`` the class that it is for.
-
-    Raises:
-        RecipeError: a suite, or a norm, that isn't there; a trigger without a class.
-    """
-
-    harm: bool = False
-    robustness: tuple[str, ...] = ()
-    privacy: tuple[str, ...] = ()
-    trigger: str | None = None
-    trigger_class: str | None = None
-    norms: tuple[str, ...] = ("linf",)
-    reach: float | None = None
-    budget: int | None = None
-    n_shadows: int = 8
-    confidence: float = 0.95
-    bootstrap: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for what, given, known in (
-            ("--robustness", self.robustness, ROBUSTNESS),
-            ("--privacy", self.privacy, PRIVACY),
-            ("--norm", self.norms, ("linf", "l2")),
-        ):
-            for name in given:
-                if name not in known:
-                    raise RecipeError(f"{what}: there is no {name!r}: {near(name, known)}")
-        if (self.trigger is None) != (self.trigger_class is None):
-            raise RecipeError(
-                "--trigger and --trigger-class go together: what is laid over inputs, and the class that it is for"
-            )
-        if self.reach is not None and not self.reach > 0:
-            raise RecipeError(f"--reach must be positive, got {self.reach:g}")
-
-    @property
-    def anything(self) -> bool:
-        """Whether anything is asked for."""
-        return bool(self.harm or self.robustness or self.privacy or self.trigger)
 
 
 def evaluate_safety(
@@ -147,11 +103,13 @@ def evaluate_safety(
         opens = SafetyAgain(path, asked, dense, source, target, recipe, own, groups, trust_code)
         stack.enter_context(reach_workers(dispatch))
         stack.enter_context(single_run_settings(None if dispatch is None else 1))
-        work = opens.work(Workspace(folder, listener), note)
+        work = opens.work(Workspace(folder, listener, logs=False), note)
         subjects = work.subjects
         if dispatch is not None and dispatch.shares:
             if folder is None:  # what workers found is kept here, for as long as this takes
-                work.workspace = Workspace(Path(stack.enter_context(TemporaryDirectory(prefix="prunus-"))), listener)
+                work.workspace = Workspace(
+                    Path(stack.enter_context(TemporaryDirectory(prefix="prunus-"))), listener, logs=False
+                )
             reads = [place for place in (path, dense, None if source is None else path_at(source)) if place is not None]
             crew = Crew(dispatch, replace(opens, folder=str(work.workspace.folder)), listener, reads=reads)
             stack.callback(crew.dismiss)
@@ -207,10 +165,27 @@ class SafetyAgain:
 
     @contextmanager
     def __call__(self) -> Iterator[Callable[[Parts, Listener], _Work]]:
-        """Yield a function that gives it anew; what there is to say of the data was said where the work began."""
-        with single_run_settings(1):
-            work = self.work(Workspace(Path(self.folder), logs=False), None)
-            yield partial(_Work, work.subjects, self.asked, self.own, work.workspace)
+        """Yield a function that gives it anew; what there is to say of the data was said where the work began.
+
+        The run that shadow models are trained as is opened for the first of them, and stays open for the next.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(single_run_settings(1))
+            work, jobs = self.work(Workspace(Path(self.folder), logs=False), None), list[Job]()
+
+            def opened(listener: Listener) -> AbstractContextManager[Job]:
+                if not jobs:
+                    assert self.own is not None
+                    jobs.append(stack.enter_context(open_job(self.own, Workspace(None))))
+                return nullcontext(replace(jobs[0], workspace=Workspace(None, listener)))
+
+            def anew(parts: Parts, listener: Listener) -> _Work:
+                told, again = partial(_told, listener), copy.copy(work)
+                again.parts, again.workspace = parts, Workspace(Path(self.folder), told, logs=False)
+                again.opened = partial(opened, told)
+                return again
+
+            yield anew
 
     def work(self, workspace: Workspace, note: Note | None) -> _Work:
         """Open it here."""
@@ -227,6 +202,12 @@ class SafetyAgain:
         return _Work(subjects, self.asked, self.own, workspace)
 
 
+def _told(listener: Listener, event: Event) -> None:
+    """Tell what a worker found worth saying; how far it is tells who sent it."""
+    if event.kind in ("note", "warning"):
+        listener(event)
+
+
 def _harm(work: _Work) -> object:
     return work.harm()
 
@@ -240,20 +221,17 @@ def _privacy(work: _Work) -> object:
 
 
 class _Work:
-    """What is measured of one pair, suite by suite."""
+    """What is measured of one pair, suite by suite; ``opened`` opens the run that shadow models are trained as."""
 
-    def __init__(
-        self,
-        subjects: Subjects,
-        asked: Asked,
-        own: Recipe | None,
-        workspace: Workspace,
-        parts: Parts | None = None,
-        listener: Listener | None = None,
-    ) -> None:
+    def __init__(self, subjects: Subjects, asked: Asked, own: Recipe | None, workspace: Workspace) -> None:
         self.subjects, self.asked, self.own, self.workspace = subjects, asked, own, workspace
-        self.parts = Parts() if parts is None else parts
+        self.parts, self.opened = Parts(), self._open
         self.started: dict[str, float] = {}
+        self._names: dict[str, str] = {}
+
+    def _open(self) -> AbstractContextManager[Job]:
+        assert self.own is not None
+        return open_job(self.own, Workspace(None, self.workspace.listener))
 
     def harm(self) -> dict[str, Any]:
         """Return whom the pruned model serves worse."""
@@ -347,6 +325,7 @@ class _Work:
             seed=asked.seed,
             workspace=self.workspace,
             parts=self.parts.by(_privacy),
+            opened=self.opened,
             units=lambda suite, *examples: self._units(suite, self._named(suite, *examples), _privacy),
             tell=self._tell,
         )
@@ -374,10 +353,13 @@ class _Work:
         """Return under which name is kept what a suite finds of these models and examples; where nothing is, none are read."""
         if self.workspace.folder is None:
             return f"safety {suite}"
-        said = [settings, *map(content_of, examples)]
-        bundles = [one.sha256 for one in (self.subjects.bundle, self.subjects.dense) if one is not None]
-        about = json.dumps([bundles, versions()["torch"], said], sort_keys=True)
-        return f"safety {suite} {hashlib.sha256(about.encode()).hexdigest()[:16]}"
+        asked = json.dumps([suite, settings], sort_keys=True)
+        if asked not in self._names:
+            said = [settings, *map(content_of, examples)]
+            bundles = [one.sha256 for one in (self.subjects.bundle, self.subjects.dense) if one is not None]
+            about = json.dumps([bundles, versions()["torch"], said], sort_keys=True)
+            self._names[asked] = f"safety {suite} {hashlib.sha256(about.encode()).hexdigest()[:16]}"
+        return self._names[asked]
 
     def _units(self, suite: str, name: str, way: Callable[[_Work], object]) -> Units:
         return shared_units(self.workspace, self.parts.by(way), suite, name, self._tell)

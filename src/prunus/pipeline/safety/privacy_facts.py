@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from prunus.core.runtime import derive_seed, generator
 from prunus.core.types import Bools, Floats
 from prunus.data import Examples
 from prunus.evaluate.privacy import likelihood_ratio, losses_of, membership, sureness
-from prunus.pipeline.flow.open_job import open_job
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.parts import Parts
 from prunus.pipeline.jobs.workspace import Workspace
@@ -38,6 +38,7 @@ def privacy_facts(
     seed: int,
     workspace: Workspace,
     parts: Parts,
+    opened: Callable[[], AbstractContextManager[Job]],
     units: Callable[..., Units],
     tell: Progress,
 ) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def privacy_facts(
     Args:
         attacks: ``loss``, and ``lira``, which trains ``n_shadows`` models as ``recipe`` says the dense one is.
         parts: who trains them; each is kept in ``workspace``.
+        opened: opens the run of ``recipe``.
         units: who has models look at examples, for a suite; it is told which ones.
 
     Raises:
@@ -60,7 +62,7 @@ def privacy_facts(
     if min(len(members), len(outsiders)) < 2:
         raise DataError(f"--privacy needs members and outsiders: got {len(members)} and {len(outsiders)} examples")
     settings: dict[str, Any] = {"confidence": confidence, "bootstrap": bootstrap, "seed": seed}
-    rows: list[Any] = []
+    told: dict[str, dict[str, tuple[Floats, Floats]]] = {}
     notes: list[str] = []
     if "loss" in attacks:
         asked = [(name, side) for name in subjects.models for side in ("members", "outsiders")]
@@ -74,18 +76,17 @@ def privacy_facts(
 
         share = units("membership by loss", members, outsiders)
         losses = [-one["loss"] for one in share([f"{name} on {side}" for name, side in asked], loss)]
-        found = {name: (losses[2 * place], losses[2 * place + 1]) for place, name in enumerate(subjects.models)}
-        rows += membership("loss", *_sides(found), **settings)
+        told["loss"] = {name: (losses[2 * place], losses[2 * place + 1]) for place, name in enumerate(subjects.models)}
     if "lira" in attacks:
         if recipe is None:
             raise RecipeError("--privacy=lira trains shadow models: give the recipe of the run (--recipe RECIPE)")
-        rows += membership(
-            "lira", *_sides(_ratios(subjects, recipe, n_shadows, seed, workspace, parts, tell)), **settings
-        )
+        told["lira"] = _ratios(subjects, recipe, n_shadows, seed, workspace, parts, opened, tell)
         if "dense" in subjects.models:
             notes.append(
                 "shadow models are dense: for the pruned model the attack is as strong as whoever doesn't prune theirs"
             )
+    # A worker that trains a shadow model never comes here.
+    rows = [row for attack, found in told.items() for row in membership(attack, *_sides(found), **settings)]
     return {
         "n_members": len(members),
         "n_outsiders": len(outsiders),
@@ -101,13 +102,20 @@ def _sides(found: dict[str, tuple[Floats, Floats]]) -> tuple[dict[str, Floats], 
 
 
 def _ratios(
-    subjects: Subjects, recipe: Recipe, n_shadows: int, seed: int, workspace: Workspace, parts: Parts, tell: Progress
+    subjects: Subjects,
+    recipe: Recipe,
+    n_shadows: int,
+    seed: int,
+    workspace: Workspace,
+    parts: Parts,
+    opened: Callable[[], AbstractContextManager[Job]],
+    tell: Progress,
 ) -> dict[str, tuple[Floats, Floats]]:
     """Return likelihood ratios of members and outsiders, by shadow models that were trained on a random half of both each."""
     members, outsiders = subjects.parts["train"], subjects.examples
     n_members, n = len(members), len(members) + len(outsiders)
     saw = _halves(n_shadows, n, seed)
-    with open_job(recipe, Workspace(None, workspace.listener)) as job:
+    with opened() as job:
         pool, name = _pool(job, members, outsiders), _name(subjects, recipe, seed)
 
         def shadow(number: int) -> Floats:
