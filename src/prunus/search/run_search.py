@@ -34,6 +34,7 @@ from prunus.search.race import Rival
 from prunus.search.search_facts import recorded
 from prunus.search.space import Space, search_of
 from prunus.search.study import Study
+from prunus.search.study_storage import open_account, told
 from prunus.search.trial import Asked, digest_of, read_result, run_trial
 from prunus.search.warm_starts import warm_starts
 from prunus.tasks import check_metrics, default_metrics, metrics
@@ -82,12 +83,14 @@ def search(
             metrics.load(name)
     space = Space.of(recipe)
     where = Where(Path(recipe.output))
-    with reach_workers(recipe.dispatch), folder_lock(where.folder):
+    with reach_workers(recipe.dispatch), folder_lock(where.folder), told(asked.storage, begun=True):
         check_folder(where, space, resume=resume, overwrite=overwrite)
+        # A database that can't be had is told before any data are read.
+        storage = None if asked.storage is None else open_account(where.folder, asked.storage)
         metric, on = _judges(recipe, asked, space, listener)
         check_begun(where.begun, on)
         higher = metrics[metric].higher_is_better
-        study = Study(where.folder, space, asked, metric, higher, recipe.seeds[0])
+        study = Study(where.folder, space, asked, metric, higher, recipe.seeds[0], storage=storage)
         write_text(where.folder / "recipe.yaml", recipe_text(recipe))
         _begin(recipe, asked, space, where, study, metric, listener)
         results = _tried(recipe, asked, space, where, study, metric, on, listener)

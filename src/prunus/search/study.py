@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from prunus.core.code.extras import require
-from prunus.core.errors import OutputError, RecipeError, raise_if_out_of_memory
+from prunus.core.errors import RecipeError
 from prunus.core.files.sealed import short_digest
-from prunus.core.files.urls.url_text import scrubbed
 from prunus.core.recipes.recipe import Search
 from prunus.core.runtime import derive_seed
 from prunus.search.space import Space
+from prunus.search.study_storage import JOURNAL, open_account, told
 
 __all__ = ["JOURNAL", "Study", "study_name"]
 
-JOURNAL = "study.journal"
 _DROP = "drop"
 _PREFIX = "prunus-"
 _ADOPTED = "adopted"
@@ -49,17 +48,27 @@ class Study:
     recipe's own values, unless those were tried, and with what ``begin_with`` was given.
     """
 
-    def __init__(self, folder: Path, space: Space, search: Search, metric: str, higher: bool, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        search: Search,
+        metric: str,
+        higher: bool,
+        seed: int,
+        *,
+        storage: Any = None,
+    ) -> None:
         self._optuna = optuna = require("optuna", extra="search")
         self._space, self._search, self._seed, self._higher = space, search, seed, higher
         self._distributions = space.distributions()
         self._first: list[dict[str, Any]] = []
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name = study_name(space, search, metric)
-        try:
+        with told(search.storage, journal=folder / JOURNAL):
             self._study = optuna.create_study(
                 study_name=self.name,
-                storage=_storage(folder, search.storage),
+                storage=storage or open_account(folder, search.storage),
                 directions=[self.direction(name) for name in search.objectives],
                 load_if_exists=True,
             )
@@ -67,12 +76,6 @@ class Study:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                     self._study.set_metric_names(list(search.objectives))
-        except Exception as error:
-            raise_if_out_of_memory(error)
-            where, said = search.storage or str(folder / JOURNAL), " ".join(str(error).split())
-            # A database's URL may hold a password, and what it says may repeat it.
-            told = scrubbed(f"can't open the study in {where}: got {type(error).__name__}: {said}")
-            raise OutputError(f"search.storage: {told}") from error
 
     @property
     def n_adopted(self) -> int:
@@ -220,17 +223,6 @@ def _value(result: Mapping[str, Any], objective: str) -> float:
 
 def _drop(result: Mapping[str, Any]) -> float:
     return float(result["drop"])
-
-
-def _storage(folder: Path, url: str | None) -> Any:
-    if url is not None:
-        return url
-    storages = require("optuna.storages", extra="search")
-    journal = require("optuna.storages.journal", extra="search")
-    # The search holds its folder: a lock that lies here is of a process that was killed, and Optuna would wait for it, for ever
-    # where the path is a relative one.
-    (folder / f"{JOURNAL}.lock").unlink(missing_ok=True)
-    return storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
 
 
 def _sampler(name: str, seed: int) -> Any:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_serializer, field_validator, model_validator
 
 from prunus.core.errors import near
+from prunus.core.files.urls.database_url import without_password
 from prunus.core.recipes.section import Count, Finite, Fraction, NonNegative, Positive, Section
 from prunus.core.recipes.target_contract import Contract, CostKind
 
@@ -158,9 +159,15 @@ class Search(Section):
     storage: str | None = Field(
         None,
         min_length=1,
-        description="URL of a database that holds the study; default: a journal in the output folder",
+        repr=False,
+        description="URL of a database that holds the study; default: a journal in the output folder. A password in it isn't kept: "
+        "PRUNUS_STORAGE_PASSWORD is one for a URL that has a user and none",
     )
     confirm: Confirm = Field(default_factory=Confirm)
+
+    @field_serializer("storage")
+    def _without_its_password(self, storage: str | None) -> str | None:
+        return None if storage is None else without_password(storage)
 
     @field_validator("objectives")
     @classmethod
