@@ -26,6 +26,7 @@ from prunus.tasks import (
     class_parts,
     columns_read,
     measured,
+    pooling,
 )
 from prunus.tasks import metrics as registry
 
@@ -68,6 +69,7 @@ def compare(pairs: Pairs, metrics: Sequence[str]) -> tuple[Comparison, ...]:
         columns_read(task, metrics),
         made,
         None if made is None else made.shares,
+        pooling(task, metrics),
     )
     method = "paired bootstrap over examples" + (
         ", Student's t over seeds" if len(pairs.dense) > 1 else "; one seed says nothing about other seeds"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from prunus.core.errors import DataError
 from prunus.core.types import Floats, Ints
 from prunus.evaluate.resample import resample
-from prunus.tasks import Imagined, Observed, Task, rows_of
+from prunus.tasks import Imagined, Observed, Pooling, Task, rows_of
 
 __all__ = ["Pairs"]
 
@@ -48,6 +48,8 @@ class Pairs:
         reads: Sequence[str],
         made: Imagined | None,
         shares: Floats | None,
+        pool: Pooling | None = None,
+        within: Ints | None = None,
     ) -> Floats:
         """Return a statistic of both models, ``(dense or pruned, seeds, 1 + resamples, values)``: plain, then resampled."""
         n_seeds = len(self.dense)
@@ -57,6 +59,8 @@ class Pairs:
             statistic,
             reads=reads,
             imagined=None if made is None or shares is None else (kinds, made, shares),
+            pool=pool,
+            within=within,
             resamples=self.bootstrap,
             seed=self.seed,
         )

@@ -28,6 +28,7 @@ from prunus.tasks import (
     default_metrics,
     measured,
     n_observed,
+    pooling,
 )
 from prunus.tasks import metrics as registry
 
@@ -113,6 +114,7 @@ def measure_quality(
         everything,
         reads=(*columns_read(task, names), *task.reads) if resampled else columns_read(task, names),
         imagined=None if made is None else ([(True,), (False,)], made, 2 * made.shares),
+        pool=None if resampled else pooling(task, names),
         resamples=bootstrap,
         seed=seed,
     )[0]

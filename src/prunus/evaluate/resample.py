@@ -3,11 +3,13 @@
 Examples that no model tells apart (the same observation of each) are drawn together: a resample says how often each such
 *pattern* occurs, so its cost follows the number of patterns, which is small when there are few classes and the models are good.
 Resamples come in blocks of bounded memory.
+
+Very many examples that all differ (a regression's errors) are drawn in groups, to which each belongs by chance, where totals are
+sums over examples: the sums of groups scatter as those of examples do. The plain value is that of the examples themselves.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import NormalDist
@@ -18,13 +20,15 @@ import numpy.typing as npt
 
 from prunus.core.runtime import derive_seed
 from prunus.core.types import Floats, Ints
-from prunus.tasks import Imagined, Observed, Task, n_observed, rows_of
+from prunus.tasks import Imagined, Observed, Pooling, Task, n_observed, rows_of
 
 __all__ = ["Drawn", "in_blocks", "interval", "patterns", "plain_totals", "resample"]
 
 _FEW_CODES, _MOST_CODES, _AT_ONCE = 1 << 16, 1 << 63, 1 << 16
 _BLOCK = 4_000_000
 """Numbers in one block of resamples (32 MB)."""
+_MOST_APART, _GROUPS = 1 << 18, 1 << 16
+"""So many patterns are drawn one by one at most; more of them in so many groups."""
 
 Drawn = tuple[Sequence[Sequence[bool]], Imagined, Floats]
 """Imagined examples that are drawn, too: for each kind, which models are right on it; what either answer gives; and how many.
@@ -51,6 +55,8 @@ def resample(
     *,
     reads: Sequence[str],
     imagined: Drawn | None = None,
+    pool: Pooling | None = None,
+    within: Ints | None = None,
     resamples: int,
     seed: int,
 ) -> Floats:
@@ -60,6 +66,8 @@ def resample(
         observed: of one model each, on the same examples.
         statistic: takes observations and weights ``(rows, n)``, how often each example counts, and returns ``(rows, values)``.
         reads: the columns that it reads.
+        pool: makes observations of groups of examples, where the statistic hangs on sums over examples alone.
+        within: which part (0, 1, ...) an example belongs to, where the statistic tells parts apart: no group is of two.
 
     Shapes:
         The result is ``(models, 1 + resamples, values)``.
@@ -76,11 +84,47 @@ def resample(
             seen = [_beside(one, made.right if ok else made.wrong) for one, ok in zip(seen, kind, strict=True)]
             shares = np.concatenate([shares, how_many])
     plain = np.where(np.arange(len(shares)) < n_seen, shares, 0.0)[None]
-    found: list[list[Floats]] = [[] for _ in seen]
-    for weights in itertools.chain([plain], _blocks(shares, resamples, seed)):
+    found: list[list[Floats]] = [[statistic(one, plain)] for one in seen]
+    blocks = _blocks(shares, resamples, seed)
+    if first is None and imagined is None and pool is not None and n_seen > _MOST_APART:
+        grouped = _grouped(seen, pool, np.zeros(n_seen, np.int64) if within is None else within, seed)
+        if grouped is not None:
+            seen, sizes = grouped
+            blocks = _blocks_of_groups(sizes, resamples, seed)
+    for weights in blocks:
         for model, one in enumerate(seen):
             found[model].append(statistic(one, weights.astype(np.float64)))
     return np.stack([np.concatenate(parts) for parts in found])
+
+
+def _grouped(
+    observed: Sequence[Observed], pool: Pooling, within: Ints, seed: int
+) -> tuple[list[Observed], Ints] | None:
+    """Return what was observed of groups, the same for all models, and how many examples each has; None where it can't be said.
+
+    Which group an example belongs to hangs on chance alone: rows that lie in an order would scatter less between groups that each
+    have some of all, or more between groups of neighbours.
+    """
+    n_parts = int(within.max()) + 1
+    each = max(1, _GROUPS // n_parts)
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap", "groups"))
+    groups = within * each + rng.integers(0, each, len(within))
+    found = []
+    for one in observed:
+        pooled = pool(one, groups, n_parts * each)
+        if pooled is None:
+            return None
+        found.append(pooled)
+    return found, np.bincount(groups, minlength=n_parts * each)
+
+
+def _blocks_of_groups(sizes: Ints, resamples: int, seed: int) -> Iterator[Ints]:
+    """Yield how many examples are drawn with each group, ``(resamples of the block, groups)``; groups are drawn alike."""
+    rng = np.random.default_rng(derive_seed(seed, "bootstrap"))
+    size = max(1, _BLOCK // len(sizes))
+    for start in range(0, resamples, size):
+        drawn = rng.integers(0, len(sizes), (min(size, resamples - start), len(sizes)))
+        yield np.stack([np.bincount(one, minlength=len(sizes)) for one in drawn]) * sizes
 
 
 def patterns(observed: Sequence[Observed]) -> tuple[npt.NDArray[np.intp] | None, Ints]:

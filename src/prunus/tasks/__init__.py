@@ -11,6 +11,7 @@ from prunus.tasks.counts import Tally, class_parts
 from prunus.tasks.detection import Detection, average_precisions
 from prunus.tasks.metric import (
     Metric,
+    Pooling,
     check_metrics,
     columns_read,
     default_metrics,
@@ -19,6 +20,7 @@ from prunus.tasks.metric import (
     metrics,
     metrics_of,
     metrics_table,
+    pooling,
     value_of,
 )
 from prunus.tasks.multilabel import MultiLabel
@@ -41,6 +43,7 @@ __all__ = [
     "Moments",
     "MultiLabel",
     "Observed",
+    "Pooling",
     "Regression",
     "Retrieval",
     "Segmentation",
@@ -65,6 +68,7 @@ __all__ = [
     "options_of",
     "own_losses",
     "own_task",
+    "pooling",
     "rows_of",
     "task",
     "task_of_options",

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from prunus.core.code.registry import METRICS, Registry
 from prunus.core.errors import RecipeError
-from prunus.core.types import Floats
-from prunus.tasks.task import Observed, Task, n_observed, tasks
+from prunus.core.types import Floats, Ints
+from prunus.tasks.task import Observed, Task, n_observed, pooled, tasks
 
 __all__ = [
     "Metric",
+    "Pooling",
     "check_metrics",
     "columns_read",
     "default_metrics",
@@ -28,6 +30,7 @@ __all__ = [
     "metrics",
     "metrics_of",
     "metrics_table",
+    "pooling",
     "ratio",
     "value_of",
 ]
@@ -35,6 +38,7 @@ __all__ = [
 Unit = Literal["share", "target units", ""]
 Formula = Callable[..., Floats]
 Totals = Callable[[Observed, Floats], Any]
+Pooling = Callable[[Observed, Ints, int], Observed | None]
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ def measured(task: Task, names: Sequence[str], observed: Observed, weights: Floa
         value = one.function(totals[how])
         found.append(value if value.ndim == 1 else value.mean(axis=1))
     return np.stack(found, axis=1)
+
+
+def pooling(task: Task, names: Sequence[str]) -> Pooling | None:
+    """Return what makes observations of groups, as the metrics may see them; None where one sees more than the task's totals."""
+    if any(metrics[name].totals is not None for name in names):
+        return None
+    return partial(pooled, task)
 
 
 def value_of(task: Task, name: str, observed: Observed) -> float:

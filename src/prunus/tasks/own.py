@@ -22,11 +22,11 @@ from prunus.core.calls import answer, described, select_rows
 from prunus.core.code.imports import object_named, one_line
 from prunus.core.errors import ModelError, PrunusError, RecipeError, raise_if_out_of_memory
 from prunus.core.predictions import Prediction
-from prunus.core.types import Floats
+from prunus.core.types import Floats, Ints
 from prunus.tasks.metric import Metric, metrics, metrics_of
 from prunus.tasks.one_tensor import plain_answer
 from prunus.tasks.regression import Regression
-from prunus.tasks.task import Observed, Task, made_of, make_task, tasks
+from prunus.tasks.task import Observed, Task, made_of, make_task, pooled, tasks
 
 __all__ = ["OtherLoss", "OwnMetrics", "as_task", "own_task"]
 
@@ -165,6 +165,10 @@ class OtherLoss(Task):
         """Return the task's own totals."""
         return self._base.totals(observed, weights)
 
+    def pooled(self, observed: Observed, groups: Ints, n_groups: int) -> Observed | None:
+        """Return what the task itself makes of groups."""
+        return pooled(self._base, observed, groups, n_groups)
+
     def imagine(self, observed: Observed) -> Any:
         """Return the task's own imagined example."""
         return self._base.imagine(observed)
@@ -228,6 +232,10 @@ class OwnMetrics(Task):
     def loss(self, outputs: Any, batch: Batch) -> Tensor:
         """Return the loss."""
         return self._losing.loss(outputs, batch)
+
+    def weight_of(self, batch: Batch) -> Tensor | int:
+        """Return what that loss is a mean over."""
+        return self._losing.weight_of(batch)
 
     @property
     def _losing(self) -> Task:

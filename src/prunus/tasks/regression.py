@@ -14,10 +14,10 @@ from prunus.core.batch import Batch
 from prunus.core.calls import described
 from prunus.core.errors import DataError, ModelError, ShapeError
 from prunus.core.predictions import Prediction, check_outputs_finite
-from prunus.core.types import Floats
+from prunus.core.types import Floats, Ints
 from prunus.tasks.metric import metric, ratio
 from prunus.tasks.one_tensor import one_tensor
-from prunus.tasks.task import Observed, Task, task
+from prunus.tasks.task import Observed, Task, group_means, task
 
 __all__ = ["Moments", "Regression", "like_targets"]
 
@@ -98,6 +98,27 @@ class Regression(Task):
         )
         n = weights.sum(axis=1, keepdims=True)
         return Moments(*(weights @ column / n for column in columns))
+
+    def pooled(self, observed: Observed, groups: Ints, n_groups: int) -> Observed:
+        """Return means: a group is an example with an array of values, whose spread is that between its members, too."""
+        middle = observed["target"].mean(axis=0)
+        centred = observed["target"] - middle
+        target, square, spread, absolute_error, square_error = (
+            group_means(column, groups, n_groups)
+            for column in (
+                centred,
+                np.square(centred),
+                observed["spread"],
+                observed["absolute_error"],
+                observed["square_error"],
+            )
+        )
+        return {
+            "absolute_error": absolute_error,
+            "square_error": square_error,
+            "target": target + middle,
+            "spread": spread + np.maximum(square - np.square(target), 0),
+        }
 
     def decode(self, outputs: Any) -> Prediction:
         """Return the values: one number per example, or as many as it has outputs."""

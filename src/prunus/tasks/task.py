@@ -19,7 +19,7 @@ from torch import Tensor
 from prunus.core.batch import Batch
 from prunus.core.code.registry import TASKS, Registry
 from prunus.core.predictions import Prediction
-from prunus.core.types import Bools, Floats
+from prunus.core.types import Bools, Floats, Ints
 
 __all__ = ["Choices", "Imagined", "Observed", "Task", "made_of", "make_task", "n_observed", "rows_of", "task", "tasks"]
 
@@ -89,6 +89,10 @@ class Task(ABC):
         """Return the one number to minimise: the mean, unless examples count differently."""
         return self.losses(outputs, batch).mean()
 
+    def weight_of(self, batch: Batch) -> Tensor | int:
+        """Return what the loss of a batch is a mean over: examples, unless it is what lies in them (tokens, pixels)."""
+        return len(batch.index)
+
     @abstractmethod
     def observe(self, outputs: Any, batch: Batch) -> Observed:
         """Return what metrics need to know of each example; ``right`` (booleans) where an answer is right or wrong."""
@@ -100,6 +104,17 @@ class Task(ABC):
     @abstractmethod
     def totals(self, observed: Observed, weights: Floats) -> Any:
         """Return what metrics are functions of, for each row of ``weights`` ``(resamples, n)``: arrays ``(resamples, ...)``."""
+
+    def pooled(self, observed: Observed, groups: Ints, n_groups: int) -> Observed | None:
+        """Return what is observed of groups of examples, each as if it were one example that counts as often as it has members.
+
+        Where totals are sums over examples that is possible, and a bootstrap of very many takes as long as one of the groups; None
+        where they aren't. A group without members may hold anything.
+
+        Args:
+            groups: the number of each example's group, 0 to ``n_groups`` - 1.
+        """
+        return None
 
     @abstractmethod
     def decode(self, outputs: Any) -> Prediction:
@@ -147,6 +162,21 @@ def task(name: str) -> Callable[[T], T]:
         return kind
 
     return register
+
+
+def pooled(task: Task, observed: Observed, groups: Ints, n_groups: int) -> Observed | None:
+    """Return what is observed of groups of examples; None where a class has totals of its own, and pools as another does."""
+    kinds = type(task).__mro__
+    owners = [next(kind for kind in kinds if name in vars(kind)) for name in ("totals", "pooled")]
+    return task.pooled(observed, groups, n_groups) if owners[0] is owners[1] else None
+
+
+def group_means(column: Floats, groups: Ints, n_groups: int) -> Floats:
+    """Return the mean of each group's rows, zero of none; ``column`` is ``(n,)`` or ``(n, values)``."""
+    sizes = np.maximum(np.bincount(groups, minlength=n_groups), 1)
+    if column.ndim == 1:
+        return np.bincount(groups, weights=column, minlength=n_groups) / sizes
+    return np.stack([group_means(one, groups, n_groups) for one in column.T], axis=1)
 
 
 def n_observed(observed: Observed) -> int:

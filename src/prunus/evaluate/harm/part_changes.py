@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prunus.core.types import Bools, Floats, Measurement
+from prunus.core.types import Bools, Floats, Ints, Measurement
 from prunus.evaluate.by_group import group_rows
 from prunus.evaluate.compare import Verdict
 from prunus.evaluate.harm.multiplicity import holm, max_t
 from prunus.evaluate.harm.paired_shares import mcnemar, score_interval
 from prunus.evaluate.pairs import Pairs
 from prunus.evaluate.resample import patterns, plain_totals
-from prunus.tasks import Observed, Tally, class_parts, columns_read, measured, metrics, rows_of
+from prunus.tasks import Observed, Tally, class_parts, columns_read, measured, metrics, pooling, rows_of
 
 __all__ = ["PartChange", "PartChanges", "change_by_class", "change_by_group"]
 
@@ -122,7 +122,14 @@ def change_by_group(pairs: Pairs, groups: Sequence[str], metric: str, *, by: str
 
     dense, pruned = ([{**models[0], "part": number}] for models in (pairs.dense, pairs.pruned))
     joined = Pairs(dense, pruned, task, pairs.confidence, pairs.bootstrap, pairs.seed)
-    values = joined.resampled(by_part, (*columns_read(task, (metric,)), "part"), None, None)[:, 0]
+    pool = pooling(task, (metric,))
+
+    def of_groups(seen: Observed, groups: Ints, n_groups: int) -> Observed | None:
+        found = None if pool is None else pool(seen, groups, n_groups)
+        return None if found is None else {**found, "part": np.arange(n_groups) // (n_groups // len(parts))}
+
+    read = (*columns_read(task, (metric,)), "part")
+    values = joined.resampled(by_part, read, None, None, of_groups, number)[:, 0]
     sizes = [len(rows) for rows in parts.values()]
     found = _resampled(list(parts), sizes, values, pairs, higher=one.higher_is_better)
     return PartChanges(by, metric, RESAMPLED, found)

@@ -16,7 +16,7 @@ import numpy as np
 from prunus.core.types import Floats, Measurement
 from prunus.evaluate.by_group import at_once
 from prunus.evaluate.resample import interval, resample
-from prunus.tasks import Observed, Task, columns_read, measured, metrics
+from prunus.tasks import Observed, Task, columns_read, measured, metrics, pooling
 
 __all__ = ["CorruptionRow", "withstood"]
 
@@ -72,6 +72,7 @@ def withstood(
         stacked,
         lambda one, weights: measured(task, [metric], one, weights),
         reads=columns_read(task, (metric,)),
+        pool=pooling(task, (metric,)),
         resamples=bootstrap,
         seed=seed,
     )[:, :, 0].reshape(1 + len(seen), len(models), -1)
