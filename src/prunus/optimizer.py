@@ -28,7 +28,7 @@ from prunus.core.values import check_values
 from prunus.data import LABEL_KINDS, DrawnSource, Prepared, holds_ids, raw_inputs, to_array
 from prunus.evaluate import Quality, answers_to
 from prunus.graph.tracing.states import duplicate
-from prunus.models import check_kind, check_outputs
+from prunus.models import check_kind, check_outputs, kept_evaluating
 from prunus.pipeline import (
     LOAD_DATA,
     Candidate,
@@ -60,7 +60,8 @@ class ModelOptimizer:
     """Prune a model and its data, and know how good what is left is.
 
     Args:
-        model: the network to make smaller; it is copied, never changed.
+        model: the network to make smaller; it is copied, never changed. Parts that are in evaluation mode while the rest is in
+            training mode (batch norm whose statistics are to stay) stay so while it trains.
         data: a map-style ``Dataset``, a ``DataLoader`` (whose data set, ``collate_fn`` and workers are taken), a Hugging Face
             ``Dataset``, arrays, a mapping or tuple of arrays, with targets or (for a trained model) without; or such data for
             each of your own parts (``{"train": ..., "test": ...}``, and ``validation`` and ``calibration`` where you have them;
@@ -172,6 +173,7 @@ class ModelOptimizer:
             loss=None if loss is None else given_loss(loss, "loss"),
             training_step=None if training_step is None else guarded(training_step, "training_step"),
             own_split=isinstance(data, Prepared) or (isinstance(data, Mapping) and "test" in data),
+            still=kept_evaluating(model),
         )
         for note in prepared.notes:
             self._job.workspace.note(LOAD_DATA, note)

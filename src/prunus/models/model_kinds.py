@@ -54,3 +54,21 @@ def _refuse_quantized(what: str) -> None:
     raise ModelError(
         f"{what}: packed weights can't be trained or cut; prune the float model first, then quantise the result"
     )
+
+
+def kept_evaluating(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the outermost parts in evaluation mode inside of others in training mode: somebody put them there.
+
+    >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    >>> kept_evaluating(model), kept_evaluating(model.eval())
+    ((), ())
+    >>> _ = model.train()[1].eval()
+    >>> kept_evaluating(model)
+    ('1',)
+    """
+    found: list[str] = []
+    for name, module in model.named_modules():
+        parent = model.get_submodule(name.rpartition(".")[0])
+        if name and not module.training and parent.training:
+            found.append(name)
+    return tuple(found)

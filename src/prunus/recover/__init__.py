@@ -28,7 +28,16 @@ from prunus.recover.sparsity.sparsify import ProximalGroup, ProximalL1, Proximal
 from prunus.recover.training.average import recompute_batch_norm
 from prunus.recover.training.follow import follow_trainings
 from prunus.recover.training.history import History
-from prunus.recover.training.losses import Loss, TrainingStep, bound, default_loss, given_loss, guarded, named_loss
+from prunus.recover.training.losses import (
+    Loss,
+    TrainingStep,
+    bound,
+    default_loss,
+    given_loss,
+    guarded,
+    named_loss,
+    unlearnt,
+)
 from prunus.recover.training.mixed_precision import check_precision
 from prunus.recover.training.ranks.meeting import Meeting, current, leading, open_meeting
 from prunus.recover.training.step import check_loss
@@ -101,4 +110,5 @@ __all__ = [
     "split_off",
     "teacher_outputs",
     "train",
+    "unlearnt",
 ]

@@ -74,6 +74,12 @@ class Classification(Task):
         weight = scores.new_tensor(self.class_weights) if self.class_weights else None
         return functional.cross_entropy(scores, batch.targets, weight=weight, label_smoothing=self.label_smoothing)
 
+    def weight_of(self, batch: Batch) -> Tensor | int:
+        """Return the sum of the weights of the targets' classes."""
+        if not self.class_weights:
+            return len(batch.index)
+        return torch.tensor(self.class_weights, device=batch.targets.device)[batch.targets].sum()
+
     def observe(self, outputs: Any, batch: Batch) -> Observed:
         """Return the class that is there and the one that is said, and the logarithms of the probabilities that rank."""
         scores = self._scores(outputs, batch).detach().cpu()

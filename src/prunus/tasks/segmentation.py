@@ -69,6 +69,10 @@ class Segmentation(Task):
         each, counts = self._surprise(outputs, batch)
         return each.sum() / counts.sum().clamp(min=1)
 
+    def weight_of(self, batch: Batch) -> Tensor | int:
+        """Return how many pixels are counted."""
+        return self._counts(batch.targets, len(self.class_names)).sum()
+
     def observe(self, outputs: Any, batch: Batch) -> Observed:
         """Return an image's pixels of each class: found rightly, there, and said to be there."""
         scores, mask = self._scores(outputs, batch)

@@ -54,7 +54,7 @@ class Job:
     ``named_builder`` whether the recipe's ``model`` section tells how it is built (the facade may hold just an object).
     ``loss`` or ``training_step`` take the place of what the recipe says is minimised. ``watch`` looks on while the pruned model
     recovers, ``alone`` measures it, too, while the sensitivity of each layer is measured. ``parts`` says who does what falls into
-    parts.
+    parts, ``still`` which parts of the model stay in evaluation mode while it trains.
     """
 
     recipe: Recipe
@@ -70,6 +70,7 @@ class Job:
     watch: Watch | None = None
     alone: Alone | None = None
     parts: Parts = field(default_factory=Parts)
+    still: tuple[str, ...] = ()
 
     def by(self, way: Way) -> Job:
         """Return the same job for the parts that workers get to in this way."""

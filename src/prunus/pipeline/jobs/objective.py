@@ -13,6 +13,7 @@ from prunus.core.calls import call
 from prunus.core.recipes.recipe import Recovery, Train
 from prunus.data import Batch, Examples
 from prunus.pipeline.jobs.job import Job
+from prunus.pipeline.jobs.workspace import LOAD_DATA
 from prunus.recover import (
     Loss,
     bound,
@@ -24,6 +25,7 @@ from prunus.recover import (
     distillation_loss,
     match_features,
     named_loss,
+    unlearnt,
 )
 from prunus.score import probe_loss
 
@@ -78,6 +80,12 @@ def check_objective(job: Job, model: nn.Module, batch: Batch) -> None:
             loss = base_loss(job, config) if job.training_step is None else bound(job.training_step, model)
             key = "recovery" if config is recovery else "train"
             check_loss(loss(call(model.eval(), batch.inputs), batch), f"{key}.loss")
+            if config is train and (own := unlearnt(loss)):
+                job.workspace.warn(
+                    LOAD_DATA,
+                    f"the loss has parameters of its own that no training moves ({', '.join(own)}): only the model's are trained; "
+                    "put what is to be learnt into the model",
+                )
 
 
 def distilling(

@@ -60,6 +60,7 @@ def recovered_together(
         if overfits is not None and (stop := stopping(overfits, stage, shared, parts)) is not None:
             options["after_epoch"] = stop
         with ExitStack() as stack:
+            losses = _losses(job, dense, [largest, *shared.smaller], stage, stack)
             facts = fit(
                 job,
                 shared,
@@ -72,8 +73,8 @@ def recovered_together(
                 ),
                 seed=seed,
                 stage=stage,
-                loss=None,
-                training_step=_OfTurn(_losses(job, dense, [largest, *shared.smaller], stage, stack)),
+                loss=losses[0],
+                training_step=_OfTurn(losses),
                 **options,
             )
         ended = how_it_ended(job, stage, len(facts["loss"]), every=shared.n_turns)

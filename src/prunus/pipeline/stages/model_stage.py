@@ -100,6 +100,12 @@ def fit(
     """
     if "loss" not in options:
         options |= {"loss": base_loss(job, config), "training_step": job.training_step}
+    options["still"] = job.still
+    gone = set(job.still) - {name.removeprefix("inner.") for name, _ in model.named_modules()}
+    if gone:
+        job.workspace.note(
+            stage, f"{', '.join(sorted(gone))} was in evaluation mode and is no part of its own any more"
+        )
 
     def run(checkpoint: Any) -> dict[str, Any]:
         listener = job.workspace.emit

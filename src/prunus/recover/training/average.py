@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunus.core.calls import call
 from prunus.core.recipes import recipe
+from prunus.recover.training.step import parts_named
 from prunus.recover.training.training_batches import training_batches
 
 if TYPE_CHECKING:
@@ -142,14 +143,25 @@ class StochasticAverage(_Kept):
 
 
 def recompute_batch_norm(
-    model: nn.Module, examples: Examples, *, batch_size: int = 256, generator: torch.Generator | None = None
+    model: nn.Module,
+    examples: Examples,
+    *,
+    batch_size: int = 256,
+    generator: torch.Generator | None = None,
+    still: Sequence[str] = (),
 ) -> int:
     """Measure the running statistics of every batch norm anew over ``examples``; return how many layers there were.
 
     Each layer's statistics become the plain mean over the batches; all other layers are in evaluation mode meanwhile, and the
     model is left in it. Give a ``generator`` for shuffled batches: batches of one class each would understate the variance.
+    The parts that ``still`` names keep theirs.
     """
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    kept = {id(module) for part in parts_named(model, still) for module in part.modules()}
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats and id(module) not in kept
+    ]
     model.eval()
     if not layers or len(examples) < 2:
         return len(layers)

@@ -78,6 +78,7 @@ class Training:
     kept: bool
     state: dict[str, Any] | None = None
     sharding: Literal["ddp", "fsdp"] = "ddp"
+    still: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def run_training(training: Training, here: Here, ranks: Alone, whole: nn.Module 
             optimizer,
             make_precision(config.precision, device_of(model)),
             ranks,
+            training.still,
         ),
         training,
         here,
@@ -178,7 +180,9 @@ class _Loop:
             self._gather()
         if changed and self.ranks.rank == 0:
             order = generator(self.seed, self.stage, "batch norm")
-            recompute_batch_norm(self.model, self.examples, batch_size=self.config.batch_size, generator=order)
+            recompute_batch_norm(
+                self.model, self.examples, batch_size=self.config.batch_size, generator=order, still=self.training.still
+            )
         return history
 
     def _gather(self) -> None:
@@ -209,7 +213,7 @@ class _Loop:
         """See the loss of each of several models before the first step, after which their weights have moved."""
         if self.yardstick.first or self.yardstick.n_turns == 1:
             return
-        self.stepper.model.train()
+        self.stepper.begin()
         order = generator(self.seed, self.stage, "order", epoch)
         with seeded(self.seed, self.stage, "first losses", *others):
             batch = next(iter(training_batches(self.examples, self.config.batch_size * self.config.accumulate, order)))
@@ -226,7 +230,7 @@ class _Loop:
 
     def _epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take one pass; return each step's loss and size, and the number of right answers (None: no classes)."""
-        self.stepper.model.train()
+        self.stepper.begin()
         losses, right = StepValues(), StepValues()
         sizes: list[int] = []
         classify = self.examples.task.exclusive
@@ -267,9 +271,11 @@ class _Loop:
         what = (
             f"the loss became {float(losses[step])}" if not bool(finite.all()) else "a parameter became NaN or infinite"
         )
+        of_batch = " or for a batch of which the loss is 0 / 0 (class weights of zero)" if losses.isnan().any() else ""
         return (
             f"{self.stage}: {what} in epoch {epoch + 1} of {self.config.epochs}, step {step + 1} of {self.n_batches}, at learning "
             f"rate {self._rate(epoch, step):.3g}: lower the learning_rate, set clip_norm, or look for extreme values in the data"
+            f"{of_batch}"
         )
 
     def _go_back(self, good: dict[str, Any], checkpoint: Checkpoint) -> str:

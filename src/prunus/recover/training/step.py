@@ -1,7 +1,7 @@
 """What is one optimizer step: which batches, which loss, which gradients?
 
-A step may be worth several batches (``accumulate``): their losses are weighted by their sizes, so the gradient is that of the mean
-over all of their examples.
+A step may be worth several batches (``accumulate``): their losses are weighted by what each is a mean over (examples, tokens), so
+the gradient is that of all of them at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from prunus.core.calls import answers, call, map_tensors
 from prunus.core.errors import ModelError
 from prunus.core.recipes.recipe import Train
-from prunus.recover.training.losses import Loss, TrainingStep
+from prunus.recover.training.losses import Loss, TrainingStep, share_of
 from prunus.recover.training.mixed_precision import Precision
 from prunus.recover.training.ranks.together import Alone
 from prunus.recover.training.training_batches import parts_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 else:
     See = Callable[..., None]
 
-__all__ = ["Stepper", "check_loss"]
+__all__ = ["Stepper", "check_loss", "parts_named"]
 
 
 @dataclass
@@ -45,6 +45,13 @@ class Stepper:
     optimizer: Optimizer
     precision: Precision
     ranks: Alone = field(default_factory=Alone)
+    still: tuple[str, ...] = ()
+
+    def begin(self) -> None:
+        """Put the model into training mode, but for the parts that stay in evaluation mode."""
+        self.model.train()
+        for module in parts_named(self.model, self.still):
+            module.eval()
 
     def take(self, batch: Batch, rate: float, see: See, *, check: bool) -> Tensor:
         """Take one step at learning rate ``rate``, and return this process's share of its loss, the mean over ``batch``.
@@ -65,12 +72,16 @@ class Stepper:
                 value, outputs = self._value(part)
             if check:
                 check_loss(value, self.stage)
-            share = n / len(batch.index)
-            weighted = value if share == 1 else value * share if n else _nothing(value, outputs)
+            weighted = value * share_of(self.loss, part, batch) if n else _nothing(value, outputs)
             self.precision.backward(weighted if self.ranks.scale == 1 else weighted * self.ranks.scale)
             losses.append(weighted.detach())
             if outputs is not None:
                 seen.append((part, map_tensors(lambda value: value.detach(), outputs), n))
+        for parameter in self.parameters:
+            if (
+                parameter.grad is not None and parameter.grad.is_sparse
+            ):  # of an embedding that says so; no optimizer here does
+                parameter.grad = parameter.grad.to_dense()
         self.ranks.add_up(self.parameters)
         total = self.ranks.total if self.ranks.sharded else None
         self.precision.step(self.optimizer, self.parameters, self.config.clip_norm, total)
@@ -82,13 +93,13 @@ class Stepper:
     def look(self, batch: Batch) -> float:
         """Return the loss of a batch as a step would see it, which moves nothing: statistics, too, are as they were."""
         held = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        part, n = self.ranks.own(next(parts_of(batch, self.config.batch_size)))
+        seen = next(parts_of(batch, self.config.batch_size))
+        part, n = self.ranks.own(seen)
         with self.precision.autocast(), self.ranks.forward(self.model, counts=n > 0):
             value, _ = self._value(part)
         for buffer, before in held:
             buffer.copy_(before)
-        n_whole = min(len(batch.index), self.config.batch_size)
-        return float(self.ranks.total(value * (n / n_whole) if n else torch.zeros_like(value)))
+        return float(self.ranks.total(value * share_of(self.loss, part, seen) if n else torch.zeros_like(value)))
 
     def _value(self, batch: Batch) -> tuple[Tensor, Any]:
         if self.training_step is not None:
@@ -107,6 +118,11 @@ class Stepper:
                 ) from error
             raise
         return outputs
+
+
+def parts_named(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """Return the parts of a model that have these names, also where its input features were cut, so that it lies in another."""
+    return [module for name, module in model.named_modules() if name.removeprefix("inner.") in names]
 
 
 def _nothing(value: Tensor, outputs: Any) -> Tensor:

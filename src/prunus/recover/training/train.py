@@ -52,6 +52,7 @@ def train(
     watch: Watch | None = None,
     after_epoch: Callable[[int], bool | None] | None = None,
     epochs: tuple[int, int] | None = None,
+    still: tuple[str, ...] = (),
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 2.0,
     listener: Listener = silent,
@@ -69,6 +70,7 @@ def train(
             returns True the training is over, and what it left in the model is the result: nothing is averaged.
         epochs: (first, end): only these of ``config.epochs``, at their place in the learning rate's course; averaging is left
             to the part that ends the training.
+        still: names of the model's parts that stay in evaluation mode; what isn't there (any more) has no say.
         checkpoint: a file to go on from after a kill, written at most every ``checkpoint_every_s`` seconds at the end of an
             epoch. The caller removes it once the result is safe.
 
@@ -110,6 +112,7 @@ def train(
         watch is not None,
         checkpoint is not None,
         _resumed(model, kept.load()),
+        still=still,
     )
     here = Here(after_step, after_epoch, watch, kept, listener)
     return _lead(training, here) if current() is not None else run_training(training, here, Alone())

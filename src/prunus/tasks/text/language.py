@@ -49,6 +49,19 @@ class Language(TokenTask):
 
     def read(self, outputs: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return scores and the tokens that they're for, -100 where none is asked."""
+        labels = self._labels(batch)
+        scores = token_scores(self.name, outputs, len(labels), labels.shape[1])
+        if not self.targets_are_next:
+            scores, labels = scores[:, :-1], labels[:, 1:]
+        return scores, check_tokens(self.name, labels, len(labels), scores.shape[2]).to(scores.device)
+
+    def weight_of(self, batch: Batch) -> Tensor | int:
+        """Return how many tokens are asked, as the inputs say where nothing else does."""
+        labels = self._labels(batch)
+        return ((labels if self.targets_are_next else labels[:, 1:]) != IGNORED).sum()
+
+    def _labels(self, batch: Batch) -> Tensor:
+        """Return the token of each place, -100 where none is asked; which place's scores are for it isn't said yet."""
         n = len(batch.index)
         targets = batch.targets if batch.targets is not None else labels_among(batch.inputs)
         if targets is None:
@@ -64,10 +77,7 @@ class Language(TokenTask):
             if not self.targets_are_next:
                 real = real & real.roll(1, dims=1)
             labels = labels.where(real.to(labels.device), IGNORED)
-        scores = token_scores(self.name, outputs, n, labels.shape[1])
-        if not self.targets_are_next:
-            scores, labels = scores[:, :-1], labels[:, 1:]
-        return scores, check_tokens(self.name, labels, n, scores.shape[2]).to(scores.device)
+        return labels
 
 
 def _ids(inputs: Any) -> Tensor | None:

@@ -113,6 +113,11 @@ class TokenTask(Task):
         each, asked = _losses(*self.read(outputs, batch))
         return each.sum() / asked.sum().clamp(min=1)
 
+    def weight_of(self, batch: Batch) -> Tensor | int:
+        """Return how many tokens are asked."""
+        targets = labels_among(batch.inputs) if batch.targets is None else batch.targets
+        return len(batch.index) if targets is None else (targets != IGNORED).sum()
+
     def observe(self, outputs: Any, batch: Batch) -> Observed:
         """Return the sums over an example's tokens; it is ``right`` when all of them are."""
         return _observed(*self.read(outputs, batch))
