@@ -39,6 +39,7 @@ from prunus.evaluate import (
 )
 from prunus.evaluate.timing.latency import Timeable
 from prunus.evaluate.timing.runtimes import called, put_away
+from prunus.pipeline.jobs.given_weights import worse_than_guessing
 from prunus.pipeline.jobs.job import Job, SeedResult, example_groups
 from prunus.pipeline.jobs.workspace import Workspace
 from prunus.pipeline.shipping import sizes_on_disk
@@ -96,6 +97,9 @@ def measure_run(
     alike = None if recipe.examples is None else as_asked(recipe.examples, job).duplicates
     apart = alike_apart(data.train, data.test, alike)
     notes = [*data.notes, *alike_notes(data.train, data.test, alike, apart), *thinned_classes(data.train, first.train)]
+    if doubt := worse_than_guessing(task, observed[first.seed, "dense", "test"], data.test.known_targets):
+        job.workspace.warn("evaluate", doubt)
+        notes.append(doubt)
     changes = class_changes(pairs)
     changes = tuple(at_once(item, len(changes), pairs.confidence) for item in changes)
     return RunRecord.model_validate(

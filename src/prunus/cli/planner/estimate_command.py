@@ -13,7 +13,7 @@ from prunus.cli.printing import display, results
 
 __all__ = ["estimate"]
 
-Rows = Annotated[float, typer.Option("--rows", metavar="N", help="on so many rows: 1e9", min=1)]
+Rows = Annotated[float, typer.Option("--rows", metavar="N", help="on so many rows: 1e9", min=1, max=1e15)]
 Sample = Annotated[int, typer.Option("--sample", min=1000, help="measure on so many rows, and on half as many")]
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="how often each")]
 Share = Annotated[int, typer.Option("--workers", min=1, help="processes that share out the rows of a training (1)")]

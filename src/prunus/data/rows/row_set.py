@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from prunus.core.errors import DataError, PrunusError
 from prunus.core.files.urls.url_path import is_url, matching, pinned
+from prunus.core.text import shown
 from prunus.core.types import Ints
 from prunus.data.readers.rows_of_images import image_shards
 from prunus.data.readers.rows_of_npy import beside_npy
@@ -85,12 +86,17 @@ def open_row_file(path: Path, stack: ExitStack) -> RowFile:
     """Return a file of rows, opened.
 
     Raises:
-        DataError: nothing reads it, or it is damaged.
+        DataError: nothing reads it, it is damaged, or two columns have one name.
         RunError: the system can't read it.
     """
     opens = row_reader_of(path)
     with explained(path):
-        return opens(path, stack)
+        file = opens(path, stack)
+    names = file.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path}: the column {shown(twice)} is there twice; rename one")
+    return file
 
 
 def row_files_of(given: Sequence[Path], *, images: bool = False) -> list[Path]:

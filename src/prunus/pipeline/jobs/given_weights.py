@@ -19,9 +19,9 @@ from prunus.core.errors import ModelError
 from prunus.data import Batch, Scaler
 from prunus.pipeline.jobs.job import Job
 from prunus.pipeline.jobs.objective import base_loss
-from prunus.tasks import Regression
+from prunus.tasks import Classification, Observed, Regression, Task, value_of
 
-__all__ = ["check_given"]
+__all__ = ["check_given", "worse_than_guessing"]
 
 N_EXAMPLES = 512
 MOST_VALUES = 1 << 25
@@ -101,6 +101,35 @@ def check_given(job: Job, model: nn.Module) -> None:
             f"{_said(job, replace(now, value=max(guess, 0.0)))}; look at the scaling of the inputs (data.scale, mean, std), the "
             "order of the classes, the label column and the weights (are they trained at all?), or set data.check_weights: false"
         )
+
+
+def worse_than_guessing(task: Task, seen: Observed, targets: Tensor | None) -> str:
+    """Return what to say of a dense model that was trained here and knows nothing of its task; "" where it does.
+
+    It doesn't know classes where it is surely right less often than who always says the most frequent one, and finds each class's
+    examples no more often than chance; and no values where their mean explains as much.
+    """
+    doubt = 'what it is compared with here says little, also a "better": train it longer (train.epochs), or look at the labels'
+    if isinstance(task, Regression):
+        explained = value_of(task, "r2", seen)
+        return (
+            f"the dense model does no better than the mean of the targets (R² {explained:.3g}): {doubt}"
+            if explained < -MARGIN
+            else ""
+        )
+    if not isinstance(task, Classification) or targets is None or len(targets) == 0:
+        return ""
+    count = torch.bincount(targets.cpu())
+    n, n_classes = len(targets), int((count > 0).sum())
+    right, recall = value_of(task, "accuracy", seen), value_of(task, "recall_macro", seen)
+    often = float(count.max()) / n
+    score = _Score(math.nan, right, math.sqrt(right * (1 - right) / n), n)
+    if not score.surely_below(often) or recall > 1 / n_classes + MARGIN * (1 - 1 / n_classes):
+        return ""
+    return (
+        f"the dense model is right less often than who always says the most frequent class ({100 * right:.1f} % against "
+        f"{100 * often:.1f} % of {n} test examples): {doubt}"
+    )
 
 
 @torch.no_grad()

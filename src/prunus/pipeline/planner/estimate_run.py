@@ -28,7 +28,7 @@ from prunus.core.files.urls.url_path import path_at
 from prunus.core.recipes.recipe import Recipe
 from prunus.data import RowSet, disk_bytes, goes_to_disk, open_row_set, read_group, rows_in
 from prunus.pipeline.jobs.workspace import LOAD_DATA
-from prunus.pipeline.planner.linear_terms import Line, Predicted, fitted, flat_unless_shown
+from prunus.pipeline.planner.linear_terms import Line, Predicted, fitted, flat, flat_unless_shown
 from prunus.pipeline.planner.measured_run import REST, START
 
 __all__ = ["SAMPLE_ROWS", "Estimate", "StageEstimate", "estimate"]
@@ -242,7 +242,8 @@ def _put_together(
         took = [one["stages"].get(name, nothing) for _, one in measured]
         share = 1.0 / (workers * nodes) if any(word in name for word in _SHARED) else 1.0
         # What comes before the data takes as long for any rows: a slope would be chance, fifty times as large on all of them.
-        made = {"cpu_seconds": flat_unless_shown if name == START else fitted, "peak_bytes": flat_unless_shown}
+        start = flat_unless_shown if len(sizes) > 2 else flat  # two runs can't show that it does hang on them
+        made = {"cpu_seconds": start if name == START else fitted, "peak_bytes": flat_unless_shown}
         lines = {
             key: fit(sizes, [one[key] for one in took]).through(whole[0], whole[1]["stages"][name][key])
             for key, fit in made.items()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Line", "Predicted", "fitted", "flat_unless_shown"]
+__all__ = ["Line", "Predicted", "fitted", "flat", "flat_unless_shown"]
 
 CONFIDENCE = 0.8
 _KNOWN_TO = 0.01
@@ -101,8 +101,18 @@ def flat_unless_shown(rows: Sequence[float], values: Sequence[float]) -> Line:
     error = max(line.residual, _KNOWN_TO * float(y.mean())) / math.sqrt(line.spread or 1.0)
     if line.n < 3 or not line.spread or line.per_row > _sure(line.n - 2) * error:
         return replace(line, least=least)
-    residual = float(y.std(ddof=1))
-    return replace(line, fixed=float(y.mean()), per_row=0.0, residual=residual, least=least)
+    return flat(rows, values)
+
+
+def flat(rows: Sequence[float], values: Sequence[float]) -> Line:
+    """Return the line of what takes the same for any rows: their mean.
+
+    >>> flat([100, 200], [3.0, 5.0]).at(1e9).value
+    4.0
+    """
+    y = np.asarray(values, np.float64)
+    residual = float(y.std(ddof=1)) if len(y) > 1 else 0.0
+    return replace(fitted(rows, values), fixed=float(y.mean()), per_row=0.0, residual=residual, least=float(y.min()))
 
 
 def _sure(degrees: int) -> float:

@@ -17,7 +17,12 @@ def print_estimate(found: Mapping[str, Any], console: Console) -> None:
     sizes = " and ".join(f"{n:,}" for n in found["sample_rows"])
     shared = found["workers"] * found["nodes"]
     among = f", training shared out evenly among {shared} processes" if shared > 1 else ""
-    console.print(f"{found['rows']:,} rows, {where}{among}; measured on {sizes} rows; ranges hold four of five\n")
+    times = [found["seconds"], *(stage["seconds"] for stage in found["stages"])]
+    ranged = any(amount["low"] < amount["high"] for amount in times)
+    ranges = (
+        "ranges hold four of five" if ranged else "without ranges, which take more than one run of each (--repeats)"
+    )
+    console.print(f"{found['rows']:,} rows, {where}{among}; measured on {sizes} rows; {ranges}\n")
     table = Table("stage", "for", "time", "processor", "private memory", box=None, pad_edge=False)
     for stage in sorted(found["stages"], key=lambda one: -one["seconds"]["value"]):
         amounts = (_time(stage["seconds"]), _time(stage["cpu_seconds"]), _bytes(stage["peak_bytes"]))

@@ -30,6 +30,19 @@ def test_all_rows_are_walked_in_their_order(tmp_path, ending, n_rows):
     assert [label for _, found in seen for label in found] == [k % 3 for k in range(900)]
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_two_columns_of_one_name_are_told_in_one_line(tmp_path, ending):
+    table = pa.table([pa.array([1.0]), pa.array([2.0]), pa.array([3.0])], names=["a", "b", "a"])
+    path = tmp_path / f"twice.{ending}"
+    if ending == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(DataError, match=r"twice\.\w+: the column 'a' is there twice; rename one"):
+        open_row_set([path])
+
+
 def test_a_set_that_datasets_saved_is_read_in_its_order(tmp_path):
     table = pa.table(row_jobs.columns(90))
     for number in range(2):

@@ -14,6 +14,8 @@ from prunus.core.narrate import Narrator
 from prunus.core.recipes.recipe import Data
 from prunus.core.recipes.recipe_file import make_recipe
 from prunus.data import prepare_arrays
+from prunus.evaluate import observe
+from prunus.pipeline.jobs.given_weights import worse_than_guessing
 
 DRAW = torch.Generator().manual_seed(0)
 INPUTS = 50 + 20 * torch.randn(400, 6, generator=DRAW)
@@ -238,3 +240,46 @@ def test_a_terminal_gets_lines_on_standard_error_without_being_asked(watched, mo
     monkeypatch.setattr("sys.stderr", stream)
     ModelOptimizer(solved(), (INPUTS, LABELS), strategy=None, train={"epochs": 1}, seeds=[0]).fit()
     assert ("seed 0 / train: done in" in stream.getvalue()) == watched
+
+
+class _By(nn.Module):
+    """Answers by a function of the inputs."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, inputs):
+        return self.answer(inputs[:, 0])
+
+
+def _says(named):
+    return _By(lambda x: torch.eye(3)[torch.full(x.shape, named, dtype=torch.int64)])
+
+
+def test_a_dense_model_that_knows_nothing_is_said_to_be_no_measure():
+    x = torch.arange(300.0).reshape(300, 1)
+    labels = torch.tensor([0] * 20 + [1] * 40 + [2] * 240)
+    data = prepare_arrays(x, labels, Data(source="arrays", standardize=False))
+    test = data.test
+
+    def said(model):
+        return worse_than_guessing(test.task, observe(model, test, test.task), test.known_targets)
+
+    assert said(_says(2)) == ""  # as often right as who always says it
+    n = len(test)
+    right, often = ((test.known_targets == number).float().mean() * 100 for number in (1, 2))
+    assert f"({right:.1f} % against {often:.1f} % of {n} test examples)" in said(_says(1))
+    assert said(_says(1)).startswith("the dense model is right less often than who always says the most frequent class")
+    # It finds two classes of three, if not the frequent one: that is no chance.
+    assert said(_By(lambda x: torch.eye(3)[torch.where(x < 20, 0, 1)])) == ""
+    assert worse_than_guessing(test.task, observe(_says(1), test, test.task), None) == ""
+
+
+def test_a_dense_model_of_values_that_explains_less_than_their_mean_is_said_to_be_no_measure():
+    x = torch.arange(200.0).reshape(200, 1)
+    test = prepare_arrays(x, x[:, 0] * 2.5 + 0.5, Data(source="arrays", standardize=False)).test
+    for answer, wrong in ((torch.neg, True), (lambda x: (x - 99.5) / 57.7, False)):
+        seen = observe(_By(answer), test, test.task)
+        said = worse_than_guessing(test.task, seen, test.known_targets)
+        assert said.startswith("the dense model does no better than the mean of the targets (R²") == wrong

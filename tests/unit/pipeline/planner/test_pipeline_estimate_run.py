@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 
@@ -5,12 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from prunus.core.errors import DataError, RunError
 from prunus.core.recipes.recipe import Recipe
 from prunus.data import open_row_set
 from prunus.pipeline.planner import estimate_run, measured_run
 from prunus.pipeline.planner.estimate_run import _measure, _sample, _warnings, estimate
+from prunus.report import print_estimate
 
 
 def recipe(path, **more):
@@ -76,6 +79,23 @@ def test_what_comes_before_the_data_takes_as_long_for_any_rows(tmp_path, monkeyp
     by_name = {stage.name: stage.cpu_seconds.value for stage in found.stages}
     assert by_name["start"] == pytest.approx(3.225)
     assert found.cpu_seconds.value == pytest.approx(sum(by_name.values()))
+
+
+def test_one_run_of_each_size_has_no_ranges_and_says_so_and_its_start_stays(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"x": np.arange(4000.0), "label": np.arange(4000) % 2}), tmp_path / "0.parquet")
+    scatter = iter([3.0, 3.4, 3.2])
+
+    def measured(config, path, work, *, to_disk):
+        made = stages(1 + pq.read_metadata(path).num_rows / 1000, 1)
+        made["start"]["cpu_seconds"] = next(scatter)
+        return {"stages": made, "scratch_bytes": 1, "cache_bytes": 1, "output_bytes": 1}
+
+    monkeypatch.setattr(estimate_run, "_measure", measured)
+    found = estimate(recipe(tmp_path), 10**7, sample_rows=4000, repeats=1)
+    assert {stage.name: stage.cpu_seconds.value for stage in found.stages}["start"] == pytest.approx(3.2)
+    said = Console(file=io.StringIO(), width=200)
+    print_estimate(found.to_dict(), said)
+    assert "without ranges, which take more than one run of each (--repeats)" in said.file.getvalue()
 
 
 def test_a_sample_comes_from_all_files_and_has_its_size(tmp_path):
