@@ -3,10 +3,10 @@
 Usage: python benchmarks/workers.py [--rounds 3] [--only NAME] [--keep FILE]
 
 ``prunus run`` with three seeds, and ``prunus evaluate --robustness=corruptions,attacks`` of a bundle of such a run, on sklearn's
-digits, each in a short and a long form, with ``--workers 1`` and ``--workers 2`` in turns. One worker is no process more: the
-command does all itself. What is left (the record but for its times, the plan's and the bundle's hashes; the safety file) is
-compared. The ratios are of the two commands of one round; memory is the most that all processes had together, where what they share
-counts once. The tables are of all that stands in ``--keep``.
+digits, each in a short and a long form, with ``--workers 1`` and ``--workers 2`` in turns: these forked, as they are, and spawned,
+as where nothing can be forked. One worker is no process more: the command does all itself. What is left (the record but for its
+times, the plan's and the bundle's hashes; the safety file) is compared. The ratios are of the commands of one round; memory is the
+most that all processes had together, where what they share counts once. The tables are of all that stands in ``--keep``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from dispatch_load import watched
 
 from prunus.ship import bundle_sha256
 
-WORKERS = (1, 2)
+WAYS = ("1", "2, forked", "2, spawned")
+SPAWNED = "from prunus.core.code import new_process as n; n._server_began_in.append('no'); from prunus.cli import main; main()"
+"""A command that takes its fork server for one that began in other circumstances."""
 Row = dict[str, Any]
 
 
@@ -62,16 +64,14 @@ def run_facts(output: Path) -> str:
     return hashlib.sha256((text + bundle_sha256(output / "bundle")).encode()).hexdigest()[:16]
 
 
-def measured(name: str, n: int, folder: Path) -> Row:
+def measured(name: str, way: str, folder: Path) -> Row:
     """Return what one command took, and a hash of what it left."""
-    prunus = [sys.executable, "-W", "ignore", "-m", "prunus"]
-    output = folder / f"{name.replace(', ', '-')}-{n}"
+    prunus = [sys.executable, "-W", "ignore", *(["-c", SPAWNED] if way.endswith("spawned") else ["-m", "prunus"])]
+    n, output = way[0], folder / f"{name}-{way}".replace(", ", "-")
     if name in RUNS:
         path = folder / f"{output.name}.yaml"
         path.write_text(yaml.safe_dump(recipe(output, *RUNS[name])))
-        took = watched(
-            [*prunus, "run", str(path), "--overwrite", "--quiet", "--workers", str(n)], every=0.1, silent=True
-        )
+        took = watched([*prunus, "run", str(path), "--overwrite", "--quiet", "--workers", n], every=0.1, silent=True)
         return took | {"left": run_facts(output)}
     bundle = folder / "bundle-run"
     if not bundle.exists():
@@ -79,7 +79,7 @@ def measured(name: str, n: int, folder: Path) -> Row:
         path.write_text(yaml.safe_dump({**recipe(bundle, *RUNS["run, long"]), "seeds": [0]}))
         watched([*prunus, "run", str(path), "--quiet"], silent=True)
     suites, budget = EVALUATIONS[name]
-    asked = [f"--robustness={suites}", "--budget", str(budget), "--workers", str(n), "--out", str(output), "--quiet"]
+    asked = [f"--robustness={suites}", "--budget", str(budget), "--workers", n, "--out", str(output), "--quiet"]
     (output / "safety.json").unlink(missing_ok=True)
     took = watched([*prunus, "evaluate", str(bundle), *asked], every=0.1, silent=True)
     return took | {"left": hashlib.sha256((output / "safety.json").read_bytes()).hexdigest()[:16]}
@@ -96,11 +96,11 @@ def report(rows: list[Row]) -> None:
     titles += ["of one worker's", "most MB", "identical"]
     print(f"\n| {' | '.join(titles)} |\n| {' | '.join('---' for _ in titles)} |")
     for name in dict.fromkeys(row["name"] for row in rows):
-        mine = {n: sorted((r for r in rows if (r["name"], r["workers"]) == (name, n)), key=_round) for n in WORKERS}
-        for n in WORKERS:
-            pairs = list(zip(mine[n], mine[1], strict=False))
+        mine = {n: sorted((r for r in rows if (r["name"], r["workers"]) == (name, n)), key=_round) for n in WAYS}
+        for n in WAYS:
+            pairs = list(zip(mine[n], mine["1"], strict=False))
             ratios = {
-                key: "1" if n == 1 else shown([row[key] / one[key] for row, one in pairs], ".2f")
+                key: "1" if n == "1" else shown([row[key] / one[key] for row, one in pairs], ".2f")
                 for key in ("seconds", "processor")
             }
             same = sum(row["left"] == one["left"] for row, one in pairs)
@@ -108,7 +108,7 @@ def report(rows: list[Row]) -> None:
             cells += [shown([row["processor"] for row in mine[n]]), ratios["processor"]]
             cells += [
                 f"{statistics.median(row['mb'] for row in mine[n]):.0f}",
-                "" if n == 1 else f"{same} of {len(pairs)}",
+                "" if n == "1" else f"{same} of {len(pairs)}",
             ]
             print(f"| {' | '.join(map(str, cells))} |")
 
@@ -131,7 +131,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(options.rounds):
             for name in (*RUNS, *EVALUATIONS):
-                for n in WORKERS if turn % 2 == 0 else reversed(WORKERS):
+                for n in WAYS if turn % 2 == 0 else reversed(WAYS):
                     if options.only not in name or (name, n, turn) in known:
                         continue
                     row = {"name": name, "workers": n, "round": turn, **measured(name, n, Path(folder))}
