@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from prunus.core.code.extras import require
-from prunus.core.errors import RecipeError
+from prunus.core.errors import OutputError, RecipeError
 from prunus.core.files.sealed import short_digest
 from prunus.core.recipes.recipe import Search
 from prunus.core.runtime import derive_seed
+from prunus.core.text import shown
 from prunus.search.space import Space
 from prunus.search.study_storage import JOURNAL, open_account, told
 
@@ -143,7 +144,13 @@ class Study:
         """Return the values of trial ``number``, chosen now unless they were before."""
         trials = self._study.get_trials(deepcopy=False)
         if number < len(trials):
-            return self._space.values(trials[number].params)
+            drawn = trials[number].params
+            if set(drawn) != set(self._distributions) or not self._is_inside(drawn):
+                raise OutputError(
+                    f"search.storage: trial {number} of the study {self.name} has values that search.space can't give, "
+                    f"{shown(drawn)}: its account was changed; choose another folder or storage, or add --overwrite"
+                )
+            return self._space.values(drawn)
         if number > len(trials):
             raise RecipeError(f"trial {number} can't be chosen before trial {len(trials)}")
         drawn = self._drawn(number, trials)

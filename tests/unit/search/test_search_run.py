@@ -217,6 +217,19 @@ def test_a_search_goes_on_the_same_from_every_line_of_its_account(quick, tmp_pat
         shutil.rmtree(folder)
 
 
+def test_an_account_with_values_that_nobody_could_draw_is_refused(quick, tmp_path):
+    search(recipe(tmp_path / "a", trials=2))
+    journal = tmp_path / "a" / JOURNAL
+    whole = journal.read_text()
+    assert '"strategy.keep_fraction":0.5' in whole
+    for changed in ('"strategy.keep_fraction":0.99', '"strategy.keep_fraction":1e308'):
+        journal.write_text(whole.replace('"strategy.keep_fraction":0.5', changed))
+        with pytest.raises(
+            OutputError, match=r"trial 0 of the study prunus-\w+ has values that search\.space can't give"
+        ):
+            search(recipe(tmp_path / "a", trials=3), resume=True)
+
+
 def test_a_lock_of_a_process_that_was_killed_holds_nobody_up(quick, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     search(recipe("a", trials=4))
