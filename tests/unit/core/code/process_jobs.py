@@ -6,8 +6,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 
 class Facts:
     """Tells of the process that it is called in."""
@@ -23,7 +21,6 @@ class Facts:
             "folder": str(Path.cwd()),
             "path": tuple(sys.path),
             "on_interrupt": signal.getsignal(signal.SIGINT),
-            "numpy": float(np.random.rand()),  # noqa: NPY002
         }
 
 
