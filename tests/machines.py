@@ -68,8 +68,9 @@ class Machine:
     def command(self, *words, folder="/tmp", **variables):
         """Return the command that runs another one on this machine."""
         given = [f"{name}={value}" for name, value in variables.items()]
-        inside = ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-i", "-p", f"--wd={folder}"]
-        return [*inside, "env", "HOME=/tmp", *given, *map(str, words)]
+        inside = ["nsenter", "-t", str(self.pid), "-n", "-m", "-u", "-i", "-p", "--wd=/"]
+        there = ["sh", "-c", 'cd "$0" && exec "$@"', folder]
+        return [*inside, *there, "env", "HOME=/tmp", *given, *map(str, words)]
 
     def start(self, *words, log=None, **variables):
         """Start a command; it ends with the machine at the latest. ``log``: a file of this computer for all that it says."""
