@@ -249,6 +249,8 @@ class _Walk:
             return why_not_recurrent(layer)
         if not self._is_cut_of(name, now, before):
             return "its outputs have another shape than those that are left of the uncut model's"
+        if kind != "batch_norm" and self._frozen(layer):
+            return "its parameters are frozen (requires_grad) and others aren't"
         if kind == "bias" and not now.adds_its_bias:
             return "its outputs don't move with its bias"
         if kind != "least_squares":
@@ -267,6 +269,11 @@ class _Walk:
                 left[channel_dim(before.module, len(shape))] = len(self.kept[name])
             shapes.append(tuple(left))
         return shapes == now.shapes
+
+    def _frozen(self, layer: nn.Module) -> bool:
+        """Return whether somebody froze the layer: a model that is frozen as a whole is only not to be trained."""
+        own = [parameter.requires_grad for parameter in layer.parameters()]
+        return bool(own) and not any(own) and any(parameter.requires_grad for parameter in self.model.parameters())
 
     def _shared(self, name: str) -> str | None:
         """Say which other module holds the layer's weight, too: a fit of one would change the other."""

@@ -46,6 +46,19 @@ def test_least_squares_is_lstsq_of_the_old_outputs_on_the_new_inputs():
     assert torch.allclose(small[0].weight, model[0].weight[kept["0"]], atol=1e-5)
 
 
+def test_a_layer_that_is_frozen_while_others_are_not_stays_as_it_is_and_is_named():
+    model, examples = net(), make_examples(n=90)
+    for frozen, moves in (("", True), ("2", False), ("all", True)):
+        small, kept = cut(model)
+        small.requires_grad_(frozen != "all")
+        small[2].requires_grad_(frozen == "")
+        before = {name: value.clone() for name, value in small[2].named_parameters()}
+        found = adjust(small, model, examples, ["least_squares", "bias"], kept=kept, held_out=examples)
+        now = dict(small[2].named_parameters())
+        assert moves is not all(torch.equal(value, now[name]) for name, value in before.items())
+        assert any("frozen" in note for note in found.notes) is (frozen == "2")
+
+
 def test_bias_correction_gives_every_output_its_old_mean():
     model, examples = net(), make_examples(n=90)
     small, kept = cut(model)
