@@ -66,9 +66,5 @@ def kept_evaluating(model: nn.Module) -> tuple[str, ...]:
     >>> kept_evaluating(model)
     ('1',)
     """
-    found: list[str] = []
-    for name, module in model.named_modules():
-        parent = model.get_submodule(name.rpartition(".")[0])
-        if name and not module.training and parent.training:
-            found.append(name)
-    return tuple(found)
+    modes = {name: module.training for name, module in model.named_modules()}
+    return tuple(name for name, mode in modes.items() if name and not mode and modes[name.rpartition(".")[0]])
