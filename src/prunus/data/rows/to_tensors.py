@@ -62,12 +62,15 @@ class Form:
                 raise DataError(
                     f"column {name!r}, row {row}: expected a number, got none; drop such rows, or give convert"
                 )
-            found[:, place] = _numbers(column)
-        if not np.isfinite(found.sum()) and not np.isfinite(found).all():
+            with np.errstate(over="ignore"):  # what is too large is told below
+                found[:, place] = _numbers(column)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = found.sum()
+        if not np.isfinite(total) and not np.isfinite(found).all():
             row, place = np.argwhere(~np.isfinite(found))[0].tolist()
             raise DataError(
-                f"column {self.features[place]!r}, row {index[row]}: expected a finite number, got {found[row, place]}; drop such "
-                "rows, or give convert"
+                f"column {self.features[place]!r}, row {index[row]}: expected a finite number that float32 can hold, got "
+                f"{chosen.column(place)[row].as_py()}; drop such rows, or give convert"
             )
         return torch.from_numpy(found)
 

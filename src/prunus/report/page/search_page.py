@@ -86,7 +86,8 @@ def _sentence(text: str) -> str:
 
 def _title(facts: Mapping[str, Any]) -> str:
     if facts["recommended"] is None:
-        return f"{len(facts['frontier'])} settings that no other beats"
+        n = len(facts["frontier"])
+        return f"{n} setting{'s' if n != 1 else ''} that no other beats"
     row = next(row for row in facts["confirmed"] if row["number"] == facts["recommended"])
     cost = cost_of(facts)
     return f"{percent(row['shares'].get(cost, 1.0))} of the {COSTS[cost]}, and the contract holds"

@@ -194,6 +194,14 @@ def test_a_value_that_is_missing_or_not_finite_is_named_with_its_file_and_row(fo
         read(stream_of(folder, np.ones(903, bool)))
 
 
+def test_a_value_that_is_too_large_is_told_as_it_stands_in_the_file(tmp_path):
+    table = pa.table({"a": [1.0, 1e300, -1e300], "b": [1.0, 2.0, 3.0], "label": [0, 1, 2]})
+    pq.write_table(table, tmp_path / "part-0.parquet")
+    said = r"column 'a', row 1: expected a finite number that float32 can hold, got 1e\+300"
+    with pytest.raises(DataError, match=said):
+        read(stream_of(tmp_path, np.ones(3, bool)))
+
+
 def test_a_file_that_was_changed_since_is_refused(folder):
     stream = stream_of(folder)
     pq.write_table(pa.table(row_jobs.columns(20)), folder / "part-1.parquet")
