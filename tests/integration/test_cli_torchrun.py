@@ -57,6 +57,7 @@ def test_several_ranks_end_with_the_plan_of_one_and_only_rank_0_speaks(folder, s
     first, *others = ended(start([*command, "-o", f"runtime.sharding={sharding}"], n_ranks))
     assert [first[0], *(other[0] for other in others)] == [0] * n_ranks, (first, others)
     assert f"bundle {output}/bundle" in first[1]
+    assert "can't see" not in first[2]
     assert [other[1:] for other in others] == [("", "")] * (n_ranks - 1)
     alone, together = (load_plan(Path(name)).steps for name in ("alone", output))
     assert len(alone) == len(together) == 2

@@ -50,7 +50,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         device = pick_device(recipe.runtime.device)
         with workspace.stage(LOAD_DATA):
             data, own_test = prepared_for(recipe, device)
-            share_trainings(recipe, data)
+            share_trainings(recipe, data, workspace)
         for note in data.notes:
             workspace.note(LOAD_DATA, note)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +18,13 @@ from prunus.core.errors import PrunusError, RecipeError
 from prunus.core.recipes.recipe import Recipe
 from prunus.core.runtime import pick_device, single_run_settings
 from prunus.data import Prepared
+from prunus.pipeline.jobs.workspace import LOAD_DATA, LOG, Workspace
 from prunus.recover import current, follow_trainings, leading, open_meeting
 
 __all__ = ["follow_trainings_of", "led", "share_trainings"]
 
+_LOOKED_AT = 1024
+"""Bytes of the log's end."""
 _PARTS = ("train", "validation", "calibration", "test")
 
 
@@ -44,8 +48,10 @@ def led(recipe: Recipe, here: Place | None = None) -> Iterator[None]:
         meeting.end()
 
 
-def share_trainings(recipe: Recipe, data: Prepared) -> None:
+def share_trainings(recipe: Recipe, data: Prepared, workspace: Workspace) -> None:
     """Find out before any training that the others have the same data, and that every batch has an example for each.
+
+    Who doesn't see the folder of the run is named: a restart may make it rank 0.
 
     Raises:
         RecipeError: a batch has too few examples.
@@ -60,7 +66,13 @@ def share_trainings(recipe: Recipe, data: Prepared) -> None:
                 f"{key}.batch_size: every rank needs an example of each batch: got {section.batch_size} for "
                 f"{meeting.place.n_ranks} ranks; raise it, or start fewer"
             )
-    meeting.check_reports(data.fingerprint)
+    meeting.show(_end_of_log(workspace.folder))
+    if blind := meeting.check_reports(data.fingerprint):
+        workspace.warn(
+            LOAD_DATA,
+            f"{', '.join(blind)} can't see {workspace.folder} as it is on {meeting.place.host}: where a restart makes that rank 0, "
+            "the run begins anew there; put the output on storage that all machines share",
+        )
     meeting.known = _known(data)
 
 
@@ -91,12 +103,33 @@ def follow_trainings_of(
                 problem = error
             else:
                 meeting.known = _known(data)
-                meeting.report({"fingerprint": data.fingerprint})
+                sees = _sees(Path(recipe.output), meeting.shown())
+                meeting.report({"fingerprint": data.fingerprint, "sees": sees})
                 return follow_trainings(meeting)
     meeting.report({"error": str(problem)})
     meeting.await_call()
     meeting.leave()
     return False
+
+
+def _end_of_log(folder: Path | None) -> dict[str, Any] | None:
+    """Return how the log of a run ends just now: no other run's ends so, since its lines have their time."""
+    if folder is None:
+        return None
+    content = (folder / LOG).read_bytes()
+    return {"before": max(len(content) - _LOOKED_AT, 0), "end": content[-_LOOKED_AT:].decode("latin-1")}
+
+
+def _sees(folder: Path, shown: dict[str, Any] | None) -> bool:
+    """Return whether the log that rank 0 shows lies here, too."""
+    if shown is None:
+        return True
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(shown["before"])
+            return bool(file.read(len(shown["end"])).decode("latin-1") == shown["end"])
+    except OSError:
+        return False
 
 
 def _on_cuda(recipe: Recipe) -> bool:

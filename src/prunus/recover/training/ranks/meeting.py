@@ -70,13 +70,21 @@ class Meeting:
         found = {name: value for name, value in versions().items() if name in _TOLD}
         self._set(f"report/{self.place.rank}", {"host": self.place.host, "versions": found, **facts})
 
-    def check_reports(self, fingerprint: str) -> None:
-        """Wait on rank 0 until every process said what it has.
+    def show(self, what: Any) -> None:
+        """Show the others, from rank 0, what they look for where they are."""
+        self._set("shown", what)
+
+    def shown(self) -> Any:
+        """Wait for what rank 0 shows; None if it says the end."""
+        return json.loads(self.store.get("shown")) if self._await("shown") else None
+
+    def check_reports(self, fingerprint: str) -> list[str]:
+        """Wait on rank 0 until every process said what it has; return those that don't see what it shows.
 
         Raises:
             RunError: one has another version, other data or none, or said nothing.
         """
-        own = versions()
+        own, blind = versions(), []
         for rank in range(1, self.place.n_ranks):
             said = self._wait(f"report/{rank}", PATIENCE)
             if said is None:
@@ -96,6 +104,9 @@ class Meeting:
                     f"{who} has other data (fingerprint {said['fingerprint'][:12]}, rank 0 has {fingerprint[:12]}): give every "
                     "machine the same files, or a shared folder"
                 )
+            if not said.get("sees", True):
+                blind.append(who)
+        return blind
 
     def call(self) -> None:
         """Tell the others on rank 0 that a training comes."""
@@ -123,7 +134,7 @@ class Meeting:
     def end(self) -> None:
         """Say on rank 0 that nothing comes any more, and stay until the others heard it: the store may live here."""
         with suppress(dist.DistError):  # the store is gone: so are the others
-            for key in ("end", f"task/{self.n_tasks + 1}", f"word/{self.n_words + 1}"):
+            for key in ("end", "shown", f"task/{self.n_tasks + 1}", f"word/{self.n_words + 1}"):
                 self.store.set(key, _END)
             self.close()  # whoever waits in a collective call hears of it
             until = time.monotonic() + _FAREWELL_S
