@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
+import torch
+
 from prunus.core.code.extras import check_there, require
 from prunus.core.code.imports import one_line
 from prunus.core.errors import RecipeError, RunError, raise_if_out_of_memory
@@ -171,7 +173,21 @@ def _no_words_on_stdout() -> Iterator[None]:
         worker.listen_error_messages = before
 
 
+def _check_gpus(asked: Dispatch) -> None:
+    """Refuse workers that this machine has no GPUs for: Ray believes what it is told, and they would compute without."""
+    if not asked.gpus:
+        return
+    there = torch.cuda.device_count()
+    room = there * int(1 / asked.gpus) if asked.gpus < 1 else int(there / asked.gpus)
+    if room < asked.workers:
+        raise RecipeError(
+            f"dispatch.gpus: expected room for {asked.workers} workers of {asked.gpus:g} GPUs each, got {there} GPUs on this "
+            f"machine, for {room} of them; ask for fewer or smaller ones, or give the address of a cluster"
+        )
+
+
 def _started(ray: Any, asked: Dispatch) -> Cluster:
+    _check_gpus(asked)
     constants: Any = sys.modules["ray._private.ray_constants"]
     constants.ENABLE_RAY_CLUSTER = (
         False  # the variable above is read at Ray's first import, which may have been another's

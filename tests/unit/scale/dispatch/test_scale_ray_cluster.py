@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,6 +110,28 @@ def test_a_port_where_something_else_listens_is_one_line_and_soon(words, said, m
         list(map_shards(len, ["a"], backend=Dispatch(backend="ray", address=stranger.address)))
     assert str(refused.value).startswith(f"dispatch.address: {said.format(stranger.address)}")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "there", "room"),
+    [(1, 0.5, 0, 0), (3, 0.5, 1, 2), (2, 0.6, 1, 1), (2, 2, 3, 1), (2, 0.5, 1, None), (3, 1, 3, None), (4, 0, 0, None)],
+)
+def test_no_cluster_is_started_here_with_gpus_that_are_not_there(monkeypatch, workers, gpus, there, room):
+    started = []
+    monkeypatch.setattr(ray_cluster.torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(ray_cluster, "_init", lambda *given: started.append(given))
+    monkeypatch.setitem(sys.modules, "ray._private.ray_constants", SimpleNamespace())
+    asked = Dispatch(backend="ray", workers=workers, gpus=gpus)
+    if room is None:
+        ray_cluster._started(SimpleNamespace(shutdown=lambda: None), asked).close()
+        assert started
+        return
+    said = (
+        rf"dispatch.gpus: expected room for {workers} workers of {gpus} GPUs each, got {there} .*, for {room} of them"
+    )
+    with pytest.raises(RecipeError, match=said):
+        ray_cluster._started(None, asked)
+    assert not started
 
 
 def test_without_ray_the_extra_is_named(monkeypatch):
