@@ -255,7 +255,7 @@ def test_a_folder_from_elsewhere_reaches_nothing_of_the_user(searched, tmp_path,
     shutil.copytree(folder / "out", tmp_path / "out")
     path = tmp_path / "out" / "recipe.yaml"
     tree = yaml.safe_load(path.read_text())
-    tree["model"]["builder"] = "theirs:build"
+    tree["model"]["builder"] = "strangers_search:build"
     path.write_text(yaml.safe_dump(tree))
     assert invoke(["sizes", str(tmp_path / "out")]) == 6
     assert "or trust the folder (--trust-code)" in capsys.readouterr().err
@@ -266,13 +266,13 @@ def test_a_folder_from_elsewhere_reaches_nothing_of_the_user(searched, tmp_path,
 
 def _one_choice(tree, facts):
     """Return a recipe whose own values are harmless, and which lets a trial call anything."""
-    tree["search"]["space"]["model.builder"] = ["mlp", "theirs:build"]
+    tree["search"]["space"]["model.builder"] = ["mlp", "strangers_search:build"]
     _only_in_the_trials(tree, facts)
 
 
 def _only_in_the_trials(tree, facts):
     for row in facts["trials"]:
-        row["values"]["model.builder"] = "theirs:build"
+        row["values"]["model.builder"] = "strangers_search:build"
 
 
 def _beyond_the_space(tree, facts):
@@ -280,7 +280,7 @@ def _beyond_the_space(tree, facts):
 
 
 def _as_the_metric(tree, facts):
-    facts["metric"] = "theirs:metric"
+    facts["metric"] = "strangers_search:metric"
 
 
 def _in_the_page(tree, facts):
@@ -294,14 +294,14 @@ def _without_costs(tree, facts):
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
-        (_one_choice, 6, "model.builder names a function to call, 'theirs:build'"),
+        (_one_choice, 6, "model.builder names a function to call, 'strangers_search:build'"),
         (_only_in_the_trials, 7, "trial 0: expected values of the keys in search.space, got {"),
         (
             _beyond_the_space,
             7,
             "expected values of the keys in search.space, got {'strategy.keep_fraction': 1000000000.0",
         ),
-        (_as_the_metric, 7, "metric: expected one that there is, got 'theirs:metric'"),
+        (_as_the_metric, 7, "metric: expected one that there is, got 'strangers_search:metric'"),
         (_in_the_page, 7, "trials: expected trial 1 and its state"),
         (_without_costs, 7, "its page can't be made (KeyError"),
     ],
@@ -314,7 +314,7 @@ def test_what_a_search_from_elsewhere_says_of_its_trials_calls_nothing(
     out = tmp_path / "out"
     out.mkdir()
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "theirs.py").write_text("raise SystemExit('code of a stranger ran')\n")
+    (tmp_path / "strangers_search.py").write_text("raise SystemExit('code of a stranger ran')\n")
     tree = yaml.safe_load((folder / "out" / "recipe.yaml").read_text())
     facts = json.loads((folder / "out" / "search.json").read_text())
     change(tree, facts)
@@ -323,7 +323,7 @@ def test_what_a_search_from_elsewhere_says_of_its_trials_calls_nothing(
     monkeypatch.setattr(make_sizes, "open_job", lambda *_: pytest.fail("it is begun"))
     assert invoke(["sizes", str(out)]) == code
     assert said in " ".join(capsys.readouterr().err.split())
-    assert "theirs" not in sys.modules
+    assert "strangers_search" not in sys.modules
 
 
 def test_a_link_in_a_search_from_elsewhere_is_not_followed(searched, tmp_path, capsys):
