@@ -68,7 +68,7 @@ def open_job(recipe: Recipe, workspace: Workspace) -> Iterator[Job]:
         for note in job.split_notes:
             workspace.note(LOAD_DATA, note)
         _check_fit(job)
-        workspace.begin_on(data.fingerprint)
+        workspace.begin_on(data.fingerprint, recipe.model.weights)
         with with_workers(job, open_job) as shared:
             yield shared
 

@@ -1,7 +1,7 @@
-"""Is a run that goes on trained by as many processes as it was begun with, and on the same data?
+"""Is a run that goes on trained by as many processes as it was begun with, on the same data and from the same weights?
 
 Gradients are sums over the processes: with another number of them they are rounded otherwise, and dropout draws other masks. What
-came of both together would be the result of neither; so it is with other data, also those of a worker.
+came of both together would be the result of neither; so it is with other data or weights, also those of a worker.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prunus.core.errors import DataError, OutputError
 
-__all__ = ["DATA", "RANKS", "check_data", "check_ranks"]
+__all__ = ["DATA", "RANKS", "check_data", "check_ranks", "check_weights"]
 
 RANKS, DATA = "ranks", "fingerprint"
 """What they are kept under."""
@@ -40,4 +40,20 @@ def check_data(folder: Path, begun: str, here: str) -> None:
         raise DataError(
             f"{folder} holds a run that was begun on other data (fingerprint {begun[:12]}, got {here[:12]}): put the files back, "
             "which all workers must have, choose another output folder, or add --overwrite"
+        )
+
+
+def check_weights(folder: Path, name: str | None, begun: str | None, here: str | None) -> None:
+    """Refuse to go on from other weights, by the SHA-256 of their file; nothing in the folder is touched.
+
+    Args:
+        begun: None where nobody kept it.
+
+    Raises:
+        OutputError: the file was changed, or is another in this process.
+    """
+    if begun is not None and here is not None and begun != here:
+        raise OutputError(
+            f"{folder} holds a run that was begun with other weights in {name} (SHA-256 {begun[:12]}, got {here[:12]}): put the "
+            "file back, which all workers must have, choose another output folder, or add --overwrite"
         )

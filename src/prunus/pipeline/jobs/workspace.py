@@ -26,6 +26,7 @@ from prunus.core.code.freed_memory import give_back_freed
 from prunus.core.code.place import place
 from prunus.core.errors import PlanError
 from prunus.core.events import Event, Listener, silent
+from prunus.core.files.file_hash import sha256_file
 from prunus.core.files.plain_files import (
     atomic_folder,
     atomic_path,
@@ -38,7 +39,7 @@ from prunus.core.files.sealed import DamagedError, seal, unseal
 from prunus.core.tensors import save_tensors
 from prunus.core.types import Plan, Step
 from prunus.pipeline.jobs.replaced_run import forget_aside
-from prunus.pipeline.jobs.same_ranks import DATA, RANKS, check_data
+from prunus.pipeline.jobs.same_ranks import DATA, RANKS, check_data, check_weights
 
 __all__ = ["LOAD_DATA", "LOG", "WORK", "Workspace"]
 
@@ -184,14 +185,19 @@ class Workspace:
         whole._within = ""
         return int(whole.remembered(RANKS, lambda: {"n": place().n_ranks})["n"])
 
-    def begin_on(self, fingerprint: str) -> None:
-        """Keep on which data the run begins.
+    def begin_on(self, fingerprint: str, weights: str | None) -> None:
+        """Keep on which data the run begins, and from which file of weights, if there is one.
 
         Raises:
             DataError: it was begun on others.
+            OutputError: the weights were others.
         """
-        if self.folder is not None:
-            check_data(self.folder, self.remembered(DATA, lambda: {"sha256": fingerprint})["sha256"], fingerprint)
+        if self.folder is None:
+            return
+        sha256 = sha256_file(Path(weights)) if weights is not None and Path(weights).is_file() else None
+        begun = self.remembered(DATA, lambda: {"sha256": fingerprint, "weights": sha256})
+        check_data(self.folder, begun["sha256"], fingerprint)
+        check_weights(self.folder, weights, begun.get("weights"), sha256)
 
     def decided(self, asked: str, name: str, decide: Callable[[], tuple[Step, ...]]) -> tuple[Step, ...]:
         """Return the steps that ``decide()`` gives, or those that an earlier process decided."""

@@ -17,7 +17,7 @@ from prunus.core.files.plain_files import open_plain, write_json
 from prunus.core.files.sealed import sealed_tree, unsealed_tree
 from prunus.data import Examples
 from prunus.pipeline.jobs.job import Job
-from prunus.pipeline.jobs.same_ranks import check_data
+from prunus.pipeline.jobs.same_ranks import check_data, check_weights
 
 __all__ = ["JudgedOn", "check_begun", "check_judged", "judged_on", "read_begun"]
 
@@ -81,13 +81,8 @@ def check_begun(path: Path, here: JudgedOn) -> None:
     begun = read_begun(path)
     if begun is not None:
         check_data(path.parent, begun.data, here.data)
-        known = begun.weights
-        odd = next((name for name, sha256 in here.weights.items() if known.get(name, sha256) != sha256), None)
-        if odd is not None:
-            raise OutputError(
-                f"{path.parent} holds a search that was begun with other weights in {odd} (SHA-256 {known[odd][:12]}, got "
-                f"{here.weights[odd][:12]}): put the file back, choose another folder, or add --overwrite"
-            )
+        for name, sha256 in here.weights.items():
+            check_weights(path.parent, name, begun.weights.get(name), sha256)
     write_json(path, sealed_tree(asdict(here)))
 
 
