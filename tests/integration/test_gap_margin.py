@@ -8,11 +8,10 @@ import pytest
 from prunus.core.files.plan_file import load_plan
 from prunus.core.recipes.recipe import Recipe
 from prunus.pipeline import apply_plan, run
-from prunus.pipeline.stages.overfitting import generalisation
-from prunus.pipeline.stages.overfitting.generalisation import Gap
 from prunus.report import load_record
 from prunus.report.page.html import render_html
 from prunus.ship import load_bundle
+from scripted_gaps import scripted
 
 BASE = {
     "data": {"source": "sklearn:digits", "split": {"validation": 0.2, "calibration": 0.1, "test": 0.2}},
@@ -41,20 +40,6 @@ def recipe(folder, **sections):
     for name, section in sections.items():
         made[name] = {**made.get(name, {}), **section} if isinstance(section, dict) else section
     return Recipe.model_validate(made)
-
-
-def scripted(monkeypatch, gaps):
-    """Let the gaps of pruned models be these, in turn; the dense model has none. Returns how often they were asked for."""
-    left, asked = list(gaps), []
-
-    def gap(self, model):
-        if model is self.dense:
-            return Gap(self.metric, 0.0, 0.0)
-        asked.append({name: value.clone() for name, value in model.state_dict().items()})
-        return Gap(self.metric, left.pop(0), 0.0)
-
-    monkeypatch.setattr(generalisation.Overfits, "gap", gap)
-    return asked
 
 
 def test_the_course_of_the_gap_over_the_cuts_stands_in_record_and_page(tmp_path):

@@ -93,7 +93,7 @@ def search(
         study = Study(where.folder, space, asked, metric, higher, recipe.seeds[0], storage=storage)
         write_text(where.folder / "recipe.yaml", recipe_text(recipe))
         _begin(recipe, asked, space, where, study, metric, listener)
-        results = _tried(recipe, asked, space, where, study, metric, on, listener)
+        results = _Batches(recipe, asked, space, where, study, metric, on, listener).tried()
         if not any(found["state"] == "done" for found in results.values()):
             why = next(
                 (found["why"] for found in results.values() if found.get("why")), "no trial began in the time given"
@@ -160,28 +160,6 @@ def _check_tests(contract: Contract, n: int) -> None:
         )
 
 
-def _tried(
-    recipe: Recipe,
-    asked: Search,
-    space: Space,
-    where: Where,
-    study: Study,
-    metric: str,
-    on: JudgedOn,
-    listener: Listener,
-) -> dict[int, dict[str, Any]]:
-    """Return what each trial gave, by its number."""
-    start = monotonic()
-    batches = _Batches(recipe, asked, space, where, study, metric, on, listener)
-    listener(Event("start", _STAGE, total=asked.trials))
-    files = Files(local_places(recipe), (where.folder,))
-    backend = recipe.dispatch or "local"
-    for task, found in run_trials(run_trial, batches, backend=backend, files=files, listener=listener):
-        batches.say(task.number, found)
-    listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
-    return dict(sorted(batches.results.items()))
-
-
 class _Batches:
     """Chooses the trials of a search a batch at a time, and keeps what they gave."""
 
@@ -201,6 +179,17 @@ class _Batches:
         self._end = None if asked.minutes is None else monotonic() + 60 * asked.minutes
         self._numbers, self._tasks, self._n_done = range(0), list[Asked](), 0
         self.results: dict[int, dict[str, Any]] = {}
+
+    def tried(self) -> dict[int, dict[str, Any]]:
+        """Run all of them, and return what each trial gave, by its number."""
+        start = monotonic()
+        self._listener(Event("start", _STAGE, total=self._asked.trials))
+        files = Files(local_places(self._recipe), (self._where.folder,))
+        backend = self._recipe.dispatch or "local"
+        for task, found in run_trials(run_trial, self, backend=backend, files=files, listener=self._listener):
+            self.say(task.number, found)
+        self._listener(Event("end", _STAGE, facts={"seconds": round(monotonic() - start, 3)}))
+        return dict(sorted(self.results.items()))
 
     def ask(self) -> list[Asked]:
         """Return the next trials; none where all were, or the time is up."""

@@ -11,11 +11,10 @@ from rich.console import Console
 
 from prunus.core.recipes.recipe import Recipe
 from prunus.pipeline.sizes import make_sizes
-from prunus.pipeline.stages.overfitting import generalisation
-from prunus.pipeline.stages.overfitting.generalisation import Gap
 from prunus.recover import FeatureMatch
 from prunus.report import print_sizes
 from prunus.ship import load_bundle
+from scripted_gaps import scripted
 
 SHARES = (0.75, 0.5, 0.25)
 
@@ -34,20 +33,6 @@ def recipe(folder, **more):
     }
     tree["recovery"] = {"method": "fine_tune", "epochs": 4, "batch_size": 128, **tree.get("recovery", {})}
     return Recipe.model_validate(tree)
-
-
-def scripted(monkeypatch, gaps):
-    """Let the gaps of sizes be these, in turn; the dense model has none. Returns the weights that each was asked for."""
-    left, asked = list(gaps), []
-
-    def gap(self, model):
-        if model is self.dense:
-            return Gap(self.metric, 0.0, 0.0)
-        asked.append({name: value.clone() for name, value in model.state_dict().items()})
-        return Gap(self.metric, left.pop(0), 0.0)
-
-    monkeypatch.setattr(generalisation.Overfits, "gap", gap)
-    return asked
 
 
 def delivered(made):
